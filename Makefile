@@ -1,0 +1,64 @@
+# Every target is a thin line over the `finetune` console script; the first call builds .venv.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+PRESET ?= quick
+OUTPUT ?= runs
+# make classify TASK=agnews ATTENTION="softmax sa-softmax" SEEDS="0 1" DATA=folder MODEL=name ARGS="--train.num_train_epochs 2"
+OPTIONS = --preset $(PRESET) --output $(OUTPUT) \
+	$(if $(ATTENTION),--attention "$(ATTENTION)") $(if $(SEEDS),--seeds "$(SEEDS)") \
+	$(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") $(ARGS)
+
+.PHONY: help classify translate compare tasks variants validate env test check wheel clean
+
+help:  ## print this
+	@echo "make TARGET [TASK=agnews] [PRESET=quick|small|full] [ATTENTION=\"softmax sa-softmax\"] [SEEDS=\"0 1\"]"
+	@echo "            [DATA=auto|hub|sample|FOLDER] [MODEL=NAME] [CONFIG=FILE] [OUTPUT=runs] [ARGS=\"--key value\"]"
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+classify: $(READY)  ## fine-tune on a classification task: TASK=agnews|dbpedia|yelp|yahoo|amazon|FILE.py
+	@$(BIN)/finetune classify --task $(or $(TASK),agnews) $(OPTIONS)
+
+translate: $(READY)  ## fine-tune on a translation task: TASK=iwslt2017 PAIR=de-en
+	@$(BIN)/finetune translate --task $(or $(TASK),iwslt2017) $(if $(PAIR),--pair $(PAIR)) $(OPTIONS)
+
+compare: $(READY)  ## compare the runs in OUTPUT; writes report.md and report.json there
+	@$(BIN)/finetune compare $(OUTPUT)
+
+tasks: $(READY)  ## list the tasks
+	@$(BIN)/finetune tasks
+
+variants: $(READY)  ## list the attention variants
+	@$(BIN)/finetune variants
+
+validate: $(READY)  ## check every preset and task, and with TASK (and DATA) its rows
+	@$(BIN)/finetune validate $(if $(TASK),--task $(TASK)) $(if $(PAIR),--pair $(PAIR)) $(if $(DATA),--data "$(DATA)")
+
+env: $(READY)  ## print versions and hardware
+	@$(BIN)/finetune env
+
+test: $(READY)  ## run the tests (offline, on a CPU)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel: $(READY)  ## build dist/*.whl
+	$(BIN)/python -m build --wheel
+
+clean:  ## remove .venv and build outputs; runs stay
+	rm -rf $(VENV) build dist *.egg-info

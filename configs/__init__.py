@@ -1,0 +1,1 @@
+"""The presets: ``<kind>-<preset>.yaml``, every default with its unit and source."""

@@ -1,0 +1,19 @@
+"""Compare attention softmaxes on downstream tasks: fine-tune, record, compare.
+
+The way of the data, and the order in which modules may import each other:
+
+    config -> tasks -> data -> model (+ attention) -> train -> record -> compare -> report
+"""
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """``finetune.load`` pulls in torch, so it is imported when it is first asked for."""
+    if name == "load":
+        from finetune.model import load
+
+        return load
+    raise AttributeError(f"module 'finetune' has no attribute {name!r}")

@@ -1,0 +1,76 @@
+"""``train.*`` of a configuration -> Hugging Face's TrainingArguments, every name and value checked."""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from transformers import Seq2SeqTrainingArguments, TrainingArguments
+
+from finetune.config import RunConfig
+from finetune.errors import UserError, unknown
+
+# What the run itself decides, and where to set it instead.
+SET_ELSEWHERE: Mapping[str, str] = {
+    "output_dir": "--output",
+    "seed": "--seeds",
+    "bf16": "--precision",
+    "fp16": "--precision",
+    "predict_with_generate": "nothing: translations are always generated",
+    "generation_num_beams": "--generation.num_beams",
+    "generation_max_length": "--generation.max_new_tokens",
+    "generation_config": "--generation.*",
+    "resume_from_checkpoint": "nothing: an unfinished run resumes by itself",
+    "remove_unused_columns": "nothing: the row column is dropped by the collator",
+    "do_train": "nothing",
+    "do_eval": "nothing",
+    "do_predict": "nothing",
+    "push_to_hub": "nothing: push the finished folder with huggingface_hub",
+}
+ARGUMENTS = {"classification": TrainingArguments, "translation": Seq2SeqTrainingArguments}
+
+
+def resolve_precision(precision: str) -> str:
+    """``auto`` -> bfloat16 where the GPU computes in it, else float32."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
+
+
+def check_train(kind: str, train: Mapping[str, Any]) -> None:
+    """Raise ``UserError`` for a name that is no TrainingArguments field, or a value of the wrong type."""
+    hints = typing.get_type_hints(ARGUMENTS[kind])
+    fields = {field.name for field in dataclasses.fields(ARGUMENTS[kind])}
+    for name, value in train.items():
+        if name in SET_ELSEWHERE:
+            raise UserError(f"train.{name} is set by the run; use {SET_ELSEWHERE[name]}")
+        if name not in fields:
+            raise unknown("key", f"train.{name}", [f"train.{field}" for field in fields])
+        try:
+            TypeAdapter(hints[name]).validate_python(value)
+        except ValidationError as error:
+            expected = getattr(hints[name], "__name__", str(hints[name]))
+            raise UserError(f"train.{name} takes {expected}, not {value!r}") from error
+        except PydanticUserError:
+            continue  # a type that only transformers itself can check
+
+
+def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
+    """The arguments of one run. Raises ``UserError`` where transformers refuses a combination of them."""
+    check_train(config.kind, config.train)
+    options: dict[str, Any] = {
+        "report_to": "none",
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        **config.train,
+        "output_dir": str(folder),
+        "seed": config.seed,
+        "bf16": resolve_precision(config.precision) == "bfloat16",
+        "remove_unused_columns": True,
+    }
+    try:
+        return ARGUMENTS[config.kind](**options)
+    except (ValueError, TypeError, ImportError) as error:
+        raise UserError(f"train.*: {' '.join(str(error).split())}") from error

@@ -1,0 +1,152 @@
+"""Put a variant into a stock transformers model, and prove that it took.
+
+The only file that touches the attention and mask registries of transformers (5.15 or newer). One function
+and one mask are registered, once; which variant a layer computes is kept on that layer's attention module.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
+from transformers.utils import logging
+
+from finetune.attention import Variant, functions, get_variant
+from finetune.attention.dry_run import Observed, expected_calls, observe
+from finetune.attention.forward import SETTING, Kernel, Kind, Setting, attention
+from finetune.errors import UserError, unknown
+
+NAME = "finetune"
+SCOPES = ("all", "encoder", "decoder", "cross")
+KERNELS = ("auto", "reference")
+SUPPORTED = (
+    "BERT, RoBERTa, DistilBERT, ALBERT, ELECTRA, ModernBERT, GPT-2, GPT-NeoX, Llama, Qwen3, T5, BART, mBART, "
+    "Marian, M2M100, and other models that call transformers' attention interface in every layer"
+)
+_SMALLEST = 1e-12  # a smaller eps would let gradients overflow float32
+
+
+def _mask(*, allow_is_causal_skip: bool = True, **keywords: Any) -> Tensor | None:
+    """The boolean mask of transformers, a causal one always written out: None only means all allowed."""
+    return sdpa_mask(allow_is_causal_skip=False, **keywords)
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, _mask)
+
+
+@dataclass(frozen=True)
+class SwapReport:
+    """What a swap did, as the dry run proved it."""
+
+    variant: str
+    parameters: dict[str, float]  # the variant's defaults with the overrides laid on
+    scope: str
+    kernel: Kernel  # what computes the variant
+    layers: dict[Kind, int]  # attention calls of the variant in one pass, by kind
+    total: int  # attention calls in one pass, of the variant or not
+    dropout: float | dict[Kind, float]  # of the attention weights in train mode; by kind where they differ
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a record."""
+        return asdict(self)
+
+
+def swap(
+    model: Any,
+    variant: str,
+    *,
+    scope: str = "all",
+    kernel: str = "auto",
+    parameters: Mapping[str, float] | None = None,
+) -> SwapReport:
+    """Make the attention of ``model``, a transformers model, compute ``variant`` within ``scope``.
+
+    ``scope``: "all", or only "encoder" self-, "decoder" self- or "cross"-attention; the rest computes plain
+    softmax. ``kernel``: "auto" runs softmax on torch's fused kernel, "reference" everything step by step.
+    ``parameters`` override the variant's own. A swapped model can be swapped again.
+
+    Raises ``UserError``, and leaves the model as it was, for an unknown name, for a scope of which the model
+    has no layer, and for a model that would not use the variant in every layer.
+    """
+    chosen = get_variant(variant)
+    merged = _merge(chosen, parameters or {})
+    for what, given, allowed in (("attention scope", scope, SCOPES), ("attention kernel", kernel, KERNELS)):
+        if given not in allowed:
+            raise unknown(what, given, allowed)
+    configs = _configs(model)
+    before = [config._attn_implementation for config in configs]
+    try:
+        observed = _prove(model)
+        counts = Counter(kind for _, kind in observed.calls if scope in ("all", kind))
+        if not counts:
+            present = ", ".join(sorted({kind for _, kind in observed.calls}))
+            raise UserError(
+                f"{type(model).__name__} has no {scope} attention to swap: its attention is {present}; "
+                "choose one of these or 'all' as attention.scope"
+            )
+    except BaseException:
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation_internal = implementation
+        raise
+    plain: Kernel = "sdpa" if kernel == "auto" else "reference"
+    runs: Kernel = plain if chosen.function is functions.softmax else "reference"
+    for module, kind in observed.calls:
+        inside = scope in ("all", kind)
+        weigh = partial(chosen.function, **merged) if inside else functions.softmax
+        setattr(module, SETTING, Setting(weigh, kind, runs if inside else plain))
+    return SwapReport(variant, merged, scope, runs, dict(counts), len(observed.calls), observed.dropout)
+
+
+def _merge(variant: Variant, overrides: Mapping[str, float]) -> dict[str, float]:
+    """The variant's parameters with ``overrides``, checked."""
+    for name, value in overrides.items():
+        if name not in variant.parameters:
+            if not variant.parameters:
+                raise UserError(f"the attention variant '{variant.name}' has no parameters: remove '{name}'")
+            raise unknown(f"parameter of the attention variant '{variant.name}'", name, variant.parameters)
+        if not (math.isfinite(value) and value >= _SMALLEST):
+            raise UserError(
+                f"the parameter {name} of '{variant.name}' must be a finite number of at least {_SMALLEST}, "
+                f"not {value}; its default is {variant.parameters[name]}"
+            )
+    return {**variant.parameters, **{name: float(value) for name, value in overrides.items()}}
+
+
+def _prove(model: Any) -> Observed:
+    """Switch the model to our function and count its calls; ``UserError`` unless every layer made them."""
+    name = type(model).__name__
+    if model.config.output_attentions:
+        raise UserError(
+            f"the configuration of {name} sets output_attentions, which transformers allows for its eager "
+            "attention only: unset it, and pass output_attentions=True to the call"
+        )
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the warning that the name is ignored becomes an error below
+    try:
+        model.set_attn_implementation(NAME)
+        observed = observe(model)
+    finally:
+        logging.set_verbosity(verbosity)
+    made, expected = len(observed.calls), expected_calls(model.config)
+    if made != expected:
+        how = "never calls it" if made == 0 else f"makes {made} of its {expected} attention calls through it"
+        raise UserError(f"{name} accepts an attention function but {how}. Supported: {SUPPORTED}")
+    return observed
+
+
+def _configs(model: Any) -> list[Any]:
+    """Every configuration in the model that holds an attention implementation, each once."""
+    found: dict[int, Any] = {}
+    queue = [module.config for module in model.modules() if hasattr(module, "set_attn_implementation")]
+    while queue:
+        config = queue.pop()
+        if config is not None and id(config) not in found:
+            found[id(config)] = config
+            queue.extend(getattr(config, name) for name in config.sub_configs)
+    return list(found.values())

@@ -1,0 +1,180 @@
+"""The ``finetune`` command: verbs and options. Heavy imports wait inside the verbs, so --help is quick."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.config import KINDS, Kind, flatten, merge, parse_value, preset_names, read_preset, read_yaml
+from finetune.errors import UserError, unknown
+
+VERBS: dict[str, Kind] = {verb: kind for kind, verb in KINDS.items()}
+DEFAULT_TASK = {"classify": "agnews", "translate": "iwslt2017"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb. Returns the exit status: 0, 1 after a failed run, 2 for a user's mistake, 130 on Ctrl-C."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    options, rest = _parser().parse_known_args(argv)
+    try:
+        overrides = _overrides(rest)
+        if overrides and options.verb not in VERBS:
+            raise UserError(f"finetune {options.verb} takes no '{rest[0]}': see finetune {options.verb} --help")
+        return int(options.function(options, overrides) or 0)
+    except UserError as error:
+        print(f"finetune: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("finetune: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="finetune", description="Compare attention softmaxes on downstream tasks.", allow_abbrev=False
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, kind in VERBS.items():
+        _add_train_verb(verbs, verb, kind)
+    compare = verbs.add_parser("compare", help="compare recorded runs; writes report.md and report.json")
+    compare.add_argument("folders", nargs="*", type=Path, default=[Path("runs")], help="folders with runs")
+    compare.add_argument("--output", type=Path, help="where the report goes (default: the first folder)")
+    compare.set_defaults(function=_compare)
+    verbs.add_parser("tasks", help="list the tasks").set_defaults(function=_tasks)
+    verbs.add_parser("variants", help="list the attention variants").set_defaults(function=_variants)
+    validate = verbs.add_parser("validate", help="check the presets and tasks, and with --task its rows")
+    validate.add_argument("--task", help="a task or a declaration file")
+    validate.add_argument("--pair", help="language pair")
+    validate.add_argument("--data", default="auto", help="auto, hub, sample or a folder (default: auto)")
+    validate.set_defaults(function=_validate)
+    verbs.add_parser("env", help="print versions and hardware").set_defaults(function=_env)
+    return parser
+
+
+def _add_train_verb(verbs: Any, verb: str, kind: Kind) -> None:
+    parser = verbs.add_parser(
+        verb,
+        help=f"fine-tune on a {kind} task, one run for each variant and seed",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Every key of the configuration is an option too: --data.train_rows 4000 --model.lora.rank 8\n"
+        "--attention.scope cross --attention.parameters.eps 1e-5, and every field of transformers'\n"
+        "TrainingArguments under --train., e.g. --train.learning_rate 3e-5. The presets list them all.",
+    )
+    default = DEFAULT_TASK[verb]
+    parser.add_argument("--task", default=default, help=f"a task or a declaration file (default: {default})")
+    if kind == "translation":
+        parser.add_argument("--pair", help="language pair, source first, e.g. de-en")
+    parser.add_argument("--attention", help="variants, e.g. softmax,sa-softmax (default: the preset's)")
+    parser.add_argument("--seeds", help="integers, e.g. 0,1,2 (default: the preset's)")
+    parser.add_argument("--preset", default="quick", help=f"{', '.join(preset_names(kind))} (default: quick)")
+    parser.add_argument("--config", type=Path, action="append", default=[], help="YAML laid over the preset")
+    parser.add_argument("--data", dest="data_source", help="auto, hub, sample or a folder")
+    parser.add_argument("--model", dest="model_name", help="a Hub id, a folder or scratch:SIZE")
+    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    parser.set_defaults(function=_train, pair=None)
+
+
+def _overrides(words: Sequence[str]) -> dict[str, Any]:
+    """``["--train.max_steps", "5", "--data.source=hub"]`` -> nested mapping."""
+    nested: dict[str, Any] = {}
+    remaining = list(words)
+    while remaining:
+        name, equals, value = remaining.pop(0).partition("=")
+        if not name.startswith("--") or len(name) == 2:
+            raise UserError(f"cannot make sense of '{name}': options look like --train.learning_rate 3e-5")
+        if not equals:
+            if not remaining:
+                raise UserError(f"{name} needs a value")
+            value = remaining.pop(0)
+        branch: Any = parse_value(value)
+        for part in reversed(name[2:].split(".")):
+            branch = {part: branch}
+        nested = merge(nested, branch)
+    return nested
+
+
+def _names(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    from finetune.plan import plan_grid
+    from finetune.run import run_grid
+
+    kind = VERBS[options.verb]
+    values = read_preset(kind, options.preset)
+    for path in options.config:
+        values = merge(values, read_yaml(path))
+    values = merge(values, overrides)
+    if options.attention:
+        values["variants"] = _names(options.attention)
+    if options.seeds:
+        values["seeds"] = [_seed(word) for word in _names(options.seeds)]
+    for section, key, value in (("data", "source", options.data_source), ("model", "name", options.model_name)):
+        if value is not None:
+            values = merge(values, {section: {key: value}})
+    _refuse_unknown_sections(values, overrides)
+    grid = plan_grid(kind, options.task, options.pair, values, options.output)
+    return run_grid(grid, _next_command(options))
+
+
+def _refuse_unknown_sections(values: dict[str, Any], overrides: dict[str, Any]) -> None:
+    """A misspelt option such as --trian.max_steps is told by the sections there are."""
+    from finetune.config import RunConfig
+
+    known = {*RunConfig.__dataclass_fields__, "variants", "seeds"} - {"kind", "task", "pair", "seed"}
+    for key in values:
+        if key not in known:
+            option = next((f"--{name}" for name in flatten(overrides) if name.split(".")[0] == key), key)
+            raise unknown("option" if key in overrides else "key", option, [f"--{name}" for name in known])
+
+
+def _seed(word: str) -> int:
+    if not word.isdigit():
+        raise UserError(f"--seeds takes whole numbers from 0, e.g. 0,1,2, not '{word}'")
+    return int(word)
+
+
+def _next_command(options: argparse.Namespace) -> str:
+    """What to type for the real thing."""
+    pair = f" PAIR={options.pair}" if options.pair else ""
+    return f"make {options.verb} TASK={options.task}{pair} PRESET=full OUTPUT=runs-full"
+
+
+def _compare(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from finetune import compare, report
+
+    comparison = compare.compare(options.folders)
+    print(report.text(comparison))
+    for path in report.write(comparison, options.output or options.folders[0]):
+        print(f"wrote {path}")
+
+
+def _tasks(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from finetune.listing import tasks_text
+
+    print(tasks_text())
+
+
+def _variants(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from finetune.listing import variants_text
+
+    print(variants_text())
+
+
+def _validate(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from finetune.plan import validate
+
+    for line in validate(options.task, options.pair, options.data):
+        print(line)
+
+
+def _env(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    import json
+
+    from finetune.record import environment
+
+    print(json.dumps(environment(), indent=2))

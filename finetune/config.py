@@ -1,0 +1,217 @@
+"""YAML presets and overrides -> one frozen, checked ``RunConfig``; its hash names a run.
+
+Nothing here imports torch. No field has a default: the presets in ``configs/`` hold every default, each
+with its unit and source, so that a default lives in one place.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from finetune.errors import UserError, unknown
+
+STRICT = ConfigDict(extra="forbid")
+Kind = Literal["classification", "translation"]
+KINDS: dict[Kind, str] = {"classification": "classify", "translation": "translate"}  # kind -> verb
+
+
+@dataclass(frozen=True, config=STRICT)
+class DataConfig:
+    """Which rows are used. ``None`` rows means all of them."""
+
+    source: str  # auto | hub | sample | a folder
+    train_rows: int | None
+    validation_rows: int  # held out of train where the data set has no validation split
+    test_rows: int | None
+    split_seed: int  # which rows are taken and which are held out
+    drop_empty: bool  # drop rows with an empty text (counted in the record) instead of stopping
+    max_length: int  # tokens of the input text
+    max_target_length: int | None  # tokens of the target text; translation only
+
+
+@dataclass(frozen=True, config=STRICT)
+class LoraConfig:
+    """Low-rank adapters (peft). ``rank`` 0 fine-tunes every weight."""
+
+    rank: int
+    alpha: int
+    dropout: float
+    target_modules: list[str] | str | None  # None: peft's choice for the architecture
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelConfig:
+    """A Hub id, a local folder, or ``scratch:SIZE``."""
+
+    name: str
+    revision: str | None
+    dropout: float | None  # of residual and embedding outputs; None keeps the model's own
+    attention_dropout: float | None  # of attention weights, after re-weighting; None keeps the model's own
+    vocab_size: int  # of the tokenizer that a scratch model trains on the train split
+    lora: LoraConfig
+
+
+@dataclass(frozen=True, config=STRICT)
+class AttentionConfig:
+    """The normaliser inside attention. ``parameters`` override the variant's own, by name."""
+
+    variant: str
+    scope: Literal["all", "encoder", "decoder", "cross"]
+    kernel: Literal["auto", "reference"]
+    parameters: dict[str, float]
+
+
+@dataclass(frozen=True, config=STRICT)
+class GenerationConfig:
+    """How translations are decoded for BLEU; these settings are part of every record."""
+
+    num_beams: int
+    length_penalty: float
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, config=STRICT)
+class RunConfig:
+    """Everything that decides a run's numbers."""
+
+    kind: Kind
+    task: str
+    pair: str | None
+    seed: int
+    precision: Literal["auto", "float32", "bfloat16"]
+    early_stopping_patience: int | None  # evaluations without improvement; None never stops early
+    metrics: list[str]  # further evaluate metrics by name (fetched from the Hub)
+    data: DataConfig
+    model: ModelConfig
+    attention: AttentionConfig
+    generation: GenerationConfig | None
+    train: dict[str, Any]  # transformers.TrainingArguments fields, by their own names
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that also reads ``3e-5`` as a number, which YAML 1.1 takes for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def parse_value(text: str) -> Any:
+    """Read one command-line value by the rules of the YAML files.
+
+    >>> parse_value("3e-5"), parse_value("true"), parse_value("null"), parse_value("linear")
+    (3e-05, True, None, 'linear')
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"cannot read the value {text!r}: {_first_line(error)}") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; raise ``UserError`` where it is missing, malformed or no mapping."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {_first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a mapping of keys to values, not {type(content).__name__}")
+    return content
+
+
+def preset_names(kind: Kind) -> list[str]:
+    """The presets shipped for a kind of task: ``configs/<kind>-<preset>.yaml``."""
+    prefix = f"{kind}-"
+    files = [entry.name for entry in resources.files("configs").iterdir()]
+    return sorted(f[len(prefix) : -5] for f in files if f.startswith(prefix) and f.endswith(".yaml"))
+
+
+def read_preset(kind: Kind, preset: str) -> dict[str, Any]:
+    """Read a shipped preset; its ``seeds`` and ``variants`` say which grid it runs by default."""
+    if preset not in preset_names(kind):
+        raise unknown("preset", preset, preset_names(kind))
+    with resources.as_file(resources.files("configs") / f"{kind}-{preset}.yaml") as path:
+        return read_yaml(path)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``base``, mapping by mapping; neither is changed."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def build(values: Mapping[str, Any]) -> RunConfig:
+    """Check ``values`` and freeze them; raise ``UserError`` naming the first key that is wrong."""
+    try:
+        return TypeAdapter(RunConfig).validate_python(dict(values))
+    except ValidationError as error:
+        raise _as_user_error(error) from error
+
+
+def as_dict(config: RunConfig) -> dict[str, Any]:
+    """Plain JSON-ready values, the same for equal configurations."""
+    return TypeAdapter(RunConfig).dump_python(config, mode="json")
+
+
+def config_hash(config: RunConfig) -> str:
+    """Twelve hexadecimal digits that name a configuration (SHA-256 of its sorted JSON)."""
+    text = json.dumps(as_dict(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings -> ``{"train.learning_rate": 3e-5}``, the names used on the command line."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Dotted names of the keys in which two configurations differ, sorted."""
+    one, two = flatten(first), flatten(second)
+    absent = object()
+    return sorted(key for key in one.keys() | two.keys() if one.get(key, absent) != two.get(key, absent))
+
+
+def _as_user_error(error: ValidationError) -> UserError:
+    """The first of pydantic's complaints as one line, with the nearest key where a key is unknown."""
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location)
+    if first["type"] in ("unexpected_keyword_argument", "dataclass_exact_type"):
+        return unknown("key", key, _allowed_keys(location[:-1]))
+    if first["type"] == "missing":
+        return UserError(f"the key '{key}' is missing from the configuration")
+    return UserError(f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}")
+
+
+def _allowed_keys(parents: Iterable[str]) -> list[str]:
+    """Dotted names of the fields beside an unknown one."""
+    holder: Any = RunConfig
+    for part in parents:
+        holder = holder.__dataclass_fields__[part].type
+        holder = next((t for t in getattr(holder, "__args__", ()) if t is not type(None)), holder)
+    prefix = "".join(f"{part}." for part in parents)
+    return [prefix + name for name in holder.__dataclass_fields__]
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

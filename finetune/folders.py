@@ -1,0 +1,50 @@
+"""Where a run is kept: a folder name for its task, model, attention and seed."""
+
+import re
+from pathlib import Path
+
+from finetune.config import AttentionConfig, ModelConfig, RunConfig
+
+
+def run_folder(root: Path, config: RunConfig) -> Path:
+    """``root/<task>[-<pair>]/<model>/<attention>/seed-<n>``, the folder of a run.
+
+    >>> run_folder(Path("runs"), config)
+    PosixPath('runs/iwslt2017-de-en/scratch-small/sa-softmax-decoder/seed-0')
+    """
+    task = task_slug(config.task, config.pair)
+    return root / task / model_slug(config.model) / arm_label(config.attention) / f"seed-{config.seed}"
+
+
+def task_slug(name: str, pair: str | None) -> str:
+    """``iwslt2017-de-en``; a user's ``folder/mine.py:NAME`` becomes ``mine-NAME``."""
+    if ".py" in name:
+        file, _, declared = name.partition(".py")
+        name = "-".join(part for part in (Path(file).name, declared.lstrip(":")) if part)
+    return _slug(f"{name}-{pair}" if pair else name)
+
+
+def model_slug(model: ModelConfig) -> str:
+    """``scratch-small``, ``org--name``, or a local folder's base name; ``-lora8`` for adapters of rank 8.
+
+    A folder with a name that says nothing ("model", "checkpoint-500") takes its parent's name too.
+    """
+    name = model.name
+    if Path(name).is_absolute() or name.startswith((".", "~")) or Path(name).is_dir():
+        folder = Path(name).expanduser().resolve()
+        generic = re.fullmatch(r"model|final|best|checkpoint(-.*)?", folder.name)
+        name = f"{folder.parent.name}-{folder.name}" if generic else folder.name
+    name = name.replace("/", "--").replace(":", "-")
+    return _slug(f"{name}-lora{model.lora.rank}" if model.lora.rank else name)
+
+
+def arm_label(attention: AttentionConfig) -> str:
+    """``sa-softmax``, ``sa-softmax-decoder`` for one scope, ``sa-softmax-eps1e-05`` for a parameter."""
+    scope = "" if attention.scope == "all" else f"-{attention.scope}"
+    parameters = "".join(f"-{name}{value:g}" for name, value in sorted(attention.parameters.items()))
+    return _slug(f"{attention.variant}{scope}{parameters}")
+
+
+def _slug(text: str) -> str:
+    """``text`` with what a file system or a shell may take amiss turned into dashes."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-.") or "unnamed"

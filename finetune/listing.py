@@ -1,0 +1,30 @@
+"""The texts of ``finetune tasks`` and ``finetune variants``."""
+
+from finetune.attention import VARIANTS
+from tasks import TASKS, ClassificationTask
+
+
+def tasks_text() -> str:
+    """One block a task: what it is, where it comes from, its licence."""
+    blocks = []
+    for name, task in sorted(TASKS.items()):
+        where = f"Hub: {task.hub_id} at {task.revision}" if task.hub_id else "local files only (DATA=folder)"
+        shape = (
+            f"{len(task.labels)} classes from {' + '.join(task.text)}"
+            if isinstance(task, ClassificationTask)
+            else f"pairs: {', '.join(task.pairs)}"
+        )
+        blocks.append(f"{name}: {task.title}\n  {shape}\n  {where}\n  licence: {task.licence}; {task.source}")
+    return "\n".join(blocks)
+
+
+def variants_text() -> str:
+    """One block a variant: its formula, parameters and paper."""
+    blocks = []
+    for name, variant in VARIANTS.items():
+        parameters = ", ".join(f"{key}={value:g}" for key, value in variant.parameters.items()) or "none"
+        blocks.append(
+            f"{name}: {variant.summary}\n  weights: {variant.equation}\n"
+            f"  parameters: {parameters}\n  {variant.paper}"
+        )
+    return "\n".join(blocks)

@@ -1,0 +1,222 @@
+"""Configuration -> model and tokenizer, with the attention swapped; and a run folder back to both.
+
+A checkpoint on disk forgets its attention (``from_pretrained`` returns plain softmax, silently), so a run
+folder keeps its configuration beside it, and ``load`` swaps again.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+
+from finetune.attention.swap import SwapReport, swap
+from finetune.config import LoraConfig, RunConfig, as_dict, build, read_yaml
+from finetune.errors import UserError
+from finetune.languages import set_languages
+from finetune.scratch import scratch_config, train_tokenizer
+
+SCRATCH = "scratch:"
+CONFIG_FILE = "finetune.yaml"
+LABELS_FILE = "labels.yaml"
+AUTO_MODELS = {"classification": AutoModelForSequenceClassification, "translation": AutoModelForSeq2SeqLM}
+# The names under which architectures keep their dropout rates.
+HIDDEN_DROPOUT = ("hidden_dropout_prob", "dropout", "dropout_rate", "resid_pdrop", "embd_pdrop", "hidden_dropout")
+ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model ready to train: its tokenizer, what the swap proved, and facts for the record."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    swap: SwapReport
+    info: dict[str, Any]
+
+
+def build_model(config: RunConfig, texts: Iterator[str], labels: tuple[str, ...] | None) -> Built:
+    """Make the model that ``config`` names.
+
+    ``texts`` are those of the train split; a scratch model trains its tokenizer on them. ``labels`` are the
+    class names, ``None`` for translation. The seed is set just before any weight is drawn, so runs that
+    differ in attention alone start from the same weights. Raises ``UserError`` where the model cannot be
+    had, lacks a dropout that is asked for, or cannot be swapped.
+    """
+    tokenizer = build_tokenizer(config, texts)
+    heads = _head_options(labels)
+    set_seed(config.seed)
+    if config.model.name.startswith(SCRATCH):
+        stock = scratch_config(config.kind, config.model.name, tokenizer, config.data.max_length, heads)
+        _set_dropout(stock, config)
+        model = AUTO_MODELS[config.kind].from_config(stock)
+    else:
+        model = _pretrained(config, config.model.name, config.model.revision, heads)
+    if config.kind == "translation":
+        _set_generation(model, tokenizer, config)
+    report = _swap(model, config)
+    revision = getattr(model.config, "_commit_hash", None)
+    model = _with_lora(model, config.kind, config.model.lora)
+    return Built(model, tokenizer, report, _facts(model, config, revision))
+
+
+def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokenizerBase:
+    """The model's own tokenizer, or one trained on ``texts`` for a scratch model."""
+    name = config.model.name
+    if name.startswith(SCRATCH):
+        return train_tokenizer(config.kind, texts, config.model.vocab_size)
+    with _explain(name):
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=config.model.revision or "main")
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise UserError(f"the tokenizer of {name} has neither a padding nor an end token: choose another model")
+        tokenizer.pad_token = tokenizer.eos_token
+    set_languages(tokenizer, config.pair)
+    return tokenizer
+
+
+def save_config(config: RunConfig, folder: Path) -> None:
+    """Write the merged configuration, from which ``load`` and a resumed run start."""
+    (folder / CONFIG_FILE).write_text(yaml.safe_dump(as_dict(config), sort_keys=False), encoding="utf-8")
+
+
+def load(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a finished run *with its attention variant*, LoRA adapters included, in evaluation mode.
+
+    Raises ``UserError`` where the folder holds no finished run.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG_FILE).is_file():
+        raise UserError(f"{folder} is not a run folder: it holds no {CONFIG_FILE}")
+    config = build(read_yaml(folder / CONFIG_FILE))
+    with _explain(str(folder)):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    if config.model.lora.rank:
+        from peft import PeftModel
+
+        labels = yaml.safe_load((folder / LABELS_FILE).read_text(encoding="utf-8"))
+        base = _pretrained(config, config.model.name, config.model.revision, _head_options(labels))
+        _swap(base, config)
+        model = PeftModel.from_pretrained(base, folder)
+    else:
+        model = _pretrained(config, str(folder), None, {})
+        _swap(model, config)
+    return model.eval(), tokenizer
+
+
+def save_labels(labels: tuple[str, ...] | None, folder: Path) -> None:
+    """Keep the class names beside the run: an adapter alone does not know how many classes its head has."""
+    listed = list(labels) if labels else None
+    (folder / LABELS_FILE).write_text(yaml.safe_dump(listed, allow_unicode=True), encoding="utf-8")
+
+
+def _pretrained(config: RunConfig, name: str, revision: str | None, heads: Mapping[str, Any]) -> PreTrainedModel:
+    with _explain(name):
+        stock = AutoConfig.from_pretrained(name, revision=revision or "main", **heads)
+        _set_dropout(stock, config)
+        return AUTO_MODELS[config.kind].from_pretrained(
+            name, config=stock, revision=revision or "main", dtype=torch.float32
+        )
+
+
+def _swap(model: PreTrainedModel, config: RunConfig) -> SwapReport:
+    attention = config.attention
+    return swap(
+        model,
+        attention.variant,
+        scope=attention.scope,
+        kernel=attention.kernel,
+        parameters=attention.parameters,
+    )
+
+
+def _head_options(labels: tuple[str, ...] | None) -> dict[str, Any]:
+    if not labels:
+        return {}
+    return {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+
+
+def _set_dropout(stock: Any, config: RunConfig) -> None:
+    """Set the dropout rates that the configuration asks for, under whatever names the architecture has."""
+    for wanted, names in (
+        (config.model.dropout, HIDDEN_DROPOUT),
+        (config.model.attention_dropout, ATTENTION_DROPOUT),
+    ):
+        if wanted is None:
+            continue
+        present = [name for name in names if name in stock.to_dict()]
+        if not present:
+            raise UserError(f"{stock.model_type} has none of the dropouts {', '.join(names)}: leave it null")
+        for name in present:
+            setattr(stock, name, wanted)
+
+
+def _set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> None:
+    assert config.generation is not None  # build() of a translation preset always has it
+    settings = model.generation_config
+    settings.num_beams = config.generation.num_beams
+    settings.length_penalty = config.generation.length_penalty
+    settings.max_length = config.generation.max_new_tokens + 1  # counts the decoder's start token too
+    for name, value in set_languages(tokenizer, config.pair).items():
+        setattr(settings, name, value)
+
+
+def _with_lora(model: PreTrainedModel, kind: str, lora: LoraConfig) -> Any:
+    if not lora.rank:
+        return model
+    from peft import LoraConfig as PeftLoraConfig
+    from peft import TaskType, get_peft_model
+
+    task_type = TaskType.SEQ_CLS if kind == "classification" else TaskType.SEQ_2_SEQ_LM
+    try:
+        return get_peft_model(
+            model,
+            PeftLoraConfig(
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=lora.target_modules,
+                task_type=task_type,
+            ),
+        )
+    except ValueError as error:
+        raise UserError(f"LoRA does not fit this model: {error}. Set --model.lora.target_modules") from error
+
+
+def _facts(model: Any, config: RunConfig, revision: str | None) -> dict[str, Any]:
+    return {
+        "name": config.model.name,
+        "revision": revision,
+        "architecture": type(model.get_base_model() if config.model.lora.rank else model).__name__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
+
+
+class _explain:  # noqa: N801  used as a statement
+    """Turn what transformers raises for a model that cannot be had into one clear line."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError | ValueError | KeyError) and not isinstance(error, UserError):
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"cannot load the model '{self.name}': {reason} "
+                "Give a Hub id, a local folder, or scratch:SIZE (--model.name)"
+            ) from error

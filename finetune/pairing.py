@@ -1,0 +1,190 @@
+"""Which runs may be compared: those equal in everything but attention and seed. All others are named."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from finetune.config import AttentionConfig, ModelConfig, differing_keys, flatten
+from finetune.errors import UserError
+from finetune.folders import arm_label, model_slug
+from finetune.record import Record, find
+from finetune.scorers import PRIMARY
+
+BASELINE = "softmax"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One record, where it lies, and what names it in a report."""
+
+    folder: Path
+    record: Record
+    arm: str  # variant, with its scope and parameters where they are not the default
+    model: str
+
+    @property
+    def seed(self) -> int:
+        return int(self.record["config"]["seed"])
+
+    @property
+    def finished(self) -> bool:
+        return self.record["status"] == "finished"
+
+    @property
+    def sample(self) -> bool:
+        return bool((self.record["data"] or {}).get("sample"))
+
+    @property
+    def value(self) -> float:
+        """The primary metric, as recorded; only for a finished run."""
+        metrics = self.record["metrics"] or {}
+        return float(metrics[PRIMARY[self.record["task"]["kind"]]]["value"])
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that must be equal for a fair pair, by dotted names: configuration and facts."""
+        return self.configured() | self._facts()
+
+    def configured(self) -> dict[str, Any]:
+        """The configuration without attention and seed, which is what a comparison varies."""
+        config = self.record["config"]
+        return flatten({key: value for key, value in config.items() if key not in ("attention", "seed")})
+
+    def _facts(self) -> dict[str, Any]:
+        """What the same configuration can turn into on another day or machine."""
+        record = self.record
+        splits = (record["data"] or {}).get("splits", {})
+        facts = {f"{name} rows (fingerprint)": split.get("fingerprint") for name, split in splits.items()}
+        facts["model revision"] = (record["model"] or {}).get("revision")
+        facts["attention dropout"] = (record["attention"] or {}).get("dropout")
+        if record["task"]["kind"] == "translation":
+            facts["BLEU signature"] = (record["metrics"] or {}).get("bleu", {}).get("signature")
+        return facts
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that may be compared with each other, one for each arm and seed."""
+
+    runs: tuple[Run, ...]
+    spare: tuple[Run, ...]  # further runs of an arm and seed that is there already
+
+    @property
+    def sample(self) -> bool:
+        return any(run.sample for run in self.runs)
+
+    def find(self, arm: str, seed: int) -> Run | None:
+        return next((run for run in self.runs if (run.arm, run.seed) == (arm, seed)), None)
+
+    def finished(self, arm: str) -> dict[int, Run]:
+        return {run.seed: run for run in self.runs if run.arm == arm and run.finished}
+
+
+def collect(roots: Iterable[Path]) -> tuple[list[Run], list[str]]:
+    """Every readable run below ``roots``, each once, and one line about each record that is not usable.
+
+    Raises ``UserError`` where a root is no folder.
+    """
+    runs: dict[Path, Run] = {}
+    problems: list[str] = []
+    for root in roots:
+        found, unreadable = find(root)
+        problems += [line for line in unreadable if line not in problems]
+        for folder, record in found:
+            try:
+                runs.setdefault(folder.resolve(), _run(folder, record))
+            except UserError as error:
+                problems.append(str(error))
+    return list(runs.values()), problems
+
+
+def groups(runs: Iterable[Run]) -> list[list[Setting]]:
+    """Runs of one task, language pair, model and data kind (real or sample), each group by its settings.
+
+    In a group the setting with the most finished runs comes first.
+    """
+    by_name: dict[tuple[Any, ...], list[Run]] = {}
+    started = sorted(runs, key=lambda run: run.record["data"] is None)
+    for run in started:
+        by_name.setdefault(_group_of(run, by_name), []).append(run)
+    return [_settings(by_name[key]) for key in sorted(by_name, key=lambda key: (key[-1], key[:-1]))]
+
+
+def differences(first: Run, second: Run) -> list[str]:
+    """In words, what keeps two runs from being compared: ``train.learning_rate (0.1 against 0.2)``."""
+    one, two = first.settings(), second.settings()
+    return [
+        f"{key} ({_short(one.get(key))} against {_short(two.get(key))})" for key in differing_keys(one, two)
+    ]
+
+
+def _run(folder: Path, record: Record) -> Run:
+    config, task = record["config"], record["task"]
+    try:
+        attention, model = AttentionConfig(**config["attention"]), ModelConfig(**config["model"])
+        kind, _ = PRIMARY[task["kind"]], int(config["seed"])
+    except (ValidationError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the record in {folder} does not fit this version: {_short(error)}") from error
+    if record["status"] == "finished":
+        score = (record["metrics"] or {}).get(kind)
+        value = score.get("value") if isinstance(score, dict) else None
+        if not (record["data"] and record["attention"] and isinstance(value, (int, float))):
+            raise UserError(f"the record in {folder} says finished but lacks its data, attention or {kind}")
+    proven = (record["attention"] or {}).get("variant", attention.variant)
+    if proven != attention.variant:
+        raise UserError(
+            f"the record in {folder} asked for {attention.variant} but ran {proven}: run it again"
+        )
+    return Run(folder, record, arm_label(attention), _model_name(model))
+
+
+def _model_name(model: ModelConfig) -> str:
+    """As the user named it, but a local folder by its base name: where it lies says nothing to a reader."""
+    if Path(model.name).is_absolute():
+        return model_slug(model)
+    return f"{model.name}, LoRA rank {model.lora.rank}" if model.lora.rank else model.name
+
+
+def _group_of(run: Run, known: dict[tuple[Any, ...], list[Run]]) -> tuple[Any, ...]:
+    task = run.record["task"]
+    name = (str(task["name"]), str(task["pair"] or ""), run.model)
+    if run.record["data"] is None:  # failed before it had data: it belongs where its configuration does
+        for key, members in known.items():
+            if key[:-1] == name and any(run.configured() == other.configured() for other in members):
+                return key
+    return (*name, run.sample)
+
+
+def _settings(runs: list[Run]) -> list[Setting]:
+    by_text: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: not run.finished):
+        by_text.setdefault(_setting_of(run, by_text), []).append(run)
+    # The name breaks ties, so that the order does not hang on the file system.
+    ordered = sorted(by_text.items(), key=lambda item: (-sum(r.finished for r in item[1]), item[0]))
+    return [_setting(members) for _, members in ordered]
+
+
+def _setting(members: list[Run]) -> Setting:
+    """The newest of several runs of one arm and seed counts, a finished one before any other."""
+    newest = sorted(members, key=lambda run: (run.finished, run.record["started"]), reverse=True)
+    chosen: dict[tuple[str, int], Run] = {}
+    for run in newest:
+        chosen.setdefault((run.arm, run.seed), run)
+    spare = tuple(run for run in newest if chosen[run.arm, run.seed] is not run)
+    return Setting(tuple(chosen[key] for key in sorted(chosen)), spare)
+
+
+def _setting_of(run: Run, known: dict[str, list[Run]]) -> str:
+    if not run.finished:  # it lacks facts, so its configuration decides
+        for text, members in known.items():
+            if run.configured() == members[0].configured():
+                return text
+    return json.dumps(run.settings(), sort_keys=True, default=str)
+
+
+def _short(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,135 @@
+"""A planned grid -> finished runs: build, train, record; one failure does not stop the others."""
+
+import json
+import shlex
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from finetune import compare, data, metrics, model, record, report, train
+from finetune.config import RunConfig
+from finetune.errors import UserError
+from finetune.plan import Grid, Run
+
+
+def run_grid(grid: Grid, next_command: str) -> int:
+    """Run what is not finished, then print the comparison. Returns the exit status."""
+    statuses = []
+    loaded = None
+    for number, run in enumerate(grid.runs, start=1):
+        place = f"[{number}/{len(grid.runs)}]"
+        if run.state == "finished":
+            print(f"{place} {run.folder}: finished already, skipped", flush=True)
+            continue
+        loaded = loaded or data.load(grid.task, grid.pair, grid.source, run.config.data)
+        statuses.append(_run_recorded(run, grid, loaded, place))
+    groups = sorted({run.folder.parent.parent for run in grid.runs})
+    print(report.text(compare.compare(groups)))
+    print(f"All runs in {grid.root}: make compare OUTPUT={grid.root}")
+    print(f"The real thing, on a GPU: {next_command}")
+    return max(statuses, default=0)
+
+
+def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str) -> int:
+    """One run and its record, whatever happens; 0, 1 for a failure, 2 for a user's mistake."""
+    labels = getattr(grid.task, "labels", None)
+    facts = {"name": grid.task.name, "kind": grid.task.kind, "pair": grid.pair, "labels": labels and list(labels)}
+    entry = record.new(run.config, command=_command(run, grid.root), task=facts)
+    entry["data"] = loaded.info
+    record.write(run.folder, entry)
+    started = time.monotonic()
+    try:
+        _run_one(run, grid, loaded, entry, place)
+    except Exception as error:
+        entry.update(status="failed", reason=_reason(error), finished=record.now())
+        if not isinstance(error, UserError | train.NonFiniteLossError):
+            record.write_text(run.folder / "error.txt", [traceback.format_exc()])
+        record.write(run.folder, entry)
+        print(f"{place} failed: {entry['reason']} | recorded in {run.folder}", file=sys.stderr, flush=True)
+        return 2 if isinstance(error, UserError) else 1
+    entry["times"] = {**(entry["times"] or {}), "total_s": time.monotonic() - started}
+    entry.update(status="finished", finished=record.now())
+    record.write(run.folder, entry)
+    print(_closing_line(place, run, entry), flush=True)
+    return 0
+
+
+def _run_one(run: Run, grid: Grid, loaded: data.Data, entry: record.Record, place: str) -> None:
+    """Fill ``entry`` with what the run does; leave model, predictions and configuration in its folder."""
+    config = run.config
+    labels = grid.task.labels if grid.task.kind == "classification" else None
+    built = model.build_model(config, data.training_texts(loaded.splits, config.kind), labels)
+    model.save_config(config, run.folder)
+    model.save_labels(labels, run.folder)
+    entry["model"], entry["attention"] = built.info, built.swap.to_json()
+    record.write(run.folder, entry)
+    splits = data.tokenise(loaded.splits, built.tokenizer, config.kind, config.data)
+    print(_header_line(place, run, loaded, train.planned_steps(config, len(splits["train"]), run.folder)), flush=True)
+    outcome = train.fit(config, built, splits, run.folder)
+    rows = _scored_rows(loaded.splits["test"], outcome.predictions, config.kind)
+    entry["metrics"] = _score(config, rows, labels)
+    record.write_predictions(run.folder, rows)
+    entry["predictions"] = record.PREDICTIONS
+    entry["curve"], entry["times"] = outcome.curve, outcome.times
+    entry["peak_memory_mib"] = outcome.peak_memory_mib
+
+
+def _scored_rows(test: Any, predictions: dict[int, Any], kind: str) -> list[dict[str, Any]]:
+    """Test rows in their own order, each with what was predicted for it."""
+    truth, column = ("label", "label") if kind == "classification" else ("reference", "target")
+    return [
+        {"row": row, truth: answer, "prediction": predictions[row]}
+        for row, answer in zip(test["row"], test[column], strict=True)
+    ]
+
+
+def _score(config: RunConfig, rows: list[dict[str, Any]], labels: tuple[str, ...] | None) -> dict[str, Any]:
+    predictions = [row["prediction"] for row in rows]
+    if labels is not None:
+        truths = [row["label"] for row in rows]
+        scores = metrics.classification_metrics(predictions, truths, labels)
+    else:
+        truths = [row["reference"] for row in rows]
+        assert config.pair is not None
+        scores = metrics.translation_metrics(predictions, truths, config.pair.split("-")[1])
+        scores["bleu"]["generation"] = json.loads(json.dumps(config.generation.__dict__))
+    for name in config.metrics:
+        scores |= metrics.extra_metric(name, predictions, truths)
+    return scores
+
+
+def _header_line(place: str, run: Run, loaded: data.Data, steps: int) -> str:
+    config = run.config
+    rows = " / ".join(f"{len(split)} {name}" for name, split in loaded.splits.items())
+    stamp = " | SAMPLE data" if loaded.info["sample"] else ""
+    resumed = " | resumes from its checkpoint" if train.last_checkpoint(run.folder) else ""
+    task = record.task_slug(config.task, config.pair)
+    return (
+        f"{place} {task} | {config.attention.variant} | {config.model.name} | seed {config.seed} | "
+        f"{rows} rows | {steps} steps{stamp}{resumed}"
+    )
+
+
+def _closing_line(place: str, run: Run, entry: record.Record) -> str:
+    name = metrics.PRIMARY[run.config.kind]
+    value = (entry["metrics"] or {})[name]["value"]
+    seconds = (entry["times"] or {})["total_s"]
+    shown = f"{100 * value:.2f}%" if run.config.kind == "classification" else f"{value:.2f}"
+    return f"{place} {name} {shown} | {run.folder} | {seconds:.0f} s"
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    known = isinstance(error, UserError | train.NonFiniteLossError)
+    return text if known else f"{type(error).__name__}: {text} (traceback in error.txt)"
+
+
+def _command(run: Run, root: Path) -> str:
+    """What reproduces this run from its own configuration."""
+    verb = "classify" if run.config.kind == "classification" else "translate"
+    pair = ["--pair", run.config.pair] if run.config.pair else []
+    words = ["finetune", verb, "--task", run.config.task, *pair, "--attention", run.config.attention.variant]
+    words += ["--seeds", str(run.config.seed), "--config", str(run.folder / model.CONFIG_FILE), "--output", str(root)]
+    return shlex.join(words)

@@ -1,0 +1,44 @@
+"""Which metric decides a task, and sacrebleu's scorers; light to import, so a report needs no torch."""
+
+from importlib.util import find_spec
+
+from sacrebleu.metrics import BLEU, CHRF
+
+# The metric that a comparison tests, by kind of task; every other metric is only described.
+PRIMARY = {"classification": "accuracy", "translation": "bleu"}
+
+# 13a splits at spaces and Western punctuation, so it leaves Chinese, Japanese and Korean unsplit.
+_TOKENIZERS = {"zh": ("zh", None), "ja": ("ja-mecab", "MeCab"), "ko": ("ko-mecab", "mecab_ko")}
+
+
+def bleu_tokenizer(target_language: str | None) -> str:
+    """sacrebleu's tokenizer for a target language: 13a but for zh, ja and ko.
+
+    Japanese and Korean need sacrebleu's extras (``pip install "sacrebleu[ja,ko]"``) and are counted in
+    characters without them; the signature of the score names the tokenizer that was used.
+    """
+    language = (target_language or "").lower().split("-")[0].split("_")[0]
+    tokenizer, extra = _TOKENIZERS.get(language, ("13a", None))
+    return "char" if extra and find_spec(extra) is None else tokenizer
+
+
+def bleu_scorer(tokenizer: str) -> BLEU:
+    """Corpus BLEU with sacrebleu's defaults: mixed case, exponential smoothing, 4-grams.
+
+    Sources: Papineni et al. 2002; Post 2018, https://aclanthology.org/W18-6319.
+    """
+    return BLEU(tokenize=tokenizer)
+
+
+def chrf_scorer() -> CHRF:
+    """Corpus chrF2: character 6-grams, no word n-grams (Popović 2015, https://aclanthology.org/W15-3049)."""
+    return CHRF()
+
+
+def tokenizer_of(signature: str) -> str:
+    """The tokenizer named in a BLEU signature.
+
+    >>> tokenizer_of("bleu|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0")
+    '13a'
+    """
+    return dict(part.split(":", 1) for part in signature.split("|") if ":" in part)["tok"]

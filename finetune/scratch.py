@@ -1,0 +1,109 @@
+"""Models from random weights: stock Hugging Face architectures, and tokenizers trained on the train split."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import BertConfig, MarianConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from finetune.errors import unknown
+
+# BERT encoders: layers, width (features), heads, feed-forward width (features). tiny, small and base are the
+# sizes of those names in Turc et al., 2019 (arXiv 1908.08962, table 1).
+ENCODERS: Mapping[str, dict[str, int]] = {
+    "tiny": {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 512},
+    "mini": {"num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+    "small": {"num_hidden_layers": 4, "hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048},
+    "base": {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
+}
+
+
+def _encoder_decoder(layers: int, width: int, heads: int, feed_forward: int) -> dict[str, int]:
+    return {
+        "encoder_layers": layers,
+        "decoder_layers": layers,
+        "d_model": width,
+        "encoder_attention_heads": heads,
+        "decoder_attention_heads": heads,
+        "encoder_ffn_dim": feed_forward,
+        "decoder_ffn_dim": feed_forward,
+    }
+
+
+# Marian encoder-decoders (Vaswani et al., 2017: post-norm, sinusoidal positions). iwslt has the sizes of
+# fairseq's transformer_iwslt_de_en: 6 layers, 512 features, 4 heads, 1024 feed-forward features.
+ENCODER_DECODERS: Mapping[str, dict[str, int]] = {
+    "tiny": _encoder_decoder(2, 128, 4, 256),
+    "mini": _encoder_decoder(3, 256, 4, 512),
+    "small": _encoder_decoder(3, 512, 8, 1024),
+    "iwslt": _encoder_decoder(6, 512, 4, 1024),
+}
+SIZES = {"classification": ENCODERS, "translation": ENCODER_DECODERS}
+
+
+def scratch_config(
+    kind: str, name: str, tokenizer: PreTrainedTokenizerBase, max_length: int, heads: Mapping[str, Any]
+) -> Any:
+    """The stock configuration behind ``scratch:SIZE`` for a kind of task; ``UserError`` for an unknown size."""
+    size = name.partition(":")[2]
+    if size not in SIZES[kind]:
+        raise unknown(f"scratch size for {kind}", size, SIZES[kind])
+    shared = {**SIZES[kind][size], "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    if kind == "classification":
+        return BertConfig(max_position_embeddings=max(512, max_length), **shared, **heads)
+    return MarianConfig(
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,  # as the Marian models on the Hub
+        forced_eos_token_id=None,
+        scale_embedding=True,
+        max_position_embeddings=max(512, max_length),
+        **shared,
+    )
+
+
+def train_tokenizer(kind: str, texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerBase:
+    """Train a tokenizer of at most ``vocab_size`` entries on ``texts``.
+
+    Classification: lower-cased WordPiece with BERT's special tokens (Devlin et al., 2019). Translation: one
+    byte-level BPE for both languages (Sennrich et al., 2016), which has no unknown symbol.
+    """
+    return _train_wordpiece(texts, vocab_size) if kind == "classification" else _train_bpe(texts, vocab_size)
+
+
+def _train_wordpiece(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerBase:
+    special = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=list(special.values()), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    names = {f"{role}_token": token for role, token in special.items()}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def _train_bpe(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerBase:
+    special = {"pad": "<pad>", "unk": "<unk>", "bos": "<s>", "eos": "</s>"}
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(special.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", tokenizer.token_to_id("</s>"))]
+    )
+    names = {f"{role}_token": token for role, token in special.items()}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)

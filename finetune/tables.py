@@ -1,0 +1,235 @@
+"""Settings -> tables: what was run, what it scored, what is missing and what may not be paired.
+
+Numbers are in reported units: accuracy and F1 in percent, BLEU and chrF from 0 to 100, differences in
+points of these, times in seconds, memory in MiB.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finetune import evidence, stats
+from finetune.config import differing_keys
+from finetune.evidence import SCALE, Difference
+from finetune.pairing import BASELINE, Run, Setting, differences
+from finetune.scorers import PRIMARY
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric of one arm over its finished seeds."""
+
+    mean: float
+    sd: float | None  # n - 1; None for one seed
+    per_seed: dict[int, float]
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """One run, as listed under a table."""
+
+    seed: int
+    status: str
+    reason: str | None
+    value: float | None  # the primary metric
+    folder: str
+    command: str
+    device: str | None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One variant in one table."""
+
+    name: str
+    attention: dict[str, Any] | None  # variant, parameters, scope, kernel, layers, total, dropout
+    metrics: dict[str, Summary]  # the primary one first
+    train_s: float | None  # mean over finished seeds
+    peak_memory_mib: float | None  # highest of the finished seeds
+    runs: list[RunLine]
+    difference: Difference | None  # None for the baseline, and where nothing could be paired
+
+    @property
+    def finished(self) -> int:
+        return sum(run.status == "finished" for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Runs that are equal but for attention and seed."""
+
+    task: str
+    pair: str | None
+    kind: str
+    model: str
+    sample: bool  # trained on the built-in synthetic sample: says nothing about any method
+    setting: dict[str, Any]  # what sets it apart from the first table of the same task and model
+    metric: str
+    signature: str | None
+    generation: dict[str, Any] | None
+    data: dict[str, Any] | None
+    arms: list[Arm]  # the baseline first
+    missing: list[str]  # runs that are not there, failed or unfinished
+    refused: list[str]  # pairs that are not fair, and why
+    notes: list[str]
+    sentence: str = ""
+
+
+def arm_names(setting: Setting) -> list[str]:
+    """The arms of a setting, and the baseline, which comes first even where it was not run."""
+    return [BASELINE, *sorted({run.arm for run in setting.runs} - {BASELINE})]
+
+
+def first_of(setting: Setting) -> Run:
+    """The run that speaks for its setting: a finished one where there is one."""
+    return next((run for run in setting.runs if run.finished), setting.runs[0])
+
+
+def build(
+    group: list[Setting], setting: Setting, found: Mapping[str, Difference], no_rows: Mapping[str, str]
+) -> Table:
+    """The table of one ``setting`` of its ``group``.
+
+    ``found`` holds the difference of each arm that could be paired; ``no_rows`` says why an arm has no
+    comparison over rows.
+    """
+    run = first_of(setting)
+    record = run.record
+    metric = PRIMARY[record["task"]["kind"]]
+    refused = _refused(group, setting)
+    lines = [f"{name}: no comparison over rows: {why}" for name, why in no_rows.items()]
+    return Table(
+        task=record["task"]["name"],
+        pair=record["task"]["pair"],
+        kind=record["task"]["kind"],
+        model=run.model,
+        sample=setting.sample,
+        setting=_apart(first_of(group[0]), run),
+        metric=metric,
+        signature=((record["metrics"] or {}).get(metric) or {}).get("signature"),
+        generation=record["config"].get("generation"),
+        data=record["data"],
+        arms=[_arm(setting, name, metric, found.get(name)) for name in arm_names(setting)],
+        missing=_missing(group, setting, skip_baseline=bool(refused)),
+        refused=refused,
+        notes=lines + _notes(setting),
+    )
+
+
+def _apart(first: Run, run: Run) -> dict[str, Any]:
+    settings = run.settings()
+    return {key: settings.get(key) for key in differing_keys(first.settings(), settings)}
+
+
+def _arm(setting: Setting, name: str, metric: str, difference: Difference | None) -> Arm:
+    finished = setting.finished(name)
+    runs = [run for run in setting.runs if run.arm == name]
+    times = [(run.record["times"] or {}).get("train_s") for run in finished.values()]
+    known = [float(seconds) for seconds in times if seconds is not None]
+    memory = [run.record["peak_memory_mib"] for run in finished.values()]
+    return Arm(
+        name=name,
+        attention=next((run.record["attention"] for run in runs if run.record["attention"]), None),
+        metrics=_summaries(finished, metric),
+        train_s=stats.mean_sd(known)[0] if known else None,
+        peak_memory_mib=max((mib for mib in memory if mib is not None), default=None),
+        runs=[_line(run) for run in runs],
+        difference=difference,
+    )
+
+
+def _summaries(finished: Mapping[int, Run], primary: str) -> dict[str, Summary]:
+    values: dict[str, dict[int, float]] = {primary: {}}
+    for seed, run in finished.items():
+        for name, score in (run.record["metrics"] or {}).items():
+            if isinstance(score, dict) and isinstance(score.get("value"), (int, float)):
+                values.setdefault(name, {})[seed] = SCALE.get(name, 1.0) * score["value"]
+    return {name: Summary(*stats.mean_sd(list(v.values())), v) for name, v in values.items() if v}
+
+
+def _line(run: Run) -> RunLine:
+    record = run.record
+    return RunLine(
+        seed=run.seed,
+        status=record["status"],
+        reason=record["reason"],
+        value=evidence.scale_of(run) * run.value if run.finished else None,
+        folder=str(run.folder),
+        command=record["command"],
+        device=record["hardware"].get("device"),
+    )
+
+
+def _missing(group: list[Setting], setting: Setting, *, skip_baseline: bool) -> list[str]:
+    """Every arm and seed of this setting without a result."""
+    lines = []
+    for name in arm_names(setting)[int(skip_baseline) :]:
+        for seed in sorted({run.seed for run in setting.runs}):
+            run = setting.find(name, seed)
+            what = f"{name}, seed {seed}"
+            if run is None:
+                lines.append(f"{what}: not run{_elsewhere(group, setting, name, seed)}")
+            elif run.record["status"] == "failed":
+                lines.append(f"{what}: failed: {run.record['reason']} ({run.folder})")
+            elif not run.finished:
+                lines.append(f"{what}: still running, or broken off ({run.folder})")
+    return lines
+
+
+def _elsewhere(group: list[Setting], setting: Setting, name: str, seed: int) -> str:
+    """Where the same task and model has this run in a setting that cannot be paired with this one."""
+    others = (other.find(name, seed) for other in group if other is not setting)
+    run = next((run for run in others if run), None)
+    if run is None:
+        return ""
+    return f" in this setting ({run.folder} differs in {_listed(differences(first_of(setting), run))})"
+
+
+def _refused(group: list[Setting], setting: Setting) -> list[str]:
+    """Arms with results in this setting, where the baseline has results only in another."""
+    mine = [name for name in arm_names(setting)[1:] if setting.finished(name)]
+    others = (other.finished(BASELINE) for other in group if other is not setting)
+    baseline = next((run for runs in others for run in runs.values()), None)
+    if setting.finished(BASELINE) or baseline is None or not mine:
+        return []
+    keys = _listed(differences(first_of(setting), baseline))
+    return [f"{name} cannot be compared with {baseline.folder}: they differ in {keys}" for name in mine]
+
+
+def _notes(setting: Setting) -> list[str]:
+    """What does not forbid a comparison, but may explain one."""
+    runs = [run for run in setting.runs if run.finished]
+    notes = [f"{run.folder} is left out: a newer run of this arm and seed is there" for run in setting.spare]
+    finished = {run.arm: run for name in arm_names(setting) for run in setting.finished(name).values()}
+    kernels = {arm: str((run.record["attention"] or {}).get("kernel")) for arm, run in finished.items()}
+    if len(set(kernels.values())) > 1:
+        text = ", ".join(f"{arm} {kernel}" for arm, kernel in kernels.items())
+        notes.append(f"training time and memory are not like for like: attention kernels were {text}")
+    notes += _differing("hardware", [{"": _hardware(run)} for run in runs])
+    notes += _differing("package versions", [dict(run.record["versions"]) for run in runs])
+    notes += _differing("the project's commit", [{"": _commit(run)} for run in runs])
+    return notes
+
+
+def _differing(what: str, facts: list[dict[str, str | None]]) -> list[str]:
+    keys = sorted({key for fact in facts for key in fact})
+    values = {key: sorted({str(fact.get(key)) for fact in facts}) for key in keys}
+    parts = [f"{key} {' / '.join(seen)}".strip() for key, seen in values.items() if len(seen) > 1]
+    return [f"the runs differ in {what}: {', '.join(parts)}"] if parts else []
+
+
+def _hardware(run: Run) -> str:
+    hardware = run.record["hardware"]
+    device = str(hardware.get("device"))
+    return f"CPU, {hardware.get('cpu')}" if device == "cpu" else device
+
+
+def _commit(run: Run) -> str:
+    git = run.record["git"]
+    return f"{str(git['commit'])[:10]}{' with changes' if git['dirty'] else ''}" if git else "unknown"
+
+
+def _listed(lines: Iterable[str], most: int = 5) -> str:
+    items = list(lines)
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more

@@ -1,0 +1,118 @@
+"""A built model and its data -> a trained model and one prediction per test row, with Trainer's own loop."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from finetune.arguments import training_arguments
+from finetune.config import RunConfig
+from finetune.data import collator
+from finetune.errors import UserError
+from finetune.memory import peak_memory_mib, reset_peak_memory
+from finetune.model import Built
+from finetune.trainer import ComparableSeq2SeqTrainer, ComparableTrainer, NonFiniteLossError
+
+__all__ = ["NonFiniteLossError", "Outcome", "fit", "last_checkpoint", "planned_steps"]
+
+TRAINERS = {"classification": ComparableTrainer, "translation": ComparableSeq2SeqTrainer}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run measured. ``predictions``: test row id -> class index or translated text."""
+
+    predictions: dict[int, Any]
+    curve: list[dict[str, float]]
+    times: dict[str, float]  # seconds
+    peak_memory_mib: float | None
+
+
+def fit(config: RunConfig, built: Built, splits: Mapping[str, Any], folder: Path) -> Outcome:
+    """Train on ``splits["train"]``, predict ``splits["test"]``, and leave the model in ``folder``.
+
+    ``splits`` hold tokenised rows. Resumes from the newest checkpoint in ``folder`` if there is one. Raises
+    ``NonFiniteLossError`` at the step where the loss is NaN or infinite.
+    """
+    reset_peak_memory()
+    trainer = _trainer(config, built, splits, folder)
+    started = time.monotonic()
+    set_seed(config.seed)  # whatever building the model drew, dropout starts from the seed
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    trained = time.monotonic()
+    predictions = _predict(config, trainer, built.tokenizer, splits["test"])
+    predicted = time.monotonic()
+    trainer.save_model()
+    times = {"train_s": trained - started, "predict_s": predicted - trained}
+    return Outcome(predictions, _curve(trainer.state.log_history), times, peak_memory_mib())
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint in a run folder, or ``None``."""
+    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+
+
+def planned_steps(config: RunConfig, rows: int, folder: Path) -> int:
+    """Optimizer steps of a whole run, for the header line."""
+    args = training_arguments(config, folder)
+    if args.max_steps > 0:
+        return args.max_steps
+    batches = -(-rows // (args.train_batch_size * max(1, args.world_size)))
+    per_epoch = max(1, -(-batches // args.gradient_accumulation_steps))
+    return int(np.ceil(per_epoch * args.num_train_epochs))
+
+
+def _trainer(config: RunConfig, built: Built, splits: Mapping[str, Any], folder: Path) -> Any:
+    args = training_arguments(config, folder)
+    validation = splits["validation"] if len(splits["validation"]) else None
+    if validation is None and args.eval_strategy != "no":
+        raise UserError("train.eval_strategy needs validation rows: set data.validation_rows above 0, or 'no'")
+    callbacks: list[TrainerCallback] = []
+    if config.early_stopping_patience is not None:
+        if not args.load_best_model_at_end:
+            raise UserError("early_stopping_patience needs train.load_best_model_at_end true and an eval_strategy")
+        callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
+    classify = config.kind == "classification"
+    return TRAINERS[config.kind](
+        model=built.model,
+        args=args,
+        train_dataset=splits["train"],
+        eval_dataset=validation,
+        data_collator=collator(built.tokenizer, built.model, config.kind),
+        processing_class=built.tokenizer,
+        compute_metrics=_accuracy if classify else None,
+        preprocess_logits_for_metrics=_best_class if classify else None,
+        callbacks=callbacks,
+    )
+
+
+def _best_class(logits: Any, labels: torch.Tensor) -> torch.Tensor:
+    """Keep one class index a row, not the logits; the first of a tuple is the logits."""
+    return (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)
+
+
+def _accuracy(evaluation: Any) -> dict[str, float]:
+    return {"accuracy": float(np.mean(evaluation.predictions == evaluation.label_ids))}
+
+
+def _predict(config: RunConfig, trainer: Any, tokenizer: PreTrainedTokenizerBase, test: Any) -> dict[int, Any]:
+    """Predict every test row once, in evaluation mode."""
+    if config.kind == "classification":
+        answers: list[Any] = [int(label) for label in trainer.predict(test).predictions]
+    else:
+        trainer.args.predict_with_generate = True
+        ids = trainer.predict(test.remove_columns("labels")).predictions
+        ids = np.where(ids == -100, tokenizer.pad_token_id, ids)
+        answers = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+    return dict(zip(test["row"], answers, strict=True))
+
+
+def _curve(log_history: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """The learning curve: what Trainer logged while training, without its closing summary."""
+    return [entry for entry in log_history if "loss" in entry or "eval_loss" in entry]

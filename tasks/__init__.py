@@ -1,0 +1,102 @@
+"""The tasks. Every declaration in a module of this package is found by itself: adding a file adds a task."""
+
+import importlib
+import importlib.util
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+
+from finetune.errors import UserError, unknown
+from tasks.base import ClassificationTask, Task, TranslationTask
+
+__all__ = ["TASKS", "ClassificationTask", "Task", "TranslationTask", "check_pair", "get_task"]
+
+
+def get_task(name_or_path: str) -> Task:
+    """A known name, or a user's own ``path/to/mine.py`` (``path/to/mine.py:NAME`` where it declares several).
+
+    Raises ``UserError`` for an unknown name (with the nearest one) and for a file that is missing, fails
+    to run, or does not hold exactly one declaration.
+    """
+    path, _, wanted = name_or_path.partition(".py:")
+    if name_or_path.endswith(".py") or wanted:
+        return _from_file(Path(path if path.endswith(".py") else f"{path}.py"), wanted or None)
+    if name_or_path not in TASKS:
+        raise unknown("task", name_or_path, TASKS)
+    return TASKS[name_or_path]
+
+
+def check_pair(task: Task, pair: str | None) -> str | None:
+    """The language pair to run: the task's default where none is asked for, None for classification."""
+    if isinstance(task, ClassificationTask):
+        if pair is not None:
+            raise UserError(
+                f"task '{task.name}' is a classification task and takes no pair; leave out '{pair}'"
+            )
+        return None
+    if pair is None:
+        return task.default_pair
+    if pair not in task.pairs:
+        raise unknown(f"pair of task '{task.name}'", pair, task.pairs)
+    return pair
+
+
+def _declarations(module: ModuleType) -> dict[str, Task]:
+    """Variable name -> task, for the tasks that a module declares."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, ClassificationTask | TranslationTask)
+    }
+
+
+def _discover() -> dict[str, Task]:
+    """Every task declared in this package, by its name."""
+    found: dict[str, Task] = {}
+    for entry in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
+        for task in _declarations(importlib.import_module(f"{__name__}.{entry.name}")).values():
+            if found.setdefault(task.name, task) is not task:
+                raise UserError(f"two files in tasks/ declare a task named '{task.name}'; rename one")
+    return found
+
+
+def _from_file(path: Path, wanted: str | None) -> Task:
+    """The one task (or the one called ``wanted``) that a user's file declares."""
+    if not path.is_file():
+        raise UserError(
+            f"there is no task file '{path}'; give a path to a .py file or one of: {', '.join(sorted(TASKS))}"
+        )
+    known = {id(task) for task in TASKS.values()}
+    found = {name: task for name, task in _declarations(_run(path)).items() if id(task) not in known}
+    if wanted is not None and wanted not in found:
+        raise unknown(f"task variable in {path}", wanted, found)
+    if not found:
+        raise UserError(
+            f"{path} declares no task; it needs one like TASK = ClassificationTask(name=..., ...)"
+        )
+    if wanted is None and len(found) > 1:
+        raise UserError(
+            f"{path} declares {len(found)} tasks; choose one: {', '.join(f'{path}:{name}' for name in found)}"
+        )
+    task = found[wanted or next(iter(found))]
+    if task.name in TASKS:
+        raise UserError(f"{path} names its task '{task.name}', which is built in; give it another name")
+    return task
+
+
+def _run(path: Path) -> ModuleType:
+    """Run a user's file as a module of its own."""
+    spec = importlib.util.spec_from_file_location(f"user_task_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} cannot be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises is the user's to mend
+        raise UserError(f"{path} failed to run: {type(error).__name__}: {error}") from error
+    return module
+
+
+TASKS: dict[str, Task] = _discover()

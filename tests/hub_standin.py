@@ -1,0 +1,204 @@
+"""A small stand-in for the Hub's HTTP interface on the loopback address: what the real client asks of it.
+
+Answers for data set repositories: ``/api/datasets/<id>[/revision/<rev>]``, ``.../tree/<rev>/<path>``,
+``.../paths-info/<rev>`` and ``/datasets/<id>/resolve/<rev>/<path>`` (HEAD and GET, with ranges).
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+@dataclass
+class Repository:
+    """One data set: revision name -> {path: contents}. Each revision is one commit."""
+
+    revisions: dict[str, dict[str, bytes]]
+
+    def commit(self, revision: str) -> str:
+        """The commit of a revision, forty digits; a commit names itself."""
+        return next((c for name in self.revisions if revision in (name, c := _sha(name))), "")
+
+    def files(self, revision: str) -> dict[str, bytes]:
+        """Path -> contents at a revision or commit."""
+        return next(files for name, files in self.revisions.items() if revision in (name, _sha(name)))
+
+
+@dataclass
+class Hub:
+    """What the server serves, what was asked of it, and what goes wrong."""
+
+    repositories: dict[str, Repository]
+    cut: str = ""  # a file whose path holds this text is cut off in the middle
+    requests: list[str] = field(default_factory=list)
+    endpoint: str = ""
+
+
+@contextmanager
+def serve(hub: Hub) -> Iterator[Hub]:
+    """Run the server on a free port for as long as the block lasts."""
+    handler = type("BoundHandler", (_Handler,), {"hub": hub})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: ClassVar[Hub]
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._route()
+
+    def do_HEAD(self) -> None:
+        self._route()
+
+    def do_POST(self) -> None:
+        self._route()
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def _route(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length).decode()
+        address = urlsplit(self.path)
+        self.hub.requests.append(f"{self.command} {self.path}")
+        parts = [unquote(part) for part in address.path.strip("/").split("/")]
+        if parts[:2] == ["api", "datasets"]:
+            self._api(parts[2:], parse_qs(address.query), body)
+        elif parts[0] == "datasets" and len(parts) > 4 and parts[3] == "resolve":
+            self._resolve("/".join(parts[1:3]), parts[4], "/".join(parts[5:]))
+        else:
+            self._error(404, "", "no such route")
+
+    def _repository(self, name: str, revision: str) -> Repository | None:
+        """The repository, or None after the Hub's own error has been sent."""
+        repository = self.hub.repositories.get(name)
+        if repository is None:
+            self._error(404, "RepoNotFound", "Repository not found")
+        elif not repository.commit(revision):
+            self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            return None
+        return repository
+
+    def _api(self, parts: list[str], query: dict[str, list[str]], body: str) -> None:
+        name, verb = "/".join(parts[:2]), parts[2] if len(parts) > 2 else "revision"
+        revision = parts[3] if len(parts) > 3 else "main"
+        repository = self._repository(name, revision)
+        if repository is None:
+            return
+        files = repository.files(revision)
+        if verb == "revision":
+            siblings = [{"rfilename": path} for path in files]
+            answer: Any = {
+                "id": name,
+                "sha": repository.commit(revision),
+                "siblings": siblings,
+                "private": False,
+            }
+        elif verb == "tree":
+            answer = _tree(files, "/".join(parts[4:]), query.get("recursive", ["false"])[0].lower() == "true")
+            if answer is None:
+                return self._error(404, "EntryNotFound", "no such folder")
+        elif verb == "paths-info":
+            wanted = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body).get("paths", [])
+            answer = [entry for path in wanted for entry in _entry(files, path)]
+        else:
+            return self._error(404, "", f"no such route: {verb}")
+        self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+        return None
+
+    def _resolve(self, name: str, revision: str, path: str) -> None:
+        repository = self._repository(name, revision)
+        if repository is None:
+            return
+        commit = {"X-Repo-Commit": repository.commit(revision)}
+        contents = repository.files(revision).get(path)
+        if contents is None:
+            return self._error(404, "EntryNotFound", "Entry not found", commit)
+        headers = {**commit, "ETag": f'"{_digest(contents)}"', "Accept-Ranges": "bytes"}
+        if self.command == "GET" and self.hub.cut and self.hub.cut in path:
+            return self._send_cut(contents, headers)
+        self._send(200, contents, headers)
+        return None
+
+    def _send_cut(self, contents: bytes, headers: dict[str, str]) -> None:
+        """Promise everything, send half, hang up."""
+        self._start(200, len(contents), headers)
+        self.wfile.write(contents[: len(contents) // 2])
+        self.wfile.flush()
+        self.close_connection = True
+
+    def _error(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        named = {"X-Error-Code": code} if code else {}
+        self._send(
+            status,
+            json.dumps({"error": message}).encode(),
+            {**named, "X-Error-Message": message, **(headers or {})},
+        )
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self._start(status, len(body), headers)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _start(self, status: int, length: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(length)}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+
+def _sha(name: str) -> str:
+    return hashlib.sha1(name.encode()).hexdigest()
+
+
+def _digest(contents: bytes) -> str:
+    """The name git gives to contents."""
+    return hashlib.sha1(b"blob %d\0" % len(contents) + contents).hexdigest()
+
+
+def _file(path: str, contents: bytes) -> dict[str, Any]:
+    return {"type": "file", "oid": _digest(contents), "size": len(contents), "path": path}
+
+
+def _folder(path: str) -> dict[str, Any]:
+    return {"type": "directory", "oid": _sha(path), "size": 0, "path": path}
+
+
+def _entry(files: dict[str, bytes], path: str) -> list[dict[str, Any]]:
+    if path in files:
+        return [_file(path, files[path])]
+    return [_folder(path)] if any(name.startswith(f"{path}/") for name in files) else []
+
+
+def _tree(files: dict[str, bytes], folder: str, recursive: bool) -> list[dict[str, Any]] | None:
+    """What lies in a folder; None where there is no such folder."""
+    prefix = f"{folder}/" if folder else ""
+    inside = {name: contents for name, contents in files.items() if name.startswith(prefix)}
+    if folder and not inside:
+        return None
+    found: dict[str, dict[str, Any]] = {}
+    for name, contents in inside.items():
+        steps = name[len(prefix) :].split("/")
+        for depth in range(1, len(steps) if recursive else min(len(steps), 2)):
+            path = prefix + "/".join(steps[:depth])
+            found[path] = _folder(path)
+        if recursive or len(steps) == 1:
+            found[name] = _file(name, contents)
+    return list(found.values())

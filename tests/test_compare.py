@@ -1,0 +1,424 @@
+"""From records to claims: what is paired, what is refused, what is tested and what is said."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from records import (
+    LABELS,
+    classified,
+    correctness,
+    folder_of,
+    run_config,
+    save,
+    save_accuracies,
+    started,
+    translations,
+)
+from sacrebleu.metrics import BLEU
+from sacrebleu.significance import PairedTest
+
+from finetune import record, stats
+from finetune.compare import Comparison, compare, p_text
+from finetune.errors import UserError
+from finetune.evidence import Difference
+from finetune.tables import Arm, Table
+
+
+def _table(root: Path) -> Table:
+    (table,) = compare([root]).tables
+    return table
+
+
+def _arm(table: Table, name: str = "sa-softmax") -> Arm:
+    return next(arm for arm in table.arms if arm.name == name)
+
+
+def _difference(table: Table, name: str = "sa-softmax") -> Difference:
+    found = _arm(table, name).difference
+    assert found is not None
+    return found
+
+
+def _every_other(base: list[bool], change: dict[int, bool]) -> list[bool]:
+    return [change.get(i, right) for i, right in enumerate(base)]
+
+
+def test_means_deviations_times_and_memory(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.80, 0.82, 0.81])
+    save_accuracies(tmp_path, "sa-softmax", [0.81, 0.83, 0.79])
+    table = _table(tmp_path)
+    baseline, arm = table.arms
+    assert (baseline.name, baseline.difference, baseline.finished) == ("softmax", None, 3)
+    assert list(baseline.metrics) == ["accuracy", "macro_f1"]
+    assert baseline.metrics["accuracy"].mean == pytest.approx(81.0)
+    assert baseline.metrics["accuracy"].sd == pytest.approx(1.0)
+    assert baseline.metrics["macro_f1"].mean == pytest.approx(80.0)
+    assert (arm.train_s, arm.peak_memory_mib) == (61.0, 900.0)
+    found = _difference(table)
+    assert found.per_seed == pytest.approx([1.0, 1.0, -2.0])
+    assert found.mean == pytest.approx(0.0, abs=1e-9)
+    assert found.interval_seeds == pytest.approx(stats.t_interval([1.0, 1.0, -2.0]))
+    assert (table.missing, table.refused, table.setting) == ([], [], {})
+
+
+def test_one_seed_is_exact_mcnemar_and_never_a_claim(tmp_path: Path) -> None:
+    base = correctness(400, 0.6, 0)
+    wrong = [i for i, right in enumerate(base) if not right][:40]
+    right = [i for i, right in enumerate(base) if right][:10]
+    better = _every_other(base, dict.fromkeys(wrong, True) | dict.fromkeys(right, False))
+    save(tmp_path, started("softmax", 0), classified(base))
+    save(tmp_path, started("sa-softmax", 0), classified(better))
+    table = _table(tmp_path)
+    found = _difference(table)
+    assert found.mean == pytest.approx(100 * 30 / 400)
+    assert (found.test, found.p) == ("exact McNemar", pytest.approx(stats.mcnemar(10, 40)))
+    assert found.p_adjusted == found.p
+    assert found.interval_rows is not None and found.interval_rows[0] > 0
+    assert (found.interval_seeds, found.detectable, found.verdict) == (None, None, "none")
+    assert "no difference between sa-softmax and softmax can be claimed" in table.sentence.lower()
+    assert "seed was not varied" in table.sentence
+
+
+def test_a_clear_difference_over_three_seeds_is_claimed_either_way(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.80, 0.81, 0.79])
+    save_accuracies(tmp_path, "sa-softmax", [0.85, 0.86, 0.842])
+    save_accuracies(tmp_path, "sa-softmax-raw", [0.60, 0.60, 0.60])
+    table = _table(tmp_path)
+    assert _difference(table).verdict == "better"
+    assert _difference(table, "sa-softmax-raw").verdict == "worse"
+    assert "sa-softmax is better than softmax by 5.08 points of accuracy over 3 seeds" in table.sentence
+    assert "sa-softmax-raw is worse than softmax by 20.00 points" in table.sentence
+    assert _difference(table).comparisons == 2
+
+
+def test_rows_alone_do_not_make_a_claim_when_the_seeds_disagree(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.70, 0.80, 0.75], rows=2000)
+    save_accuracies(tmp_path, "sa-softmax", [0.85, 0.79, 0.77], rows=2000)
+    found = _difference(_table(tmp_path))
+    assert found.p_adjusted is not None and found.p_adjusted < 0.001
+    assert found.interval_seeds is not None and found.interval_seeds[0] < 0
+    assert found.verdict == "none"
+    assert "not more than that of the seeds" in found.why
+    assert found.detectable is not None and found.detectable > found.mean
+
+
+def test_the_p_of_several_seeds_is_the_exact_test_over_rows(tmp_path: Path) -> None:
+    one, two = (
+        save_accuracies(tmp_path, "softmax", [0.70, 0.72]),
+        save_accuracies(tmp_path, "sa-softmax", [0.73, 0.74]),
+    )
+    right = [
+        [[r["label"] == r["prediction"] for r in record.read_predictions(f)] for f in side]
+        for side in (one, two)
+    ]
+    expected = stats.compare_accuracy(np.array(right[0]), np.array(right[1]))
+    found = _difference(_table(tmp_path))
+    assert (found.p, found.test) == (expected.p, "exact sign flips over rows, summed over 2 seeds")
+    assert found.interval_rows == pytest.approx([100 * end for end in expected.interval])
+
+
+@pytest.mark.parametrize(("seeds", "test"), [(5, "over rows"), (6, "exact sign flips over 6 seeds")])
+def test_seeds_are_the_unit_where_they_are_enough(tmp_path: Path, seeds: int, test: str) -> None:
+    save_accuracies(tmp_path, "softmax", [0.5 + 0.01 * i for i in range(seeds)], rows=100)
+    save_accuracies(tmp_path, "sa-softmax", [0.8 + 0.01 * i for i in range(seeds)], rows=100)
+    found = _difference(_table(tmp_path))
+    assert found.test is not None and test in found.test
+    assert found.verdict == "better"
+
+
+def test_six_seeds_are_not_enough_for_two_comparisons(tmp_path: Path) -> None:
+    """2 / 2^6 is above 0.05 once it is doubled, whatever the runs show."""
+    for variant in ("softmax", "sa-softmax", "sa-softmax-raw"):
+        save_accuracies(tmp_path, variant, [0.5] * 6, rows=40)
+    assert "rows" in (_difference(_table(tmp_path)).test or "")
+
+
+def test_bleu_of_one_seed_is_sacrebleus_paired_test(tmp_path: Path) -> None:
+    sides = {"softmax": translations(60, 0.40, 1), "sa-softmax": translations(60, 0.36, 2)}
+    for variant, rows in sides.items():
+        save(tmp_path, started(variant, 0, kind="translation"), rows)
+    table = _table(tmp_path)
+    assert (table.task, table.pair, table.metric) == ("toy", "de-en", "bleu")
+    assert table.signature is not None and "tok:13a" in table.signature
+    assert table.generation is not None and "num_beams" in table.generation
+    systems = [(name, [row["prediction"] for row in rows]) for name, rows in sides.items()]
+    references = [row["reference"] for row in sides["softmax"]]
+    scores = PairedTest(systems, {"BLEU": BLEU()}, [references], "ar")()[1]["BLEU"]
+    found = _difference(table)
+    assert found.p == scores[1].p_value
+    assert found.mean == pytest.approx(scores[1].score - scores[0].score)
+    assert "BLEU with one seed" in table.sentence
+
+
+def test_identical_predictions_are_no_difference(tmp_path: Path) -> None:
+    for variant in ("softmax", "sa-softmax"):
+        save(tmp_path, started(variant, 0, kind="translation"), translations(30, 0.4, 1))
+    found = _difference(_table(tmp_path))
+    assert (found.mean, found.p, found.verdict) == (0.0, 1.0, "none")
+    assert found.why.startswith("the two score the same")
+
+
+def test_holm_counts_every_comparison_of_the_report_but_not_the_sample(tmp_path: Path) -> None:
+    for variant in ("softmax", "sa-softmax"):
+        for task in ("agnews", "yelp"):
+            save_accuracies(tmp_path, variant, [0.7 if variant == "softmax" else 0.74], task=task)
+        save_accuracies(tmp_path / "sample", variant, [0.7], sample=True)
+    tables = compare([tmp_path]).tables
+    assert [(table.task, table.sample) for table in tables] == [
+        ("agnews", False),
+        ("yelp", False),
+        ("agnews", True),
+    ]
+    real = [_difference(table) for table in tables[:2]]
+    assert [found.comparisons for found in real] == [2, 2]
+    assert [found.p_adjusted for found in real] == stats.holm([found.p or 0.0 for found in real])
+    assert _difference(tables[2]).comparisons == 1
+    assert tables[2].sentence.startswith("SAMPLE data, which says nothing about any method: ")
+    assert not tables[0].sentence.startswith("SAMPLE")
+
+
+def test_sample_and_real_runs_of_one_configuration_are_never_paired(tmp_path: Path) -> None:
+    save_accuracies(tmp_path / "a", "softmax", [0.8])
+    save_accuracies(tmp_path / "b", "sa-softmax", [0.9], sample=True)
+    real, sample = compare([tmp_path]).tables
+    assert (real.sample, sample.sample) == (False, True)
+    assert _arm(sample).difference is None
+    assert "nothing can be compared" in sample.sentence
+
+
+@pytest.mark.parametrize(
+    ("over", "named"),
+    [
+        ({"train": {"learning_rate": 0.5}}, "train.learning_rate (0.5 against "),
+        ({"data": {"max_length": 7}}, "data.max_length (7 against "),
+        ({"precision": "bfloat16"}, "precision (bfloat16 against "),
+        ({"fingerprint": "0" * 16}, f"test rows (fingerprint) ({'0' * 16} against {'f' * 16})"),
+    ],
+)
+def test_unequal_configurations_are_refused_with_the_keys(
+    tmp_path: Path, over: dict[str, Any], named: str
+) -> None:
+    save_accuracies(tmp_path / "a", "softmax", [0.8, 0.8])
+    save_accuracies(tmp_path / "a", "sa-softmax-raw", [0.8, 0.8])
+    save_accuracies(tmp_path / "b", "sa-softmax", [0.9], **over)
+    first, second = compare([tmp_path]).tables
+    assert [arm.name for arm in first.arms] == ["softmax", "sa-softmax-raw"]
+    assert _difference(first, "sa-softmax-raw").verdict == "none"
+    assert _arm(second).difference is None
+    (refused,) = second.refused
+    assert refused.startswith("sa-softmax cannot be compared with ")
+    assert named in refused
+    assert len(second.setting) == 1
+    assert second.missing == []
+
+
+def _with(entry: record.Record, key: str, **values: Any) -> record.Record:
+    entry[key] = {**entry[key], **values}  # type: ignore[literal-required]
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "named"),
+    [
+        ("attention", {"dropout": 0.0}, "attention dropout (0.0 against 0.1)"),
+        ("model", {"revision": "abc"}, "model revision (abc against None)"),
+    ],
+)
+def test_facts_that_the_configuration_does_not_show_are_compared_too(
+    tmp_path: Path, key: str, values: dict[str, Any], named: str
+) -> None:
+    save_accuracies(tmp_path, "softmax", [0.8])
+    rows = classified(correctness(400, 0.9, 0))
+    save(tmp_path, _with(started("sa-softmax", 0), key, **values), rows)
+    refused = [line for table in compare([tmp_path]).tables for line in table.refused]
+    assert len(refused) == 1 and named in refused[0]
+
+
+def test_a_seed_elsewhere_is_missing_here_and_its_keys_are_named(tmp_path: Path) -> None:
+    save_accuracies(tmp_path / "a", "softmax", [0.8, 0.81])
+    save_accuracies(tmp_path / "a", "sa-softmax", [0.82])
+    save(tmp_path / "b", started("sa-softmax", 1, train={"learning_rate": 0.5}), classified([True, False]))
+    table = compare([tmp_path]).tables[0]
+    (missing,) = table.missing
+    assert missing.startswith("sa-softmax, seed 1: not run in this setting (")
+    assert "train.learning_rate (" in missing
+    assert _difference(table).seeds == [0]
+
+
+def test_failed_running_and_missing_runs_are_listed_and_never_numbers(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.8, 0.8, 0.8])
+    save_accuracies(tmp_path, "sa-softmax", [0.9])
+    failed, running = started("sa-softmax", 1), started("sa-softmax", 2)
+    failed["status"], failed["reason"] = "failed", "loss became NaN at step 3"
+    early = started("sa-softmax-raw", 0)
+    early["status"], early["reason"], early["data"], early["attention"] = (
+        "failed",
+        "out of memory",
+        None,
+        None,
+    )
+    for entry in (failed, running, early):
+        save(tmp_path, entry)
+    table = _table(tmp_path)
+    assert [line.partition(" (")[0] for line in table.missing] == [
+        "sa-softmax, seed 1: failed: loss became NaN at step 3",
+        "sa-softmax, seed 2: still running, or broken off",
+        "sa-softmax-raw, seed 0: failed: out of memory",
+        "sa-softmax-raw, seed 1: not run",
+        "sa-softmax-raw, seed 2: not run",
+    ]
+    assert _difference(table).seeds == [0]
+    assert _arm(table).metrics["accuracy"].per_seed == {0: 90.0}
+    raw = _arm(table, "sa-softmax-raw")
+    assert (raw.finished, raw.metrics, raw.difference, raw.train_s) == (0, {}, None, None)
+
+
+def test_only_failures_still_make_a_table(tmp_path: Path) -> None:
+    entry = started("softmax", 0)
+    entry["status"], entry["reason"], entry["data"] = "failed", "no such folder", None
+    save(tmp_path, entry)
+    table = _table(tmp_path)
+    assert table.sentence == "No run has finished."
+    assert len(table.missing) == 1
+
+
+def test_the_baseline_alone_and_arms_without_a_common_seed(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.8])
+    assert "only softmax has a finished run" in _table(tmp_path).sentence
+    save(tmp_path, started("sa-softmax", 5), classified([True]))
+    table = _table(tmp_path)
+    assert "sa-softmax has no finished seed in common with softmax" in table.sentence
+    assert table.missing == ["softmax, seed 5: not run", "sa-softmax, seed 0: not run"]
+
+
+def test_scopes_and_parameters_are_arms_of_their_own(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.8])
+    save_accuracies(tmp_path, "sa-softmax", [0.8], attention={"scope": "encoder"})
+    save_accuracies(tmp_path, "sa-softmax", [0.8], attention={"parameters": {"eps": 0.01}})
+    names = [arm.name for arm in _table(tmp_path).arms]
+    assert names == ["softmax", "sa-softmax-encoder", "sa-softmax-eps0.01"]
+
+
+def _cut(folder: Path) -> None:
+    file = folder / record.PREDICTIONS
+    file.write_text(file.read_text()[:-5])
+
+
+def _drop(folder: Path) -> None:
+    (folder / record.PREDICTIONS).unlink()
+
+
+def _other_numbers(folder: Path) -> None:
+    record.write_predictions(folder, classified([True] * 400))
+
+
+def _other_rows(folder: Path) -> None:
+    rows = [row | {"row": row["row"] + 1} for row in record.read_predictions(folder)]
+    record.write_predictions(folder, rows)
+
+
+def _twice(folder: Path) -> None:
+    rows = record.read_predictions(folder)
+    record.write_predictions(folder, [*rows, rows[0]])
+
+
+def _no_label(folder: Path) -> None:
+    rows = record.read_predictions(folder)
+    record.write_predictions(folder, [{"row": row["row"], "prediction": 0} for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (_cut, "truncated"),
+        (_drop, "No such file"),
+        (_other_numbers, "give 1, its record says 0.9"),
+        (_other_rows, "are of other rows than"),
+        (_twice, "hold a row twice"),
+        (_no_label, "lack 'label'"),
+    ],
+)
+def test_predictions_that_do_not_fit_end_the_row_test_with_the_reason(
+    tmp_path: Path, damage: Callable[[Path], None], why: str
+) -> None:
+    save_accuracies(tmp_path, "softmax", [0.8])
+    (folder,) = save_accuracies(tmp_path, "sa-softmax", [0.9])
+    damage(folder)
+    table = _table(tmp_path)
+    found = _difference(table)
+    assert (found.p, found.interval_rows, found.verdict) == (None, None, "none")
+    assert found.mean == pytest.approx(10.0)
+    assert why in found.why
+    assert any(why in note for note in table.notes)
+    assert found.comparisons == 0
+
+
+def test_records_that_cannot_be_used_are_problems_and_the_rest_goes_on(tmp_path: Path) -> None:
+    save_accuracies(tmp_path / "good", "softmax", [0.8])
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / record.FILE).write_text('{"schema": ')
+    liar = save(tmp_path / "liar", started("softmax", 0), classified([True]))
+    record.write(liar, record.read(liar) | {"metrics": None})
+    swapped = _with(started("sa-softmax", 0), "attention", variant="softmax")
+    save(tmp_path / "swapped", swapped, classified([True]))
+    foreign = started("sa-softmax", 0)
+    foreign["config"]["attention"]["new_key"] = 1
+    record.write(tmp_path / "foreign", foreign)
+    found = compare([tmp_path])
+    assert [table.arms[0].finished for table in found.tables] == [1]
+    told = "\n".join(found.problems)
+    assert len(found.problems) == 4
+    for part in ("truncated", "says finished but lacks", "asked for sa-softmax but ran softmax", "new_key"):
+        assert part in told
+
+
+def test_a_run_reached_twice_counts_once_and_a_copy_is_noted(tmp_path: Path) -> None:
+    save_accuracies(tmp_path / "a", "softmax", [0.8])
+    (older,) = save_accuracies(tmp_path / "b", "softmax", [0.7])
+    record.write(older, record.read(older) | {"started": "2020-01-01T00:00:00+00:00"})
+    (table,) = compare([tmp_path, tmp_path / "a"]).tables
+    assert table.arms[0].metrics["accuracy"].per_seed == {0: 80.0}
+    assert any(str(older) in note and "left out" in note for note in table.notes)
+
+
+def test_what_may_explain_a_difference_is_noted(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.8])
+    other = started("sa-softmax", 0)
+    other["hardware"] = other["hardware"] | {"device": "NVIDIA H200"}
+    other["versions"] = other["versions"] | {"torch": "9.9"}
+    other["git"] = {"commit": "abcdef1234567", "dirty": True}
+    save(tmp_path, other, classified(correctness(400, 0.8, 0)))
+    notes = "\n".join(_table(tmp_path).notes)
+    assert "attention kernels were softmax sdpa, sa-softmax reference" in notes
+    assert "differ in hardware: CPU, " in notes and "NVIDIA H200" in notes
+    assert "package versions: torch " in notes and "9.9" in notes
+    assert "commit: abcdef1234 with changes" in notes
+
+
+def test_models_and_pairs_have_tables_of_their_own(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.8], model={"name": "org/one"})
+    save_accuracies(tmp_path, "softmax", [0.8], model={"name": "org/one", "lora": {"rank": 4}})
+    save_accuracies(tmp_path, "softmax", [0.8], model={"name": "/some/where/two"})
+    assert [table.model for table in compare([tmp_path]).tables] == ["org/one", "org/one, LoRA rank 4", "two"]
+
+
+def test_the_same_records_give_the_same_comparison(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.7, 0.71])
+    save_accuracies(tmp_path, "sa-softmax", [0.72, 0.73])
+    assert compare([tmp_path]).to_json() == compare([tmp_path]).to_json()
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    assert compare([tmp_path]) == Comparison([], [])
+    with pytest.raises(UserError, match="no folder"):
+        compare([tmp_path / "nowhere"])
+
+
+def test_the_fixtures_are_real_records(tmp_path: Path) -> None:
+    entry = started("softmax", 0)
+    assert entry["task"]["labels"] == LABELS
+    assert folder_of(tmp_path, entry) == record.run_folder(tmp_path, run_config())
+    assert (p_text(0.0123), p_text(0.00001)) == ("p = 0.012", "p < 0.0001")
