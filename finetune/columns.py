@@ -3,6 +3,7 @@
 Works on whole Arrow columns, so that millions of rows cost seconds; only a faulty row is looked at by itself.
 """
 
+import json
 from typing import Any
 
 import numpy as np
@@ -79,12 +80,21 @@ def _text(column: pa.ChunkedArray, name: str, split: str) -> pa.ChunkedArray:
     if pa.types.is_null(column.type):
         column = column.cast(pa.string())
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        first = next((i for i, value in enumerate(column.to_pylist()) if value is not None), 0)
-        raise UserError(
-            f"column '{name}' of split '{split}' holds {column.type}, not text (row {first}, counted from 0)"
-        )
+        raise UserError(f"column '{name}' of split '{split}' holds {_not_text(column)}")
     # large_string: offsets of 64 bits, as all texts of a large set together pass 2 GiB
     return pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.large_string()), ""))
+
+
+def _not_text(column: pa.ChunkedArray) -> str:
+    """What a column holds instead of text, with the first row at fault (counted from 0)."""
+    values = column.to_pylist()
+    kind = str(column.type)
+    if isinstance(column.type, pa.BaseExtensionType):  # rows of several types arrive as JSON texts
+        values = [None if value is None else json.loads(value) for value in values]
+        kind = "values of several types"
+    wrong = ((i, v) for i, v in enumerate(values) if v is not None and not isinstance(v, str))
+    row, value = next(wrong, (0, None))
+    return f"{kind}, not text: row {row} (counted from 0) is {str(value)[:40]!r}"
 
 
 def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:

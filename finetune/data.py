@@ -26,8 +26,8 @@ class Data:
     """Canonical splits and where they came from.
 
     ``splits``: ``train``, ``validation`` and ``test``, with the columns ``row``, ``text``, ``label``
-    (classification) or ``row``, ``source``, ``target`` (translation). ``row`` is the position in the raw split.
-    ``info`` is ready for JSON.
+    (classification) or ``row``, ``source``, ``target`` (translation). ``row`` is the position in the raw
+    split. ``info`` is ready for JSON.
     """
 
     splits: dict[str, Dataset]
@@ -78,8 +78,8 @@ def tokenise(
 ) -> dict[str, Dataset]:
     """Token numbers for texts: ``input_ids``, ``attention_mask``, ``labels``, ``row``; cut, never padded.
 
-    ``train`` keeps its order. ``validation`` and ``test`` are put longest first (ties by ``row``), so that their
-    batches hold little padding; ``row`` says which row is which.
+    ``train`` keeps its order. ``validation`` and ``test`` are put longest first (ties by ``row``), so that
+    their batches hold little padding; ``row`` says which row is which.
     """
     encode = _encoder(tokenizer, kind, config)
     encoded = {}

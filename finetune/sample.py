@@ -67,10 +67,10 @@ def _columns(names: tuple[str, ...], words: list[str]) -> dict[str, Any]:
     return {name: " ".join(words[start:end]) for name, start, end in zip(names, starts, ends, strict=True)}
 
 
-# A small grammar: each sentence is one tree, said in two made-up languages. The first has subject, verb, object
-# and the adjective before its noun; the second puts the verb last, the adverb first, and the adjective behind the
-# noun that it agrees with in number and gender. The alphabet settles which of a pair's languages is the first, so
-# that de-en and en-de hold the same rows.
+# A small grammar: each sentence is one tree, said in two made-up languages. The first has subject, verb,
+# object and the adjective before its noun; the second puts the verb last, the adverb first, and the adjective
+# behind the noun that it agrees with in number and gender. The alphabet settles which of a pair's languages
+# is the first, so that de-en and en-de hold the same rows.
 
 _NOUNS, _ADJECTIVES, _VERBS, _ADVERBS, _PREPOSITIONS = 30, 12, 16, 8, 4
 _SYNONYM = 0.15  # chance of the second word for a verb that has two: no model can reach BLEU 100

@@ -14,7 +14,7 @@ from finetune.errors import UserError
 from finetune.sample import SPLIT_SIZES, sample_rows
 from tasks.base import PARQUET_BRANCH, ClassificationTask, Task, languages
 
-FORMATS = {".parquet": "parquet", ".jsonl": "json", ".csv": "csv"}
+FORMATS = {".parquet": "from_parquet", ".jsonl": "from_json", ".csv": "from_csv"}
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
@@ -128,23 +128,27 @@ def _split_files(folder: Path, names: tuple[str, ...]) -> list[Path]:
 
 
 def _read_files(split: str, files: list[Path]) -> Any:
-    """One split from files of one format. Every way in which a file can be broken becomes one sentence."""
+    """One split from files of one format. Every way in which a file can be broken becomes one sentence.
+
+    Not through ``load_dataset``: that one reports each load to a server, and without a network waits for it.
+    """
     import datasets
     import pyarrow
 
-    builder = FORMATS[files[0].suffix]
-    # pandas would read the words NA, null and None as missing; here they are text
-    options: dict[str, Any] = {"keep_default_na": False} if builder == "csv" else {}
-    names = [str(path) for path in files]
-    empty = [name for name in names if Path(name).stat().st_size == 0]
+    ending, names = files[0].suffix, [str(path) for path in files]
+    shown = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    empty = [path for path in files if path.stat().st_size == 0]
     if empty:
         raise UserError(f"the file {empty[0]} is empty")
+    # pandas would read the words NA, null and None as missing; here they are text
+    options: dict[str, Any] = {"keep_default_na": False} if ending == ".csv" else {}
     try:
         with _quiet():
-            return datasets.load_dataset(builder, data_files={split: names}, split=split, **options)
+            return getattr(datasets.Dataset, FORMATS[ending])(names, split=split, **options)
     except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, ValueError, OSError) as error:
-        shown = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-        raise UserError(f"cannot read {shown} as {files[0].suffix[1:]}: {hub.cause(error)}") from error
+        if str(error).endswith("corresponds to no data!"):  # the client's words for columns without rows
+            raise UserError(f"split '{split}' has no rows in {shown}") from error
+        raise UserError(f"cannot read {shown} as {ending[1:]}: {hub.cause(error)}") from error
 
 
 @contextmanager

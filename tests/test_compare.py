@@ -23,7 +23,7 @@ from sacrebleu.significance import PairedTest
 from finetune import record, stats
 from finetune.compare import Comparison, compare, p_text
 from finetune.errors import UserError
-from finetune.evidence import Difference
+from finetune.evidence import Difference, Paired, judge
 from finetune.tables import Arm, Table
 
 
@@ -422,3 +422,36 @@ def test_the_fixtures_are_real_records(tmp_path: Path) -> None:
     assert entry["task"]["labels"] == LABELS
     assert folder_of(tmp_path, entry) == record.run_folder(tmp_path, run_config())
     assert (p_text(0.0123), p_text(0.00001)) == ("p = 0.012", "p < 0.0001")
+
+
+def test_two_equal_methods_are_told_apart_no_more_often_than_promised() -> None:
+    """Runs of one method, whose seeds alone move accuracy by a point; rows alone would claim every other."""
+    rng = np.random.default_rng(0)
+    claimed = by_rows = 0
+    for _ in range(200):
+        hard = rng.normal(1.3, 1.5, (1, 500))  # rows that are hard are hard for every run
+        one, two = (hard + rng.normal(0, 0.2, (3, 1)) + rng.normal(0, 0.5, (3, 500)) > 0 for _ in range(2))
+        rows = stats.compare_accuracy(one, two)
+        paired = Paired((0, 1, 2), tuple(two.mean(axis=1) - one.mean(axis=1)), rows, None)
+        claimed += judge([paired])[0].verdict != "none"
+        by_rows += rows.p < 0.05
+    assert claimed / 200 <= 0.08
+    assert by_rows / 200 > 0.3
+
+
+@pytest.mark.parametrize(
+    ("p", "rows", "seeds", "verdict"),
+    [
+        (0.001, (0.5, 1.5), (0.9, 1.1), "better"),
+        (0.06, (0.5, 1.5), (0.9, 1.1), "none"),  # p alone forbids
+        (0.001, (-0.1, 2.1), (0.9, 1.1), "none"),  # the rows alone forbid
+        (0.001, (0.5, 1.5), (0.9, 2.0), "none"),  # the seeds alone forbid
+    ],
+)
+def test_each_kind_of_noise_can_forbid_a_claim(
+    p: float, rows: tuple[float, float], seeds: tuple[float, float], verdict: str
+) -> None:
+    per_seed = (0.99, 1.0, 1.01) if seeds == (0.9, 1.1) else (-1.0, 1.0, 3.0)
+    found = judge([Paired((0, 1, 2), per_seed, stats.RowResult(1.0, rows, 0.3, p, "t"), None)])
+    assert found[0].verdict == verdict
+    assert judge([]) == []

@@ -80,3 +80,13 @@ def test_a_static_cache_changes_nothing(family: str) -> None:
     expected = generate(model, kind, True)[0]
     static = generate(model, kind, True, cache_implementation="static", disable_compile=True)[0]
     assert torch.equal(static, expected)
+
+
+@pytest.mark.parametrize("family", names("seq2seq"))
+def test_labels_may_come_along(family: str) -> None:
+    """Seq2SeqTrainer hands the whole batch to generate, and the encoder's attention receives the labels."""
+    model = FAMILIES[family].build()
+    swap(model, "sa-softmax")
+    labels = batch("seq2seq")["decoder_input_ids"]
+    with_labels = generate(model, "seq2seq", True, labels=labels)[0]
+    assert torch.equal(with_labels, generate(model, "seq2seq", True)[0])

@@ -24,12 +24,12 @@ Kernel = Literal["sdpa", "reference"]
 SETTING = "finetune_attention"  # the attribute of an attention module that holds its Setting
 
 # Keywords that models pass down and that change nothing here: their meaning is in the mask, in the query and
-# key (positions), in another kernel (deterministic), or in what the caller keeps. Any other one is refused.
+# key (positions), in another kernel (deterministic), in what the caller keeps, or in other parts of the model
+# (labels come along when Seq2SeqTrainer generates). Any other one is refused.
 _HARMLESS = frozenset({
-    "cache_position", "deterministic", "num_items_in_batch", "output_attentions", "output_hidden_states",
-    "position_ids", "return_dict", "sliding_window", "use_cache",
+    "cache_position", "deterministic", "labels", "num_items_in_batch", "output_attentions",
+    "output_hidden_states", "position_ids", "return_dict", "sliding_window", "token_type_ids", "use_cache",
 })  # fmt: skip
-
 
 Weigh = Callable[[Tensor, Tensor | None], Tensor]  # (scores, allowed) -> weights
 
