@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +16,16 @@ DEFAULT_TASK = {"classify": "agnews", "translate": "iwslt2017"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns the exit status: 0, 1 after a failed run, 2 for a user's mistake, 130 on Ctrl-C."""
+    """Run one verb. Returns the exit status: 1 after a failed run, 2 for a user's mistake, 130 on Ctrl-C."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     options, rest = _parser().parse_known_args(argv)
     try:
+        options.command = shlex.join(["finetune", *(sys.argv[1:] if argv is None else argv)])
         overrides = _overrides(rest)
         if overrides and options.verb not in VERBS:
-            raise UserError(f"finetune {options.verb} takes no '{rest[0]}': see finetune {options.verb} --help")
+            raise UserError(
+                f"finetune {options.verb} takes no '{rest[0]}': see finetune {options.verb} --help"
+            )
         return int(options.function(options, overrides) or 0)
     except UserError as error:
         print(f"finetune: error: {error}", file=sys.stderr)
@@ -73,7 +77,9 @@ def _add_train_verb(verbs: Any, verb: str, kind: Kind) -> None:
     parser.add_argument("--config", type=Path, action="append", default=[], help="YAML laid over the preset")
     parser.add_argument("--data", dest="data_source", help="auto, hub, sample or a folder")
     parser.add_argument("--model", dest="model_name", help="a Hub id, a folder or scratch:SIZE")
-    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs"), help="folder of the runs (default: runs)"
+    )
     parser.set_defaults(function=_train, pair=None)
 
 
@@ -113,12 +119,15 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
         values["variants"] = _names(options.attention)
     if options.seeds:
         values["seeds"] = [_seed(word) for word in _names(options.seeds)]
-    for section, key, value in (("data", "source", options.data_source), ("model", "name", options.model_name)):
+    for section, key, value in (
+        ("data", "source", options.data_source),
+        ("model", "name", options.model_name),
+    ):
         if value is not None:
             values = merge(values, {section: {key: value}})
     _refuse_unknown_sections(values, overrides)
     grid = plan_grid(kind, options.task, options.pair, values, options.output)
-    return run_grid(grid, _next_command(options))
+    return run_grid(grid, options.command, _next_command(options))
 
 
 def _refuse_unknown_sections(values: dict[str, Any], overrides: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ comparison sees the same rows.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,11 @@ from datasets import Dataset
 from finetune import columns
 from finetune.config import DataConfig
 from finetune.errors import UserError
-from finetune.source import Source, read
+from finetune.source import Source, quiet, read
 from tasks.base import ClassificationTask, Task
+
+MANY_ROWS = 50_000
+"""From here on tokenising takes long enough (about 5 seconds) to show a progress bar."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ def tokenise(
     encoded = {}
     for name, split in splits.items():
         unwanted = [column for column in split.column_names if column != "row"]
-        tokens = split.map(encode, batched=True, remove_columns=unwanted, desc=f"Tokenising {name}")
+        with quiet() if len(split) < MANY_ROWS else nullcontext():
+            tokens = split.map(encode, batched=True, remove_columns=unwanted, desc=f"Tokenising {name}")
         if name != "train":
             lengths = np.array([len(ids) for ids in tokens["input_ids"]])
             tokens = tokens.select(np.lexsort((np.array(tokens["row"]), -lengths)))
@@ -93,20 +98,27 @@ def tokenise(
     return encoded
 
 
-def collator(tokenizer: Any, model: Any, kind: str) -> Callable[[list[dict[str, Any]]], Any]:
+def collator(tokenizer: Any, model: Any, kind: str) -> "Collator":
     """Pads each batch to its longest row. ``row`` is left out: models do not take it."""
     from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding
 
     pad: Any = DataCollatorWithPadding(tokenizer)
     if kind == "translation":
         pad = DataCollatorForSeq2Seq(tokenizer, model=model)
+    return Collator(pad)
 
-    def collate(features: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = pad([{key: row[key] for key in row if key != "row"} for row in features])
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads rows without their ``row`` number. A class, so that worker processes can be handed it."""
+
+    pad: Callable[[list[dict[str, Any]]], Any]
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        """Rows of ``tokenise`` -> one batch of tensors, (rows, longest row)."""
+        batch = self.pad([{key: row[key] for key in row if key != "row"} for row in features])
         # Without labels DataCollatorForSeq2Seq says labels=None, which Trainer takes for labels.
         return {key: value for key, value in batch.items() if value is not None}
-
-    return collate
 
 
 def training_texts(splits: Mapping[str, Dataset], kind: str) -> Iterator[str]:

@@ -9,8 +9,7 @@ from finetune.config import AttentionConfig, ModelConfig, RunConfig
 def run_folder(root: Path, config: RunConfig) -> Path:
     """``root/<task>[-<pair>]/<model>/<attention>/seed-<n>``, the folder of a run.
 
-    >>> run_folder(Path("runs"), config)
-    PosixPath('runs/iwslt2017-de-en/scratch-small/sa-softmax-decoder/seed-0')
+    For example ``runs/iwslt2017-de-en/scratch-small/sa-softmax-decoder/seed-0``.
     """
     task = task_slug(config.task, config.pair)
     return root / task / model_slug(config.model) / arm_label(config.attention) / f"seed-{config.seed}"

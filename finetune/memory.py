@@ -1,25 +1,26 @@
 """Peak memory of a run: the GPU's where there is one, else the process's resident set (Linux)."""
 
-import sys
 from pathlib import Path
 
 import torch
 
 
-def reset_peak_memory() -> None:
-    """Start a new peak, so that runs in one process do not inherit each other's."""
+def reset_peak_memory() -> bool:
+    """Start a new peak, so that runs in one process do not share it; False where that cannot be."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    elif sys.platform == "linux":
+        return True
+    try:
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
+    except OSError:  # not Linux, or a container that forbids it: better no figure than a wrong one
+        return False
+    return True
 
 
-def peak_memory_mib() -> float | None:
-    """Peak since the last reset, in MiB; ``None`` where it cannot be measured."""
+def peak_memory_mib() -> float:
+    """Peak since the last successful reset, in MiB."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    if sys.platform != "linux":
-        return None
     status = Path("/proc/self/status").read_text()
     kibibytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return int(kibibytes) / 2**10

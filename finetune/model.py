@@ -4,6 +4,8 @@ A checkpoint on disk forgets its attention (``from_pretrained`` returns plain so
 folder keeps its configuration beside it, and ``load`` swaps again.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +34,14 @@ CONFIG_FILE = "finetune.yaml"
 LABELS_FILE = "labels.yaml"
 AUTO_MODELS = {"classification": AutoModelForSequenceClassification, "translation": AutoModelForSeq2SeqLM}
 # The names under which architectures keep their dropout rates.
-HIDDEN_DROPOUT = ("hidden_dropout_prob", "dropout", "dropout_rate", "resid_pdrop", "embd_pdrop", "hidden_dropout")
+HIDDEN_DROPOUT = (
+    "hidden_dropout_prob",
+    "dropout",
+    "dropout_rate",
+    "resid_pdrop",
+    "embd_pdrop",
+    "hidden_dropout",
+)
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 
 
@@ -68,7 +77,7 @@ def build_model(config: RunConfig, texts: Iterator[str], labels: tuple[str, ...]
     report = _swap(model, config)
     revision = getattr(model.config, "_commit_hash", None)
     model = _with_lora(model, config.kind, config.model.lora)
-    return Built(model, tokenizer, report, _facts(model, config, revision))
+    return Built(model, tokenizer, report, _facts(model, tokenizer, config, revision))
 
 
 def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokenizerBase:
@@ -80,7 +89,9 @@ def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokeni
         tokenizer = AutoTokenizer.from_pretrained(name, revision=config.model.revision or "main")
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
-            raise UserError(f"the tokenizer of {name} has neither a padding nor an end token: choose another model")
+            raise UserError(
+                f"the tokenizer of {name} has neither a padding nor an end token: choose another model"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     set_languages(tokenizer, config.pair)
     return tokenizer
@@ -121,7 +132,9 @@ def save_labels(labels: tuple[str, ...] | None, folder: Path) -> None:
     (folder / LABELS_FILE).write_text(yaml.safe_dump(listed, allow_unicode=True), encoding="utf-8")
 
 
-def _pretrained(config: RunConfig, name: str, revision: str | None, heads: Mapping[str, Any]) -> PreTrainedModel:
+def _pretrained(
+    config: RunConfig, name: str, revision: str | None, heads: Mapping[str, Any]
+) -> PreTrainedModel:
     with _explain(name):
         stock = AutoConfig.from_pretrained(name, revision=revision or "main", **heads)
         _set_dropout(stock, config)
@@ -194,10 +207,14 @@ def _with_lora(model: PreTrainedModel, kind: str, lora: LoraConfig) -> Any:
         raise UserError(f"LoRA does not fit this model: {error}. Set --model.lora.target_modules") from error
 
 
-def _facts(model: Any, config: RunConfig, revision: str | None) -> dict[str, Any]:
+def _facts(
+    model: Any, tokenizer: PreTrainedTokenizerBase, config: RunConfig, revision: str | None
+) -> dict[str, Any]:
+    vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True)
     return {
         "name": config.model.name,
         "revision": revision,
+        "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
         "architecture": type(model.get_base_model() if config.model.lora.rank else model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),

@@ -59,6 +59,7 @@ class Run:
         splits = (record["data"] or {}).get("splits", {})
         facts = {f"{name} rows (fingerprint)": split.get("fingerprint") for name, split in splits.items()}
         facts["model revision"] = (record["model"] or {}).get("revision")
+        facts["tokenizer (fingerprint)"] = (record["model"] or {}).get("tokenizer")
         facts["attention dropout"] = (record["attention"] or {}).get("dropout")
         if record["task"]["kind"] == "translation":
             facts["BLEU signature"] = (record["metrics"] or {}).get("bleu", {}).get("signature")

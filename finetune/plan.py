@@ -45,7 +45,9 @@ def plan_grid(kind: Kind, task_name: str, pair: str | None, values: Mapping[str,
     pair = check_pair(task, pair)
     values = dict(values)
     variants, seeds = _grid_axis(values, "variants", str), _grid_axis(values, "seeds", int)
-    first = build({**values, "kind": kind, "task": task_name, "pair": pair, "seed": 0, **_arm(values, variants[0])})
+    first = build(
+        {**values, "kind": kind, "task": task_name, "pair": pair, "seed": 0, **_arm(values, variants[0])}
+    )
     _check_parameters(first.attention.parameters, variants)
     check_train(kind, first.train)
     found = source.resolve(task, pair, first.data.source)
@@ -55,14 +57,21 @@ def plan_grid(kind: Kind, task_name: str, pair: str | None, values: Mapping[str,
         "task": task.name,
         "pair": pair,
         "precision": resolve_precision(first.precision),
-        "data": {**values["data"], "source": found.location if found.kind == "local" else _settled(found.kind)},
+        "data": {
+            **values["data"],
+            "source": found.location if found.kind == "local" else _settled(found.kind),
+        },
     }
     configs = [
-        build({**values, **fixed, "seed": seed, **_arm(values, variant)}) for seed in seeds for variant in variants
+        build({**values, **fixed, "seed": seed, **_arm(values, variant)})
+        for seed in seeds
+        for variant in variants
     ]
     folders = [record.run_folder(root, config) for config in configs]
     _check_writable(root)
-    runs = [Run(config, folder, inspect(folder, config)) for config, folder in zip(configs, folders, strict=True)]
+    runs = [
+        Run(config, folder, inspect(folder, config)) for config, folder in zip(configs, folders, strict=True)
+    ]
     return Grid(task, pair, found, runs, root)
 
 
@@ -102,7 +111,10 @@ def validate(task_name: str | None, pair: str | None, wanted: str) -> list[str]:
     loaded = data.load(task, pair, found, preset_config(task.kind, "full").data)
     lines.append(found.describe())
     rows = ", ".join(f"{facts['rows']} {name}" for name, facts in loaded.info["splits"].items())
-    return [*lines, f"task {task.name}: ok, {rows} rows ({values['data']['validation_rows']} asked for validation)"]
+    return [
+        *lines,
+        f"task {task.name}: ok, {rows} rows ({values['data']['validation_rows']} asked for validation)",
+    ]
 
 
 def preset_config(kind: Kind, preset: str) -> RunConfig:
@@ -110,7 +122,9 @@ def preset_config(kind: Kind, preset: str) -> RunConfig:
     values = read_preset(kind, preset)
     variants = _grid_axis(values, "variants", str)
     _grid_axis(values, "seeds", int)
-    config = build({**values, "kind": kind, "task": "any", "pair": None, "seed": 0, **_arm(values, variants[0])})
+    config = build(
+        {**values, "kind": kind, "task": "any", "pair": None, "seed": 0, **_arm(values, variants[0])}
+    )
     check_train(kind, config.train)
     return config
 
@@ -138,7 +152,11 @@ def _arm(values: Mapping[str, Any], variant: str) -> dict[str, Any]:
     if not isinstance(attention, Mapping):
         raise UserError("the key 'attention' must hold scope, kernel and parameters")
     parameters = attention.get("parameters") or {}
-    arm = {**attention, "variant": variant, "parameters": {k: v for k, v in parameters.items() if k in declared}}
+    arm = {
+        **attention,
+        "variant": variant,
+        "parameters": {k: v for k, v in parameters.items() if k in declared},
+    }
     return {"attention": arm if variant != "softmax" else {**arm, "scope": "all"}}
 
 
@@ -161,4 +179,3 @@ def _check_writable(root: Path) -> None:
         raise UserError(f"cannot write runs to {root}: {error.strerror}") from error
     if not os.access(root, os.W_OK):
         raise UserError(f"cannot write runs to {root}: permission denied")
-

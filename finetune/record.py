@@ -62,7 +62,7 @@ class Record(TypedDict):
     hardware: dict[str, Any]  # device, cpu, cores, memory_gib
     started: str  # ISO 8601, UTC
     finished: str | None
-    times: dict[str, float] | None  # train_s, predict_s, total_s; seconds
+    times: dict[str, float | None] | None  # train_s (None if resumed), predict_s, total_s; seconds
     peak_memory_mib: float | None
     curve: list[dict[str, Any]]  # Trainer's log, one entry a logging step
     metrics: dict[str, Any] | None  # name -> {value, signature}; per_class

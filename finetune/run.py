@@ -1,11 +1,9 @@
 """A planned grid -> finished runs: build, train, record; one failure does not stop the others."""
 
 import json
-import shlex
 import sys
 import time
 import traceback
-from pathlib import Path
 from typing import Any
 
 from finetune import compare, data, metrics, model, record, report, train
@@ -13,9 +11,14 @@ from finetune.config import RunConfig
 from finetune.errors import UserError
 from finetune.plan import Grid, Run
 
+ERROR_FILE = "error.txt"
 
-def run_grid(grid: Grid, next_command: str) -> int:
-    """Run what is not finished, then print the comparison. Returns the exit status."""
+
+def run_grid(grid: Grid, command: str, next_command: str) -> int:
+    """Run what is not finished, then print the comparison. Returns the exit status.
+
+    ``command`` is what was typed, for the records; ``next_command`` what to type for the real thing.
+    """
     statuses = []
     loaded = None
     for number, run in enumerate(grid.runs, start=1):
@@ -24,7 +27,7 @@ def run_grid(grid: Grid, next_command: str) -> int:
             print(f"{place} {run.folder}: finished already, skipped", flush=True)
             continue
         loaded = loaded or data.load(grid.task, grid.pair, grid.source, run.config.data)
-        statuses.append(_run_recorded(run, grid, loaded, place))
+        statuses.append(_run_recorded(run, grid, loaded, place, command))
     groups = sorted({run.folder.parent.parent for run in grid.runs})
     print(report.text(compare.compare(groups)))
     print(f"All runs in {grid.root}: make compare OUTPUT={grid.root}")
@@ -32,25 +35,30 @@ def run_grid(grid: Grid, next_command: str) -> int:
     return max(statuses, default=0)
 
 
-def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str) -> int:
+def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: str) -> int:
     """One run and its record, whatever happens; 0, 1 for a failure, 2 for a user's mistake."""
     labels = getattr(grid.task, "labels", None)
-    facts = {"name": grid.task.name, "kind": grid.task.kind, "pair": grid.pair, "labels": labels and list(labels)}
-    entry = record.new(run.config, command=_command(run, grid.root), task=facts)
+    facts = {
+        "name": grid.task.name,
+        "kind": grid.task.kind,
+        "pair": grid.pair,
+        "labels": labels and list(labels),
+    }
+    entry = record.new(run.config, command=command, task=facts)
     entry["data"] = loaded.info
     record.write(run.folder, entry)
     started = time.monotonic()
     try:
         _run_one(run, grid, loaded, entry, place)
     except Exception as error:
-        entry.update(status="failed", reason=_reason(error), finished=record.now())
-        if not isinstance(error, UserError | train.NonFiniteLossError):
-            record.write_text(run.folder / "error.txt", [traceback.format_exc()])
-        record.write(run.folder, entry)
+        entry.update({"status": "failed", "reason": _reason(error), "finished": record.now()})
         print(f"{place} failed: {entry['reason']} | recorded in {run.folder}", file=sys.stderr, flush=True)
-        return 2 if isinstance(error, UserError) else 1
+        record.write(run.folder, entry)
+        if not isinstance(error, UserError | train.NonFiniteLossError):
+            record.write_text(run.folder / ERROR_FILE, [traceback.format_exc()])
+        return 2 if isinstance(error, UserError | OSError) else 1
     entry["times"] = {**(entry["times"] or {}), "total_s": time.monotonic() - started}
-    entry.update(status="finished", finished=record.now())
+    entry.update({"status": "finished", "finished": record.now()})
     record.write(run.folder, entry)
     print(_closing_line(place, run, entry), flush=True)
     return 0
@@ -66,7 +74,10 @@ def _run_one(run: Run, grid: Grid, loaded: data.Data, entry: record.Record, plac
     entry["model"], entry["attention"] = built.info, built.swap.to_json()
     record.write(run.folder, entry)
     splits = data.tokenise(loaded.splits, built.tokenizer, config.kind, config.data)
-    print(_header_line(place, run, loaded, train.planned_steps(config, len(splits["train"]), run.folder)), flush=True)
+    print(
+        _header_line(place, run, loaded, train.planned_steps(config, len(splits["train"]), run.folder)),
+        flush=True,
+    )
     outcome = train.fit(config, built, splits, run.folder)
     rows = _scored_rows(loaded.splits["test"], outcome.predictions, config.kind)
     entry["metrics"] = _score(config, rows, labels)
@@ -122,14 +133,7 @@ def _closing_line(place: str, run: Run, entry: record.Record) -> str:
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
+    if "No space left" in text:
+        return f"the disk is full ({text}): free some space and type the same command again"
     known = isinstance(error, UserError | train.NonFiniteLossError)
-    return text if known else f"{type(error).__name__}: {text} (traceback in error.txt)"
-
-
-def _command(run: Run, root: Path) -> str:
-    """What reproduces this run from its own configuration."""
-    verb = "classify" if run.config.kind == "classification" else "translate"
-    pair = ["--pair", run.config.pair] if run.config.pair else []
-    words = ["finetune", verb, "--task", run.config.task, *pair, "--attention", run.config.attention.variant]
-    words += ["--seeds", str(run.config.seed), "--config", str(run.folder / model.CONFIG_FILE), "--output", str(root)]
-    return shlex.join(words)
+    return text if known else f"{type(error).__name__}: {text} (traceback in {ERROR_FILE})"

@@ -1,6 +1,7 @@
 """Models from random weights: stock Hugging Face architectures, and tokenizers trained on the train split."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -13,8 +14,18 @@ from finetune.errors import unknown
 ENCODERS: Mapping[str, dict[str, int]] = {
     "tiny": {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 512},
     "mini": {"num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
-    "small": {"num_hidden_layers": 4, "hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048},
-    "base": {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
+    "small": {
+        "num_hidden_layers": 4,
+        "hidden_size": 512,
+        "num_attention_heads": 8,
+        "intermediate_size": 2048,
+    },
+    "base": {
+        "num_hidden_layers": 12,
+        "hidden_size": 768,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+    },
 }
 
 
@@ -44,7 +55,7 @@ SIZES = {"classification": ENCODERS, "translation": ENCODER_DECODERS}
 def scratch_config(
     kind: str, name: str, tokenizer: PreTrainedTokenizerBase, max_length: int, heads: Mapping[str, Any]
 ) -> Any:
-    """The stock configuration behind ``scratch:SIZE`` for a kind of task; ``UserError`` for an unknown size."""
+    """The stock configuration behind ``scratch:SIZE``; ``UserError`` for a size that the kind lacks."""
     size = name.partition(":")[2]
     if size not in SIZES[kind]:
         raise unknown(f"scratch size for {kind}", size, SIZES[kind])
@@ -62,48 +73,51 @@ def scratch_config(
     )
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """The special tokens of a kind of task, and how they frame a text."""
+
+    special: Mapping[str, str]
+    frame: str
+    lowercase: bool
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "classification": Recipe(
+        special={"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
+        frame="[CLS] $A [SEP]",
+        lowercase=True,
+    ),
+    "translation": Recipe(
+        special={"pad": "<pad>", "unk": "<unk>", "bos": "<s>", "eos": "</s>"},
+        frame="$A </s>",
+        lowercase=False,
+    ),
+}
+
+
 def train_tokenizer(kind: str, texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """Train a tokenizer of at most ``vocab_size`` entries on ``texts``.
+    """Train a byte-level BPE (Sennrich et al., 2016; Radford et al., 2019) of ``vocab_size`` entries on ``texts``.
 
-    Classification: lower-cased WordPiece with BERT's special tokens (Devlin et al., 2019). Translation: one
-    byte-level BPE for both languages (Sennrich et al., 2016), which has no unknown symbol.
+    Nothing is unknown to it, one serves both languages of a translation, and training it twice gives the same
+    tokenizer. (WordPiece, BERT's own, does not: its trainer numbers the pieces in another order every time,
+    so that two arms of a comparison would not read the same rows.)
     """
-    return _train_wordpiece(texts, vocab_size) if kind == "classification" else _train_bpe(texts, vocab_size)
-
-
-def _train_wordpiece(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    special = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=list(special.values()), show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
-    )
-    names = {f"{role}_token": token for role, token in special.items()}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
-
-
-def _train_bpe(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    special = {"pad": "<pad>", "unk": "<unk>", "bos": "<s>", "eos": "</s>"}
+    recipe = RECIPES[kind]
     tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Lowercase() if recipe.lowercase else None
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(special.values()),
+        special_tokens=list(recipe.special.values()),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    framing = [token for token in recipe.special.values() if token in recipe.frame.split()]
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", tokenizer.token_to_id("</s>"))]
+        single=recipe.frame, special_tokens=[(token, tokenizer.token_to_id(token)) for token in framing]
     )
-    names = {f"{role}_token": token for role, token in special.items()}
+    names = {f"{role}_token": token for role, token in recipe.special.items()}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)

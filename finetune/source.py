@@ -143,7 +143,7 @@ def _read_files(split: str, files: list[Path]) -> Any:
     # pandas would read the words NA, null and None as missing; here they are text
     options: dict[str, Any] = {"keep_default_na": False} if ending == ".csv" else {}
     try:
-        with _quiet():
+        with quiet():
             return getattr(datasets.Dataset, FORMATS[ending])(names, split=split, **options)
     except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, ValueError, OSError) as error:
         if str(error).endswith("corresponds to no data!"):  # the client's words for columns without rows
@@ -152,8 +152,8 @@ def _read_files(split: str, files: list[Path]) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars: a local file takes a moment."""
+def quiet() -> Iterator[None]:
+    """No progress bars of ``datasets`` for the length of the block: for what takes a moment."""
     import datasets
 
     hidden = datasets.are_progress_bars_disabled()

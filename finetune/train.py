@@ -1,5 +1,6 @@
 """A built model and its data -> a trained model and one prediction per test row, with Trainer's own loop."""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from finetune.arguments import training_arguments
 from finetune.config import RunConfig
@@ -30,7 +30,7 @@ class Outcome:
 
     predictions: dict[int, Any]
     curve: list[dict[str, float]]
-    times: dict[str, float]  # seconds
+    times: dict[str, float | None]  # seconds; training is None for a resumed run
     peak_memory_mib: float | None
 
 
@@ -40,22 +40,38 @@ def fit(config: RunConfig, built: Built, splits: Mapping[str, Any], folder: Path
     ``splits`` hold tokenised rows. Resumes from the newest checkpoint in ``folder`` if there is one. Raises
     ``NonFiniteLossError`` at the step where the loss is NaN or infinite.
     """
-    reset_peak_memory()
+    measured = reset_peak_memory()
     trainer = _trainer(config, built, splits, folder)
     started = time.monotonic()
     set_seed(config.seed)  # whatever building the model drew, dropout starts from the seed
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    checkpoint = last_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=checkpoint)
     trained = time.monotonic()
     predictions = _predict(config, trainer, built.tokenizer, splits["test"])
     predicted = time.monotonic()
     trainer.save_model()
-    times = {"train_s": trained - started, "predict_s": predicted - trained}
-    return Outcome(predictions, _curve(trainer.state.log_history), times, peak_memory_mib())
+    times: dict[str, float | None] = {
+        "train_s": None if checkpoint else trained - started,  # the first part of a resumed run is unknown
+        "predict_s": predicted - trained,
+    }
+    return Outcome(
+        predictions, _curve(trainer.state.log_history), times, peak_memory_mib() if measured else None
+    )
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint in a run folder, or ``None``."""
-    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    """The newest whole checkpoint in a run folder, or ``None``; one cut short by a kill is passed over."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    return next((str(path) for path in reversed(found) if _is_whole(path)), None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Trainer writes trainer_state.json last, so a checkpoint with a readable one is complete."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def planned_steps(config: RunConfig, rows: int, folder: Path) -> int:
@@ -72,11 +88,13 @@ def _trainer(config: RunConfig, built: Built, splits: Mapping[str, Any], folder:
     args = training_arguments(config, folder)
     validation = splits["validation"] if len(splits["validation"]) else None
     if validation is None and args.eval_strategy != "no":
-        raise UserError("train.eval_strategy needs validation rows: set data.validation_rows above 0, or 'no'")
+        raise UserError(
+            "train.eval_strategy needs validation rows: set data.validation_rows above 0, or 'no'"
+        )
     callbacks: list[TrainerCallback] = []
     if config.early_stopping_patience is not None:
         if not args.load_best_model_at_end:
-            raise UserError("early_stopping_patience needs train.load_best_model_at_end true and an eval_strategy")
+            raise UserError("early_stopping_patience needs train.load_best_model_at_end true")
         callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
     classify = config.kind == "classification"
     return TRAINERS[config.kind](
@@ -101,7 +119,9 @@ def _accuracy(evaluation: Any) -> dict[str, float]:
     return {"accuracy": float(np.mean(evaluation.predictions == evaluation.label_ids))}
 
 
-def _predict(config: RunConfig, trainer: Any, tokenizer: PreTrainedTokenizerBase, test: Any) -> dict[int, Any]:
+def _predict(
+    config: RunConfig, trainer: Any, tokenizer: PreTrainedTokenizerBase, test: Any
+) -> dict[int, Any]:
     """Predict every test row once, in evaluation mode."""
     if config.kind == "classification":
         answers: list[Any] = [int(label) for label in trainer.predict(test).predictions]

@@ -54,6 +54,7 @@ def started(
     config = run_config(variant, seed, **over)
     task = {"labels": LABELS} if config.kind == "classification" else {}
     entry = record.new(config, command=f"finetune classify --attention {variant} --seeds {seed}", task=task)
+    entry["git"] = None  # of these tests, which may or may not run in a checkout
     splits = {"train": {"rows": 100, "fingerprint": "a" * 16, "from": "train"}}
     splits["test"] = {"rows": 100, "fingerprint": fingerprint, "from": "test"}
     place = "built-in" if sample else "data/agnews"

@@ -6,6 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sacrebleu.metrics import BLEU
+from sacrebleu.significance import PairedTest
+
+from finetune import record, stats
+from finetune.compare import Comparison, compare, p_text
+from finetune.errors import UserError
+from finetune.evidence import Difference, Paired, judge
+from finetune.tables import Arm, Table
 from records import (
     LABELS,
     classified,
@@ -17,14 +25,6 @@ from records import (
     started,
     translations,
 )
-from sacrebleu.metrics import BLEU
-from sacrebleu.significance import PairedTest
-
-from finetune import record, stats
-from finetune.compare import Comparison, compare, p_text
-from finetune.errors import UserError
-from finetune.evidence import Difference, Paired, judge
-from finetune.tables import Arm, Table
 
 
 def _table(root: Path) -> Table:
@@ -395,7 +395,7 @@ def test_what_may_explain_a_difference_is_noted(tmp_path: Path) -> None:
     assert "attention kernels were softmax sdpa, sa-softmax reference" in notes
     assert "differ in hardware: CPU, " in notes and "NVIDIA H200" in notes
     assert "package versions: torch " in notes and "9.9" in notes
-    assert "commit: abcdef1234 with changes" in notes
+    assert "commit: abcdef1234 with changes / unknown" in notes
 
 
 def test_models_and_pairs_have_tables_of_their_own(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """From raw rows to batches: checks, caps, held-out rows, tokens, the sample, the faults a file can have."""
 
 import dataclasses
+import hashlib
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -315,6 +317,9 @@ def test_tokens_are_cut_sorted_and_batched(tmp_path: Path) -> None:
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
     assert batch["attention_mask"].sum(1).tolist() == [7, 2]
     assert batch["labels"].tolist() == [0, 0]
+    assert isinstance(
+        pickle.loads(pickle.dumps(data.collator(tokenizer, None, "classification"))), data.Collator
+    )
 
 
 def test_translation_batches_pad_labels_apart(tmp_path: Path) -> None:
@@ -335,6 +340,8 @@ def test_translation_batches_pad_labels_apart(tmp_path: Path) -> None:
     assert set(batch) == {"input_ids", "attention_mask", "labels", "decoder_input_ids"}
     assert batch["labels"][1].tolist()[1:] == [-100, -100]
     assert batch["decoder_input_ids"][:, 0].tolist() == [2, 2]
+    unlabelled = [{key: row[key] for key in row if key != "labels"} for row in rows]
+    assert set(collate(unlabelled)) == {"input_ids", "attention_mask"}
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
@@ -355,6 +362,13 @@ def test_the_sample_serves_every_task(name: str) -> None:
 def test_the_sample_serves_a_users_task() -> None:
     loaded = data.load(MAIL, None, source.resolve(MAIL, None, "sample"), CONFIG)
     assert len(loaded.splits["test"]) == SPLIT_SIZES["classification"]["test"]
+
+
+@pytest.mark.parametrize(("name", "digest"), [("agnews", "6b82f212f887"), ("multi30k", "8e44811fc4eb")])
+def test_the_sample_does_not_change_unnoticed(name: str, digest: str) -> None:
+    """Where this fails on purpose, raise the number in the sample's seed and mend the digest."""
+    rows = json.dumps(sample_rows(TASKS[name], None, "train", 200))
+    assert hashlib.sha256(rows.encode()).hexdigest()[:12] == digest
 
 
 def test_the_sample_is_the_same_in_every_process() -> None:

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import EOS, FAMILIES, PAD, START, batch, names
 from torch import Tensor
 
 from finetune.attention.swap import swap
+from tiny_models import EOS, FAMILIES, PAD, START, batch, names
 
 every_generator = pytest.mark.parametrize("family", names("decoder", "seq2seq"))
 SEARCHES: dict[str, dict[str, Any]] = {

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from records import classified, run_config, save, started
 
 from finetune import environment, record
 from finetune.config import LoraConfig
 from finetune.errors import UserError
+from records import classified, run_config, save, started
 
 
 def _entry() -> record.Record:

@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
-from records import classified, correctness, save, save_accuracies, started, translations
 
 from finetune import record, report
 from finetune.compare import Comparison, compare
 from finetune.errors import UserError
+from records import classified, correctness, save, save_accuracies, started, translations
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_standin import Hub, Repository, serve
 
 from finetune import source
 from finetune.errors import UserError
+from hub_standin import Hub, Repository, serve
 from tasks import TASKS
 from tasks.base import PARQUET_BRANCH
 
@@ -223,7 +223,7 @@ def test_strict_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert source.resolve(TASKS["agnews"], None, "sample").kind == "sample"
     with pytest.raises(UserError, match="there is no data folder 'nowhere'; give auto, hub, sample"):
         source.resolve(TASKS["agnews"], None, "nowhere")
-    with pytest.raises(UserError, match="'amazon' is not on the Hub; use TASK=amazon-polarity.*data/amazon"):
+    with pytest.raises(UserError, match=r"'amazon' is not on the Hub; use TASK=amazon-polarity.*data/amazon"):
         source.resolve(TASKS["amazon"], None, "hub")
     with pytest.raises(UserError, match="data/multi30k-de-en"):
         source.resolve(TASKS["multi30k"], "de-en", "hub")

@@ -4,16 +4,16 @@ import copy
 from typing import Any
 
 import pytest
-import tiny_models
 import torch
 import transformers as hf
-from tiny_models import FAMILIES, VOCAB, batch, kept_logits, names
 from torch import Tensor, nn
 
+import tiny_models
 from finetune.attention import VARIANTS
 from finetune.attention.forward import SETTING, attention
 from finetune.attention.swap import swap
 from finetune.errors import UserError
+from tiny_models import FAMILIES, VOCAB, batch, kept_logits, names
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
@@ -212,6 +212,46 @@ def test_a_model_that_would_ignore_the_swap_is_refused(family: str) -> None:
     assert model.config._attn_implementation == before
     assert not any(hasattr(module, SETTING) for module in model.modules())
     assert torch.equal(model(input_ids=ids).logits, logits)
+
+
+_SMALL = {"vocab_size": VOCAB, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+_GROUPED = {**_SMALL, "intermediate_size": 11, "num_key_value_heads": 2, "head_dim": 6, "pad_token_id": 0}
+_EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 1}
+_VIT = {**_SMALL, "intermediate_size": 11, "image_size": 8, "patch_size": 4}
+del _VIT["vocab_size"]
+
+
+@pytest.mark.parametrize(
+    ("config", "model_class", "reason"),
+    [
+        (hf.Gemma2Config(**_GROUPED), hf.Gemma2ForCausalLM, "Gemma2Attention asks its attention for softcap"),
+        (hf.GptOssConfig(**_GROUPED, **_EXPERTS), hf.GptOssForCausalLM, "asks its attention for s_aux"),
+        (hf.ViTConfig(**_VIT), hf.ViTForImageClassification, "does not run on token ids alone"),
+        (
+            hf.LongT5Config(vocab_size=VOCAB, d_model=12, d_kv=5, d_ff=7, num_layers=2, num_heads=2),
+            hf.LongT5ForConditionalGeneration,
+            "makes 4 of its 6 attention calls",
+        ),
+    ],
+)
+def test_a_model_that_needs_more_than_the_map_is_refused(config: Any, model_class: Any, reason: str) -> None:
+    model = model_class(config)
+    before = model.config._attn_implementation
+    with pytest.raises(UserError, match=reason):
+        swap(model, "sa-softmax")
+    assert model.config._attn_implementation == before
+
+
+def test_two_models_in_one_are_swapped_together() -> None:
+    bert = hf.BertConfig(**_SMALL, intermediate_size=11)
+    model = hf.EncoderDecoderModel(hf.EncoderDecoderConfig.from_encoder_decoder_configs(bert, bert))
+    report = swap(model, "sa-softmax", scope="cross")
+    assert (report.layers, report.total) == ({"cross": 2}, 6)
+    assert {model.encoder.config._attn_implementation, model.decoder.config._attn_implementation} == {
+        "finetune"
+    }
+    with pytest.raises(UserError, match="unknown attention scope"):
+        swap(model, "sa-softmax", scope="crss")
 
 
 def test_a_model_that_uses_it_in_some_layers_only_is_refused() -> None:

@@ -36,25 +36,32 @@ def observe(model: Any) -> Observed:
 
 def expected_calls(config: Any) -> int:
     """How many attention calls one pass must make: one a layer, two in a layer with cross-attention."""
-    values = {**config.to_dict(), "num_hidden_layers": getattr(config, "num_hidden_layers", None)}
+    values = config.to_dict()
+    layers = getattr(config, "num_hidden_layers", None) or 0  # many configurations map their own name to it
     if not config.is_encoder_decoder:
-        return (values["num_hidden_layers"] or 0) * values.get("inner_group_num", 1)  # ALBERT's inner groups
-    encoder = values.get("encoder_layers", values["num_hidden_layers"])
-    decoder = values.get("decoder_layers", values.get("num_decoder_layers"))
-    return (encoder or 0) + 2 * (decoder or 0)
+        return layers * values.get("inner_group_num", 1)  # ALBERT's inner groups
+    encoder, decoder = (values.get(part) or {} for part in ("encoder", "decoder"))  # two models in one
+    encoder_layers = encoder.get("num_hidden_layers", values.get("encoder_layers", layers))
+    decoder_layers = values.get("decoder_layers", values.get("num_decoder_layers", 0))
+    return encoder_layers + 2 * decoder.get("num_hidden_layers", decoder_layers)
+
+
+def _inputs(model: Any) -> dict[str, torch.Tensor]:
+    """Token ids (1, tokens) from the model's vocabulary, none of them masked."""
+    embedding = model.get_input_embeddings()
+    ids = torch.arange(1, SOURCE_LEN + 1, device=embedding.weight.device)[None] % embedding.num_embeddings
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids[:, :TARGET_LEN]
+    return inputs
 
 
 def _calls(model: Any, train: bool) -> list[Call]:
     base = model.base_model  # without its head: heads have demands of their own on the tokens
-    embedding = base.get_input_embeddings()
-    ids = (torch.arange(SOURCE_LEN, device=embedding.weight.device) + 1)[None] % embedding.num_embeddings
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if model.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = ids[:, :TARGET_LEN]
     with _undisturbed(model), torch.no_grad(), observing() as calls:
         model.train(train)
         try:
-            base(**inputs)
+            base(**_inputs(base))
         except UserError:
             raise
         except Exception as error:

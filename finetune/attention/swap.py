@@ -6,7 +6,8 @@ and one mask are registered, once; which variant a layer computes is kept on tha
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -79,9 +80,7 @@ def swap(
     for what, given, allowed in (("attention scope", scope, SCOPES), ("attention kernel", kernel, KERNELS)):
         if given not in allowed:
             raise unknown(what, given, allowed)
-    configs = _configs(model)
-    before = [config._attn_implementation for config in configs]
-    try:
+    with _restoring_on_error(model):
         observed = _prove(model)
         counts = Counter(kind for _, kind in observed.calls if scope in ("all", kind))
         if not counts:
@@ -90,10 +89,6 @@ def swap(
                 f"{type(model).__name__} has no {scope} attention to swap: its attention is {present}; "
                 "choose one of these or 'all' as attention.scope"
             )
-    except BaseException:
-        for config, implementation in zip(configs, before, strict=True):
-            config._attn_implementation_internal = implementation
-        raise
     plain: Kernel = "sdpa" if kernel == "auto" else "reference"
     runs: Kernel = plain if chosen.function is functions.softmax else "reference"
     for module, kind in observed.calls:
@@ -138,6 +133,18 @@ def _prove(model: Any) -> Observed:
         how = "never calls it" if made == 0 else f"makes {made} of its {expected} attention calls through it"
         raise UserError(f"{name} accepts an attention function but {how}. Supported: {SUPPORTED}")
     return observed
+
+
+@contextmanager
+def _restoring_on_error(model: Any) -> Iterator[None]:
+    """Give the model its former attention back if anything is raised."""
+    before = [(config, config._attn_implementation) for config in _configs(model)]
+    try:
+        yield
+    except BaseException:
+        for config, implementation in before:
+            config._attn_implementation_internal = implementation
+        raise
 
 
 def _configs(model: Any) -> list[Any]:

@@ -1,0 +1,217 @@
+"""Whole runs: what they leave, how they resume, and that two arms differ in nothing but attention."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import BertForSequenceClassification
+
+import finetune.run
+from finetune import record
+from finetune.trainer import EpochSampler
+from small_runs import COMMON, folder, run
+
+GRID = ["--attention", "softmax,sa-softmax"]
+
+
+@pytest.fixture(scope="module")
+def classified(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    assert run("classify", root, *GRID) == 0
+    return root
+
+
+def test_run_folder_keeps_everything(classified):
+    for variant in ("softmax", "sa-softmax"):
+        found = record.read(folder("classify", classified, variant))
+        assert found["status"] == "finished" and found["data"]["sample"] is True
+        assert found["attention"]["variant"] == variant
+        assert found["attention"]["layers"] == {"encoder": 2}
+        assert found["attention"]["dropout"] == pytest.approx(0.1)
+        assert found["config"]["data"]["source"] == "sample"
+        assert found["metrics"]["accuracy"]["signature"]
+        assert found["times"]["train_s"] > 0 and found["peak_memory_mib"] > 0
+        assert any("loss" in point for point in found["curve"])
+        names = {path.name for path in folder("classify", classified, variant).iterdir()}
+        assert {
+            "record.json",
+            "finetune.yaml",
+            "predictions.jsonl",
+            "model.safetensors",
+            "tokenizer.json",
+        } <= names
+    sa = record.read(folder("classify", classified, "sa-softmax"))
+    assert sa["attention"]["parameters"] == {"eps": 1e-6}
+
+
+def test_recorded_accuracy_is_that_of_the_predictions(classified):
+    where = folder("classify", classified)
+    rows = record.read_predictions(where)
+    accuracy = sum(row["label"] == row["prediction"] for row in rows) / len(rows)
+    assert len(rows) == 21
+    assert record.read(where)["metrics"]["accuracy"]["value"] == pytest.approx(accuracy)
+
+
+def test_finished_run_is_skipped_and_says_so(classified, capsys):
+    before = (folder("classify", classified) / "record.json").read_bytes()
+    assert run("classify", classified, *GRID) == 0
+    assert capsys.readouterr().out.count("finished already, skipped") == 2
+    assert (folder("classify", classified) / "record.json").read_bytes() == before
+
+
+def test_other_configuration_stops_and_names_the_keys(classified, capsys):
+    before = (folder("classify", classified) / "record.json").read_bytes()
+    assert run("classify", classified, *GRID, "--train.learning_rate", "5e-4", "--data.max_length", "20") == 2
+    error = capsys.readouterr().err
+    assert "data.max_length, train.learning_rate" in error and error.count("\n") == 1
+    assert (folder("classify", classified) / "record.json").read_bytes() == before
+
+
+def test_killed_run_resumes_to_the_same_numbers(tmp_path, capsys):
+    options = ["--attention", "sa-softmax", "--train.save_strategy", "steps", "--train.save_steps", "7"]
+    options += ["--train.num_train_epochs", "8"]
+    assert run("classify", tmp_path / "whole", *options) == 0
+    whole, killed = (folder("classify", tmp_path / name, "sa-softmax") for name in ("whole", "killed"))
+    command = [
+        sys.executable,
+        "-m",
+        "finetune",
+        "classify",
+        "--output",
+        str(tmp_path / "killed"),
+        *COMMON,
+        *options,
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (killed / "checkpoint-14").is_dir() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert record.read(killed)["status"] == "running"
+
+    assert run("classify", tmp_path / "killed", *options) == 0
+    assert "resumes from its checkpoint" in capsys.readouterr().out
+    first, second = record.read(whole), record.read(killed)
+    assert second["metrics"] == first["metrics"]
+    assert second["times"]["train_s"] is None
+    losses = [[point.get("loss") for point in found["curve"]] for found in (first, second)]
+    assert losses[0] == losses[1]
+    assert (whole / "predictions.jsonl").read_bytes() == (killed / "predictions.jsonl").read_bytes()
+    weights = [load_file(where / "model.safetensors") for where in (whole, killed)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_arms_see_the_same_batches_from_the_same_weights(tmp_path, monkeypatch):
+    seen: dict[str, list] = {"softmax": [], "sa-softmax": []}
+    first_weights = {}
+    original = BertForSequenceClassification.forward
+
+    @functools.wraps(original)  # Trainer reads the signature
+    def spy(self, *args, **keywords):
+        if self.training and torch.is_grad_enabled():
+            variant = current[0]
+            first_weights.setdefault(variant, [p.detach().clone() for p in self.parameters()])
+            seen[variant].append(keywords["input_ids"].tolist())
+        return original(self, *args, **keywords)
+
+    current = [""]
+    build = finetune.run.model.build_model
+
+    def build_and_note(config, *args):
+        current[0] = config.attention.variant
+        return build(config, *args)
+
+    monkeypatch.setattr(BertForSequenceClassification, "forward", spy)
+    monkeypatch.setattr(finetune.run.model, "build_model", build_and_note)
+    assert run("classify", tmp_path, *GRID) == 0
+    assert len(seen["softmax"]) == 20  # 48 rows in fives, two epochs
+    assert seen["softmax"] == seen["sa-softmax"]
+    assert seen["softmax"][:10] != seen["softmax"][10:]
+    assert all(map(torch.equal, first_weights["softmax"], first_weights["sa-softmax"]))
+
+
+@pytest.mark.parametrize("lengths", [None, [5, 1, 4, 1, 3, 9, 2, 6]])
+def test_order_of_rows_ignores_the_global_generator(lengths):
+    sampler = EpochSampler(8, lengths, 2, seed=3)
+    orders = []
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        first = list(sampler)
+        torch.rand(7)
+        assert list(sampler) == first and sorted(first) == list(range(8))
+        orders.append(first)
+    assert orders[0] != orders[1]
+    assert list(EpochSampler(8, lengths, 2, seed=4)) != orders[0]
+
+
+def test_failed_run_is_recorded_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
+    build = finetune.run.model.build_model
+
+    def fail_for_softmax(config, *args):
+        if config.attention.variant == "softmax":
+            raise RuntimeError("out of\nmemory")
+        return build(config, *args)
+
+    monkeypatch.setattr(finetune.run.model, "build_model", fail_for_softmax)
+    assert run("classify", tmp_path, *GRID) == 1
+    failed = record.read(folder("classify", tmp_path))
+    assert failed["status"] == "failed" and failed["reason"].startswith("RuntimeError: out of memory")
+    assert "Traceback" in (folder("classify", tmp_path) / "error.txt").read_text()
+    assert record.read(folder("classify", tmp_path, "sa-softmax"))["status"] == "finished"
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err and "out of memory" in captured.out + captured.err
+
+    monkeypatch.setattr(finetune.run.model, "build_model", build)
+    assert run("classify", tmp_path, *GRID) == 0
+    assert record.read(folder("classify", tmp_path))["status"] == "finished"
+
+
+def test_non_finite_loss_stops_at_its_step(tmp_path, capsys):
+    assert run("classify", tmp_path, "--attention", "softmax", "--train.learning_rate", "1e30") == 1
+    failed = record.read(folder("classify", tmp_path))
+    assert failed["status"] == "failed"
+    assert "the loss became" in failed["reason"] and "at step" in failed["reason"]
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_translation_runs_and_keeps_its_settings(tmp_path):
+    assert run("translate", tmp_path, "--attention", "sa-softmax", "--attention.scope", "cross") == 0
+    where = tmp_path / "iwslt2017-de-en/scratch-tiny/sa-softmax-cross/seed-0"
+    found = record.read(where)
+    assert found["attention"]["layers"] == {"cross": 2} and found["attention"]["total"] == 6
+    assert found["metrics"]["bleu"]["signature"].startswith("bleu|nrefs:1|")
+    assert found["metrics"]["bleu"]["generation"]["num_beams"] == 1
+    rows = record.read_predictions(where)
+    assert len(rows) == 21 and all(isinstance(row["prediction"], str) for row in rows)
+
+
+def test_early_stopping_and_gradient_options_pass_through(tmp_path):
+    options = ["--early_stopping_patience", "1", "--train.load_best_model_at_end", "true"]
+    options += ["--train.gradient_accumulation_steps", "2", "--train.activation_checkpointing", "true"]
+    options += [
+        "--train.num_train_epochs",
+        "9",
+        "--train.learning_rate",
+        "1e-9",
+        "--train.eval_strategy",
+        "epoch",
+    ]
+    assert run("classify", tmp_path, "--attention", "softmax", *options) == 0
+    found = record.read(folder("classify", tmp_path))
+    assert max(point["epoch"] for point in found["curve"]) < 9
+
+
+def test_record_is_plain_json_with_what_was_typed(classified):
+    content = json.loads((folder("classify", classified) / "record.json").read_text())
+    assert content["command"].startswith("finetune classify --output")
+    assert content["hardware"]["cores"] <= (os.cpu_count() or 1)
+    assert Path(content["predictions"]).name == "predictions.jsonl"
