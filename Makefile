@@ -17,7 +17,7 @@ OPTIONS = --preset $(PRESET) --output $(OUTPUT) \
 .PHONY: help classify translate compare tasks variants validate env test check wheel clean
 
 help:  ## print this
-	@echo "make TARGET [TASK=agnews] [PRESET=quick|small|full] [ATTENTION=\"softmax sa-softmax\"] [SEEDS=\"0 1\"]"
+	@echo "make TARGET [TASK=agnews] [PRESET=quick|small|scratch|full] [ATTENTION=\"softmax sa-softmax\"] [SEEDS=\"0 1\"]"
 	@echo "            [DATA=auto|hub|sample|FOLDER] [MODEL=NAME] [CONFIG=FILE] [OUTPUT=runs] [ARGS=\"--key value\"]"
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 

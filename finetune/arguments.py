@@ -1,6 +1,8 @@
 """``train.*`` of a configuration -> Hugging Face's TrainingArguments, every name and value checked."""
 
 import dataclasses
+import json
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +31,18 @@ SET_ELSEWHERE: Mapping[str, str] = {
     "do_eval": "nothing",
     "do_predict": "nothing",
     "push_to_hub": "nothing: push the finished folder with huggingface_hub",
+    "hub_token": "the environment variable HF_TOKEN: every record would show it",
+    "prediction_loss_only": "nothing: predictions are always made",
+}
+# What transformers takes without a word and stops at later, or never.
+SMALLEST: Mapping[str, float] = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "num_train_epochs": 0,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "warmup_steps": 0,
 }
 ARGUMENTS = {"classification": TrainingArguments, "translation": Seq2SeqTrainingArguments}
 
@@ -49,17 +63,25 @@ def check_train(kind: str, train: Mapping[str, Any]) -> None:
             raise UserError(f"train.{name} is set by the run; use {SET_ELSEWHERE[name]}")
         if name not in fields:
             raise unknown("key", f"train.{name}", [f"train.{field}" for field in fields])
-        try:
-            TypeAdapter(hints[name]).validate_python(value)
-        except ValidationError as error:
-            expected = getattr(hints[name], "__name__", str(hints[name]))
-            raise UserError(f"train.{name} takes {expected}, not {value!r}") from error
-        except PydanticUserError:
-            continue  # a type that only transformers itself can check
+        _check_type(name, hints[name], value)
+        if name in SMALLEST and value is not None and value < SMALLEST[name]:
+            raise UserError(f"train.{name} must be at least {SMALLEST[name]}, not {value!r}")
+
+
+def _check_type(name: str, hint: Any, value: Any) -> None:
+    try:
+        # Strict JSON: 1 does for 1.0 and a name for a choice, but "no" is not False and true is not 1.
+        TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        # Optional[int] prints as "int | None", a class by its name without the module.
+        expected = re.sub(r"\w+\.", "", str(hint)) if typing.get_args(hint) else hint.__name__
+        raise UserError(f"train.{name} takes {expected}, not {value!r}") from error
+    except PydanticUserError:
+        return  # a type that only transformers itself can check
 
 
 def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
-    """The arguments of one run. Raises ``UserError`` where transformers refuses a combination of them."""
+    """The arguments of one run. Raises ``UserError`` where they are wrong, by themselves or together."""
     check_train(config.kind, config.train)
     options: dict[str, Any] = {
         "report_to": "none",
@@ -71,6 +93,9 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
         "remove_unused_columns": True,
     }
     try:
-        return ARGUMENTS[config.kind](**options)
+        arguments = ARGUMENTS[config.kind](**options)
     except (ValueError, TypeError, ImportError) as error:
         raise UserError(f"train.*: {' '.join(str(error).split())}") from error
+    if config.early_stopping_patience is not None and not arguments.load_best_model_at_end:
+        raise UserError("early_stopping_patience needs --train.load_best_model_at_end true")
+    return arguments

@@ -6,39 +6,57 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from finetune.config import KINDS, Kind, flatten, merge, parse_value, preset_names, read_preset, read_yaml
+from finetune.config import KINDS, Kind, RunConfig, merge, parse_value, preset_names, read_preset, read_yaml
 from finetune.errors import UserError, unknown
 
 VERBS: dict[str, Kind] = {verb: kind for kind, verb in KINDS.items()}
+OPTIONS = {"task", "pair", "attention", "seeds", "preset", "config", "data", "model", "output"}
 DEFAULT_TASK = {"classify": "agnews", "translate": "iwslt2017"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that reports a mistake as every other one is reported, and guesses at no shortened option."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit status: 1 after a failed run, 2 for a user's mistake, 130 on Ctrl-C."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    options, rest = _parser().parse_known_args(argv)
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # what it reports, it also raises
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        options.command = shlex.join(["finetune", *(sys.argv[1:] if argv is None else argv)])
-        overrides = _overrides(rest)
-        if overrides and options.verb not in VERBS:
-            raise UserError(
-                f"finetune {options.verb} takes no '{rest[0]}': see finetune {options.verb} --help"
-            )
+        options, overrides = _parse(words)
         return int(options.function(options, overrides) or 0)
     except UserError as error:
-        print(f"finetune: error: {error}", file=sys.stderr)
+        print(f"finetune: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("finetune: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="finetune", description="Compare attention softmaxes on downstream tasks.", allow_abbrev=False
-    )
+def _parse(words: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The command line -> options of the verb, and the overrides of the configuration."""
+    parser, verbs = _parser()
+    if words and not words[0].startswith("-") and words[0] not in verbs:
+        raise unknown("verb", words[0], verbs)
+    options, rest = parser.parse_known_args(words)
+    if rest and options.verb not in VERBS:
+        raise UserError(f"finetune {options.verb} takes no '{rest[0]}'; see finetune {options.verb} --help")
+    options.command = shlex.join(["finetune", *words])
+    return options, _overrides(rest)
+
+
+def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
+    """The parser, and the names of its verbs."""
+    parser = _Parser(prog="finetune", description="Compare attention softmaxes on downstream tasks.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, kind in VERBS.items():
         _add_train_verb(verbs, verb, kind)
@@ -51,17 +69,16 @@ def _parser() -> argparse.ArgumentParser:
     validate = verbs.add_parser("validate", help="check the presets and tasks, and with --task its rows")
     validate.add_argument("--task", help="a task or a declaration file")
     validate.add_argument("--pair", help="language pair")
-    validate.add_argument("--data", default="auto", help="auto, hub, sample or a folder (default: auto)")
+    validate.add_argument("--data", help="auto, hub, sample or a folder (default: auto)")
     validate.set_defaults(function=_validate)
     verbs.add_parser("env", help="print versions and hardware").set_defaults(function=_env)
-    return parser
+    return parser, list(verbs.choices)
 
 
 def _add_train_verb(verbs: Any, verb: str, kind: Kind) -> None:
     parser = verbs.add_parser(
         verb,
         help=f"fine-tune on a {kind} task, one run for each variant and seed",
-        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Every key of the configuration is an option too: --data.train_rows 4000 --model.lora.rank 8\n"
         "--attention.scope cross --attention.parameters.eps 1e-5, and every field of transformers'\n"
@@ -69,8 +86,8 @@ def _add_train_verb(verbs: Any, verb: str, kind: Kind) -> None:
     )
     default = DEFAULT_TASK[verb]
     parser.add_argument("--task", default=default, help=f"a task or a declaration file (default: {default})")
-    if kind == "translation":
-        parser.add_argument("--pair", help="language pair, source first, e.g. de-en")
+    pair_help = "language pair, source first, e.g. de-en" if kind == "translation" else argparse.SUPPRESS
+    parser.add_argument("--pair", help=pair_help)
     parser.add_argument("--attention", help="variants, e.g. softmax,sa-softmax (default: the preset's)")
     parser.add_argument("--seeds", help="integers, e.g. 0,1,2 (default: the preset's)")
     parser.add_argument("--preset", default="quick", help=f"{', '.join(preset_names(kind))} (default: quick)")
@@ -80,7 +97,7 @@ def _add_train_verb(verbs: Any, verb: str, kind: Kind) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("runs"), help="folder of the runs (default: runs)"
     )
-    parser.set_defaults(function=_train, pair=None)
+    parser.set_defaults(function=_train)
 
 
 def _overrides(words: Sequence[str]) -> dict[str, Any]:
@@ -91,10 +108,10 @@ def _overrides(words: Sequence[str]) -> dict[str, Any]:
         name, equals, value = remaining.pop(0).partition("=")
         if not name.startswith("--") or len(name) == 2:
             raise UserError(f"cannot make sense of '{name}': options look like --train.learning_rate 3e-5")
-        if not equals:
-            if not remaining:
-                raise UserError(f"{name} needs a value")
+        if not equals and remaining and not remaining[0].startswith("--"):
             value = remaining.pop(0)
+        if not value.strip():
+            raise UserError(f"{name} needs a value (null where it takes none)")
         branch: Any = parse_value(value)
         for part in reversed(name[2:].split(".")):
             branch = {part: branch}
@@ -115,9 +132,9 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     for path in options.config:
         values = merge(values, read_yaml(path))
     values = merge(values, overrides)
-    if options.attention:
+    if options.attention is not None:
         values["variants"] = _names(options.attention)
-    if options.seeds:
+    if options.seeds is not None:
         values["seeds"] = [_seed(word) for word in _names(options.seeds)]
     for section, key, value in (
         ("data", "source", options.data_source),
@@ -132,17 +149,16 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
 
 def _refuse_unknown_sections(values: dict[str, Any], overrides: dict[str, Any]) -> None:
     """A misspelt option such as --trian.max_steps is told by the sections there are."""
-    from finetune.config import RunConfig
-
-    known = {*RunConfig.__dataclass_fields__, "variants", "seeds"} - {"kind", "task", "pair", "seed"}
+    sections = {*RunConfig.__dataclass_fields__, "variants", "seeds"} - {"kind", "task", "pair", "seed"}
     for key in values:
-        if key not in known:
-            option = next((f"--{name}" for name in flatten(overrides) if name.split(".")[0] == key), key)
-            raise unknown("option" if key in overrides else "key", option, [f"--{name}" for name in known])
+        if key not in sections and key in overrides:
+            raise unknown("option", f"--{key}", [f"--{name}" for name in sections | OPTIONS])
+        if key not in sections:
+            raise unknown("key", key, sections)
 
 
 def _seed(word: str) -> int:
-    if not word.isdigit():
+    if not (word.isascii() and word.isdigit()):
         raise UserError(f"--seeds takes whole numbers from 0, e.g. 0,1,2, not '{word}'")
     return int(word)
 
@@ -150,7 +166,9 @@ def _seed(word: str) -> int:
 def _next_command(options: argparse.Namespace) -> str:
     """What to type for the real thing."""
     pair = f" PAIR={options.pair}" if options.pair else ""
-    return f"make {options.verb} TASK={options.task}{pair} PRESET=full OUTPUT=runs-full"
+    own_data = options.data_source not in (None, "auto", "sample")
+    data = f" DATA={shlex.quote(options.data_source)}" if own_data else ""
+    return f"make {options.verb} TASK={shlex.quote(options.task)}{pair}{data} PRESET=full OUTPUT=runs-full"
 
 
 def _compare(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
@@ -177,7 +195,11 @@ def _variants(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 def _validate(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from finetune.plan import validate
 
-    for line in validate(options.task, options.pair, options.data):
+    if options.task is None and (options.pair or options.data):
+        raise UserError(
+            "finetune validate needs --task for the rows to check; or leave out --pair and --data"
+        )
+    for line in validate(options.task, options.pair, options.data or "auto"):
         print(line)
 
 

@@ -10,17 +10,25 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from finetune.errors import UserError, unknown
 
 STRICT = ConfigDict(extra="forbid")
+BOOL = "tag:yaml.org,2002:bool"
 Kind = Literal["classification", "translation"]
 KINDS: dict[Kind, str] = {"classification": "classify", "translation": "translate"}  # kind -> verb
+
+Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Tokens = Annotated[int, Field(ge=3)]  # room for one beside the two that mark the ends
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+Parameter = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -28,22 +36,22 @@ class DataConfig:
     """Which rows are used. ``None`` rows means all of them."""
 
     source: str  # auto | hub | sample | a folder
-    train_rows: int | None
-    validation_rows: int  # held out of train where the data set has no validation split
-    test_rows: int | None
-    split_seed: int  # which rows are taken and which are held out
+    train_rows: Positive | None
+    validation_rows: Natural  # held out of train where the data set has no validation split
+    test_rows: Positive | None
+    split_seed: Seed  # which rows are taken and which are held out
     drop_empty: bool  # drop rows with an empty text (counted in the record) instead of stopping
-    max_length: int  # tokens of the input text
-    max_target_length: int | None  # tokens of the target text; translation only
+    max_length: Tokens  # tokens of the input text
+    max_target_length: Tokens | None  # tokens of the target text; translation only
 
 
 @dataclass(frozen=True, config=STRICT)
 class LoraConfig:
     """Low-rank adapters (peft). ``rank`` 0 fine-tunes every weight."""
 
-    rank: int
-    alpha: int
-    dropout: float
+    rank: Natural
+    alpha: Positive
+    dropout: Dropout
     target_modules: list[str] | str | None  # None: peft's choice for the architecture
 
 
@@ -53,9 +61,9 @@ class ModelConfig:
 
     name: str
     revision: str | None
-    dropout: float | None  # of residual and embedding outputs; None keeps the model's own
-    attention_dropout: float | None  # of attention weights, after re-weighting; None keeps the model's own
-    vocab_size: int  # of the tokenizer that a scratch model trains on the train split
+    dropout: Dropout | None  # of residual and embedding outputs; None keeps the model's own
+    attention_dropout: Dropout | None  # of attention weights, after re-weighting; None keeps the model's own
+    vocab_size: Positive  # of the tokenizer that a scratch model trains on the train split
     lora: LoraConfig
 
 
@@ -66,16 +74,16 @@ class AttentionConfig:
     variant: str
     scope: Literal["all", "encoder", "decoder", "cross"]
     kernel: Literal["auto", "reference"]
-    parameters: dict[str, float]
+    parameters: dict[str, Parameter]
 
 
 @dataclass(frozen=True, config=STRICT)
 class GenerationConfig:
     """How translations are decoded for BLEU; these settings are part of every record."""
 
-    num_beams: int
+    num_beams: Positive
     length_penalty: float
-    max_new_tokens: int
+    max_new_tokens: Positive
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -85,9 +93,9 @@ class RunConfig:
     kind: Kind
     task: str
     pair: str | None
-    seed: int
+    seed: Seed
     precision: Literal["auto", "float32", "bfloat16"]
-    early_stopping_patience: int | None  # evaluations without improvement; None never stops early
+    early_stopping_patience: Positive | None  # evaluations without improvement; None never stops early
     metrics: list[str]  # further evaluate metrics by name (fetched from the Hub)
     data: DataConfig
     model: ModelConfig
@@ -97,19 +105,39 @@ class RunConfig:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that also reads ``3e-5`` as a number, which YAML 1.1 takes for text."""
+    """SafeLoader that reads ``3e-5`` as a number and ``no`` as text (YAML 1.1 has both the other way round).
+
+    A key that is there twice is an error, where PyYAML would take the second without a word.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  declared by the parent
+        start: [(tag, pattern) for tag, pattern in rules if tag != BOOL]
+        for start, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for number, key in enumerate(keys):
+            if any(key.value == earlier.value for earlier in keys[:number]):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' is there twice", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
+_Loader.add_implicit_resolver(BOOL, re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
 )
 
 
 def parse_value(text: str) -> Any:
     """Read one command-line value by the rules of the YAML files.
 
-    >>> parse_value("3e-5"), parse_value("true"), parse_value("null"), parse_value("linear")
-    (3e-05, True, None, 'linear')
+    >>> [parse_value(text) for text in ("3e-5", "true", "null", "linear", "no")]
+    [3e-05, True, None, 'linear', 'no']
     """
     try:
         return yaml.load(text, Loader=_Loader)
@@ -155,9 +183,16 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build(values: Mapping[str, Any]) -> RunConfig:
-    """Check ``values`` and freeze them; raise ``UserError`` naming the first key that is wrong."""
+    """Check ``values`` and freeze them; raise ``UserError`` naming the first key that is wrong.
+
+    By way of JSON, whose strict rules take 1 for 1.0 but neither true for 1 nor "5" for 5.
+    """
+    if values.get("kind") == "classification" and values.get("generation") is not None:
+        raise UserError("generation.* says how translations are decoded; a classification task has none")
+    if values.get("kind") == "translation" and values.get("generation") is None:
+        raise UserError("a translation task needs generation.num_beams, length_penalty and max_new_tokens")
     try:
-        return TypeAdapter(RunConfig).validate_python(dict(values))
+        return TypeAdapter(RunConfig).validate_json(json.dumps(dict(values), default=str), strict=True)
     except ValidationError as error:
         raise _as_user_error(error) from error
 
@@ -214,4 +249,4 @@ def _allowed_keys(parents: Iterable[str]) -> list[str]:
 
 
 def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error).replace('in "<unicode string>", ', "at ").split())

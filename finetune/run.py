@@ -6,6 +6,8 @@ import time
 import traceback
 from typing import Any
 
+from transformers.utils import logging as transformers_logging
+
 from finetune import compare, data, metrics, model, record, report, train
 from finetune.config import RunConfig
 from finetune.errors import UserError
@@ -19,6 +21,7 @@ def run_grid(grid: Grid, command: str, next_command: str) -> int:
 
     ``command`` is what was typed, for the records; ``next_command`` what to type for the real thing.
     """
+    _hide_bars_of_a_moment()
     statuses = []
     loaded = None
     for number, run in enumerate(grid.runs, start=1):
@@ -33,6 +36,11 @@ def run_grid(grid: Grid, command: str, next_command: str) -> int:
     print(f"All runs in {grid.root}: make compare OUTPUT={grid.root}")
     print(f"The real thing, on a GPU: {next_command}")
     return max(statuses, default=0)
+
+
+def _hide_bars_of_a_moment() -> None:
+    """One bar a run, the Trainer's: those for loading and saving take a moment each."""
+    transformers_logging.disable_progress_bar()
 
 
 def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: str) -> int:

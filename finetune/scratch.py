@@ -97,7 +97,7 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def train_tokenizer(kind: str, texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """Train a byte-level BPE (Sennrich et al., 2016; Radford et al., 2019) of ``vocab_size`` entries on ``texts``.
+    """Train a byte-level BPE (Sennrich et al., 2016) of ``vocab_size`` entries on ``texts``.
 
     Nothing is unknown to it, one serves both languages of a translation, and training it twice gives the same
     tokenizer. (WordPiece, BERT's own, does not: its trainer numbers the pieces in another order every time,
