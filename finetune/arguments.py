@@ -19,20 +19,24 @@ from finetune.errors import UserError, unknown
 SET_ELSEWHERE: Mapping[str, str] = {
     "output_dir": "--output",
     "seed": "--seeds",
-    "bf16": "--precision",
-    "fp16": "--precision",
     "predict_with_generate": "nothing: translations are always generated",
     "generation_num_beams": "--generation.num_beams",
     "generation_max_length": "--generation.max_new_tokens",
     "generation_config": "--generation.*",
     "resume_from_checkpoint": "nothing: an unfinished run resumes by itself",
-    "remove_unused_columns": "nothing: the row column is dropped by the collator",
+    "remove_unused_columns": "nothing: columns that the model does not take are dropped",
     "do_train": "nothing",
     "do_eval": "nothing",
     "do_predict": "nothing",
     "push_to_hub": "nothing: push the finished folder with huggingface_hub",
     "hub_token": "the environment variable HF_TOKEN: every record would show it",
     "prediction_loss_only": "nothing: predictions are always made",
+    "auto_find_batch_size": "--train.per_device_train_batch_size: arms must not choose batches of their own",
+    "save_only_model": "nothing: a run could not resume to the same numbers",
+    "dataloader_drop_last": "nothing: every row is trained on and predicted",
+    "eval_do_concat_batches": "nothing",
+    "batch_eval_metrics": "nothing",
+    "label_names": "nothing: labels are called labels",
 }
 # What transformers takes without a word and stops at later, or never.
 SMALLEST: Mapping[str, float] = {
@@ -47,11 +51,11 @@ SMALLEST: Mapping[str, float] = {
 ARGUMENTS = {"classification": TrainingArguments, "translation": Seq2SeqTrainingArguments}
 
 
-def resolve_precision(precision: str) -> str:
-    """``auto`` -> bfloat16 where the GPU computes in it, else float32."""
-    if precision != "auto":
-        return precision
-    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
+def resolve_bf16(train: Any) -> Any:
+    """``train`` with ``bf16: auto`` made true where the GPU computes in bfloat16, else false."""
+    if not isinstance(train, Mapping) or train.get("bf16") != "auto":
+        return train
+    return {**train, "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported()}
 
 
 def check_train(kind: str, train: Mapping[str, Any]) -> None:
@@ -89,7 +93,6 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
         **config.train,
         "output_dir": str(folder),
         "seed": config.seed,
-        "bf16": resolve_precision(config.precision) == "bfloat16",
         "remove_unused_columns": True,
     }
     try:

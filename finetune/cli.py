@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"finetune: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # finetune tasks | head
+        sys.stdout = None  # nothing is left to flush at exit
+        return 0
     except KeyboardInterrupt:
         print("finetune: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
@@ -196,9 +199,7 @@ def _validate(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from finetune.plan import validate
 
     if options.task is None and (options.pair or options.data):
-        raise UserError(
-            "finetune validate needs --task for the rows to check; or leave out --pair and --data"
-        )
+        raise UserError("--pair and --data say which rows of a task to check: give --task too")
     for line in validate(options.task, options.pair, options.data or "auto"):
         print(line)
 

@@ -35,9 +35,10 @@ def compare(roots: Sequence[Path]) -> Comparison:
     settings = [(group, setting) for group in groups(runs) for setting in group]
     predictions = Predictions()
     paired = [_pair_up(setting, predictions) for _, setting in settings]
-    found = _judge([setting.sample for _, setting in settings], paired)
     tables = []
-    for (group, setting), arms, differences in zip(settings, paired, found, strict=True):
+    for (group, setting), arms in zip(settings, paired, strict=True):
+        # One table is one family of comparisons, whatever other tasks happen to lie in the folder.
+        differences = dict(zip(arms, evidence.judge(list(arms.values())), strict=True))
         no_rows = {name: pair.no_rows for name, pair in arms.items() if pair.no_rows}
         table = build(group, setting, differences, no_rows)
         tables.append(replace(table, sentence=sentence(table)))
@@ -54,7 +55,7 @@ def sentence(table: Table) -> str:
     elif not table.arms[0].finished:
         text = f"nothing can be compared: {BASELINE} has no finished run in this setting"
     else:
-        text = "; ".join(_clause(arm, UNITS[table.metric]) for arm in others)
+        text = "; ".join(_clause(arm, table.arms[0], UNITS[table.metric]) for arm in others)
     if table.sample:
         return f"SAMPLE data, which says nothing about any method: {text}."
     return f"{text[0].upper() if text.startswith('no') else text[0]}{text[1:]}."
@@ -66,26 +67,19 @@ def p_text(p: float) -> str:
 
 
 def _pair_up(setting: Setting, predictions: Predictions) -> dict[str, Paired]:
-    """Each arm that shares a finished seed with the baseline."""
-    baseline = setting.finished(BASELINE)
-    names = arm_names(setting)[1:]
-    arms = {name: evidence.pair(baseline, setting.finished(name), predictions) for name in names}
+    """Each arm that shares a finished seed, and its initial weights, with the baseline."""
+    arms = {}
+    for name in arm_names(setting)[1:]:
+        unlike = setting.unlike_starts(name)
+        fair = {seed: run for seed, run in setting.finished(BASELINE).items() if seed not in unlike}
+        arms[name] = evidence.pair(fair, setting.finished(name), predictions)
     return {name: pair for name, pair in arms.items() if pair}
 
 
-def _judge(samples: list[bool], paired: list[dict[str, Paired]]) -> list[dict[str, Difference]]:
-    """Judge all comparisons at once; runs on the sample are a family of their own."""
-    found: list[dict[str, Difference]] = [{} for _ in paired]
-    for family in (False, True):
-        names = [(i, name) for i, arms in enumerate(paired) if samples[i] is family for name in arms]
-        judged = evidence.judge([paired[i][name] for i, name in names])
-        for (i, name), difference in zip(names, judged, strict=True):
-            found[i][name] = difference
-    return found
-
-
-def _clause(arm: Arm, unit: str) -> str:
+def _clause(arm: Arm, baseline: Arm, unit: str) -> str:
     found = arm.difference
+    if found is None and arm.seeds & baseline.seeds:
+        return f"{arm.name} cannot be paired with {BASELINE}: their initial weights differ"
     if found is None:
         return f"{arm.name} has no finished seed in common with {BASELINE}"
     count = len(found.seeds)

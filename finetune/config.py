@@ -33,12 +33,12 @@ Parameter = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True, config=STRICT)
 class DataConfig:
-    """Which rows are used. ``None`` rows means all of them."""
+    """Which rows are used. ``None`` rows means all of them. ``data.load`` checks the numbers of rows."""
 
     source: str  # auto | hub | sample | a folder
-    train_rows: Positive | None
-    validation_rows: Natural  # held out of train where the data set has no validation split
-    test_rows: Positive | None
+    train_rows: int | None
+    validation_rows: int  # held out of train where the data set has no validation split
+    test_rows: int | None
     split_seed: Seed  # which rows are taken and which are held out
     drop_empty: bool  # drop rows with an empty text (counted in the record) instead of stopping
     max_length: Tokens  # tokens of the input text
@@ -94,7 +94,6 @@ class RunConfig:
     task: str
     pair: str | None
     seed: Seed
-    precision: Literal["auto", "float32", "bfloat16"]
     early_stopping_patience: Positive | None  # evaluations without improvement; None never stops early
     metrics: list[str]  # further evaluate metrics by name (fetched from the Hub)
     data: DataConfig
@@ -235,7 +234,8 @@ def _as_user_error(error: ValidationError) -> UserError:
         return unknown("key", key, _allowed_keys(location[:-1]))
     if first["type"] == "missing":
         return UserError(f"the key '{key}' is missing from the configuration")
-    return UserError(f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}")
+    message = first["msg"].replace("an object", "a mapping of keys to values").replace("valid array", "list")
+    return UserError(f"{key}: {message[0].lower()}{message[1:]}, not {first['input']!r}")
 
 
 def _allowed_keys(parents: Iterable[str]) -> list[str]:

@@ -49,11 +49,15 @@ def git(package: Path) -> dict[str, Any] | None:
 
 
 def hardware(device: str | None = None) -> dict[str, Any]:
-    """``{"device", "cpu", "cores", "memory_gib"}``: the device's name, and what the process may use."""
+    """``{"device", "devices", "cpu", "cores", "memory_gib"}``: the device's name, and what may be used.
+
+    ``devices`` is how many of them a run trains on: the processes of a launcher, or else every visible GPU.
+    """
     import psutil
 
     return {
         "device": _device_name(device),
+        "devices": _device_count(device),
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
@@ -68,6 +72,16 @@ def _device_name(device: str | None) -> str:
         return name
     count = torch.cuda.device_count()
     return f"{count} x {torch.cuda.get_device_name()}" if count > 1 else torch.cuda.get_device_name()
+
+
+def _device_count(device: str | None) -> int:
+    """As Trainer counts: one device a process under a launcher, else every GPU that is visible."""
+    import torch
+
+    launched = os.environ.get("WORLD_SIZE", "")
+    if launched.isdecimal() and int(launched) > 1:
+        return int(launched)
+    return max(1, torch.cuda.device_count()) if (device or "cuda") == "cuda" else 1
 
 
 def _cpu_name() -> str | None:

@@ -8,7 +8,7 @@ enough (nothing is known of the other kind of noise), and two seldom are.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from finetune.record import read_predictions
 from finetune.scorers import PRIMARY, bleu_scorer, tokenizer_of
 
 ALPHA = 0.05
+TOKENIZERS = ("13a", "intl", "none", "char", "zh", "ja-mecab", "ko-mecab")  # sacrebleu fetches the others
 SCALE = {"accuracy": 100.0, "macro_f1": 100.0}  # recorded as fractions, reported in percent
 Verdict = Literal["better", "worse", "none"]
 
@@ -49,6 +50,12 @@ class Difference:
     detectable: float | None  # the true difference seen 4 times in 5, about; one seed can show none
     verdict: Verdict
     why: str  # of the verdict
+
+
+class _Test(NamedTuple):
+    p: float
+    name: str
+    over: str  # whose noise it looks at: "the seeds" or "the test rows"
 
 
 class Predictions:
@@ -96,11 +103,12 @@ def pair(baseline: Mapping[int, Run], variant: Mapping[int, Run], predictions: P
 def judge(pairs: Sequence[Paired]) -> list[Difference]:
     """One family of comparisons: choose each one's test, adjust p (Holm), and say what may be claimed."""
     tests = [_test(paired, len(pairs)) for paired in pairs]
-    known = [p for p, _ in tests if p is not None]
+    known = [test.p for test in tests if test]
     adjusted = iter(stats.holm(known))
-    holm = [next(adjusted) if p is not None else None for p, _ in tests]
-    rows = zip(pairs, tests, holm, strict=True)
-    return [_difference(paired, p, test, over, len(known)) for paired, (p, test), over in rows]
+    return [
+        _difference(paired, test, next(adjusted) if test else None, len(known))
+        for paired, test in zip(pairs, tests, strict=True)
+    ]
 
 
 def scale_of(run: Run) -> float:
@@ -108,22 +116,21 @@ def scale_of(run: Run) -> float:
     return SCALE.get(PRIMARY[run.record["task"]["kind"]], 1.0)
 
 
-def _test(paired: Paired, comparisons: int) -> tuple[float | None, str | None]:
+def _test(paired: Paired, comparisons: int) -> _Test | None:
     """Over seeds where they are enough for p < 0.05 after Holm, whatever they show; else over rows."""
     count = len(paired.seeds)
     if 2.0 ** (1 - count) * comparisons <= ALPHA and count <= stats.MOST_FLIPS:
-        return stats.sign_flip(paired.per_seed), f"exact sign flips over {count} seeds"
-    return (paired.rows.p, paired.rows.test) if paired.rows else (None, None)
+        p = stats.sign_flip(paired.per_seed)
+        return _Test(p, f"exact sign flips over {count} seeds", "the seeds")
+    return _Test(paired.rows.p, paired.rows.test, "the test rows") if paired.rows else None
 
 
-def _difference(
-    paired: Paired, p: float | None, test: str | None, adjusted: float | None, comparisons: int
-) -> Difference:
+def _difference(paired: Paired, test: _Test | None, adjusted: float | None, comparisons: int) -> Difference:
     mean = stats.mean_sd(paired.per_seed)[0]
     over_rows = paired.rows.interval if paired.rows else None
     several = len(paired.seeds) > 1
     over_seeds = stats.t_interval(paired.per_seed) if several else None
-    verdict, why = _verdict(mean, adjusted, over_rows, over_seeds, paired.no_rows)
+    verdict, why = _verdict(paired, mean, over_seeds, _unproven(test, adjusted, comparisons))
     seen = [stats.detectable_over_seeds(paired.per_seed)] if several else []
     seen += [stats.detectable_over_rows(paired.rows.standard_error)] if several and paired.rows else []
     return Difference(
@@ -132,8 +139,8 @@ def _difference(
         mean=mean,
         interval_rows=list(over_rows) if over_rows else None,
         interval_seeds=list(over_seeds) if over_seeds else None,
-        test=test,
-        p=p,
+        test=test.name if test else None,
+        p=test.p if test else None,
         p_adjusted=adjusted,
         comparisons=comparisons,
         detectable=max(seen, default=None),
@@ -143,19 +150,18 @@ def _difference(
 
 
 def _verdict(
-    mean: float,
-    p: float | None,
-    rows: stats.Interval | None,
-    seeds: stats.Interval | None,
-    no_rows: str | None,
+    paired: Paired, mean: float, seeds: stats.Interval | None, unproven: str | None
 ) -> tuple[Verdict, str]:
+    """The noise of the test rows first, then p, then the noise of the seeds: each can forbid a claim."""
     unvaried = "" if seeds else ", and the seed was not varied"
-    if rows is None:
-        return "none", f"there is no comparison over rows: {no_rows}"
-    if not mean:
-        return "none", f"the two score the same{unvaried}"
-    if p is None or p >= ALPHA or rows[0] <= 0 <= rows[1]:
-        return "none", f"which is within the noise of the test rows{unvaried}"
+    if paired.rows is None:
+        return "none", f"there is no comparison over rows: {paired.no_rows}"
+    low, high = paired.rows.interval
+    if not mean or low <= 0 <= high:
+        what = "which is within the noise of the test rows" if mean else "the two score the same"
+        return "none", what + unvaried
+    if unproven:
+        return "none", unproven + unvaried
     if seeds is None:
         return "none", "which is more than the noise of the test rows, but the seed was not varied"
     if seeds[0] <= 0 <= seeds[1]:
@@ -163,6 +169,20 @@ def _verdict(
     return (
         "better" if mean > 0 else "worse"
     ), "which is more than the noise of the test rows and of the seeds"
+
+
+def _unproven(test: _Test | None, adjusted: float | None, comparisons: int) -> str | None:
+    """Why p alone forbids a claim where the interval over rows does not, in words that fit its test."""
+    if test is None or adjusted is None or adjusted < ALPHA:
+        return None
+    if test.p < ALPHA:
+        return (
+            f"which is more than the noise of {test.over}, but not after Holm for {comparisons} comparisons"
+        )
+    if test.over == "the seeds":
+        told = "more than the noise of the test rows, but not more than that of the seeds"
+        return f"which is {told} ({test.name})"
+    return f"which p does not tell from the noise of the test rows ({test.name})"
 
 
 def _scored(run: Run) -> tuple[list[Any], Any]:
@@ -182,6 +202,8 @@ def _scored(run: Run) -> tuple[list[Any], Any]:
         value = float(scored.mean())
     else:
         texts = [row["prediction"] for row in rows], [row["reference"] for row in rows]
+        if not all(isinstance(text, str) for side in texts for text in side):
+            raise UserError(f"the predictions in {run.folder} are no texts")
         scored = stats.bleu_counts(_scorer(run), *texts)
         value = stats.bleu(_scorer(run), scored.sum(0))
     if abs(value - run.value) > 1e-6 * max(1.0, abs(value)):
@@ -190,8 +212,11 @@ def _scored(run: Run) -> tuple[list[Any], Any]:
 
 
 def _scorer(run: Run) -> Any:
-    signature = (run.record["metrics"] or {})["bleu"]["signature"]
+    signature = (run.record["metrics"] or {})["bleu"].get("signature") or ""
     try:
-        return bleu_scorer(tokenizer_of(signature))
+        tokenizer = tokenizer_of(signature)
+        if tokenizer not in TOKENIZERS:
+            raise KeyError(tokenizer)
+        return bleu_scorer(tokenizer)
     except (KeyError, RuntimeError) as error:  # a foreign signature; a tokenizer that is not installed
         raise UserError(f"cannot score again as '{signature}': {error}") from error

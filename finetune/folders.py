@@ -16,10 +16,7 @@ def run_folder(root: Path, config: RunConfig) -> Path:
 
 
 def task_slug(name: str, pair: str | None) -> str:
-    """``iwslt2017-de-en``; a user's ``folder/mine.py:NAME`` becomes ``mine-NAME``."""
-    if ".py" in name:
-        file, _, declared = name.partition(".py")
-        name = "-".join(part for part in (Path(file).name, declared.lstrip(":")) if part)
+    """``iwslt2017-de-en``, from the name of a task and its language pair."""
     return _slug(f"{name}-{pair}" if pair else name)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from finetune.errors import UserError
 from tasks.base import PARQUET_BRANCH, Task
 
-PROBE_SECONDS = 3.0
+PROBE_SECONDS = 2.5
 """How long the Hub may take to answer before it counts as out of reach; ``auto`` must notice within five."""
 
 COMMIT = re.compile("[0-9a-f]{40}")

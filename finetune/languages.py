@@ -1,10 +1,11 @@
 """Which token tells a multilingual model the language; the rest of the code need not know."""
 
+import inspect
 from collections.abc import Mapping
 
 from transformers import PreTrainedTokenizerBase
 
-from finetune.errors import unknown
+from finetune.errors import UserError, unknown
 
 # Tokenizer class -> the generation setting that takes the target language's token. mBART (cc25) starts the
 # decoder with it; mBART-50 and M2M100 start with the end token and force it as the first one generated.
@@ -19,20 +20,28 @@ def set_languages(tokenizer: PreTrainedTokenizerBase, pair: str | None) -> dict[
     """Tell a multilingual tokenizer the languages of ``pair`` ("de-en").
 
     Returns the generation settings that go with it, e.g. ``{"forced_bos_token_id": 250004}``; empty for a
-    tokenizer without languages, which is left alone. Raises ``UserError`` for a language the model lacks.
+    tokenizer without languages, which is left alone. Raises ``UserError`` for a language the model lacks, and
+    for a multilingual tokenizer that is not in the table: it would take the wrong language in silence.
     """
-    setting = TARGET_SETTING.get(type(tokenizer).__name__)
+    name = type(tokenizer).__name__
+    setting = TARGET_SETTING.get(name)
+    if setting is None and "src_lang" in inspect.signature(type(tokenizer).__init__).parameters:
+        raise UserError(f"{name} needs languages that are not known here: use a model with {_listed()}")
     if setting is None or pair is None:
         return {}
     codes = _codes(tokenizer)
     source, target = pair.split("-")
     for language in (source, target):
         if language not in codes:
-            raise unknown(f"language of {type(tokenizer).__name__}", language, codes)
+            raise unknown(f"language of {name}", language, codes)
     tokenizer.src_lang = codes[source]
     tokenizer.tgt_lang = codes[target]
-    token = f"__{target}__" if type(tokenizer).__name__ == "M2M100Tokenizer" else codes[target]
+    token = f"__{target}__" if name == "M2M100Tokenizer" else codes[target]
     return {setting: int(tokenizer.convert_tokens_to_ids(token))}
+
+
+def _listed() -> str:
+    return ", ".join(TARGET_SETTING)
 
 
 def _codes(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:

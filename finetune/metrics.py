@@ -121,19 +121,24 @@ def translation_metrics(
     }
 
 
+def load_metric(name: str) -> evaluate.EvaluationModule:
+    """A metric of ``evaluate`` by its name on the Hub; ``UserError`` where it cannot be had."""
+    try:
+        return evaluate.load(name, keep_in_memory=True)
+    except (OSError, ImportError, ValueError) as error:  # OSError holds FileNotFound and ConnectionError
+        raise UserError(
+            f"cannot load the metric '{name}': {_line(error)} (further metrics are fetched from the Hugging "
+            "Face Hub; take it out of 'metrics', or run where the Hub can be reached)"
+        ) from error
+
+
 def extra_metric(name: str, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, Any]:
     """Any other ``evaluate`` metric by its name on the Hub: ``{key: {"value", "signature"}}`` per number.
 
     Raises ``UserError`` where the metric cannot be had, misses a package, or cannot score these rows.
     """
     _check_lengths(predictions, references)
-    try:
-        metric = evaluate.load(name, keep_in_memory=True)
-    except (OSError, ImportError, ValueError) as error:  # OSError holds FileNotFound and ConnectionError
-        raise UserError(
-            f"cannot load the metric '{name}': {_line(error)} (further metrics are fetched from the Hugging "
-            "Face Hub; take it out of 'metrics', or run where the Hub can be reached)"
-        ) from error
+    metric = load_metric(name)
     try:
         result = metric.compute(predictions=predictions, references=references) or {}
     except (ValueError, TypeError, KeyError) as error:

@@ -6,7 +6,7 @@ folder keeps its configuration beside it, and ``load`` swaps again.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
+from transformers import GenerationConfig as HFGenerationConfig
 
 from finetune.attention.swap import SwapReport, swap
 from finetune.config import LoraConfig, RunConfig, as_dict, build, read_yaml
@@ -31,7 +32,7 @@ from finetune.scratch import scratch_config, train_tokenizer
 
 SCRATCH = "scratch:"
 CONFIG_FILE = "finetune.yaml"
-LABELS_FILE = "labels.yaml"
+ORIGIN_FILE = "origin.yaml"
 AUTO_MODELS = {"classification": AutoModelForSequenceClassification, "translation": AutoModelForSeq2SeqLM}
 # The names under which architectures keep their dropout rates.
 HIDDEN_DROPOUT = (
@@ -75,9 +76,10 @@ def build_model(config: RunConfig, texts: Iterator[str], labels: tuple[str, ...]
     if config.kind == "translation":
         _set_generation(model, tokenizer, config)
     report = _swap(model, config)
-    revision = getattr(model.config, "_commit_hash", None)
+    facts = _facts(model, tokenizer, config)
     model = _with_lora(model, config.kind, config.model.lora)
-    return Built(model, tokenizer, report, _facts(model, tokenizer, config, revision))
+    facts["trainable"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return Built(model, tokenizer, report, facts)
 
 
 def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokenizerBase:
@@ -97,9 +99,15 @@ def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokeni
     return tokenizer
 
 
-def save_config(config: RunConfig, folder: Path) -> None:
-    """Write the merged configuration, from which ``load`` and a resumed run start."""
-    (folder / CONFIG_FILE).write_text(yaml.safe_dump(as_dict(config), sort_keys=False), encoding="utf-8")
+def save_origin(
+    config: RunConfig, labels: tuple[str, ...] | None, revision: str | None, folder: Path
+) -> None:
+    """Write what ``load`` starts from: the merged configuration, and beside it the class names and the
+    commit of the base model, which a folder of adapters does not know."""
+    origin = {"labels": list(labels) if labels else None, "revision": revision}
+    for name, content in ((CONFIG_FILE, as_dict(config)), (ORIGIN_FILE, origin)):
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def load(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -116,20 +124,17 @@ def load(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if config.model.lora.rank:
         from peft import PeftModel
 
-        labels = yaml.safe_load((folder / LABELS_FILE).read_text(encoding="utf-8"))
-        base = _pretrained(config, config.model.name, config.model.revision, _head_options(labels))
+        origin = read_yaml(folder / ORIGIN_FILE)
+        heads = _head_options(origin["labels"])
+        base = _pretrained(config, config.model.name, origin["revision"] or config.model.revision, heads)
         _swap(base, config)
+        if config.kind == "translation":
+            _set_generation(base, tokenizer, config)
         model = PeftModel.from_pretrained(base, folder)
     else:
         model = _pretrained(config, str(folder), None, {})
         _swap(model, config)
     return model.eval(), tokenizer
-
-
-def save_labels(labels: tuple[str, ...] | None, folder: Path) -> None:
-    """Keep the class names beside the run: an adapter alone does not know how many classes its head has."""
-    listed = list(labels) if labels else None
-    (folder / LABELS_FILE).write_text(yaml.safe_dump(listed, allow_unicode=True), encoding="utf-8")
 
 
 def _pretrained(
@@ -138,8 +143,13 @@ def _pretrained(
     with _explain(name):
         stock = AutoConfig.from_pretrained(name, revision=revision or "main", **heads)
         _set_dropout(stock, config)
+        # A head for another number of classes is replaced by a new one, and transformers says so.
         return AUTO_MODELS[config.kind].from_pretrained(
-            name, config=stock, revision=revision or "main", dtype=torch.float32
+            name,
+            config=stock,
+            revision=revision or "main",
+            dtype=torch.float32,
+            ignore_mismatched_sizes=bool(heads),
         )
 
 
@@ -154,7 +164,7 @@ def _swap(model: PreTrainedModel, config: RunConfig) -> SwapReport:
     )
 
 
-def _head_options(labels: tuple[str, ...] | None) -> dict[str, Any]:
+def _head_options(labels: Sequence[str] | None) -> dict[str, Any]:
     if not labels:
         return {}
     return {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
@@ -175,14 +185,24 @@ def _set_dropout(stock: Any, config: RunConfig) -> None:
             setattr(stock, name, wanted)
 
 
+# What a checkpoint's own generation settings say about tokens; its search settings are replaced.
+TOKEN_SETTINGS = (
+    "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_bos_token_id",
+    "forced_eos_token_id", "bad_words_ids",
+)  # fmt: skip
+
+
 def _set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> None:
+    """Search as the configuration says and in no other way, whatever the checkpoint would do."""
     assert config.generation is not None  # build() of a translation preset always has it
-    settings = model.generation_config
-    settings.num_beams = config.generation.num_beams
-    settings.length_penalty = config.generation.length_penalty
-    settings.max_length = config.generation.max_new_tokens + 1  # counts the decoder's start token too
-    for name, value in set_languages(tokenizer, config.pair).items():
-        setattr(settings, name, value)
+    tokens = {name: getattr(model.generation_config, name) for name in TOKEN_SETTINGS}
+    model.generation_config = HFGenerationConfig(
+        num_beams=config.generation.num_beams,
+        length_penalty=config.generation.length_penalty,
+        max_length=config.generation.max_new_tokens + 1,  # counts the decoder's start token too
+        do_sample=False,
+        **tokens | set_languages(tokenizer, config.pair),
+    )
 
 
 def _with_lora(model: PreTrainedModel, kind: str, lora: LoraConfig) -> Any:
@@ -207,17 +227,18 @@ def _with_lora(model: PreTrainedModel, kind: str, lora: LoraConfig) -> Any:
         raise UserError(f"LoRA does not fit this model: {error}. Set --model.lora.target_modules") from error
 
 
-def _facts(
-    model: Any, tokenizer: PreTrainedTokenizerBase, config: RunConfig, revision: str | None
-) -> dict[str, Any]:
+def _facts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> dict[str, Any]:
     vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    weights = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        weights.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return {
         "name": config.model.name,
-        "revision": revision,
+        "revision": getattr(model.config, "_commit_hash", None),
+        "initial_weights": weights.hexdigest()[:16],  # before training; equal in the arms of one seed
         "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
-        "architecture": type(model.get_base_model() if config.model.lora.rank else model).__name__,
+        "architecture": type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
 
 

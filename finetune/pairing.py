@@ -36,7 +36,8 @@ class Run:
 
     @property
     def sample(self) -> bool:
-        return bool((self.record["data"] or {}).get("sample"))
+        data = self.record["data"]  # None: it failed before it had any
+        return bool(data["sample"]) if data else self.record["config"]["data"].get("source") == "sample"
 
     @property
     def value(self) -> float:
@@ -44,20 +45,37 @@ class Run:
         metrics = self.record["metrics"] or {}
         return float(metrics[PRIMARY[self.record["task"]["kind"]]]["value"])
 
+    @property
+    def kernel(self) -> str | None:
+        """The kernel that computed its attention; the configuration says which one was asked for."""
+        return (self.record["attention"] or {}).get("kernel")
+
+    @property
+    def initial_weights(self) -> str | None:
+        """Fingerprint of the weights before training; ``None`` where it was not recorded."""
+        return (self.record["model"] or {}).get("initial_weights")
+
     def settings(self) -> dict[str, Any]:
         """Everything that must be equal for a fair pair, by dotted names: configuration and facts."""
         return self.configured() | self._facts()
 
     def configured(self) -> dict[str, Any]:
-        """The configuration without attention and seed, which is what a comparison varies."""
+        """The configuration without what a comparison varies: the attention (but for its kernel) and seed.
+
+        Nor does it say where the rows came from: their fingerprints tell whether they are equal.
+        """
         config = self.record["config"]
-        return flatten({key: value for key, value in config.items() if key not in ("attention", "seed")})
+        kept = {key: value for key, value in config.items() if key != "seed"}
+        kept["attention"] = {"kernel": config["attention"].get("kernel")}
+        kept["data"] = {key: value for key, value in config["data"].items() if key != "source"}
+        return flatten(kept)
 
     def _facts(self) -> dict[str, Any]:
         """What the same configuration can turn into on another day or machine."""
         record = self.record
         splits = (record["data"] or {}).get("splits", {})
         facts = {f"{name} rows (fingerprint)": split.get("fingerprint") for name, split in splits.items()}
+        facts["devices"] = record["hardware"].get("devices")  # with the batch of one, the global batch
         facts["model revision"] = (record["model"] or {}).get("revision")
         facts["tokenizer (fingerprint)"] = (record["model"] or {}).get("tokenizer")
         facts["attention dropout"] = (record["attention"] or {}).get("dropout")
@@ -82,6 +100,15 @@ class Setting:
 
     def finished(self, arm: str) -> dict[int, Run]:
         return {run.seed: run for run in self.runs if run.arm == arm and run.finished}
+
+    def unlike_starts(self, arm: str) -> dict[int, str]:
+        """Seeds of ``arm`` that may not be paired with the baseline, having begun elsewhere, and why."""
+        baseline, reasons = self.finished(BASELINE), {}
+        for seed, run in self.finished(arm).items():
+            mine, other = run.initial_weights, seed in baseline and baseline[seed].initial_weights
+            if mine and other and mine != other:
+                reasons[seed] = f"their initial weights differ ({_short(mine)} against {_short(other)})"
+        return reasons
 
 
 def collect(roots: Iterable[Path]) -> tuple[list[Run], list[str]]:
@@ -108,9 +135,10 @@ def groups(runs: Iterable[Run]) -> list[list[Setting]]:
     In a group the setting with the most finished runs comes first.
     """
     by_name: dict[tuple[Any, ...], list[Run]] = {}
-    started = sorted(runs, key=lambda run: run.record["data"] is None)
-    for run in started:
-        by_name.setdefault(_group_of(run, by_name), []).append(run)
+    for run in runs:
+        task = run.record["task"]
+        name = (task["name"], task["pair"] or "", run.model, run.sample)
+        by_name.setdefault(name, []).append(run)
     return [_settings(by_name[key]) for key in sorted(by_name, key=lambda key: (key[-1], key[:-1]))]
 
 
@@ -126,20 +154,20 @@ def _run(folder: Path, record: Record) -> Run:
     config, task = record["config"], record["task"]
     try:
         attention, model = AttentionConfig(**config["attention"]), ModelConfig(**config["model"])
-        kind, _ = PRIMARY[task["kind"]], int(config["seed"])
-    except (ValidationError, KeyError, TypeError, ValueError) as error:
+        arm, name = arm_label(attention), _model_name(model)
+    except (ValidationError, TypeError, ValueError, OSError, RuntimeError) as error:  # or no such path
         raise UserError(f"the record in {folder} does not fit this version: {_short(error)}") from error
     if record["status"] == "finished":
-        score = (record["metrics"] or {}).get(kind)
-        value = score.get("value") if isinstance(score, dict) else None
-        if not (record["data"] and record["attention"] and isinstance(value, (int, float))):
+        kind = PRIMARY[task["kind"]]
+        value = (record["metrics"] or {}).get(kind, {}).get("value")
+        if record["data"] is None or record["attention"] is None or value is None:
             raise UserError(f"the record in {folder} says finished but lacks its data, attention or {kind}")
     proven = (record["attention"] or {}).get("variant", attention.variant)
     if proven != attention.variant:
         raise UserError(
             f"the record in {folder} asked for {attention.variant} but ran {proven}: run it again"
         )
-    return Run(folder, record, arm_label(attention), _model_name(model))
+    return Run(folder, record, arm, name)
 
 
 def _model_name(model: ModelConfig) -> str:
@@ -147,16 +175,6 @@ def _model_name(model: ModelConfig) -> str:
     if Path(model.name).is_absolute():
         return model_slug(model)
     return f"{model.name}, LoRA rank {model.lora.rank}" if model.lora.rank else model.name
-
-
-def _group_of(run: Run, known: dict[tuple[Any, ...], list[Run]]) -> tuple[Any, ...]:
-    task = run.record["task"]
-    name = (str(task["name"]), str(task["pair"] or ""), run.model)
-    if run.record["data"] is None:  # failed before it had data: it belongs where its configuration does
-        for key, members in known.items():
-            if key[:-1] == name and any(run.configured() == other.configured() for other in members):
-                return key
-    return (*name, run.sample)
 
 
 def _settings(runs: list[Run]) -> list[Setting]:

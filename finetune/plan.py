@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from finetune import data, record, source
-from finetune.arguments import check_train, resolve_precision
-from finetune.attention import VARIANTS, get_variant
+from finetune.arguments import resolve_bf16, training_arguments
+from finetune.attention import get_variant
 from finetune.config import KINDS, Kind, RunConfig, as_dict, build, differing_keys, preset_names, read_preset
 from finetune.errors import UserError, unknown
+from finetune.metrics import load_metric
+from finetune.model import SCRATCH, build_tokenizer
+from finetune.scratch import SIZES
 from tasks import TASKS, Task, check_pair, get_task
 
 State = Literal["new", "finished", "resume"]
@@ -43,25 +48,19 @@ def plan_grid(kind: Kind, task_name: str, pair: str | None, values: Mapping[str,
     """
     task = _task_of_kind(task_name, kind)
     pair = check_pair(task, pair)
-    values = dict(values)
+    values = {**values, "kind": kind, "task": task.name, "pair": pair}
     variants, seeds = _grid_axis(values, "variants", str), _grid_axis(values, "seeds", int)
-    first = build(
-        {**values, "kind": kind, "task": task_name, "pair": pair, "seed": 0, **_arm(values, variants[0])}
-    )
-    _check_parameters(first.attention.parameters, variants)
-    check_train(kind, first.train)
+    _check_parameters(values, variants)
+    values["train"] = resolve_bf16(values.get("train"))
+    first = build({**values, "seed": seeds[0], **_arm(values, variants[0])})
+    training_arguments(first, root)
+    _check_devices()
+    for name in first.metrics:
+        load_metric(name)
     found = source.resolve(task, pair, first.data.source)
     print(found.describe(), flush=True)
-    fixed = {
-        "kind": kind,
-        "task": task.name,
-        "pair": pair,
-        "precision": resolve_precision(first.precision),
-        "data": {
-            **values["data"],
-            "source": found.location if found.kind == "local" else _settled(found.kind),
-        },
-    }
+    # Where a folder lies decides nothing: the record keeps it, and fingerprints tell whether rows are equal.
+    fixed = {"data": {**values["data"], "source": _settled(found.kind)}}
     configs = [
         build({**values, **fixed, "seed": seed, **_arm(values, variant)})
         for seed in seeds
@@ -72,6 +71,8 @@ def plan_grid(kind: Kind, task_name: str, pair: str | None, values: Mapping[str,
     runs = [
         Run(config, folder, inspect(folder, config)) for config, folder in zip(configs, folders, strict=True)
     ]
+    if any(run.state != "finished" for run in runs):
+        _check_model(first)
     return Grid(task, pair, found, runs, root)
 
 
@@ -81,7 +82,14 @@ def inspect(folder: Path, config: RunConfig) -> State:
     Raises ``UserError`` for a record of another configuration (naming the keys), a damaged record, and a
     folder of something else.
     """
-    if not folder.exists() or not any(folder.iterdir()):
+    try:
+        # A killed first write leaves a hidden temporary file, and desktops leave files of their own.
+        names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        return "new"
+    except OSError as error:
+        raise UserError(f"cannot use the run folder {folder}: {error.strerror}") from error
+    if not names:
         return "new"
     if not (folder / record.FILE).is_file():
         raise UserError(f"{folder} is not empty and holds no run: choose another --output, or empty it")
@@ -122,10 +130,12 @@ def preset_config(kind: Kind, preset: str) -> RunConfig:
     values = read_preset(kind, preset)
     variants = _grid_axis(values, "variants", str)
     _grid_axis(values, "seeds", int)
+    _check_parameters(values, variants)
+    values["train"] = resolve_bf16(values["train"])
     config = build(
         {**values, "kind": kind, "task": "any", "pair": None, "seed": 0, **_arm(values, variants[0])}
     )
-    check_train(kind, config.train)
+    training_arguments(config, Path("runs"))
     return config
 
 
@@ -140,7 +150,9 @@ def _grid_axis(values: dict[str, Any], key: str, item: type) -> list[Any]:
     """Take ``variants`` or ``seeds`` out of the values: a list without repeats."""
     found = values.pop(key, None)
     if not isinstance(found, list) or not found or not all(type(entry) is item for entry in found):
-        raise UserError(f"{key} must be a list of {'names' if item is str else 'integers'}, not {found!r}")
+        option = "--attention softmax,sa-softmax" if item is str else "--seeds 0,1,2"
+        what = "names" if item is str else "whole numbers"
+        raise UserError(f"{key} must be a list of {what}, not {found!r}: try {option}")
     return list(dict.fromkeys(found))
 
 
@@ -148,23 +160,48 @@ def _arm(values: Mapping[str, Any], variant: str) -> dict[str, Any]:
     """The attention of one arm: parameters go to the variants that have them, a scope to those that differ
     from the baseline (softmax within a scope and softmax outside it is softmax everywhere)."""
     declared = get_variant(variant).parameters
-    attention = values.get("attention")
-    if not isinstance(attention, Mapping):
-        raise UserError("the key 'attention' must hold scope, kernel and parameters")
-    parameters = attention.get("parameters") or {}
-    arm = {
-        **attention,
-        "variant": variant,
-        "parameters": {k: v for k, v in parameters.items() if k in declared},
-    }
+    attention = values["attention"]
+    parameters = {name: value for name, value in attention["parameters"].items() if name in declared}
+    arm = {**attention, "variant": variant, "parameters": parameters}
     return {"attention": arm if variant != "softmax" else {**arm, "scope": "all"}}
 
 
-def _check_parameters(parameters: Mapping[str, float], variants: list[str]) -> None:
-    declared = {name for variant in variants for name in VARIANTS[variant].parameters}
-    for name in parameters:
+def _check_parameters(values: Mapping[str, Any], variants: list[str]) -> None:
+    """Each of attention.parameters must belong to at least one of the variants."""
+    declared = {name for variant in variants for name in get_variant(variant).parameters}
+    attention = values.get("attention")
+    if not isinstance(attention, Mapping) or not isinstance(attention.get("parameters"), Mapping):
+        raise UserError("attention must hold scope, kernel and parameters, and parameters names and numbers")
+    if "variant" in attention:
+        raise UserError("attention.variant is set by the grid: use --attention, or variants in the YAML")
+    for name in attention["parameters"]:
         if name not in declared:
             raise unknown(f"parameter of {', '.join(variants)}", name, declared)
+
+
+def _check_model(config: RunConfig) -> None:
+    """Look for the model before the first run, and not in each of them."""
+    name = config.model.name
+    if name.startswith(SCRATCH):
+        if config.model.lora.rank:
+            raise UserError("model.lora adapts a pretrained model: with a scratch model leave its rank at 0")
+        if name.removeprefix(SCRATCH) not in SIZES[config.kind]:
+            raise unknown(f"scratch size for {config.kind}", name.removeprefix(SCRATCH), SIZES[config.kind])
+        return
+    if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
+        raise UserError(f"there is no model folder '{name}'; give a folder, a Hub id or scratch:SIZE")
+    build_tokenizer(config, iter(()))
+
+
+def _check_devices() -> None:
+    """One device a run: with several, the batch that is trained on would depend on the machine."""
+    processes, devices = int(os.environ.get("WORLD_SIZE", "1")), torch.cuda.device_count()
+    if processes > 1:
+        raise UserError("start one process a run, without torchrun; further runs go to further GPUs")
+    if devices > 1:
+        raise UserError(
+            f"{devices} GPUs are visible and a run takes one: set CUDA_VISIBLE_DEVICES, e.g. to 0"
+        )
 
 
 def _settled(kind: str) -> str:
@@ -173,9 +210,9 @@ def _settled(kind: str) -> str:
 
 
 def _check_writable(root: Path) -> None:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write runs to {root}: {error.strerror}") from error
-    if not os.access(root, os.W_OK):
-        raise UserError(f"cannot write runs to {root}: permission denied")
+    """Raise ``UserError`` where ``root`` cannot be made or written to; makes nothing itself."""
+    nearest = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    if not nearest.is_dir():
+        raise UserError(f"cannot write runs to {root}: {nearest} is a file")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write runs to {root}: no permission to write in {nearest}")

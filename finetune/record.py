@@ -10,10 +10,13 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
 
 from finetune import config as configuration
-from finetune.config import RunConfig
+from finetune.config import RunConfig, Seed
 from finetune.environment import environment
 from finetune.errors import UserError
 from finetune.folders import arm_label, model_slug, run_folder, task_slug
@@ -59,7 +62,7 @@ class Record(TypedDict):
     attention: dict[str, Any] | None  # variant, parameters, scope, kernel, layers, total, dropout
     versions: dict[str, str | None]
     git: dict[str, Any] | None  # commit, dirty
-    hardware: dict[str, Any]  # device, cpu, cores, memory_gib
+    hardware: dict[str, Any]  # device, devices (how many it trains on), cpu, cores, memory_gib
     started: str  # ISO 8601, UTC
     finished: str | None
     times: dict[str, float | None] | None  # train_s (None if resumed), predict_s, total_s; seconds
@@ -68,6 +71,95 @@ class Record(TypedDict):
     metrics: dict[str, Any] | None  # name -> {value, signature}; per_class
     predictions: str | None  # file name beside the record
     command: str  # reproduces the run
+
+
+# What the comparison reads of the nested mappings; further keys are welcome. Only a record that fits both
+# this and ``Record`` gets past ``read``, so that nothing behind it has to look again.
+Number = Annotated[float, Field(ge=-1e12, le=1e12)]
+
+
+class _Config(TypedDict):
+    seed: Seed
+    data: dict[str, Any]
+    model: dict[str, Any]
+    attention: dict[str, Any]
+    train: dict[str, Any]
+    generation: dict[str, Any] | None
+
+
+class _Task(TypedDict):
+    name: str
+    kind: configuration.Kind
+    pair: str | None
+
+
+class _Split(TypedDict):
+    rows: int
+    fingerprint: str
+
+
+class _Data(TypedDict):
+    kind: str
+    location: str | None
+    revision: str | None
+    sample: bool
+    splits: dict[str, _Split]
+
+
+class _Model(TypedDict):
+    revision: str | None
+    tokenizer: NotRequired[str | None]  # records of earlier days lack this and the next
+    initial_weights: NotRequired[str | None]
+
+
+class _Attention(TypedDict):
+    variant: str
+    parameters: dict[str, Number]
+    kernel: str
+    layers: dict[str, int]
+    total: int
+    dropout: Number | dict[str, Number] | None
+
+
+class _Git(TypedDict):
+    commit: str
+    dirty: bool
+
+
+class _Hardware(TypedDict):
+    device: str | None
+    cpu: str | None
+    devices: NotRequired[int | None]
+
+
+class _Times(TypedDict):
+    train_s: Number | None
+
+
+class _Score(TypedDict):
+    value: Number | None
+    signature: NotRequired[str | None]
+
+
+def _scores(metrics: Any) -> Any:
+    """Without the report per class, which goes by the names of the labels and which nothing reads."""
+    return {k: v for k, v in metrics.items() if k != "per_class"} if isinstance(metrics, dict) else metrics
+
+
+class _Nested(TypedDict):
+    config: _Config
+    task: _Task
+    data: _Data | None
+    model: _Model | None
+    attention: _Attention | None
+    git: _Git | None
+    hardware: _Hardware
+    times: _Times | None
+    peak_memory_mib: Number | None
+    metrics: Annotated[dict[str, _Score] | None, BeforeValidator(_scores)]
+
+
+_SHAPES: tuple[TypeAdapter[Any], ...] = (TypeAdapter(Record), TypeAdapter(_Nested))
 
 
 def now() -> str:
@@ -134,7 +226,7 @@ def read(folder: Path) -> Record:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}"
         raise UserError(f"the record {file} is truncated or no JSON ({where}): {ADVICE}") from error
-    except RecursionError as error:
+    except (RecursionError, ValueError) as error:  # nested too deeply; a number too long
         raise UserError(f"{file} is no record of this program: {ADVICE}") from error
     _check(file, content)
     record: Record = content
@@ -181,7 +273,7 @@ def read_predictions(folder: Path) -> list[dict[str, Any]]:
                 rows.append(row)
     except OSError as error:
         raise UserError(f"cannot read the predictions {file}: {error.strerror}") from error
-    except ValueError as error:  # of JSON or of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON or of UTF-8
         raise UserError(f"{file}, line {len(rows) + 1}: truncated or no JSON; run again") from error
     return rows
 
@@ -203,7 +295,7 @@ def _replace(file: Path, pieces: Iterable[str]) -> None:
     # In the same folder, since a rename is atomic only within one file system.
     handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.writelines(pieces)
             stream.flush()
             os.fsync(stream.fileno())
@@ -232,8 +324,22 @@ def _check(file: Path, content: Any) -> None:
     if version != VERSION or wrong:
         keys = f" (missing or unknown keys: {', '.join(sorted(map(str, wrong)))})" if wrong else ""
         raise UserError(f"the record {file} is damaged{keys}: {ADVICE}")
-    if content["status"] not in ("running", "finished", "failed") or not isinstance(content["config"], dict):
-        raise UserError(f"the record {file} is damaged (status or config): {ADVICE}")
+    try:
+        # As text, whose strict rules take 1 for 1.0 and no "1"; and what cannot be text again is damaged too.
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+        for shape in _SHAPES:
+            shape.validate_json(text, strict=True)
+    except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
+        raise UserError(f"the record {file} is damaged ({_complaint(error)}): {ADVICE}") from error
+
+
+def _complaint(error: Exception) -> str:
+    """The first thing that is wrong, with the dotted name of the key, on one line."""
+    if not isinstance(error, ValidationError):
+        return "a number or a text that no file can hold"
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    return " ".join(f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}".split())
 
 
 def _folders(root: Path, problems: list[str]) -> Iterator[Path]:
@@ -259,6 +365,8 @@ def _plain(value: Any) -> Any:
     plain = value.item() if hasattr(value, "item") else value  # a numpy or torch scalar
     if isinstance(plain, float) and not math.isfinite(plain):
         return None
-    if plain is None or isinstance(plain, (str, bool, int, float)):
+    if isinstance(plain, str):  # half a surrogate pair, as in a file name that is no UTF-8, is no JSON
+        return plain.encode("utf-8", "backslashreplace").decode("utf-8")
+    if plain is None or isinstance(plain, (bool, int, float)):
         return plain
     raise TypeError(f"{type(value).__name__} does not go into a record")

@@ -14,16 +14,18 @@ NAMES = {"accuracy": "accuracy (%)", "macro_f1": "macro-F1 (%)", "bleu": "BLEU",
 SAMPLE = "SAMPLE: synthetic data; these numbers say nothing about any method"
 WIDTH = 110  # of wrapped lines in the terminal
 METHOD = """\
-Runs are compared only where their configuration, rows, model revision and attention dropout are equal: they
-differ in attention and seed alone. Values are means over seeds ± sample standard deviation. Differences are
-variant minus softmax over the seeds that both finished, in points of the metric. "95% rows" is a percentile
-bootstrap over test rows with the trained models taken as given; "95% seeds" is Student's t interval over
-seeds with the test rows taken as given. p is two-sided: exact sign flips over seeds where there are enough
-seeds to reach 0.05 after Holm's adjustment; else over test rows, by McNemar's exact test (its extension by
-sign flips for several seeds) for accuracy, and by sacrebleu's approximate randomisation for BLEU. p (Holm)
-is adjusted for all comparisons of this report; runs on the synthetic sample are a family of their own.
-A difference is claimed only where p (Holm) is below 0.05 and both intervals leave out 0, so never from one
-seed. Training time is the mean over seeds, memory the highest. Runs that failed or are missing count as such.
+Runs are compared only where their configuration, rows, devices, model revision and attention dropout are
+equal, and a seed only where both runs began from the same weights: they differ in attention and seed alone.
+Values are means over seeds ± sample standard deviation. Differences are variant minus softmax over the seeds
+that both finished, in points of the metric. "95% rows" is a percentile bootstrap over test rows with the
+trained models taken as given; "95% seeds" is Student's t interval over seeds with the test rows taken as
+given. p is two-sided: exact sign flips over seeds where there are enough seeds to reach 0.05 after Holm's
+adjustment; else over test rows, by McNemar's exact test (its extension by sign flips for several seeds) for
+accuracy, and by sacrebleu's approximate randomisation for BLEU. p (Holm) is adjusted for the comparisons of
+one table (one task, model and setting), each table being a question of its own: it does not allow for the
+number of tables. A difference is claimed only where p (Holm) is below 0.05 and both intervals leave out 0,
+so never from one seed. Training time is the mean over seeds, memory the highest. Runs that failed or are
+missing count as such.
 """
 
 
@@ -32,7 +34,8 @@ def text(comparison: Comparison) -> str:
     parts = [_text_of(table) for table in comparison.tables] or ["No run was found."]
     if comparison.problems:
         parts.append("\n".join(["Records that could not be used:", *_bullets(comparison.problems)]))
-    return "\n\n".join(parts)
+    # A folder's name may be no text; a terminal would refuse it.
+    return "\n\n".join(parts).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def markdown(comparison: Comparison) -> str:

@@ -1,9 +1,9 @@
 """A planned grid -> finished runs: build, train, record; one failure does not stop the others."""
 
-import json
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging as transformers_logging
@@ -12,6 +12,7 @@ from finetune import compare, data, metrics, model, record, report, train
 from finetune.config import RunConfig
 from finetune.errors import UserError
 from finetune.plan import Grid, Run
+from tasks import ClassificationTask, Task
 
 ERROR_FILE = "error.txt"
 
@@ -23,19 +24,43 @@ def run_grid(grid: Grid, command: str, next_command: str) -> int:
     """
     _hide_bars_of_a_moment()
     statuses = []
-    loaded = None
+    loaded = data.load(grid.task, grid.pair, grid.source, grid.runs[0].config.data)
+    for run in grid.runs:
+        _check_same_rows(run, grid, loaded)
     for number, run in enumerate(grid.runs, start=1):
         place = f"[{number}/{len(grid.runs)}]"
         if run.state == "finished":
             print(f"{place} {run.folder}: finished already, skipped", flush=True)
             continue
-        loaded = loaded or data.load(grid.task, grid.pair, grid.source, run.config.data)
         statuses.append(_run_recorded(run, grid, loaded, place, command))
     groups = sorted({run.folder.parent.parent for run in grid.runs})
     print(report.text(compare.compare(groups)))
-    print(f"All runs in {grid.root}: make compare OUTPUT={grid.root}")
     print(f"The real thing, on a GPU: {next_command}")
     return max(statuses, default=0)
+
+
+def _check_same_rows(run: Run, grid: Grid, loaded: data.Data) -> None:
+    """A run of the same configuration is another run if files or labels behind it have changed since."""
+    if run.state == "new":
+        return
+    found = record.read(run.folder)
+    before = (found["data"] or {}).get("splits", {})
+    differing = [
+        f"the {name} rows"
+        for name, facts in loaded.info["splits"].items()
+        if name in before and before[name]["fingerprint"] != facts["fingerprint"]
+    ]
+    if found["task"]["labels"] != _labels(grid.task):
+        differing.append("the labels")
+    if differing:
+        raise UserError(
+            f"{run.folder} holds a run on other data: {', '.join(differing)} have changed since. "
+            "Choose another folder with --output, or remove this one"
+        )
+
+
+def _labels(task: Task) -> list[str] | None:
+    return list(task.labels) if isinstance(task, ClassificationTask) else None
 
 
 def _hide_bars_of_a_moment() -> None:
@@ -68,17 +93,16 @@ def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: 
     entry["times"] = {**(entry["times"] or {}), "total_s": time.monotonic() - started}
     entry.update({"status": "finished", "finished": record.now()})
     record.write(run.folder, entry)
-    print(_closing_line(place, run, entry), flush=True)
+    print(_closing_line(place, run, entry, grid.root), flush=True)
     return 0
 
 
 def _run_one(run: Run, grid: Grid, loaded: data.Data, entry: record.Record, place: str) -> None:
     """Fill ``entry`` with what the run does; leave model, predictions and configuration in its folder."""
     config = run.config
-    labels = grid.task.labels if grid.task.kind == "classification" else None
+    labels = grid.task.labels if isinstance(grid.task, ClassificationTask) else None
     built = model.build_model(config, data.training_texts(loaded.splits, config.kind), labels)
-    model.save_config(config, run.folder)
-    model.save_labels(labels, run.folder)
+    model.save_origin(config, labels, built.info["revision"], run.folder)
     entry["model"], entry["attention"] = built.info, built.swap.to_json()
     record.write(run.folder, entry)
     splits = data.tokenise(loaded.splits, built.tokenizer, config.kind, config.data)
@@ -88,11 +112,11 @@ def _run_one(run: Run, grid: Grid, loaded: data.Data, entry: record.Record, plac
     )
     outcome = train.fit(config, built, splits, run.folder)
     rows = _scored_rows(loaded.splits["test"], outcome.predictions, config.kind)
-    entry["metrics"] = _score(config, rows, labels)
     record.write_predictions(run.folder, rows)
     entry["predictions"] = record.PREDICTIONS
     entry["curve"], entry["times"] = outcome.curve, outcome.times
     entry["peak_memory_mib"] = outcome.peak_memory_mib
+    entry["metrics"] = _score(config, rows, labels, outcome.generation)
 
 
 def _scored_rows(test: Any, predictions: dict[int, Any], kind: str) -> list[dict[str, Any]]:
@@ -104,7 +128,12 @@ def _scored_rows(test: Any, predictions: dict[int, Any], kind: str) -> list[dict
     ]
 
 
-def _score(config: RunConfig, rows: list[dict[str, Any]], labels: tuple[str, ...] | None) -> dict[str, Any]:
+def _score(
+    config: RunConfig,
+    rows: list[dict[str, Any]],
+    labels: tuple[str, ...] | None,
+    generation: dict[str, Any] | None,
+) -> dict[str, Any]:
     predictions = [row["prediction"] for row in rows]
     if labels is not None:
         truths = [row["label"] for row in rows]
@@ -113,7 +142,7 @@ def _score(config: RunConfig, rows: list[dict[str, Any]], labels: tuple[str, ...
         truths = [row["reference"] for row in rows]
         assert config.pair is not None
         scores = metrics.translation_metrics(predictions, truths, config.pair.split("-")[1])
-        scores["bleu"]["generation"] = json.loads(json.dumps(config.generation.__dict__))
+        scores["bleu"]["generation"] = generation
     for name in config.metrics:
         scores |= metrics.extra_metric(name, predictions, truths)
     return scores
@@ -131,12 +160,12 @@ def _header_line(place: str, run: Run, loaded: data.Data, steps: int) -> str:
     )
 
 
-def _closing_line(place: str, run: Run, entry: record.Record) -> str:
+def _closing_line(place: str, run: Run, entry: record.Record, root: Path) -> str:
     name = metrics.PRIMARY[run.config.kind]
     value = (entry["metrics"] or {})[name]["value"]
     seconds = (entry["times"] or {})["total_s"]
     shown = f"{100 * value:.2f}%" if run.config.kind == "classification" else f"{value:.2f}"
-    return f"{place} {name} {shown} | {run.folder} | {seconds:.0f} s"
+    return f"{place} {name} {shown} | {run.folder} | {seconds:.0f} s | next: make compare OUTPUT={root}"
 
 
 def _reason(error: Exception) -> str:

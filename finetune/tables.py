@@ -51,7 +51,12 @@ class Arm:
 
     @property
     def finished(self) -> int:
-        return sum(run.status == "finished" for run in self.runs)
+        return len(self.seeds)
+
+    @property
+    def seeds(self) -> set[int]:
+        """Those with a result."""
+        return {run.seed for run in self.runs if run.status == "finished"}
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def build(
         data=record["data"],
         arms=[_arm(setting, name, metric, found.get(name)) for name in arm_names(setting)],
         missing=_missing(group, setting, skip_baseline=bool(refused)),
-        refused=refused,
+        refused=refused + _unlike(setting),
         notes=lines + _notes(setting),
     )
 
@@ -196,18 +201,45 @@ def _refused(group: list[Setting], setting: Setting) -> list[str]:
     return [f"{name} cannot be compared with {baseline.folder}: they differ in {keys}" for name in mine]
 
 
+def _unlike(setting: Setting) -> list[str]:
+    """Pairs of one seed that did not begin from the same weights."""
+    return [
+        f"{name}, seed {seed} is not paired with {BASELINE}, seed {seed}: {why}"
+        for name in arm_names(setting)[1:]
+        for seed, why in setting.unlike_starts(name).items()
+    ]
+
+
 def _notes(setting: Setting) -> list[str]:
     """What does not forbid a comparison, but may explain one."""
     runs = [run for run in setting.runs if run.finished]
     notes = [f"{run.folder} is left out: a newer run of this arm and seed is there" for run in setting.spare]
-    finished = {run.arm: run for name in arm_names(setting) for run in setting.finished(name).values()}
-    kernels = {arm: str((run.record["attention"] or {}).get("kernel")) for arm, run in finished.items()}
-    if len(set(kernels.values())) > 1:
-        text = ", ".join(f"{arm} {kernel}" for arm, kernel in kernels.items())
-        notes.append(f"training time and memory are not like for like: attention kernels were {text}")
+    notes += _kernel_notes(setting, runs)
     notes += _differing("hardware", [{"": _hardware(run)} for run in runs])
     notes += _differing("package versions", [dict(run.record["versions"]) for run in runs])
     notes += _differing("the project's commit", [{"": _commit(run)} for run in runs])
+    return notes
+
+
+def _kernel_notes(setting: Setting, runs: list[Run]) -> list[str]:
+    """What follows from arms, or runs of one arm, whose attention was computed by different kernels."""
+    kernels = {
+        name: sorted({str(run.kernel) for run in runs if run.arm == name}) for name in arm_names(setting)
+    }
+    if len({run.kernel for run in runs}) < 2:
+        return []
+    text = ", ".join(f"{name} {' / '.join(used)}" for name, used in kernels.items() if used)
+    notes = [f"training time and memory are not like for like: attention kernels were {text}"]
+    notes += [
+        f"{name}: its runs differ in attention kernel" for name, used in kernels.items() if len(used) > 1
+    ]
+    train = runs[0].record["config"]["train"]  # the same for all
+    half = next((name for name in ("bf16", "fp16") if train.get(name) is True), None)
+    if half:
+        notes.append(
+            f"precision inside attention is not like for like: under {half} the sdpa kernel computes in half "
+            "precision, the reference kernel in float32; --attention.kernel reference runs both in the same way"
+        )
     return notes
 
 

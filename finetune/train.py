@@ -32,6 +32,7 @@ class Outcome:
     curve: list[dict[str, float]]
     times: dict[str, float | None]  # seconds; training is None for a resumed run
     peak_memory_mib: float | None
+    generation: dict[str, Any] | None  # every setting that decided the translations
 
 
 def fit(config: RunConfig, built: Built, splits: Mapping[str, Any], folder: Path) -> Outcome:
@@ -47,6 +48,7 @@ def fit(config: RunConfig, built: Built, splits: Mapping[str, Any], folder: Path
     checkpoint = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=checkpoint)
     trained = time.monotonic()
+    _check_finite(built.model)
     predictions = _predict(config, trainer, built.tokenizer, splits["test"])
     predicted = time.monotonic()
     trainer.save_model()
@@ -55,8 +57,19 @@ def fit(config: RunConfig, built: Built, splits: Mapping[str, Any], folder: Path
         "predict_s": predicted - trained,
     }
     return Outcome(
-        predictions, _curve(trainer.state.log_history), times, peak_memory_mib() if measured else None
+        predictions=predictions,
+        curve=_curve(trainer.state.log_history),
+        times=times,
+        peak_memory_mib=peak_memory_mib() if measured else None,
+        generation=built.model.generation_config.to_diff_dict() if config.kind == "translation" else None,
     )
+
+
+def _check_finite(model: torch.nn.Module) -> None:
+    """The last step can spoil the weights without a loss to show it, and a NaN has a largest class too."""
+    for name, weights in model.named_parameters():
+        if not torch.isfinite(weights).all():
+            raise NonFiniteLossError(f"the weights {name} are not finite after the last step")
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -62,13 +62,19 @@ class _Comparable:
             step = self.state.global_step + 1  # type: ignore[attr-defined]
             raise NonFiniteLossError(
                 f"the loss became {loss.item()} at step {step}: lower train.learning_rate, lengthen "
-                "train.warmup_steps, or set precision to float32"
+                "train.warmup_steps, or set train.bf16 and train.fp16 to false"
             )
         return loss
 
 
 class ComparableTrainer(_Comparable, Trainer):
     """Trainer for classification."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # A forward with **kwargs makes Trainer believe that the loss is divided by the accumulation steps
+        # already. A classifier's is a mean over its batch: gradients would come out that much too large.
+        self.model_accepts_loss_kwargs = False
 
 
 class ComparableSeq2SeqTrainer(_Comparable, Seq2SeqTrainer):

@@ -51,7 +51,8 @@ def started(
     variant: str, seed: int, *, sample: bool = False, fingerprint: str = "f" * 16, **over: Any
 ) -> record.Record:
     """The record of a run that has its data and its model, and no result yet."""
-    config = run_config(variant, seed, **over)
+    source = {"data": {"source": "sample" if sample else "local"}}
+    config = run_config(variant, seed, **configuration.merge(source, over))
     task = {"labels": LABELS} if config.kind == "classification" else {}
     entry = record.new(config, command=f"finetune classify --attention {variant} --seeds {seed}", task=task)
     entry["git"] = None  # of these tests, which may or may not run in a checkout
@@ -61,6 +62,7 @@ def started(
     entry["data"] = {"kind": "sample" if sample else "local", "location": place, "revision": None}
     entry["data"] |= {"sample": sample, "splits": splits}
     entry["model"] = {"name": config.model.name, "revision": None, "architecture": "Bert"}
+    entry["model"] |= {"initial_weights": f"{seed:016x}"}
     entry["attention"] = {
         "variant": variant,
         "parameters": {} if variant == "softmax" else {"eps": 1e-6},

@@ -136,6 +136,20 @@ def test_six_seeds_are_not_enough_for_two_comparisons(tmp_path: Path) -> None:
     assert "rows" in (_difference(_table(tmp_path)).test or "")
 
 
+def test_seven_seeds_are_enough_for_two_comparisons_however_many_tasks_there_are(tmp_path: Path) -> None:
+    tasks = ["agnews", "dbpedia", "yelp", "yahoo", "amazon", "mine"]
+    for task in tasks:
+        for variant, share in (("softmax", 0.5), ("sa-softmax", 0.9), ("sa-softmax-raw", 0.2)):
+            accuracies = [share + 0.01 * i for i in range(7)]
+            save_accuracies(tmp_path, variant, accuracies, rows=100, task=task)
+    tables = compare([tmp_path]).tables
+    assert [table.task for table in tables] == sorted(tasks)
+    for table in tables:
+        found = _difference(table)
+        assert (found.test, found.p) == ("exact sign flips over 7 seeds", 2 / 2**7)
+        assert (found.p_adjusted, found.verdict) == (2 * 2 / 2**7, "better")
+
+
 def test_bleu_of_one_seed_is_sacrebleus_paired_test(tmp_path: Path) -> None:
     sides = {"softmax": translations(60, 0.40, 1), "sa-softmax": translations(60, 0.36, 2)}
     for variant, rows in sides.items():
@@ -161,10 +175,11 @@ def test_identical_predictions_are_no_difference(tmp_path: Path) -> None:
     assert found.why.startswith("the two score the same")
 
 
-def test_holm_counts_every_comparison_of_the_report_but_not_the_sample(tmp_path: Path) -> None:
-    for variant in ("softmax", "sa-softmax"):
+def test_holm_counts_the_comparisons_of_one_table(tmp_path: Path) -> None:
+    for variant, share in (("softmax", 0.7), ("sa-softmax", 0.74), ("sa-softmax-raw", 0.66)):
         for task in ("agnews", "yelp"):
-            save_accuracies(tmp_path, variant, [0.7 if variant == "softmax" else 0.74], task=task)
+            save_accuracies(tmp_path, variant, [share], task=task)
+    for variant in ("softmax", "sa-softmax"):
         save_accuracies(tmp_path / "sample", variant, [0.7], sample=True)
     tables = compare([tmp_path]).tables
     assert [(table.task, table.sample) for table in tables] == [
@@ -172,9 +187,10 @@ def test_holm_counts_every_comparison_of_the_report_but_not_the_sample(tmp_path:
         ("yelp", False),
         ("agnews", True),
     ]
-    real = [_difference(table) for table in tables[:2]]
-    assert [found.comparisons for found in real] == [2, 2]
-    assert [found.p_adjusted for found in real] == stats.holm([found.p or 0.0 for found in real])
+    for table in tables[:2]:
+        both = [_difference(table, name) for name in ("sa-softmax", "sa-softmax-raw")]
+        assert [found.comparisons for found in both] == [2, 2]
+        assert [found.p_adjusted for found in both] == stats.holm([found.p or 0.0 for found in both])
     assert _difference(tables[2]).comparisons == 1
     assert tables[2].sentence.startswith("SAMPLE data, which says nothing about any method: ")
     assert not tables[0].sentence.startswith("SAMPLE")
@@ -194,7 +210,8 @@ def test_sample_and_real_runs_of_one_configuration_are_never_paired(tmp_path: Pa
     [
         ({"train": {"learning_rate": 0.5}}, "train.learning_rate (0.5 against "),
         ({"data": {"max_length": 7}}, "data.max_length (7 against "),
-        ({"precision": "bfloat16"}, "precision (bfloat16 against "),
+        ({"train": {"bf16": True}}, "train.bf16 (True against "),
+        ({"attention": {"kernel": "reference"}}, "attention.kernel (reference against auto)"),
         ({"fingerprint": "0" * 16}, f"test rows (fingerprint) ({'0' * 16} against {'f' * 16})"),
     ],
 )
@@ -225,6 +242,7 @@ def _with(entry: record.Record, key: str, **values: Any) -> record.Record:
     [
         ("attention", {"dropout": 0.0}, "attention dropout (0.0 against 0.1)"),
         ("model", {"revision": "abc"}, "model revision (abc against None)"),
+        ("hardware", {"devices": 2}, "devices (2 against 1)"),
     ],
 )
 def test_facts_that_the_configuration_does_not_show_are_compared_too(
@@ -235,6 +253,77 @@ def test_facts_that_the_configuration_does_not_show_are_compared_too(
     save(tmp_path, _with(started("sa-softmax", 0), key, **values), rows)
     refused = [line for table in compare([tmp_path]).tables for line in table.refused]
     assert len(refused) == 1 and named in refused[0]
+
+
+def _with_weights(variant: str, seed: int, weights: str | None) -> record.Record:
+    return _with(started(variant, seed), "model", initial_weights=weights)
+
+
+def test_runs_of_a_seed_with_other_initial_weights_are_not_paired(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.8, 0.8, 0.8])
+    for seed, weights in enumerate(["f" * 16, f"{1:016x}", None]):
+        rows = classified(correctness(400, 0.9, seed))
+        save(tmp_path, _with_weights("sa-softmax", seed, weights), rows)
+    table = _table(tmp_path)
+    assert _difference(table).seeds == [1, 2]  # that of seed 2 was not recorded
+    (refused,) = table.refused
+    assert refused == (
+        "sa-softmax, seed 0 is not paired with softmax, seed 0: "
+        f"their initial weights differ ({'f' * 16} against {'0' * 16})"
+    )
+    assert table.missing == []
+
+
+def test_where_no_seed_began_alike_nothing_is_compared(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.8])
+    save(tmp_path, _with_weights("sa-softmax", 0, "f" * 16), classified(correctness(400, 0.9, 0)))
+    table = _table(tmp_path)
+    assert _arm(table).difference is None
+    assert table.sentence == "sa-softmax cannot be paired with softmax: their initial weights differ."
+    assert len(table.refused) == 1
+
+
+def test_where_equal_rows_came_from_does_not_matter(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.8], data={"source": "hub"})
+    save_accuracies(tmp_path, "sa-softmax", [0.9], data={"source": "local"})
+    assert _difference(_table(tmp_path)).seeds == [0]
+
+
+def test_a_run_that_failed_before_its_data_belongs_to_the_sample_it_asked_for(tmp_path: Path) -> None:
+    for sample in (False, True):
+        save_accuracies(tmp_path / str(sample), "softmax", [0.8], sample=sample)
+    entry = started("sa-softmax", 0, sample=True)
+    entry["status"], entry["reason"], entry["data"] = "failed", "out of memory", None
+    save(tmp_path / "failed", entry)
+    real, sample_table = compare([tmp_path]).tables
+    assert (real.missing, len(sample_table.missing)) == ([], 1)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", None])
+def test_kernels_that_differ_are_noted_and_what_half_precision_makes_of_them(
+    tmp_path: Path, precision: str | None
+) -> None:
+    train = {precision: True} if precision else {}
+    for variant in ("softmax", "sa-softmax"):
+        save_accuracies(tmp_path, variant, [0.8], train=train)
+    save(
+        tmp_path,
+        _with(started("softmax", 1, train=train), "attention", kernel="reference"),
+        classified([True, False]),
+    )
+    notes = _table(tmp_path).notes
+    assert any("kernels were softmax reference / sdpa, sa-softmax reference" in note for note in notes)
+    assert "softmax: its runs differ in attention kernel" in notes
+    told = [note for note in notes if note.startswith("precision inside attention is not like for like")]
+    assert len(told) == bool(precision)
+    assert all(f"under {precision} the sdpa kernel" in note for note in told)
+
+
+def test_one_kernel_for_all_is_not_worth_a_note(tmp_path: Path) -> None:
+    for variant in ("softmax", "sa-softmax"):
+        entry = _with(started(variant, 0, train={"bf16": True}), "attention", kernel="reference")
+        save(tmp_path, entry, classified([True, False]))
+    assert _table(tmp_path).notes == []
 
 
 def test_a_seed_elsewhere_is_missing_here_and_its_keys_are_named(tmp_path: Path) -> None:
@@ -455,3 +544,48 @@ def test_each_kind_of_noise_can_forbid_a_claim(
     found = judge([Paired((0, 1, 2), per_seed, stats.RowResult(1.0, rows, 0.3, p, "t"), None)])
     assert found[0].verdict == verdict
     assert judge([]) == []
+
+
+@pytest.mark.parametrize(
+    ("per_seed", "rows", "p", "family", "why"),
+    [
+        # six seeds that disagree: p is of the seeds, and the rows are not to blame
+        (
+            (3.0, 3.0, 3.0, -1.0, -1.0, -1.0),
+            (0.5, 1.5),
+            0.001,
+            1,
+            "which is more than the noise of the test rows, but not more than that of the seeds "
+            "(exact sign flips over 6 seeds)",
+        ),
+        # and where they are, the rows come first
+        (
+            (3.0, 3.0, 3.0, -1.0, -1.0, -1.0),
+            (-0.5, 2.5),
+            0.5,
+            1,
+            "which is within the noise of the test rows",
+        ),
+        ((1.0, 1.1, 0.9), (0.01, 2.0), 0.06, 1, "which p does not tell from the noise of the test rows (t)"),
+        (
+            (1.0, 1.1, 0.9),
+            (0.5, 1.5),
+            0.04,
+            2,
+            "which is more than the noise of the test rows, but not after Holm for 2 comparisons",
+        ),
+        (
+            (1.0,),
+            (0.01, 2.0),
+            0.06,
+            1,
+            "which p does not tell from the noise of the test rows (t), and the seed was not varied",
+        ),
+    ],
+)
+def test_the_reason_names_the_noise_that_forbids(
+    per_seed: tuple[float, ...], rows: tuple[float, float], p: float, family: int, why: str
+) -> None:
+    paired = Paired(tuple(range(len(per_seed))), per_seed, stats.RowResult(1.0, rows, 0.3, p, "t"), None)
+    found = judge([paired] * family)
+    assert (found[0].verdict, found[0].why) == ("none", why)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tokenizers import Tokenizer, models
-from transformers import M2M100Tokenizer, MBart50Tokenizer, MBartTokenizer
+from transformers import GenerationConfig, M2M100Tokenizer, MBart50Tokenizer, MBartTokenizer, NllbTokenizer
 
 import finetune
 from finetune import record
@@ -45,7 +45,7 @@ def predict(where):
             if config.kind == "classification":
                 answers[row["row"]] = int(model(ids).logits.argmax())
             else:
-                text = tokenizer.decode(model.generate(ids)[0], skip_special_tokens=True)
+                text = tokenizer.decode(model.generate(input_ids=ids)[0], skip_special_tokens=True)
                 answers[row["row"]] = text.strip()
     return model, answers
 
@@ -72,6 +72,53 @@ def test_lora_run_loads_with_its_variant_and_predicts_the_same(tmp_path):
     assert found["attention"]["layers"] == {"encoder": 2}
     _, answers = predict(where)
     assert answers == {row["row"]: row["prediction"] for row in record.read_predictions(where)}
+
+
+def test_translation_adapters_load_with_generation_settings(tmp_path):
+    assert run("translate", tmp_path, "--attention", "softmax") == 0
+    base = folder("translate", tmp_path)
+    lora = ["--model", str(base), "--model.lora.rank", "2", "--train.learning_rate", "1e-2"]
+    lora += ["--generation.num_beams", "2", "--generation.max_new_tokens", "9"]
+    assert run("translate", tmp_path / "lora", "--attention", "sa-softmax", *lora) == 0
+    where = next((tmp_path / "lora").glob("*/*lora2/sa-softmax/seed-0"))
+    used = record.read(where)["metrics"]["bleu"]["generation"]
+    assert (used["num_beams"], used["max_length"]) == (2, 10)
+    model, answers = predict(where)
+    assert model.generation_config.num_beams == 2
+    assert answers == {row["row"]: row["prediction"] for row in record.read_predictions(where)}
+
+
+def test_search_settings_of_a_checkpoint_do_not_slip_in(tmp_path):
+    assert run("translate", tmp_path, "--attention", "softmax") == 0
+    base = folder("translate", tmp_path)
+    own = GenerationConfig.from_pretrained(base)
+    own.update(max_length=None, max_new_tokens=3, min_length=2, no_repeat_ngram_size=2, num_beams=4)
+    own.save_pretrained(base)
+    config = configuration("translation", model={"name": str(base)})
+    used = build_model(config, iter(TEXTS), None).model.generation_config
+    assert (used.num_beams, used.max_length, used.max_new_tokens) == (1, 65, None)
+    assert (used.min_length, used.no_repeat_ngram_size) == (None, None)
+    assert used.decoder_start_token_id == own.decoder_start_token_id
+
+
+def test_head_for_other_classes_is_new(tmp_path):
+    assert run("classify", tmp_path, "--attention", "softmax") == 0
+    config = configuration(model={"name": str(folder("classify", tmp_path))})
+    model = build_model(config, iter(TEXTS), ("a", "b", "c")).model
+    assert model.config.num_labels == 3 and model.classifier.out_features == 3
+
+
+def test_multilingual_tokenizer_that_is_not_known_is_refused():
+    with pytest.raises(UserError, match="NllbTokenizer needs languages"):
+        set_languages(NllbTokenizer(), "de-en")
+
+
+def test_initial_weights_name_the_seed_and_not_the_variant():
+    def weights(variant, seed):
+        config = configuration(attention={"variant": variant}, seed=seed)
+        return build_model(config, iter(TEXTS), ("a", "b")).info["initial_weights"]
+
+    assert weights("softmax", 0) == weights("sa-softmax", 0) != weights("softmax", 1)
 
 
 def test_load_refuses_a_folder_without_a_run(tmp_path):

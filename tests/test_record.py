@@ -62,6 +62,7 @@ def test_unknown_keys_and_values_are_the_programmers_mistake(tmp_path: Path) -> 
         ('{"schema": "finetune-record", "version": 1}', "damaged.*missing or unknown keys: attention"),
         ('{"schema": "finetune-record", "version": "x"}', "damaged"),
         (b"\xff\xfe", "not UTF-8"),
+        ('{"schema": ' + "1" * 5000 + "}", "no record of this program"),
     ],
 )
 def test_a_record_that_is_not_one_is_named(tmp_path: Path, content: str | bytes, message: str) -> None:
@@ -79,10 +80,65 @@ def test_a_status_that_is_none_of_ours_and_a_missing_file(tmp_path: Path) -> Non
     record.write(tmp_path, _entry())
     content = json.loads((tmp_path / record.FILE).read_text()) | {"status": "done"}
     (tmp_path / record.FILE).write_text(json.dumps(content))
-    with pytest.raises(UserError, match="status or config"):
+    with pytest.raises(
+        UserError, match=r"damaged .status: input should be 'running', 'finished' or 'failed'"
+    ):
         record.read(tmp_path)
     with pytest.raises(UserError, match="No such file"):
         record.read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ({"data": "x"}, "data: "),
+        ({"model": "x"}, "model: "),
+        ({"attention": "x"}, "attention: "),
+        ({"times": "x"}, "times: "),
+        ({"times": {"train_s": "x"}}, "times.train_s: "),
+        ({"metrics": "x"}, "metrics: "),
+        ({"metrics": {"accuracy": 0.9}}, "metrics.accuracy: "),
+        ({"metrics": {"accuracy": {"value": float("nan")}}}, "a number or a text that no file can hold"),
+        ({"metrics": {"accuracy": {"value": 10**400}}}, "metrics.accuracy.value: "),
+        ({"versions": None}, "versions: "),
+        ({"hardware": None}, "hardware: "),
+        ({"hardware": {"device": "cpu", "cpu": None, "devices": "two"}}, "hardware.devices: "),
+        ({"git": {"a": 1}}, "git.commit: "),
+        ({"peak_memory_mib": "x"}, "peak_memory_mib: "),
+        ({"command": None}, "command: "),
+        ({"reason": "\ud800"}, "a number or a text that no file can hold"),
+        ({"curve": json.loads("[" * 300 + "]" * 300)}, "recursion limit"),
+        ({"config": {}}, "config.seed: "),
+        ({"config": {"seed": True}}, "config.seed: "),
+        ({"task": {"name": "a", "kind": "other", "pair": None}}, "task.kind: "),
+        ({"versions": {"a\nb": 1}}, "versions.a b: "),
+    ],
+)
+def test_a_damaged_value_is_named_on_one_line(tmp_path: Path, damage: dict[str, object], named: str) -> None:
+    folder = save(tmp_path, started("softmax", 0), classified([True, False]))
+    content = json.loads((folder / record.FILE).read_text()) | damage
+    (folder / record.FILE).write_text(json.dumps(content))
+    found, (problem,) = record.find(tmp_path)
+    assert found == []
+    assert f"{folder / record.FILE} is damaged (" in problem and named in problem
+    assert "\n" not in problem
+
+
+def test_a_record_of_earlier_days_is_read(tmp_path: Path) -> None:
+    """Without the number of devices, the initial weights and the tokenizer; a class may be called "value"."""
+    folder = save(tmp_path, started("softmax", 0), classified([True, False]))
+    content = json.loads((folder / record.FILE).read_text())
+    del content["hardware"]["devices"]
+    content["model"] = {"name": "m", "revision": None}
+    content["metrics"]["per_class"] = {"value": {"f1": 1.0}}
+    (folder / record.FILE).write_text(json.dumps(content))
+    assert record.read(folder) == content
+
+
+def test_texts_that_are_no_unicode_are_written_all_the_same(tmp_path: Path) -> None:
+    entry = _entry() | {"command": "finetune --data caf\udce9"}
+    record.write(tmp_path, entry)  # type: ignore[arg-type]
+    assert record.read(tmp_path)["command"] == "finetune --data caf\\udce9"
 
 
 def test_find_lists_runs_in_order_and_keeps_out_of_checkpoints(tmp_path: Path) -> None:
@@ -179,8 +235,7 @@ def test_predictions_survive_the_disk_and_are_checked(tmp_path: Path) -> None:
         ({"model": {"lora": {"rank": 8}}}, "agnews/scratch-tiny-lora8/sa-softmax/seed-3"),
         ({"attention": {"scope": "encoder"}}, "agnews/scratch-tiny/sa-softmax-encoder/seed-3"),
         ({"attention": {"parameters": {"eps": 1e-5}}}, "agnews/scratch-tiny/sa-softmax-eps1e-05/seed-3"),
-        ({"task": "some/where/my task.py"}, "my-task/scratch-tiny/sa-softmax/seed-3"),
-        ({"task": "where/mine.py:SECOND"}, "mine-SECOND/scratch-tiny/sa-softmax/seed-3"),
+        ({"task": "my task.py"}, "my-task.py/scratch-tiny/sa-softmax/seed-3"),  # a name, never a file
         ({"kind": "translation", "pair": "en-fr"}, "toy-en-fr/scratch-tiny/sa-softmax/seed-3"),
     ],
 )
@@ -201,9 +256,17 @@ def test_the_environment_is_known_and_json_ready() -> None:
     found = record.environment("cpu")
     assert json.loads(json.dumps(found)) == found
     assert found["versions"]["torch"].startswith("2.")
-    assert found["hardware"]["device"] == "cpu"
+    assert (found["hardware"]["device"], found["hardware"]["devices"]) == ("cpu", 1)
     assert found["hardware"]["cores"] >= 1
     assert found["hardware"]["memory_gib"] > 0
+
+
+def test_a_run_has_as_many_devices_as_its_launcher_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert environment.hardware("cpu")["devices"] == 4
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert [environment.hardware(name)["devices"] for name in (None, "cuda", "cuda:0", "cpu")] == [2, 2, 1, 1]
 
 
 def _git(folder: Path, *arguments: str) -> str:

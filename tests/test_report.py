@@ -3,10 +3,11 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from finetune import record, report
+from finetune import record, report, stats
 from finetune.compare import Comparison, compare
 from finetune.errors import UserError
 from records import classified, correctness, save, save_accuracies, started, translations
@@ -133,3 +134,105 @@ def test_a_folder_that_cannot_be_written(comparison: Comparison, tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write report.json in the folder .*file"):
         report.write(comparison, tmp_path / "file")
+
+
+def test_the_report_says_which_comparisons_are_one_family(comparison: Comparison) -> None:
+    shown = " ".join(report.markdown(comparison).split())
+    assert "adjusted for the comparisons of one table (one task, model and setting)" in shown
+
+
+WRONG = (None, "x", 7, -1.5, True, [], [1], {}, {"a": 1}, "\ud800", 10**400, float("nan"))
+
+
+def _places(value: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    """Every key of a nested mapping or list, by its path."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, item in items for place in [(*path, key), *_places(item, (*path, key))]]
+
+
+def _changed(content: Any, place: tuple[Any, ...], *value: object) -> Any:
+    """A copy of ``content`` with another value at ``place``, or with none."""
+    copy = json.loads(json.dumps(content))
+    holder = copy
+    for key in place[:-1]:
+        holder = holder[key]
+    if value:
+        holder[place[-1]] = value[0]
+    else:
+        del holder[place[-1]]
+    return copy
+
+
+def _survives(root: Path, out: Path, what: object) -> None:
+    """The report comes out in every form, with what the good run of the other task says."""
+    try:
+        found = compare([root])
+        shown = report.text(found)
+        report.write(found, out)
+    except Exception as error:
+        raise AssertionError(f"{what!r} broke the report") from error
+    assert any(table.task == "untouched" and table.arms[0].finished for table in found.tables), what
+    assert all("\n" not in problem for problem in found.problems)
+    assert len(found.problems) <= 1, what
+    shown.encode()
+
+
+@pytest.mark.parametrize("kind", ["classification", "translation"])
+def test_no_wrong_value_in_a_record_takes_the_report_down(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every key of a good record, at every depth, taken out and given values of every wrong type."""
+    monkeypatch.setattr(stats, "RESAMPLES", 5)
+    monkeypatch.setattr(stats, "TRIALS", 5)
+    root, out = tmp_path / "runs", tmp_path / "out"
+    rows = classified([True, False, True]) if kind == "classification" else translations(3, 0.3, 0)
+    save(root / "other", started("softmax", 0, task="untouched"), classified([True, False]))
+    for variant in ("softmax", "sa-softmax"):
+        folder = save(root, started(variant, 0, kind=kind), rows)
+    file = folder / record.FILE
+    good = json.loads(file.read_text())
+    for place in _places(good):
+        for value in [(), *((wrong,) for wrong in WRONG)]:
+            file.write_text(json.dumps(_changed(good, place, *value)))
+            _survives(root, out, (place, value))
+
+
+@pytest.mark.parametrize("kind", ["classification", "translation"])
+def test_no_wrong_value_in_the_predictions_takes_the_report_down(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats, "RESAMPLES", 5)
+    monkeypatch.setattr(stats, "TRIALS", 5)
+    root, out = tmp_path / "runs", tmp_path / "out"
+    rows = classified([True, False, True]) if kind == "classification" else translations(3, 0.3, 0)
+    save(root / "other", started("softmax", 0, task="untouched"), classified([True, False]))
+    for variant in ("softmax", "sa-softmax"):
+        folder = save(root, started(variant, 0, kind=kind), rows)
+    file = folder / record.PREDICTIONS
+    for key in rows[1]:
+        for value in [(), *((wrong,) for wrong in WRONG)]:
+            lines = [json.dumps(row) for row in [rows[0], _changed(rows[1], (key,), *value), rows[2]]]
+            file.write_text("\n".join(lines))
+            _survives(root, out, (key, value))
+    file.write_text("[" * 100_000)
+    _survives(root, out, "deep")
+
+
+@pytest.mark.parametrize("signature", [None, "x", "bleu|tok:flores200", "bleu|tok:none such", "bleu|tok:"])
+def test_a_foreign_signature_is_a_reason_and_fetches_nothing(tmp_path: Path, signature: str | None) -> None:
+    for variant in ("softmax", "sa-softmax"):
+        folder = save(tmp_path, started(variant, 0, kind="translation"), translations(3, 0.3, 0))
+        entry = record.read(folder)
+        assert entry["metrics"] is not None
+        entry["metrics"]["bleu"]["signature"] = signature
+        record.write(folder, entry)
+    (table,) = compare([tmp_path]).tables
+    assert any("cannot score again as" in note for note in table.notes)
+
+
+def test_a_folder_whose_name_is_no_text_is_reported(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    save(root / "caf\udce9", started("softmax", 0), classified([True, False]))
+    found = compare([root])
+    report.text(found).encode()
+    assert "caf\\udce9" in report.write(found, tmp_path)[0].read_text()

@@ -210,6 +210,44 @@ def test_early_stopping_and_gradient_options_pass_through(tmp_path):
     assert max(point["epoch"] for point in found["curve"]) < 9
 
 
+@pytest.mark.parametrize("verb", ["classify", "translate"])
+def test_accumulated_batches_train_as_whole_ones(tmp_path, verb):
+    """Same 15 rows a step, in one batch or in three: the same loss and gradient at the first step."""
+    options = ["--attention", "sa-softmax", "--model.dropout", "0.0", "--train.max_steps", "1"]
+    options += ["--model.attention_dropout", "0.0", "--data.train_rows", "15"]
+    first = {}
+    for batch, steps in ((15, 1), (5, 3)):
+        batches = ["--train.per_device_train_batch_size", str(batch)]
+        batches += ["--train.gradient_accumulation_steps", str(steps)]
+        root = tmp_path / str(steps)
+        assert run(verb, root, *options, *batches) == 0
+        first[steps] = record.read(folder(verb, root, "sa-softmax"))["curve"][0]
+    assert first[3]["loss"] == pytest.approx(first[1]["loss"], rel=1e-4)
+    assert first[3]["grad_norm"] == pytest.approx(first[1]["grad_norm"], rel=1e-3)
+
+
+def test_changed_rows_behind_a_finished_run_stop(tmp_path, capsys):
+    data = tmp_path / "rows"
+    data.mkdir()
+    rows = [{"text": f"word{i % 7} thing{i}", "label": i % 4} for i in range(80)]
+    for name in ("train", "test"):
+        (data / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rows = [{"text": f"other {row['text']}", "label": row["label"]} for row in rows[:30]]
+    options = ["--attention", "softmax", "--data", str(data)]
+    assert run("classify", tmp_path / "runs", *options) == 0
+    (data / "test.jsonl").write_text(
+        "".join(json.dumps({**row, "text": row["text"] + "!"}) + "\n" for row in rows)
+    )
+    assert run("classify", tmp_path / "runs", *options) == 2
+    assert "the test rows have changed" in capsys.readouterr().err
+
+
+def test_several_processes_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run("classify", tmp_path, *GRID) == 2
+    assert "one process a run" in capsys.readouterr().err
+
+
 def test_record_is_plain_json_with_what_was_typed(classified):
     content = json.loads((folder("classify", classified) / "record.json").read_text())
     assert content["command"].startswith("finetune classify --output")

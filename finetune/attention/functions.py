@@ -1,4 +1,6 @@
-"""The maps from attention scores to attention weights. No transformers here, and no configuration.
+"""The maps from attention scores to attention weights, and ``VARIANTS``, the list of them.
+
+No transformers here, and no configuration. To add a variant, add its function and its entry in the list.
 
 Every map has the signature ``(scores, allowed=None, **parameters) -> weights``:
 
@@ -9,6 +11,9 @@ Every map has the signature ``(scores, allowed=None, **parameters) -> weights``:
 
 Below, x are the allowed scores of one row and p = softmax(x).
 """
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -73,3 +78,46 @@ def _fill_blocked(scores: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tenso
         return scores, torch.softmax(scores, dim=-1)
     blocked = ~allowed
     return scores.masked_fill(blocked, 0.0), _softmax_over_allowed(scores, blocked)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One map from attention scores to weights, as described above."""
+
+    name: str
+    function: Callable[..., Tensor]  # (scores, allowed, **parameters) -> weights
+    paper: str
+    equation: str
+    summary: str
+    parameters: Mapping[str, float] = field(default_factory=dict)  # name -> default
+
+
+_SELF_ADJUST = "Self-Adjust Softmax, arXiv 2502.18277 (EMNLP 2025)"
+
+VARIANTS: dict[str, Variant] = {
+    variant.name: variant
+    for variant in (
+        Variant(
+            name="softmax",
+            function=softmax,
+            paper="Attention Is All You Need, arXiv 1706.03762 (NIPS 2017)",
+            equation="p = exp(x) / sum(exp(x))",
+            summary="the baseline, equal to the library's own",
+        ),
+        Variant(
+            name="sa-softmax",
+            function=sa_softmax,
+            parameters={"eps": 1e-6},
+            paper=f"{_SELF_ADJUST}, Eq. 10",
+            equation="(x - m) / (M - m + eps) * p, m = min(min(x), 0), M = max(max(x), 0)",
+            summary="softmax times the place of the score in its row's range; the form the paper recommends",
+        ),
+        Variant(
+            name="sa-softmax-raw",
+            function=sa_softmax_raw,
+            paper=_SELF_ADJUST,
+            equation="x * p",
+            summary="softmax times the score; weights may be negative and rows do not sum to 1",
+        ),
+    )
+}
