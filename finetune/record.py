@@ -325,7 +325,7 @@ def _check(file: Path, content: Any) -> None:
         keys = f" (missing or unknown keys: {', '.join(sorted(map(str, wrong)))})" if wrong else ""
         raise UserError(f"the record {file} is damaged{keys}: {ADVICE}")
     try:
-        # As text, whose strict rules take 1 for 1.0 and no "1"; and what cannot be text again is damaged too.
+        # As text, whose strict rules take 1 for 1.0 and no "1"; NaN and infinity are no JSON.
         text = json.dumps(content, ensure_ascii=False, allow_nan=False)
         for shape in _SHAPES:
             shape.validate_json(text, strict=True)
@@ -336,7 +336,7 @@ def _check(file: Path, content: Any) -> None:
 def _complaint(error: Exception) -> str:
     """The first thing that is wrong, with the dotted name of the key, on one line."""
     if not isinstance(error, ValidationError):
-        return "a number or a text that no file can hold"
+        return "nested too deeply" if isinstance(error, RecursionError) else "a number that is none"
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     return " ".join(f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}".split())

@@ -85,8 +85,8 @@ def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: 
         _run_one(run, grid, loaded, entry, place)
     except Exception as error:
         entry.update({"status": "failed", "reason": _reason(error), "finished": record.now()})
-        print(f"{place} failed: {entry['reason']} | recorded in {run.folder}", file=sys.stderr, flush=True)
         record.write(run.folder, entry)
+        print(f"{place} failed: {entry['reason']} | recorded in {run.folder}", file=sys.stderr, flush=True)
         if not isinstance(error, UserError | train.NonFiniteLossError):
             record.write_text(run.folder / ERROR_FILE, [traceback.format_exc()])
         return 2 if isinstance(error, UserError | OSError) else 1

@@ -238,7 +238,7 @@ def _kernel_notes(setting: Setting, runs: list[Run]) -> list[str]:
     if half:
         notes.append(
             f"precision inside attention is not like for like: under {half} the sdpa kernel computes in half "
-            "precision, the reference kernel in float32; --attention.kernel reference runs both in the same way"
+            "precision, the reference kernel in float32; --attention.kernel reference makes them one"
         )
     return notes
 

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 
 from finetune.arguments import training_arguments
 from finetune.config import RunConfig
 from finetune.data import collator
-from finetune.errors import UserError
 from finetune.memory import peak_memory_mib, reset_peak_memory
 from finetune.model import Built
 from finetune.trainer import ComparableSeq2SeqTrainer, ComparableTrainer, NonFiniteLossError
@@ -99,22 +98,14 @@ def planned_steps(config: RunConfig, rows: int, folder: Path) -> int:
 
 def _trainer(config: RunConfig, built: Built, splits: Mapping[str, Any], folder: Path) -> Any:
     args = training_arguments(config, folder)
-    validation = splits["validation"] if len(splits["validation"]) else None
-    if validation is None and args.eval_strategy != "no":
-        raise UserError(
-            "train.eval_strategy needs validation rows: set data.validation_rows above 0, or 'no'"
-        )
-    callbacks: list[TrainerCallback] = []
-    if config.early_stopping_patience is not None:
-        if not args.load_best_model_at_end:
-            raise UserError("early_stopping_patience needs train.load_best_model_at_end true")
-        callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
+    patience = config.early_stopping_patience
+    callbacks = [] if patience is None else [EarlyStoppingCallback(patience)]
     classify = config.kind == "classification"
     return TRAINERS[config.kind](
         model=built.model,
         args=args,
         train_dataset=splits["train"],
-        eval_dataset=validation,
+        eval_dataset=splits["validation"],
         data_collator=collator(built.tokenizer, built.model, config.kind),
         processing_class=built.tokenizer,
         compute_metrics=_accuracy if classify else None,

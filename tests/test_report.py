@@ -1,6 +1,8 @@
 """Reports: the same numbers in every form, nothing a user wrote breaks the Markdown."""
 
+import itertools
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -178,23 +180,31 @@ def _survives(root: Path, out: Path, what: object) -> None:
 
 
 @pytest.mark.parametrize("kind", ["classification", "translation"])
+@pytest.mark.parametrize("arm", [0, 1])
 def test_no_wrong_value_in_a_record_takes_the_report_down(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: str, arm: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every key of a good record, at every depth, taken out and given values of every wrong type."""
     monkeypatch.setattr(stats, "RESAMPLES", 5)
     monkeypatch.setattr(stats, "TRIALS", 5)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     root, out = tmp_path / "runs", tmp_path / "out"
     rows = classified([True, False, True]) if kind == "classification" else translations(3, 0.3, 0)
     save(root / "other", started("softmax", 0, task="untouched"), classified([True, False]))
-    for variant in ("softmax", "sa-softmax"):
-        folder = save(root, started(variant, 0, kind=kind), rows)
-    file = folder / record.FILE
+    folders = [save(root, started(name, 0, kind=kind), rows) for name in ("softmax", "sa-softmax")]
+    file = folders[arm] / record.FILE
     good = json.loads(file.read_text())
-    for place in _places(good):
-        for value in [(), *((wrong,) for wrong in WRONG)]:
-            file.write_text(json.dumps(_changed(good, place, *value)))
-            _survives(root, out, (place, value))
+    places = [place for place in _places(good) if place[:2] != ("config", "train") or place[-1] == "bf16"]
+    values: list[tuple[object, ...]] = [(), *((wrong,) for wrong in WRONG)]
+    for number, (place, value) in enumerate(itertools.product(places, values)):
+        file.write_text(json.dumps(_changed(good, place, *value)))
+        try:
+            record.read(file)
+        except UserError as error:
+            assert "\n" not in str(error)
+            if number % 50:  # that a problem is only listed is worth a look now and then
+                continue
+        _survives(root, out, (place, value))
 
 
 @pytest.mark.parametrize("kind", ["classification", "translation"])
