@@ -339,7 +339,8 @@ def _complaint(error: Exception) -> str:
         return "nested too deeply" if isinstance(error, RecursionError) else "a number that is none"
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
-    return " ".join(f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}".split())
+    said = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+    return " ".join(f"{key}: {said}".split()) if key else said
 
 
 def _folders(root: Path, problems: list[str]) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ LABELS = ["World", "Sports", "Business", "Sci/Tech"]
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "red", "small", ",", "."]
 
 
+@cache
+def _preset(kind: configuration.Kind) -> dict[str, Any]:
+    return configuration.read_preset(kind, "quick")
+
+
 def run_config(variant: str = "softmax", seed: int = 0, **over: Any) -> RunConfig:
     """A whole configuration from the shipped preset; ``over`` lays nested values on it."""
     kind = over.get("kind", "classification")
-    values = configuration.read_preset(kind, "quick")
-    values.pop("variants"), values.pop("seeds")
+    values = {key: value for key, value in _preset(kind).items() if key not in ("variants", "seeds")}
     task = {"task": "agnews", "pair": None} if kind == "classification" else {"task": "toy", "pair": "de-en"}
     chosen = {"kind": kind, "seed": seed, "attention": {"variant": variant}} | task
     return configuration.build(configuration.merge(configuration.merge(values, chosen), over))

@@ -106,7 +106,7 @@ def test_a_status_that_is_none_of_ours_and_a_missing_file(tmp_path: Path) -> Non
         ({"git": {"a": 1}}, "git.commit: "),
         ({"peak_memory_mib": "x"}, "peak_memory_mib: "),
         ({"command": None}, "command: "),
-        ({"reason": "\ud800"}, "reason: input should be a valid string"),
+        ({"reason": "\ud800"}, "unable to parse raw data as a unicode string"),
         ({"curve": json.loads("[" * 300 + "]" * 300)}, "recursion limit"),
         ({"config": {}}, "config.seed: "),
         ({"config": {"seed": True}}, "config.seed: "),
