@@ -10,16 +10,14 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
-
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
+from typing import Any
 
 from finetune import config as configuration
-from finetune.config import RunConfig, Seed
+from finetune.config import RunConfig
 from finetune.environment import environment
 from finetune.errors import UserError
 from finetune.folders import arm_label, model_slug, run_folder, task_slug
+from finetune.schema import ADVICE, SCHEMA, VERSION, Record, check
 
 __all__ = [
     "FILE",
@@ -42,124 +40,6 @@ __all__ = [
 
 FILE = "record.json"
 PREDICTIONS = "predictions.jsonl"
-SCHEMA = "finetune-record"
-VERSION = 1
-ADVICE = "move or delete its folder and run again"
-
-
-class Record(TypedDict):
-    """Everything known about one run; ``None`` where it is not known yet (or never will be)."""
-
-    schema: str
-    version: int
-    status: Literal["running", "finished", "failed"]
-    reason: str | None  # why a run failed
-    config: dict[str, Any]
-    config_hash: str
-    task: dict[str, Any]  # name, kind, pair, labels
-    data: dict[str, Any] | None  # kind, location, revision, sample, splits: {name: {rows, fingerprint, from}}
-    model: dict[str, Any] | None  # name, revision, architecture, parameters, trainable
-    attention: dict[str, Any] | None  # variant, parameters, scope, kernel, layers, total, dropout
-    versions: dict[str, str | None]
-    git: dict[str, Any] | None  # commit, dirty
-    hardware: dict[str, Any]  # device, devices (how many it trains on), cpu, cores, memory_gib
-    started: str  # ISO 8601, UTC
-    finished: str | None
-    times: dict[str, float | None] | None  # train_s (None if resumed), predict_s, total_s; seconds
-    peak_memory_mib: float | None
-    curve: list[dict[str, Any]]  # Trainer's log, one entry a logging step
-    metrics: dict[str, Any] | None  # name -> {value, signature}; per_class
-    predictions: str | None  # file name beside the record
-    command: str  # reproduces the run
-
-
-# What the comparison reads of the nested mappings; further keys are welcome. Only a record that fits both
-# this and ``Record`` gets past ``read``, so that nothing behind it has to look again.
-Number = Annotated[float, Field(ge=-1e12, le=1e12)]
-
-
-class _Config(TypedDict):
-    seed: Seed
-    data: dict[str, Any]
-    model: dict[str, Any]
-    attention: dict[str, Any]
-    train: dict[str, Any]
-    generation: dict[str, Any] | None
-
-
-class _Task(TypedDict):
-    name: str
-    kind: configuration.Kind
-    pair: str | None
-
-
-class _Split(TypedDict):
-    rows: int
-    fingerprint: str
-
-
-class _Data(TypedDict):
-    kind: str
-    location: str | None
-    revision: str | None
-    sample: bool
-    splits: dict[str, _Split]
-
-
-class _Model(TypedDict):
-    revision: str | None
-    tokenizer: NotRequired[str | None]  # records of earlier days lack this and the next
-    initial_weights: NotRequired[str | None]
-
-
-class _Attention(TypedDict):
-    variant: str
-    parameters: dict[str, Number]
-    kernel: str
-    layers: dict[str, int]
-    total: int
-    dropout: Number | dict[str, Number] | None
-
-
-class _Git(TypedDict):
-    commit: str
-    dirty: bool
-
-
-class _Hardware(TypedDict):
-    device: str | None
-    cpu: str | None
-    devices: NotRequired[int | None]
-
-
-class _Times(TypedDict):
-    train_s: Number | None
-
-
-class _Score(TypedDict):
-    value: Number | None
-    signature: NotRequired[str | None]
-
-
-def _scores(metrics: Any) -> Any:
-    """Without the report per class, which goes by the names of the labels and which nothing reads."""
-    return {k: v for k, v in metrics.items() if k != "per_class"} if isinstance(metrics, dict) else metrics
-
-
-class _Nested(TypedDict):
-    config: _Config
-    task: _Task
-    data: _Data | None
-    model: _Model | None
-    attention: _Attention | None
-    git: _Git | None
-    hardware: _Hardware
-    times: _Times | None
-    peak_memory_mib: Number | None
-    metrics: Annotated[dict[str, _Score] | None, BeforeValidator(_scores)]
-
-
-_SHAPES: tuple[TypeAdapter[Any], ...] = (TypeAdapter(Record), TypeAdapter(_Nested))
 
 
 def now() -> str:
@@ -228,7 +108,7 @@ def read(folder: Path) -> Record:
         raise UserError(f"the record {file} is truncated or no JSON ({where}): {ADVICE}") from error
     except (RecursionError, ValueError) as error:  # nested too deeply; a number too long
         raise UserError(f"{file} is no record of this program: {ADVICE}") from error
-    _check(file, content)
+    check(file, content)
     record: Record = content
     return record
 
@@ -310,37 +190,6 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
-
-
-def _check(file: Path, content: Any) -> None:
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise UserError(f"{file} is no record of this program (no schema '{SCHEMA}'): {ADVICE}")
-    version = content.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise UserError(
-            f"the record {file} has version {version}, this program reads {VERSION}: upgrade this program"
-        )
-    wrong = set(content) ^ set(Record.__annotations__)
-    if version != VERSION or wrong:
-        keys = f" (missing or unknown keys: {', '.join(sorted(map(str, wrong)))})" if wrong else ""
-        raise UserError(f"the record {file} is damaged{keys}: {ADVICE}")
-    try:
-        # As text, whose strict rules take 1 for 1.0 and no "1"; NaN and infinity are no JSON.
-        text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-        for shape in _SHAPES:
-            shape.validate_json(text, strict=True)
-    except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
-        raise UserError(f"the record {file} is damaged ({_complaint(error)}): {ADVICE}") from error
-
-
-def _complaint(error: Exception) -> str:
-    """The first thing that is wrong, with the dotted name of the key, on one line."""
-    if not isinstance(error, ValidationError):
-        return "nested too deeply" if isinstance(error, RecursionError) else "a number that is none"
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    said = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-    return " ".join(f"{key}: {said}".split()) if key else said
 
 
 def _folders(root: Path, problems: list[str]) -> Iterator[Path]:

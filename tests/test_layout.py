@@ -27,7 +27,7 @@ ORDER = [
     "attention.functions", "attention", "attention.forward", "attention.dry_run", "attention.swap",
     "languages", "scratch", "model",
     "scorers", "metrics", "memory", "trainer", "arguments", "train",
-    "record",
+    "schema", "record",
     "stats", "pairing", "evidence", "tables", "compare", "report",
     "plan", "run",
     "listing", "cli",
