@@ -167,7 +167,9 @@ def _seed(word: str) -> int:
 
 
 def _next_command(options: argparse.Namespace) -> str:
-    """What to type for the real thing."""
+    """What to type for the real thing; empty where this is it."""
+    if options.preset == "full":
+        return ""
     pair = f" PAIR={options.pair}" if options.pair else ""
     own_data = options.data_source not in (None, "auto", "sample")
     data = f" DATA={shlex.quote(options.data_source)}" if own_data else ""

@@ -20,7 +20,7 @@ ERROR_FILE = "error.txt"
 def run_grid(grid: Grid, command: str, next_command: str) -> int:
     """Run what is not finished, then print the comparison. Returns the exit status.
 
-    ``command`` is what was typed, for the records; ``next_command`` what to type for the real thing.
+    ``command`` is what was typed, for the records; ``next_command`` what to type for the real thing, or empty.
     """
     _hide_bars_of_a_moment()
     statuses = []
@@ -35,7 +35,8 @@ def run_grid(grid: Grid, command: str, next_command: str) -> int:
         statuses.append(_run_recorded(run, grid, loaded, place, command))
     groups = sorted({run.folder.parent.parent for run in grid.runs})
     print(report.text(compare.compare(groups)))
-    print(f"The real thing, on a GPU: {next_command}")
+    if next_command:
+        print(f"The real thing, on a GPU: {next_command}")
     return max(statuses, default=0)
 
 

@@ -248,6 +248,14 @@ def test_several_processes_are_refused(tmp_path, monkeypatch, capsys):
     assert "one process a run" in capsys.readouterr().err
 
 
+def test_bfloat16_trains(tmp_path):
+    options = ["--train.bf16", "true", "--train.use_cpu", "true", "--attention.kernel", "reference"]
+    assert run("classify", tmp_path, *GRID, *options) == 0
+    found = [record.read(folder("classify", tmp_path, variant)) for variant in ("softmax", "sa-softmax")]
+    assert [entry["status"] for entry in found] == ["finished", "finished"]
+    assert [entry["attention"]["kernel"] for entry in found] == ["reference", "reference"]
+
+
 def test_record_is_plain_json_with_what_was_typed(classified):
     content = json.loads((folder("classify", classified) / "record.json").read_text())
     assert content["command"].startswith("finetune classify --output")
