@@ -20,7 +20,7 @@ ERROR_FILE = "error.txt"
 def run_grid(grid: Grid, command: str, next_command: str) -> int:
     """Run what is not finished, then print the comparison. Returns the exit status.
 
-    ``command`` is what was typed, for the records; ``next_command`` what to type for the real thing, or empty.
+    ``command`` is what was typed, for the records; ``next_command`` what comes next, or empty.
     """
     _hide_bars_of_a_moment()
     statuses = []
