@@ -1,6 +1,6 @@
 """Put a variant into a stock transformers model, and prove that it took.
 
-The only file that touches the attention and mask registries of transformers (5.15 or newer). One function
+The only file that touches the attention and mask registries of transformers (5.17 or newer). One function
 and one mask are registered, once; which variant a layer computes is kept on that layer's attention module.
 """
 
