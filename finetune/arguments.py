@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import sys
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,6 +90,7 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
     check_train(config.kind, config.train)
     options: dict[str, Any] = {
         "report_to": "none",
+        "disable_tqdm": not sys.stderr.isatty(),  # a bar is unreadable in a log
         "dataloader_pin_memory": torch.cuda.is_available(),
         **config.train,
         "output_dir": str(folder),

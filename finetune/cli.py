@@ -29,6 +29,9 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit status: 1 after a failed run, 2 for a user's mistake, 130 on Ctrl-C."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # threads that spin starve each other on a busy machine
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # what it reports, it also raises
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -171,8 +174,12 @@ def _next_command(options: argparse.Namespace) -> str:
     if options.preset == "full":
         return ""
     pair = f" PAIR={options.pair}" if options.pair else ""
-    own_data = options.data_source not in (None, "auto", "sample")
-    data = f" DATA={shlex.quote(options.data_source)}" if own_data else ""
+    from tasks import get_task
+
+    own = options.data_source if options.data_source not in (None, "auto", "sample") else None
+    if own is None and get_task(options.task).hub_id is None:
+        own = "path/to/folder"
+    data = f" DATA={shlex.quote(own)}" if own else ""
     return f"make {options.verb} TASK={shlex.quote(options.task)}{pair}{data} PRESET=full OUTPUT=runs-full"
 
 

@@ -23,13 +23,18 @@ def task_slug(name: str, pair: str | None) -> str:
 def model_slug(model: ModelConfig) -> str:
     """``scratch-small``, ``org--name``, or a local folder's base name; ``-lora8`` for adapters of rank 8.
 
-    A folder with a name that says nothing ("model", "checkpoint-500") takes its parent's name too.
+    A folder with a name that says nothing ("model", "checkpoint-500") takes its parent's name too, and the
+    folder of a run ("seed-0") those of its model and its attention.
     """
     name = model.name
     if Path(name).is_absolute() or name.startswith((".", "~")) or Path(name).is_dir():
         folder = Path(name).expanduser().resolve()
-        generic = re.fullmatch(r"model|final|best|checkpoint(-.*)?", folder.name)
-        name = f"{folder.parent.name}-{folder.name}" if generic else folder.name
+        parts = 1
+        if re.fullmatch(r"model|final|best|checkpoint(-.*)?", folder.name):
+            parts = 2
+        if re.fullmatch(r"seed-\d+", folder.name):
+            parts = 3
+        name = "-".join(folder.parts[-parts:])
     name = name.replace("/", "--").replace(":", "-")
     return _slug(f"{name}-lora{model.lora.rank}" if model.lora.rank else name)
 

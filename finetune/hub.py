@@ -1,4 +1,4 @@
-"""What the Hub says of a data set, asked once in a bounded time, and what its client has kept of it."""
+"""What the Hub says of a data set or a model, asked once in bounded time, and what its client has kept."""
 
 import re
 import threading
@@ -20,23 +20,32 @@ def probe(task: Task) -> tuple[str | None, str]:
     Raises ``UserError`` where the Hub itself answers that it has no such data set or revision: that is no
     lack of a network, and nothing else may quietly take the place of the data set.
     """
+    advice = "use DATA=sample, or a folder with its files"
+    return _commit("data set", "dataset_info", task.hub_id or "", task.revision, advice)
+
+
+def probe_model(name: str, revision: str | None) -> tuple[str | None, str]:
+    """The same for a model."""
+    return _commit(
+        "model", "model_info", name, revision, "give another Hub id, a local folder or scratch:SIZE"
+    )
+
+
+def _commit(what: str, question: str, name: str, revision: str | None, advice: str) -> tuple[str | None, str]:
     from huggingface_hub import constants, errors
 
     if constants.HF_HUB_OFFLINE:
         return None, "HF_HUB_OFFLINE is set"
-    answer = _ask(task.hub_id or "", task.revision)
+    answer = _ask(question, name, revision)
     if isinstance(answer, errors.RepositoryNotFoundError | errors.RevisionNotFoundError):
-        at = f" at revision '{task.revision}'" if task.revision else ""
-        raise UserError(
-            f"{constants.ENDPOINT} has no data set '{task.hub_id}'{at} that you may read; "
-            f"use DATA=sample, or a folder with its files"
-        )
+        at = f" at revision '{revision}'" if revision else ""
+        raise UserError(f"{constants.ENDPOINT} has no {what} '{name}'{at} that you may read; {advice}")
     if isinstance(answer, Exception):
         return None, f"{constants.ENDPOINT}: {cause(answer)}"
     return answer, ""
 
 
-def _ask(hub_id: str, revision: str | None) -> str | Exception:
+def _ask(question: str, name: str, revision: str | None) -> str | Exception:
     """The commit, or what went wrong. In a thread, as looking up a name can hang and knows no limit."""
     from huggingface_hub import HfApi
 
@@ -44,7 +53,8 @@ def _ask(hub_id: str, revision: str | None) -> str | Exception:
 
     def ask() -> None:
         try:
-            outcome.append(str(HfApi().dataset_info(hub_id, revision=revision, timeout=PROBE_SECONDS).sha))
+            found = getattr(HfApi(), question)(name, revision=revision, timeout=PROBE_SECONDS)
+            outcome.append(str(found.sha))
         except Exception as error:  # handed to the asking thread, which judges it
             outcome.append(error)
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from transformers import (
 )
 from transformers import GenerationConfig as HFGenerationConfig
 
+from finetune import hub
 from finetune.attention.swap import SwapReport, swap
 from finetune.config import LoraConfig, RunConfig, as_dict, build, read_yaml
 from finetune.errors import UserError
@@ -88,7 +90,7 @@ def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokeni
     if name.startswith(SCRATCH):
         return train_tokenizer(config.kind, texts, config.model.vocab_size)
     with _explain(name):
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=config.model.revision or "main")
+        tokenizer = AutoTokenizer.from_pretrained(name, **_files(name, config.model.revision))
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise UserError(
@@ -137,17 +139,30 @@ def load(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model.eval(), tokenizer
 
 
+@cache
+def _files(name: str, revision: str | None) -> dict[str, Any]:
+    """Which files of a model to load: a folder's, those of one commit on the Hub, or what its cache holds.
+
+    Asked once, in bounded time: transformers alone would try each file again and again without a network.
+    """
+    if Path(name).is_dir():
+        return {}
+    commit, _ = hub.probe_model(name, revision)
+    return {"revision": commit} if commit else {"revision": revision or "main", "local_files_only": True}
+
+
 def _pretrained(
     config: RunConfig, name: str, revision: str | None, heads: Mapping[str, Any]
 ) -> PreTrainedModel:
+    files = _files(name, revision)
     with _explain(name):
-        stock = AutoConfig.from_pretrained(name, revision=revision or "main", **heads)
+        stock = AutoConfig.from_pretrained(name, **files, **heads)
         _set_dropout(stock, config)
         # A head for another number of classes is replaced by a new one, and transformers says so.
         return AUTO_MODELS[config.kind].from_pretrained(
             name,
             config=stock,
-            revision=revision or "main",
+            **files,
             dtype=torch.float32,
             ignore_mismatched_sizes=bool(heads),
         )

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,15 +114,12 @@ def validate(task_name: str | None, pair: str | None, wanted: str) -> list[str]:
         return [*lines, *(f"task {name}: ok" for name in sorted(TASKS))]
     task = get_task(task_name)
     pair = check_pair(task, pair)
-    values = read_preset(task.kind, "full")
     found = source.resolve(task, pair, wanted)
-    loaded = data.load(task, pair, found, preset_config(task.kind, "full").data)
-    lines.append(found.describe())
-    rows = ", ".join(f"{facts['rows']} {name}" for name, facts in loaded.info["splits"].items())
-    return [
-        *lines,
-        f"task {task.name}: ok, {rows} rows ({values['data']['validation_rows']} asked for validation)",
-    ]
+    everything = replace(preset_config(task.kind, "full").data, validation_rows=1)  # however few there are
+    loaded = data.load(task, pair, found, everything)
+    rows = {facts["from"]: facts["of"] for facts in loaded.info["splits"].values()}
+    counted = ", ".join(f"{count} {name}" for name, count in rows.items())
+    return [*lines, found.describe(), f"task {task.name}: ok, {counted} rows"]
 
 
 def preset_config(kind: Kind, preset: str) -> RunConfig:

@@ -144,7 +144,9 @@ def _facts(table: Table) -> list[str]:
     """Where the numbers come from, one line each."""
     data: dict[str, Any] = table.data or {}
     facts = (
-        [f"data: {data.get('kind')}, {data.get('location')}, revision {data.get('revision')}"] if data else []
+        [f"data: {data.get('kind')}, {data.get('location')}, revision {data.get('revision') or 'none'}"]
+        if data
+        else []
     )
     for name, split in data.get("splits", {}).items():
         facts.append(f"{name}: {split.get('rows'):,} rows, fingerprint {split.get('fingerprint')}")
@@ -153,6 +155,7 @@ def _facts(table: Table) -> list[str]:
         facts.append("generation: " + ", ".join(f"{key} {value}" for key, value in table.generation.items()))
     facts += [f"{arm.name}: {_attention(arm.attention)}" for arm in table.arms if arm.attention]
     facts += [f"{arm.name}, p from: {arm.difference.test}" for arm in table.arms if arm.difference]
+    facts += [f"ran on: {place}" for place in table.ran_on]
     return facts
 
 

@@ -6,11 +6,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers.utils import logging as transformers_logging
 
 from finetune import compare, data, metrics, model, record, report, train
 from finetune.config import RunConfig
 from finetune.errors import UserError
+from finetune.lock import locked
 from finetune.plan import Grid, Run
 from tasks import ClassificationTask, Task
 
@@ -32,7 +34,8 @@ def run_grid(grid: Grid, command: str, next_command: str) -> int:
         if run.state == "finished":
             print(f"{place} {run.folder}: finished already, skipped", flush=True)
             continue
-        statuses.append(_run_recorded(run, grid, loaded, place, command))
+        with locked(run.folder):
+            statuses.append(_run_recorded(run, grid, loaded, place, command))
     groups = sorted({run.folder.parent.parent for run in grid.runs})
     print(report.text(compare.compare(groups)))
     if next_command:
@@ -80,6 +83,7 @@ def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: 
     }
     entry = record.new(run.config, command=command, task=facts)
     entry["data"] = loaded.info
+    entry["hardware"]["threads"] = torch.get_num_threads()
     record.write(run.folder, entry)
     started = time.monotonic()
     try:

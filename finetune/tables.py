@@ -73,6 +73,7 @@ class Table:
     signature: str | None
     generation: dict[str, Any] | None
     data: dict[str, Any] | None
+    ran_on: list[str]  # hardware, packages and commit of the finished runs
     arms: list[Arm]  # the baseline first
     missing: list[str]  # runs that are not there, failed or unfinished
     refused: list[str]  # pairs that are not fair, and why
@@ -114,6 +115,7 @@ def build(
         signature=((record["metrics"] or {}).get(metric) or {}).get("signature"),
         generation=record["config"].get("generation"),
         data=record["data"],
+        ran_on=sorted({_ran_on(run) for run in setting.runs if run.finished}),
         arms=[_arm(setting, name, metric, found.get(name)) for name in arm_names(setting)],
         missing=_missing(group, setting, skip_baseline=bool(refused)),
         refused=refused + _unlike(setting),
@@ -253,7 +255,16 @@ def _differing(what: str, facts: list[dict[str, str | None]]) -> list[str]:
 def _hardware(run: Run) -> str:
     hardware = run.record["hardware"]
     device = str(hardware.get("device"))
-    return f"CPU, {hardware.get('cpu')}" if device == "cpu" else device
+    if device != "cpu":
+        return device
+    threads = f", {hardware['threads']} threads" if hardware.get("threads") else ""
+    return f"CPU, {hardware.get('cpu')}, {hardware.get('cores')} cores{threads}"
+
+
+def _ran_on(run: Run) -> str:
+    versions = run.record["versions"]
+    packages = ", ".join(f"{name} {versions.get(name)}" for name in ("torch", "transformers"))
+    return f"{_hardware(run)}; {packages}; commit {_commit(run)}"
 
 
 def _commit(run: Run) -> str:

@@ -37,7 +37,7 @@ def check_pair(task: Task, pair: str | None) -> str | None:
     if pair is None:
         return task.default_pair
     if pair not in task.pairs:
-        raise unknown(f"pair of task '{task.name}'", pair, task.pairs)
+        raise unknown(f"{task.name} pair", pair, task.pairs)
     return pair
 
 

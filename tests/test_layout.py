@@ -29,7 +29,7 @@ ORDER = [
     "scorers", "metrics", "memory", "trainer", "arguments", "train",
     "schema", "record",
     "stats", "pairing", "evidence", "tables", "compare", "report",
-    "plan", "run",
+    "plan", "lock", "run",
     "listing", "cli",
 ]  # fmt: skip
 

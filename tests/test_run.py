@@ -16,6 +16,7 @@ from transformers import BertForSequenceClassification
 
 import finetune.run
 from finetune import record
+from finetune.lock import locked
 from finetune.trainer import EpochSampler
 from small_runs import COMMON, folder, run
 
@@ -75,16 +76,17 @@ def test_other_configuration_stops_and_names_the_keys(classified, capsys):
     assert (folder("classify", classified) / "record.json").read_bytes() == before
 
 
-def test_killed_run_resumes_to_the_same_numbers(tmp_path, capsys):
+@pytest.mark.parametrize("verb", ["classify", "translate"])
+def test_killed_run_resumes_to_the_same_numbers(tmp_path, capsys, verb):
     options = ["--attention", "sa-softmax", "--train.save_strategy", "steps", "--train.save_steps", "7"]
     options += ["--train.num_train_epochs", "8"]
-    assert run("classify", tmp_path / "whole", *options) == 0
-    whole, killed = (folder("classify", tmp_path / name, "sa-softmax") for name in ("whole", "killed"))
+    assert run(verb, tmp_path / "whole", *options) == 0
+    whole, killed = (folder(verb, tmp_path / name, "sa-softmax") for name in ("whole", "killed"))
     command = [
         sys.executable,
         "-m",
         "finetune",
-        "classify",
+        verb,
         "--output",
         str(tmp_path / "killed"),
         *COMMON,
@@ -98,7 +100,7 @@ def test_killed_run_resumes_to_the_same_numbers(tmp_path, capsys):
     assert process.wait() == -signal.SIGKILL
     assert record.read(killed)["status"] == "running"
 
-    assert run("classify", tmp_path / "killed", *options) == 0
+    assert run(verb, tmp_path / "killed", *options) == 0
     assert "resumes from its checkpoint" in capsys.readouterr().out
     first, second = record.read(whole), record.read(killed)
     assert second["metrics"] == first["metrics"]
@@ -240,6 +242,13 @@ def test_changed_rows_behind_a_finished_run_stop(tmp_path, capsys):
     )
     assert run("classify", tmp_path / "runs", *options) == 2
     assert "the test rows have changed" in capsys.readouterr().err
+
+
+def test_one_process_at_a_time_in_a_run_folder(tmp_path, capsys):
+    with locked(folder("classify", tmp_path)):
+        assert run("classify", tmp_path, *GRID) == 2
+    assert "another process is training in" in capsys.readouterr().err
+    assert run("classify", tmp_path, "--attention", "softmax") == 0
 
 
 def test_several_processes_are_refused(tmp_path, monkeypatch, capsys):
