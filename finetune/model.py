@@ -77,6 +77,8 @@ def build_model(config: RunConfig, texts: Iterator[str], labels: tuple[str, ...]
         model = _pretrained(config, config.model.name, config.model.revision, heads)
     if config.kind == "translation":
         _set_generation(model, tokenizer, config)
+    elif model.config.pad_token_id is None:  # a decoder classifies at its last token that is no padding
+        model.config.pad_token_id = tokenizer.pad_token_id
     report = _swap(model, config)
     facts = _facts(model, tokenizer, config)
     model = _with_lora(model, config.kind, config.model.lora)
@@ -246,7 +248,7 @@ def _facts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: R
     vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True)
     weights = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        weights.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        weights.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return {
         "name": config.model.name,
         "revision": getattr(model.config, "_commit_hash", None),

@@ -74,13 +74,8 @@ def _hide_bars_of_a_moment() -> None:
 
 def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: str) -> int:
     """One run and its record, whatever happens; 0, 1 for a failure, 2 for a user's mistake."""
-    labels = getattr(grid.task, "labels", None)
-    facts = {
-        "name": grid.task.name,
-        "kind": grid.task.kind,
-        "pair": grid.pair,
-        "labels": labels and list(labels),
-    }
+    task = grid.task
+    facts = {"name": task.name, "kind": task.kind, "pair": grid.pair, "labels": _labels(task)}
     entry = record.new(run.config, command=command, task=facts)
     entry["data"] = loaded.info
     entry["hardware"]["threads"] = torch.get_num_threads()

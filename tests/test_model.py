@@ -3,7 +3,15 @@
 import pytest
 import torch
 from tokenizers import Tokenizer, models
-from transformers import GenerationConfig, M2M100Tokenizer, MBart50Tokenizer, MBartTokenizer, NllbTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GPT2Config,
+    M2M100Tokenizer,
+    MBart50Tokenizer,
+    MBartTokenizer,
+    NllbTokenizer,
+)
 
 import finetune
 from finetune import record
@@ -12,7 +20,7 @@ from finetune.config import build, merge, read_preset
 from finetune.errors import UserError
 from finetune.languages import set_languages
 from finetune.model import build_model, build_tokenizer
-from finetune.scratch import ENCODER_DECODERS, ENCODERS
+from finetune.scratch import ENCODER_DECODERS, ENCODERS, train_tokenizer
 from small_runs import folder, run
 
 TEXTS = ["one two three four five", "six seven eight nine ten", "eleven twelve"] * 5
@@ -119,6 +127,21 @@ def test_initial_weights_name_the_seed_and_not_the_variant():
         return build_model(config, iter(TEXTS), ("a", "b")).info["initial_weights"]
 
     assert weights("softmax", 0) == weights("sa-softmax", 0) != weights("softmax", 1)
+
+
+def test_decoder_classifies_from_a_local_folder(tmp_path):
+    """GPT-2 has no padding token: rows of unequal length in one batch need one."""
+    tokenizer = train_tokenizer("translation", iter(TEXTS), 300)
+    tokenizer.pad_token = None
+    sizes = {"n_layer": 2, "n_head": 3, "n_embd": 24, "n_positions": 64}
+    stock = GPT2Config(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **sizes)
+    AutoModelForCausalLM.from_config(stock).save_pretrained(tmp_path / "gpt")
+    tokenizer.save_pretrained(tmp_path / "gpt")
+    assert run("classify", tmp_path, "--model", str(tmp_path / "gpt"), "--attention", "sa-softmax") == 0
+    where = tmp_path / "agnews/gpt/sa-softmax/seed-0"
+    assert record.read(where)["attention"]["layers"] == {"decoder": 2}
+    _, answers = predict(where)
+    assert answers == {row["row"]: row["prediction"] for row in record.read_predictions(where)}
 
 
 def test_load_refuses_a_folder_without_a_run(tmp_path):
