@@ -95,7 +95,6 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
         **config.train,
         "output_dir": str(folder),
         "seed": config.seed,
-        "remove_unused_columns": True,
     }
     try:
         arguments = ARGUMENTS[config.kind](**options)

@@ -57,7 +57,7 @@ def hardware(device: str | None = None) -> dict[str, Any]:
 
     return {
         "device": _device_name(device),
-        "devices": _device_count(device),
+        "devices": device_count(device),
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
@@ -74,13 +74,18 @@ def _device_name(device: str | None) -> str:
     return f"{count} x {torch.cuda.get_device_name()}" if count > 1 else torch.cuda.get_device_name()
 
 
-def _device_count(device: str | None) -> int:
+def processes() -> int:
+    """How many processes a launcher such as torchrun has started for this run; 1 without one."""
+    launched = os.environ.get("WORLD_SIZE", "")
+    return int(launched) if launched.isdecimal() else 1
+
+
+def device_count(device: str | None = None) -> int:
     """As Trainer counts: one device a process under a launcher, else every GPU that is visible."""
     import torch
 
-    launched = os.environ.get("WORLD_SIZE", "")
-    if launched.isdecimal() and int(launched) > 1:
-        return int(launched)
+    if processes() > 1:
+        return processes()
     return max(1, torch.cuda.device_count()) if (device or "cuda") == "cuda" else 1
 
 

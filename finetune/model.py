@@ -58,7 +58,7 @@ class Built:
     info: dict[str, Any]
 
 
-def build_model(config: RunConfig, texts: Iterator[str], labels: tuple[str, ...] | None) -> Built:
+def build_model(config: RunConfig, texts: Iterator[str], labels: Sequence[str] | None) -> Built:
     """Make the model that ``config`` names.
 
     ``texts`` are those of the train split; a scratch model trains its tokenizer on them. ``labels`` are the
@@ -103,9 +103,7 @@ def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokeni
     return tokenizer
 
 
-def save_origin(
-    config: RunConfig, labels: tuple[str, ...] | None, revision: str | None, folder: Path
-) -> None:
+def save_origin(config: RunConfig, labels: Sequence[str] | None, revision: str | None, folder: Path) -> None:
     """Write what ``load`` starts from: the merged configuration, and beside it the class names and the
     commit of the base model, which a folder of adapters does not know."""
     origin = {"labels": list(labels) if labels else None, "revision": revision}

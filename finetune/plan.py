@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from finetune import data, record, source
+from finetune import data, environment, record, source
 from finetune.arguments import resolve_bf16, training_arguments
 from finetune.attention import get_variant
 from finetune.config import KINDS, Kind, RunConfig, as_dict, build, differing_keys, preset_names, read_preset
@@ -192,12 +190,12 @@ def _check_model(config: RunConfig) -> None:
 
 def _check_devices() -> None:
     """One device a run: with several, the batch that is trained on would depend on the machine."""
-    processes, devices = int(os.environ.get("WORLD_SIZE", "1")), torch.cuda.device_count()
-    if processes > 1:
+    if environment.processes() > 1:
         raise UserError("start one process a run, without torchrun; further runs go to further GPUs")
-    if devices > 1:
+    if environment.device_count() > 1:
         raise UserError(
-            f"{devices} GPUs are visible and a run takes one: set CUDA_VISIBLE_DEVICES, e.g. to 0"
+            f"{environment.device_count()} GPUs are visible and a run takes one: set CUDA_VISIBLE_DEVICES, "
+            "e.g. to 0"
         )
 
 

@@ -100,7 +100,7 @@ def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: 
 def _run_one(run: Run, grid: Grid, loaded: data.Data, entry: record.Record, place: str) -> None:
     """Fill ``entry`` with what the run does; leave model, predictions and configuration in its folder."""
     config = run.config
-    labels = grid.task.labels if isinstance(grid.task, ClassificationTask) else None
+    labels = _labels(grid.task)
     built = model.build_model(config, data.training_texts(loaded.splits, config.kind), labels)
     model.save_origin(config, labels, built.info["revision"], run.folder)
     entry["model"], entry["attention"] = built.info, built.swap.to_json()
@@ -131,7 +131,7 @@ def _scored_rows(test: Any, predictions: dict[int, Any], kind: str) -> list[dict
 def _score(
     config: RunConfig,
     rows: list[dict[str, Any]],
-    labels: tuple[str, ...] | None,
+    labels: list[str] | None,
     generation: dict[str, Any] | None,
 ) -> dict[str, Any]:
     predictions = [row["prediction"] for row in rows]

@@ -16,8 +16,8 @@ class NonFiniteLossError(RuntimeError):
 class EpochSampler(Sampler[int]):
     """An order of the training rows that depends on the seed and the epoch, and on nothing else.
 
-    The stock samplers draw from torch's global generator, whose state depends on how many numbers the
-    attention kernel took for dropout: from the second epoch on, two variants would see other batches.
+    The stock samplers draw from torch's global generator, as dropout on a CPU does: two variants whose
+    attention kernels take unequally many numbers would see other batches from the second epoch on.
     ``lengths`` (tokens) groups rows of like length, ``None`` shuffles freely.
     """
 

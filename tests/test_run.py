@@ -61,6 +61,22 @@ def test_recorded_accuracy_is_that_of_the_predictions(classified):
     assert record.read(where)["metrics"]["accuracy"]["value"] == pytest.approx(accuracy)
 
 
+def test_each_prediction_belongs_to_its_row(tmp_path):
+    """A task that is learnt without a mistake: predictions in another order than the rows would be chance."""
+    data = tmp_path / "rows"
+    data.mkdir()
+    names = ["apple", "river", "stone", "cloud"]
+    rows = [{"text": " ".join([names[i % 4]] * (1 + i // 4 % 3)), "label": i % 4} for i in range(240)]
+    for name, part in (("train", rows[:160]), ("test", rows[160:])):
+        (data / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    options = ["--attention", "softmax", "--data", str(data), "--data.train_rows", "null"]
+    options += ["--data.test_rows", "null", "--train.per_device_eval_batch_size", "7"]
+    assert run("classify", tmp_path / "runs", *options) == 0
+    predictions = record.read_predictions(folder("classify", tmp_path / "runs"))
+    assert len(predictions) == 80
+    assert all(row["prediction"] == row["label"] == row["row"] % 4 for row in predictions)
+
+
 def test_finished_run_is_skipped_and_says_so(classified, capsys):
     before = (folder("classify", classified) / "record.json").read_bytes()
     assert run("classify", classified, *GRID) == 0
@@ -123,6 +139,7 @@ def test_arms_see_the_same_batches_from_the_same_weights(tmp_path, monkeypatch):
             variant = current[0]
             first_weights.setdefault(variant, [p.detach().clone() for p in self.parameters()])
             seen[variant].append(keywords["input_ids"].tolist())
+            torch.rand(len(variant))  # as if each kernel drew another number of random numbers for dropout
         return original(self, *args, **keywords)
 
     current = [""]
