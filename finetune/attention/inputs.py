@@ -1,0 +1,47 @@
+"""What one attention call is given, and the normaliser it is to apply: the common language of the kernels.
+
+A kernel is a module with two functions:
+
+- ``attend(inputs, normaliser) -> Tensor``: the output, (batch, query, heads, value width), contiguous, in the
+  value's type, differentiable in query, key, value and bias.
+- ``why_not(inputs, normaliser) -> str | None``: why this kernel cannot do these inputs; None if it can.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+Weigh = Callable[[Tensor, Tensor | None], Tensor]  # (scores, allowed) -> weights
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """A variant with its parameters bound. ``weigh`` is its definition; a faster kernel goes by its name."""
+
+    name: str  # of the variant
+    weigh: Weigh
+    parameters: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One attention call: scores are query @ key^T * scaling + bias."""
+
+    query: Tensor  # (batch, heads, query, width)
+    key: Tensor  # (batch, key heads, key, width); key heads divide heads: head h reads key head h // groups
+    value: Tensor  # (batch, key heads, key, value width)
+    allowed: Tensor | None  # bool, broadcastable to (batch, heads, query, key); None allows all
+    bias: Tensor | None  # floating, broadcastable likewise; may ask for a gradient
+    causal: bool  # on top of allowed: query i sees keys 0 to i
+    scaling: float
+    dropout: float  # probability; of weights, after normalising, scaled by 1 / (1 - dropout)
+
+    def all_allowed(self) -> Tensor | None:
+        """``allowed`` with the causal part written out."""
+        if not self.causal:
+            return self.allowed
+        query_len, key_len = self.query.shape[-2], self.key.shape[-2]
+        past = torch.ones(query_len, key_len, dtype=torch.bool, device=self.query.device).tril()
+        return past if self.allowed is None else past & self.allowed

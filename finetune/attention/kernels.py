@@ -1,0 +1,74 @@
+"""Which kernel computes a call: the fastest that can, or the one that was asked for.
+
+| kernel | what it is | computes |
+|---|---|---|
+| sdpa | torch's scaled_dot_product_attention | softmax |
+| triton | one fused kernel on CUDA | the self-adjust forms |
+| native | one compiled loop on the CPU | the self-adjust forms |
+| blocked | PyTorch, some queries at a time | the self-adjust forms |
+| reference | the definition, step by step | everything |
+"""
+
+import logging
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from finetune.attention import blocked, native, plain, triton_ops
+from finetune.attention.inputs import Inputs, Normaliser
+
+CHOICES = ("auto", "reference", "blocked", "native", "triton")  # of attention.kernel
+_FAST = {"triton": triton_ops, "native": native, "blocked": blocked}
+_log = logging.getLogger(__name__)
+_said: set[tuple[str, str]] = set()
+
+
+def attend(
+    inputs: Inputs, normaliser: Normaliser, choice: str, wants_weights: bool = False
+) -> tuple[Tensor, Tensor | None, str]:
+    """The output, (batch, query, heads, value width), the weights if wanted, and the kernel that ran.
+
+    ``choice``: one of ``CHOICES``. What the chosen kernel cannot do goes to the next one that can, and that
+    is said once for each reason, as a logged warning.
+    """
+    for kernel in _order(inputs, normaliser, choice):
+        if kernel == "reference":
+            output, weights = plain.reference(inputs, normaliser)
+            return output, weights, kernel
+        reason = "it returns no attention weights" if wants_weights else why_not(kernel, inputs, normaliser)
+        if reason is None:
+            output = plain.sdpa(inputs) if kernel == "sdpa" else _FAST[kernel].attend(inputs, normaliser)
+            return output, None, kernel
+        _say_once(kernel, reason)
+    raise AssertionError("the reference kernel computes everything")
+
+
+def why_not(kernel: str, inputs: Inputs, normaliser: Normaliser) -> str | None:
+    """Why ``kernel`` cannot do these inputs; None if it can."""
+    if kernel == "reference":
+        return None
+    if kernel == "sdpa":
+        return None if normaliser.name == "softmax" else "it computes softmax only"
+    return _FAST[kernel].why_not(inputs, normaliser)
+
+
+def _order(inputs: Inputs, normaliser: Normaliser, choice: str) -> Iterator[str]:
+    """Kernels to try, the best first, ending with the reference."""
+    if choice == "reference":
+        yield "reference"
+        return
+    if normaliser.name == "softmax":
+        yield from ("sdpa", "reference")
+        return
+    device = inputs.query.device.type
+    order = {"cuda": ["triton", "blocked"], "cpu": ["native", "blocked"]}.get(device, ["blocked"])
+    if choice != "auto":
+        order = [choice, *(kernel for kernel in order if kernel != choice)]
+    yield from order
+    yield "reference"
+
+
+def _say_once(kernel: str, reason: str) -> None:
+    if (kernel, reason) not in _said:
+        _said.add((kernel, reason))
+        _log.warning("attention kernel %s passed over: %s", kernel, reason)
