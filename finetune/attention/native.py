@@ -1,15 +1,132 @@
-"""Not there yet."""
+"""The native kernel: ``native.c``, compiled by the system's C compiler at first use, for float32 on a CPU."""
 
+import ctypes
+from typing import Any
+
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from finetune.attention.compile_native import CompilerError, library
 from finetune.attention.inputs import Inputs, Normaliser
+
+FORMS = ("sa-softmax", "sa-softmax-raw")
 
 
 def why_not(inputs: Inputs, normaliser: Normaliser) -> str | None:
     """Why this kernel cannot do these inputs; None if it can."""
-    return "it is not there yet"
+    if normaliser.name not in FORMS:
+        return f"it knows no formula for {normaliser.name}"
+    if inputs.query.device.type != "cpu":
+        return f"it computes on the CPU, not on {inputs.query.device.type}"
+    if inputs.query.dtype == torch.float64:
+        return "it computes in float32, and these inputs are float64"
+    if inputs.query.shape[-1] != inputs.value.shape[-1]:
+        return "the values are not as wide as the queries"
+    if inputs.bias is not None and inputs.bias.requires_grad:
+        return "the position bias is trained, and it computes no gradient for one"
+    try:
+        library()
+    except CompilerError as error:
+        return str(error)
+    return None
 
 
+@torch.compiler.disable
 def attend(inputs: Inputs, normaliser: Normaliser) -> Tensor:
-    """The output, (batch, query, heads, value width)."""
-    raise NotImplementedError
+    """The output, (batch, query, heads, width), in the value's type; float32 inside.
+
+    Dropout takes one number from torch's generator for the CPU, so ``torch.manual_seed`` repeats it.
+    """
+    seed = int(torch.randint(2**63 - 1, ())) if inputs.dropout > 0 else 0
+    tensors = (unit_width(tensor.float()) for tensor in (inputs.query, inputs.key, inputs.value))
+    output: Tensor = _Attention.apply(*tensors, inputs, normaliser, seed)
+    return output.to(inputs.value.dtype)
+
+
+def unit_width(tensor: Tensor) -> Tensor:
+    """The tensor with its last dimension contiguous: copied only if it is not."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, inputs: Inputs, normaliser: Normaliser, seed: int
+    ) -> Tensor:
+        batch, heads, query_len, width = query.shape
+        out = query.new_empty(batch, query_len, heads, width)
+        inverse_sum = query.new_empty(batch, heads, query_len)
+        call = _call(query, key, value, inputs, normaliser, seed, out, inverse_sum)
+        _run("attention_forward", call)
+        ctx.save_for_backward(query, key, value, out, inverse_sum)
+        ctx.rest = (inputs.allowed, inputs.bias, inputs, normaliser, seed)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        query, key, value, out, inverse_sum = ctx.saved_tensors
+        *_, inputs, normaliser, seed = ctx.rest
+        grad_out = unit_width(grad_out)
+        grads = [torch.empty_like(tensor) for tensor in (query, key, value)]
+        grads = [grad if grad.stride(-1) == 1 else grad.contiguous() for grad in grads]
+        call = _call(query, key, value, inputs, normaliser, seed, out, inverse_sum)
+        call.grad_out = _Strided.of(grad_out.transpose(1, 2))
+        call.grad_query, call.grad_key, call.grad_value = (_Strided.of(grad) for grad in grads)
+        _run("attention_backward", call)
+        return (*grads, None, None, None)
+
+
+class _Strided(ctypes.Structure):
+    """Tensor and Mask of native.c: data, and strides in elements."""
+
+    _fields_ = [("data", ctypes.c_void_p)] + [
+        (name, ctypes.c_int64) for name in ("batch", "head", "row", "column")
+    ]
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "_Strided":
+        return cls(tensor.data_ptr(), *tensor.stride())
+
+
+class _Call(ctypes.Structure):
+    """Call of native.c."""
+
+    _fields_ = (
+        [(name, ctypes.c_int64) for name in ("batch", "heads", "key_heads", "query_len", "key_len", "width")]
+        + [(name, ctypes.c_int64) for name in ("raw", "causal", "threads")]
+        + [("seed", ctypes.c_uint64)]
+        + [(name, ctypes.c_float) for name in ("scaling", "eps", "dropout")]
+        + [(name, _Strided) for name in ("query", "key", "value", "bias", "out", "grad_out")]
+        + [(name, _Strided) for name in ("grad_query", "grad_key", "grad_value", "allowed")]
+        + [("inverse_sum", ctypes.c_void_p)]
+    )
+
+
+def _call(  # noqa: PLR0917
+    query: Tensor, key: Tensor, value: Tensor, inputs: Inputs, normaliser: Normaliser, seed: int,
+    out: Tensor, inverse_sum: Tensor,
+) -> _Call:  # fmt: skip
+    batch, heads, query_len, width = query.shape
+    shape = (batch, heads, query_len, key.shape[-2])
+    call = _Call(
+        batch=batch, heads=heads, key_heads=key.shape[1], query_len=query_len, key_len=key.shape[-2],
+        width=width, raw=normaliser.name == "sa-softmax-raw", causal=inputs.causal,
+        threads=torch.get_num_threads(), seed=seed, scaling=inputs.scaling,
+        eps=normaliser.parameters.get("eps", 0.0), dropout=inputs.dropout,
+        query=_Strided.of(query), key=_Strided.of(key), value=_Strided.of(value),
+        out=_Strided.of(out.transpose(1, 2)), inverse_sum=inverse_sum.data_ptr(),
+    )  # fmt: skip
+    call.keep = []  # what the addresses point to lives as long as the call
+    for name, tensor in (("allowed", inputs.allowed), ("bias", inputs.bias)):
+        if tensor is not None:
+            typed = tensor if name == "allowed" else tensor.detach().float()
+            call.keep.append(typed)
+            setattr(call, name, _Strided.of(typed.expand(shape)))
+    return call
+
+
+def _run(function: str, call: _Call) -> None:
+    if getattr(library(), function)(ctypes.byref(call)):
+        raise MemoryError("not enough memory for the work buffers of the native attention kernel")

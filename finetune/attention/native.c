@@ -1,0 +1,557 @@
+/* Self-adjust softmax attention on a CPU, forward and backward, without a (query, key) tensor.
+ *
+ * One task is some queries of one head (forward) or one key head (backward). It packs that head's keys and
+ * values, then goes through its queries a block at a time: all scores of the block, the weights in their
+ * place, the product with the values. The backward pass recomputes the scores and applies the exact gradient
+ * (x a row's scores, p = softmax(x), a its weights, da = dO V^T, m = min(x_min, 0), M = max(x_max, 0),
+ * R = M - m + eps, g = (x - m) / R, D1 = sum(a da) = dO . O, D0 = sum(p da)):
+ *
+ *     sa-softmax      a = g p   dx = p (da (1/R + g) - D1)  + (D1 - D0)/R at argmin x if x_min < 0
+ *                                                           - D1/R        at argmax x if x_max > 0
+ *     sa-softmax-raw  a = x p   dx = p (da (1 + x) - D1)
+ *
+ * Keys that no query of a block may see are left out of its products: padding and the future cost nothing.
+ * Kept from forward to backward: the output and 1 / sum(exp(x - x_max)) of each row.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+#if defined(__AVX512F__)
+enum { LANES = 16 };
+#elif defined(__AVX__)
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
+enum { ROWS = 8, PANEL = 2 * LANES };                  /* the tile that a product keeps in registers */
+enum { DEPTH = 128 };                                  /* keys of V or K that a product reads at a time */
+enum { FORWARD_QUERIES = 256, SCORES = 128 * 1024 };   /* queries of a task; floats of a block of scores */
+
+typedef float vec __attribute__((vector_size(LANES * 4)));
+typedef float unaligned_vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+typedef struct { float *data; int64_t batch, head, row, column; } Tensor;      /* strides in elements */
+typedef struct { const uint8_t *data; int64_t batch, head, row, column; } Mask;
+
+typedef struct {
+    int64_t batch, heads, key_heads, query_len, key_len, width;
+    int64_t raw, causal, threads;    /* raw: sa-softmax-raw, else sa-softmax */
+    uint64_t seed;                   /* of dropout */
+    float scaling, eps, dropout;
+    Tensor query, key, value, bias, out, grad_out, grad_query, grad_key, grad_value;
+    Mask allowed;
+    float *inverse_sum;              /* (batch, heads, query), contiguous */
+} Call;
+
+typedef struct {
+    int64_t begin, end;              /* keys that are packed */
+    float *key_panels, *value_panels, *key_rows, *value_rows, *grad_key, *grad_value;
+    float *query, *grad_out, *scores, *grads, *out;
+    uint8_t *live;
+    int64_t width, stride;           /* padded: of a packed row, and from one row of scores to the next */
+} Work;
+
+INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+/* ---- products ------------------------------------------------------------------------------------------ */
+
+/* One tile: c (ROWS, PANEL) (+)= a (ROWS, depth) b (depth, PANEL); an element of a is a[row * ar + k * ak]. */
+INLINE void tile(const float *a, int64_t ar, int64_t ak, const float *b, int64_t ldb, int64_t depth,
+                 float *c, int64_t ldc, int add) {
+    vec sum[ROWS][2];
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++) {
+        sum[r][0] = sum[r][1] = (vec){0};
+        if (add) {
+            sum[r][0] = *(const unaligned_vec *)(c + r * ldc);
+            sum[r][1] = *(const unaligned_vec *)(c + r * ldc + LANES);
+        }
+    }
+    for (int64_t k = 0; k < depth; k++) {
+        const vec b0 = *(const unaligned_vec *)(b + k * ldb);
+        const vec b1 = *(const unaligned_vec *)(b + k * ldb + LANES);
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++) {
+            const float factor = a[r * ar + k * ak];
+            sum[r][0] += factor * b0;
+            sum[r][1] += factor * b1;
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++) {
+        *(unaligned_vec *)(c + r * ldc) = sum[r][0];
+        *(unaligned_vec *)(c + r * ldc + LANES) = sum[r][1];
+    }
+}
+
+/* c (rows, n) = a (rows, width) panels^T: scores from packed queries and packed keys. */
+static void product_with_panels(const float *a, int64_t width, const float *panels, int64_t rows, int64_t n,
+                                float *c, int64_t ldc) {
+    for (int64_t j = 0; j < n; j += PANEL)
+        for (int64_t i = 0; i < rows; i += ROWS)
+            tile(a + i * width, width, 1, panels + j * width, PANEL, width, c + i * ldc + j, ldc, 0);
+}
+
+/* c (rows, width) = a (rows, n) b (n, width). */
+static void product(const float *a, int64_t lda, const float *b, int64_t width, int64_t rows, int64_t n,
+                    float *c) {
+    memset(c, 0, sizeof(float) * rows * width);
+    for (int64_t k = 0; k < n; k += DEPTH)
+        for (int64_t i = 0; i < rows; i += ROWS)
+            for (int64_t j = 0; j < width; j += PANEL)
+                tile(a + i * lda + k, lda, 1, b + k * width + j, width, smaller(DEPTH, n - k),
+                     c + i * width + j, width, 1);
+}
+
+/* c (n, width) += a^T b with a (rows, n), b (rows, width). */
+static void add_transposed_product(const float *a, int64_t lda, const float *b, int64_t width, int64_t rows,
+                                   int64_t n, float *c) {
+    for (int64_t i = 0; i < n; i += ROWS)
+        for (int64_t j = 0; j < width; j += PANEL)
+            tile(a + i, 1, lda, b + j, width, rows, c + i * width + j, width, 1);
+}
+
+/* ---- packing ------------------------------------------------------------------------------------------- */
+
+INLINE float *head_of(Tensor t, int64_t batch, int64_t head) {
+    return t.data + batch * t.batch + head * t.head;
+}
+
+/* rows [begin, end) of a head -> (end - begin, padded width), times a factor; the padding is 0. */
+static void pack_rows(Tensor t, int64_t batch, int64_t head, int64_t begin, int64_t end, int64_t width,
+                      int64_t padded, float factor, float *packed) {
+    for (int64_t i = begin; i < end; i++, packed += padded) {
+        const float *row = head_of(t, batch, head) + i * t.row;
+        for (int64_t d = 0; d < width; d++) packed[d] = factor * row[d];
+        for (int64_t d = width; d < padded; d++) packed[d] = 0;
+    }
+}
+
+/* (n, width) packed rows -> panels of PANEL rows each, (width, PANEL) transposed; missing rows are 0. */
+static void pack_panels(const float *rows, int64_t n, int64_t width, float *panels) {
+    for (int64_t j = 0; j < n; j += PANEL, panels += width * PANEL)
+        for (int64_t r = 0; r < PANEL; r++)
+            for (int64_t d = 0; d < width; d++)
+                panels[d * PANEL + r] = j + r < n ? rows[(j + r) * width + d] : 0;
+}
+
+/* ---- masks --------------------------------------------------------------------------------------------- */
+
+INLINE int64_t last_visible(const Call *call, int64_t query) {
+    return call->causal ? smaller(query + 1, call->key_len) : call->key_len;
+}
+
+/* The keys that any of the queries [first, last) may see lie in [begin, end). */
+static void visible(const Call *call, int64_t batch, int64_t head, int64_t first, int64_t last,
+                    int64_t *begin, int64_t *end) {
+    const Mask mask = call->allowed;
+    if (!mask.data) {
+        *begin = 0;
+        *end = last_visible(call, last - 1);
+        return;
+    }
+    *begin = call->key_len;
+    *end = 0;
+    const int64_t rows_alike = mask.row == 0;
+    for (int64_t i = rows_alike ? last - 1 : first; i < last; i++) {
+        const uint8_t *row = mask.data + batch * mask.batch + head * mask.head + i * mask.row;
+        const int64_t limit = last_visible(call, i);
+        int64_t a = 0, b = limit;
+        while (a < *begin && a < limit && !row[a * mask.column]) a++;
+        while (b > *end && b > a && !row[(b - 1) * mask.column]) b--;
+        if (a < limit && row[a * mask.column]) *begin = smaller(*begin, a);
+        if (b > a) *end = larger(*end, b);
+    }
+    *begin = smaller(*begin, *end);
+}
+
+/* One byte a key of [begin, end) for a query: may it be seen? NULL where all may. */
+static const uint8_t *live_keys(const Call *call, int64_t batch, int64_t head, int64_t query, int64_t begin,
+                                int64_t end, uint8_t *buffer) {
+    const Mask mask = call->allowed;
+    const int64_t n = end - begin, limit = smaller(n, last_visible(call, query) - begin);
+    if (!mask.data && limit == n) return NULL;
+    memset(buffer, 0, n);
+    int64_t blocked = n - larger(limit, 0);
+    const uint8_t *row = mask.data + batch * mask.batch + head * mask.head + query * mask.row;
+    if (!mask.data) {
+        if (limit > 0) memset(buffer, 1, limit);
+    } else if (mask.column == 1) {
+#pragma omp simd reduction(+ : blocked)
+        for (int64_t j = 0; j < limit; j++) {
+            buffer[j] = row[begin + j] != 0;
+            blocked += !buffer[j];
+        }
+    } else {
+        for (int64_t j = 0; j < limit; j++) {
+            buffer[j] = row[(begin + j) * mask.column] != 0;
+            blocked += !buffer[j];
+        }
+    }
+    return blocked ? buffer : NULL;
+}
+
+/* ---- element-wise -------------------------------------------------------------------------------------- */
+
+INLINE float as_float(int32_t bits) { union { int32_t i; float f; } u = {bits}; return u.f; }
+INLINE int32_t as_bits(float value) { union { float f; int32_t i; } u = {value}; return u.i; }
+
+/* exp(x) for x <= 0 (or next to it), 0 below the smallest normal number: 2^n e^r, Taylor to r^7, |r| < .35. */
+INLINE float exponential(float x) {
+    const float magic = 12582912.0f;  /* 1.5 * 2^23: adding it rounds to a whole number */
+    const float inside = x < -87.0f ? -87.0f : x;
+    const float shifted = inside * 1.44269504f + magic;
+    const float n = shifted - magic;
+    const float r = (inside - n * 0.693145752f) - n * 1.42860677e-6f;
+    float e = 1.0f + r * (1.0f / 7);
+    e = 1.0f + r * (1.0f / 6) * e;
+    e = 1.0f + r * (1.0f / 5) * e;
+    e = 1.0f + r * (1.0f / 4) * e;
+    e = 1.0f + r * (1.0f / 3) * e;
+    e = 1.0f + r * (1.0f / 2) * e;
+    e = 1.0f + r * e;
+    const float power = as_float((as_bits(shifted) - as_bits(magic) + 127) << 23);
+    return x < -87.0f ? 0.0f : e * power;
+}
+
+typedef struct { uint32_t first, second, threshold; float scale; } Dropout;
+
+/* The dropout of one row, whose keys are counted from begin. */
+static Dropout dropout_of(const Call *call, int64_t row, int64_t begin) {
+    uint64_t z = call->seed + 0x9E3779B97F4A7C15u * (uint64_t)(row + 1);  /* splitmix64 */
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    z ^= z >> 31;
+    return (Dropout){(uint32_t)z + 0x9E3779B1u * (uint32_t)begin, (uint32_t)(z >> 32),
+                     (uint32_t)((double)call->dropout * 4294967296.0), 1.0f / (1.0f - call->dropout)};
+}
+
+/* 0, or 1 / (1 - dropout): a hash of the seed, the row and the key, so that backward can draw it again. */
+INLINE float kept(Dropout dropout, int32_t key) {
+    uint32_t h = (uint32_t)key * 0x9E3779B1u + dropout.first;
+    h = (h ^ (h >> 16)) * 0x21F0AAADu;
+    h = (h ^ (h >> 15) ^ dropout.second) * 0xD35A2D97u;
+    h ^= h >> 15;
+    return h < dropout.threshold ? 0.0f : dropout.scale;
+}
+
+typedef struct { float low, high, range, top; int64_t lowest, highest; } Extremes;
+
+/* Minimum and maximum over the live keys (each at its first index), and the bounds m, M; dead scores -> 0. */
+INLINE Extremes extremes(float *x, const uint8_t *live, int64_t n, float eps, int indices) {
+    float low = INFINITY, high = -INFINITY;
+#pragma omp simd reduction(min : low) reduction(max : high)
+    for (int64_t j = 0; j < n; j++) {
+        const float down = live && !live[j] ? INFINITY : x[j], up = live && !live[j] ? -INFINITY : x[j];
+        low = down < low ? down : low;
+        high = up > high ? up : high;
+        if (live) x[j] = live[j] ? x[j] : 0.0f;
+    }
+    int32_t lowest = INT32_MAX, highest = INT32_MAX;
+    if (indices) {
+#pragma omp simd reduction(min : lowest, highest)
+        for (int32_t j = 0; j < (int32_t)n; j++) {
+            const int seen = !live || live[j];
+            const int32_t at_low = seen && x[j] == low ? j : INT32_MAX;
+            const int32_t at_high = seen && x[j] == high ? j : INT32_MAX;
+            lowest = at_low < lowest ? at_low : lowest;
+            highest = at_high < highest ? at_high : highest;
+        }
+    }
+    const float m = low < 0 ? low : 0, M = high > 0 ? high : 0;
+    return (Extremes){m, M, M - m + eps, high, low < 0 ? lowest : -1, high > 0 ? highest : -1};
+}
+
+/* Scores of one row -> weights without their divisor, which is returned: a = x / divisor. */
+INLINE float weigh(const Call *call, float *x, const uint8_t *live, int64_t n,
+                   const Dropout *dropout, float *inverse_sum) {
+    const Extremes found = extremes(x, live, n, call->eps, 0);
+    const float low = call->raw ? 0.0f : found.low, top = found.top;
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < n; j++) {
+        float e = exponential(x[j] - top);
+        if (live) e = live[j] ? e : 0.0f;
+        sum += e;
+        x[j] = (x[j] - low) * e;
+        if (dropout) x[j] *= kept(*dropout, (int32_t)j);
+    }
+    *inverse_sum = sum > 0 ? 1.0f / sum : 0.0f;
+    return call->raw ? *inverse_sum : *inverse_sum / found.range;
+}
+
+/* Scores x and da of one row -> weights a (in x) and dx (in da). */
+INLINE void differentiate(const Call *call, float *x, float *da, const uint8_t *live, int64_t n,
+                          const Dropout *dropout, const int raw, float inverse_sum, float d1) {
+    const Extremes found = extremes(x, live, n, call->eps, !raw);
+    const float low = raw ? 0.0f : found.low, top = found.top;
+    const float inverse = raw ? 1.0f : 1.0f / found.range;
+    float d0 = 0;
+#pragma omp simd reduction(+ : d0)
+    for (int64_t j = 0; j < n; j++) {
+        float p = exponential(x[j] - top) * inverse_sum;
+        if (live) p = live[j] ? p : 0.0f;
+        const float keep = dropout ? kept(*dropout, (int32_t)j) : 1.0f;
+        const float g = (x[j] - low) * inverse, arriving = da[j] * keep;
+        d0 += p * arriving;
+        x[j] = g * p * keep;
+        da[j] = p * (arriving * (inverse + g) - d1);
+    }
+    if (!raw && inverse_sum > 0) {
+        if (found.lowest >= 0) da[found.lowest] += (d1 - d0) * inverse;
+        if (found.highest >= 0) da[found.highest] -= d1 * inverse;
+    }
+}
+
+static void add_bias(const Call *call, int64_t batch, int64_t head, int64_t query, int64_t begin, int64_t n,
+                     float *x) {
+    const Tensor bias = call->bias;
+    const float *row = head_of(bias, batch, head) + query * bias.row + begin * bias.column;
+    if (bias.column == 1)
+        for (int64_t j = 0; j < n; j++) x[j] += row[j];
+    else
+        for (int64_t j = 0; j < n; j++) x[j] += row[j * bias.column];
+}
+
+/* ---- one block of queries ------------------------------------------------------------------------------ */
+
+typedef struct { int64_t batch, head, first, rows, begin, n; } Block;  /* n keys from begin */
+
+INLINE int64_t row_number(const Call *call, const Block *block, int64_t row) {
+    return (block->batch * call->heads + block->head) * call->query_len + block->first + row;
+}
+
+/* Packed keys start at a panel of the work; a block starts at the panel that holds its first visible key. */
+static Block block_of(const Call *call, const Work *work, int64_t batch, int64_t head, int64_t first,
+                      int64_t rows) {
+    int64_t begin, end;
+    visible(call, batch, head, first, first + rows, &begin, &end);
+    if (end > begin) begin = work->begin + (begin - work->begin) / PANEL * PANEL;
+    return (Block){batch, head, first, rows, begin, end - begin};
+}
+
+static void block_scores(const Call *call, Work *work, const Block *block) {
+    const int64_t padded = round_up(block->rows, ROWS);
+    memset(work->query, 0, sizeof(float) * padded * work->width);
+    pack_rows(call->query, block->batch, block->head, block->first, block->first + block->rows, call->width,
+              work->width, call->scaling, work->query);
+    product_with_panels(work->query, work->width,
+                        work->key_panels + (block->begin - work->begin) * work->width, padded, block->n,
+                        work->scores, work->stride);
+    if (call->bias.data)
+        for (int64_t i = 0; i < block->rows; i++)
+            add_bias(call, block->batch, block->head, block->first + i, block->begin, block->n,
+                     work->scores + i * work->stride);
+}
+
+static void forward_block(const Call *call, Work *work, const Block *block) {
+    float divisor[1024];
+    block_scores(call, work, block);
+    for (int64_t i = 0; i < block->rows; i++) {
+        const int64_t row = row_number(call, block, i);
+        float *x = work->scores + i * work->stride;
+        const uint8_t *live = live_keys(call, block->batch, block->head, block->first + i, block->begin,
+                                        block->begin + block->n, work->live);
+        float *sum = call->inverse_sum + row;
+        const Dropout dropout = dropout_of(call, row, block->begin);
+        if (call->dropout > 0)
+            divisor[i] = live ? weigh(call, x, live, block->n, &dropout, sum)
+                              : weigh(call, x, NULL, block->n, &dropout, sum);
+        else
+            divisor[i] = live ? weigh(call, x, live, block->n, NULL, sum)
+                              : weigh(call, x, NULL, block->n, NULL, sum);
+    }
+    const int64_t offset = (block->begin - work->begin) * work->width;
+    product(work->scores, work->stride, work->value_rows + offset, work->width,
+            round_up(block->rows, ROWS), block->n, work->out);
+    for (int64_t i = 0; i < block->rows; i++) {
+        float *out = head_of(call->out, block->batch, block->head) + (block->first + i) * call->out.row;
+        for (int64_t d = 0; d < call->width; d++) out[d] = work->out[i * work->width + d] * divisor[i];
+    }
+}
+
+INLINE void differentiate_row(const Call *call, Work *work, const Block *block, int64_t i, const int raw) {
+    const int64_t row = row_number(call, block, i);
+    float *x = work->scores + i * work->stride, *da = work->grads + i * work->stride;
+    const uint8_t *live = live_keys(call, block->batch, block->head, block->first + i, block->begin,
+                                    block->begin + block->n, work->live);
+    const float *out = head_of(call->out, block->batch, block->head) + (block->first + i) * call->out.row;
+    const float *grad = work->grad_out + i * work->width;
+    float d1 = 0;
+#pragma omp simd reduction(+ : d1)
+    for (int64_t d = 0; d < call->width; d++) d1 += out[d] * grad[d];
+    const float sum = call->inverse_sum[row];
+    const Dropout dropout = dropout_of(call, row, block->begin);
+    if (call->dropout > 0) {
+        if (live) differentiate(call, x, da, live, block->n, &dropout, raw, sum, d1);
+        else differentiate(call, x, da, NULL, block->n, &dropout, raw, sum, d1);
+    } else {
+        if (live) differentiate(call, x, da, live, block->n, NULL, raw, sum, d1);
+        else differentiate(call, x, da, NULL, block->n, NULL, raw, sum, d1);
+    }
+}
+
+static void backward_block(const Call *call, Work *work, const Block *block) {
+    const int64_t padded = round_up(block->rows, ROWS), offset = (block->begin - work->begin) * work->width;
+    block_scores(call, work, block);
+    memset(work->grad_out, 0, sizeof(float) * padded * work->width);
+    pack_rows(call->grad_out, block->batch, block->head, block->first, block->first + block->rows,
+              call->width, work->width, 1, work->grad_out);
+    product_with_panels(work->grad_out, work->width, work->value_panels + offset, padded, block->n,
+                        work->grads, work->stride);
+    for (int64_t i = 0; i < block->rows; i++) {
+        if (call->raw) differentiate_row(call, work, block, i, 1);
+        else differentiate_row(call, work, block, i, 0);
+        const int64_t rest = (round_up(block->n, ROWS) - block->n) * sizeof(float);
+        memset(work->scores + i * work->stride + block->n, 0, rest);
+        memset(work->grads + i * work->stride + block->n, 0, rest);
+    }
+    add_transposed_product(work->scores, work->stride, work->grad_out, work->width, block->rows, block->n,
+                           work->grad_value + offset);
+    add_transposed_product(work->grads, work->stride, work->query, work->width, block->rows, block->n,
+                           work->grad_key + offset);
+    product(work->grads, work->stride, work->key_rows + offset, work->width, padded, block->n, work->out);
+    for (int64_t i = 0; i < block->rows; i++) {
+        float *grad = head_of(call->grad_query, block->batch, block->head)
+                      + (block->first + i) * call->grad_query.row;
+        for (int64_t d = 0; d < call->width; d++)
+            grad[d] = work->out[i * work->width + d] * call->scaling;
+    }
+}
+
+/* ---- tasks --------------------------------------------------------------------------------------------- */
+
+/* So many queries that their scores stay in the cache. */
+static int64_t block_rows(const Call *call, int64_t buffers) {
+    const int64_t fit = SCORES / buffers / larger(call->key_len, 1) / ROWS * ROWS;
+    return larger(ROWS, smaller(64, fit));
+}
+
+/* One allocation for all buffers of a thread; NULL where memory is out. */
+static float *new_work(const Call *call, int64_t rows, int backward, Work *work) {
+    const int64_t keys = round_up(call->key_len, PANEL) + PANEL, width = round_up(call->width, PANEL);
+    const int64_t stride = keys + LANES;  /* not a power of two: rows would share cache sets */
+    const int64_t packs = backward ? 5 : 2, blocks = backward ? 2 : 1;
+    float *memory = NULL;
+    const size_t floats = packs * keys * width + blocks * rows * stride + 3 * rows * width + keys;
+    if (posix_memalign((void **)&memory, 64, floats * sizeof(float))) return NULL;
+    float *next = memory;
+    *work = (Work){.width = width, .stride = stride};
+    work->key_panels = next, next += keys * width;
+    if (backward) {
+        work->value_panels = next, next += keys * width;
+        work->key_rows = next, next += keys * width;
+        work->grad_key = next, next += keys * width;
+        work->grad_value = next, next += keys * width;
+        work->value_rows = work->grad_value;  /* needed only until the panels are packed */
+    } else {
+        work->value_rows = next, next += keys * width;
+        work->key_rows = work->value_rows;
+    }
+    work->scores = next, next += rows * stride;
+    if (backward) work->grads = next, next += rows * stride;
+    work->query = next, next += rows * width;
+    work->grad_out = next, next += rows * width;
+    work->out = next, next += rows * width;
+    work->live = (uint8_t *)next;
+    return memory;
+}
+
+static void pack(const Call *call, Work *work, int64_t batch, int64_t head, int64_t begin, int64_t end,
+                 int backward) {
+    const int64_t key_head = head / (call->heads / call->key_heads), n = end - begin;
+    work->begin = begin, work->end = end;
+    pack_rows(call->key, batch, key_head, begin, end, call->width, work->width, 1, work->key_rows);
+    pack_panels(work->key_rows, n, work->width, work->key_panels);
+    pack_rows(call->value, batch, key_head, begin, end, call->width, work->width, 1, work->value_rows);
+    if (backward) pack_panels(work->value_rows, n, work->width, work->value_panels);
+}
+
+static void forward_task(const Call *call, Work *work, int64_t rows, int64_t batch, int64_t head,
+                         int64_t first) {
+    const int64_t last = smaller(first + FORWARD_QUERIES, call->query_len);
+    int64_t begin, end;
+    visible(call, batch, head, first, last, &begin, &end);
+    pack(call, work, batch, head, begin, end, 0);
+    for (int64_t i = first; i < last; i += rows) {
+        const Block block = block_of(call, work, batch, head, i, smaller(rows, last - i));
+        forward_block(call, work, &block);
+    }
+}
+
+static void write_rows(Tensor t, int64_t batch, int64_t head, int64_t n, const Work *work, int64_t width,
+                       const float *packed) {
+    for (int64_t i = 0; i < n; i++) {
+        float *row = head_of(t, batch, head) + i * t.row;
+        const int packed_there = i >= work->begin && i < work->end;
+        for (int64_t d = 0; d < width; d++)
+            row[d] = packed_there ? packed[(i - work->begin) * work->width + d] : 0;
+    }
+}
+
+static void backward_task(const Call *call, Work *work, int64_t rows, int64_t batch, int64_t key_head) {
+    const int64_t groups = call->heads / call->key_heads, first = key_head * groups;
+    int64_t begin = call->key_len, end = 0;
+    for (int64_t head = first; head < first + groups; head++) {
+        int64_t a, b;
+        visible(call, batch, head, 0, call->query_len, &a, &b);
+        if (b > a) begin = smaller(begin, a), end = larger(end, b);
+    }
+    begin = smaller(begin, end);
+    pack(call, work, batch, first, begin, end, 1);
+    const size_t floats = (end - begin + PANEL) * work->width;
+    memset(work->grad_key, 0, floats * sizeof(float));
+    memset(work->grad_value, 0, floats * sizeof(float));
+    for (int64_t head = first; head < first + groups; head++)
+        for (int64_t i = 0; i < call->query_len; i += rows) {
+            const Block block = block_of(call, work, batch, head, i, smaller(rows, call->query_len - i));
+            backward_block(call, work, &block);
+        }
+    write_rows(call->grad_key, batch, key_head, call->key_len, work, call->width, work->grad_key);
+    write_rows(call->grad_value, batch, key_head, call->key_len, work, call->width, work->grad_value);
+}
+
+/* Fills out and inverse_sum. Returns 0, or 1 where memory is out. */
+int attention_forward(const Call *call) {
+    const int64_t rows = block_rows(call, 1);
+    const int64_t chunks = (call->query_len + FORWARD_QUERIES - 1) / FORWARD_QUERIES;
+    const int64_t tasks = call->batch * call->heads * chunks;
+    int failed = 0;
+#pragma omp parallel num_threads((int)smaller(call->threads, tasks)) reduction(| : failed)
+    {
+        Work work;
+        float *memory = new_work(call, rows, 0, &work);
+        failed |= memory == NULL;
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < tasks; task++) {
+            const int64_t head = task / chunks;
+            if (memory) forward_task(call, &work, rows, head / call->heads, head % call->heads,
+                                     task % chunks * FORWARD_QUERIES);
+        }
+        free(memory);
+    }
+    return failed;
+}
+
+/* Fills grad_query, grad_key and grad_value. Returns 0, or 1 where memory is out. */
+int attention_backward(const Call *call) {
+    const int64_t rows = block_rows(call, 2), tasks = call->batch * call->key_heads;
+    int failed = 0;
+#pragma omp parallel num_threads((int)smaller(call->threads, tasks)) reduction(| : failed)
+    {
+        Work work;
+        float *memory = new_work(call, rows, 1, &work);
+        failed |= memory == NULL;
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < tasks; task++)
+            if (memory) backward_task(call, &work, rows, task / call->key_heads, task % call->key_heads);
+        free(memory);
+    }
+    return failed;
+}
