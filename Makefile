@@ -14,7 +14,7 @@ OPTIONS = --preset $(PRESET) --output $(OUTPUT) \
 	$(if $(ATTENTION),--attention "$(ATTENTION)") $(if $(SEEDS),--seeds "$(SEEDS)") \
 	$(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
-.PHONY: help classify translate compare tasks variants validate env test check wheel clean
+.PHONY: help classify translate compare tasks variants validate env bench test check wheel clean
 
 help:  ## print this
 	@echo "make TARGET [TASK=agnews] [PRESET=quick|small|scratch|full] [ATTENTION=\"softmax sa-softmax\"] [SEEDS=\"0 1\"]"
@@ -48,6 +48,10 @@ validate: $(READY)  ## check every preset and task, and with TASK (and DATA) its
 
 env: $(READY)  ## print versions and hardware
 	@$(BIN)/finetune env
+
+bench: $(READY)  ## speed and memory of attention and of fine-tuning; ARGS=--quick for a minute and a half
+	@$(BIN)/finetune bench $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") \
+		$(if $(filter-out file,$(origin OUTPUT)),--output "$(OUTPUT)") $(ARGS)
 
 test: $(READY)  ## run the tests (offline, on a CPU)
 	$(BIN)/python -m pytest $(ARGS)

@@ -78,6 +78,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     validate.add_argument("--data", help="auto, hub, sample or a folder (default: auto)")
     validate.set_defaults(function=_validate)
     verbs.add_parser("env", help="print versions and hardware").set_defaults(function=_env)
+    _add_bench_verb(verbs)
     return parser, list(verbs.choices)
 
 
@@ -104,6 +105,23 @@ def _add_train_verb(verbs: Any, verb: str, kind: Kind) -> None:
         "--output", type=Path, default=Path("runs"), help="folder of the runs (default: runs)"
     )
     parser.set_defaults(function=_train)
+
+
+def _add_bench_verb(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "bench", help="measure speed and memory against torch's and the stock Trainer's"
+    )
+    parser.add_argument("--quick", action="store_true", help="a minute and a half: does everything work?")
+    parser.add_argument("--device", help="cpu or cuda (default: cuda where it is)")
+    parser.add_argument(
+        "--lengths", default="", help="tokens, e.g. 128,512 (default: 128 to 4096, to 32768 on cuda)"
+    )
+    parser.add_argument("--only", help="attention or steps (default: both)")
+    parser.add_argument("--model", help="of the fine-tuning steps: a Hub id, a folder or scratch:SIZE")
+    parser.add_argument("--data", help="their rows: sample, hub or a folder with AG News' columns")
+    parser.add_argument("--output", type=Path, help="folder of the result (default: bench)")
+    parser.add_argument("--from", dest="source", type=Path, help="remake tables and figures of a bench.json")
+    parser.set_defaults(function=_bench)
 
 
 def _overrides(words: Sequence[str]) -> dict[str, Any]:
@@ -190,6 +208,51 @@ def _compare(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     print(report.text(comparison))
     for path in report.write(comparison, options.output or options.folders[0]):
         print(f"wrote {path}")
+
+
+def _bench(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    from finetune.bench import run, tables
+    from finetune.bench.settings import settings
+
+    given = [
+        name for name in ("quick", "device", "lengths", "only", "model", "data") if getattr(options, name)
+    ]
+    if options.source is not None and given:
+        raise UserError(
+            f"--from measures nothing, and --{given[0]} is about measuring: leave one of them out"
+        )
+    if options.source is not None:
+        result = run.read(options.source)
+        beside = options.source if options.source.is_dir() else options.source.parent
+        folder = run.check(options.output or beside)
+        files = run.write(result, folder, json_too=False)
+    else:
+        lengths = [_length(word) for word in _names(options.lengths)]
+        parts = _names(options.only or "")
+        chosen = settings(
+            options.device,
+            quick=options.quick,
+            lengths=lengths,
+            parts=parts,
+            model=options.model,
+            data=options.data,
+        )
+        folder = run.check(options.output or Path("bench"))
+        result = run.measure(chosen, options.command)
+        files = run.write(result, folder)
+    print(tables.text(result))
+    for path in files:
+        print(f"wrote {path}")
+    failures = tables.failures(result)
+    for line in failures:
+        print(line, file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _length(word: str) -> int:
+    if not (word.isascii() and word.isdigit()):
+        raise UserError(f"--lengths takes numbers of tokens, e.g. 128,512, not '{word}'")
+    return int(word)
 
 
 def _tasks(options: argparse.Namespace, overrides: dict[str, Any]) -> None:

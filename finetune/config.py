@@ -1,7 +1,7 @@
 """YAML presets and overrides -> one frozen, checked ``RunConfig``; its hash names a run.
 
 Nothing here imports torch. No field has a default: the presets in ``configs/`` hold every default, each
-with its unit and source, so that a default lives in one place.
+with its unit and source, so that a default lives in one place. ``EARLIER`` only tells what old runs did.
 """
 
 import hashlib
@@ -46,6 +46,15 @@ class DataConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class BatchConfig:
+    """What saves time in every arm alike. The order of training is ``train.train_sampling_strategy``."""
+
+    padding: Literal["longest", "max_length"]  # each batch to its longest row, or every row to the limit
+    sort_evaluation: bool  # longest first; moves the validation loss of a translation, a mean over batches
+    cache_tokens: bool  # tokenised rows are kept on disk for other runs
+
+
+@dataclass(frozen=True, config=STRICT)
 class LoraConfig:
     """Low-rank adapters (peft). ``rank`` 0 fine-tunes every weight."""
 
@@ -73,7 +82,7 @@ class AttentionConfig:
 
     variant: str
     scope: Literal["all", "encoder", "decoder", "cross"]
-    kernel: Literal["auto", "reference"]
+    kernel: Literal["auto", "reference", "blocked", "native", "triton"]
     parameters: dict[str, Parameter]
 
 
@@ -97,10 +106,17 @@ class RunConfig:
     early_stopping_patience: Positive | None  # evaluations without improvement; None never stops early
     metrics: list[str]  # further evaluate metrics by name (fetched from the Hub)
     data: DataConfig
+    batches: BatchConfig
     model: ModelConfig
     attention: AttentionConfig
     generation: GenerationConfig | None
     train: dict[str, Any]  # transformers.TrainingArguments fields, by their own names
+
+
+# How runs worked before their configuration said so: their folders can still be loaded.
+EARLIER: Mapping[str, Any] = {
+    "batches": {"padding": "longest", "sort_evaluation": True, "cache_tokens": False},
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -190,8 +206,9 @@ def build(values: Mapping[str, Any]) -> RunConfig:
         raise UserError("generation.* says how translations are decoded; a classification task has none")
     if values.get("kind") == "translation" and values.get("generation") is None:
         raise UserError("a translation task needs generation.num_beams, length_penalty and max_new_tokens")
+    text = json.dumps({**EARLIER, **values}, default=str)
     try:
-        return TypeAdapter(RunConfig).validate_json(json.dumps(dict(values), default=str), strict=True)
+        return TypeAdapter(RunConfig).validate_json(text, strict=True)
     except ValidationError as error:
         raise _as_user_error(error) from error
 

@@ -1,4 +1,4 @@
-"""Raw splits -> checked, capped, canonical splits -> token numbers and batches.
+"""Raw splits -> checked, capped, canonical splits -> token numbers.
 
 Everything here depends on the data settings alone, never on the variant or the seed of a run: every run of a
 comparison sees the same rows.
@@ -82,43 +82,17 @@ def tokenise(
 ) -> dict[str, Dataset]:
     """Token numbers for texts: ``input_ids``, ``attention_mask``, ``labels``, ``row``; cut, never padded.
 
-    ``train`` keeps its order. ``validation`` and ``test`` are put longest first (ties by ``row``), so that
-    their batches hold little padding; ``row`` says which row is which.
+    Rows stay in their order. What comes out depends on the arguments alone: ``tokens`` keeps it on disk.
     """
     encode = _encoder(tokenizer, kind, config)
     encoded = {}
     for name, split in splits.items():
         unwanted = [column for column in split.column_names if column != "row"]
         with quiet() if len(split) < MANY_ROWS else nullcontext():
-            tokens = split.map(encode, batched=True, remove_columns=unwanted, desc=f"Tokenising {name}")
-        if name != "train":
-            lengths = np.array([len(ids) for ids in tokens["input_ids"]])
-            tokens = tokens.select(np.lexsort((np.array(tokens["row"]), -lengths)))
-        encoded[name] = tokens
+            encoded[name] = split.map(
+                encode, batched=True, remove_columns=unwanted, desc=f"Tokenising {name}"
+            )
     return encoded
-
-
-def collator(tokenizer: Any, model: Any, kind: str) -> "Collator":
-    """Pads each batch to its longest row. ``row`` is left out: models do not take it."""
-    from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding
-
-    pad: Any = DataCollatorWithPadding(tokenizer)
-    if kind == "translation":
-        pad = DataCollatorForSeq2Seq(tokenizer, model=model)
-    return Collator(pad)
-
-
-@dataclass(frozen=True)
-class Collator:
-    """Pads rows without their ``row`` number. A class, so that worker processes can be handed it."""
-
-    pad: Callable[[list[dict[str, Any]]], Any]
-
-    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
-        """Rows of ``tokenise`` -> one batch of tensors, (rows, longest row)."""
-        batch = self.pad([{key: row[key] for key in row if key != "row"} for row in features])
-        # Without labels DataCollatorForSeq2Seq says labels=None, which Trainer takes for labels.
-        return {key: value for key, value in batch.items() if value is not None}
 
 
 def training_texts(splits: Mapping[str, Dataset], kind: str) -> Iterator[str]:

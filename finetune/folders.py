@@ -1,5 +1,6 @@
-"""Where a run is kept: a folder name for its task, model, attention and seed."""
+"""Where a run is kept: a folder name for its task, model, attention and seed. And where the cache is."""
 
+import os
 import re
 from pathlib import Path
 
@@ -13,6 +14,16 @@ def run_folder(root: Path, config: RunConfig) -> Path:
     """
     task = task_slug(config.task, config.pair)
     return root / task / model_slug(config.model) / arm_label(config.attention) / f"seed-{config.seed}"
+
+
+def cache_folder() -> Path:
+    """Where this program keeps what it can make again: ``FINETUNE_CACHE``, or ``finetune`` in the user's own
+    cache folder (``XDG_CACHE_HOME``, or ``~/.cache``)."""
+    chosen = os.environ.get("FINETUNE_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.path.expanduser(home), "finetune")  # Path.expanduser raises where there is no home
 
 
 def task_slug(name: str, pair: str | None) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from finetune import compare, data, metrics, model, record, report, train
+from finetune import compare, data, metrics, model, record, report, tokens, train
+from finetune.attention.swap import calls_by_kernel
 from finetune.config import RunConfig
 from finetune.errors import UserError
 from finetune.lock import locked
@@ -105,12 +106,14 @@ def _run_one(run: Run, grid: Grid, loaded: data.Data, entry: record.Record, plac
     model.save_origin(config, labels, built.info["revision"], run.folder)
     entry["model"], entry["attention"] = built.info, built.swap.to_json()
     record.write(run.folder, entry)
-    splits = data.tokenise(loaded.splits, built.tokenizer, config.kind, config.data)
+    splits = tokens.prepare(loaded, built.tokenizer, config)
     print(
         _header_line(place, run, loaded, train.planned_steps(config, len(splits["train"]), run.folder)),
         flush=True,
     )
     outcome = train.fit(config, built, splits, run.folder)
+    ran = calls_by_kernel(built.model, config.attention.variant)
+    entry["attention"] = {**built.swap.to_json(), "kernel": "+".join(ran)}  # which ran, not which would
     rows = _scored_rows(loaded.splits["test"], outcome.predictions, config.kind)
     record.write_predictions(run.folder, rows)
     entry["predictions"] = record.PREDICTIONS

@@ -223,6 +223,9 @@ def _notes(setting: Setting) -> list[str]:
     return notes
 
 
+_HALF = ("sdpa", "triton")  # they multiply half-precision inputs as they are, and take softmax in float32
+
+
 def _kernel_notes(setting: Setting, runs: list[Run]) -> list[str]:
     """What follows from arms, or runs of one arm, whose attention was computed by different kernels."""
     kernels = {
@@ -237,10 +240,12 @@ def _kernel_notes(setting: Setting, runs: list[Run]) -> list[str]:
     ]
     train = runs[0].record["config"]["train"]  # the same for all
     half = next((name for name in ("bf16", "fp16") if train.get(name) is True), None)
-    if half:
+    in_half = {part in _HALF for run in runs for part in str(run.kernel).split("+")}
+    if half and len(in_half) > 1:
         notes.append(
-            f"precision inside attention is not like for like: under {half} the sdpa kernel computes in half "
-            "precision, the reference kernel in float32; --attention.kernel reference makes them one"
+            f"precision inside attention is not like for like: under {half} the kernels "
+            f"{' and '.join(_HALF)} multiply in half precision, the others in float32; "
+            "--attention.kernel reference makes them one"
         )
     return notes
 

@@ -12,8 +12,8 @@ import torch
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 
 from finetune.arguments import training_arguments
+from finetune.batches import collator
 from finetune.config import RunConfig
-from finetune.data import collator
 from finetune.memory import peak_memory_mib, reset_peak_memory
 from finetune.model import Built
 from finetune.trainer import ComparableSeq2SeqTrainer, ComparableTrainer, NonFiniteLossError
@@ -106,7 +106,7 @@ def _trainer(config: RunConfig, built: Built, splits: Mapping[str, Any], folder:
         args=args,
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
-        data_collator=collator(built.tokenizer, built.model, config.kind),
+        data_collator=collator(built.tokenizer, built.model, config),
         processing_class=built.tokenizer,
         compute_metrics=_accuracy if classify else None,
         preprocess_logits_for_metrics=_best_class if classify else None,

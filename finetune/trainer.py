@@ -8,6 +8,8 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import Seq2SeqTrainer, Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from finetune.batches import lengths
+
 
 class NonFiniteLossError(RuntimeError):
     """The training loss became NaN or infinite."""
@@ -47,10 +49,9 @@ class _Comparable:
         if args.train_sampling_strategy not in ("random", "group_by_length"):
             return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
         grouped = args.train_sampling_strategy == "group_by_length"
-        lengths = [len(ids) for ids in rows["input_ids"]] if grouped else None
         batch_size = args.train_batch_size * args.gradient_accumulation_steps
         seed = args.seed if args.data_seed is None else args.data_seed
-        return EpochSampler(len(rows), lengths, batch_size, seed)
+        return EpochSampler(len(rows), lengths(rows).tolist() if grouped else None, batch_size, seed)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         """Rows in their own order: with group_by_length the stock sampler shuffles what it predicts too."""

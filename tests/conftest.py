@@ -4,6 +4,7 @@ import os
 import tempfile
 
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="finetune-tests-")
+os.environ["FINETUNE_CACHE"] = tempfile.mkdtemp(prefix="finetune-tests-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"

@@ -316,7 +316,15 @@ def test_kernels_that_differ_are_noted_and_what_half_precision_makes_of_them(
     assert "softmax: its runs differ in attention kernel" in notes
     told = [note for note in notes if note.startswith("precision inside attention is not like for like")]
     assert len(told) == bool(precision)
-    assert all(f"under {precision} the sdpa kernel" in note for note in told)
+    assert all(f"under {precision} the kernels sdpa" in note for note in told)
+
+
+def test_fused_kernels_are_of_one_precision(tmp_path: Path) -> None:
+    for variant, kernel in (("softmax", "sdpa"), ("sa-softmax", "triton")):
+        entry = _with(started(variant, 0, train={"bf16": True}), "attention", kernel=kernel)
+        save(tmp_path, entry, classified([True, False]))
+    (note,) = _table(tmp_path).notes
+    assert "attention kernels were softmax sdpa, sa-softmax triton" in note
 
 
 def test_one_kernel_for_all_is_not_worth_a_note(tmp_path: Path) -> None:

@@ -23,13 +23,21 @@ SOURCES = sorted([*ROOT.glob("finetune/**/*.py"), *ROOT.glob("tasks/*.py"), *ROO
 ORDER = [
     "errors", "config", "environment", "folders",
     "tasks.base", "tasks",
-    "hub", "sample", "columns", "source", "data",
-    "attention.functions", "attention", "attention.forward", "attention.dry_run", "attention.swap",
+    "hub", "sample", "columns", "source", "data", "batches", "tokens",
+    "attention.functions", "attention",
+    "attention.inputs", "attention.plain", "attention.blocked",
+    "attention.compile_native", "attention.native",
+    "attention.triton_kernels", "attention.triton_forward", "attention.triton_backward",
+    "attention.triton_launch", "attention.triton_ops", "attention.proof", "attention.kernels",
+    "attention.forward", "attention.dry_run", "attention.swap",
     "languages", "scratch", "model",
     "scorers", "metrics", "memory", "trainer", "arguments", "train",
     "schema", "record",
     "stats", "pairing", "evidence", "tables", "compare", "report",
     "plan", "lock", "run",
+    "bench", "bench.cases", "bench.accuracy", "bench.timing", "bench.resident", "bench.memory",
+    "bench.settings", "bench.attention", "bench.rows", "bench.steps", "bench.tables", "bench.plot",
+    "bench.run",
     "listing", "cli",
 ]  # fmt: skip
 

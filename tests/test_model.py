@@ -65,7 +65,7 @@ def test_run_folder_loads_with_its_variant_and_predicts_the_same(tmp_path, verb)
     model, answers = predict(where)
     assert answers == {row["row"]: row["prediction"] for row in record.read_predictions(where)}
     settings = [getattr(module, SETTING) for module in model.modules() if hasattr(module, SETTING)]
-    assert {setting.weigh.keywords["eps"] for setting in settings} == {0.5}
+    assert {setting.normaliser.parameters["eps"] for setting in settings} == {0.5}
 
 
 def test_lora_run_loads_with_its_variant_and_predicts_the_same(tmp_path):

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
-from transformers import BertForSequenceClassification
+from transformers import BertForSequenceClassification, PreTrainedTokenizerBase
+from transformers.trainer_pt_utils import EvalLoopContainer
 
 import finetune.run
-from finetune import record
+from finetune import load, pairing, record
+from finetune.batches import Collator
 from finetune.lock import locked
+from finetune.model import CONFIG_FILE
 from finetune.trainer import EpochSampler
 from small_runs import COMMON, folder, run
 
@@ -61,20 +66,46 @@ def test_recorded_accuracy_is_that_of_the_predictions(classified):
     assert record.read(where)["metrics"]["accuracy"]["value"] == pytest.approx(accuracy)
 
 
-def test_each_prediction_belongs_to_its_row(tmp_path):
-    """A task that is learnt without a mistake: predictions in another order than the rows would be chance."""
-    data = tmp_path / "rows"
+def easy_rows(data):
+    """The options of a task that is learnt without a mistake: 80 test rows of 1 to 3 words."""
     data.mkdir()
     names = ["apple", "river", "stone", "cloud"]
     rows = [{"text": " ".join([names[i % 4]] * (1 + i // 4 % 3)), "label": i % 4} for i in range(240)]
     for name, part in (("train", rows[:160]), ("test", rows[160:])):
         (data / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
-    options = ["--attention", "softmax", "--data", str(data), "--data.train_rows", "null"]
-    options += ["--data.test_rows", "null", "--train.per_device_eval_batch_size", "7"]
-    assert run("classify", tmp_path / "runs", *options) == 0
+    options = ["--data", str(data), "--data.train_rows", "null", "--data.test_rows", "null"]
+    return [*options, "--train.per_device_eval_batch_size", "7"]
+
+
+def test_each_prediction_belongs_to_its_row(tmp_path):
+    """Predictions in another order than the rows would be chance."""
+    options = easy_rows(tmp_path / "rows")
+    assert run("classify", tmp_path / "runs", "--attention", "softmax", *options) == 0
     predictions = record.read_predictions(folder("classify", tmp_path / "runs"))
     assert len(predictions) == 80
     assert all(row["prediction"] == row["label"] == row["row"] % 4 for row in predictions)
+
+
+def test_a_run_of_earlier_days_is_read_and_loaded_but_not_paired(classified, tmp_path):
+    """Before there were batches in the configuration; what is missing differs, and both sides say so."""
+    old, new = tmp_path / "old", folder("classify", classified)
+    shutil.copytree(new, old)
+    for name, read, write in (
+        ("record.json", json.loads, json.dumps),
+        (CONFIG_FILE, yaml.safe_load, yaml.dump),
+    ):
+        content = read((old / name).read_text())
+        del (content["config"] if name == "record.json" else content)["batches"]
+        (old / name).write_text(write(content))
+    model, _ = load(old)
+    assert all(map(torch.equal, model.state_dict().values(), load(new)[0].state_dict().values()))
+    runs, problems = pairing.collect([old, new])
+    assert problems == [] and len(runs) == 2
+    assert pairing.differences(*sorted(runs, key=lambda run: run.folder != old)) == [
+        "batches.cache_tokens (None against True)",
+        "batches.padding (None against longest)",
+        "batches.sort_evaluation (None against True)",
+    ]
 
 
 def test_finished_run_is_skipped_and_says_so(classified, capsys):
@@ -156,6 +187,103 @@ def test_arms_see_the_same_batches_from_the_same_weights(tmp_path, monkeypatch):
     assert seen["softmax"] == seen["sa-softmax"]
     assert seen["softmax"][:10] != seen["softmax"][10:]
     assert all(map(torch.equal, first_weights["softmax"], first_weights["sa-softmax"]))
+
+
+def test_a_grid_is_tokenised_once(tmp_path, monkeypatch):
+    """Two variants and two seeds, then the same rows for another run: the tokenizer is asked once a split."""
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+    calls = []
+    original = PreTrainedTokenizerBase.__call__
+
+    def spy(self, *args, **keywords):
+        calls.append(keywords)
+        return original(self, *args, **keywords)
+
+    monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", spy)
+    assert run("classify", tmp_path / "grid", *GRID, "--seeds", "0,1") == 0
+    assert len(calls) == 3
+    finetune.tokens._held.clear()  # as in another process
+    assert run("classify", tmp_path / "later", "--attention", "sa-softmax-raw") == 0
+    assert len(calls) == 3
+    assert run("classify", tmp_path / "each", *GRID, "--batches.cache_tokens", "false") == 0
+    assert len(calls) == 3 + 2 * 3
+
+
+@pytest.mark.parametrize("verb", ["classify", "translate"])
+def test_sorting_and_caching_change_no_prediction(tmp_path, verb):
+    """In small batches, which mix lengths where they are not sorted."""
+    options = ["--attention", "sa-softmax"]
+    options += easy_rows(tmp_path / "rows") if verb == "classify" else ["--data.max_length", "100"]
+    options += ["--train.per_device_eval_batch_size", "4"]
+    found, weights = [], []
+    for switches in (("true", "true"), ("false", "true"), ("false", "false")):
+        where = tmp_path / "-".join(switches)
+        switched = ["--batches.sort_evaluation", switches[0], "--batches.cache_tokens", switches[1]]
+        assert run(verb, where, *options, *switched) == 0
+        found.append((folder(verb, where, "sa-softmax") / "predictions.jsonl").read_bytes())
+        weights.append(load_file(folder(verb, where, "sa-softmax") / "model.safetensors"))
+    assert found[0] == found[1] == found[2]
+    assert len({row["prediction"] for row in map(json.loads, found[0].splitlines())}) > 1
+    for other in weights[1:]:
+        assert all(torch.equal(weights[0][name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize("verb", ["classify", "translate"])
+def test_padding_to_the_limit_trains_alike_on_wider_batches(tmp_path, monkeypatch, verb):
+    """The same loss and gradient; every batch is as wide as the limits, which no row reaches."""
+    options = ["--attention", "sa-softmax", "--model.dropout", "0.0", "--model.attention_dropout", "0.0"]
+    options += ["--train.max_steps", "2", "--train.train_sampling_strategy", "random"]
+    options += ["--data.max_length", "250"]
+    options += ["--data.max_target_length", "140"] if verb == "translate" else []
+    widths = []
+    collate = Collator.__call__
+
+    def spy(self, features):
+        batch = collate(self, features)
+        labels = batch["labels"].shape[1:] if "labels" in batch else ()
+        widths.append((batch["input_ids"].shape[1], *labels))
+        return batch
+
+    monkeypatch.setattr(Collator, "__call__", spy)
+    curves, shapes = [], []
+    for padding in ("longest", "max_length"):
+        assert run(verb, tmp_path / padding, *options, "--batches.padding", padding) == 0
+        curves.append(record.read(folder(verb, tmp_path / padding, "sa-softmax"))["curve"])
+        shapes.append(set(widths))
+        widths.clear()
+    assert len(curves[0]) == len(curves[1]) >= 2
+    for one, other in zip(*curves, strict=True):
+        for key in {"loss", "grad_norm", "eval_loss"} & set(one):
+            assert other[key] == pytest.approx(one[key], rel=1e-3)
+    assert shapes[1] == ({(250,)} if verb == "classify" else {(250, 140), (250,)})
+    assert len(shapes[0]) > 3 and all(shape < (250,) for shape in shapes[0])
+
+
+@pytest.mark.parametrize("verb", ["classify", "translate"])
+def test_evaluation_keeps_no_logits(tmp_path, monkeypatch, verb):
+    """While validating: one class index a row, or nothing but the loss. While testing: what is predicted."""
+    kept = []
+    add = EvalLoopContainer.add
+
+    def spy(self, tensors):
+        kept.append(tensors)
+        add(self, tensors)
+
+    monkeypatch.setattr(EvalLoopContainer, "add", spy)
+    options = ["--attention", "sa-softmax", "--train.eval_strategy", "epoch"]
+    assert run(verb, tmp_path, *options, "--train.per_device_eval_batch_size", "4") == 0
+    assert all(isinstance(tensor, torch.Tensor) for tensor in kept)
+    numbers = [tensor for tensor in kept if tensor.is_floating_point()]  # losses, repeated for each row
+    indices = [tensor for tensor in kept if not tensor.is_floating_point()]
+    validations, tests = 2 * 3, 6  # batches of 4 among 12 rows, twice, and among 21
+    assert len(numbers) == validations + (tests if verb == "classify" else 0)
+    assert all(tensor.ndim == 1 and len(tensor) <= 4 for tensor in numbers)
+    if verb == "classify":
+        assert len(indices) == 2 * (validations + tests)  # predictions and labels
+        assert all(tensor.ndim == 1 and len(tensor) <= 4 for tensor in indices)
+    else:
+        assert len(indices) == tests  # token numbers of the translations
+        assert all(tensor.ndim == 2 for tensor in indices)
 
 
 @pytest.mark.parametrize("lengths", [None, [5, 1, 4, 1, 3, 9, 2, 6]])

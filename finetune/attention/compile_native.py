@@ -12,6 +12,8 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from finetune.folders import cache_folder
+
 FLAGS = ["-std=gnu11", "-O3", "-fPIC", "-fopenmp", "-c"]
 
 
@@ -27,10 +29,16 @@ def library() -> ctypes.CDLL:
     return found
 
 
+def why_not() -> str | None:
+    """Why there is no native kernel on this machine; None where there is one."""
+    found = _library()
+    return found if isinstance(found, str) else None
+
+
 @cache
 def _library() -> ctypes.CDLL | str:
     try:
-        return _load(_compiled())
+        return ctypes.CDLL(str(_compiled()))
     except (CompilerError, OSError) as error:
         return str(error)
 
@@ -57,7 +65,7 @@ def _compiler() -> list[str]:
 
 
 def _machine_flags() -> list[str]:
-    """Flags for this processor. A compiler older than the processor takes it for a lesser one: name AVX-512."""
+    """Flags for this processor. A compiler older than it takes it for a lesser one, so AVX-512 is named."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return ["-mcpu=native"] if platform.machine() in ("arm64", "aarch64") else []
     wide = [f"-mavx512{part}" for part in ("f", "dq", "bw", "vl")]
@@ -76,8 +84,7 @@ def _processor() -> str:
 
 
 def _folder() -> Path:
-    root = os.environ.get("FINETUNE_CACHE") or os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(root) if root else Path.home() / ".cache") / "finetune"
+    folder = cache_folder() / "native"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
@@ -93,7 +100,3 @@ def _compile(compiler: list[str], flags: list[str], source: str, target: Path) -
                 first = (result.stderr.strip().splitlines() or ["no message"])[0]
                 raise CompilerError(f"{compiler[0]} does not compile it ({first})")
         os.replace(linked, target)  # at once: another process may be doing the same
-
-
-def _load(path: Path) -> ctypes.CDLL:
-    return ctypes.CDLL(str(path))

@@ -1,25 +1,26 @@
-"""One attention call: scores, a variant's weights, dropout, values. No registry of transformers here.
+"""One attention call of a model: read what it passes, let a kernel compute it. No registry of transformers.
 
 ``attention`` has the signature that transformers gives its attention functions. What it computes is decided
 by the ``Setting`` on the attention module it is called for, so that one function serves every variant and
 every scope. Shapes: query (batch, heads, query, width); key and value (batch, key heads, key, width).
 """
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers.utils.output_capturing import _active_collector
 
-from finetune.attention import functions
+from finetune.attention import functions, kernels
+from finetune.attention.inputs import Inputs, Normaliser
 from finetune.errors import UserError
 
 Kind = Literal["encoder", "decoder", "cross"]
-Kernel = Literal["sdpa", "reference"]
 
 SETTING = "finetune_attention"  # the attribute of an attention module that holds its Setting
 
@@ -31,16 +32,15 @@ _HARMLESS = frozenset({
     "output_hidden_states", "position_ids", "return_dict", "sliding_window", "token_type_ids", "use_cache",
 })  # fmt: skip
 
-Weigh = Callable[[Tensor, Tensor | None], Tensor]  # (scores, allowed) -> weights
-
 
 @dataclass(frozen=True)
 class Setting:
-    """What one attention module computes."""
+    """What one attention module computes, and which kernels did."""
 
-    weigh: Weigh
+    normaliser: Normaliser
     kind: Kind
-    kernel: Kernel
+    kernel: str  # as chosen: one of kernels.CHOICES
+    ran: Counter[str] = field(default_factory=Counter)  # calls by the kernel that computed them
 
 
 @dataclass(frozen=True)
@@ -82,100 +82,48 @@ def attention(  # noqa: PLR0917 - the signature is transformers'
 ) -> tuple[Tensor, Tensor | None]:
     """Attend; return (batch, query, heads, width) in the value's type, and the weights where computed.
 
-    The weights are those applied, that is after dropout, as in the library's eager attention. The ``sdpa``
-    kernel computes none, so a call with ``output_attentions=True`` takes the reference kernel.
+    The weights are those applied, that is after dropout, as in the library's eager attention. Only the
+    reference kernel has them, so a call with ``output_attentions=True`` goes to it.
     """
     _refuse_unsupported(module, keywords)
-    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal  # as transformers does
-    allowed, bias = _read_mask(attention_mask, query, key, causal)
+    allowed, bias = _read_mask(attention_mask)
     if position_bias is not None:
         bias = position_bias if bias is None else position_bias + bias
-    setting = _setting(module, Call(module, query.shape[-2], key.shape[-2], _is_causal(allowed), dropout))
-    scaled = _Scaled(
+    # Without a mask a causal module sees the past only, aligned at the first key, and a single query (a
+    # decoding step) sees all: as in transformers' sdpa.
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    inputs = Inputs(
         query=query,
-        key=_one_per_query_head(query, key),
-        value=_one_per_query_head(query, value),
+        key=key,
+        value=value,
         allowed=allowed,
         bias=bias,
+        causal=bool(causal) and attention_mask is None and query.shape[-2] > 1,
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         dropout=dropout if module.training else 0.0,
     )
-    if setting.kernel == "sdpa" and not _wants_weights(keywords):
-        return _sdpa(scaled), None
-    return _reference(scaled, setting.weigh)
-
-
-@dataclass(frozen=True)
-class _Scaled:
-    """Scaled dot-product attention, ready to compute: weights come from query @ key^T * scaling + bias."""
-
-    query: Tensor  # (batch, heads, query, width)
-    key: Tensor  # (batch, heads, key, width)
-    value: Tensor  # (batch, heads, key, width)
-    allowed: Tensor | None  # bool, broadcastable to (batch, heads, query, key)
-    bias: Tensor | None  # floating, likewise
-    scaling: float
-    dropout: float
-
-
-def _reference(inputs: _Scaled, weigh: Weigh) -> tuple[Tensor, Tensor]:
-    """The formula, step by step, in float32 (float64 where the model is) whatever the input or autocast."""
-    query, value = inputs.query, inputs.value
-    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
-    with torch.autocast(query.device.type, enabled=False):
-        scores = torch.matmul(query.to(wide) * inputs.scaling, inputs.key.to(wide).transpose(-1, -2))
-        if inputs.bias is not None:
-            scores = scores + inputs.bias
-        weights = weigh(scores, inputs.allowed)
-        if inputs.dropout > 0.0:
-            weights = nn.functional.dropout(weights, p=inputs.dropout)
-        output = torch.matmul(weights, value.to(wide)).to(value.dtype)
-    return output.transpose(1, 2).contiguous(), weights
-
-
-def _sdpa(inputs: _Scaled) -> Tensor:
-    """torch's fused softmax attention under the same mask."""
-    mask = inputs.allowed
-    if inputs.bias is not None:
-        mask = inputs.bias if mask is None else inputs.bias.masked_fill(~mask, float("-inf"))
-        mask = mask.to(inputs.query.dtype)
-    output = nn.functional.scaled_dot_product_attention(
-        inputs.query,
-        inputs.key,
-        inputs.value,
-        attn_mask=mask,
-        dropout_p=inputs.dropout,
-        scale=inputs.scaling,
+    setting = _setting(module, Call(module, query.shape[-2], key.shape[-2], _is_causal(inputs), dropout))
+    output, weights, ran = kernels.attend(
+        inputs, setting.normaliser, setting.kernel, _wants_weights(keywords)
     )
-    return output.transpose(1, 2).contiguous()
+    setting.ran[ran] += 1
+    return output, weights
 
 
-def _read_mask(
-    mask: Tensor | None, query: Tensor, key: Tensor, causal: bool
-) -> tuple[Tensor | None, Tensor | None]:
+def _read_mask(mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     """A mask -> (allowed, bias), either of them None where it says nothing.
 
-    Without a mask a causal module sees the past only, aligned at the first key as in transformers' sdpa, and
-    a single query (a decoding step) sees all. In an additive mask -inf and the type's minimum block a key;
-    half the minimum is the threshold because masks are summed and cast between types. The rest is a bias.
+    In an additive mask -inf and the type's minimum block a key; half the minimum is the threshold because
+    masks are summed and cast between types. The rest is a bias.
     """
     if mask is None:
-        if not causal or query.shape[-2] == 1:
-            return None, None
-        allowed = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device)
-        return allowed.tril(), None
+        return None, None
     if mask.dtype == torch.bool:
         return mask, None
     if not mask.is_floating_point():
         raise UserError(f"an attention mask must be bool or floating, not {mask.dtype}; use mask.bool()")
     allowed = mask > torch.finfo(mask.dtype).min / 2
     return allowed, mask.masked_fill(~allowed, 0.0)
-
-
-def _one_per_query_head(query: Tensor, grouped: Tensor) -> Tensor:
-    """Repeat grouped keys or values so that each query head has its own."""
-    groups = query.shape[1] // grouped.shape[1]
-    return grouped if groups == 1 else grouped.repeat_interleave(groups, dim=1)
 
 
 def _refuse_unsupported(module: nn.Module, keywords: dict[str, Any]) -> None:
@@ -195,10 +143,11 @@ def _wants_weights(keywords: dict[str, Any]) -> bool:
     return bool(keywords.get("output_attentions")) or any("attentions" in key for key in collected)
 
 
-def _is_causal(allowed: Tensor | None) -> bool | None:
+def _is_causal(inputs: Inputs) -> bool | None:
     """Whether no query sees a later key; None, for it costs a synchronisation, unless calls are observed."""
     if _observed.get() is None:
         return None
+    allowed = inputs.all_allowed()
     return allowed is not None and not bool(allowed.triu(1).any())
 
 
@@ -208,7 +157,7 @@ def _setting(module: nn.Module, call: Call) -> Setting:
     calls = _observed.get()
     if calls is not None:
         calls.append(call)
-        setting = setting or Setting(functions.softmax, "encoder", "reference")
+        setting = setting or Setting(Normaliser("softmax", functions.softmax), "encoder", "reference")
     if setting is None:
         raise UserError(
             f"{type(module).__name__} has no attention variant: call finetune.attention.swap.swap(model, "

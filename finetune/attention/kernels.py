@@ -7,6 +7,8 @@
 | native | one compiled loop on the CPU | the self-adjust forms |
 | blocked | PyTorch, some queries at a time | the self-adjust forms |
 | reference | the definition, step by step | everything |
+
+A fast kernel computes nothing before it has been held against the reference on the device at hand.
 """
 
 import logging
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from finetune.attention import blocked, native, plain, triton_ops
 from finetune.attention.inputs import Inputs, Normaliser
+from finetune.attention.proof import fault
 
 CHOICES = ("auto", "reference", "blocked", "native", "triton")  # of attention.kernel
 _FAST = {"triton": triton_ops, "native": native, "blocked": blocked}
@@ -49,7 +52,10 @@ def why_not(kernel: str, inputs: Inputs, normaliser: Normaliser) -> str | None:
         return None
     if kernel == "sdpa":
         return None if normaliser.name == "softmax" else "it computes softmax only"
-    return _FAST[kernel].why_not(inputs, normaliser)
+    module, query = _FAST[kernel], inputs.query
+    return module.why_not(inputs, normaliser) or fault(
+        module.attend, normaliser.name, query.device, query.dtype
+    )
 
 
 def _order(inputs: Inputs, normaliser: Normaliser, choice: str) -> Iterator[str]:

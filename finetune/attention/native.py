@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from finetune.attention.compile_native import CompilerError, library
+from finetune.attention import compile_native
 from finetune.attention.inputs import Inputs, Normaliser
 
 FORMS = ("sa-softmax", "sa-softmax-raw")
@@ -15,21 +15,17 @@ FORMS = ("sa-softmax", "sa-softmax-raw")
 
 def why_not(inputs: Inputs, normaliser: Normaliser) -> str | None:
     """Why this kernel cannot do these inputs; None if it can."""
-    if normaliser.name not in FORMS:
-        return f"it knows no formula for {normaliser.name}"
-    if inputs.query.device.type != "cpu":
-        return f"it computes on the CPU, not on {inputs.query.device.type}"
-    if inputs.query.dtype == torch.float64:
-        return "it computes in float32, and these inputs are float64"
-    if inputs.query.shape[-1] != inputs.value.shape[-1]:
-        return "the values are not as wide as the queries"
-    if inputs.bias is not None and inputs.bias.requires_grad:
-        return "the position bias is trained, and it computes no gradient for one"
-    try:
-        library()
-    except CompilerError as error:
-        return str(error)
-    return None
+    query, value, bias = inputs.query, inputs.value, inputs.bias
+    reasons = {
+        f"it knows no formula for {normaliser.name}": normaliser.name not in FORMS,
+        f"it computes on the CPU, not on {query.device.type}": query.device.type != "cpu",
+        "it computes in float32, and these inputs are float64": query.dtype == torch.float64,
+        "the values are not as wide as the queries": query.shape[-1] != value.shape[-1],
+        "the position bias is trained, and it computes no gradient for one": (
+            bias is not None and bias.requires_grad and torch.is_grad_enabled()
+        ),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None) or compile_native.why_not()
 
 
 @torch.compiler.disable
@@ -51,27 +47,25 @@ def unit_width(tensor: Tensor) -> Tensor:
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(  # noqa: PLR0917
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, inputs: Inputs, normaliser: Normaliser, seed: int
     ) -> Tensor:
         batch, heads, query_len, width = query.shape
         out = query.new_empty(batch, query_len, heads, width)
         inverse_sum = query.new_empty(batch, heads, query_len)
-        call = _call(query, key, value, inputs, normaliser, seed, out, inverse_sum)
+        call = _call((query, key, value, out, inverse_sum), inputs, normaliser, seed)
         _run("attention_forward", call)
         ctx.save_for_backward(query, key, value, out, inverse_sum)
-        ctx.rest = (inputs.allowed, inputs.bias, inputs, normaliser, seed)
+        ctx.rest = (inputs, normaliser, seed)
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        query, key, value, out, inverse_sum = ctx.saved_tensors
-        *_, inputs, normaliser, seed = ctx.rest
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         grad_out = unit_width(grad_out)
-        grads = [torch.empty_like(tensor) for tensor in (query, key, value)]
-        grads = [grad if grad.stride(-1) == 1 else grad.contiguous() for grad in grads]
-        call = _call(query, key, value, inputs, normaliser, seed, out, inverse_sum)
+        saved = ctx.saved_tensors  # once: under activation checkpointing each look recomputes
+        grads = [torch.empty_like(tensor) for tensor in saved[:3]]
+        call = _call(saved, *ctx.rest)
         call.grad_out = _Strided.of(grad_out.transpose(1, 2))
         call.grad_query, call.grad_key, call.grad_value = (_Strided.of(grad) for grad in grads)
         _run("attention_backward", call)
@@ -104,10 +98,8 @@ class _Call(ctypes.Structure):
     )
 
 
-def _call(  # noqa: PLR0917
-    query: Tensor, key: Tensor, value: Tensor, inputs: Inputs, normaliser: Normaliser, seed: int,
-    out: Tensor, inverse_sum: Tensor,
-) -> _Call:  # fmt: skip
+def _call(tensors: tuple[Tensor, ...], inputs: Inputs, normaliser: Normaliser, seed: int) -> _Call:
+    query, key, value, out, inverse_sum = tensors
     batch, heads, query_len, width = query.shape
     shape = (batch, heads, query_len, key.shape[-2])
     call = _Call(
@@ -128,5 +120,5 @@ def _call(  # noqa: PLR0917
 
 
 def _run(function: str, call: _Call) -> None:
-    if getattr(library(), function)(ctypes.byref(call)):
+    if getattr(compile_native.library(), function)(ctypes.byref(call)):
         raise MemoryError("not enough memory for the work buffers of the native attention kernel")

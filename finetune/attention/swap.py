@@ -14,17 +14,17 @@ from typing import Any
 
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 from transformers.utils import logging
 
-from finetune.attention import Variant, functions, get_variant
+from finetune.attention import Variant, functions, get_variant, kernels
 from finetune.attention.dry_run import Observed, expected_calls, observe
-from finetune.attention.forward import SETTING, Kernel, Kind, Setting, attention
+from finetune.attention.forward import SETTING, Kind, Setting, attention
+from finetune.attention.inputs import Normaliser
 from finetune.errors import UserError, unknown
 
 NAME = "finetune"
 SCOPES = ("all", "encoder", "decoder", "cross")
-KERNELS = ("auto", "reference")
 SUPPORTED = (
     "BERT, RoBERTa, DistilBERT, ALBERT, ELECTRA, ModernBERT, GPT-2, GPT-NeoX, Llama, Qwen3, T5, BART, mBART, "
     "Marian, M2M100, and other models that call transformers' attention interface in every layer"
@@ -32,9 +32,15 @@ SUPPORTED = (
 _SMALLEST = 1e-12  # a smaller eps would let gradients overflow float32
 
 
-def _mask(*, allow_is_causal_skip: bool = True, **keywords: Any) -> Tensor | None:
-    """The boolean mask of transformers, a causal one always written out: None only means all allowed."""
-    return sdpa_mask(allow_is_causal_skip=False, **keywords)
+def _mask(**keywords: Any) -> Tensor | None:
+    """The boolean mask of transformers, as small as it can be.
+
+    One that is the same for every query, as padding is, comes as (batch, 1, 1, key). None means that all is
+    allowed or, on a causal module, the past: ``attention`` honours both.
+    """
+    if keywords.get("mask_function") is bidirectional_mask_function:
+        keywords["q_length"] = 1
+    return sdpa_mask(**keywords)
 
 
 AttentionInterface.register(NAME, attention)
@@ -48,7 +54,7 @@ class SwapReport:
     variant: str
     parameters: dict[str, float]  # the variant's defaults with the overrides laid on
     scope: str
-    kernel: Kernel  # what computes the variant
+    kernel: str  # what computes the variant here: sdpa, reference, blocked, native or triton
     layers: dict[Kind, int]  # attention calls of the variant in one pass, by kind
     total: int  # attention calls in one pass, of the variant or not
     dropout: float | dict[Kind, float]  # of the attention weights in train mode; by kind where they differ
@@ -69,7 +75,9 @@ def swap(
     """Make the attention of ``model``, a transformers model, compute ``variant`` within ``scope``.
 
     ``scope``: "all", or only "encoder" self-, "decoder" self- or "cross"-attention; the rest computes plain
-    softmax. ``kernel``: "auto" runs softmax on torch's fused kernel, "reference" everything step by step.
+    softmax. ``kernel``, one of ``kernels.CHOICES``: "auto" takes the fastest that there is for the device,
+    "reference" computes everything step by step; plain softmax runs on torch's fused kernel unless
+    "reference" is chosen. ``calls_by_kernel`` says which ones ran.
     ``parameters`` override the variant's own. A swapped model can be swapped again.
 
     Raises ``UserError``, and leaves the model as it was, for an unknown name, for a scope of which the model
@@ -77,7 +85,10 @@ def swap(
     """
     chosen = get_variant(variant)
     merged = _merge(chosen, parameters or {})
-    for what, given, allowed in (("attention scope", scope, SCOPES), ("attention kernel", kernel, KERNELS)):
+    for what, given, allowed in (
+        ("attention scope", scope, SCOPES),
+        ("attention kernel", kernel, kernels.CHOICES),
+    ):
         if given not in allowed:
             raise unknown(what, given, allowed)
     with _restoring_on_error(model):
@@ -89,13 +100,36 @@ def swap(
                 f"{type(model).__name__} has no {scope} attention to swap: its attention is {present}; "
                 "choose one of these or 'all' as attention.scope"
             )
-    plain: Kernel = "sdpa" if kernel == "auto" else "reference"
-    runs: Kernel = plain if chosen.function is functions.softmax else "reference"
+    plain = Normaliser("softmax", functions.softmax)
+    swapped = Normaliser(chosen.name, partial(chosen.function, **merged), merged)
     for module, kind in observed.calls:
         inside = scope in ("all", kind)
-        weigh = partial(chosen.function, **merged) if inside else functions.softmax
-        setattr(module, SETTING, Setting(weigh, kind, runs if inside else plain))
-    return SwapReport(variant, merged, scope, runs, dict(counts), len(observed.calls), observed.dropout)
+        setattr(module, SETTING, Setting(swapped if inside else plain, kind, kernel))
+    observe(model)
+    ran = "+".join(calls_by_kernel(model, variant))
+    forget_calls(model)
+    return SwapReport(variant, merged, scope, ran, dict(counts), len(observed.calls), observed.dropout)
+
+
+def calls_by_kernel(model: Any, variant: str) -> dict[str, int]:
+    """How many attention calls of ``variant`` each kernel has computed since the swap, the most first."""
+    total: Counter[str] = Counter()
+    for setting in _settings(model):
+        if setting.normaliser.name == variant:
+            total.update(setting.ran)
+    return dict(total.most_common())
+
+
+def forget_calls(model: Any) -> None:
+    """Count the calls of ``calls_by_kernel`` from here on."""
+    for setting in _settings(model):
+        setting.ran.clear()
+
+
+def _settings(model: Any) -> Iterator[Setting]:
+    for module in model.modules():
+        if SETTING in module.__dict__:
+            yield getattr(module, SETTING)
 
 
 def _merge(variant: Variant, overrides: Mapping[str, float]) -> dict[str, float]:

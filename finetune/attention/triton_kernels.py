@@ -1,0 +1,217 @@
+"""Pieces that the forward and the backward kernels share. Device code: Triton compiles it when it is called.
+
+Where a kernel holds a tile of scores x = query @ key^T * scaling + bias as (query, key) or as (key, query), the
+pieces take the two indices already shaped to broadcast, (n, 1) or (1, n).
+
+The forms differ in a few numbers a row only. With e = exp(x - max x), l = sum e, R = M - m + eps and
+da = dL/dweight,
+
+    weight = e * y,   dL/dx = e * (da * u - D1 / l) + pulls,   D1 = sum weight * da,   D0 = sum e * da / l
+
+    softmax         y = 1 / l            u = 1 / l
+    sa-softmax-raw  y = x / l            u = y + 1 / l
+    sa-softmax      y = (x - m) / (R l)  u = y + 1 / (R l)
+
+and sa-softmax alone has pulls: (D1 - D0) / R at argmin x where m < 0, -D1 / R at argmax x where M > 0.
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+SOFTMAX = tl.constexpr(0)
+SELF_ADJUST = tl.constexpr(1)
+SELF_ADJUST_RAW = tl.constexpr(2)
+
+NONE = tl.constexpr(0)  # no mask, or no bias
+PER_KEY = tl.constexpr(1)  # one row of it serves every query
+PER_SCORE = tl.constexpr(2)
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+INFINITY = tl.constexpr(float("inf"))
+LEAST_BIAS = tl.constexpr(-1e30)  # so that x * log2(e) and 1 / R stay in the range of float32
+MOST_FLOAT16 = tl.constexpr(65504.0)
+NO_INDEX = tl.constexpr(2147483647)
+ROUNDS = tl.constexpr(7)  # of Philox: enough to pass BigCrush (Salmon et al. 2011, Table 2)
+
+
+class Matrices(NamedTuple):
+    """(batch, heads, length, width) in memory. The last axis has stride 1."""
+
+    base: Any
+    batch_stride: int
+    head_stride: int
+    row_stride: int
+
+
+class Scorewise(NamedTuple):
+    """A mask (bytes) or a bias, (batch, heads, query, key), with stride 0 along what is broadcast."""
+
+    base: Any
+    batch_stride: int
+    head_stride: int
+    query_stride: int
+    key_stride: int
+    kind: Any  # constexpr
+
+
+class Problem(NamedTuple):
+    """What every kernel of one attention call is told."""
+
+    heads: int
+    groups: int  # query heads to a key head
+    query_len: int
+    key_len: int
+    rows: int  # batch * heads * query
+    scaling: float
+    eps: float
+    threshold: int  # of dropout, in 2^-31
+    keep_scale: float  # 1 / (1 - dropout)
+    form: Any  # constexpr, as all that follow
+    causal: Any
+    dropout: Any
+    width: Any
+    value_width: Any
+    block_width: Any
+    block_value: Any
+    block_rows: Any
+    block_keys: Any
+    widen: (
+        Any  # multiply in float64: the interpreter has no bfloat16, and its float32 sums vary with the order
+    )
+    half: Any  # inputs of 2 bytes: where one way is shorter and another more exact, the shorter
+
+
+@triton.jit
+def of_head(matrices, batch, head):
+    """Where one head's (length, width) matrix begins. int64: a large batch passes 2^31 elements."""
+    return (
+        matrices.base + batch.to(tl.int64) * matrices.batch_stride + head.to(tl.int64) * matrices.head_stride
+    )
+
+
+@triton.jit
+def load_tile(
+    base, index, stride, length, width: tl.constexpr, block_width: tl.constexpr, bounded: tl.constexpr
+):
+    """Rows ``index`` of a (length, width) matrix; 0 outside it."""
+    columns = tl.arange(0, block_width)
+    pointers = base + index[:, None].to(tl.int64) * stride + columns[None, :]
+    if width == block_width and not bounded:
+        tile = tl.load(pointers)
+    elif width == block_width:
+        tile = tl.load(pointers, mask=index[:, None] < length, other=0.0)
+    elif not bounded:
+        tile = tl.load(pointers, mask=columns[None, :] < width, other=0.0)
+    else:
+        tile = tl.load(pointers, mask=(index[:, None] < length) & (columns[None, :] < width), other=0.0)
+    return tile
+
+
+@triton.jit
+def store_tile(base, tile, index, stride, length, width: tl.constexpr, block_width: tl.constexpr):
+    """Write rows ``index`` of a (length, width) matrix, in its type."""
+    columns = tl.arange(0, block_width)
+    pointers = base + index[:, None].to(tl.int64) * stride + columns[None, :]
+    inside = (index[:, None] < length) & (columns[None, :] < width)
+    tl.store(pointers, tile.to(base.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def product(left, right, widen: tl.constexpr):
+    """left @ right, accumulated in float32; float32 operands are not shortened to TF32."""
+    if widen:
+        result = tl.dot(left.to(tl.float64), right.to(tl.float64)).to(tl.float32)
+    else:
+        result = tl.dot(left, right, input_precision="ieee")
+    return result
+
+
+@triton.jit
+def fit(tile, like):
+    """``tile`` in the type of ``like``. 1 / eps can carry a gradient of scores beyond float16."""
+    if like.dtype == tl.float16:
+        tile = tl.minimum(tl.maximum(tile, -MOST_FLOAT16), MOST_FLOAT16)
+    return tile.to(like.dtype)
+
+
+@triton.jit
+def score(products, batch, head, query_index, key_index, allowed, bias, problem, bounded: tl.constexpr):
+    """A tile of scores, finite, and where the query may see the key.
+
+    ``bounded``: the tile may reach beyond the last key, or beyond the diagonal of a causal mask. A bias of
+    -inf blocks a key.
+    """
+    x = products * problem.scaling
+    seen = tl.full(x.shape, 1, tl.int1)
+    if bounded:
+        seen = seen & (key_index < problem.key_len)
+        if problem.causal:
+            seen = seen & (key_index <= query_index)
+    if allowed.kind != NONE:
+        seen = seen & (_load_scorewise(allowed, batch, head, query_index, key_index, problem) != 0)
+    if bias.kind != NONE:
+        added = _load_scorewise(bias, batch, head, query_index, key_index, problem).to(tl.float32)
+        seen = seen & (added != -INFINITY)
+        x = x + tl.where(added < LEAST_BIAS, LEAST_BIAS, added)
+    return x, seen
+
+
+@triton.jit
+def _load_scorewise(values, batch, head, query_index, key_index, problem):
+    base = values.base + batch.to(tl.int64) * values.batch_stride + head.to(tl.int64) * values.head_stride
+    pointers = base + key_index.to(tl.int64) * values.key_stride
+    inside = key_index < problem.key_len
+    if values.kind == PER_SCORE:
+        pointers = pointers + query_index.to(tl.int64) * values.query_stride
+        inside = inside & (query_index < problem.query_len)
+    return tl.load(pointers, mask=inside, other=0)
+
+
+@triton.jit
+def exponential(x, seen, high, half: tl.constexpr):
+    """exp(x - high) where seen, else 0; ``high`` is max x, inf in a row that sees nothing."""
+    if half:  # one instruction
+        power = x * LOG2_E - high * LOG2_E
+    else:
+        power = (x - high) * LOG2_E
+    return tl.exp2(tl.where(seen, power, -INFINITY))
+
+
+@triton.jit
+def coefficients(x, low, slope, form: tl.constexpr):
+    """(y, u) of the table above; ``slope`` is 1 / l, for sa-softmax 1 / (R l)."""
+    if form == SOFTMAX:
+        y = slope + tl.zeros_like(x)
+        u = y
+    elif form == SELF_ADJUST_RAW:
+        y = x * slope
+        u = y + slope
+    else:
+        y = (x - low) * slope
+        u = y + slope
+    return y, u
+
+
+@triton.jit
+def kept(seed, sequence, rows, key_start, problem):
+    """Which weights of a (query, key) tile dropout keeps: those whose 31 random bits reach the threshold.
+
+    A function of the seed, of ``sequence`` (batch and head), of the query (``rows``, (query,)) and of the key
+    alone, so that every kernel finds the same mask. One call of Philox serves four neighbouring keys.
+    """
+    quads = key_start // 4 + tl.arange(0, problem.block_keys // 4)
+    across = rows[:, None] * 0 + quads[None, :]
+    down = rows[:, None] + quads[None, :] * 0
+    first, second, third, fourth = tl.philox(seed, across, down, across * 0 + sequence, across * 0, ROUNDS)
+    even = tl.join(_reaches(first, problem), _reaches(third, problem))
+    odd = tl.join(_reaches(second, problem), _reaches(fourth, problem))
+    return tl.reshape(tl.join(even, odd), (problem.block_rows, problem.block_keys)) != 0
+
+
+@triton.jit
+def _reaches(bits, problem):
+    return ((bits >> 1).to(tl.int32) >= problem.threshold).to(tl.int8)

@@ -1,0 +1,87 @@
+"""How far each contender is from the definition in float64, so that a fast wrong kernel shows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.attention import VARIANTS, plain
+from finetune.attention.inputs import Inputs
+from finetune.bench.cases import (
+    BASELINE,
+    Case,
+    Contender,
+    NotMeasuredError,
+    attend,
+    contenders,
+    gradients,
+    make,
+    normaliser,
+    why_not,
+)
+
+LIMIT = 1e-5  # relative error in float32
+WORST = 1e9  # JSON has no word for infinity
+FACTOR = 1.5  # in half precision: times the baseline's own error
+
+
+def measure(
+    device: str, dtype: str, masks: Sequence[str], widths: Sequence[int], seed: int
+) -> list[dict[str, Any]]:
+    """One row a case and contender: the relative errors of the output and of the worst gradient."""
+    rows = []
+    for width in widths:
+        for mask in masks:
+            case = Case(mask=mask, batch=3, length=67, heads=2, width=width, dtype=dtype)
+            rows += list(_of_case(case, device, seed))
+    return rows
+
+
+def _of_case(case: Case, device: str, seed: int) -> Iterator[dict[str, Any]]:
+    inputs, upstream = make(case, device, seed)
+    exact = {name: _definition(name, inputs, upstream) for name in VARIANTS}
+    limit = {"output": LIMIT, "gradients": LIMIT}
+    for contender in contenders():
+        if why_not(contender, inputs) is not None:
+            continue
+        try:
+            found = errors(contender, inputs, upstream, exact[contender.variant])
+        except NotMeasuredError:
+            continue
+        if contender == BASELINE and case.dtype != "float32":
+            limit = {name: FACTOR * error for name, error in found.items()}
+        yield {
+            "mask": case.mask, "width": case.width, "variant": contender.variant, "kernel": contender.kernel,
+            **found, "limit": dict(limit), "exact": all(found[name] <= limit[name] for name in found),
+        }  # fmt: skip
+
+
+def errors(
+    contender: Contender, inputs: Inputs, upstream: Tensor, exact: Sequence[Tensor]
+) -> dict[str, float]:
+    """Relative errors in the 2-norm, against output and gradients of the definition."""
+    output = attend(contender, inputs)
+    found = [_relative(mine, theirs) for mine, theirs in zip(
+        [output, *gradients(output, inputs, upstream)], exact, strict=True
+    )]  # fmt: skip
+    return {"output": found[0], "gradients": max(found[1:])}
+
+
+def _definition(variant: str, inputs: Inputs, upstream: Tensor) -> list[Tensor]:
+    """Output and gradients of query, key and value, step by step in float64."""
+    wide = {
+        name: getattr(inputs, name).detach().double().requires_grad_() for name in ("query", "key", "value")
+    }
+    exact = replace(inputs, **wide)
+    output, _ = plain.reference(exact, normaliser(variant))
+    return [output, *gradients(output, exact, upstream.double())]
+
+
+def _relative(found: Tensor, exact: Tensor) -> float:
+    """The error's norm over the exact norm; ``WORST`` for a larger one, and for NaN."""
+    error = torch.linalg.vector_norm(found.detach().double() - exact.detach()) / torch.linalg.vector_norm(
+        exact.detach()
+    )
+    return float(error.nan_to_num(nan=WORST).clamp(max=WORST))

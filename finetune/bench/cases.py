@@ -1,0 +1,134 @@
+"""The attention calls that are measured, and what computes them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from finetune.attention import VARIANTS, get_variant, kernels, triton_ops
+from finetune.attention.inputs import Inputs, Normaliser
+
+MASK_TITLES = {"padded": "key padding", "whole": "no mask", "causal": "causal mask"}
+MASKS = tuple(MASK_TITLES)
+FAST = ("triton", "native", "blocked")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+class NotMeasuredError(Exception):
+    """A figure that could not be had; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Self-attention of ``batch`` rows of ``length`` tokens.
+
+    ``mask``: "padded" hides the end of each row, rows being evenly spread over half to the whole length (a
+    single row has three quarters); "whole" hides nothing; "causal" hides the future.
+    """
+
+    mask: str
+    batch: int
+    length: int
+    heads: int
+    width: int  # features of a head
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One variant on one kernel."""
+
+    variant: str
+    kernel: str
+
+    @property
+    def name(self) -> str:
+        """``sa-softmax blocked``, as in the tables."""
+        return f"{self.variant} {self.kernel}"
+
+
+BASELINE = Contender("softmax", "sdpa")
+CONTROL = Contender("softmax", "triton")  # the fused kernel without what the self-adjust forms add to softmax
+
+
+def contenders() -> list[Contender]:
+    """Every variant on every kernel, the baseline first."""
+    others = [name for name in VARIANTS if name != BASELINE.variant]
+    fused = [Contender(variant, kernel) for kernel in FAST for variant in others]
+    plain = [Contender(variant, "reference") for variant in VARIANTS]
+    return [BASELINE, CONTROL, *fused, *plain]
+
+
+def make(case: Case, device: str, seed: int) -> tuple[Inputs, Tensor]:
+    """Random inputs that ask for gradients, and a gradient of the output, (batch, query, heads, width).
+
+    Nothing is made and thrown away: freed memory that the process keeps would hide in a peak.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+    options = {"device": device, "dtype": DTYPES[case.dtype], "generator": generator}
+    query, key, value = (
+        torch.randn(case.batch, case.heads, case.length, case.width, requires_grad=True, **options)  # type: ignore[call-overload]
+        for _ in range(3)
+    )
+    upstream = torch.randn(case.batch, case.length, case.heads, case.width, **options)  # type: ignore[call-overload]
+    inputs = Inputs(
+        query=query, key=key, value=value, allowed=_allowed(case, device), bias=None,
+        causal=case.mask == "causal", scaling=case.width**-0.5, dropout=0.0,
+    )  # fmt: skip
+    return inputs, upstream
+
+
+def _allowed(case: Case, device: str) -> Tensor | None:
+    """Key padding, (batch, 1, 1, key)."""
+    if case.mask != "padded":
+        return None
+    kept = torch.tensor(row_lengths(case), device=device)
+    return (torch.arange(case.length, device=device) < kept[:, None])[:, None, None, :]
+
+
+def row_lengths(case: Case) -> list[int]:
+    """Tokens of each row of a padded case."""
+    if case.batch == 1:
+        return [max(1, 3 * case.length // 4)]
+    half = case.length / 2
+    return [max(1, round(half + half * row / (case.batch - 1))) for row in range(case.batch)]
+
+
+def normaliser(variant: str) -> Normaliser:
+    """A variant with its default parameters."""
+    chosen = get_variant(variant)
+    return Normaliser(variant, partial(chosen.function, **chosen.parameters), dict(chosen.parameters))
+
+
+def why_not(contender: Contender, inputs: Inputs) -> str | None:
+    """Why a contender cannot do these inputs; None if it can."""
+    if contender.kernel == "triton" and inputs.query.device.type != "cuda":
+        return "no CUDA device"  # its interpreter on a CPU is for tests, and its speed says nothing
+    return kernels.why_not(contender.kernel, inputs, normaliser(contender.variant))
+
+
+def attend(contender: Contender, inputs: Inputs) -> Tensor:
+    """The output, (batch, query, heads, width), by this kernel and no other.
+
+    Raises ``NotMeasuredError`` where another one ran.
+    """
+    chosen = normaliser(contender.variant)
+    if contender == CONTROL:  # softmax goes to torch's own kernel when it has the choice
+        return triton_ops.attend(inputs, chosen)
+    choice = "auto" if contender.kernel == "sdpa" else contender.kernel
+    output, _, ran = kernels.attend(inputs, chosen, choice)
+    if ran != contender.kernel:
+        raise NotMeasuredError(f"{ran} ran in its place")
+    return output
+
+
+def gradients(output: Tensor, inputs: Inputs, upstream: Tensor) -> Sequence[Tensor]:
+    """The gradients of query, key and value."""
+    return torch.autograd.grad(output, (inputs.query, inputs.key, inputs.value), upstream)
+
+
+def automatic(inputs: Inputs, variant: str) -> str:
+    """The kernel that ``attention.kernel: auto`` takes."""
+    return kernels.attend(inputs, normaliser(variant), "auto")[2]

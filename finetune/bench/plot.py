@@ -1,0 +1,96 @@
+"""A result -> one figure for each width of a head: time and memory against length, on logarithmic axes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from finetune.bench.cases import MASK_TITLES
+from finetune.bench.tables import device, groups, name
+
+# One colour a kernel, which differ in grey too (Okabe and Ito, 2008); marker and dashes tell the variants.
+COLOURS = {
+    "sdpa": "#000000", "reference": "#E69F00", "blocked": "#56B4E9", "native": "#009E73", "triton": "#D55E00"
+}  # fmt: skip
+STYLES: tuple[dict[str, Any], ...] = (
+    {"marker": "o", "linestyle": ":"}, {"marker": "s", "linestyle": "-"}, {"marker": "^", "linestyle": "--"},
+    {"marker": "D", "linestyle": "-."}, {"marker": "v", "linestyle": (0, (1, 3))},
+)  # fmt: skip
+
+
+def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
+    """``attention-64.svg`` and ``.png`` in ``folder`` for heads of 64, and so on; the files."""
+    if not result["attention"]:
+        return []
+    found = groups(result["attention"]["rows"])
+    files = []
+    for width in dict.fromkeys(width for _, width in found):
+        panels = {mask: rows for (mask, of_width), rows in found.items() if of_width == width}
+        figure = _figure(result, panels, width)
+        for kind in ("svg", "png"):
+            files.append(folder / f"attention-{width}.{kind}")
+            # No date and fixed names inside, so that the same result makes the same file.
+            figure.savefig(files[-1], dpi=200, metadata={"Date": None} if kind == "svg" else None)
+    return files
+
+
+def _figure(
+    result: Mapping[str, Any], panels: Mapping[str, Sequence[Mapping[str, Any]]], width: int
+) -> Figure:
+    import matplotlib
+
+    matplotlib.rcParams["svg.hashsalt"] = "finetune"
+    remembered = {mask: any(row["memory_ratio"] for row in rows) for mask, rows in panels.items()}
+    figure = Figure(figsize=(max(7.0, 3.6 * len(panels)), 7.2), layout="constrained")
+    axes = figure.subplots(2, len(panels), squeeze=False, sharex="col", sharey="row")
+    for column, (mask, rows) in enumerate(panels.items()):
+        _panel(axes[0][column], rows, _time_ratio)
+        axes[0][column].set_title(MASK_TITLES[mask])
+        if remembered[mask]:
+            _panel(axes[1][column], rows, _memory)
+        else:
+            axes[1][column].set_axis_off()
+            axes[0][column].tick_params(labelbottom=True)
+        axes[1 if remembered[mask] else 0][column].set_xlabel("length (tokens)")
+    axes[0][0].set_ylabel("time, forward and backward\n(ratio to SDPA)")
+    axes[1][0].set_ylabel("peak extra memory (MiB)")
+    rows = [row for each in panels.values() for row in each]
+    figure.suptitle(
+        f"Attention on {device(result)}\n{rows[0]['heads']} heads of {width}, {rows[0]['dtype']}, "
+        f"{result['settings']['tokens']:,} tokens in a batch"
+    )
+    lines = {line.get_label(): line for each in axes.flat for line in each.get_lines()}
+    figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _time_ratio(row: Mapping[str, Any]) -> float | None:
+    ratio = (row["both"] or {}).get("ratio")
+    return ratio["median"] if ratio else None
+
+
+def _memory(row: Mapping[str, Any]) -> float | None:
+    return row["memory_mib"]
+
+
+def _panel(
+    axis: Axes, rows: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], float | None]
+) -> None:
+    """One line a contender that has a figure."""
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    for who in dict.fromkeys(map(name, rows)):
+        same = [row for row in rows if name(row) == who]
+        points = [(row["length"], found) for row in same if (found := value(row))]
+        style = STYLES[variants.index(same[0]["variant"]) % len(STYLES)]
+        colour = COLOURS.get(same[0]["kernel"], "#999999")
+        if points:
+            axis.plot(*zip(*points, strict=True), label=who, markersize=5, color=colour, **style)
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log", base=2)
+    for each in (axis.xaxis, axis.yaxis):
+        each.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
+        each.set_minor_formatter(NullFormatter())
+    axis.grid(True, which="major", linewidth=0.4, alpha=0.6)

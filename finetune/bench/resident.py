@@ -1,0 +1,105 @@
+"""Extra memory of attention on a CPU, seen from outside: the peak of a process's resident set (Linux).
+
+torch's profiler does not see what a compiled kernel takes by itself; the resident set holds everything. It
+is counted in pages of 4 KiB (2 MiB where the system gives huge ones), and a busy kernel of Linux adds up the
+counts of its cores now and then, so a figure is exact to a MiB or so.
+
+``python -m finetune.bench.resident`` reads jobs from its input and writes one line of JSON for each. It
+forks for each job, so none sees what another left behind, and a job that runs out of memory ends alone.
+"""
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from finetune.bench.cases import Case, Contender, attend, gradients, make
+from finetune.memory import peak_memory_mib, reset_peak_memory
+
+Job = tuple[Case, Contender]
+
+
+def measure(jobs: Sequence[Job], seed: int) -> Iterator[dict[str, Any]]:
+    """``{"mib": float}`` or ``{"reason": str}`` for each job, as they are done.
+
+    ``"died": True`` goes with the reason if the process of the job did.
+    """
+    # No GPU, whose memory would be read in place of the process's, and no threads before a fork.
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "finetune.bench.resident"]
+    request = {
+        "jobs": [[asdict(case), asdict(contender)] for case, contender in jobs],
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+    }
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps(request))
+        process.stdin.close()
+        for _ in jobs:
+            line = process.stdout.readline()
+            yield json.loads(line) if line else {"reason": "the measuring process ended"}
+
+
+def _serve() -> None:
+    request = json.load(sys.stdin)
+    for case, contender in request["jobs"]:
+        process = os.fork()
+        if process == 0:
+            torch.set_num_threads(request["threads"])
+            _answer(Case(**case), Contender(**contender), request["seed"])
+            os._exit(0)
+        _, status = os.waitpid(process, 0)
+        if status != 0:
+            code = os.waitstatus_to_exitcode(status)
+            _say({"reason": f"its process ended with status {code}, out of memory?", "died": True})
+
+
+def _answer(case: Case, contender: Contender, seed: int) -> None:
+    try:
+        _say({"mib": _extra(case, contender, seed)})
+    except Exception as error:  # a line for each job, whatever happens
+        _say({"reason": f"failed: {' '.join(str(error).split())[:200] or type(error).__name__}"})
+
+
+def _extra(case: Case, contender: Contender, seed: int) -> float:
+    """MiB that forward and backward take at their peak beyond inputs and the output's gradient."""
+    # Threads, libraries and compiled code first.
+    _both(replace(case, batch=min(2, case.batch), length=min(128, case.length)), contender, seed)
+    inputs, upstream = make(case, "cpu", seed)
+    _give_back()
+    if not reset_peak_memory():
+        raise OSError("the peak of the resident set cannot be reset on this system")
+    before = peak_memory_mib()
+    found = gradients(attend(contender, inputs), inputs, upstream)
+    after = peak_memory_mib()
+    del found
+    return after - before
+
+
+def _both(case: Case, contender: Contender, seed: int) -> None:
+    inputs, upstream = make(case, "cpu", seed)
+    gradients(attend(contender, inputs), inputs, upstream)
+
+
+def _give_back() -> None:
+    """Ask the C library to return what was freed, which it would use again unseen."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _say(answer: dict[str, Any]) -> None:
+    os.write(1, (json.dumps(answer) + "\n").encode())
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,88 @@
+"""``finetune bench``: measure, keep the result as JSON, and make tables and figures of it."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune import record
+from finetune.bench import attention, plot, tables
+from finetune.bench.settings import Settings
+from finetune.environment import environment
+from finetune.errors import UserError
+
+FILE, PAGE = "bench.json", "bench.md"
+SCHEMA, VERSION = "finetune-bench", 1
+
+
+def measure(chosen: Settings, command: str) -> dict[str, Any]:
+    """Measure all parts that are asked for. Every figure is in the result, ready for JSON.
+
+    ``command`` is what was typed. Progress goes to the error output, a line a shape.
+    """
+    started, clock = record.now(), time.monotonic()
+
+    def say(what: str) -> None:
+        print(f"[{time.monotonic() - clock:4.0f} s] {what}", file=sys.stderr, flush=True)
+
+    parts: dict[str, Any] = {"attention": None, "steps": None}
+    if "steps" in chosen.parts:  # first, for what is wrong with a model or its rows shows at once
+        from finetune.bench import steps  # transformers takes seconds to import
+
+        parts["steps"] = steps.measure(chosen, say)
+    if "attention" in chosen.parts:
+        parts["attention"] = attention.measure(chosen, say)
+    return {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "command": command,
+        "started": started,
+        "seconds": time.monotonic() - clock,
+        "settings": asdict(chosen),
+        "threads": torch.get_num_threads(),
+        **environment(chosen.device),
+        **parts,
+    }
+
+
+def write(result: Mapping[str, Any], folder: Path, json_too: bool = True) -> list[Path]:
+    """Write the result, the page and the figures; the files. ``UserError`` where ``folder`` takes none."""
+    files = []
+    if json_too:
+        text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+        files.append(record.write_text(folder / FILE, [text, "\n"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = plot.draw(result, folder)
+    shown = [path.name for path in drawn if path.suffix == ".svg"]
+    page = record.write_text(folder / PAGE, [tables.markdown(result, shown)])
+    return [*files, page, *drawn]
+
+
+def check(folder: Path) -> Path:
+    """``folder`` if it can be written to; ``UserError`` if not, before anything is measured."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise UserError(
+            f"cannot write to {folder}: {place} is no folder that takes files; choose another --output"
+        )
+    return folder
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A result that ``write`` has written; ``UserError`` for anything else."""
+    file = path / FILE if path.is_dir() else path
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{file} is no JSON: --from takes the {FILE} of an earlier measurement") from error
+    if not isinstance(found, dict) or (found.get("schema"), found.get("version")) != (SCHEMA, VERSION):
+        raise UserError(f"{file} is no result of this version of finetune bench: measure anew")
+    return found

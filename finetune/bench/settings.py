@@ -1,0 +1,121 @@
+"""What is measured on which device, and for how long: the defaults of ``finetune bench``, checked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from finetune.bench.cases import MASKS, Case
+from finetune.errors import UserError, unknown
+
+DEVICES = ("cpu", "cuda")
+PARTS = ("attention", "steps")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One measurement. Seconds are those that one task may take at one shape, beyond its warm-up."""
+
+    device: str
+    quick: bool
+    parts: tuple[str, ...]
+    lengths: tuple[int, ...]  # tokens
+    seed: int
+    dtype: str
+    tokens: int  # in a batch, of all rows together
+    heads: int
+    widths: tuple[int, ...]  # features of a head; the first at every length, on a CPU the others at some
+    masks: tuple[str, ...]  # the first at every length, on a CPU the others at some
+    seconds: float  # for a kernel at the first mask; half of it at the others
+    plain_seconds: float  # for the reference, which is slow and measured at the first mask alone
+    model: str
+    data: str  # sample or a folder
+    train_rows: int
+    test_rows: int
+    rounds: int  # of whole fine-tuning, 2 or more
+    steps_seconds: float  # no further round is begun after so long
+
+
+CPU = Settings(
+    device="cpu", quick=False, parts=PARTS, lengths=(128, 256, 512, 1024, 2048, 4096), seed=0,
+    dtype="float32", tokens=4096, heads=12, widths=(64, 128), masks=MASKS, seconds=7.0, plain_seconds=1.5,
+    model="scratch:mini", data="sample", train_rows=384, test_rows=768, rounds=5, steps_seconds=110.0,
+)  # fmt: skip
+CUDA = Settings(
+    device="cuda", quick=False, parts=PARTS, lengths=tuple(2**n for n in range(7, 16)), seed=0,
+    dtype="bfloat16", tokens=32768, heads=16, widths=(64, 128), masks=MASKS, seconds=0.8, plain_seconds=0.8,
+    model="scratch:base", data="sample", train_rows=3200, test_rows=1000, rounds=5, steps_seconds=150.0,
+)  # fmt: skip
+QUICK = {
+    "cpu": replace(
+        CPU, quick=True, lengths=(128, 512), widths=(64,), masks=("padded", "causal"), seconds=1.0,
+        plain_seconds=0.5, model="scratch:tiny", train_rows=128, test_rows=256, rounds=2, steps_seconds=15.0,
+    ),
+    "cuda": replace(
+        CUDA, quick=True, lengths=(512, 4096), widths=(64,), masks=("padded", "whole"), seconds=0.5,
+        plain_seconds=0.5, train_rows=640, test_rows=256, rounds=2, steps_seconds=15.0,
+    ),
+}  # fmt: skip
+
+
+def settings(
+    device: str | None,
+    *,
+    quick: bool = False,
+    lengths: Sequence[int] = (),
+    parts: Sequence[str] = (),
+    model: str | None = None,
+    data: str | None = None,
+) -> Settings:
+    """The defaults of a device with a user's choices laid on; ``None`` and empty choose nothing.
+
+    Raises ``UserError`` for an unknown device or part, a device that is not there, and a length below 2.
+    """
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if chosen not in DEVICES:
+        raise unknown("device", chosen, DEVICES)
+    if chosen == "cuda" and not torch.cuda.is_available():
+        raise UserError("no CUDA device is visible: leave out --device, or use --device cpu")
+    for part in parts:
+        if part not in PARTS:
+            raise unknown("part of the benchmark", part, PARTS)
+    for length in lengths:
+        if length < 2:
+            raise UserError(f"--lengths takes numbers of tokens from 2, e.g. 128,512, not {length}")
+    base = QUICK[chosen] if quick else (CUDA if chosen == "cuda" else CPU)
+    return replace(
+        base,
+        lengths=tuple(sorted(set(lengths))) or base.lengths,
+        parts=tuple(part for part in PARTS if part in parts) or base.parts,
+        model=model or base.model,
+        data=data or base.data,
+    )
+
+
+def cases(chosen: Settings) -> list[Case]:
+    """The shapes to time: batches of about as many tokens each.
+
+    A CPU has the time for every length at the first mask and width only, for every second one at the other
+    masks, counted from the longest, and for two lengths at the other widths.
+    """
+    found = []
+    for width in chosen.widths:
+        for mask in chosen.masks:
+            lengths = chosen.lengths
+            if chosen.device == "cpu" and width != chosen.widths[0]:
+                lengths = lengths[2:5:2] if mask == chosen.masks[0] else ()
+            elif chosen.device == "cpu" and mask != chosen.masks[0] and not chosen.quick:
+                lengths = lengths[::-2][::-1]
+            found += [_case(chosen, mask, width, length) for length in lengths]
+    return found
+
+
+def growth_cases(chosen: Settings) -> list[Case]:
+    """The longest case of the first mask and width, and the same batch at half its length."""
+    longest = _case(chosen, chosen.masks[0], chosen.widths[0], chosen.lengths[-1])
+    return [replace(longest, length=longest.length // 2), longest]
+
+
+def _case(chosen: Settings, mask: str, width: int, length: int) -> Case:
+    batch = max(1, chosen.tokens // length)
+    return Case(mask=mask, batch=batch, length=length, heads=chosen.heads, width=width, dtype=chosen.dtype)

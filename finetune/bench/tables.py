@@ -1,0 +1,238 @@
+"""A result -> its tables, as aligned text for a terminal and as Markdown. Nothing is measured here."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finetune.bench.cases import MASK_TITLES
+
+Result = Mapping[str, Any]
+PASS_TITLES = {"forward": "forward", "both": "forward and backward"}
+SPREAD = "median (quartiles) of interleaved repeats, each ratio taken within one round"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text: the first column names a row, the others hold figures."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def text(result: Result) -> str:
+    """Everything, aligned, for a terminal."""
+    parts = [heading(result), *(_aligned(table) for table in tables(result)), *notes(result)]
+    return "\n\n".join(parts)
+
+
+def markdown(result: Result, plots: Sequence[str] = ()) -> str:
+    """Everything as a page that shows the files ``plots``."""
+    parts = ["# Benchmark", heading(result)]
+    parts += [f"![{name.partition('.')[0].replace('-', ' ')}]({name})" for name in plots]
+    for table in tables(result):
+        lines = [table.header, ["---", *["---:"] * (len(table.header) - 1)], *table.rows]
+        body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        parts.append(f"## {table.title}\n\n{body}")
+    return "\n\n".join([*parts, *notes(result)]) + "\n"
+
+
+def heading(result: Result) -> str:
+    """What was measured on what, in a few sentences."""
+    hardware, versions, git = result["hardware"], result["versions"], result["git"]
+    commit = f"commit {git['commit'][:12]}{' with changes' if git['dirty'] else ''}" if git else "no commit"
+    quick = " (quick: too few repeats to rely on)" if result["settings"]["quick"] else ""
+    return (
+        f"Measured by `{result['command']}`{quick} on {device(result)}, {hardware['cores']} cores, "
+        f"{result['threads']} threads, {hardware['memory_gib']} GiB; Python {versions['python']}, torch "
+        f"{versions['torch']}, transformers {versions['transformers']}; {commit}; seed "
+        f"{result['settings']['seed']}; {result['started']}, {result['seconds'] / 60:.0f} minutes. "
+        f"Figures are the {SPREAD}."
+    )
+
+
+def device(result: Result) -> str:
+    """The name of the device that computed."""
+    hardware = result["hardware"]
+    return str(hardware["cpu"] if result["settings"]["device"] == "cpu" else hardware["device"])
+
+
+def tables(result: Result) -> list[Table]:
+    """Every table of a result."""
+    found: list[Table] = []
+    if result["attention"]:
+        found += _attention(result["attention"])
+    if result["steps"]:
+        found.append(_steps(result["steps"]))
+    return found
+
+
+def _attention(part: Mapping[str, Any]) -> list[Table]:
+    found = []
+    for (mask, width), rows in groups(part["rows"]).items():
+        where = f"{MASK_TITLES[mask]}, {rows[0]['heads']} heads of {width}, {rows[0]['dtype']}"
+        for which, title in PASS_TITLES.items():
+            cells = [(row, spread_text(row[which] and row[which]["ratio"])) for row in rows]
+            found.append(_by_length(f"Time, {title}: {where}, ratio to SDPA", cells))
+            cells = [(row, spread_text(row[which] and row[which]["control"])) for row in rows]
+            if any(cell for _, cell in cells):
+                found.append(_by_length(f"Time, {title}: {where}, ratio to softmax on triton", cells))
+        cells = [(row, _memory(row)) for row in rows]
+        if any(cell for _, cell in cells):
+            found.append(_by_length(f"Peak extra memory: {where}, ratio to SDPA (MiB)", cells))
+    return [*found, *_growth(part["growth"]), _errors(part["errors"])]
+
+
+def groups(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
+    """Rows by mask and width of a head, in the order they were measured in."""
+    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["mask"], row["width"]), []).append(row)
+    return found
+
+
+def name(row: Mapping[str, Any]) -> str:
+    """``sa-softmax native``."""
+    return f"{row['variant']} {row['kernel']}"
+
+
+def _by_length(title: str, cells: Iterable[tuple[Mapping[str, Any], str]]) -> Table:
+    """One row a contender that has a figure, one column a shape."""
+    shapes: list[str] = []
+    found: dict[str, dict[str, str]] = {}
+    for row, cell in cells:
+        shape = f"{row['batch']} x {row['length']}"
+        if shape not in shapes:
+            shapes.append(shape)
+        found.setdefault(name(row), {})[shape] = cell
+    kept = {who: line for who, line in found.items() if any(line.values())}
+    lines = [[who, *(line.get(shape, "") for shape in shapes)] for who, line in kept.items()]
+    return Table(title, ["attention, rows x tokens", *shapes], lines)
+
+
+def spread_text(found: Mapping[str, Any] | None) -> str:
+    """``1.23 (1.20-1.31)``; without the quartiles for a single repeat."""
+    if found is None:
+        return ""
+    if found["repeats"] == 1:
+        return number(found["median"])
+    return f"{number(found['median'])} ({number(found['low'])}-{number(found['high'])})"
+
+
+def number(value: float) -> str:
+    """Three digits or so: 0.123, 1.23, 12.3, 123."""
+    return f"{value:.{3 if value < 0.1 else 2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def _memory(row: Mapping[str, Any]) -> str:
+    return "" if row["memory_ratio"] is None else f"{row['memory_ratio']:.2f} ({row['memory_mib']:,.0f})"
+
+
+def _growth(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
+    if not rows:
+        return []
+    half, longest = rows[0]["lengths"]
+    header = ["attention", f"MiB at {half}", f"MiB at {longest}", "ratio"]
+    lines = [[name(row), *(f"{mib:,.1f}" for mib in row["mib"]), f"{row['ratio']:.2f}"] for row in rows]
+    title = f"Memory at twice the length, batch {rows[0]['batch']}: linear is 2, quadratic 4"
+    return [Table(title, header, lines)]
+
+
+def _errors(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The worst of all masks and widths."""
+    worst: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        worst.setdefault(name(row), []).append(row)
+    lines = []
+    for who, same in worst.items():
+        largest = [f"{max(row[key] for row in same):.1e}" for key in ("output", "gradients")]
+        lines.append([who, *largest, "yes" if all(row["exact"] for row in same) else "NO: WRONG"])
+    header = ["attention", "output", "gradients", "within the limit"]
+    return Table("Relative error against the definition in float64, the worst of all masks", header, lines)
+
+
+def _steps(part: Mapping[str, Any]) -> Table:
+    size = f"{part['parameters'] / 1e6:.1f}M parameters"
+    model = part["model"] if part["model"].count("/") <= 1 else part["model"].rstrip("/").rpartition("/")[2]
+    title = f"Fine-tuning {model} ({size}), rows per second"
+    header = ["arm", "computed by"]
+    for which in ("training", "evaluation"):
+        header += [f"{which}, rows/s", "time, ratio to softmax", "speed, ratio to stock sdpa"]
+    lines = []
+    for arm in part["arms"]:
+        line = [arm["name"], arm["computes"]]
+        for which in ("train", "evaluate"):
+            line += [spread_text(arm[which][key]) for key in ("rows_per_s", "time_ratio", "speed_ratio")]
+        lines.append(line)
+    return Table(title, header, lines)
+
+
+def notes(result: Result) -> list[str]:
+    """How to read the tables, and what is not in them."""
+    found = []
+    if result["attention"]:
+        found.append(_attention_note(result))
+    if result["steps"]:
+        found.append(_steps_note(result["steps"]))
+    return [*found, *_absent(result)]
+
+
+def _attention_note(result: Result) -> str:
+    automatic = result["attention"]["automatic"].items()
+    how = (
+        "the growth of the process's resident set, exact to a MiB or so"
+        if result["settings"]["device"] == "cpu"
+        else "what torch's allocator gave out, to the byte"
+    )
+    return (
+        "SDPA is torch's scaled_dot_product_attention as a model calls it, its output transposed and "
+        "contiguous. Where there is padding, rows are evenly spread over half to the whole length; a single "
+        "row has three quarters. Memory is the peak of forward and backward beyond inputs and output's "
+        f"gradient, measured once: {how}. The limit of the relative error is 1e-5 in float32, and in half "
+        "precision 1.5 times SDPA's own. `attention.kernel: auto` takes "
+        f"{', '.join(f'{kernel} for {variant}' for variant, kernel in automatic)}."
+    )
+
+
+def _steps_note(part: Mapping[str, Any]) -> str:
+    train, test = part["data"]["train"], part["data"]["test"]
+    return (
+        f"Stock is transformers' Trainer as it comes, rows padded to {part['padded_to']} tokens, in random "
+        f"order, with its eager or sdpa attention; the other arms are this toolkit's runs. All have the same "
+        f"{part['data']['source']} rows ({train['rows']} for training, {test['rows']} for evaluation, "
+        f"{train['tokens_mean']:.0f} tokens in the mean), model, dropout, optimizer and batches of "
+        f"{part['batch']} and {part['evaluation_batch']} rows. Start-up is not counted."
+    )
+
+
+def _absent(result: Result) -> list[str]:
+    """One line a reason, naming what was not measured for it."""
+    reasons: dict[str, dict[str, None]] = {}
+    for row in (result["attention"] or {"rows": []})["rows"]:
+        if row["reason"]:
+            reasons.setdefault(row["reason"], {})[name(row)] = None
+        if row["memory_reason"]:
+            reasons.setdefault(f"memory: {row['memory_reason']}", {})[name(row)] = None
+    return [f"Not measured: {', '.join(names)}: {reason}." for reason, names in reasons.items()]
+
+
+def failures(result: Result) -> list[str]:
+    """What went wrong, as against what was left out: a kernel that failed, or is not exact."""
+    found = [line for line in _absent(result) if "failed: " in line]
+    for row in (result["attention"] or {"errors": []})["errors"]:
+        if not row["exact"]:
+            sizes = f"{row['output']:.1e} in the output, {row['gradients']:.1e} in the gradients"
+            found.append(
+                f"Wrong: {name(row)}, {row['mask']}, heads of {row['width']}: relative error {sizes}."
+            )
+    return found
+
+
+def _aligned(table: Table) -> str:
+    """Columns padded with blanks: names to the left, figures to the right."""
+    widths = [max(map(len, column)) for column in zip(table.header, *table.rows, strict=True)]
+    lines = []
+    for cells in [table.header, *table.rows]:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        lines.append("  ".join([cells[0].ljust(widths[0]), *padded[1:]]).rstrip())
+    return "\n".join([table.title, *lines])
