@@ -3,7 +3,7 @@
 No (query, key) tensor of the whole call exists, forward or backward: the backward pass computes the scores
 of a block again and applies the exact gradient. With x the scores of a row over its allowed keys,
 p = softmax(x), a the weights, da = dO V^T, m = min(x_min, 0), M = max(x_max, 0), R = M - m + eps,
-g = (x - m) / R, D1 = sum(a da) = dO . O and D0 = sum(p da):
+g = (x - m) / R, D1 = sum(a da) and D0 = sum(p da):
 
     sa-softmax      a = g p   dx = p (da (1/R + g) - D1)  + (D1 - D0)/R at argmin x if x_min < 0
                                                           - D1/R        at argmax x if x_max > 0
@@ -22,7 +22,7 @@ from finetune.attention.inputs import Inputs, Normaliser
 
 FORMS = ("sa-softmax", "sa-softmax-raw")
 # Scores of a block, in numbers: some fit a CPU's cache, many keep a GPU busy.
-_BLOCK = {"cpu": 2**20}
+_BLOCK = {"cpu": 2**18}
 _BLOCK_ELSEWHERE = 2**24
 _FEWEST_QUERIES = 16
 
@@ -58,7 +58,7 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         batch, heads, query_len, _ = query.shape
         output = value.new_empty(batch, query_len, heads, value.shape[-1])
-        ctx.save_for_backward(query, key, value, bias, output)
+        ctx.save_for_backward(query, key, value, bias)
         ctx.call = call
         query, key, value = (_wide(tensor) for tensor in (query, key, value))
         with torch.autocast(query.device.type, enabled=False):
@@ -72,7 +72,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        (*saved, output), call = ctx.saved_tensors, ctx.call
+        saved, call = ctx.saved_tensors, ctx.call
         query, key, value = (_wide(tensor) for tensor in saved[:3])
         bias = None if saved[3] is None else _wide(saved[3])
         grad_query = torch.empty_like(saved[0])
@@ -80,13 +80,11 @@ class _Attention(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[3] else None
         with torch.autocast(query.device.type, enabled=False):
             for block in _blocks(call):
-                grad, out = (_wide(block.of_queries(t.transpose(1, 2))) for t in (grad_output, output))
+                grad = _wide(block.of_queries(grad_output.transpose(1, 2)))
                 arriving = block.product(grad, block.of_keys(value).transpose(-1, -2))
                 if block.kept is not None:
                     arriving.mul_(block.kept)
-                weights, grad_scores = _differentiate(
-                    block.scores(query, key, bias), arriving, (grad * out).sum(-1, True), block, call
-                )
+                weights, grad_scores = _differentiate(block.scores(query, key, bias), arriving, block, call)
                 if block.kept is not None:
                     weights.mul_(block.kept)
                 scaling = call.inputs.scaling
@@ -201,22 +199,26 @@ def _weigh(scores: Tensor, block: _Block, call: _Call) -> Tensor:
     return x.sub_(low).mul_(p).mul_((high - low + call.eps).reciprocal_())
 
 
-def _differentiate(
-    scores: Tensor, arriving: Tensor, d1: Tensor, block: _Block, call: _Call
-) -> tuple[Tensor, Tensor]:
-    """Scores and da -> weights before dropout, and dx. Works in place."""
+def _differentiate(scores: Tensor, arriving: Tensor, block: _Block, call: _Call) -> tuple[Tensor, Tensor]:
+    """Scores and da -> weights before dropout, and dx. Works in place.
+
+    D1 is summed from the very products that it is subtracted from, not as dO . O: in a row that attends to
+    one key they cancel, and must be rounded alike.
+    """
     p, x = _softmax(scores, block)
     if block.live is not None:
         p.mul_(block.live)  # a row that is blocked throughout has no gradient
     if call.raw:
-        grad_scores = arriving.mul_(x + 1).sub_(d1).mul_(p)
-        return x.mul_(p), grad_scores
+        product = x * arriving
+        d1 = (p * product).sum(-1, keepdim=True)
+        return x.mul_(p), product.sub_(d1).add_(arriving).mul_(p)
     lowest, highest = x.min(-1, keepdim=True), x.max(-1, keepdim=True)
     low, high = lowest.values.clamp(max=0), highest.values.clamp(min=0)
     inverse = (high - low + call.eps).reciprocal_()
-    d0 = (p * arriving).sum(-1, keepdim=True)
     place = x.sub_(low).mul_(inverse)
-    grad_scores = arriving.mul_(place + inverse).sub_(d1).mul_(p)
+    product = place * arriving
+    d0, d1 = ((p * part).sum(-1, keepdim=True) for part in (arriving, product))
+    grad_scores = product.sub_(d1).add_(arriving.mul_(inverse)).mul_(p)
     at_low, at_high = (d1 - d0).mul_(inverse).mul_(low < 0), d1.mul(inverse).neg_().mul_(high > 0)
     grad_scores.scatter_add_(-1, lowest.indices, at_low)
     grad_scores.scatter_add_(-1, highest.indices, at_high)

@@ -4,14 +4,14 @@
  * values, then goes through its queries a block at a time: all scores of the block, the weights in their
  * place, the product with the values. The backward pass recomputes the scores and applies the exact gradient
  * (x a row's scores, p = softmax(x), a its weights, da = dO V^T, m = min(x_min, 0), M = max(x_max, 0),
- * R = M - m + eps, g = (x - m) / R, D1 = sum(a da) = dO . O, D0 = sum(p da)):
+ * R = M - m + eps, g = (x - m) / R, D1 = sum(a da), D0 = sum(p da)):
  *
  *     sa-softmax      a = g p   dx = p (da (1/R + g) - D1)  + (D1 - D0)/R at argmin x if x_min < 0
  *                                                           - D1/R        at argmax x if x_max > 0
  *     sa-softmax-raw  a = x p   dx = p (da (1 + x) - D1)
  *
  * Keys that no query of a block may see are left out of its products: padding and the future cost nothing.
- * Kept from forward to backward: the output and 1 / sum(exp(x - x_max)) of each row.
+ * Kept from forward to backward: 1 / sum(exp(x - x_max)) of each row.
  */
 #include <math.h>
 #include <stdint.h>
@@ -50,7 +50,7 @@ typedef struct {
 typedef struct {
     int64_t begin, end;              /* keys that are packed */
     float *key_panels, *value_panels, *key_rows, *value_rows, *grad_key, *grad_value;
-    float *query, *grad_out, *scores, *grads, *out;
+    float *query, *grad_out, *scores, *grads, *out, *row;
     uint8_t *live;
     int64_t width, stride;           /* padded: of a packed row, and from one row of scores to the next */
 } Work;
@@ -286,23 +286,32 @@ INLINE float weigh(const Call *call, float *x, const uint8_t *live, int64_t n,
     return call->raw ? *inverse_sum : *inverse_sum / found.range;
 }
 
-/* Scores x and da of one row -> weights a (in x) and dx (in da). */
-INLINE void differentiate(const Call *call, float *x, float *da, const uint8_t *live, int64_t n,
-                          const Dropout *dropout, const int raw, float inverse_sum, float d1) {
+/* Scores x and da of one row -> weights a (in x) and dx (in da). p and product are room for a row each.
+ *
+ * D1 is summed from the very products that it is subtracted from, not as dO . O: in a row that attends to one
+ * key they cancel, and must be rounded alike. */
+INLINE void differentiate(const Call *call, float *x, float *da, float *p, float *product,
+                          const uint8_t *live, int64_t n, const Dropout *dropout, const int raw,
+                          float inverse_sum) {
     const Extremes found = extremes(x, live, n, call->eps, !raw);
     const float low = raw ? 0.0f : found.low, top = found.top;
     const float inverse = raw ? 1.0f : 1.0f / found.range;
-    float d0 = 0;
-#pragma omp simd reduction(+ : d0)
+    float d0 = 0, d1 = 0;
+#pragma omp simd reduction(+ : d0, d1)
     for (int64_t j = 0; j < n; j++) {
-        float p = exponential(x[j] - top) * inverse_sum;
-        if (live) p = live[j] ? p : 0.0f;
+        float weight = exponential(x[j] - top) * inverse_sum;
+        if (live) weight = live[j] ? weight : 0.0f;
         const float keep = dropout ? kept(*dropout, (int32_t)j) : 1.0f;
         const float g = (x[j] - low) * inverse, arriving = da[j] * keep;
-        d0 += p * arriving;
-        x[j] = g * p * keep;
-        da[j] = p * (arriving * (inverse + g) - d1);
+        p[j] = weight;
+        product[j] = g * arriving;
+        d0 += weight * arriving;
+        d1 += weight * product[j];
+        x[j] = g * weight * keep;
+        da[j] = arriving;
     }
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) da[j] = p[j] * (da[j] * inverse + (product[j] - d1));
     if (!raw && inverse_sum > 0) {
         if (found.lowest >= 0) da[found.lowest] += (d1 - d0) * inverse;
         if (found.highest >= 0) da[found.highest] -= d1 * inverse;
@@ -381,19 +390,15 @@ INLINE void differentiate_row(const Call *call, Work *work, const Block *block, 
     float *x = work->scores + i * work->stride, *da = work->grads + i * work->stride;
     const uint8_t *live = live_keys(call, block->batch, block->head, block->first + i, block->begin,
                                     block->begin + block->n, work->live);
-    const float *out = head_of(call->out, block->batch, block->head) + (block->first + i) * call->out.row;
-    const float *grad = work->grad_out + i * work->width;
-    float d1 = 0;
-#pragma omp simd reduction(+ : d1)
-    for (int64_t d = 0; d < call->width; d++) d1 += out[d] * grad[d];
+    float *p = work->row, *product = work->row + work->stride;
     const float sum = call->inverse_sum[row];
     const Dropout dropout = dropout_of(call, row, block->begin);
     if (call->dropout > 0) {
-        if (live) differentiate(call, x, da, live, block->n, &dropout, raw, sum, d1);
-        else differentiate(call, x, da, NULL, block->n, &dropout, raw, sum, d1);
+        if (live) differentiate(call, x, da, p, product, live, block->n, &dropout, raw, sum);
+        else differentiate(call, x, da, p, product, NULL, block->n, &dropout, raw, sum);
     } else {
-        if (live) differentiate(call, x, da, live, block->n, NULL, raw, sum, d1);
-        else differentiate(call, x, da, NULL, block->n, NULL, raw, sum, d1);
+        if (live) differentiate(call, x, da, p, product, live, block->n, NULL, raw, sum);
+        else differentiate(call, x, da, p, product, NULL, block->n, NULL, raw, sum);
     }
 }
 
@@ -439,7 +444,7 @@ static float *new_work(const Call *call, int64_t rows, int backward, Work *work)
     const int64_t stride = keys + LANES;  /* not a power of two: rows would share cache sets */
     const int64_t packs = backward ? 5 : 2, blocks = backward ? 2 : 1;
     float *memory = NULL;
-    const size_t floats = packs * keys * width + blocks * rows * stride + 3 * rows * width + keys;
+    const size_t floats = packs * keys * width + (blocks * rows + 2) * stride + 3 * rows * width + keys;
     if (posix_memalign((void **)&memory, 64, floats * sizeof(float))) return NULL;
     float *next = memory;
     *work = (Work){.width = width, .stride = stride};
@@ -456,6 +461,7 @@ static float *new_work(const Call *call, int64_t rows, int backward, Work *work)
     }
     work->scores = next, next += rows * stride;
     if (backward) work->grads = next, next += rows * stride;
+    work->row = next, next += 2 * stride;
     work->query = next, next += rows * width;
     work->grad_out = next, next += rows * width;
     work->out = next, next += rows * width;

@@ -53,9 +53,10 @@ class _Attention(torch.autograd.Function):
         batch, heads, query_len, width = query.shape
         out = query.new_empty(batch, query_len, heads, width)
         inverse_sum = query.new_empty(batch, heads, query_len)
-        call = _call((query, key, value, out, inverse_sum), inputs, normaliser, seed)
+        call = _call((query, key, value, inverse_sum), inputs, normaliser, seed)
+        call.out = _Strided.of(out.transpose(1, 2))
         _run("attention_forward", call)
-        ctx.save_for_backward(query, key, value, out, inverse_sum)
+        ctx.save_for_backward(query, key, value, inverse_sum)
         ctx.rest = (inputs, normaliser, seed)
         return out
 
@@ -99,7 +100,7 @@ class _Call(ctypes.Structure):
 
 
 def _call(tensors: tuple[Tensor, ...], inputs: Inputs, normaliser: Normaliser, seed: int) -> _Call:
-    query, key, value, out, inverse_sum = tensors
+    query, key, value, inverse_sum = tensors
     batch, heads, query_len, width = query.shape
     shape = (batch, heads, query_len, key.shape[-2])
     call = _Call(
@@ -108,7 +109,7 @@ def _call(tensors: tuple[Tensor, ...], inputs: Inputs, normaliser: Normaliser, s
         threads=torch.get_num_threads(), seed=seed, scaling=inputs.scaling,
         eps=normaliser.parameters.get("eps", 0.0), dropout=inputs.dropout,
         query=_Strided.of(query), key=_Strided.of(key), value=_Strided.of(value),
-        out=_Strided.of(out.transpose(1, 2)), inverse_sum=inverse_sum.data_ptr(),
+        inverse_sum=inverse_sum.data_ptr(),
     )  # fmt: skip
     call.keep = []  # what the addresses point to lives as long as the call
     for name, tensor in (("allowed", inputs.allowed), ("bias", inputs.bias)):

@@ -32,9 +32,10 @@ def fault(attend: Attend, variant: str, device: torch.device, dtype: torch.dtype
             return f"it fails on {device} ({type(error).__name__}: {_first_line(error)})"
         expected = _results(plain.reference(exact, normaliser)[0], exact)
     for name, tensor in found.items():
-        difference = (tensor.detach().cpu().double() - expected[name]).norm() / expected[name].norm()
+        truth = expected[name].detach()
+        difference = float((tensor.detach().cpu().double() - truth).norm() / truth.norm())
         if not difference <= _TOLERANCE[dtype]:  # NaN is no proof either
-            return f"its {name} is wrong on {device} in {dtype}, by {float(difference):.1e} of its norm"
+            return f"its {name} is wrong on {device} in {dtype}, by {difference:.1e} of its norm"
     return None
 
 

@@ -31,7 +31,7 @@ from finetune.attention.triton_kernels import (
 
 @triton.jit
 def query_gradient(
-    query, key, value, output, given, result, statistics, positions, numbers, allowed, bias, seed, problem
+    query, key, value, output, residual, given, result, statistics, positions, numbers, allowed, bias, seed, problem
 ):
     """dL/dquery for one block of queries of one head, from ``given`` = dL/doutput.
 
@@ -57,11 +57,13 @@ def query_gradient(
     tl.store(numbers + row_ids, high, mask=inside)
     tl.store(numbers + problem.rows + row_ids, slope, mask=inside)
     keys, values = of_head(key, batch, head // problem.groups), of_head(value, batch, head // problem.groups)
-    if problem.half:
+    if problem.half:  # in a row that attends to one key da * u and D1 cancel: D1 must be exact
         o = load_tile(of_head(output, batch, head), rows, output.row_stride, problem.query_len,
-                      problem.value_width, problem.block_value, True)  # fmt: skip
-        d1 = tl.sum(o.to(tl.float32) * do.to(tl.float32), 1)
-    else:  # in a row that attends to one key da and D1 cancel; both must be rounded alike
+                      problem.value_width, problem.block_value, True).to(tl.float32)  # fmt: skip
+        o += load_tile(of_head(residual, batch, head), rows, residual.row_stride, problem.query_len,
+                       problem.value_width, problem.block_value, True).to(tl.float32)  # fmt: skip
+        d1 = tl.sum(o * do.to(tl.float32), 1)
+    else:
         _, _, d1 = _sweep_keys(q, do, keys, key.row_stride, values, value.row_stride, high, low, slope, slope,
                                sequence, block, batch, head, rows, allowed, bias, seed, problem, True)  # fmt: skip
     inner = d1 * inverse
@@ -81,7 +83,7 @@ def query_gradient(
             )
             dq += tl.where(which == 0, at_low, at_high)[:, None] * k.to(tl.float32)
     store_tile(of_head(result, batch, head), dq * problem.scaling, rows, result.row_stride, problem.query_len,
-               problem.width, problem.block_width)  # fmt: skip
+               problem.width, problem.block_width, problem.widen)  # fmt: skip
 
 
 @triton.jit
@@ -125,7 +127,7 @@ def _sweep_keys(
             if sums_only:
                 d1 += tl.sum(e * y * da, 1)
             else:
-                dq += product(fit(e * (da * u - inner[:, None]), k), k, problem.widen)
+                dq += product(fit(e * (da * u - inner[:, None]), k, problem.widen), k, problem.widen)
                 if problem.form == SELF_ADJUST:
                     d0 += tl.sum(e * da, 1)
     return dq, d0, d1
@@ -181,9 +183,9 @@ def key_value_gradient(
         dk, dv = _sweep_queries(dk, dv, k, v, query, given, batch, head, first_key, index, positions, numbers,
                                 allowed, bias, seed, problem)  # fmt: skip
     store_tile(of_head(key_result, batch, key_head), dk * problem.scaling, index, key_result.row_stride,
-               problem.key_len, problem.width, problem.block_width)  # fmt: skip
+               problem.key_len, problem.width, problem.block_width, problem.widen)  # fmt: skip
     store_tile(of_head(value_result, batch, key_head), dv * problem.keep_scale, index, value_result.row_stride,
-               problem.key_len, problem.value_width, problem.block_value)  # fmt: skip
+               problem.key_len, problem.value_width, problem.block_value, problem.widen)  # fmt: skip
 
 
 @triton.jit
@@ -230,8 +232,8 @@ def _sweep_queries(
                                      numbers, positions, allowed, bias, problem, diagonal)  # fmt: skip
             if problem.dropout:
                 w = tl.where(keep, w, 0.0)
-            dv += product(fit(w, do), do, problem.widen)
-            dk += product(fit(dx, q), q, problem.widen)
+            dv += product(fit(w, do, problem.widen), do, problem.widen)
+            dk += product(fit(dx, q, problem.widen), q, problem.widen)
     return dk, dv
 
 

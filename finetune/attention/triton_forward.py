@@ -21,6 +21,7 @@ from finetune.attention.triton_kernels import (
     fit,
     kept,
     load_tile,
+    narrow,
     of_head,
     product,
     score,
@@ -30,10 +31,11 @@ from finetune.attention.triton_kernels import (
 
 @triton.jit
 def attend_rows(
-    query, key, value, output, statistics, positions, allowed, bias, seed, problem, remember: tl.constexpr
+    query, key, value, output, residual, statistics, positions, allowed, bias, seed, problem, remember: tl.constexpr
 ):
     """One block of queries of one head: the output and, for the backward pass, numbers of each row.
 
+    ``residual``, for half types if ``remember``: what rounding took from the output.
     ``statistics``: float32 (2 or, for sa-softmax, 3; batch, heads, query): max x (inf in a row that sees no
     key), l, m. ``positions``, for sa-softmax if ``remember``: int32 (2, batch, heads, query): argmin x, argmax x.
     """
@@ -82,7 +84,11 @@ def attend_rows(
     tl.store(statistics + problem.rows + row_ids, total, mask=inside)
     result = weighted * (problem.keep_scale / tl.where(total > 0.0, total, 1.0))[:, None]
     store_tile(of_head(output, batch, head), result, rows, output.row_stride, problem.query_len,
-               problem.value_width, problem.block_value)  # fmt: skip
+               problem.value_width, problem.block_value, problem.widen)  # fmt: skip
+    if remember and problem.half:
+        result = result - narrow(result, output.base.dtype.element_ty, problem.widen).to(tl.float32)
+        store_tile(of_head(residual, batch, head), result, rows, residual.row_stride, problem.query_len,
+                   problem.value_width, problem.block_value, problem.widen)  # fmt: skip
 
 
 @triton.jit
@@ -158,5 +164,5 @@ def _accumulate(
                 w = tl.where(kept(seed, sequence, rows, start, problem), w, 0.0)
             v = load_tile(values, index, value_stride, problem.key_len, problem.value_width,
                           problem.block_value, bounded)  # fmt: skip
-            weighted += product(fit(w, v), v, problem.widen)
+            weighted += product(fit(w, v, problem.widen), v, problem.widen)
     return total, tl.where(high == -INFINITY, INFINITY, high), weighted

@@ -112,12 +112,14 @@ def load_tile(
 
 
 @triton.jit
-def store_tile(base, tile, index, stride, length, width: tl.constexpr, block_width: tl.constexpr):
+def store_tile(
+    base, tile, index, stride, length, width: tl.constexpr, block_width: tl.constexpr, widen: tl.constexpr
+):
     """Write rows ``index`` of a (length, width) matrix, in its type."""
     columns = tl.arange(0, block_width)
     pointers = base + index[:, None].to(tl.int64) * stride + columns[None, :]
     inside = (index[:, None] < length) & (columns[None, :] < width)
-    tl.store(pointers, tile.to(base.dtype.element_ty), mask=inside)
+    tl.store(pointers, narrow(tile, base.dtype.element_ty, widen), mask=inside)
 
 
 @triton.jit
@@ -131,11 +133,20 @@ def product(left, right, widen: tl.constexpr):
 
 
 @triton.jit
-def fit(tile, like):
+def fit(tile, like, widen: tl.constexpr):
     """``tile`` in the type of ``like``. 1 / eps can carry a gradient of scores beyond float16."""
     if like.dtype == tl.float16:
         tile = tl.minimum(tl.maximum(tile, -MOST_FLOAT16), MOST_FLOAT16)
-    return tile.to(like.dtype)
+    return narrow(tile, like.dtype, widen)
+
+
+@triton.jit
+def narrow(tile, dtype: tl.constexpr, widen: tl.constexpr):
+    """float32 to ``dtype``, to nearest. The interpreter would cut bfloat16 off, hence the detour in bits."""
+    if widen and dtype == tl.bfloat16:
+        bits = tile.to(tl.int32, bitcast=True)
+        tile = (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True)
+    return tile.to(dtype)
 
 
 @triton.jit

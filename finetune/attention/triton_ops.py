@@ -66,7 +66,7 @@ def attend(inputs: Inputs, normaliser: Normaliser) -> Tensor:
     if inputs.dropout > 0.0:
         seed = torch.randint(2**62, (1,), dtype=torch.int64, device=query.device)
     asked = any(tensor is not None and tensor.requires_grad for tensor in (query, key, value, bias))
-    output, _, _ = _attention(
+    output, _, _, _ = _attention(
         query, key, value, _four_dimensional(inputs.allowed), bias, seed, normaliser.name,
         normaliser.parameters.get("eps", 0.0), inputs.scaling, inputs.causal, inputs.dropout,
         torch.is_grad_enabled() and asked,
@@ -95,18 +95,18 @@ def _four_dimensional(mask: Tensor | None) -> Tensor | None:
 def _attention(
     query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, bias: Tensor | None, seed: Tensor | None,
     form: str, eps: float, scaling: float, causal: bool, dropout: float, remember: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """(output, statistics, positions); see ``triton_forward.attend_rows``."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """(output, residual, statistics, positions); see ``triton_forward.attend_rows``."""
     from finetune.attention.triton_forward import attend_rows
 
-    output, statistics, positions = results = _forward_results(query, value, form, remember)
+    output, residual, statistics, positions = results = _forward_results(query, value, form, remember)
     if output.numel() == 0 or key.shape[-2] == 0:
-        return output.zero_(), statistics.zero_(), positions.zero_()
+        return output.zero_(), residual.zero_(), statistics.zero_(), positions.zero_()
     call = Call(query, key, value, allowed, bias, seed, form, eps, scaling, causal, dropout)
     call.launch(
         attend_rows,
         lambda queries, keys: query.shape[:2].numel() * -(-query.shape[-2] // queries),
-        [output.transpose(1, 2)],
+        [output.transpose(1, 2), residual.transpose(1, 2)],
         [statistics, positions],
         [remember],
     )
@@ -115,11 +115,12 @@ def _attention(
 
 def _forward_results(
     query: Tensor, value: Tensor, form: str, remember: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, heads, query_len, _ = query.shape
-    adjusts = form == "sa-softmax"
+    adjusts, half = form == "sa-softmax", value.element_size() == 2
     return (
         value.new_empty(batch, query_len, heads, value.shape[-1]),
+        value.new_empty(batch if half and remember else 0, query_len, heads, value.shape[-1]),
         query.new_empty(3 if adjusts else 2, batch, heads, query_len, dtype=torch.float32),
         query.new_empty(2 if adjusts and remember else 0, batch, heads, query_len, dtype=torch.int32),
     )
@@ -127,7 +128,7 @@ def _forward_results(
 
 @torch.library.custom_op("finetune::attention_gradient", mutates_args=())
 def _attention_gradient(
-    given: Tensor, output: Tensor, statistics: Tensor, positions: Tensor,
+    given: Tensor, output: Tensor, residual: Tensor, statistics: Tensor, positions: Tensor,
     query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, bias: Tensor | None, seed: Tensor | None,
     form: str, eps: float, scaling: float, causal: bool, dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
@@ -142,7 +143,7 @@ def _attention_gradient(
     call.launch(
         query_gradient,
         lambda queries, keys: query.shape[:2].numel() * -(-query.shape[-2] // queries),
-        [output.transpose(1, 2), given, for_query],
+        [output.transpose(1, 2), residual.transpose(1, 2), given, for_query],
         [statistics, positions, numbers],
     )
     call.launch(
@@ -190,7 +191,7 @@ def _attention_bias_gradient(
     return result
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*output, *inputs[:6])
     ctx.numbers = inputs[6:11]
@@ -199,8 +200,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 def _backward(ctx: Any, given: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
     if given is None:
         return (None,) * 12
-    output, statistics, positions, *tensors = ctx.saved_tensors
-    *gradients, numbers = _attention_gradient(given, output, statistics, positions, *tensors, *ctx.numbers)
+    output, residual, statistics, positions, *tensors = ctx.saved_tensors
+    *gradients, numbers = _attention_gradient(
+        given, output, residual, statistics, positions, *tensors, *ctx.numbers
+    )
     for_bias = None
     if ctx.needs_input_grad[4]:
         for_bias = _attention_bias_gradient(given, numbers, positions, *tensors, *ctx.numbers)
@@ -214,7 +217,7 @@ _attention.register_fake(
     )
 )
 _attention_gradient.register_fake(
-    lambda given, output, statistics, positions, query, key, value, allowed, bias, seed, form, *numbers: (
+    lambda given, output, residual, statistics, positions, query, key, value, allowed, bias, seed, form, *numbers: (
         _backward_results(query, key, value, form)
     )
 )

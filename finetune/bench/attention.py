@@ -27,7 +27,7 @@ from finetune.bench.settings import Settings, cases, growth_cases
 
 Say = Callable[[str], None]
 Memory = Mapping[tuple[Case, Contender], dict[str, Any]]
-Tasks = dict[tuple[Contender, str], Callable[[], object]]
+Times = dict[str, dict[Contender, list[float]]]  # seconds by pass, contender and round
 PASSES = ("forward", "both")
 
 
@@ -82,21 +82,18 @@ def _of_case(case: Case, chosen: Settings, found: Memory) -> list[dict[str, Any]
     """One row a contender."""
     inputs, upstream = make(case, chosen.device, chosen.seed)
     reasons: dict[Contender, str] = {}
-    tasks: Tasks = {}
-    limits: dict[tuple[Contender, str], float] = {}
     for contender in contenders():
         answer = found.get((case, contender), {})
         reason = answer["reason"] if answer.get("died") else _reason(contender, case, inputs, chosen)
         if reason is not None:
             reasons[contender] = reason
-            continue
-        for which in PASSES:
-            tasks[contender, which] = _task(contender, which, inputs, upstream)
-            limits[contender, which] = _limit(contender, case, chosen)
-    bases = [(base, which) for base in (BASELINE, CONTROL) for which in PASSES]
-    times, failures = timing.interleave(tasks, limits, bases, chosen.device)
-    for (contender, which), reason in failures.items():
-        reasons.setdefault(contender, f"{which}: {reason}")
+    limits = {each: _limit(each, case, chosen) for each in contenders() if each not in reasons}
+    times: Times = {}
+    for which in PASSES:
+        tasks = {contender: _task(contender, which, inputs, upstream) for contender in limits}
+        times[which], failures = timing.interleave(tasks, limits, (BASELINE, CONTROL), chosen.device)
+        for contender, reason in failures.items():
+            reasons.setdefault(contender, f"{which}: {reason}")
     return [_row(case, contender, times, reasons, found) for contender in contenders()]
 
 
@@ -125,7 +122,7 @@ def _is_first(case: Case, chosen: Settings) -> bool:
 def _row(
     case: Case,
     contender: Contender,
-    times: Mapping[tuple[Contender, str], list[float]],
+    times: Times,
     reasons: Mapping[Contender, str],
     found: Memory,
 ) -> dict[str, Any]:
@@ -133,11 +130,11 @@ def _row(
     row: dict[str, Any] = {**asdict(case), **asdict(contender), "reason": reasons.get(contender)}
     for which in PASSES:
         row[which] = None
-        mine = times.get((contender, which))
+        mine = times[which].get(contender)
         if mine is not None:
             row[which] = {"seconds": timing.spread(mine[timing.settled(mine) :])}
             for name, base in (("ratio", BASELINE), ("control", CONTROL)):
-                theirs = times.get((base, which))
+                theirs = times[which].get(base)
                 row[which][name] = timing.ratios(mine, theirs) if theirs else None
     return row | _memory_of(case, contender, found)
 

@@ -38,7 +38,7 @@ class Settings:
 
 CPU = Settings(
     device="cpu", quick=False, parts=PARTS, lengths=(128, 256, 512, 1024, 2048, 4096), seed=0,
-    dtype="float32", tokens=4096, heads=12, widths=(64, 128), masks=MASKS, seconds=7.0, plain_seconds=1.5,
+    dtype="float32", tokens=4096, heads=12, widths=(64, 128), masks=MASKS, seconds=5.0, plain_seconds=1.5,
     model="scratch:mini", data="sample", train_rows=384, test_rows=768, rounds=5, steps_seconds=110.0,
 )  # fmt: skip
 CUDA = Settings(

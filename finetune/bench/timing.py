@@ -11,7 +11,7 @@ import torch
 
 from finetune.bench.cases import NotMeasuredError
 
-MOST_ROUNDS = 15
+MOST_ROUNDS = 11
 SHORTEST = 0.01  # seconds; a shorter task is repeated within a round until it takes so long
 Name = TypeVar("Name", bound=Hashable)
 
