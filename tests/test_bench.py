@@ -197,10 +197,14 @@ def rows_of_one_case() -> dict[str, dict[str, Any]]:
 def test_a_kernel_that_fails_is_said_and_the_rest_measured(
     result: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
-        raise RuntimeError("no such\ninstruction")
+    real = attention.attend
 
-    monkeypatch.setattr(cases.kernels.blocked, "attend", fail)
+    def fail(contender: Contender, inputs: Any) -> Any:
+        if contender.kernel == "blocked":
+            raise RuntimeError("no such\ninstruction")
+        return real(contender, inputs)
+
+    monkeypatch.setattr(attention, "attend", fail)
     found = rows_of_one_case()
     assert found["sa-softmax blocked"]["reason"] == "forward: failed: no such instruction"
     assert found["sa-softmax blocked"]["both"] is None and found["sa-softmax reference"]["both"] is not None
@@ -209,6 +213,16 @@ def test_a_kernel_that_fails_is_said_and_the_rest_measured(
     assert failure.endswith(
         "sa-softmax blocked, sa-softmax-raw blocked: forward: failed: no such instruction."
     )
+
+
+def test_a_kernel_refused_for_its_faults_is_a_failure_too(
+    result: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cases.kernels.blocked.attend
+    monkeypatch.setattr(cases.kernels.blocked, "attend", lambda *given: real(*given) * 1.1)
+    result["attention"]["rows"] = list(rows_of_one_case().values())
+    assert all("blocked: its output is wrong on cpu" in failure for failure in tables.failures(result))
+    assert len(tables.failures(result)) in (1, 2), "one line a size of the error"
 
 
 def test_a_failure_is_the_exit_status_too(result: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,18 +78,22 @@ def results(output: Tensor, inputs: Inputs, arriving: Tensor) -> list[Tensor]:
 def errors(kernel: str, inputs: Inputs, form: Normaliser) -> list[tuple[float, float]]:
     """Of output and gradients: the kernel's distance from float64, and what float32 allows it.
 
-    That is 1e-5 of the norm, or four times the error of the definition itself in float32 where rounding is the
-    whole error: of large scores, or of gradients that cancel, as those of a row with a single key do.
+    That is 1e-5 of the norm; where rounding is the whole error, as of large scores, four times the error of
+    the definition itself in float32; and where gradients cancel, as those of a row with a single key do, what
+    float32 loses of their parts, da / R.
     """
     arriving = torch.randn(inputs.query.transpose(1, 2).shape)
     exact, rough = wide(inputs), wide(inputs, torch.float32)
     expected = results(plain.reference(exact, form)[0], exact, arriving)
     plainly = results(plain.reference(rough, form)[0], rough, arriving)
     found = results(FAST[kernel].attend(inputs, form), inputs, arriving)
+    scores = (exact.query @ plain.one_per_query_head(exact.key, exact.query.shape[1]).mT) * exact.scaling
+    span = scores.amax(-1).clamp(min=0) - scores.amin(-1).clamp(max=0)
+    steep = float((1 / (span.detach() + 1e-6)).max()) * exact.scaling * exact.query.shape[-1] ** 0.5
     pairs = []
     for ours, theirs, truth in zip(found, plainly, expected, strict=True):
         assert ours.isfinite().all()
-        noise = max(4 * float((theirs - truth).norm()), 1e-6 * truth.numel() ** 0.5)
+        noise = max(4 * float((theirs - truth).norm()), 1e-6 * max(1, steep) * truth.numel() ** 0.5)
         allowed = max(1e-5 * float(truth.norm()), noise)
         pairs.append((float((ours.double() - truth).norm()), allowed))
     return pairs
@@ -114,6 +118,14 @@ def test_values_and_gradients_are_the_definitions(  # noqa: PLR0917
     torch.manual_seed(seed)
     inputs = make(shape, mask, scale=10**power, bias=bias)
     for error, allowed in errors(kernel, inputs, normaliser(variant)):
+        assert error <= allowed
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_the_native_kernel_computes_softmax_too(mask: str) -> None:
+    torch.manual_seed(5)
+    inputs = make((2, 4, 2, 70, 90, 24), mask, scale=3.0, bias=True)
+    for error, allowed in errors("native", inputs, normaliser("softmax")):
         assert error <= allowed
 
 

@@ -9,6 +9,7 @@
  *     sa-softmax      a = g p   dx = p (da (1/R + g) - D1)  + (D1 - D0)/R at argmin x if x_min < 0
  *                                                           - D1/R        at argmax x if x_max > 0
  *     sa-softmax-raw  a = x p   dx = p (da (1 + x) - D1)
+ *     softmax         a = p     dx = p (da - D1)          (to see what a form costs; models use torch's)
  *
  * Keys that no query of a block may see are left out of its products: padding and the future cost nothing.
  * Kept from forward to backward: 1 / sum(exp(x - x_max)) of each row.
@@ -17,6 +18,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { SELF_ADJUST, RAW, SOFTMAX };                    /* forms */
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -29,7 +32,8 @@ enum { LANES = 4 };
 #endif
 enum { ROWS = 8, PANEL = 2 * LANES };                  /* the tile that a product keeps in registers */
 enum { DEPTH = 128 };                                  /* keys of V or K that a product reads at a time */
-enum { FORWARD_QUERIES = 256, SCORES = 128 * 1024 };   /* queries of a task; floats of a block of scores */
+enum { FORWARD_QUERIES = 256, MOST_ROWS = 64 };        /* queries of a forward task, and of a block */
+enum { SCORES = 128 * 1024 };                          /* floats of a block of scores: they fit the cache */
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef float unaligned_vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
@@ -39,7 +43,7 @@ typedef struct { const uint8_t *data; int64_t batch, head, row, column; } Mask;
 
 typedef struct {
     int64_t batch, heads, key_heads, query_len, key_len, width;
-    int64_t raw, causal, threads;    /* raw: sa-softmax-raw, else sa-softmax */
+    int64_t form, causal, threads;
     uint64_t seed;                   /* of dropout */
     float scaling, eps, dropout;
     Tensor query, key, value, bias, out, grad_out, grad_query, grad_key, grad_value;
@@ -270,20 +274,20 @@ INLINE Extremes extremes(float *x, const uint8_t *live, int64_t n, float eps, in
 
 /* Scores of one row -> weights without their divisor, which is returned: a = x / divisor. */
 INLINE float weigh(const Call *call, float *x, const uint8_t *live, int64_t n,
-                   const Dropout *dropout, float *inverse_sum) {
+                   const Dropout *dropout, const int form, float *inverse_sum) {
     const Extremes found = extremes(x, live, n, call->eps, 0);
-    const float low = call->raw ? 0.0f : found.low, top = found.top;
+    const float low = form == RAW ? 0.0f : found.low, top = found.top;
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t j = 0; j < n; j++) {
         float e = exponential(x[j] - top);
         if (live) e = live[j] ? e : 0.0f;
         sum += e;
-        x[j] = (x[j] - low) * e;
+        x[j] = form == SOFTMAX ? e : (x[j] - low) * e;
         if (dropout) x[j] *= kept(*dropout, (int32_t)j);
     }
     *inverse_sum = sum > 0 ? 1.0f / sum : 0.0f;
-    return call->raw ? *inverse_sum : *inverse_sum / found.range;
+    return form == SELF_ADJUST ? *inverse_sum / found.range : *inverse_sum;
 }
 
 /* Scores x and da of one row -> weights a (in x) and dx (in da). p and product are room for a row each.
@@ -291,18 +295,18 @@ INLINE float weigh(const Call *call, float *x, const uint8_t *live, int64_t n,
  * D1 is summed from the very products that it is subtracted from, not as dO . O: in a row that attends to one
  * key they cancel, and must be rounded alike. */
 INLINE void differentiate(const Call *call, float *x, float *da, float *p, float *product,
-                          const uint8_t *live, int64_t n, const Dropout *dropout, const int raw,
+                          const uint8_t *live, int64_t n, const Dropout *dropout, const int form,
                           float inverse_sum) {
-    const Extremes found = extremes(x, live, n, call->eps, !raw);
-    const float low = raw ? 0.0f : found.low, top = found.top;
-    const float inverse = raw ? 1.0f : 1.0f / found.range;
+    const Extremes found = extremes(x, live, n, call->eps, form == SELF_ADJUST);
+    const float low = form == RAW ? 0.0f : found.low, top = found.top;
+    const float inverse = form == SELF_ADJUST ? 1.0f / found.range : form == RAW ? 1.0f : 0.0f;  /* dg/dx */
     float d0 = 0, d1 = 0;
 #pragma omp simd reduction(+ : d0, d1)
     for (int64_t j = 0; j < n; j++) {
         float weight = exponential(x[j] - top) * inverse_sum;
         if (live) weight = live[j] ? weight : 0.0f;
         const float keep = dropout ? kept(*dropout, (int32_t)j) : 1.0f;
-        const float g = (x[j] - low) * inverse, arriving = da[j] * keep;
+        const float g = form == SOFTMAX ? 1.0f : (x[j] - low) * inverse, arriving = da[j] * keep;
         p[j] = weight;
         product[j] = g * arriving;
         d0 += weight * arriving;
@@ -312,7 +316,7 @@ INLINE void differentiate(const Call *call, float *x, float *da, float *p, float
     }
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) da[j] = p[j] * (da[j] * inverse + (product[j] - d1));
-    if (!raw && inverse_sum > 0) {
+    if (form == SELF_ADJUST && inverse_sum > 0) {
         if (found.lowest >= 0) da[found.lowest] += (d1 - d0) * inverse;
         if (found.highest >= 0) da[found.highest] -= d1 * inverse;
     }
@@ -359,23 +363,28 @@ static void block_scores(const Call *call, Work *work, const Block *block) {
                      work->scores + i * work->stride);
 }
 
+INLINE float weigh_row(const Call *call, Work *work, const Block *block, int64_t i, const int form) {
+    const int64_t row = row_number(call, block, i);
+    float *x = work->scores + i * work->stride, *sum = call->inverse_sum + row;
+    const uint8_t *live = live_keys(call, block->batch, block->head, block->first + i, block->begin,
+                                    block->begin + block->n, work->live);
+    const Dropout dropout = dropout_of(call, row, block->begin);
+    if (call->dropout > 0)
+        return live ? weigh(call, x, live, block->n, &dropout, form, sum)
+                    : weigh(call, x, NULL, block->n, &dropout, form, sum);
+    return live ? weigh(call, x, live, block->n, NULL, form, sum)
+                : weigh(call, x, NULL, block->n, NULL, form, sum);
+}
+
 static void forward_block(const Call *call, Work *work, const Block *block) {
-    float divisor[1024];
+    float divisor[MOST_ROWS];
     block_scores(call, work, block);
-    for (int64_t i = 0; i < block->rows; i++) {
-        const int64_t row = row_number(call, block, i);
-        float *x = work->scores + i * work->stride;
-        const uint8_t *live = live_keys(call, block->batch, block->head, block->first + i, block->begin,
-                                        block->begin + block->n, work->live);
-        float *sum = call->inverse_sum + row;
-        const Dropout dropout = dropout_of(call, row, block->begin);
-        if (call->dropout > 0)
-            divisor[i] = live ? weigh(call, x, live, block->n, &dropout, sum)
-                              : weigh(call, x, NULL, block->n, &dropout, sum);
-        else
-            divisor[i] = live ? weigh(call, x, live, block->n, NULL, sum)
-                              : weigh(call, x, NULL, block->n, NULL, sum);
-    }
+    for (int64_t i = 0; i < block->rows; i++)
+        switch (call->form) {
+        case SELF_ADJUST: divisor[i] = weigh_row(call, work, block, i, SELF_ADJUST); break;
+        case RAW: divisor[i] = weigh_row(call, work, block, i, RAW); break;
+        default: divisor[i] = weigh_row(call, work, block, i, SOFTMAX);
+        }
     const int64_t offset = (block->begin - work->begin) * work->width;
     product(work->scores, work->stride, work->value_rows + offset, work->width,
             round_up(block->rows, ROWS), block->n, work->out);
@@ -385,7 +394,7 @@ static void forward_block(const Call *call, Work *work, const Block *block) {
     }
 }
 
-INLINE void differentiate_row(const Call *call, Work *work, const Block *block, int64_t i, const int raw) {
+INLINE void differentiate_row(const Call *call, Work *work, const Block *block, int64_t i, const int form) {
     const int64_t row = row_number(call, block, i);
     float *x = work->scores + i * work->stride, *da = work->grads + i * work->stride;
     const uint8_t *live = live_keys(call, block->batch, block->head, block->first + i, block->begin,
@@ -394,11 +403,11 @@ INLINE void differentiate_row(const Call *call, Work *work, const Block *block, 
     const float sum = call->inverse_sum[row];
     const Dropout dropout = dropout_of(call, row, block->begin);
     if (call->dropout > 0) {
-        if (live) differentiate(call, x, da, p, product, live, block->n, &dropout, raw, sum);
-        else differentiate(call, x, da, p, product, NULL, block->n, &dropout, raw, sum);
+        if (live) differentiate(call, x, da, p, product, live, block->n, &dropout, form, sum);
+        else differentiate(call, x, da, p, product, NULL, block->n, &dropout, form, sum);
     } else {
-        if (live) differentiate(call, x, da, p, product, live, block->n, NULL, raw, sum);
-        else differentiate(call, x, da, p, product, NULL, block->n, NULL, raw, sum);
+        if (live) differentiate(call, x, da, p, product, live, block->n, NULL, form, sum);
+        else differentiate(call, x, da, p, product, NULL, block->n, NULL, form, sum);
     }
 }
 
@@ -411,8 +420,11 @@ static void backward_block(const Call *call, Work *work, const Block *block) {
     product_with_panels(work->grad_out, work->width, work->value_panels + offset, padded, block->n,
                         work->grads, work->stride);
     for (int64_t i = 0; i < block->rows; i++) {
-        if (call->raw) differentiate_row(call, work, block, i, 1);
-        else differentiate_row(call, work, block, i, 0);
+        switch (call->form) {
+        case SELF_ADJUST: differentiate_row(call, work, block, i, SELF_ADJUST); break;
+        case RAW: differentiate_row(call, work, block, i, RAW); break;
+        default: differentiate_row(call, work, block, i, SOFTMAX);
+        }
         const int64_t rest = (round_up(block->n, ROWS) - block->n) * sizeof(float);
         memset(work->scores + i * work->stride + block->n, 0, rest);
         memset(work->grads + i * work->stride + block->n, 0, rest);
@@ -435,7 +447,7 @@ static void backward_block(const Call *call, Work *work, const Block *block) {
 /* So many queries that their scores stay in the cache. */
 static int64_t block_rows(const Call *call, int64_t buffers) {
     const int64_t fit = SCORES / buffers / larger(call->key_len, 1) / ROWS * ROWS;
-    return larger(ROWS, smaller(64, fit));
+    return larger(ROWS, smaller(MOST_ROWS, fit));
 }
 
 /* One allocation for all buffers of a thread; NULL where memory is out. */

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from finetune.attention import compile_native
 from finetune.attention.inputs import Inputs, Normaliser
 
-FORMS = ("sa-softmax", "sa-softmax-raw")
+FORMS = ("sa-softmax", "sa-softmax-raw", "softmax")  # as native.c numbers them
 
 
 def why_not(inputs: Inputs, normaliser: Normaliser) -> str | None:
@@ -90,7 +90,7 @@ class _Call(ctypes.Structure):
 
     _fields_ = (
         [(name, ctypes.c_int64) for name in ("batch", "heads", "key_heads", "query_len", "key_len", "width")]
-        + [(name, ctypes.c_int64) for name in ("raw", "causal", "threads")]
+        + [(name, ctypes.c_int64) for name in ("form", "causal", "threads")]
         + [("seed", ctypes.c_uint64)]
         + [(name, ctypes.c_float) for name in ("scaling", "eps", "dropout")]
         + [(name, _Strided) for name in ("query", "key", "value", "bias", "out", "grad_out")]
@@ -105,7 +105,7 @@ def _call(tensors: tuple[Tensor, ...], inputs: Inputs, normaliser: Normaliser, s
     shape = (batch, heads, query_len, key.shape[-2])
     call = _Call(
         batch=batch, heads=heads, key_heads=key.shape[1], query_len=query_len, key_len=key.shape[-2],
-        width=width, raw=normaliser.name == "sa-softmax-raw", causal=inputs.causal,
+        width=width, form=FORMS.index(normaliser.name), causal=inputs.causal,
         threads=torch.get_num_threads(), seed=seed, scaling=inputs.scaling,
         eps=normaliser.parameters.get("eps", 0.0), dropout=inputs.dropout,
         query=_Strided.of(query), key=_Strided.of(key), value=_Strided.of(value),

@@ -8,6 +8,7 @@ from finetune.bench.cases import MASK_TITLES
 
 Result = Mapping[str, Any]
 PASS_TITLES = {"forward": "forward", "both": "forward and backward"}
+FAULTS = ("failed: ", "it fails on ", " is wrong on ")  # here, and in the words of attention.proof
 SPREAD = "median (quartiles) of interleaved repeats, each ratio taken within one round"
 
 
@@ -218,7 +219,7 @@ def _absent(result: Result) -> list[str]:
 
 def failures(result: Result) -> list[str]:
     """What went wrong, as against what was left out: a kernel that failed, or is not exact."""
-    found = [line for line in _absent(result) if "failed: " in line]
+    found = [line for line in _absent(result) if any(words in line for words in FAULTS)]
     for row in (result["attention"] or {"errors": []})["errors"]:
         if not row["exact"]:
             sizes = f"{row['output']:.1e} in the output, {row['gradients']:.1e} in the gradients"
