@@ -50,6 +50,8 @@ def _of_case(case: Case, device: str, seed: int) -> Iterator[dict[str, Any]]:
             found = errors(contender, inputs, upstream, exact[contender.variant])
         except NotMeasuredError:
             continue
+        except Exception:  # the timing says why; here it must not pass for exact
+            found = {"output": WORST, "gradients": WORST}
         if contender == BASELINE and case.dtype != "float32":
             limit = {name: FACTOR * error for name, error in found.items()}
         yield {
