@@ -321,8 +321,11 @@ def test_padding_hides_the_end_of_each_row_evenly() -> None:
 
 
 def test_the_default_shapes_are_the_standard_ones() -> None:
-    shapes = {(case.batch, case.length) for case in settings.cases(settings.CPU) if case.mask == "padded"}
-    assert shapes >= {(32, 128), (8, 512), (2, 2048), (1, 4096)}
+    for mask in cases.MASKS:
+        found = [case for case in settings.cases(settings.CPU) if (case.mask, case.width) == (mask, 64)]
+        assert {(case.batch, case.length) for case in found} >= {(32, 128), (8, 512), (2, 2048), (1, 4096)}
+        assert {(case.heads, case.dtype) for case in found} == {(12, "float32")}
+    assert {case.length for case in settings.cases(settings.CPU) if case.width == 128} == {512, 2048}
     cuda = settings.cases(settings.CUDA)
     assert {case.width for case in cuda} == {64, 128} and {case.mask for case in cuda} == set(cases.MASKS)
     assert {case.length for case in cuda} == {2**n for n in range(7, 16)}

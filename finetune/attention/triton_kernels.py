@@ -1,7 +1,7 @@
 """Pieces that the forward and the backward kernels share. Device code: Triton compiles it when it is called.
 
-Where a kernel holds a tile of scores x = query @ key^T * scaling + bias as (query, key) or as (key, query), the
-pieces take the two indices already shaped to broadcast, (n, 1) or (1, n).
+A tile of scores x = query @ key^T * scaling + bias is held as (query, key) or as (key, query); what serves both
+takes the two indices already shaped to broadcast, (n, 1) or (1, n).
 
 The forms differ in a few numbers a row only. With e = exp(x - max x), l = sum e, R = M - m + eps and
 da = dL/dweight,
@@ -16,6 +16,7 @@ and sa-softmax alone has pulls: (D1 - D0) / R at argmin x where m < 0, -D1 / R a
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
+# ruff: noqa: PLR0917, SIM108 - device code has no keyword-only arguments, and branches at compile time
 
 from typing import Any, NamedTuple
 
@@ -61,6 +62,9 @@ class Scorewise(NamedTuple):
 class Problem(NamedTuple):
     """What every kernel of one attention call is told."""
 
+    allowed: Scorewise
+    bias: Scorewise
+    seed: Any  # int64 (1,), of dropout
     heads: int
     groups: int  # query heads to a key head
     query_len: int
@@ -79,10 +83,8 @@ class Problem(NamedTuple):
     block_value: Any
     block_rows: Any
     block_keys: Any
-    widen: (
-        Any  # multiply in float64: the interpreter has no bfloat16, and its float32 sums vary with the order
-    )
     half: Any  # inputs of 2 bytes: where one way is shorter and another more exact, the shorter
+    widen: Any  # in the interpreter: multiply in float64, for it has no bfloat16, and sums vary with the order
 
 
 @triton.jit
@@ -150,7 +152,7 @@ def narrow(tile, dtype: tl.constexpr, widen: tl.constexpr):
 
 
 @triton.jit
-def score(products, batch, head, query_index, key_index, allowed, bias, problem, bounded: tl.constexpr):
+def score(products, batch, head, query_index, key_index, problem, bounded: tl.constexpr):
     """A tile of scores, finite, and where the query may see the key.
 
     ``bounded``: the tile may reach beyond the last key, or beyond the diagonal of a causal mask. A bias of
@@ -162,10 +164,10 @@ def score(products, batch, head, query_index, key_index, allowed, bias, problem,
         seen = seen & (key_index < problem.key_len)
         if problem.causal:
             seen = seen & (key_index <= query_index)
-    if allowed.kind != NONE:
-        seen = seen & (_load_scorewise(allowed, batch, head, query_index, key_index, problem) != 0)
-    if bias.kind != NONE:
-        added = _load_scorewise(bias, batch, head, query_index, key_index, problem).to(tl.float32)
+    if problem.allowed.kind != NONE:
+        seen = seen & (_load_scorewise(problem.allowed, batch, head, query_index, key_index, problem) != 0)
+    if problem.bias.kind != NONE:
+        added = _load_scorewise(problem.bias, batch, head, query_index, key_index, problem).to(tl.float32)
         seen = seen & (added != -INFINITY)
         x = x + tl.where(added < LEAST_BIAS, LEAST_BIAS, added)
     return x, seen
@@ -208,7 +210,7 @@ def coefficients(x, low, slope, form: tl.constexpr):
 
 
 @triton.jit
-def kept(seed, sequence, rows, key_start, problem):
+def kept(sequence, rows, key_start, problem):
     """Which weights of a (query, key) tile dropout keeps: those whose 31 random bits reach the threshold.
 
     A function of the seed, of ``sequence`` (batch and head), of the query (``rows``, (query,)) and of the key
@@ -217,7 +219,7 @@ def kept(seed, sequence, rows, key_start, problem):
     quads = key_start // 4 + tl.arange(0, problem.block_keys // 4)
     across = rows[:, None] * 0 + quads[None, :]
     down = rows[:, None] + quads[None, :] * 0
-    first, second, third, fourth = tl.philox(seed, across, down, across * 0 + sequence, across * 0, ROUNDS)
+    first, second, third, fourth = tl.philox(tl.load(problem.seed), across, down, across * 0 + sequence, across * 0, ROUNDS)
     even = tl.join(_reaches(first, problem), _reaches(third, problem))
     odd = tl.join(_reaches(second, problem), _reaches(fourth, problem))
     return tl.reshape(tl.join(even, odd), (problem.block_rows, problem.block_keys)) != 0

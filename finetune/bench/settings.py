@@ -95,17 +95,19 @@ def settings(
 def cases(chosen: Settings) -> list[Case]:
     """The shapes to time: batches of about as many tokens each.
 
-    A CPU has the time for every length at the first mask and width only, for every second one at the other
-    masks, counted from the longest, and for two lengths at the other widths.
+    A CPU has the time for every length at the first mask and width alone. Of four lengths and more it takes
+    every second one and the longest at the other masks, and two or so at the other widths.
     """
+    thin = chosen.device == "cpu" and len(chosen.lengths) > 3
+    every_second = chosen.lengths[::2]
     found = []
     for width in chosen.widths:
         for mask in chosen.masks:
             lengths = chosen.lengths
-            if chosen.device == "cpu" and width != chosen.widths[0]:
-                lengths = lengths[2:5:2] if mask == chosen.masks[0] else ()
-            elif chosen.device == "cpu" and mask != chosen.masks[0] and not chosen.quick:
-                lengths = lengths[::-2][::-1]
+            if thin and width != chosen.widths[0]:
+                lengths = every_second[1:] if mask == chosen.masks[0] else ()
+            elif thin and mask != chosen.masks[0]:
+                lengths = tuple(sorted({*every_second, chosen.lengths[-1]}))
             found += [_case(chosen, mask, width, length) for length in lengths]
     return found
 

@@ -128,7 +128,7 @@ def _rounds(
         if number > FEWEST_ROUNDS and time.monotonic() - started > chosen.steps_seconds:
             break
         say(f"fine-tuning: round {number} of at most {chosen.rounds}")
-        for each in prepared:
+        for each in prepared if number % 2 else prepared[::-1]:  # neighbours should not matter
             trainer, seconds = _train(each, folder, chosen.device, -1)
             speeds[each.arm]["train"].append(len(each.splits["train"]) / seconds)
             seconds = _evaluate(each, trainer, chosen.device)

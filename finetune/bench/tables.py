@@ -44,10 +44,10 @@ def heading(result: Result) -> str:
     commit = f"commit {git['commit'][:12]}{' with changes' if git['dirty'] else ''}" if git else "no commit"
     quick = " (quick: too few repeats to rely on)" if result["settings"]["quick"] else ""
     return (
-        f"Measured by `{result['command']}`{quick} on {device(result)}, {hardware['cores']} cores, "
-        f"{result['threads']} threads, {hardware['memory_gib']} GiB; Python {versions['python']}, torch "
+        f"Measured by `{result['command']}`{quick} on {device(result)}, {hardware['cores']} cores, threads: "
+        f"{result['threads']}, {hardware['memory_gib']} GiB; Python {versions['python']}, torch "
         f"{versions['torch']}, transformers {versions['transformers']}; {commit}; seed "
-        f"{result['settings']['seed']}; {result['started']}, {result['seconds'] / 60:.0f} minutes. "
+        f"{result['settings']['seed']}; {result['started']}, took {result['seconds']:.0f} s. "
         f"Figures are the {SPREAD}."
     )
 
