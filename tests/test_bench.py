@@ -13,7 +13,7 @@ import torch
 
 from finetune.attention import plain
 from finetune.bench import accuracy, attention, cases, resident, rows, run, settings, steps, tables, timing
-from finetune.bench.cases import BASELINE, CONTROL, Case, Contender
+from finetune.bench.cases import BASELINE, CONTROLS, Case, Contender
 from finetune.cli import main
 from finetune.data import training_texts
 from finetune.model import build_tokenizer
@@ -148,11 +148,12 @@ def test_the_tables_are_in_line_and_whole(result: Any) -> None:
     assert "| softmax sdpa | 1.00 (1.00-1.00) | 1.00 (1.00-1.00) |" in page
 
 
-def test_figures_on_a_gpu_are_also_compared_with_softmax_on_triton(result: Any) -> None:
+def test_figures_are_also_compared_with_softmax_on_the_same_kernel(result: Any) -> None:
     for row in figures(result, "blocked"):
         row["both"]["control"] = {"median": 1.25, "low": 1.2, "high": 1.3, "repeats": 9}
     page = tables.markdown(result)
-    assert "ratio to softmax on triton" in page and "| sa-softmax blocked | 1.25 (1.20-1.30) |" in page
+    assert "| softmax native | 1.00 (1.00-1.00) |" in page
+    assert "ratio to softmax on native" in page and "| sa-softmax blocked | 1.25 (1.20-1.30) |" in page
 
 
 # Faults
@@ -332,7 +333,7 @@ def test_the_default_shapes_are_the_standard_ones() -> None:
     assert all(case.batch * case.length == 32768 for case in cuda)
     half, longest = settings.growth_cases(settings.CPU)
     assert (half.batch, half.length, longest.batch, longest.length) == (1, 2048, 1, 4096)
-    assert BASELINE in cases.contenders() and CONTROL in cases.contenders()
+    assert BASELINE in cases.contenders() and CONTROLS["cuda"] in cases.contenders()
 
 
 def test_the_sample_s_rows_get_the_lengths_of_ag_news(result: Any) -> None:

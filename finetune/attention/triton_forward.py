@@ -1,13 +1,14 @@
 """The forward kernel. Device code; the mathematics is in ``triton_kernels.py``.
 
 softmax and sa-softmax-raw go over the keys once, as FlashAttention does: two matrix products. sa-softmax goes
-twice, for its weights need m and R, that is every score of the row: first for the extremes and where they are,
-then, with the final maximum, for the output; three products, and no accumulator is ever rescaled. The other
-way, one pass with the accumulators sum e x v and sum e v, has three products as well, but needs twice the
-registers and rescales both.
+twice, for its weights need m and R, that is every score of the row: first for the extremes and where they
+are, then, with the final maximum, for the output; three products, and no accumulator is ever rescaled. The
+other way, one pass with the accumulators sum e x v and sum e v, has three products as well, but needs twice
+the registers and rescales both.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
+# ruff: noqa: PLR0917 - device code has no keyword-only arguments
 
 import triton
 import triton.language as tl
@@ -22,7 +23,6 @@ from finetune.attention.triton_kernels import (
     kept,
     load_tile,
     narrow,
-    of_head,
     product,
     score,
     store_tile,
@@ -31,64 +31,46 @@ from finetune.attention.triton_kernels import (
 
 @triton.jit
 def attend_rows(
-    query, key, value, output, residual, statistics, positions, allowed, bias, seed, problem, remember: tl.constexpr
-):
+    query, key, value, output, residual, statistics, positions, problem, remember: tl.constexpr
+):  # fmt: skip
     """One block of queries of one head: the output and, for the backward pass, numbers of each row.
 
-    ``residual``, for half types if ``remember``: what rounding took from the output.
     ``statistics``: float32 (2 or, for sa-softmax, 3; batch, heads, query): max x (inf in a row that sees no
-    key), l, m. ``positions``, for sa-softmax if ``remember``: int32 (2, batch, heads, query): argmin x, argmax x.
+    key), l, m. If ``remember``: ``positions``, for sa-softmax, int32 (2, batch, heads, query): argmin x,
+    argmax x; ``residual``, for half types: what rounding took from the output.
     """
-    blocks = tl.cdiv(problem.query_len, problem.block_rows)
-    sequence = tl.program_id(0) // blocks
-    block = tl.program_id(0) % blocks
-    if problem.causal:  # the longest first
-        block = blocks - 1 - block
+    sequence, block = row_block(problem)
     batch, head = sequence // problem.heads, sequence % problem.heads
-    seed = tl.load(seed) if problem.dropout else 0
     rows = block * problem.block_rows + tl.arange(0, problem.block_rows)
-    q = load_tile(of_head(query, batch, head), rows, query.row_stride, problem.query_len,
-                  problem.width, problem.block_width, True)  # fmt: skip
-    keys, values = of_head(key, batch, head // problem.groups), of_head(value, batch, head // problem.groups)
     inside = rows < problem.query_len
     row_ids = sequence.to(tl.int64) * problem.query_len + rows
+    q = load_tile(query, batch, head, rows, True)
     if problem.form == SELF_ADJUST:
-        high, low, argmax, argmin = _extremes(
-            q, keys, key.row_stride, block, batch, head, rows, allowed, bias, problem, remember
-        )
+        high, low, argmax, argmin = _extremes(q, key, sequence, block, rows, problem, remember)
         tl.store(statistics + 2 * problem.rows + row_ids, low, mask=inside)
         if remember:
             tl.store(positions + row_ids, argmin, mask=inside)
             tl.store(positions + problem.rows + row_ids, argmax, mask=inside)
     else:
         high, low = tl.full([problem.block_rows], -INFINITY, tl.float32), 0.0
-    total, high, weighted = _accumulate(
-        q,
-        keys,
-        key.row_stride,
-        values,
-        value.row_stride,
-        high,
-        low,
-        sequence,
-        block,
-        batch,
-        head,
-        rows,
-        allowed,
-        bias,
-        seed,
-        problem,
-    )
+    total, high, weighted = _accumulate(q, key, value, high, low, sequence, block, rows, problem)
     tl.store(statistics + row_ids, high, mask=inside)
     tl.store(statistics + problem.rows + row_ids, total, mask=inside)
     result = weighted * (problem.keep_scale / tl.where(total > 0.0, total, 1.0))[:, None]
-    store_tile(of_head(output, batch, head), result, rows, output.row_stride, problem.query_len,
-               problem.value_width, problem.block_value, problem.widen)  # fmt: skip
+    store_tile(output, batch, head, rows, result, problem.widen)
     if remember and problem.half:
-        result = result - narrow(result, output.base.dtype.element_ty, problem.widen).to(tl.float32)
-        store_tile(of_head(residual, batch, head), result, rows, residual.row_stride, problem.query_len,
-                   problem.value_width, problem.block_value, problem.widen)  # fmt: skip
+        result -= narrow(result, output.base.dtype.element_ty, problem.widen).to(tl.float32)
+        store_tile(residual, batch, head, rows, result, problem.widen)
+
+
+@triton.jit
+def row_block(problem):
+    """Which sequence (batch and head) and which block of its queries this program has."""
+    blocks = tl.cdiv(problem.query_len, problem.block_rows)
+    block = tl.program_id(0) % blocks
+    if problem.causal:  # the longest first
+        block = blocks - 1 - block
+    return tl.program_id(0) // blocks, block
 
 
 @triton.jit
@@ -104,8 +86,9 @@ def key_bounds(block, problem):
 
 
 @triton.jit
-def _extremes(q, keys, key_stride, block, batch, head, rows, allowed, bias, problem, remember: tl.constexpr):
+def _extremes(q, key, sequence, block, rows, problem, remember: tl.constexpr):
     """max x (inf where no key is seen), min(min x, 0), and the first key of either extreme."""
+    batch, head = sequence // problem.heads, sequence % problem.heads
     full, end = key_bounds(block, problem)
     high = tl.full([problem.block_rows], -INFINITY, tl.float32)
     low = tl.full([problem.block_rows], INFINITY, tl.float32)
@@ -114,11 +97,9 @@ def _extremes(q, keys, key_stride, block, batch, head, rows, allowed, bias, prob
     for bounded in tl.static_range(2):
         for start in range(full if bounded else 0, end if bounded else full, problem.block_keys):
             index = start + tl.arange(0, problem.block_keys)
-            k = load_tile(
-                keys, index, key_stride, problem.key_len, problem.width, problem.block_width, bounded
-            )
-            x, seen = score(product(q, tl.trans(k), problem.widen), batch, head, rows[:, None], index[None, :],
-                            allowed, bias, problem, bounded)  # fmt: skip
+            k = load_tile(key, batch, head // problem.groups, index, bounded)
+            products = product(q, tl.trans(k), problem.widen)
+            x, seen = score(products, batch, head, rows[:, None], index[None, :], problem, bounded)
             above, below = tl.where(seen, x, -INFINITY), tl.where(seen, x, INFINITY)
             tile_high, tile_low = tl.max(above, 1), tl.min(below, 1)
             if remember:
@@ -131,24 +112,20 @@ def _extremes(q, keys, key_stride, block, batch, head, rows, allowed, bias, prob
 
 
 @triton.jit
-def _accumulate(
-    q, keys, key_stride, values, value_stride, high, low, sequence, block, batch, head, rows, allowed, bias,
-    seed, problem,
-):  # fmt: skip
-    """sum e, max x, and sum e * y l * v. sa-softmax knows its maximum; the others find it on the way."""
+def _accumulate(q, key, value, high, low, sequence, block, rows, problem):
+    """sum e, max x, and sum e y l v. sa-softmax knows its maximum; the others find it on the way."""
+    batch, head = sequence // problem.heads, sequence % problem.heads
     full, end = key_bounds(block, problem)
     total = tl.zeros([problem.block_rows], tl.float32)
-    weighted = tl.zeros([problem.block_rows, problem.block_value], tl.float32)
+    weighted = tl.zeros([problem.block_rows, value.block_width], tl.float32)
     if problem.form == SELF_ADJUST:
         slope = 1.0 / (tl.maximum(high, 0.0) - low + problem.eps)
     for bounded in tl.static_range(2):
         for start in range(full if bounded else 0, end if bounded else full, problem.block_keys):
             index = start + tl.arange(0, problem.block_keys)
-            k = load_tile(
-                keys, index, key_stride, problem.key_len, problem.width, problem.block_width, bounded
-            )
-            x, seen = score(product(q, tl.trans(k), problem.widen), batch, head, rows[:, None], index[None, :],
-                            allowed, bias, problem, bounded)  # fmt: skip
+            k = load_tile(key, batch, head // problem.groups, index, bounded)
+            products = product(q, tl.trans(k), problem.widen)
+            x, seen = score(products, batch, head, rows[:, None], index[None, :], problem, bounded)
             if problem.form != SELF_ADJUST:
                 previous = high
                 high = tl.maximum(high, tl.max(tl.where(seen, x, -INFINITY), 1))
@@ -161,8 +138,7 @@ def _accumulate(
             if problem.form == SELF_ADJUST_RAW:
                 w = w * x
             if problem.dropout:
-                w = tl.where(kept(seed, sequence, rows, start, problem), w, 0.0)
-            v = load_tile(values, index, value_stride, problem.key_len, problem.value_width,
-                          problem.block_value, bounded)  # fmt: skip
+                w = tl.where(kept(sequence, rows, start, problem), w, 0.0)
+            v = load_tile(value, batch, head // problem.groups, index, bounded)
             weighted += product(fit(w, v, problem.widen), v, problem.widen)
     return total, tl.where(high == -INFINITY, INFINITY, high), weighted

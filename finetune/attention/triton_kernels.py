@@ -46,6 +46,9 @@ class Matrices(NamedTuple):
     batch_stride: int
     head_stride: int
     row_stride: int
+    length: int
+    width: Any  # constexpr
+    block_width: Any  # constexpr: the next power of two
 
 
 class Scorewise(NamedTuple):
@@ -77,10 +80,6 @@ class Problem(NamedTuple):
     form: Any  # constexpr, as all that follow
     causal: Any
     dropout: Any
-    width: Any
-    value_width: Any
-    block_width: Any
-    block_value: Any
     block_rows: Any
     block_keys: Any
     half: Any  # inputs of 2 bytes: where one way is shorter and another more exact, the shorter
@@ -88,40 +87,37 @@ class Problem(NamedTuple):
 
 
 @triton.jit
-def of_head(matrices, batch, head):
-    """Where one head's (length, width) matrix begins. int64: a large batch passes 2^31 elements."""
-    return (
-        matrices.base + batch.to(tl.int64) * matrices.batch_stride + head.to(tl.int64) * matrices.head_stride
-    )
-
-
-@triton.jit
-def load_tile(
-    base, index, stride, length, width: tl.constexpr, block_width: tl.constexpr, bounded: tl.constexpr
-):
-    """Rows ``index`` of a (length, width) matrix; 0 outside it."""
-    columns = tl.arange(0, block_width)
-    pointers = base + index[:, None].to(tl.int64) * stride + columns[None, :]
-    if width == block_width and not bounded:
+def load_tile(matrices, batch, head, index, bounded: tl.constexpr):
+    """Rows ``index`` of one head's (length, width) matrix; 0 outside it, where ``bounded``."""
+    columns = tl.arange(0, matrices.block_width)[None, :]
+    pointers = _pointers(matrices, batch, head, index)
+    if matrices.width == matrices.block_width and not bounded:
         tile = tl.load(pointers)
-    elif width == block_width:
-        tile = tl.load(pointers, mask=index[:, None] < length, other=0.0)
+    elif matrices.width == matrices.block_width:
+        tile = tl.load(pointers, mask=index[:, None] < matrices.length, other=0.0)
     elif not bounded:
-        tile = tl.load(pointers, mask=columns[None, :] < width, other=0.0)
+        tile = tl.load(pointers, mask=columns < matrices.width, other=0.0)
     else:
-        tile = tl.load(pointers, mask=(index[:, None] < length) & (columns[None, :] < width), other=0.0)
+        inside = (index[:, None] < matrices.length) & (columns < matrices.width)
+        tile = tl.load(pointers, mask=inside, other=0.0)
     return tile
 
 
 @triton.jit
-def store_tile(
-    base, tile, index, stride, length, width: tl.constexpr, block_width: tl.constexpr, widen: tl.constexpr
-):
-    """Write rows ``index`` of a (length, width) matrix, in its type."""
-    columns = tl.arange(0, block_width)
-    pointers = base + index[:, None].to(tl.int64) * stride + columns[None, :]
-    inside = (index[:, None] < length) & (columns[None, :] < width)
-    tl.store(pointers, narrow(tile, base.dtype.element_ty, widen), mask=inside)
+def store_tile(matrices, batch, head, index, tile, widen: tl.constexpr):
+    """Write rows ``index`` of one head's (length, width) matrix, in its type."""
+    columns = tl.arange(0, matrices.block_width)[None, :]
+    inside = (index[:, None] < matrices.length) & (columns < matrices.width)
+    tile = narrow(tile, matrices.base.dtype.element_ty, widen)
+    tl.store(_pointers(matrices, batch, head, index), tile, mask=inside)
+
+
+@triton.jit
+def _pointers(matrices, batch, head, index):
+    """In 64 bits: a large batch passes 2^31 elements."""
+    base = matrices.base + batch.to(tl.int64) * matrices.batch_stride + head.to(tl.int64) * matrices.head_stride
+    columns = tl.arange(0, matrices.block_width)[None, :]
+    return base + index[:, None].to(tl.int64) * matrices.row_stride + columns
 
 
 @triton.jit
@@ -219,7 +215,9 @@ def kept(sequence, rows, key_start, problem):
     quads = key_start // 4 + tl.arange(0, problem.block_keys // 4)
     across = rows[:, None] * 0 + quads[None, :]
     down = rows[:, None] + quads[None, :] * 0
-    first, second, third, fourth = tl.philox(tl.load(problem.seed), across, down, across * 0 + sequence, across * 0, ROUNDS)
+    nothing = across * 0
+    seed = tl.load(problem.seed)
+    first, second, third, fourth = tl.philox(seed, across, down, nothing + sequence, nothing, ROUNDS)
     even = tl.join(_reaches(first, problem), _reaches(third, problem))
     odd = tl.join(_reaches(second, problem), _reaches(fourth, problem))
     return tl.reshape(tl.join(even, odd), (problem.block_rows, problem.block_keys)) != 0

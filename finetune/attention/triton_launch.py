@@ -24,6 +24,7 @@ TILES = {
 }  # fmt: skip
 _INTERPRETED_TILE = (32, 16, 1, 1)  # small, so that small inputs have several
 _LEAST_TILE = 16  # of tl.dot
+_ROOMY = 160 * 1024  # bytes of shared memory a program may have, from which the table's stages fit
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,15 @@ class Call:
         tensors: Sequence[Tensor],
         extra: Sequence[Any] = (),
     ) -> None:
-        """Run ``kernel`` on query, key, value, ``matrices`` and ``tensors``.
+        """Run ``kernel`` on query, key, value, ``matrices``, ``tensors``, the ``Problem`` and ``extra``.
 
-        ``programs``: (queries, keys) of a tile -> how many programs; ``extra``: what the kernel takes last.
+        ``programs``: (queries, keys) of a tile -> how many programs.
         """
         queries, keys, warps, stages = self._tile(kernel.__name__)
         with self._device():
             kernel[(programs(queries, keys),)](
                 *(_matrices(tensor) for tensor in (self.query, self.key, self.value, *matrices)),
                 *tensors,
-                _scorewise(self.allowed, self.query),
-                _scorewise(self.bias, self.query),
-                self.query if self.seed is None else self.seed,
                 self._problem(queries, keys),
                 *extra,
                 num_warps=warps,
@@ -69,12 +67,16 @@ class Call:
             )
 
     def _tile(self, kernel: str) -> tuple[int, int, int, int]:
-        """The table's tile, no longer than the inputs."""
+        """The table's tile, no longer than the inputs, and fewer stages where shared memory is short."""
         width = max(64, _power_of_two(self.query.shape[-1]), _power_of_two(self.value.shape[-1]))
         size = TILES[kernel][width, self.query.element_size()]
         queries, keys, warps, stages = _INTERPRETED_TILE if self.query.device.type == "cpu" else size
         queries = min(queries, max(_LEAST_TILE, _power_of_two(self.query.shape[-2])))
         keys = min(keys, max(_LEAST_TILE, _power_of_two(self.key.shape[-2])))
+        if any(mask is not None and not is_shared(mask, 2) for mask in (self.allowed, self.bias)):
+            stages = min(stages, 2)  # tiles of the mask are staged as well
+        if self.query.device.type == "cuda" and _shared_memory(self.query.device) < _ROOMY:
+            stages = 1
         return queries, keys, warps, stages
 
     def _device(self) -> AbstractContextManager[Any]:
@@ -86,9 +88,11 @@ class Call:
 
         from finetune.attention.triton_kernels import Problem
 
-        batch, heads, query_len, width = self.query.shape
-        value_width = self.value.shape[-1]
+        batch, heads, query_len, _ = self.query.shape
         return Problem(
+            allowed=scorewise(self.allowed, self.query),
+            bias=scorewise(self.bias, self.query),
+            seed=self.query if self.seed is None else self.seed,
             heads=heads,
             groups=heads // self.key.shape[1],
             query_len=query_len,
@@ -101,14 +105,10 @@ class Call:
             form=constexpr(FORMS.index(self.form)),
             causal=constexpr(self.causal),
             dropout=constexpr(self.dropout > 0.0),
-            width=constexpr(width),
-            value_width=constexpr(value_width),
-            block_width=constexpr(_power_of_two(width)),
-            block_value=constexpr(_power_of_two(value_width)),
             block_rows=constexpr(queries),
             block_keys=constexpr(keys),
-            widen=constexpr(self.query.device.type == "cpu"),
             half=constexpr(self.query.element_size() == 2),
+            widen=constexpr(self.query.device.type == "cpu"),
         )
 
 
@@ -122,14 +122,8 @@ def is_shared(mask: Tensor, axis: int) -> bool:
     return mask.shape[axis] == 1 or mask.stride(axis) == 0
 
 
-def _matrices(tensor: Tensor) -> Any:
-    from finetune.attention.triton_kernels import Matrices
-
-    tensor = with_contiguous_rows(tensor)
-    return Matrices(tensor, *tensor.stride()[:3])
-
-
-def _scorewise(mask: Tensor | None, dummy: Tensor) -> Any:
+def scorewise(mask: Tensor | None, dummy: Tensor) -> Any:
+    """A mask or a bias, (batch or 1, heads or 1, query or 1, key or 1), as kernels take it."""
     from triton.language import constexpr
 
     from finetune.attention.triton_kernels import NONE, PER_KEY, PER_SCORE, Scorewise
@@ -137,8 +131,27 @@ def _scorewise(mask: Tensor | None, dummy: Tensor) -> Any:
     if mask is None:
         return Scorewise(dummy, 0, 0, 0, 0, constexpr(NONE.value))
     base = mask.view(torch.uint8) if mask.dtype == torch.bool else mask
-    strides = [0 if is_shared(mask, axis) else mask.stride(axis) for axis in range(4)]
-    return Scorewise(base, *strides, constexpr((PER_KEY if is_shared(mask, 2) else PER_SCORE).value))
+    batch, head, query, key = (0 if is_shared(mask, axis) else mask.stride(axis) for axis in range(4))
+    kind = PER_KEY if is_shared(mask, 2) else PER_SCORE
+    return Scorewise(base, batch, head, query, key, constexpr(kind.value))
+
+
+def _matrices(tensor: Tensor) -> Any:
+    from triton.language import constexpr
+
+    from finetune.attention.triton_kernels import Matrices
+
+    tensor = with_contiguous_rows(tensor)
+    batch, head, row, _ = tensor.stride()
+    width = tensor.shape[-1]
+    return Matrices(
+        tensor, batch, head, row, tensor.shape[-2], constexpr(width), constexpr(_power_of_two(width))
+    )
+
+
+def _shared_memory(device: torch.device) -> int:
+    """Bytes that one program may have."""
+    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
 
 
 def _power_of_two(length: int) -> int:

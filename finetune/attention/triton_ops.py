@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from finetune.attention.inputs import Inputs, Normaliser
-from finetune.attention.triton_launch import FORMS, Call, is_shared, with_contiguous_rows
+from finetune.attention.triton_launch import FORMS, Call, scorewise, with_contiguous_rows
 
 LEAST_WIDTH, MOST_WIDTH = 16, 256  # of a head
 _TYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -187,7 +187,8 @@ def _attention_bias_gradient(
         return bias.shape[:2].numel() * -(-bias.shape[2] // queries) * -(-bias.shape[3] // keys)
 
     given = with_contiguous_rows(given.transpose(1, 2))
-    call.launch(bias_gradient, programs, [given, result], [positions, numbers], [*shared, per_query, per_key])
+    extra = [scorewise(result, result), *shared, per_query, per_key]
+    call.launch(bias_gradient, programs, [given], [positions, numbers], extra)
     return result
 
 

@@ -12,7 +12,7 @@ from finetune.attention.inputs import Inputs
 from finetune.bench import accuracy, memory, timing
 from finetune.bench.cases import (
     BASELINE,
-    CONTROL,
+    CONTROLS,
     MASK_TITLES,
     Case,
     Contender,
@@ -44,7 +44,7 @@ def measure(chosen: Settings, say: Say) -> dict[str, Any]:
         rows += _of_case(case, chosen, found)
     return {
         "baseline": asdict(BASELINE),
-        "control": asdict(CONTROL),
+        "control": asdict(CONTROLS[chosen.device]),
         "automatic": _automatic(chosen, shapes[0]),
         "errors": errors,
         "rows": rows,
@@ -91,10 +91,13 @@ def _of_case(case: Case, chosen: Settings, found: Memory) -> list[dict[str, Any]
     times: Times = {}
     for which in PASSES:
         tasks = {contender: _task(contender, which, inputs, upstream) for contender in limits}
-        times[which], failures = timing.interleave(tasks, limits, (BASELINE, CONTROL), chosen.device)
+        times[which], failures = timing.interleave(
+            tasks, limits, (BASELINE, CONTROLS[chosen.device]), chosen.device
+        )
         for contender, reason in failures.items():
             reasons.setdefault(contender, f"{which}: {reason}")
-    return [_row(case, contender, times, reasons, found) for contender in contenders()]
+    bases = {"ratio": BASELINE, "control": CONTROLS[chosen.device]}
+    return [_row(case, contender, bases, times, reasons, found) for contender in contenders()]
 
 
 def _task(contender: Contender, which: str, inputs: Inputs, upstream: Tensor) -> Callable[[], object]:
@@ -119,9 +122,10 @@ def _is_first(case: Case, chosen: Settings) -> bool:
     return (case.mask, case.width) == (chosen.masks[0], chosen.widths[0])
 
 
-def _row(
+def _row(  # noqa: PLR0917
     case: Case,
     contender: Contender,
+    bases: Mapping[str, Contender],
     times: Times,
     reasons: Mapping[Contender, str],
     found: Memory,
@@ -133,7 +137,7 @@ def _row(
         mine = times[which].get(contender)
         if mine is not None:
             row[which] = {"seconds": timing.spread(mine[timing.settled(mine) :])}
-            for name, base in (("ratio", BASELINE), ("control", CONTROL)):
+            for name, base in bases.items():
                 theirs = times[which].get(base)
                 row[which][name] = timing.ratios(mine, theirs) if theirs else None
     return row | _memory_of(case, contender, found)

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from finetune.attention import VARIANTS, get_variant, kernels, triton_ops
+from finetune.attention import VARIANTS, get_variant, kernels, native, triton_ops
 from finetune.attention.inputs import Inputs, Normaliser
 
 MASK_TITLES = {"padded": "key padding", "whole": "no mask", "causal": "causal mask"}
@@ -50,7 +50,8 @@ class Contender:
 
 
 BASELINE = Contender("softmax", "sdpa")
-CONTROL = Contender("softmax", "triton")  # the fused kernel without what the self-adjust forms add to softmax
+# The fast kernel of a device without what the self-adjust forms add to softmax; no model is given it.
+CONTROLS = {"cpu": Contender("softmax", "native"), "cuda": Contender("softmax", "triton")}
 
 
 def contenders() -> list[Contender]:
@@ -58,7 +59,7 @@ def contenders() -> list[Contender]:
     others = [name for name in VARIANTS if name != BASELINE.variant]
     fused = [Contender(variant, kernel) for kernel in FAST for variant in others]
     plain = [Contender(variant, "reference") for variant in VARIANTS]
-    return [BASELINE, CONTROL, *fused, *plain]
+    return [BASELINE, *CONTROLS.values(), *fused, *plain]
 
 
 def make(case: Case, device: str, seed: int) -> tuple[Inputs, Tensor]:
@@ -115,8 +116,8 @@ def attend(contender: Contender, inputs: Inputs) -> Tensor:
     Raises ``NotMeasuredError`` where another one ran.
     """
     chosen = normaliser(contender.variant)
-    if contender == CONTROL:  # softmax goes to torch's own kernel when it has the choice
-        return triton_ops.attend(inputs, chosen)
+    if contender in CONTROLS.values():  # softmax goes to torch's own kernel when it has the choice
+        return (native if contender.kernel == "native" else triton_ops).attend(inputs, chosen)
     choice = "auto" if contender.kernel == "sdpa" else contender.kernel
     output, _, ran = kernels.attend(inputs, chosen, choice)
     if ran != contender.kernel:

@@ -70,6 +70,7 @@ def tables(result: Result) -> list[Table]:
 
 def _attention(part: Mapping[str, Any]) -> list[Table]:
     found = []
+    control = f"{part['control']['variant']} on {part['control']['kernel']}"
     for (mask, width), rows in groups(part["rows"]).items():
         where = f"{MASK_TITLES[mask]}, {rows[0]['heads']} heads of {width}, {rows[0]['dtype']}"
         for which, title in PASS_TITLES.items():
@@ -77,7 +78,7 @@ def _attention(part: Mapping[str, Any]) -> list[Table]:
             found.append(_by_length(f"Time, {title}: {where}, ratio to SDPA", cells))
             cells = [(row, spread_text(row[which] and row[which]["control"])) for row in rows]
             if any(cell for _, cell in cells):
-                found.append(_by_length(f"Time, {title}: {where}, ratio to softmax on triton", cells))
+                found.append(_by_length(f"Time, {title}: {where}, ratio to {control}", cells))
         cells = [(row, _memory(row)) for row in rows]
         if any(cell for _, cell in cells):
             found.append(_by_length(f"Peak extra memory: {where}, ratio to SDPA (MiB)", cells))
