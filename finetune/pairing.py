@@ -62,13 +62,14 @@ class Run:
     def configured(self) -> dict[str, Any]:
         """The configuration without what a comparison varies: the attention (but for its kernel) and seed.
 
-        Nor does it say where the rows came from: their fingerprints tell whether they are equal.
+        Nor does it say where the rows came from: their fingerprints tell whether they are equal; nor whether
+        tokens were kept, which moves no number.
         """
         config = self.record["config"]
         kept = {key: value for key, value in config.items() if key != "seed"}
         kept["attention"] = {"kernel": config["attention"].get("kernel")}
         kept["data"] = {key: value for key, value in config["data"].items() if key != "source"}
-        return flatten(kept)
+        return {key: value for key, value in flatten(kept).items() if key != "batches.cache_tokens"}
 
     def _facts(self) -> dict[str, Any]:
         """What the same configuration can turn into on another day or machine."""

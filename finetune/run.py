@@ -112,8 +112,8 @@ def _run_one(run: Run, grid: Grid, loaded: data.Data, entry: record.Record, plac
         flush=True,
     )
     outcome = train.fit(config, built, splits, run.folder)
-    ran = calls_by_kernel(built.model, config.attention.variant)
-    entry["attention"] = {**built.swap.to_json(), "kernel": "+".join(ran)}  # which ran, not which would
+    ran = "+".join(sorted(calls_by_kernel(built.model, config.attention.variant)))
+    entry["attention"] = {**built.swap.to_json(), "kernel": ran}  # what did run, not what would
     rows = _scored_rows(loaded.splits["test"], outcome.predictions, config.kind)
     record.write_predictions(run.folder, rows)
     entry["predictions"] = record.PREDICTIONS

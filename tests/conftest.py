@@ -1,4 +1,4 @@
-"""No test touches the network or the user's caches; set before anything of Hugging Face is imported."""
+"""No test touches the network or the user's caches. Set before torch and Hugging Face are imported."""
 
 import os
 import tempfile
@@ -9,3 +9,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: more threads only wait for each other
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # triton reads it when it is imported, as transformers' Trainer does

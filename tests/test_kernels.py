@@ -93,7 +93,8 @@ def errors(kernel: str, inputs: Inputs, form: Normaliser) -> list[tuple[float, f
     pairs = []
     for ours, theirs, truth in zip(found, plainly, expected, strict=True):
         assert ours.isfinite().all()
-        noise = max(4 * float((theirs - truth).norm()), 1e-6 * max(1, steep) * truth.numel() ** 0.5)
+        parts = max(1, steep) if form.name != "sa-softmax-raw" else min(1, float(scores.detach().abs().max()))
+        noise = max(4 * float((theirs - truth).norm()), 1e-6 * parts * truth.numel() ** 0.5)
         allowed = max(1e-5 * float(truth.norm()), noise)
         pairs.append((float((ours.double() - truth).norm()), allowed))
     return pairs

@@ -102,7 +102,6 @@ def test_a_run_of_earlier_days_is_read_and_loaded_but_not_paired(classified, tmp
     runs, problems = pairing.collect([old, new])
     assert problems == [] and len(runs) == 2
     assert pairing.differences(*sorted(runs, key=lambda run: run.folder != old)) == [
-        "batches.cache_tokens (None against True)",
         "batches.padding (None against longest)",
         "batches.sort_evaluation (None against True)",
     ]

@@ -9,7 +9,7 @@ import transformers as hf
 from torch import Tensor, nn
 
 import tiny_models
-from finetune.attention import VARIANTS
+from finetune.attention import VARIANTS, proof
 from finetune.attention.forward import SETTING, attention
 from finetune.attention.swap import calls_by_kernel, swap
 from finetune.errors import UserError
@@ -18,13 +18,26 @@ from tiny_models import FAMILIES, VOCAB, batch, kept_logits, names
 every_family = pytest.mark.parametrize("family", FAMILIES)
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 FAST = ("blocked", "native", "triton")
-with_kernels = pytest.mark.parametrize(
-    ("variant", "kernel"),
-    [
-        *((name, kernel) for name in VARIANTS for kernel in ("auto", "reference")),
-        *((name, kernel) for name in ("sa-softmax", "sa-softmax-raw") for kernel in FAST),
-    ],
-)
+SLOWLY = {"llama", "t5"}  # families that stand for all in Triton's interpreter
+
+
+@pytest.fixture(autouse=True)
+def unproved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No kernel is proved first: here each is held against more, and the interpreter takes seconds for it."""
+    monkeypatch.setattr(proof, "fault", lambda attend, kind: None)
+
+
+def with_kernels(*families: str) -> Any:
+    """Every family with every variant on every kernel; in Triton's interpreter, which is slow, a few."""
+    kernels = {name: ("auto", "reference") + (FAST if name != "softmax" else ()) for name in VARIANTS}
+    cases = [
+        (family, variant, kernel)
+        for family in families
+        for variant, chosen in kernels.items()
+        for kernel in chosen
+        if kernel != "triton" or (family in SLOWLY and variant == "sa-softmax")
+    ]
+    return pytest.mark.parametrize(("family", "variant", "kernel"), cases)
 
 
 def swap_to(model: Any, variant: str, kernel: str) -> None:
@@ -32,7 +45,9 @@ def swap_to(model: Any, variant: str, kernel: str) -> None:
     ran = swap(model, variant, kernel=kernel).kernel
     if kernel == "triton" and ran != "triton":
         pytest.skip("triton is not installed")
-    assert kernel == "auto" or ran in (kernel, "sdpa")
+    assert kernel == "auto" or {kernel, "sdpa"} & set(ran.split("+"))
+
+
 LAYERS = {
     "encoder": {"encoder": 3},
     "decoder": {"decoder": 3},
@@ -85,10 +100,12 @@ def test_another_variant_changes_the_outputs(family: str, variant: str) -> None:
 
 
 @every_family
-@pytest.mark.parametrize("kernel", FAST)
-@pytest.mark.parametrize("variant", ["sa-softmax", "sa-softmax-raw"])
+@pytest.mark.parametrize(
+    ("variant", "kernel"),
+    [("sa-softmax", kernel) for kernel in FAST] + [("sa-softmax-raw", kernel) for kernel in FAST[:2]],
+)
 def test_every_kernel_equals_the_reference_in_values_and_gradients(
-    family: str, kernel: str, variant: str
+    family: str, variant: str, kernel: str
 ) -> None:
     kind = FAMILIES[family].kind
     model, inputs = FAMILIES[family].build(), batch(kind)
@@ -104,7 +121,7 @@ def test_every_kernel_equals_the_reference_in_values_and_gradients(
     for name, gradient in ours.items():
         wanted = expected_gradients[name]
         torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-5 * largest, msg=name)
-    if family != "t5":  # whose position bias is trained, which the native kernel leaves to another
+    if (family, kernel) != ("t5", "native"):  # its position bias is trained, which is left to another
         assert calls_by_kernel(model, variant).keys() == {kernel}
 
 
@@ -128,8 +145,7 @@ def test_a_model_with_sa_softmax_equals_one_computed_by_hand() -> None:
         torch.testing.assert_close(output[row, :length], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", names("decoder", "seq2seq"))
-@with_kernels
+@with_kernels(*names("decoder", "seq2seq"))
 @pytest.mark.parametrize("padded", [False, True])
 def test_no_decoder_sees_the_future(family: str, variant: str, kernel: str, padded: bool) -> None:
     kind = FAMILIES[family].kind
@@ -145,8 +161,7 @@ def test_no_decoder_sees_the_future(family: str, variant: str, kernel: str, padd
     assert (before[:, cut:] - after[:, cut:]).abs().max() > 0.01
 
 
-@every_family
-@with_kernels
+@with_kernels(*FAMILIES)
 def test_no_query_sees_padding(family: str, variant: str, kernel: str) -> None:
     kind = FAMILIES[family].kind
     model, inputs = FAMILIES[family].build(), batch(kind)
@@ -164,8 +179,7 @@ def test_no_query_sees_padding(family: str, variant: str, kernel: str) -> None:
     assert (model(**unhidden).logits - model(**changed).logits).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("family", names("seq2seq"))
-@with_kernels
+@with_kernels(*names("seq2seq"))
 def test_no_decoder_query_sees_decoder_padding(family: str, variant: str, kernel: str) -> None:
     model, inputs = FAMILIES[family].build(), batch("seq2seq")
     swap_to(model, variant, kernel)

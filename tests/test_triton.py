@@ -1,13 +1,12 @@
-"""The Triton kernels against the definitions in float64: on the GPU where there is one, else in Triton's interpreter.
+"""The Triton kernels against the definitions in float64, on the GPU or, without one, in Triton's interpreter.
 
-The interpreter runs the same kernels in numpy, a tile at a time, so the inputs are small; ``conftest.py`` switches
-it on before anything imports Triton.
+The interpreter runs the same kernels in numpy, a tile at a time, so the inputs are small; ``conftest.py``
+switches it on before anything imports Triton.
 """
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,7 +24,7 @@ from finetune.attention.inputs import Inputs, Normaliser
 pytest.importorskip("triton", reason="Triton is not installed")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-assert DEVICE == "cuda" or os.environ.get("TRITON_INTERPRET") == "1", "conftest.py has not set TRITON_INTERPRET"
+assert DEVICE == "cuda" or os.environ.get("TRITON_INTERPRET") == "1", "conftest.py has to set it"
 
 # numpy warns of what lies beyond the last key: those numbers belong to no key and are thrown away
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
@@ -52,6 +51,7 @@ class Case:
     value_width: int = 16
     allowed: Callable[[int, int, int, int], Tensor] | None = None  # (batch, heads, query, key) -> mask
     bias: tuple[int, int, int, int] | None = None  # its shape
+    shift: float = 0.0  # of the bias
     causal: bool = False
     scale: float = 1.0  # of the scores
     dtype: torch.dtype = torch.float32
@@ -66,7 +66,7 @@ class Case:
             torch.randn(self.batch, self.key_len, self.key_heads, self.value_width),
         ]
         if self.bias is not None:
-            leaves.append(torch.randn(self.bias) * self.scale)
+            leaves.append(torch.randn(self.bias) * self.scale + self.shift)
         given = torch.randn(self.batch, self.query_len, self.heads, self.value_width)
         allowed = None if self.allowed is None else self.allowed(*sizes).to(DEVICE)
         rest = {"allowed": allowed, "causal": self.causal, "scaling": self.width**-0.5, "dropout": 0.0}
@@ -80,8 +80,13 @@ def reference(inputs: Inputs, normaliser: Normaliser) -> Tensor:
     return plain.reference(inputs, normaliser)[0]
 
 
-def results(
-    kernel: Kernel, leaves: list[Tensor], given: Tensor, rest: dict[str, Any], norm: Normaliser, dtype: torch.dtype
+def results(  # noqa: PLR0917
+    kernel: Kernel,
+    leaves: list[Tensor],
+    given: Tensor,
+    rest: dict[str, Any],
+    norm: Normaliser,
+    dtype: torch.dtype,
 ) -> list[Tensor]:
     """The output and the gradient of every leaf, in float64; the leaves are computed with in ``dtype``."""
     leaves = [leaf.detach().to(dtype).clone().requires_grad_() for leaf in leaves]
@@ -90,9 +95,12 @@ def results(
     output = kernel(Inputs(query=query, key=key, value=value, bias=bias, **rest), norm)
     assert output.is_contiguous() and output.dtype == dtype
     output.backward(given.to(dtype))
-    found = [output.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
-    assert len(found) == len(leaves) + 1
-    return [tensor.double() for tensor in found]
+    return [output.detach().double(), *gradients_of(leaves)]
+
+
+def gradients_of(leaves: list[Tensor]) -> list[Tensor]:
+    assert all(leaf.grad is not None and leaf.grad.shape == leaf.shape for leaf in leaves)
+    return [leaf.grad.double() for leaf in leaves if leaf.grad is not None]
 
 
 def magnitudes(leaves: list[Tensor], given: Tensor, rest: dict[str, Any], form: str) -> list[Tensor]:
@@ -133,7 +141,8 @@ def check(form: str, case: Case, seed: int = 0) -> None:
     ):
         assert mine.isfinite().all(), name
         error = float((mine - true).norm())
-        bound = max(1e-5 * float(true.norm()), 2 * float((plain_one - true).norm()), 1e-6 * float(floor.norm()))
+        limits = 1e-5 * true.norm(), 2 * (plain_one - true).norm(), 1e-6 * floor.norm()
+        bound = float(max(limits))
         assert error <= bound, f"{name}: {error:.2e} > {bound:.2e}"
 
 
@@ -171,9 +180,12 @@ CASES = {
     "width 80": Case(heads=1, key_heads=1, width=80, value_width=80),
     "width 64": Case(heads=1, key_heads=1, width=64, value_width=64),
     "position bias": Case(batch=3, query_len=20, key_len=19, bias=(1, 2, 20, 19), allowed=padding),
-    "bias of each batch": Case(batch=2, heads=4, key_heads=2, query_len=17, key_len=33, bias=(2, 1, 17, 33), causal=True),
+    "bias of each batch": Case(2, 4, 2, query_len=17, key_len=33, bias=(2, 1, 17, 33), causal=True),
     "bias of keys": Case(batch=2, bias=(2, 1, 1, 45)),
     "bias of queries": Case(batch=2, bias=(1, 2, 37, 1)),
+    "one bias for all": Case(batch=2, query_len=17, key_len=18, bias=(1, 1, 17, 18)),
+    "all scores below 0": Case(bias=(1, 1, 1, 45), shift=-20.0),
+    "all scores above 0": Case(bias=(1, 1, 1, 45), shift=20.0),
 }
 
 
@@ -190,11 +202,12 @@ def cases(draw: st.DrawFn) -> Case:
     query_len, key_len = draw(st.integers(1, 40)), draw(st.integers(1, 40))
     whole = (batch, heads, query_len, key_len)
     shared = [draw(st.booleans()) for _ in range(3)]
-    bias = tuple(1 if one else size for one, size in zip(shared, whole, strict=False)) + (key_len,)
+    bias = (*(1 if one else size for one, size in zip(shared, whole, strict=False)), key_len)
     return Case(
         *whole[:2], key_heads, *whole[2:], draw(st.integers(16, 48)), draw(st.integers(16, 48)),
         draw(st.sampled_from([None, padding, scattered, per_head])),
         draw(st.sampled_from([None, bias])),  # type: ignore[arg-type]
+        0.0,
         draw(st.booleans()),
         draw(st.sampled_from([1e-3, 1e-1, 1.0, 30.0, 1e3])),
     )  # fmt: skip
@@ -244,7 +257,7 @@ def test_half_types_are_as_near_as_they_can_be(form: str, dtype: torch.dtype, sc
     if form == "softmax" and DEVICE == "cuda":  # on the CPU it computes in float32
         theirs = results(lambda inputs, _: plain.sdpa(inputs), leaves, given, rest, norm, dtype)
     for mine, true, other in zip(ours, exact, theirs, strict=True):
-        # its weights are as large as the scores, and so is what rounding takes from dO.O, for the backward pass
+        # its weights are as large as the scores, and so is what rounding them takes from dO.O
         factor = 3.0 if form == "sa-softmax-raw" and scale > 1.0 else 1.5
         assert float((mine - true).norm()) <= factor * float((other - true).norm())
 
@@ -262,7 +275,7 @@ def attend_leaves(
         given = {"allowed": None, "bias": None, "causal": False, "scaling": 0.25, "dropout": 0.0} | rest
         output = kernel(Inputs(*leaves, **given), normaliser(form))
         output.square().sum().backward()
-        found.append([output.detach().double(), *(leaf.grad.double() for leaf in leaves if leaf.grad is not None)])
+        found.append([output.detach().double(), *gradients_of(leaves)])
     return found[0][0], found[0], found[1]
 
 
@@ -296,7 +309,8 @@ def test_a_row_that_sees_nothing_is_zero_and_takes_no_gradient(form: str) -> Non
         form, torch.randn(1, 2, 33, 16), torch.randn(1, 2, 40, 16), value, allowed=allowed
     )
     assert (output[:, [3, 32]] == 0).all() and (ours[1][:, :, [3, 32]] == 0).all()
-    output, ours, _ = attend_leaves(form, value, value, value, allowed=torch.zeros(1, 1, 1, 40, dtype=torch.bool).to(DEVICE))
+    nothing = torch.zeros(1, 1, 1, 40, dtype=torch.bool, device=DEVICE)
+    output, ours, _ = attend_leaves(form, value, value, value, allowed=nothing)
     assert all((tensor == 0).all() for tensor in (output, *ours))
 
 
@@ -310,7 +324,7 @@ def test_a_bias_of_minus_infinity_is_a_mask(form: str) -> None:
     _, masked, _ = attend_leaves(form, *tensors, allowed=allowed)
     _, biased, _ = attend_leaves(form, *tensors, bias=bias)
     assert all(torch.equal(one, other) for one, other in zip(masked, biased, strict=True))
-    least = torch.finfo(torch.float32).min  # where a row has nothing else, sa-softmax-raw is that large, rightly
+    least = torch.finfo(torch.float32).min  # a row of nothing else would make sa-softmax-raw that large
     bias = bias.masked_fill(~allowed, least).masked_fill(~allowed.any(-1, keepdim=True), 0.0)
     _, finite, _ = attend_leaves(form, *tensors, bias=bias)
     assert all(tensor.isfinite().all() for tensor in finite)
@@ -318,18 +332,19 @@ def test_a_bias_of_minus_infinity_is_a_mask(form: str) -> None:
 
 @every_form
 def test_any_strides(form: str) -> None:
-    """Slices of one projection, a last axis that is not contiguous, an expanded mask, an expanded gradient."""
+    """Slices of one projection, a last axis with gaps or outside, an expanded mask, an expanded gradient."""
     joined = torch.randn(2, 30, 3, 2, 32, device=DEVICE)
-    tensors = [joined[:, :, i, :, ::2].transpose(1, 2) for i in range(2)] + [joined[:, :, 2, :, 16:].transpose(1, 2)]
+    slices = joined[:, :, 0, :, ::2], joined[:, :, 1, :, ::2], joined[:, :, 2, :, 16:]
     allowed = (torch.rand(2, 1, 1, 30) < 0.7).to(DEVICE).expand(2, 2, 30, 30)
     found = []
     for kernel, dtype in ((triton_ops.attend, torch.float32), (reference, torch.float64)):
-        views = [tensor.to(dtype).detach() for tensor in tensors]
-        views[0] = torch.empty_strided(views[0].shape, (2000, 32, 64, 2), dtype=dtype, device=DEVICE).copy_(views[0])
-        leaves = [view.requires_grad_() for view in views]
+        gaps = torch.empty_strided((2, 30, 2, 16), (2000, 64, 32, 2), dtype=dtype, device=DEVICE)
+        turned = slices[1].to(dtype).transpose(1, 3).contiguous().transpose(1, 3)
+        views = gaps.copy_(slices[0]), turned, slices[2].to(dtype)
+        leaves = [view.detach().transpose(1, 2).requires_grad_() for view in views]
         output = kernel(Inputs(*leaves, allowed, None, False, 0.3, 0.0), normaliser(form))
         output.sum().backward()
-        found.append([output.detach().double(), *(leaf.grad.double() for leaf in leaves if leaf.grad is not None)])
+        found.append([output.detach().double(), *gradients_of(leaves)])
     for mine, true in zip(*found, strict=True):
         torch.testing.assert_close(mine, true, rtol=1e-4, atol=1e-5)
 
@@ -337,18 +352,17 @@ def test_any_strides(form: str) -> None:
 def test_nothing_of_length_times_length_is_kept() -> None:
     leaves, given, rest = Case(heads=1, key_heads=1, query_len=90, key_len=90, bias=(1, 1, 1, 90)).build()
     kept: list[int] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.untyped_storage().nbytes()), t)[1], lambda t: t):
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.untyped_storage().nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         results(triton_ops.attend, leaves, given, rest, normaliser("sa-softmax"), torch.float32)
     assert 0 < max(kept) < 90 * 90 * 4
 
 
 # Dropout
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    torch.manual_seed(seed)
-    yield
 
 
 def kept_by_dropout(case: Case, rate: float, seed: int) -> Tensor:
@@ -357,15 +371,18 @@ def kept_by_dropout(case: Case, rate: float, seed: int) -> Tensor:
     query, key = leaves[0].transpose(1, 2), leaves[1].transpose(1, 2)
     which = torch.eye(case.key_len, device=DEVICE).expand(case.batch, case.heads, -1, -1)
     torch.manual_seed(seed)
-    return triton_ops.attend(
-        Inputs(query * 0, key, which, **(rest | {"bias": None, "dropout": rate})), normaliser("softmax")
-    ).transpose(1, 2) > 0
+    return (
+        triton_ops.attend(
+            Inputs(query * 0, key, which, **(rest | {"bias": None, "dropout": rate})), normaliser("softmax")
+        ).transpose(1, 2)
+        > 0
+    )
 
 
 @every_form
 def test_dropout_is_the_same_forward_and_backward(form: str) -> None:
     """Against the reference with the very mask that the kernel drew."""
-    case, rate = Case(batch=2, heads=4, key_heads=2, query_len=35, key_len=50, bias=(1, 4, 35, 50), allowed=padding), 0.3
+    case, rate = Case(2, 2, 1, query_len=33, key_len=36, bias=(1, 2, 33, 36), allowed=padding), 0.3
     leaves, given, rest = case.build()
     mask = kept_by_dropout(replace(case, allowed=None, bias=None), rate, seed=8)
     assert abs(float(mask.double().mean()) - (1 - rate)) < 4 * math.sqrt(rate * (1 - rate) / mask.numel())
@@ -374,7 +391,8 @@ def test_dropout_is_the_same_forward_and_backward(form: str) -> None:
         return normaliser(form).weigh(scores, allowed) * mask / (1 - rate)
 
     torch.manual_seed(8)
-    ours = results(triton_ops.attend, leaves, given, rest | {"dropout": rate}, normaliser(form), torch.float32)
+    dropping = rest | {"dropout": rate}
+    ours = results(triton_ops.attend, leaves, given, dropping, normaliser(form), torch.float32)
     exact = results(reference, leaves, given, rest, Normaliser(form, weigh), torch.float64)
     for mine, true in zip(ours, exact, strict=True):
         assert float((mine - true).norm()) <= 1e-5 * float(true.norm())
@@ -447,7 +465,10 @@ def some(**changes: Any) -> Inputs:
         "query": torch.randn(1, 2, 3, 16), "key": torch.randn(1, 2, 5, 16), "value": torch.randn(1, 2, 5, 16),
         "allowed": None, "bias": None, "causal": False, "scaling": 1.0, "dropout": 0.0,
     }  # fmt: skip
-    return Inputs(**{name: value.to(DEVICE) if isinstance(value, Tensor) else value for name, value in (given | changes).items()})
+    given |= changes
+    for name in ("query", "key", "value"):
+        given[name] = given[name].to(DEVICE)
+    return Inputs(**given)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from finetune.attention.inputs import Inputs, Normaliser
+from finetune.attention.inputs import Inputs, Normaliser, refuse_second_derivative
 
 FORMS = ("sa-softmax", "sa-softmax-raw")
 # Scores of a block, in numbers: some fit a CPU's cache, many keep a GPU busy.
@@ -59,7 +58,7 @@ class _Attention(torch.autograd.Function):
         batch, heads, query_len, _ = query.shape
         output = value.new_empty(batch, query_len, heads, value.shape[-1])
         ctx.save_for_backward(query, key, value, bias)
-        ctx.call = call
+        ctx.call = call._replace(inputs=call.inputs.without_tensors())
         query, key, value = (_wide(tensor) for tensor in (query, key, value))
         with torch.autocast(query.device.type, enabled=False):
             for block in _blocks(call):
@@ -70,9 +69,11 @@ class _Attention(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        saved, call = ctx.saved_tensors, ctx.call
+        refuse_second_derivative()
+        saved = ctx.saved_tensors
+        whole = replace(ctx.call.inputs, query=saved[0], key=saved[1], value=saved[2])
+        call: _Call = ctx.call._replace(inputs=whole)
         query, key, value = (_wide(tensor) for tensor in saved[:3])
         bias = None if saved[3] is None else _wide(saved[3])
         grad_query = torch.empty_like(saved[0])
@@ -159,7 +160,7 @@ def _blocks(call: _Call) -> Iterator[_Block]:
     (batch, heads, query_len, _), key_len = inputs.query.shape, inputs.key.shape[-2]
     device = inputs.query.device
     budget = _BLOCK.get(device.type, _BLOCK_ELSEWHERE)
-    queries = min(query_len, max(_FEWEST_QUERIES, budget // max(heads * key_len, 1)))
+    queries = max(1, min(query_len, max(_FEWEST_QUERIES, budget // max(heads * key_len, 1))))
     rows = max(1, budget // max(heads * queries * key_len, 1))
     generator = torch.Generator(device).manual_seed(call.seed) if inputs.dropout > 0 else None
     for row in range(0, batch, rows):

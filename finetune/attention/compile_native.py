@@ -39,7 +39,7 @@ def why_not() -> str | None:
 def _library() -> ctypes.CDLL | str:
     try:
         return ctypes.CDLL(str(_compiled()))
-    except (CompilerError, OSError) as error:
+    except (CompilerError, OSError, subprocess.SubprocessError) as error:
         return str(error)
 
 
@@ -57,7 +57,10 @@ def _compiled() -> Path:
 def _compiler() -> list[str]:
     """$CC, or the first C compiler there is."""
     if chosen := os.environ.get("CC"):
-        return shlex.split(chosen)
+        try:
+            return shlex.split(chosen)
+        except ValueError as error:
+            raise CompilerError(f"CC={chosen} cannot be read ({error})") from error
     for name in ("gcc", "cc", "clang"):
         if path := shutil.which(name):
             return [path]
@@ -84,9 +87,17 @@ def _processor() -> str:
 
 
 def _folder() -> Path:
-    folder = cache_folder() / "native"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
+    """A folder of this user's alone, for what lies there is loaded; a temporary one where there is none."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = cache_folder() / f"native-{user}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = folder.stat()
+        if about.st_uid == user and not about.st_mode & 0o022 and os.access(folder, os.W_OK):
+            return folder
+    except OSError:  # a home that cannot be written to
+        pass
+    return Path(tempfile.mkdtemp(prefix="finetune-native-"))
 
 
 def _compile(compiler: list[str], flags: list[str], source: str, target: Path) -> None:
@@ -95,7 +106,9 @@ def _compile(compiler: list[str], flags: list[str], source: str, target: Path) -
         Path(file).write_text(source, encoding="utf-8")
         # Linked without an OpenMP of its own: it takes torch's, and so torch's threads.
         for command in ([*flags, file, "-o", compiled], ["-shared", compiled, "-o", linked]):
-            result = subprocess.run([*compiler, *command], capture_output=True, text=True, check=False)
+            result = subprocess.run(
+                [*compiler, *command], capture_output=True, text=True, check=False, timeout=120
+            )
             if result.returncode:
                 first = (result.stderr.strip().splitlines() or ["no message"])[0]
                 raise CompilerError(f"{compiler[0]} does not compile it ({first})")

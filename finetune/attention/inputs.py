@@ -8,10 +8,12 @@ A kernel is a module with two functions:
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+
+from finetune.errors import UserError
 
 Weigh = Callable[[Tensor, Tensor | None], Tensor]  # (scores, allowed) -> weights
 
@@ -38,6 +40,12 @@ class Inputs:
     scaling: float
     dropout: float  # probability; of weights, after normalising, scaled by 1 / (1 - dropout)
 
+    def without_tensors(self) -> "Inputs":
+        """All but query, key and value, for autograd's memory: it holds those itself, where activation
+        checkpointing can take them away."""
+        nothing = torch.empty(0, device=self.query.device, dtype=self.query.dtype)
+        return replace(self, query=nothing, key=nothing, value=nothing)
+
     def all_allowed(self) -> Tensor | None:
         """``allowed`` with the causal part written out."""
         if not self.causal:
@@ -45,3 +53,12 @@ class Inputs:
         query_len, key_len = self.query.shape[-2], self.key.shape[-2]
         past = torch.ones(query_len, key_len, dtype=torch.bool, device=self.query.device).tril()
         return past if self.allowed is None else past & self.allowed
+
+
+def refuse_second_derivative() -> None:
+    """For the backward pass of a kernel, which computes a gradient that cannot be differentiated again."""
+    if torch.is_grad_enabled():
+        raise UserError(
+            "a fast attention kernel gives no second derivatives (create_graph=True): "
+            "use --attention.kernel reference"
+        )

@@ -16,9 +16,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from finetune.attention import blocked, native, plain, triton_ops
+from finetune.attention import blocked, native, plain, proof, triton_ops
 from finetune.attention.inputs import Inputs, Normaliser
-from finetune.attention.proof import fault
 
 CHOICES = ("auto", "reference", "blocked", "native", "triton")  # of attention.kernel
 _FAST = {"triton": triton_ops, "native": native, "blocked": blocked}
@@ -52,10 +51,23 @@ def why_not(kernel: str, inputs: Inputs, normaliser: Normaliser) -> str | None:
         return None
     if kernel == "sdpa":
         return None if normaliser.name == "softmax" else "it computes softmax only"
-    module, query = _FAST[kernel], inputs.query
-    return module.why_not(inputs, normaliser) or fault(
-        module.attend, normaliser.name, query.device, query.dtype
+    module = _FAST[kernel]
+    return (
+        _misshapen(inputs)
+        or module.why_not(inputs, normaliser)
+        or proof.fault(module.attend, proof.Kind.of(inputs, normaliser.name))
     )
+
+
+def _misshapen(inputs: Inputs) -> str | None:
+    """What the definition broadcasts or refuses by itself, the fast kernels do not take."""
+    batch, heads, _, width = inputs.query.shape
+    key_batch, key_heads, key_len, key_width = inputs.key.shape
+    fits = (key_batch, key_width) == (batch, width) and key_heads > 0 and heads % key_heads == 0
+    if fits and inputs.value.shape[:3] == (batch, key_heads, key_len):
+        return None
+    shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (inputs.query, inputs.key, inputs.value))
+    return f"query, key and value of shapes {shapes} do not fit each other"
 
 
 def _order(inputs: Inputs, normaliser: Normaliser, choice: str) -> Iterator[str]:

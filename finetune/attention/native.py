@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from finetune.attention import compile_native
-from finetune.attention.inputs import Inputs, Normaliser
+from finetune.attention.inputs import Inputs, Normaliser, refuse_second_derivative
 
 FORMS = ("sa-softmax", "sa-softmax-raw", "softmax")  # as native.c numbers them
 
 
+@torch.compiler.disable
 def why_not(inputs: Inputs, normaliser: Normaliser) -> str | None:
     """Why this kernel cannot do these inputs; None if it can."""
     query, value, bias = inputs.query, inputs.value, inputs.bias
@@ -22,8 +22,10 @@ def why_not(inputs: Inputs, normaliser: Normaliser) -> str | None:
         "it computes in float32, and these inputs are float64": query.dtype == torch.float64,
         "the values are not as wide as the queries": query.shape[-1] != value.shape[-1],
         "the position bias is trained, and it computes no gradient for one": (
-            bias is not None and bias.requires_grad and torch.is_grad_enabled()
+            bias is not None and bias.requires_grad
         ),
+        # Checkpointing may pass a trained bias without gradients first, and draw again with another kernel.
+        "with a bias and dropout another kernel draws the dropout": bias is not None and inputs.dropout > 0,
     }
     return next((reason for reason, holds in reasons.items() if holds), None) or compile_native.why_not()
 
@@ -57,12 +59,12 @@ class _Attention(torch.autograd.Function):
         call.out = _Strided.of(out.transpose(1, 2))
         _run("attention_forward", call)
         ctx.save_for_backward(query, key, value, inverse_sum)
-        ctx.rest = (inputs, normaliser, seed)
+        ctx.rest = (inputs.without_tensors(), normaliser, seed)
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
         grad_out = unit_width(grad_out)
         saved = ctx.saved_tensors  # once: under activation checkpointing each look recomputes
         grads = [torch.empty_like(tensor) for tensor in saved[:3]]

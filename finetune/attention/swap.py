@@ -100,14 +100,14 @@ def swap(
                 f"{type(model).__name__} has no {scope} attention to swap: its attention is {present}; "
                 "choose one of these or 'all' as attention.scope"
             )
-    plain = Normaliser("softmax", functions.softmax)
-    swapped = Normaliser(chosen.name, partial(chosen.function, **merged), merged)
-    for module, kind in observed.calls:
-        inside = scope in ("all", kind)
-        setattr(module, SETTING, Setting(swapped if inside else plain, kind, kernel))
-    observe(model)
-    ran = "+".join(calls_by_kernel(model, variant))
-    forget_calls(model)
+        plain = Normaliser("softmax", functions.softmax)
+        swapped = Normaliser(chosen.name, partial(chosen.function, **merged), merged)
+        for module, kind in observed.calls:
+            inside = scope in ("all", kind)
+            setattr(module, SETTING, Setting(swapped if inside else plain, kind, kernel))
+        observe(model)
+        ran = "+".join(sorted(calls_by_kernel(model, variant)))
+        forget_calls(model)
     return SwapReport(variant, merged, scope, ran, dict(counts), len(observed.calls), observed.dropout)
 
 
@@ -173,9 +173,14 @@ def _prove(model: Any) -> Observed:
 def _restoring_on_error(model: Any) -> Iterator[None]:
     """Give the model its former attention back if anything is raised."""
     before = [(config, config._attn_implementation) for config in _configs(model)]
+    settings = [(module, module.__dict__.get(SETTING)) for module in model.modules()]
     try:
         yield
     except BaseException:
+        for module, setting in settings:
+            module.__dict__.pop(SETTING, None)
+            if setting is not None:
+                setattr(module, SETTING, setting)
         for config, implementation in before:
             config._attn_implementation_internal = implementation
         raise

@@ -4,7 +4,8 @@ Scores are computed again from query and key, so that nothing of size query x ke
 goes first: it holds a row from end to end, and so finds D0 beside its three matrix products and leaves each
 row's numbers to ``key_value_gradient``, which has four products, and to ``bias_gradient``, which runs only if
 the bias asks for a gradient. FlashAttention has five in all, in one kernel, which adds to the query gradient
-from many programs at once; these two share nothing and so give the same bits every time. The pull of a row's
+from many programs at once; these two share nothing and so give the same bits every time. With the forward
+pass that is 10 products for sa-softmax and 9 for the others, against FlashAttention's 7. The pull of a row's
 extremes reaches two keys: for the query gradient these two are fetched once, after the loop.
 """
 
@@ -52,7 +53,9 @@ def query_gradient(
         o += load_tile(residual, batch, head, rows, True).to(tl.float32)
         d1 = tl.sum(o * do.to(tl.float32), 1)
     else:
-        _, _, d1 = _sweep_keys(q, do, key, value, high, low, slope, slope, sequence, block, rows, problem, True)
+        _, _, d1 = _sweep_keys(
+            q, do, key, value, high, low, slope, slope, sequence, block, rows, problem, True
+        )
     inner = d1 * inverse
     dq, d0, _ = _sweep_keys(q, do, key, value, high, low, slope, inner, sequence, block, rows, problem, False)
     tl.store(numbers + row_ids, high, mask=inside)
@@ -137,7 +140,7 @@ def key_value_gradient(query, key, value, given, key_result, value_result, posit
 
 @triton.jit
 def _sweep_queries(dk, dv, k, v, query, given, sequence, first_key, positions, numbers, problem):
-    """Add what the queries of one head leave in one block of keys. What lies beyond the last key is garbage."""
+    """Add what the queries of one head leave in one block of keys; garbage beyond the last key."""
     first, full = 0, 0
     if problem.causal:  # tiles on the diagonal, then those below it
         first = first_key // problem.block_rows * problem.block_rows
@@ -201,7 +204,8 @@ def bias_gradient(
     ``result``: ``Scorewise``. ``batches`` and ``heads``: how many of them share an entry. They are summed one
     after the other.
     """
-    row_blocks, key_blocks = tl.cdiv(problem.query_len, problem.block_rows), tl.cdiv(problem.key_len, problem.block_keys)
+    row_blocks = tl.cdiv(problem.query_len, problem.block_rows)
+    key_blocks = tl.cdiv(problem.key_len, problem.block_keys)
     columns = key_blocks if per_key else 1
     lines = row_blocks if per_query else 1
     key_block, row_block = tl.program_id(0) % columns, tl.program_id(0) // columns % lines

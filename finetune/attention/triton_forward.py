@@ -129,9 +129,12 @@ def _accumulate(q, key, value, high, low, sequence, block, rows, problem):
             if problem.form != SELF_ADJUST:
                 previous = high
                 high = tl.maximum(high, tl.max(tl.where(seen, x, -INFINITY), 1))
-                rescale = exponential(previous, previous > -INFINITY, high, problem.half)
+                top = tl.where(high == -INFINITY, 0.0, high)  # no key seen yet: any finite number will do
+                rescale = exponential(previous, previous > -INFINITY, top, problem.half)
                 total, weighted = total * rescale, weighted * rescale[:, None]
-            w = exponential(x, seen, high[:, None], problem.half)
+            else:
+                top = high
+            w = exponential(x, seen, top[:, None], problem.half)
             total += tl.sum(w, 1)
             if problem.form == SELF_ADJUST:
                 w = w * ((x - low[:, None]) * slope[:, None])

@@ -1,7 +1,7 @@
 """Pieces that the forward and the backward kernels share. Device code: Triton compiles it when it is called.
 
-A tile of scores x = query @ key^T * scaling + bias is held as (query, key) or as (key, query); what serves both
-takes the two indices already shaped to broadcast, (n, 1) or (1, n).
+A tile of scores x = query @ key^T * scaling + bias is held as (query, key) or as (key, query); what serves
+both takes the two indices already shaped to broadcast, (n, 1) or (1, n).
 
 The forms differ in a few numbers a row only. With e = exp(x - max x), l = sum e, R = M - m + eps and
 da = dL/dweight,
@@ -83,7 +83,9 @@ class Problem(NamedTuple):
     block_rows: Any
     block_keys: Any
     half: Any  # inputs of 2 bytes: where one way is shorter and another more exact, the shorter
-    widen: Any  # in the interpreter: multiply in float64, for it has no bfloat16, and sums vary with the order
+    widen: (
+        Any  # in the interpreter: multiply in float64, for it has no bfloat16, and sums vary with the order
+    )
 
 
 @triton.jit
@@ -115,7 +117,9 @@ def store_tile(matrices, batch, head, index, tile, widen: tl.constexpr):
 @triton.jit
 def _pointers(matrices, batch, head, index):
     """In 64 bits: a large batch passes 2^31 elements."""
-    base = matrices.base + batch.to(tl.int64) * matrices.batch_stride + head.to(tl.int64) * matrices.head_stride
+    base = (
+        matrices.base + batch.to(tl.int64) * matrices.batch_stride + head.to(tl.int64) * matrices.head_stride
+    )
     columns = tl.arange(0, matrices.block_width)[None, :]
     return base + index[:, None].to(tl.int64) * matrices.row_stride + columns
 

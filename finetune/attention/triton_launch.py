@@ -24,7 +24,7 @@ TILES = {
 }  # fmt: skip
 _INTERPRETED_TILE = (32, 16, 1, 1)  # small, so that small inputs have several
 _LEAST_TILE = 16  # of tl.dot
-_ROOMY = 160 * 1024  # bytes of shared memory a program may have, from which the table's stages fit
+_ROOMY = ((8, 0), (9, 0), (10, 0))  # compute capabilities with the shared memory for the table's stages
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Call:
             )
 
     def _tile(self, kernel: str) -> tuple[int, int, int, int]:
-        """The table's tile, no longer than the inputs, and fewer stages where shared memory is short."""
+        """The table's tile, no longer than the inputs, and fewer stages where memory on the chip is short."""
         width = max(64, _power_of_two(self.query.shape[-1]), _power_of_two(self.value.shape[-1]))
         size = TILES[kernel][width, self.query.element_size()]
         queries, keys, warps, stages = _INTERPRETED_TILE if self.query.device.type == "cpu" else size
@@ -75,7 +75,7 @@ class Call:
         keys = min(keys, max(_LEAST_TILE, _power_of_two(self.key.shape[-2])))
         if any(mask is not None and not is_shared(mask, 2) for mask in (self.allowed, self.bias)):
             stages = min(stages, 2)  # tiles of the mask are staged as well
-        if self.query.device.type == "cuda" and _shared_memory(self.query.device) < _ROOMY:
+        if self.query.is_cuda and torch.cuda.get_device_capability(self.query.device) not in _ROOMY:
             stages = 1
         return queries, keys, warps, stages
 
@@ -147,11 +147,6 @@ def _matrices(tensor: Tensor) -> Any:
     return Matrices(
         tensor, batch, head, row, tensor.shape[-2], constexpr(width), constexpr(_power_of_two(width))
     )
-
-
-def _shared_memory(device: torch.device) -> int:
-    """Bytes that one program may have."""
-    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
 
 
 def _power_of_two(length: int) -> int:

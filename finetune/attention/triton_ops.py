@@ -5,6 +5,8 @@ scores, for sa-softmax 3 and two positions. Sums are taken in a fixed order: equ
 Triton is imported when a kernel is first launched.
 """
 
+# ruff: noqa: PLR0917 - an operator's schema is flat
+
 import importlib.util
 import os
 from typing import Any
@@ -15,7 +17,7 @@ from torch import Tensor
 from finetune.attention.inputs import Inputs, Normaliser
 from finetune.attention.triton_launch import FORMS, Call, scorewise, with_contiguous_rows
 
-LEAST_WIDTH, MOST_WIDTH = 16, 256  # of a head
+MOST_WIDTH = 256  # of a head; those under 16 are padded to it
 _TYPES = (torch.float16, torch.bfloat16, torch.float32)
 _INSTALLED = importlib.util.find_spec("triton") is not None
 
@@ -31,7 +33,7 @@ def why_not(inputs: Inputs, normaliser: Normaliser) -> str | None:
 
 def _device_lacks(device: torch.device) -> str | None:
     if _interpreted():
-        return None
+        return None if device.type == "cpu" else "Triton's interpreter computes on the CPU only"
     if device.type != "cuda":
         return f"it needs a CUDA device, not {device.type}"
     if _capability(device.index) < (8, 0):
@@ -47,8 +49,8 @@ def _inputs_lack(inputs: Inputs) -> str | None:
     if len(types) > 1 and not torch.is_autocast_enabled(inputs.query.device.type):
         return "query, key and value differ in type"
     for width in (inputs.query.shape[-1], inputs.value.shape[-1]):
-        if not LEAST_WIDTH <= width <= MOST_WIDTH:
-            return f"it computes heads of width {LEAST_WIDTH} to {MOST_WIDTH}, not {width}"
+        if width > MOST_WIDTH:
+            return f"it computes heads of width 1 to {MOST_WIDTH}, not {width}"
     return None
 
 
@@ -93,7 +95,8 @@ def _four_dimensional(mask: Tensor | None) -> Tensor | None:
 
 @torch.library.custom_op("finetune::attention", mutates_args=())
 def _attention(
-    query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, bias: Tensor | None, seed: Tensor | None,
+    query: Tensor, key: Tensor, value: Tensor,
+    allowed: Tensor | None, bias: Tensor | None, seed: Tensor | None,
     form: str, eps: float, scaling: float, causal: bool, dropout: float, remember: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """(output, residual, statistics, positions); see ``triton_forward.attend_rows``."""
@@ -129,7 +132,8 @@ def _forward_results(
 @torch.library.custom_op("finetune::attention_gradient", mutates_args=())
 def _attention_gradient(
     given: Tensor, output: Tensor, residual: Tensor, statistics: Tensor, positions: Tensor,
-    query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, bias: Tensor | None, seed: Tensor | None,
+    query: Tensor, key: Tensor, value: Tensor,
+    allowed: Tensor | None, bias: Tensor | None, seed: Tensor | None,
     form: str, eps: float, scaling: float, causal: bool, dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """(dL/dquery, dL/dkey, dL/dvalue, numbers) from ``given`` = dL/doutput; see ``triton_backward``."""
@@ -218,7 +222,7 @@ _attention.register_fake(
     )
 )
 _attention_gradient.register_fake(
-    lambda given, output, residual, statistics, positions, query, key, value, allowed, bias, seed, form, *numbers: (
+    lambda given, output, residual, statistics, positions, query, key, value, allowed, bias, seed, form, *_: (
         _backward_results(query, key, value, form)
     )
 )
