@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 from pathlib import Path
 
 from finetune.config import AttentionConfig, ModelConfig, RunConfig
@@ -22,8 +23,10 @@ def cache_folder() -> Path:
     chosen = os.environ.get("FINETUNE_CACHE")
     if chosen:
         return Path(chosen).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expanduser(home), "finetune")  # Path.expanduser raises where there is no home
+    home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    if home.startswith("~"):  # there is no home
+        home = tempfile.gettempdir()
+    return Path(home, "finetune")
 
 
 def task_slug(name: str, pair: str | None) -> str:

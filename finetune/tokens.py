@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import logging
+import os
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -111,7 +112,7 @@ def _shared(tokenizer: Any, config: RunConfig) -> dict[str, Any]:
 
 def _read(folder: Path, about: dict[str, Any]) -> Dataset | None:
     """The rows of an entry, mapped into memory; ``None`` where there is none, or it is not whole."""
-    if not folder.exists():
+    if not os.path.exists(folder):  # Path.exists raises in a folder that may not be searched
         return None
     if not _is_whole(folder, about):
         _say_once(f"the tokenised rows in {folder} are damaged and are made anew")

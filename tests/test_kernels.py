@@ -2,9 +2,11 @@
 
 import logging
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +14,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from finetune.attention import VARIANTS, blocked, compile_native, kernels, native, plain, proof
 from finetune.attention.inputs import Inputs, Normaliser
+from finetune.errors import UserError
 
 FAST = {"blocked": blocked, "native": native}
 every_kernel = pytest.mark.parametrize("kernel", FAST)
@@ -350,3 +354,73 @@ def test_a_kernel_that_is_wrong_here_is_not_used(said: Said, monkeypatch: pytest
         monkeypatch.setattr(native, "attend", broken)
         assert ran(inputs, "sa-softmax") == "blocked"
         assert what in said()[-1]
+
+
+def test_the_proof_may_fall_into_activation_checkpointing(said: Said) -> None:
+    """The first call of a process can be in a checkpointed layer, under hooks on what autograd saves."""
+    inputs, form = make((2, 2, 2, 9, 11, 8), "padded"), normaliser("sa-softmax")
+    leaves = (inputs.query, inputs.key, inputs.value)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return kernels.attend(replace(inputs, query=query, key=key, value=value), form, "auto")[0]
+
+    output = checkpoint(attend, *leaves, use_reentrant=False)
+    found = torch.autograd.grad(output.sum(), leaves)
+    expected = torch.autograd.grad(attend(*leaves).sum(), leaves)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+    assert not said()
+
+
+@every_kernel
+def test_activation_checkpointing_frees_queries_keys_and_values(kernel: str) -> None:
+    inputs, form = make((2, 2, 2, 9, 11, 8)), normaliser("sa-softmax")
+    inside: list[weakref.ref[Tensor]] = []
+
+    def attend(query: Tensor) -> Tensor:
+        made = [query * 1.5, inputs.key.detach() * 2, inputs.value.detach() * 3]
+        inside.extend(weakref.ref(tensor) for tensor in made)
+        return FAST[kernel].attend(replace(inputs, query=made[0], key=made[1], value=made[2]), form)
+
+    output = checkpoint(attend, inputs.query, use_reentrant=False)
+    assert len(inside) == 3 and not any(reference() is not None for reference in inside)
+    output.sum().backward()
+    assert inputs.query.grad is not None
+
+
+@every_kernel
+def test_a_second_derivative_is_refused(kernel: str) -> None:
+    inputs = make((1, 1, 1, 3, 4, 8))
+    output = FAST[kernel].attend(inputs, normaliser("sa-softmax"))
+    with pytest.raises(UserError, match="no second derivatives"):
+        torch.autograd.grad(output.sum(), inputs.query, create_graph=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 5, 8), (2, 3, 5, 8), (2, 2, 5, 7), (2, 2, 5, 9)])
+def test_shapes_that_do_not_fit_are_left_to_the_reference(shape: tuple[int, ...], said: Said) -> None:
+    """It broadcasts a batch of one, and raises at the others; the native kernel would read elsewhere."""
+    inputs = make((2, 2, 2, 4, 5, 8))
+    inputs = replace(inputs, key=torch.randn(shape), value=torch.randn(shape[0], shape[1], 5, 8))
+    if shape[0] == 1:
+        assert ran(inputs, "sa-softmax") == "reference"
+    else:
+        with pytest.raises(RuntimeError):
+            ran(inputs, "sa-softmax")
+    assert "do not fit each other" in said()[0]
+
+
+def test_a_bias_with_dropout_is_left_to_one_kernel() -> None:
+    """A trained bias may come without gradients first, under checkpointing, and with them when recomputed."""
+    inputs = replace(make((1, 1, 1, 3, 4, 8), bias=True), dropout=0.1)
+    reason = native.why_not(inputs, normaliser("sa-softmax"))
+    assert reason == "with a bias and dropout another kernel draws the dropout"
+
+
+def test_nothing_is_loaded_from_a_folder_that_others_can_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path))
+    own = compile_native._folder()
+    assert own.parent == tmp_path and own.stat().st_mode & 0o777 == 0o700
+    own.chmod(0o777)
+    other = compile_native._folder()
+    assert other != own and other.stat().st_mode & 0o777 == 0o700

@@ -9,7 +9,7 @@ import transformers as hf
 from torch import Tensor, nn
 
 import tiny_models
-from finetune.attention import VARIANTS, proof
+from finetune.attention import VARIANTS, native, proof
 from finetune.attention.forward import SETTING, attention
 from finetune.attention.swap import calls_by_kernel, swap
 from finetune.errors import UserError
@@ -332,6 +332,20 @@ def test_a_refused_swap_leaves_an_earlier_one_in_place() -> None:
         with pytest.raises(UserError):
             swap(model, "sa-softmax", **wrong)
     assert torch.equal(model(**inputs).logits, before)
+
+
+def test_a_kernel_that_fails_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FAMILIES["bert"].build()
+    before = model.config._attn_implementation
+
+    def fail(*_: Any) -> Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr(native, "attend", fail)
+    with pytest.raises(UserError):
+        swap(model, "sa-softmax")
+    assert model.config._attn_implementation == before
+    assert not any(SETTING in module.__dict__ for module in model.modules())
 
 
 @pytest.mark.parametrize(
