@@ -193,10 +193,11 @@ def test_the_readme_types_verbs_and_options_that_the_command_has() -> None:
     text = readme()
     for words in commands(text):
         if words[0].endswith("finetune"):
-            assert words[1] in {*VERBS, "compare", "tasks", "variants", "validate", "env"}
+            assert words[1] in {*VERBS, "compare", "tasks", "variants", "validate", "env", "bench"}
     values = [read_preset(kind, preset) for kind in KINDS for preset in preset_names(kind)]
     known = OPTIONS | {key for preset in values for key in flatten(preset)}
     known |= {f"train.{field.name}" for field in fields(Seq2SeqTrainingArguments)}
+    known |= {"quick", "device", "lengths", "only", "from"}  # of bench
     known |= {f"attention.parameters.{name}" for variant in VARIANTS.values() for name in variant.parameters}
     code = "\n".join(re.findall(r"```sh\n.*?```|`[^`\n]+`", text, flags=re.DOTALL))
     for option in re.findall(r"(?<![\w-])--([a-z_][\w.]*\w)(?![\w.]*\*)", code):

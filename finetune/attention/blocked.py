@@ -77,7 +77,7 @@ class _Attention(torch.autograd.Function):
         query, key, value = (_wide(tensor) for tensor in saved[:3])
         bias = None if saved[3] is None else _wide(saved[3])
         grad_query = torch.empty_like(saved[0])
-        grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
+        grad_key, grad_value = key.new_zeros(key.shape), value.new_zeros(value.shape)
         grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[3] else None
         with torch.autocast(query.device.type, enabled=False):
             for block in _blocks(call):
@@ -89,9 +89,8 @@ class _Attention(torch.autograd.Function):
                 if block.kept is not None:
                     weights.mul_(block.kept)
                 scaling = call.inputs.scaling
-                block.of_keys(grad_value).add_(block.transposed_product(weights, grad))
-                from_queries = block.transposed_product(grad_scores, block.of_queries(query))
-                block.of_keys(grad_key).add_(from_queries, alpha=scaling)
+                block.add_transposed_product(grad_value, weights, grad)
+                block.add_transposed_product(grad_key, grad_scores, block.of_queries(query), scaling)
                 from_keys = block.product(grad_scores, block.of_keys(key))
                 block.of_queries(grad_query).copy_(from_keys.mul_(scaling))
                 if grad_bias is not None:
@@ -148,10 +147,13 @@ class _Block:
         folded = left.reshape(rows, right.shape[1], -1, left.shape[-1])
         return (folded @ right).view(rows, heads, queries, right.shape[-1])
 
-    def transposed_product(self, left: Tensor, right: Tensor) -> Tensor:
-        """left (rows, heads, queries, m)^T @ right (rows, heads, queries, n), summed over the groups."""
-        shape = (left.shape[0], self.inputs.key.shape[1], -1)
-        return left.reshape(*shape, left.shape[-1]).transpose(-1, -2) @ right.reshape(*shape, right.shape[-1])
+    def add_transposed_product(self, total: Tensor, left: Tensor, right: Tensor, factor: float = 1) -> None:
+        """total (batch, key heads, key, n) += left (rows, heads, queries, keys)^T @ right (rows, heads,
+        queries, n) * factor, summed over the groups. ``total`` is contiguous."""
+        folded = self.of_keys(total).flatten(0, 1)
+        count = folded.shape[0]
+        left, right = (part.reshape(count, -1, part.shape[-1]) for part in (left, right))
+        folded.baddbmm_(left.transpose(-1, -2), right, alpha=factor)
 
 
 def _blocks(call: _Call) -> Iterator[_Block]:
