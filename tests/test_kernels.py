@@ -79,27 +79,54 @@ def results(output: Tensor, inputs: Inputs, arriving: Tensor) -> list[Tensor]:
     return [output.detach(), *torch.autograd.grad(output, leaves, arriving.to(output.dtype))]
 
 
+def magnitudes(exact: Inputs, arriving: Tensor, form: Normaliser) -> list[Tensor]:
+    """Output and gradients with every term of every sum taken positive: what rounding is in proportion to.
+
+    In a row with a single key the terms of a gradient cancel, and float32 knows no more than this.
+    """
+    heads = exact.query.shape[1]
+    query, key, value = (
+        plain.one_per_query_head(tensor.detach(), heads) for tensor in (exact.query, exact.key, exact.value)
+    )
+    x = query @ key.mT * exact.scaling + (0 if exact.bias is None else exact.bias.detach())
+    allowed = exact.all_allowed()
+    x = x if allowed is None else x.masked_fill(~allowed, 0)
+    p, w = VARIANTS["softmax"].function(x, allowed), form.weigh(x, allowed).abs()
+    span = x.amax(-1, keepdim=True).clamp(min=0) - x.amin(-1, keepdim=True).clamp(max=0)
+    factor = {"softmax": 1, "sa-softmax-raw": 1 + x.abs()}.get(form.name, 1 + 1 / span.clamp(min=1e-6))
+    upstream = arriving.double().transpose(1, 2)
+    da = (upstream @ value.mT).abs()
+    dx = p * (da * factor + (w * da).sum(-1, keepdim=True))
+    scaled = dx * exact.scaling
+    found = [
+        (w @ value.abs()).transpose(1, 2),
+        scaled @ key.abs(),
+        scaled.mT @ query.abs(),
+        w.mT @ upstream.abs(),
+    ]
+    return [*found, dx]
+
+
 def errors(kernel: str, inputs: Inputs, form: Normaliser) -> list[tuple[float, float]]:
     """Of output and gradients: the kernel's distance from float64, and what float32 allows it.
 
     That is 1e-5 of the norm; where rounding is the whole error, as of large scores, four times the error of
-    the definition itself in float32; and where gradients cancel, as those of a row with a single key do, what
-    float32 loses of their parts, da / R.
+    the definition itself in float32, or of scores that are rounded anew; and 1e-6 of the magnitudes.
     """
     arriving = torch.randn(inputs.query.transpose(1, 2).shape)
-    exact, rough = wide(inputs), wide(inputs, torch.float32)
-    expected = results(plain.reference(exact, form)[0], exact, arriving)
-    plainly = results(plain.reference(rough, form)[0], rough, arriving)
+    exact, rough, shaken = wide(inputs), wide(inputs, torch.float32), wide(inputs)
+    with torch.no_grad():
+        shaken.query.mul_(1 + 3e-7 * torch.randn(shaken.query.shape, dtype=torch.float64))
+    expected, plainly, moved = (
+        results(plain.reference(each, form)[0], each, arriving) for each in (exact, rough, shaken)
+    )
     found = results(FAST[kernel].attend(inputs, form), inputs, arriving)
-    scores = (exact.query @ plain.one_per_query_head(exact.key, exact.query.shape[1]).mT) * exact.scaling
-    span = scores.amax(-1).clamp(min=0) - scores.amin(-1).clamp(max=0)
-    steep = float((1 / (span.detach() + 1e-6)).max()) * exact.scaling * exact.query.shape[-1] ** 0.5
+    floors = magnitudes(exact, arriving, form)
     pairs = []
-    for ours, theirs, truth in zip(found, plainly, expected, strict=True):
+    for ours, theirs, shaky, truth, floor in zip(found, plainly, moved, expected, floors, strict=False):
         assert ours.isfinite().all()
-        parts = max(1, steep) if form.name != "sa-softmax-raw" else min(1, float(scores.detach().abs().max()))
-        noise = max(4 * float((theirs - truth).norm()), 1e-6 * parts * truth.numel() ** 0.5)
-        allowed = max(1e-5 * float(truth.norm()), noise)
+        rounding = 4 * max(float((theirs - truth).norm()), float((shaky - truth).norm()))
+        allowed = max(1e-5 * float(truth.norm()), rounding, 1e-6 * float(floor.norm()))
         pairs.append((float((ours.double() - truth).norm()), allowed))
     return pairs
 

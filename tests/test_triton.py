@@ -135,14 +135,17 @@ def check(form: str, case: Case, seed: int = 0) -> None:
     ours = results(triton_ops.attend, leaves, given, rest, norm, torch.float32)
     exact = results(reference, leaves, given, rest, norm, torch.float64)
     single = results(reference, leaves, given, rest, norm, torch.float32)
+    # What scores move by when they are rounded: the whole error where they are large.
+    rounded = leaves[0].double() * (1 + 3e-7 * torch.randn(leaves[0].shape, dtype=torch.float64))
+    shaken = results(reference, [rounded, *leaves[1:]], given, rest, norm, torch.float64)
     floors = magnitudes(leaves, given, rest, form)
-    for name, mine, true, plain_one, floor in zip(
-        ("output", "query", "key", "value", "bias"), ours, exact, single, floors, strict=False
+    for name, mine, true, plain_one, moved, floor in zip(
+        ("output", "query", "key", "value", "bias"), ours, exact, single, shaken, floors, strict=False
     ):
         assert mine.isfinite().all(), name
         error = float((mine - true).norm())
-        limits = 1e-5 * true.norm(), 2 * (plain_one - true).norm(), 1e-6 * floor.norm()
-        bound = float(max(limits))
+        limits = [1e-5 * true.norm(), 2 * (plain_one - true).norm(), 1e-6 * floor.norm()]
+        bound = float(max(*limits, 4 * (moved - true).norm()))
         assert error <= bound, f"{name}: {error:.2e} > {bound:.2e}"
 
 
@@ -474,8 +477,7 @@ def some(**changes: Any) -> Inputs:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"query": torch.randn(1, 2, 3, 8), "key": torch.randn(1, 2, 5, 8)}, "width 16 to 256, not 8"),
-        ({"value": torch.randn(1, 2, 5, 257)}, "width 16 to 256, not 257"),
+        ({"value": torch.randn(1, 2, 5, 257)}, "width 1 to 256, not 257"),
         ({"query": torch.randn(1, 2, 3, 16).double()}, "not torch.float64"),
         ({"query": torch.randn(1, 2, 3, 16).half()}, "differ in type"),
     ],
