@@ -62,6 +62,16 @@ def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+def assert_same_gradients(ours: dict[str, Tensor], expected: dict[str, Tensor], kernel: str) -> None:
+    """Within 1e-3, and 1e-5 of the model's largest gradient."""
+    assert ours.keys() == expected.keys()
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    for name, gradient in ours.items():
+        torch.testing.assert_close(
+            gradient, expected[name], rtol=1e-3, atol=1e-5 * largest, msg=f"{kernel} {name}"
+        )
+
+
 def weighted(logits: Tensor) -> Tensor:
     """A loss that depends on every logit in its own way."""
     return (logits * torch.linspace(-1, 1, logits.numel()).view_as(logits)).sum()
@@ -78,13 +88,7 @@ def test_our_softmax_equals_eager_in_values_and_gradients(family: str, padded: b
         assert swap(model, "softmax", kernel=kernel).kernel == runs
         logits = kept_logits(model, inputs, kind)
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
-        ours = gradients(model, weighted(logits))
-        assert ours.keys() == expected_gradients.keys()
-        largest = max(float(gradient.abs().max()) for gradient in expected_gradients.values())
-        for name, gradient in ours.items():
-            torch.testing.assert_close(
-                gradient, expected_gradients[name], rtol=1e-3, atol=1e-5 * largest, msg=f"{kernel} {name}"
-            )
+        assert_same_gradients(gradients(model, weighted(logits)), expected_gradients, kernel)
 
 
 @every_family
@@ -115,12 +119,7 @@ def test_every_kernel_equals_the_reference_in_values_and_gradients(
     swap_to(model, variant, kernel)
     logits = kept_logits(model, inputs, kind)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
-    ours = gradients(model, weighted(logits))
-    assert ours.keys() == expected_gradients.keys()
-    largest = max(float(gradient.abs().max()) for gradient in expected_gradients.values())
-    for name, gradient in ours.items():
-        wanted = expected_gradients[name]
-        torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-5 * largest, msg=name)
+    assert_same_gradients(gradients(model, weighted(logits)), expected_gradients, kernel)
     if (family, kernel) != ("t5", "native"):  # its position bias is trained, which is left to another
         assert calls_by_kernel(model, variant).keys() == {kernel}
 

@@ -37,8 +37,8 @@ def attend(inputs: Inputs, normaliser: Normaliser) -> Tensor:
 
     Dropout takes one number from torch's generator for the CPU, so ``torch.manual_seed`` repeats it.
     """
-    seed = int(torch.randint(2**63 - 1, ())) if inputs.dropout > 0 else 0
-    call = _Call(inputs, normaliser.name == "sa-softmax-raw", normaliser.parameters.get("eps", 0.0), seed)
+    raw, eps = normaliser.name == "sa-softmax-raw", normaliser.parameters.get("eps", 0.0)
+    call = _Call(inputs, raw, eps, inputs.draw_seed())
     output: Tensor = _Attention.apply(inputs.query, inputs.key, inputs.value, inputs.bias, call)
     return output
 

@@ -9,10 +9,12 @@ A kernel is a module with two functions:
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from finetune.attention.functions import Variant
 from finetune.errors import UserError
 
 Weigh = Callable[[Tensor, Tensor | None], Tensor]  # (scores, allowed) -> weights
@@ -25,6 +27,12 @@ class Normaliser:
     name: str  # of the variant
     weigh: Weigh
     parameters: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, variant: Variant, parameters: Mapping[str, float] | None = None) -> "Normaliser":
+        """``variant`` with all its ``parameters``, or with its defaults."""
+        bound = dict(variant.parameters if parameters is None else parameters)
+        return cls(variant.name, partial(variant.function, **bound), bound)
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,10 @@ class Inputs:
     causal: bool  # on top of allowed: query i sees keys 0 to i
     scaling: float
     dropout: float  # probability; of weights, after normalising, scaled by 1 / (1 - dropout)
+
+    def draw_seed(self) -> int:
+        """The seed of this call's dropout: one number of torch's CPU generator, none without dropout."""
+        return int(torch.randint(2**63 - 1, ())) if self.dropout > 0 else 0
 
     def without_tensors(self) -> "Inputs":
         """All but query, key and value, for autograd's memory: it holds those itself, where activation

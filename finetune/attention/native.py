@@ -36,9 +36,8 @@ def attend(inputs: Inputs, normaliser: Normaliser) -> Tensor:
 
     Dropout takes one number from torch's generator for the CPU, so ``torch.manual_seed`` repeats it.
     """
-    seed = int(torch.randint(2**63 - 1, ())) if inputs.dropout > 0 else 0
     tensors = (unit_width(tensor.float()) for tensor in (inputs.query, inputs.key, inputs.value))
-    output: Tensor = _Attention.apply(*tensors, inputs, normaliser, seed)
+    output: Tensor = _Attention.apply(*tensors, inputs, normaliser, inputs.draw_seed())
     return output.to(inputs.value.dtype)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -45,8 +45,7 @@ def fault(attend: Attend, kind: Kind) -> str | None:
     Output and gradients of a small padded call with grouped keys are held against the reference kernel's.
     Running out of memory is no verdict: it is raised. Dropout is left to the tests.
     """
-    variant = VARIANTS[kind.variant]
-    normaliser = Normaliser(kind.variant, partial(variant.function, **variant.parameters), variant.parameters)
+    normaliser = Normaliser.of(VARIANTS[kind.variant])
     with _undisturbed(kind.device):
         inputs = _inputs(kind, kind.device, kind.dtype)
         exact = _inputs(kind, torch.device("cpu"), torch.float64)

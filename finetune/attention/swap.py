@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -17,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 from transformers.utils import logging
 
-from finetune.attention import Variant, functions, get_variant, kernels
+from finetune.attention import VARIANTS, Variant, get_variant, kernels
 from finetune.attention.dry_run import Observed, expected_calls, observe
 from finetune.attention.forward import SETTING, Kind, Setting, attention
 from finetune.attention.inputs import Normaliser
@@ -54,7 +53,7 @@ class SwapReport:
     variant: str
     parameters: dict[str, float]  # the variant's defaults with the overrides laid on
     scope: str
-    kernel: str  # what computes the variant here: sdpa, reference, blocked, native or triton
+    kernel: str  # what computes the variant here, e.g. native; several are joined by +
     layers: dict[Kind, int]  # attention calls of the variant in one pass, by kind
     total: int  # attention calls in one pass, of the variant or not
     dropout: float | dict[Kind, float]  # of the attention weights in train mode; by kind where they differ
@@ -100,8 +99,7 @@ def swap(
                 f"{type(model).__name__} has no {scope} attention to swap: its attention is {present}; "
                 "choose one of these or 'all' as attention.scope"
             )
-        plain = Normaliser("softmax", functions.softmax)
-        swapped = Normaliser(chosen.name, partial(chosen.function, **merged), merged)
+        plain, swapped = Normaliser.of(VARIANTS["softmax"]), Normaliser.of(chosen, merged)
         for module, kind in observed.calls:
             inside = scope in ("all", kind)
             setattr(module, SETTING, Setting(swapped if inside else plain, kind, kernel))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -99,8 +98,7 @@ def row_lengths(case: Case) -> list[int]:
 
 def normaliser(variant: str) -> Normaliser:
     """A variant with its default parameters."""
-    chosen = get_variant(variant)
-    return Normaliser(variant, partial(chosen.function, **chosen.parameters), dict(chosen.parameters))
+    return Normaliser.of(get_variant(variant))
 
 
 def why_not(contender: Contender, inputs: Inputs) -> str | None:
