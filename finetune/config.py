@@ -83,6 +83,8 @@ class AttentionConfig:
     variant: str
     scope: Literal["all", "encoder", "decoder", "cross"]
     kernel: Literal["auto", "reference", "blocked", "native", "triton"]
+    start: Literal["cold", "calibrated", "annealed"]  # how a pretrained model comes to the variant
+    annealing_share: Annotated[float, Field(gt=0, le=1)] | None  # of the steps; annealed only
     parameters: dict[str, Parameter]
 
 
@@ -116,6 +118,7 @@ class RunConfig:
 # How runs worked before their configuration said so: their folders can still be loaded.
 EARLIER: Mapping[str, Any] = {
     "batches": {"padding": "longest", "sort_evaluation": True, "cache_tokens": False},
+    "attention": {"start": "cold", "annealing_share": None},
 }
 
 
@@ -206,11 +209,16 @@ def build(values: Mapping[str, Any]) -> RunConfig:
         raise UserError("generation.* says how translations are decoded; a classification task has none")
     if values.get("kind") == "translation" and values.get("generation") is None:
         raise UserError("a translation task needs generation.num_beams, length_penalty and max_new_tokens")
-    text = json.dumps({**EARLIER, **values}, default=str)
+    text = json.dumps(with_earlier(values), default=str)
     try:
         return TypeAdapter(RunConfig).validate_json(text, strict=True)
     except ValidationError as error:
         raise _as_user_error(error) from error
+
+
+def with_earlier(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` of a run, which may be of earlier days, with what was then done without saying so."""
+    return merge(EARLIER, values)
 
 
 def as_dict(config: RunConfig) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from finetune.config import KINDS, Kind, RunConfig, as_dict, build, differing_ke
 from finetune.errors import UserError, unknown
 from finetune.metrics import load_metric
 from finetune.model import SCRATCH, build_tokenizer
+from finetune.pairing import BASELINE
 from finetune.scratch import SIZES
 from tasks import TASKS, Task, check_pair, get_task
 
@@ -152,13 +153,18 @@ def _grid_axis(values: dict[str, Any], key: str, item: type) -> list[Any]:
 
 
 def _arm(values: Mapping[str, Any], variant: str) -> dict[str, Any]:
-    """The attention of one arm: parameters go to the variants that have them, a scope to those that differ
-    from the baseline (softmax within a scope and softmax outside it is softmax everywhere)."""
+    """The attention of one arm: parameters go to the variants that have them, a scope and a warm start to
+    those that differ from the baseline (softmax within a scope and softmax outside it is softmax everywhere),
+    a share of the steps to the start that has one."""
     declared = get_variant(variant).parameters
     attention = values["attention"]
     parameters = {name: value for name, value in attention["parameters"].items() if name in declared}
     arm = {**attention, "variant": variant, "parameters": parameters}
-    return {"attention": arm if variant != "softmax" else {**arm, "scope": "all"}}
+    if variant == BASELINE:
+        arm |= {"scope": "all", "start": "cold"}
+    if arm["start"] != "annealed":
+        arm["annealing_share"] = None
+    return {"attention": arm}
 
 
 def _check_parameters(values: Mapping[str, Any], variants: list[str]) -> None:

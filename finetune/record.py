@@ -17,7 +17,7 @@ from finetune.config import RunConfig
 from finetune.environment import environment
 from finetune.errors import UserError
 from finetune.folders import arm_label, model_slug, run_folder, task_slug
-from finetune.schema import ADVICE, SCHEMA, VERSION, Record, check
+from finetune.schema import ADVICE, SCHEMA, VERSION, Record, check, upgrade
 
 __all__ = [
     "FILE",
@@ -75,6 +75,8 @@ def new(
         "times": None,
         "peak_memory_mib": None,
         "curve": [],
+        "untrained": None,
+        "diagnostics": None,
         "metrics": None,
         "predictions": None,
         "command": command,
@@ -98,7 +100,7 @@ def read(folder: Path) -> Record:
     """Read ``folder/record.json`` (or the file itself); raise ``UserError`` naming what is wrong with it."""
     file = folder if folder.suffix == ".json" else folder / FILE
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = upgrade(json.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"cannot read the record {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -1,6 +1,7 @@
 """What a record holds, and the check that what was read from a file is one."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -12,7 +13,7 @@ from finetune.config import Seed
 from finetune.errors import UserError
 
 SCHEMA = "finetune-record"
-VERSION = 1
+VERSION = 2
 ADVICE = "move or delete its folder and run again"
 
 
@@ -37,6 +38,8 @@ class Record(TypedDict):
     times: dict[str, float | None] | None  # train_s (None if resumed), predict_s, total_s; seconds
     peak_memory_mib: float | None
     curve: list[dict[str, Any]]  # Trainer's log, one entry a logging step
+    untrained: dict[str, Any] | None  # the swapped model before training: split, rows, loss, accuracy | bleu
+    diagnostics: str | None  # file name beside the record, where attention was looked at while training
     metrics: dict[str, Any] | None  # name -> {value, signature}; per_class
     predictions: str | None  # file name beside the record
     command: str  # reproduces the run
@@ -129,6 +132,19 @@ class _Nested(TypedDict):
 
 
 _SHAPES: tuple[TypeAdapter[Any], ...] = (TypeAdapter(Record), TypeAdapter(_Nested))
+
+
+NEW_IN_2: Mapping[str, Any] = {"untrained": None, "diagnostics": None}
+
+
+def upgrade(content: Any) -> Any:
+    """``content`` of a file, as this version would have written it; what is no record stays as it is."""
+    if not isinstance(content, dict) or content.get("version") != 1:
+        return content
+    known = {**NEW_IN_2, **content}
+    if isinstance(known.get("config"), dict):
+        known["config"] = configuration.with_earlier(known["config"])
+    return known | {"version": VERSION}
 
 
 def check(file: Path, content: Any) -> None:

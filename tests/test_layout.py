@@ -12,8 +12,8 @@ import pytest
 from transformers import Seq2SeqTrainingArguments
 
 from finetune.attention import VARIANTS
-from finetune.cli import OPTIONS, VERBS
 from finetune.config import KINDS, flatten, preset_names, read_preset
+from finetune.verbs import OPTIONS, VERBS
 from tasks import get_task
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ ORDER = [
     "bench", "bench.cases", "bench.accuracy", "bench.timing", "bench.resident", "bench.memory",
     "bench.settings", "bench.attention", "bench.rows", "bench.steps", "bench.tables", "bench.plot",
     "bench.run",
-    "listing", "cli",
+    "listing", "verbs", "cli",
 ]  # fmt: skip
 
 

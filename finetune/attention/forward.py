@@ -6,7 +6,7 @@ every scope. Shapes: query (batch, heads, query, width); key and value (batch, k
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -33,6 +33,16 @@ _HARMLESS = frozenset({
 })  # fmt: skip
 
 
+Watcher = Callable[[Inputs, Tensor], None]  # (what a call was given, its output)
+
+
+@dataclass
+class Blend:
+    """On the way from softmax to a variant: the variant's share of the weights, softmax having the rest."""
+
+    share: float = 1.0
+
+
 @dataclass(frozen=True)
 class Setting:
     """What one attention module computes, and which kernels did."""
@@ -41,6 +51,8 @@ class Setting:
     kind: Kind
     kernel: str  # as chosen: one of kernels.CHOICES
     ran: Counter[str] = field(default_factory=Counter)  # calls by the kernel that computed them
+    blend: Blend = field(default_factory=Blend)
+    watchers: list[Watcher] = field(default_factory=list)  # told of every call; they change nothing
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,8 @@ class Call:
     causal: bool | None  # no query sees a later key
     dropout: float
 
+
+SOFTMAX = Normaliser("softmax", functions.softmax)
 
 _observed: ContextVar[list[Call] | None] = ContextVar("observed", default=None)
 
@@ -107,7 +121,26 @@ def attention(  # noqa: PLR0917 - the signature is transformers'
         inputs, setting.normaliser, setting.kernel, _wants_weights(keywords)
     )
     setting.ran[ran] += 1
+    if setting.blend.share < 1.0:
+        output, weights = _blended(inputs, setting, output, weights)
+    for watch in setting.watchers:
+        watch(inputs, output)
     return output, weights
+
+
+def _blended(
+    inputs: Inputs, setting: Setting, output: Tensor, weights: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """``share`` of the variant and the rest of softmax: of the outputs, which are linear in the weights.
+
+    Each part has its own dropout, so that either can run on its own kernel.
+    """
+    share = setting.blend.share
+    plain, plain_weights, _ = kernels.attend(inputs, SOFTMAX, setting.kernel, weights is not None)
+    mixed = share * output + (1.0 - share) * plain
+    if weights is None or plain_weights is None:
+        return mixed, None
+    return mixed, share * weights + (1.0 - share) * plain_weights
 
 
 def _read_mask(mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -157,7 +190,7 @@ def _setting(module: nn.Module, call: Call) -> Setting:
     calls = _observed.get()
     if calls is not None:
         calls.append(call)
-        setting = setting or Setting(Normaliser("softmax", functions.softmax), "encoder", "reference")
+        setting = setting or Setting(SOFTMAX, "encoder", "reference")
     if setting is None:
         raise UserError(
             f"{type(module).__name__} has no attention variant: call finetune.attention.swap.swap(model, "

@@ -112,7 +112,7 @@ def swap(
 def calls_by_kernel(model: Any, variant: str) -> dict[str, int]:
     """How many attention calls of ``variant`` each kernel has computed since the swap, the most first."""
     total: Counter[str] = Counter()
-    for setting in _settings(model):
+    for setting in settings(model).values():
         if setting.normaliser.name == variant:
             total.update(setting.ran)
     return dict(total.most_common())
@@ -120,14 +120,21 @@ def calls_by_kernel(model: Any, variant: str) -> dict[str, int]:
 
 def forget_calls(model: Any) -> None:
     """Count the calls of ``calls_by_kernel`` from here on."""
-    for setting in _settings(model):
+    for setting in settings(model).values():
         setting.ran.clear()
 
 
-def _settings(model: Any) -> Iterator[Setting]:
-    for module in model.modules():
-        if SETTING in module.__dict__:
-            yield getattr(module, SETTING)
+def blend(model: Any, share: float) -> None:
+    """Let the swapped attention weigh with ``share`` (0 to 1) of the variant and the rest of softmax."""
+    for setting in settings(model).values():
+        setting.blend.share = share
+
+
+def settings(model: Any) -> dict[str, Setting]:
+    """The setting of every attention module, by the module's name, in the order of ``named_modules``."""
+    return {
+        name: module.__dict__[SETTING] for name, module in model.named_modules() if SETTING in module.__dict__
+    }
 
 
 def _merge(variant: Variant, overrides: Mapping[str, float]) -> dict[str, float]:

@@ -1,0 +1,155 @@
+"""What each verb of the ``finetune`` command does. Heavy imports wait inside, so --help is quick."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from finetune.config import KINDS, Kind, RunConfig, merge, read_preset, read_yaml
+from finetune.errors import UserError, unknown
+
+VERBS: dict[str, Kind] = {verb: kind for kind, verb in KINDS.items()}
+OPTIONS = {"task", "pair", "attention", "seeds", "preset", "config", "data", "model", "output"}
+
+
+def train(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    from finetune.plan import plan_grid
+    from finetune.run import run_grid
+
+    kind = VERBS[options.verb]
+    values = read_preset(kind, options.preset)
+    for path in options.config:
+        values = merge(values, read_yaml(path))
+    values = merge(values, overrides)
+    if options.attention is not None:
+        values["variants"] = _names(options.attention)
+    if options.seeds is not None:
+        values["seeds"] = [_seed(word) for word in _names(options.seeds)]
+    for section, key, value in (
+        ("data", "source", options.data_source),
+        ("model", "name", options.model_name),
+    ):
+        if value is not None:
+            values = merge(values, {section: {key: value}})
+    _refuse_unknown_sections(values, overrides)
+    grid = plan_grid(kind, options.task, options.pair, values, options.output)
+    return run_grid(grid, options.command, _next_command(options))
+
+
+def _refuse_unknown_sections(values: dict[str, Any], overrides: dict[str, Any]) -> None:
+    """A misspelt option such as --trian.max_steps is told by the sections there are."""
+    sections = {*RunConfig.__dataclass_fields__, "variants", "seeds"} - {"kind", "task", "pair", "seed"}
+    for key in values:
+        if key not in sections and key in overrides:
+            raise unknown("option", f"--{key}", [f"--{name}" for name in sections | OPTIONS])
+        if key not in sections:
+            raise unknown("key", key, sections)
+
+
+def _seed(word: str) -> int:
+    if not (word.isascii() and word.isdigit()):
+        raise UserError(f"--seeds takes whole numbers from 0, e.g. 0,1,2, not '{word}'")
+    return int(word)
+
+
+def _next_command(options: argparse.Namespace) -> str:
+    """What to type for the real thing; empty where this is it."""
+    if options.preset == "full":
+        return ""
+    pair = f" PAIR={options.pair}" if options.pair else ""
+    from tasks import get_task
+
+    own = options.data_source if options.data_source not in (None, "auto", "sample") else None
+    if own is None and get_task(options.task).hub_id is None:
+        own = "path/to/folder"
+    data = f" DATA={shlex.quote(own)}" if own else ""
+    return f"make {options.verb} TASK={shlex.quote(options.task)}{pair}{data} PRESET=full OUTPUT=runs-full"
+
+
+def compare(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from finetune import report
+    from finetune.compare import compare as compare_runs
+
+    comparison = compare_runs(options.folders)
+    print(report.text(comparison))
+    for path in report.write(comparison, options.output or options.folders[0]):
+        print(f"wrote {path}")
+
+
+def bench(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    from finetune.bench import run, tables
+    from finetune.bench.settings import settings
+
+    given = [
+        name for name in ("quick", "device", "lengths", "only", "model", "data") if getattr(options, name)
+    ]
+    if options.source is not None and given:
+        raise UserError(
+            f"--from measures nothing, and --{given[0]} is about measuring: leave one of them out"
+        )
+    if options.source is not None:
+        result = run.read(options.source)
+        beside = options.source if options.source.is_dir() else options.source.parent
+        folder = run.check(options.output or beside)
+        files = run.write(result, folder, json_too=False)
+    else:
+        lengths = [_length(word) for word in _names(options.lengths)]
+        parts = _names(options.only or "")
+        chosen = settings(
+            options.device,
+            quick=options.quick,
+            lengths=lengths,
+            parts=parts,
+            model=options.model,
+            data=options.data,
+        )
+        folder = run.check(options.output or Path("bench"))
+        result = run.measure(chosen, options.command)
+        files = run.write(result, folder)
+    print(tables.text(result))
+    for path in files:
+        print(f"wrote {path}")
+    failures = tables.failures(result)
+    for line in failures:
+        print(line, file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _length(word: str) -> int:
+    if not (word.isascii() and word.isdigit()):
+        raise UserError(f"--lengths takes numbers of tokens, e.g. 128,512, not '{word}'")
+    return int(word)
+
+
+def tasks(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from finetune.listing import tasks_text
+
+    print(tasks_text())
+
+
+def variants(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from finetune.listing import variants_text
+
+    print(variants_text())
+
+
+def validate(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from finetune.plan import validate
+
+    if options.task is None and (options.pair or options.data):
+        raise UserError("--pair and --data say which rows of a task to check: give --task too")
+    for line in validate(options.task, options.pair, options.data or "auto"):
+        print(line)
+
+
+def env(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    import json
+
+    from finetune.record import environment
+
+    print(json.dumps(environment(), indent=2))
+
+
+def _names(text: str) -> list[str]:
+    return text.replace(",", " ").split()
