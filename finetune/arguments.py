@@ -102,4 +102,9 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
         raise UserError(f"train.*: {' '.join(str(error).split())}") from error
     if config.early_stopping_patience is not None and not arguments.load_best_model_at_end:
         raise UserError("early_stopping_patience needs --train.load_best_model_at_end true")
+    if config.attention.start == "annealed" and arguments.load_best_model_at_end:
+        raise UserError(
+            "attention.start annealed ends at the variant, and train.load_best_model_at_end may go back to a "
+            "model from before: set one of them otherwise"
+        )
     return arguments

@@ -209,6 +209,10 @@ def build(values: Mapping[str, Any]) -> RunConfig:
         raise UserError("generation.* says how translations are decoded; a classification task has none")
     if values.get("kind") == "translation" and values.get("generation") is None:
         raise UserError("a translation task needs generation.num_beams, length_penalty and max_new_tokens")
+    attention = values.get("attention")
+    given = attention if isinstance(attention, Mapping) else {}
+    if given.get("start") == "annealed" and given.get("annealing_share") is None:
+        raise UserError("attention.start annealed needs attention.annealing_share, e.g. 0.3 of the steps")
     text = json.dumps(with_earlier(values), default=str)
     try:
         return TypeAdapter(RunConfig).validate_json(text, strict=True)

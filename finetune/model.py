@@ -26,6 +26,7 @@ from transformers import (
 from transformers import GenerationConfig as HFGenerationConfig
 
 from finetune import hub
+from finetune.attention.calibrate import RowSums, fold
 from finetune.attention.swap import SwapReport, swap
 from finetune.config import LoraConfig, RunConfig, as_dict, build, read_yaml
 from finetune.errors import UserError
@@ -35,6 +36,7 @@ from finetune.scratch import scratch_config, train_tokenizer
 SCRATCH = "scratch:"
 CONFIG_FILE = "finetune.yaml"
 ORIGIN_FILE = "origin.yaml"
+CALIBRATION_FILE = "calibration.json"
 AUTO_MODELS = {"classification": AutoModelForSequenceClassification, "translation": AutoModelForSeq2SeqLM}
 # The names under which architectures keep their dropout rates.
 HIDDEN_DROPOUT = (
@@ -52,7 +54,8 @@ ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_
 class Built:
     """A model ready to train: its tokenizer, what the swap proved, and facts for the record."""
 
-    model: PreTrainedModel
+    model: PreTrainedModel  # with its adapters, where it has any
+    base: PreTrainedModel  # without them: the model whose attention was swapped
     tokenizer: PreTrainedTokenizerBase
     swap: SwapReport
     info: dict[str, Any]
@@ -81,9 +84,9 @@ def build_model(config: RunConfig, texts: Iterator[str], labels: Sequence[str] |
         model.config.pad_token_id = tokenizer.pad_token_id
     report = _swap(model, config)
     facts = _facts(model, tokenizer, config)
-    model = _with_lora(model, config.kind, config.model.lora)
-    facts["trainable"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return Built(model, tokenizer, report, facts)
+    adapted = _with_lora(model, config.kind, config.model.lora)
+    facts["trainable"] = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    return Built(adapted, model, tokenizer, report, facts)
 
 
 def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokenizerBase:
@@ -112,6 +115,11 @@ def save_origin(config: RunConfig, labels: Sequence[str] | None, revision: str |
         (folder / name).write_text(text, encoding="utf-8")
 
 
+def save_calibration(sums: RowSums, folder: Path) -> None:
+    """Write what ``load`` folds into a base model again, which a folder of adapters does not hold."""
+    (folder / CALIBRATION_FILE).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
+
+
 def load(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a finished run *with its attention variant*, LoRA adapters included, in evaluation mode.
 
@@ -130,6 +138,8 @@ def load(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         heads = _head_options(origin["labels"])
         base = _pretrained(config, config.model.name, origin["revision"] or config.model.revision, heads)
         _swap(base, config)
+        if (folder / CALIBRATION_FILE).is_file():
+            fold(base, json.loads((folder / CALIBRATION_FILE).read_text(encoding="utf-8")))
         if config.kind == "translation":
             _set_generation(base, tokenizer, config)
         model = PeftModel.from_pretrained(base, folder)

@@ -3,13 +3,14 @@
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
 
-from finetune import compare, data, metrics, model, record, report, tokens, train
+from finetune import compare, data, metrics, model, record, report, start, tokens, train
 from finetune.attention.swap import calls_by_kernel
 from finetune.config import RunConfig
 from finetune.errors import UserError
@@ -111,23 +112,36 @@ def _run_one(run: Run, grid: Grid, loaded: data.Data, entry: record.Record, plac
         _header_line(place, run, loaded, train.planned_steps(config, len(splits["train"]), run.folder)),
         flush=True,
     )
-    outcome = train.fit(config, built, splits, run.folder)
+    begun = start.prepare(config, built, splits["train"], run.folder)
+    outcome = train.fit(config, built, splits, run.folder, start.callbacks(config))
     ran = "+".join(sorted(calls_by_kernel(built.model, config.attention.variant)))
-    entry["attention"] = {**built.swap.to_json(), "kernel": ran}  # what did run, not what would
+    # The kernel that did run, not what would.
+    entry["attention"] = {**built.swap.to_json(), "kernel": ran, "start": begun}
     rows = _scored_rows(loaded.splits["test"], outcome.predictions, config.kind)
     record.write_predictions(run.folder, rows)
     entry["predictions"] = record.PREDICTIONS
     entry["curve"], entry["times"] = outcome.curve, outcome.times
     entry["peak_memory_mib"] = outcome.peak_memory_mib
     entry["metrics"] = _score(config, rows, labels, outcome.generation)
+    entry["untrained"] = _untrained(config, loaded, outcome.untrained, labels)
 
 
-def _scored_rows(test: Any, predictions: dict[int, Any], kind: str) -> list[dict[str, Any]]:
-    """Test rows in their own order, each with what was predicted for it."""
+def _untrained(
+    config: RunConfig, loaded: data.Data, found: train.Untrained, labels: list[str] | None
+) -> dict[str, Any]:
+    """The primary metric of the swapped model before training. Test rows are not touched for it."""
+    rows = _scored_rows(loaded.splits["validation"], found.predictions, config.kind)
+    name = metrics.PRIMARY[config.kind]
+    value = _score(replace(config, metrics=[]), rows, labels, None)[name]["value"]
+    return {"split": "validation", "rows": len(rows), "loss": found.loss, name: value}
+
+
+def _scored_rows(split: Any, predictions: dict[int, Any], kind: str) -> list[dict[str, Any]]:
+    """Rows in their own order, each with what was predicted for it."""
     truth, column = ("label", "label") if kind == "classification" else ("reference", "target")
     return [
         {"row": row, truth: answer, "prediction": predictions[row]}
-        for row, answer in zip(test["row"], test[column], strict=True)
+        for row, answer in zip(split["row"], split[column], strict=True)
     ]
 
 

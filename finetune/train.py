@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from finetune.arguments import training_arguments
 from finetune.batches import collator
@@ -18,9 +18,17 @@ from finetune.memory import peak_memory_mib, reset_peak_memory
 from finetune.model import Built
 from finetune.trainer import ComparableSeq2SeqTrainer, ComparableTrainer, NonFiniteLossError
 
-__all__ = ["NonFiniteLossError", "Outcome", "fit", "last_checkpoint", "planned_steps"]
+__all__ = ["NonFiniteLossError", "Outcome", "Untrained", "fit", "last_checkpoint", "planned_steps"]
 
 TRAINERS = {"classification": ComparableTrainer, "translation": ComparableSeq2SeqTrainer}
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """The swapped model before training, on the validation rows: mean loss, and predictions by row."""
+
+    loss: float
+    predictions: dict[int, Any]
 
 
 @dataclass(frozen=True)
@@ -28,20 +36,29 @@ class Outcome:
     """What a run measured. ``predictions``: test row id -> class index or translated text."""
 
     predictions: dict[int, Any]
+    untrained: Untrained
     curve: list[dict[str, float]]
     times: dict[str, float | None]  # seconds; training is None for a resumed run
     peak_memory_mib: float | None
     generation: dict[str, Any] | None  # every setting that decided the translations
 
 
-def fit(config: RunConfig, built: Built, splits: Mapping[str, Any], folder: Path) -> Outcome:
+def fit(
+    config: RunConfig,
+    built: Built,
+    splits: Mapping[str, Any],
+    folder: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Outcome:
     """Train on ``splits["train"]``, predict ``splits["test"]``, and leave the model in ``folder``.
 
-    ``splits`` hold tokenised rows. Resumes from the newest checkpoint in ``folder`` if there is one. Raises
-    ``NonFiniteLossError`` at the step where the loss is NaN or infinite.
+    ``splits`` hold tokenised rows; those of ``validation`` are predicted before training too. Resumes from
+    the newest checkpoint in ``folder`` if there is one. Raises ``NonFiniteLossError`` at the step where the
+    loss is NaN or infinite.
     """
     measured = reset_peak_memory()
-    trainer = _trainer(config, built, splits, folder)
+    trainer = _trainer(config, built, splits, folder, callbacks)
+    untrained = _untrained(config, trainer, built, splits["validation"])
     started = time.monotonic()
     set_seed(config.seed)  # whatever building the model drew, dropout starts from the seed
     checkpoint = last_checkpoint(folder)
@@ -57,6 +74,7 @@ def fit(config: RunConfig, built: Built, splits: Mapping[str, Any], folder: Path
     }
     return Outcome(
         predictions=predictions,
+        untrained=untrained,
         curve=_curve(trainer.state.log_history),
         times=times,
         peak_memory_mib=peak_memory_mib() if measured else None,
@@ -96,10 +114,16 @@ def planned_steps(config: RunConfig, rows: int, folder: Path) -> int:
     return int(np.ceil(per_epoch * args.num_train_epochs))
 
 
-def _trainer(config: RunConfig, built: Built, splits: Mapping[str, Any], folder: Path) -> Any:
+def _trainer(
+    config: RunConfig,
+    built: Built,
+    splits: Mapping[str, Any],
+    folder: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Any:
     args = training_arguments(config, folder)
     patience = config.early_stopping_patience
-    callbacks = [] if patience is None else [EarlyStoppingCallback(patience)]
+    stopping = [] if patience is None else [EarlyStoppingCallback(patience)]
     classify = config.kind == "classification"
     return TRAINERS[config.kind](
         model=built.model,
@@ -110,7 +134,7 @@ def _trainer(config: RunConfig, built: Built, splits: Mapping[str, Any], folder:
         processing_class=built.tokenizer,
         compute_metrics=_accuracy if classify else None,
         preprocess_logits_for_metrics=_best_class if classify else None,
-        callbacks=callbacks,
+        callbacks=[*stopping, *callbacks],
     )
 
 
@@ -123,18 +147,25 @@ def _accuracy(evaluation: Any) -> dict[str, float]:
     return {"accuracy": float(np.mean(evaluation.predictions == evaluation.label_ids))}
 
 
+def _untrained(config: RunConfig, trainer: Any, built: Built, rows: Any) -> Untrained:
+    """Loss and predictions of the model as it is before training."""
+    loss = float(trainer.predict(rows, metric_key_prefix="untrained").metrics["untrained_loss"])
+    return Untrained(loss, _predict(config, trainer, built.tokenizer, rows))
+
+
 def _predict(
-    config: RunConfig, trainer: Any, tokenizer: PreTrainedTokenizerBase, test: Any
+    config: RunConfig, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Any
 ) -> dict[int, Any]:
-    """Predict every test row once, in evaluation mode."""
+    """Predict every row once, in evaluation mode."""
     if config.kind == "classification":
-        answers: list[Any] = [int(label) for label in trainer.predict(test).predictions]
+        answers: list[Any] = [int(label) for label in trainer.predict(rows).predictions]
     else:
         trainer.args.predict_with_generate = True
-        ids = trainer.predict(test.remove_columns("labels")).predictions
+        ids = trainer.predict(rows.remove_columns("labels")).predictions
+        trainer.args.predict_with_generate = False  # the validation loss while training needs no text
         ids = np.where(ids == -100, tokenizer.pad_token_id, ids)
         answers = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
-    return dict(zip(test["row"], answers, strict=True))
+    return dict(zip(rows["row"], answers, strict=True))
 
 
 def _curve(log_history: list[dict[str, Any]]) -> list[dict[str, float]]:

@@ -54,6 +54,11 @@ class Setting:
     blend: Blend = field(default_factory=Blend)
     watchers: list[Watcher] = field(default_factory=list)  # told of every call; they change nothing
 
+    @property
+    def swapped(self) -> bool:
+        """Whether this computes a variant; outside of the scope of a swap it is plain softmax."""
+        return self.normaliser.name != SOFTMAX.name
+
 
 @dataclass(frozen=True)
 class Call:

@@ -12,19 +12,27 @@ def reference(inputs: Inputs, normaliser: Normaliser) -> tuple[Tensor, Tensor]:
     Returns the output, (batch, query, heads, value width), and the weights, (batch, heads, query, key), as
     they were applied: after dropout, as in the library's eager attention.
     """
-    query, value = inputs.query, inputs.value
-    key = one_per_query_head(inputs.key, query.shape[1])
-    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
-    with torch.autocast(query.device.type, enabled=False):
-        scores = torch.matmul(query.to(wide) * inputs.scaling, key.to(wide).transpose(-1, -2))
-        if inputs.bias is not None:
-            scores = scores + inputs.bias
+    value, heads = inputs.value, inputs.query.shape[1]
+    with torch.autocast(value.device.type, enabled=False):
+        scores = scores_of(inputs)
         weights = normaliser.weigh(scores, inputs.all_allowed())
         if inputs.dropout > 0.0:
             weights = nn.functional.dropout(weights, p=inputs.dropout)
-        values = one_per_query_head(value, query.shape[1]).to(wide)
-        output = torch.matmul(weights, values).to(value.dtype)
+        output = torch.matmul(weights, one_per_query_head(value, heads).to(scores.dtype)).to(value.dtype)
     return output.transpose(1, 2).contiguous(), weights
+
+
+def scores_of(inputs: Inputs) -> Tensor:
+    """query @ key^T * scaling + bias, (batch, heads, query, key), in float32 (float64 where the model is).
+
+    Nothing is masked yet: what a query may not see has a score too.
+    """
+    query = inputs.query
+    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
+    with torch.autocast(query.device.type, enabled=False):
+        key = one_per_query_head(inputs.key, query.shape[1]).to(wide)
+        scores = torch.matmul(query.to(wide) * inputs.scaling, key.transpose(-1, -2))
+        return scores if inputs.bias is None else scores + inputs.bias
 
 
 def sdpa(inputs: Inputs) -> Tensor:

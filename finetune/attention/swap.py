@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from finetune.attention import VARIANTS, Variant, get_variant, kernels
 from finetune.attention.dry_run import Observed, expected_calls, observe
-from finetune.attention.forward import SETTING, Kind, Setting, attention
+from finetune.attention.forward import SETTING, SOFTMAX, Kind, Setting, attention
 from finetune.attention.inputs import Normaliser
 from finetune.errors import UserError, unknown
 
@@ -57,6 +57,11 @@ class SwapReport:
     layers: dict[Kind, int]  # attention calls of the variant in one pass, by kind
     total: int  # attention calls in one pass, of the variant or not
     dropout: float | dict[Kind, float]  # of the attention weights in train mode; by kind where they differ
+
+    @property
+    def swapped(self) -> bool:
+        """Whether anything but plain softmax is computed."""
+        return self.variant != SOFTMAX.name
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a record."""

@@ -1,0 +1,172 @@
+"""A fair start for a swapped model: how large each head's weights are, and folding that into the weights.
+
+A row of softmax weights sums to 1, a row of sa-softmax weights to less (about .6 to .96), so swapping a
+trained model rescales the output of every head at once. Dividing the columns of the output projection that
+read a head by the head's mean row sum undoes that on average: the model then starts close to the one it came
+from.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from finetune.attention.dry_run import observe
+from finetune.attention.forward import Setting, Watcher
+from finetune.attention.inputs import Inputs
+from finetune.attention.plain import scores_of
+from finetune.attention.swap import blend, settings
+from finetune.errors import UserError
+
+RowSums = dict[str, list[float]]  # attention module -> mean row sum of each head
+SMALLEST = 0.05
+"""A mean row sum below this is not inverted: a few rows would decide the weights of that head."""
+
+
+@torch.no_grad()
+def row_sums(model: Any, batches: Iterable[Mapping[str, Tensor]]) -> RowSums:
+    """The mean sum of a row of the variant's weights, for each head of each swapped module.
+
+    Measured where the model comes from: it computes softmax meanwhile, and each variant sees the scores of
+    the trained model. Rows of padding do not count, nor rows without a key.
+    """
+    found: dict[str, list[Tensor]] = {}
+    with _watching(model, lambda name, setting: _sum_rows(found.setdefault(name, []), setting)):
+        for _ in _pass(model, batches, share=0.0):
+            pass
+    totals = {name: torch.stack(parts).sum(0) for name, parts in found.items() if parts}
+    return {name: (total[0] / total[1]).tolist() for name, total in totals.items()}
+
+
+@torch.no_grad()
+def fold(model: Any, sums: Mapping[str, Sequence[float]]) -> None:
+    """Divide what each output projection reads from a head by that head's mean row sum, in place.
+
+    ``UserError`` where a module has no output projection of its own, or a row sum is too close to 0.
+    """
+    projections = output_projections(model)
+    for name, values in sums.items():
+        if name not in projections:
+            raise UserError(
+                f"attention.start calibrated finds no output projection behind {name} of "
+                f"{type(model).__name__}: use cold or annealed"
+            )
+        smallest = min(values, key=abs)
+        if not abs(smallest) >= SMALLEST:
+            raise UserError(
+                f"attention.start calibrated cannot divide by the mean row sum {smallest:.3g} of a head of "
+                f"{name} (at least {SMALLEST} is needed): use cold or annealed"
+            )
+        projection = projections[name]
+        columns = projection.weight if isinstance(projection, Conv1D) else projection.weight.T
+        heads = columns.reshape(len(values), -1, columns.shape[-1])  # (heads, width, out)
+        factors = torch.tensor(values, device=heads.device, dtype=torch.float64).reciprocal()
+        scaled = (heads * factors[:, None, None].to(heads.dtype)).reshape(columns.shape)
+        projection.weight.copy_(scaled if isinstance(projection, Conv1D) else scaled.T)
+
+
+def output_projections(model: Any) -> dict[str, Any]:
+    """The linear map that reads the output of each attention module, by the module's name.
+
+    Found by a dry pass: the first linear map whose input is the memory that attention returned.
+    """
+    outputs: dict[int, tuple[str, Tensor]] = {}  # keeps each output alive, so that no address is used twice
+    found: dict[str, Any] = {}
+
+    def note(name: str, _: Setting) -> Watcher:
+        return lambda inputs, output: outputs.update({_address(output): (name, output)})
+
+    def look(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        name, _ = outputs.pop(_address(arguments[0]), ("", None)) if arguments else ("", None)
+        if name:
+            found.setdefault(name, module)
+
+    with ExitStack() as stack:
+        for module in model.modules():
+            if isinstance(module, nn.Linear | Conv1D):
+                stack.callback(module.register_forward_pre_hook(look).remove)
+        stack.enter_context(_watching(model, note))
+        observe(model)
+    return found
+
+
+@torch.no_grad()
+def pooled(model: Any, batches: Iterable[Mapping[str, Tensor]], share: float) -> Tensor:
+    """Mean last hidden state of each row, (rows, width), with ``share`` of the variant, the rest of softmax.
+
+    Over the tokens of the text; in an encoder-decoder over those of the target.
+    """
+    rows = []
+    for batch, output in _pass(model, batches, share, output_hidden_states=True):
+        if model.config.is_encoder_decoder:
+            states, kept = output["decoder_hidden_states"][-1], batch["labels"] >= 0
+        else:
+            states, kept = output["hidden_states"][-1], batch["attention_mask"].bool()
+        weights = kept.to(states)[..., None]
+        rows.append((states * weights).sum(1) / weights.sum(1).clamp(min=1))
+    return torch.cat(rows)
+
+
+def cosine(first: Tensor, second: Tensor) -> float:
+    """Mean cosine of the rows of two (rows, width) tensors."""
+    return float(nn.functional.cosine_similarity(first.double(), second.double()).mean())
+
+
+def _sum_rows(parts: list[Tensor], setting: Setting) -> Watcher:
+    """Add (2, heads) to ``parts`` at every call: the sum of the row sums, and how many rows there were."""
+
+    def watch(inputs: Inputs, output: Tensor) -> None:
+        allowed = inputs.all_allowed()
+        sums = setting.normaliser.weigh(scores_of(inputs), allowed).sum(-1)  # (batch, heads, query)
+        counted = _counted(inputs, allowed).expand_as(sums)
+        total = (sums * counted).sum((0, 2), dtype=torch.float64)
+        parts.append(torch.stack([total, counted.sum((0, 2)).to(total)]))
+
+    return watch
+
+
+def _counted(inputs: Inputs, allowed: Tensor | None) -> Tensor:
+    """Which rows count, bool, (batch or 1, 1, query): those that see a key, and themselves where they can."""
+    query_len, key_len = inputs.query.shape[-2], inputs.key.shape[-2]
+    if allowed is None:
+        return torch.ones(1, 1, query_len, dtype=torch.bool, device=inputs.query.device)
+    full = allowed.expand(*allowed.shape[:-2], query_len, key_len)
+    seen = full.any(-1)
+    return seen & full.diagonal(dim1=-2, dim2=-1) if query_len == key_len else seen
+
+
+def _pass(
+    model: Any, batches: Iterable[Mapping[str, Tensor]], share: float, **options: Any
+) -> Iterator[tuple[Mapping[str, Tensor], Any]]:
+    """Each batch on the model's device, with the output for it, in evaluation mode."""
+    training = model.training
+    model.eval()
+    blend(model, share)
+    try:
+        for batch in batches:
+            there = {key: tensor.to(model.device) for key, tensor in batch.items()}
+            yield there, model(**there, **options)
+    finally:
+        blend(model, 1.0)
+        model.train(training)
+
+
+@contextmanager
+def _watching(model: Any, make: Callable[[str, Setting], Watcher]) -> Iterator[None]:
+    """Have every attention module that computes a variant watched by what ``make`` makes for it."""
+    chosen = {name: setting for name, setting in settings(model).items() if setting.swapped}
+    watchers = {name: make(name, setting) for name, setting in chosen.items()}
+    for name, setting in chosen.items():
+        setting.watchers.append(watchers[name])
+    try:
+        yield
+    finally:
+        for name, setting in chosen.items():
+            setting.watchers.remove(watchers[name])
+
+
+def _address(tensor: Any) -> int:
+    return int(tensor.untyped_storage().data_ptr()) if isinstance(tensor, Tensor) else -1
