@@ -213,16 +213,11 @@ def build(values: Mapping[str, Any]) -> RunConfig:
     given = attention if isinstance(attention, Mapping) else {}
     if given.get("start") == "annealed" and given.get("annealing_share") is None:
         raise UserError("attention.start annealed needs attention.annealing_share, e.g. 0.3 of the steps")
-    text = json.dumps(with_earlier(values), default=str)
+    text = json.dumps(merge(EARLIER, values), default=str)
     try:
         return TypeAdapter(RunConfig).validate_json(text, strict=True)
     except ValidationError as error:
         raise _as_user_error(error) from error
-
-
-def with_earlier(values: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` of a run, which may be of earlier days, with what was then done without saying so."""
-    return merge(EARLIER, values)
 
 
 def as_dict(config: RunConfig) -> dict[str, Any]:

@@ -141,10 +141,10 @@ def upgrade(content: Any) -> Any:
     """``content`` of a file, as this version would have written it; what is no record stays as it is."""
     if not isinstance(content, dict) or content.get("version") != 1:
         return content
-    known = {**NEW_IN_2, **content}
-    if isinstance(known.get("config"), dict):
-        known["config"] = configuration.with_earlier(known["config"])
-    return known | {"version": VERSION}
+    config = content.get("config")
+    if isinstance(config, dict) and isinstance(config.get("attention"), dict):
+        config = {**config, "attention": {**configuration.EARLIER["attention"], **config["attention"]}}
+    return {**NEW_IN_2, **content, "config": config, "version": VERSION}
 
 
 def check(file: Path, content: Any) -> None:

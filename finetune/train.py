@@ -150,7 +150,9 @@ def _accuracy(evaluation: Any) -> dict[str, float]:
 def _untrained(config: RunConfig, trainer: Any, built: Built, rows: Any) -> Untrained:
     """Loss and predictions of the model as it is before training."""
     loss = float(trainer.predict(rows, metric_key_prefix="untrained").metrics["untrained_loss"])
-    return Untrained(loss, _predict(config, trainer, built.tokenizer, rows))
+    found = Untrained(loss, _predict(config, trainer, built.tokenizer, rows))
+    vars(trainer).pop("model_preparation_time", None)  # every evaluation while training would tell it again
+    return found
 
 
 def _predict(

@@ -49,23 +49,28 @@ def fold(model: Any, sums: Mapping[str, Sequence[float]]) -> None:
     """
     projections = output_projections(model)
     for name, values in sums.items():
-        if name not in projections:
-            raise UserError(
-                f"attention.start calibrated finds no output projection behind {name} of "
-                f"{type(model).__name__}: use cold or annealed"
-            )
-        smallest = min(values, key=abs)
-        if not abs(smallest) >= SMALLEST:
-            raise UserError(
-                f"attention.start calibrated cannot divide by the mean row sum {smallest:.3g} of a head of "
-                f"{name} (at least {SMALLEST} is needed): use cold or annealed"
-            )
+        _check_foldable(model, name, values, projections)
+    for name, values in sums.items():
         projection = projections[name]
         columns = projection.weight if isinstance(projection, Conv1D) else projection.weight.T
         heads = columns.reshape(len(values), -1, columns.shape[-1])  # (heads, width, out)
         factors = torch.tensor(values, device=heads.device, dtype=torch.float64).reciprocal()
         scaled = (heads * factors[:, None, None].to(heads.dtype)).reshape(columns.shape)
         projection.weight.copy_(scaled if isinstance(projection, Conv1D) else scaled.T)
+
+
+def _check_foldable(model: Any, name: str, values: Sequence[float], projections: Mapping[str, Any]) -> None:
+    if name not in projections:
+        raise UserError(
+            f"attention.start calibrated finds no output projection behind {name} of "
+            f"{type(model).__name__}: use cold or annealed"
+        )
+    smallest = min(values, key=abs)
+    if not abs(smallest) >= SMALLEST:
+        raise UserError(
+            f"attention.start calibrated cannot divide by the mean row sum {smallest:.3g} of a head of "
+            f"{name} (at least {SMALLEST} is needed): use cold or annealed"
+        )
 
 
 def output_projections(model: Any) -> dict[str, Any]:
