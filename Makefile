@@ -14,7 +14,7 @@ OPTIONS = --preset $(PRESET) --output $(OUTPUT) \
 	$(if $(ATTENTION),--attention "$(ATTENTION)") $(if $(SEEDS),--seeds "$(SEEDS)") \
 	$(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
-.PHONY: help classify translate compare tasks variants validate env bench test check wheel clean
+.PHONY: help classify translate compare push tasks variants validate env bench study test check wheel clean
 
 help:  ## print this
 	@echo "make TARGET [TASK=agnews] [PRESET=quick|small|scratch|full] [ATTENTION=\"softmax sa-softmax\"] [SEEDS=\"0 1\"]"
@@ -34,8 +34,11 @@ classify: $(READY)  ## fine-tune on a classification task: TASK=agnews|dbpedia|y
 translate: $(READY)  ## fine-tune on a translation task: TASK=iwslt2017 PAIR=de-en
 	@$(BIN)/finetune translate --task $(or $(TASK),iwslt2017) $(if $(PAIR),--pair $(PAIR)) $(OPTIONS)
 
-compare: $(READY)  ## compare the runs in OUTPUT; writes report.md and report.json there
+compare: $(READY)  ## compare the runs in OUTPUT; writes report.html, .md, .csv, .tex and .json there
 	@$(BIN)/finetune compare $(OUTPUT)
+
+push: $(READY)  ## put a finished run on the Hub: RUN=runs/.../seed-0 TO=org/name
+	@$(BIN)/finetune push $(RUN) --to $(TO) $(ARGS)
 
 tasks: $(READY)  ## list the tasks
 	@$(BIN)/finetune tasks
@@ -52,6 +55,9 @@ env: $(READY)  ## print versions and hardware
 bench: $(READY)  ## speed and memory of attention and of fine-tuning; ARGS=--quick for a minute and a half
 	@$(BIN)/finetune bench $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") \
 		$(if $(filter-out file,$(origin OUTPUT)),--output "$(OUTPUT)") $(ARGS)
+
+study: $(READY)  ## run a grid of runs, several at a time: STUDY=configs/studies/quick.yaml ARGS=--plan
+	@$(BIN)/finetune study $(or $(STUDY),quick) $(if $(filter-out file,$(origin OUTPUT)),--output "$(OUTPUT)") $(ARGS)
 
 test: $(READY)  ## run the tests (offline, on a CPU)
 	$(BIN)/python -m pytest $(ARGS)

@@ -13,8 +13,10 @@ import torch
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
+from finetune import trackers
 from finetune.config import RunConfig
 from finetune.errors import UserError, unknown
+from finetune.folders import run_folder
 
 # What the run itself decides, and where to set it instead.
 SET_ELSEWHERE: Mapping[str, str] = {
@@ -29,7 +31,11 @@ SET_ELSEWHERE: Mapping[str, str] = {
     "do_train": "nothing",
     "do_eval": "nothing",
     "do_predict": "nothing",
-    "push_to_hub": "nothing: push the finished folder with huggingface_hub",
+    **dict.fromkeys(
+        ("push_to_hub", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision"),
+        "finetune push RUN --to org/name, once the run is finished",
+    ),
+    "logging_dir": "nothing: TensorBoard's files lie in each run's own folder",
     "hub_token": "the environment variable HF_TOKEN: every record would show it",
     "prediction_loss_only": "nothing: predictions are always made",
     "auto_find_batch_size": "--train.per_device_train_batch_size: arms must not choose batches of their own",
@@ -90,6 +96,7 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
     check_train(config.kind, config.train)
     options: dict[str, Any] = {
         "report_to": "none",
+        "run_name": run_folder(Path(), config).as_posix(),  # under which trackers list it
         "disable_tqdm": not sys.stderr.isatty(),  # a bar is unreadable in a log
         "dataloader_pin_memory": torch.cuda.is_available(),
         **config.train,
@@ -100,6 +107,7 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
         arguments = ARGUMENTS[config.kind](**options)
     except (ValueError, TypeError, ImportError) as error:
         raise UserError(f"train.*: {' '.join(str(error).split())}") from error
+    trackers.check(arguments.report_to)
     if config.early_stopping_patience is not None and not arguments.load_best_model_at_end:
         raise UserError("early_stopping_patience needs --train.load_best_model_at_end true")
     if config.attention.start == "annealed" and arguments.load_best_model_at_end:

@@ -66,10 +66,11 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     sub = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, kind in VERBS.items():
         _add_train_verb(sub, verb, kind)
-    compare = sub.add_parser("compare", help="compare recorded runs; writes report.md and report.json")
-    compare.add_argument("folders", nargs="*", type=Path, default=[Path("runs")], help="folders with runs")
-    compare.add_argument("--output", type=Path, help="where the report goes (default: the first folder)")
-    compare.set_defaults(function=verbs.compare)
+    _add_compare_verb(sub)
+    summary = sub.add_parser("summary", help="one short Markdown table from a report.json")
+    summary.add_argument("file", type=Path, help="a report.json")
+    summary.add_argument("--into", type=Path, help="a document with a marked place for it, e.g. README.md")
+    summary.set_defaults(function=verbs.summary)
     sub.add_parser("tasks", help="list the tasks").set_defaults(function=verbs.tasks)
     sub.add_parser("variants", help="list the attention variants").set_defaults(function=verbs.variants)
     validate = sub.add_parser("validate", help="check the presets and tasks, and with --task its rows")
@@ -79,6 +80,9 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     validate.set_defaults(function=verbs.validate)
     sub.add_parser("env", help="print versions and hardware").set_defaults(function=verbs.env)
     _add_bench_verb(sub)
+    _add_push_verb(sub)
+    _add_study_verb(sub)
+    _add_diagnose_verb(sub)
     return parser, list(sub.choices)
 
 
@@ -104,7 +108,28 @@ def _add_train_verb(sub: Any, verb: str, kind: Kind) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("runs"), help="folder of the runs (default: runs)"
     )
+    parser.add_argument(
+        "--diagnose", action="store_true", help="look at the attention of ten steps (diagnostics.json)"
+    )
     parser.set_defaults(function=verbs.train)
+
+
+def _add_compare_verb(sub: Any) -> None:
+    parser = sub.add_parser("compare", help="compare recorded runs; writes report.html, .md, .csv, .tex, .json")
+    parser.add_argument("folders", nargs="*", type=Path, help="folders with runs (default: runs)")
+    parser.add_argument("--output", type=Path, help="where the report goes (default: the first folder)")
+    parser.add_argument(
+        "--from", dest="source", type=Path, help="remake the report of a report.json; needs no predictions"
+    )
+    parser.set_defaults(function=verbs.compare)
+
+
+def _add_push_verb(sub: Any) -> None:
+    parser = sub.add_parser("push", help="put a finished run on the Hub: model, record and model card")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="folder of a run, e.g. runs/.../seed-0")
+    parser.add_argument("--to", required=True, metavar="org/name", help="the repository, made if need be")
+    parser.add_argument("--private", action="store_true", help="make it private (default: the owner's)")
+    parser.set_defaults(function=verbs.push)
 
 
 def _add_bench_verb(sub: Any) -> None:
@@ -120,6 +145,26 @@ def _add_bench_verb(sub: Any) -> None:
     parser.add_argument("--output", type=Path, help="folder of the result (default: bench)")
     parser.add_argument("--from", dest="source", type=Path, help="remake tables and figures of a bench.json")
     parser.set_defaults(function=verbs.bench)
+
+
+def _add_diagnose_verb(sub: Any) -> None:
+    parser = sub.add_parser("diagnose", help="look at the attention of a finished run (diagnostics.json)")
+    parser.add_argument("run", type=Path, help="the folder of the run, e.g. runs/.../seed-0")
+    parser.add_argument("--rows", default="64", help="rows of its validation split (default: 64)")
+    parser.add_argument("--data", help="auto, hub, sample or a folder (default: where the run found them)")
+    parser.add_argument("--task", help="the declaration file, for a task of your own")
+    parser.set_defaults(function=verbs.diagnose)
+
+
+def _add_study_verb(sub: Any) -> None:
+    parser = sub.add_parser("study", help="run every cell of a study file, several at a time")
+    parser.add_argument("file", help="a YAML file, or a shipped study: quick, cpu, ablation or paper")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--plan", action="store_true", help="what is done, what is left, how long it takes")
+    asked.add_argument("--print", action="store_true", help="one command line a run that is not done")
+    parser.add_argument("--workers", help="runs at a time (default: the study's; one a GPU, or by cores)")
+    parser.add_argument("--output", type=Path, help="folder of the runs (default: runs/NAME-OF-THE-STUDY)")
+    parser.set_defaults(function=verbs.study)
 
 
 def _overrides(words: Sequence[str]) -> dict[str, Any]:

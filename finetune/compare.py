@@ -4,13 +4,15 @@ comparison = compare([Path("runs")])
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finetune import evidence, stats
-from finetune.evidence import ALPHA, Difference, Paired, Predictions
+from finetune import evidence
+from finetune.evidence import Difference, Paired, Predictions
+from finetune.overall import Overall, overall
 from finetune.pairing import BASELINE, Setting, collect, groups
+from finetune.power import ALPHA, POWER
 from finetune.tables import Arm, Table, arm_names, build
 
 UNITS = {"accuracy": "points of accuracy", "bleu": "BLEU"}
@@ -18,14 +20,15 @@ UNITS = {"accuracy": "points of accuracy", "bleu": "BLEU"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every table, real data first, and one line about each record that could not be used."""
+    """Every table, real data first, what arms show over tasks, and each record that could not be used."""
 
     tables: list[Table]
     problems: list[str]
+    overall: list[Overall] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the same for the same records."""
-        head = {"schema": "finetune-comparison", "version": 1, "alpha": ALPHA, "power": stats.POWER}
+        head = {"schema": "finetune-comparison", "version": 2, "alpha": ALPHA, "power": POWER}
         return head | asdict(self)
 
 
@@ -42,7 +45,7 @@ def compare(roots: Sequence[Path]) -> Comparison:
         no_rows = {name: pair.no_rows for name, pair in arms.items() if pair.no_rows}
         table = build(group, setting, differences, no_rows)
         tables.append(replace(table, sentence=sentence(table)))
-    return Comparison(tables, problems)
+    return Comparison(tables, problems, overall(tables))
 
 
 def sentence(table: Table) -> str:
@@ -87,18 +90,36 @@ def _clause(arm: Arm, baseline: Arm, unit: str) -> str:
     facts = f"({_intervals(found)})"
     if found.verdict != "none":
         return f"{arm.name} is {found.verdict} than {BASELINE} by {abs(found.mean):.2f} {unit} {over} {facts}"
-    could = f"; a true difference of about {found.detectable:.2f} would show" if found.detectable else ""
     claim = f"no difference between {arm.name} and {BASELINE} can be claimed"
-    return f"{claim}: {found.mean:+.2f} {unit} {over} {facts}, {found.why}{could}"
+    return f"{claim}: {found.mean:+.2f} {unit} {over} {facts}, {found.why}{_could(found)}"
+
+
+def _could(found: Difference) -> str:
+    """What this design would have shown, and what the next smaller difference would take."""
+    if not found.detectable:
+        return ""
+    text = f"; a true difference of about {found.detectable:.2f} would be claimed 4 times in 5"
+    needed = found.seeds_needed or {}
+    smaller = [wanted for wanted in needed if float(wanted) < found.detectable]
+    if not smaller:
+        return text
+    wanted = max(smaller, key=float)
+    how = f"with about {needed[wanted]} seeds" if needed[wanted] else "only with more test rows"
+    return f"{text}, one of {wanted} {how}"
 
 
 def _intervals(found: Difference) -> str:
-    parts = []
-    if found.interval_rows:
-        parts.append("{:+.2f} to {:+.2f} over test rows".format(*found.interval_rows))
-    if found.interval_seeds:
-        parts.append("{:+.2f} to {:+.2f} over seeds".format(*found.interval_seeds))
-    text = f"95% interval {', '.join(parts)}" if parts else "no interval"
+    """The interval over both kinds of noise; over one of them where the other is not known."""
+    known = [
+        (found.interval, "over seeds and test rows"),
+        (found.interval_rows, "over test rows"),
+        (found.interval_seeds, "over seeds"),
+    ]
+    text = "no interval"
+    for interval, noise in known:
+        if interval:
+            text = "95% interval {:+.2f} to {:+.2f} ".format(*interval) + noise
+            break
     if found.p_adjusted is None:
         return text
     many = f" after Holm for {found.comparisons} comparisons" if found.comparisons > 1 else ""

@@ -1,8 +1,12 @@
 """What a pair of arms says: the difference, its intervals, p, and whether a difference may be claimed.
 
-The rule: a difference is claimed only where it stands out from both kinds of noise. The adjusted p must be
-below 0.05, and the 95% intervals over test rows and over seeds must both leave out 0. So one seed is never
-enough (nothing is known of the other kind of noise), and two seldom are.
+The rule: a difference is claimed only where it stands out from the noise of seeds and of test rows together.
+The 95% interval of the hierarchical bootstrap must leave out 0, and its p, adjusted by Holm for the
+comparisons of one table, must be below 0.05. One seed is never enough: nothing is known of that noise.
+
+The exact tests that look at one kind of noise (sign flips over seeds; McNemar, approximate randomisation and
+the paired bootstrap over rows) are reported and decide nothing: each is right about its own question, and
+where both kinds of noise are there, each alone claims too often (results/calibration/calibration.md).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,13 +16,17 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from finetune import stats
+from finetune import bleu, power, stats
+from finetune.bootstrap import Both, hierarchical
 from finetune.errors import UserError
 from finetune.pairing import Run
+from finetune.power import ALPHA
 from finetune.record import read_predictions
+from finetune.row_tests import RowResult, compare_accuracy
 from finetune.scorers import PRIMARY, bleu_scorer, tokenizer_of
+from finetune.stats import Interval
 
-ALPHA = 0.05
+WANTED = ("0.25", "0.5", "1")  # points of the metric; how many seeds each would need
 TOKENIZERS = ("13a", "intl", "none", "char", "zh", "ja-mecab", "ko-mecab")  # sacrebleu fetches the others
 SCALE = {"accuracy": 100.0, "macro_f1": 100.0}  # recorded as fractions, reported in percent
 Verdict = Literal["better", "worse", "none"]
@@ -30,7 +38,7 @@ class Paired:
 
     seeds: tuple[int, ...]
     per_seed: tuple[float, ...]  # variant minus baseline
-    rows: stats.RowResult | None
+    rows: RowResult | None
     no_rows: str | None  # why there is no comparison over rows
 
 
@@ -41,13 +49,19 @@ class Difference:
     seeds: list[int]
     per_seed: list[float]
     mean: float
+    interval: list[float] | None  # over seeds and test rows (hierarchical bootstrap); two seeds or more
     interval_rows: list[float] | None  # over test rows, these seeds taken as given
     interval_seeds: list[float] | None  # over seeds, these test rows taken as given; two seeds or more
-    test: str | None
-    p: float | None
+    test: str | None  # what p comes from
+    p: float | None  # of the hierarchical bootstrap; of the rows for one seed, of the seeds without rows
     p_adjusted: float | None  # Holm, over `comparisons`
     comparisons: int
-    detectable: float | None  # the true difference seen 4 times in 5, about; one seed can show none
+    p_seeds: float | None  # exact sign flips over seeds, the test rows taken as given
+    p_rows: float | None  # `test_rows` over test rows, the seeds taken as given
+    test_rows: str | None
+    p_bootstrap: float | None  # paired bootstrap over test rows, the seeds taken as given
+    detectable: float | None  # the true difference claimed 4 times in 5, about; one seed can claim none
+    seeds_needed: dict[str, int | None] | None  # wanted difference -> seeds; None: no number suffices
     verdict: Verdict
     why: str  # of the verdict
 
@@ -55,7 +69,7 @@ class Difference:
 class _Test(NamedTuple):
     p: float
     name: str
-    over: str  # whose noise it looks at: "the seeds" or "the test rows"
+    both: Both | None  # None where only one kind of noise is known
 
 
 class Predictions:
@@ -64,7 +78,7 @@ class Predictions:
     def __init__(self) -> None:
         self._known: dict[Path, tuple[list[Any], Any]] = {}
 
-    def pair(self, baseline: Sequence[Run], variant: Sequence[Run]) -> stats.RowResult:
+    def pair(self, baseline: Sequence[Run], variant: Sequence[Run]) -> RowResult:
         """Compare over rows, one run a seed on each side; raise ``UserError`` where they do not match."""
         first, second = [self._of(run) for run in baseline], [self._of(run) for run in variant]
         wanted = first[0][0]
@@ -75,8 +89,8 @@ class Predictions:
                 )
         scored_first, scored_second = [s for _, s in first], [s for _, s in second]
         if baseline[0].record["task"]["kind"] == "classification":
-            return stats.compare_accuracy(np.stack(scored_first), np.stack(scored_second))
-        return stats.compare_bleu(_scorer(baseline[0]), scored_first, scored_second)
+            return compare_accuracy(np.stack(scored_first), np.stack(scored_second))
+        return bleu.compare_bleu(scored_first, scored_second)
 
     def _of(self, run: Run) -> tuple[list[Any], Any]:
         if run.folder not in self._known:
@@ -95,14 +109,12 @@ def pair(baseline: Mapping[int, Run], variant: Mapping[int, Run], predictions: P
         rows = predictions.pair([baseline[s] for s in seeds], [variant[s] for s in seeds])
     except UserError as error:
         return Paired(seeds, per_seed, None, str(error))
-    low, high = rows.interval
-    scaled = (scale * rows.difference, (scale * low, scale * high), scale * rows.standard_error)
-    return Paired(seeds, per_seed, stats.RowResult(*scaled, rows.p, rows.test), None)
+    return Paired(seeds, per_seed, rows.scaled(scale), None)
 
 
 def judge(pairs: Sequence[Paired]) -> list[Difference]:
-    """One family of comparisons: choose each one's test, adjust p (Holm), and say what may be claimed."""
-    tests = [_test(paired, len(pairs)) for paired in pairs]
+    """One family of comparisons: test each one, adjust p (Holm), and say what may be claimed."""
+    tests = [_test(paired) for paired in pairs]
     known = [test.p for test in tests if test]
     adjusted = iter(stats.holm(known))
     return [
@@ -116,73 +128,76 @@ def scale_of(run: Run) -> float:
     return SCALE.get(PRIMARY[run.record["task"]["kind"]], 1.0)
 
 
-def _test(paired: Paired, comparisons: int) -> _Test | None:
-    """Over seeds where they are enough for p < 0.05 after Holm, whatever they show; else over rows."""
-    count = len(paired.seeds)
-    if 2.0 ** (1 - count) * comparisons <= ALPHA and count <= stats.MOST_FLIPS:
-        p = stats.sign_flip(paired.per_seed)
-        return _Test(p, f"exact sign flips over {count} seeds", "the seeds")
-    return _Test(paired.rows.p, paired.rows.test, "the test rows") if paired.rows else None
+def _test(paired: Paired) -> _Test | None:
+    """Over seeds and rows; over the rows of one seed, or over seeds without rows, which claim nothing."""
+    count, rows = len(paired.seeds), paired.rows
+    if rows and count > 1:
+        both = hierarchical(paired.per_seed, rows)
+        return _Test(both.p, f"hierarchical bootstrap over {count} seeds and {rows.rows:,} test rows", both)
+    if rows:
+        return _Test(rows.p, rows.test, None)
+    if 1 < count <= stats.MOST_FLIPS:
+        return _Test(stats.sign_flip(paired.per_seed), f"exact sign flips over {count} seeds", None)
+    return None
 
 
 def _difference(paired: Paired, test: _Test | None, adjusted: float | None, comparisons: int) -> Difference:
-    mean = stats.mean_sd(paired.per_seed)[0]
-    over_rows = paired.rows.interval if paired.rows else None
-    several = len(paired.seeds) > 1
+    rows, several = paired.rows, len(paired.seeds) > 1
     over_seeds = stats.t_interval(paired.per_seed) if several else None
-    verdict, why = _verdict(paired, mean, over_seeds, _unproven(test, adjusted, comparisons))
-    seen = [stats.detectable_over_seeds(paired.per_seed)] if several else []
-    seen += [stats.detectable_over_rows(paired.rows.standard_error)] if several and paired.rows else []
+    both = test.both if test else None
+    verdict, why = _verdict(paired, both, over_seeds, adjusted, comparisons)
+    needed = {w: power.seeds_needed(float(w), both.noise, comparisons) for w in WANTED} if both else None
     return Difference(
         seeds=list(paired.seeds),
         per_seed=list(paired.per_seed),
-        mean=mean,
-        interval_rows=list(over_rows) if over_rows else None,
+        mean=stats.mean_sd(paired.per_seed)[0],
+        interval=list(both.interval) if both else None,
+        interval_rows=list(rows.interval) if rows else None,
         interval_seeds=list(over_seeds) if over_seeds else None,
         test=test.name if test else None,
         p=test.p if test else None,
         p_adjusted=adjusted,
         comparisons=comparisons,
-        detectable=max(seen, default=None),
+        p_seeds=stats.sign_flip(paired.per_seed) if 1 < len(paired.seeds) <= stats.MOST_FLIPS else None,
+        p_rows=rows.p if rows else None,
+        test_rows=rows.test if rows else None,
+        p_bootstrap=rows.p_bootstrap if rows else None,
+        detectable=power.detectable(both.noise, comparisons) if both else None,
+        seeds_needed=needed,
         verdict=verdict,
         why=why,
     )
 
 
 def _verdict(
-    paired: Paired, mean: float, seeds: stats.Interval | None, unproven: str | None
+    paired: Paired, both: Both | None, seeds: Interval | None, adjusted: float | None, comparisons: int
 ) -> tuple[Verdict, str]:
-    """The noise of the test rows first, then p, then the noise of the seeds: each can forbid a claim."""
-    unvaried = "" if seeds else ", and the seed was not varied"
-    if paired.rows is None:
+    mean, rows = stats.mean_sd(paired.per_seed)[0], paired.rows
+    if rows is None:
         return "none", f"there is no comparison over rows: {paired.no_rows}"
-    low, high = paired.rows.interval
-    if not mean or low <= 0 <= high:
-        what = "which is within the noise of the test rows" if mean else "the two score the same"
-        return "none", what + unvaried
-    if unproven:
-        return "none", unproven + unvaried
-    if seeds is None:
-        return "none", "which is more than the noise of the test rows, but the seed was not varied"
-    if seeds[0] <= 0 <= seeds[1]:
-        return "none", "which is more than the noise of the test rows, but not more than that of the seeds"
-    return (
-        "better" if mean > 0 else "worse"
-    ), "which is more than the noise of the test rows and of the seeds"
+    several = both is not None and seeds is not None
+    told = "which is more than the noise of the test rows"
+    unvaried = "the seed was not varied"
+    # In this order: the noise of the test rows, that of the seeds, both together, Holm.
+    forbidding = {
+        "the two score the same": not mean,
+        "which is within the noise of the test rows": _holds_zero(rows.interval),
+        f"which p does not tell from the noise of the test rows ({rows.test})": not several
+        and rows.p >= ALPHA,
+        f"{told}, but {unvaried}": not several,
+        f"{told}, but not more than that of the seeds": _holds_zero(seeds),
+        f"{told} or of the seeds, but not than both together": _holds_zero(both.interval if both else None),
+        f"{told} and of the seeds, but not after Holm for {comparisons} comparisons": (adjusted or 1.0)
+        >= ALPHA,
+    }
+    why = next((reason for reason, forbids in forbidding.items() if forbids), None)
+    if why is None:
+        return "better" if mean > 0 else "worse", f"{told} and of the seeds"
+    return "none", why if several or unvaried in why else f"{why}, and {unvaried}"
 
 
-def _unproven(test: _Test | None, adjusted: float | None, comparisons: int) -> str | None:
-    """Why p alone forbids a claim where the interval over rows does not, in words that fit its test."""
-    if test is None or adjusted is None or adjusted < ALPHA:
-        return None
-    if test.p < ALPHA:
-        return (
-            f"which is more than the noise of {test.over}, but not after Holm for {comparisons} comparisons"
-        )
-    if test.over == "the seeds":
-        told = "more than the noise of the test rows, but not more than that of the seeds"
-        return f"which is {told} ({test.name})"
-    return f"which p does not tell from the noise of the test rows ({test.name})"
+def _holds_zero(interval: Interval | None) -> bool:
+    return interval is not None and interval[0] <= 0 <= interval[1]
 
 
 def _scored(run: Run) -> tuple[list[Any], Any]:
@@ -204,8 +219,8 @@ def _scored(run: Run) -> tuple[list[Any], Any]:
         texts = [row["prediction"] for row in rows], [row["reference"] for row in rows]
         if not all(isinstance(text, str) for side in texts for text in side):
             raise UserError(f"the predictions in {run.folder} are no texts")
-        scored = stats.bleu_counts(_scorer(run), *texts)
-        value = stats.bleu(_scorer(run), scored.sum(0))
+        scored = bleu.counts(_scorer(run), *texts)
+        value = float(bleu.bleu(scored.sum(axis=0)))
     if abs(value - run.value) > 1e-6 * max(1.0, abs(value)):
         raise UserError(f"the predictions in {run.folder} give {value:.6g}, its record says {run.value:.6g}")
     return identity, scored

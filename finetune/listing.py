@@ -19,12 +19,13 @@ def tasks_text() -> str:
 
 
 def variants_text() -> str:
-    """One block a variant: its formula, parameters and paper."""
+    """One block a variant: its formula, parameters and paper, and whether it is a control."""
     blocks = []
     for name, variant in VARIANTS.items():
         parameters = ", ".join(f"{key}={value:g}" for key, value in variant.parameters.items()) or "none"
+        control = "\n  control, not from the paper on Self-Adjust Softmax" if variant.control else ""
         blocks.append(
             f"{name}: {variant.summary}\n  weights: {variant.equation}\n"
-            f"  parameters: {parameters}\n  {variant.paper}"
+            f"  parameters: {parameters}\n  {variant.paper}{control}"
         )
     return "\n".join(blocks)

@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers import GenerationConfig as HFGenerationConfig
 
-from finetune import hub
+from finetune import hub, pushed
 from finetune.attention.calibrate import RowSums, fold
 from finetune.attention.swap import SwapReport, swap
 from finetune.config import LoraConfig, RunConfig, as_dict, build, read_yaml
@@ -120,14 +120,15 @@ def save_calibration(sums: RowSums, folder: Path) -> None:
     (folder / CALIBRATION_FILE).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
 
 
-def load(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load(
+    folder: str | Path, revision: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a finished run *with its attention variant*, LoRA adapters included, in evaluation mode.
 
-    Raises ``UserError`` where the folder holds no finished run.
+    ``folder`` is a run's, or the id of a Hub repository that ``finetune push`` made, with a ``revision``
+    (commit, tag or branch) if need be. Raises ``UserError`` where there is no finished run.
     """
-    folder = Path(folder)
-    if not (folder / CONFIG_FILE).is_file():
-        raise UserError(f"{folder} is not a run folder: it holds no {CONFIG_FILE}")
+    folder = pushed.fetch(folder, revision, CONFIG_FILE)
     config = build(read_yaml(folder / CONFIG_FILE))
     with _explain(str(folder)):
         tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -15,6 +15,8 @@ from finetune.record import Record, find
 from finetune.scorers import PRIMARY
 
 BASELINE = "softmax"
+# All others are controls. Written here too, since the list of variants wants torch.
+FROM_THE_PAPER = frozenset({BASELINE, "sa-softmax", "sa-softmax-raw"})
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,16 @@ class Run:
     def kernel(self) -> str | None:
         """The kernel that computed its attention; the configuration says which one was asked for."""
         return (self.record["attention"] or {}).get("kernel")
+
+    @property
+    def control(self) -> bool:
+        """Its variant is not from the paper, but here to compare with."""
+        return self.record["config"]["attention"]["variant"] not in FROM_THE_PAPER
+
+    @property
+    def start(self) -> dict[str, Any] | None:
+        """How the swapped model started, with cosines; ``None`` for softmax and where it was not recorded."""
+        return (self.record["attention"] or {}).get("start")
 
     @property
     def initial_weights(self) -> str | None:

@@ -38,9 +38,18 @@ class Grid:
     source: source.Source
     runs: list[Run]
     root: Path
+    diagnose: bool  # look at the attention of each run while it trains
 
 
-def plan_grid(kind: Kind, task_name: str, pair: str | None, values: Mapping[str, Any], root: Path) -> Grid:
+def plan_grid(
+    kind: Kind,
+    task_name: str,
+    pair: str | None,
+    values: Mapping[str, Any],
+    root: Path,
+    *,
+    diagnose: bool = False,
+) -> Grid:
     """Check everything that can be checked before training, and lay out one run a variant and seed.
 
     ``values`` is a merged preset with its ``variants`` and ``seeds``. Raises ``UserError``.
@@ -72,7 +81,7 @@ def plan_grid(kind: Kind, task_name: str, pair: str | None, values: Mapping[str,
     ]
     if any(run.state != "finished" for run in runs):
         _check_model(first)
-    return Grid(task, pair, found, runs, root)
+    return Grid(task, pair, found, runs, root, diagnose)
 
 
 def inspect(folder: Path, config: RunConfig) -> State:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from finetune import compare, data, metrics, model, record, report, start, tokens, train
+from finetune import card, compare, data, diagnostics, metrics, model, record, report, start, tokens, train
 from finetune.attention.swap import calls_by_kernel
 from finetune.config import RunConfig
+from finetune.diagnose import Diagnosis
 from finetune.errors import UserError
 from finetune.lock import locked
 from finetune.plan import Grid, Run
@@ -95,6 +96,7 @@ def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: 
     entry["times"] = {**(entry["times"] or {}), "total_s": time.monotonic() - started}
     entry.update({"status": "finished", "finished": record.now()})
     record.write(run.folder, entry)
+    card.write(run.folder, entry)
     print(_closing_line(place, run, entry, grid.root), flush=True)
     return 0
 
@@ -113,7 +115,11 @@ def _run_one(run: Run, grid: Grid, loaded: data.Data, entry: record.Record, plac
         flush=True,
     )
     begun = start.prepare(config, built, splits["train"], run.folder)
-    outcome = train.fit(config, built, splits, run.folder, start.callbacks(config))
+    callbacks = start.callbacks(config)
+    if grid.diagnose:
+        callbacks.append(Diagnosis(built.model, run.folder / diagnostics.FILE))
+        entry["diagnostics"] = diagnostics.FILE
+    outcome = train.fit(config, built, splits, run.folder, callbacks)
     ran = "+".join(sorted(calls_by_kernel(built.model, config.attention.variant)))
     # The kernel that did run, not what would.
     entry["attention"] = {**built.swap.to_json(), "kernel": ran, "start": begun}

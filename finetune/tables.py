@@ -48,6 +48,9 @@ class Arm:
     peak_memory_mib: float | None  # highest of the finished seeds
     runs: list[RunLine]
     difference: Difference | None  # None for the baseline, and where nothing could be paired
+    control: bool  # its variant is not from the paper
+    untrained: Summary | None  # the primary metric of the swapped model before training, on validation
+    start: dict[str, Any] | None  # its kind; cosine_cold, cosine: means over finished seeds; None for softmax
 
     @property
     def finished(self) -> int:
@@ -142,6 +145,9 @@ def _arm(setting: Setting, name: str, metric: str, difference: Difference | None
         peak_memory_mib=max((mib for mib in memory if mib is not None), default=None),
         runs=[_line(run) for run in runs],
         difference=difference,
+        control=any(run.control for run in runs),
+        untrained=_untrained(finished, metric),
+        start=_start(list(finished.values())),
     )
 
 
@@ -152,6 +158,24 @@ def _summaries(finished: Mapping[int, Run], primary: str) -> dict[str, Summary]:
             if isinstance(score, dict) and isinstance(score.get("value"), (int, float)):
                 values.setdefault(name, {})[seed] = SCALE.get(name, 1.0) * score["value"]
     return {name: Summary(*stats.mean_sd(list(v.values())), v) for name, v in values.items() if v}
+
+
+def _untrained(finished: Mapping[int, Run], metric: str) -> Summary | None:
+    scores = {seed: (run.record["untrained"] or {}).get(metric) for seed, run in finished.items()}
+    known = {seed: SCALE.get(metric, 1.0) * value for seed, value in scores.items() if value is not None}
+    return Summary(*stats.mean_sd(list(known.values())), known) if known else None
+
+
+def _start(finished: list[Run]) -> dict[str, Any] | None:
+    """The kind of start, the same for all runs of an arm, and the mean cosines with softmax's states."""
+    starts = [run.start for run in finished if run.start]
+    if not starts:
+        return None
+    found: dict[str, Any] = {"kind": starts[0].get("kind")}
+    for key in ("cosine_cold", "cosine"):
+        values = [start[key] for start in starts if start.get(key) is not None]
+        found[key] = stats.mean_sd(values)[0] if values else None
+    return found
 
 
 def _line(run: Run) -> RunLine:

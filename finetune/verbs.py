@@ -10,7 +10,7 @@ from finetune.config import KINDS, Kind, RunConfig, merge, read_preset, read_yam
 from finetune.errors import UserError, unknown
 
 VERBS: dict[str, Kind] = {verb: kind for kind, verb in KINDS.items()}
-OPTIONS = {"task", "pair", "attention", "seeds", "preset", "config", "data", "model", "output"}
+OPTIONS = {"task", "pair", "attention", "seeds", "preset", "config", "data", "model", "output", "diagnose"}
 
 
 def train(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
@@ -33,7 +33,8 @@ def train(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
         if value is not None:
             values = merge(values, {section: {key: value}})
     _refuse_unknown_sections(values, overrides)
-    grid = plan_grid(kind, options.task, options.pair, values, options.output)
+    task, pair, root = options.task, options.pair, options.output
+    grid = plan_grid(kind, task, pair, values, root, diagnose=options.diagnose)
     return run_grid(grid, options.command, _next_command(options))
 
 
@@ -71,10 +72,27 @@ def compare(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from finetune import report
     from finetune.compare import compare as compare_runs
 
-    comparison = compare_runs(options.folders)
+    if options.source is None:
+        folders = options.folders or [Path("runs")]
+        comparison, output = compare_runs(folders), options.output or folders[0]
+    else:
+        beside = options.source if options.source.is_dir() else options.source.parent
+        folders = options.folders or [beside]
+        comparison, output = report.read(options.source), options.output or beside
     print(report.text(comparison))
-    for path in report.write(comparison, options.output or options.folders[0]):
+    for path in report.write(comparison, output, folders):
         print(f"wrote {path}")
+
+
+def summary(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from finetune import summary as summaries
+
+    text = summaries.markdown(summaries.read(options.file))
+    if options.into is None:
+        print(text, end="")
+    else:
+        summaries.insert(text, options.into, options.file)
+        print(f"wrote {options.into}")
 
 
 def bench(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
@@ -120,6 +138,47 @@ def _length(word: str) -> int:
     if not (word.isascii() and word.isdigit()):
         raise UserError(f"--lengths takes numbers of tokens, e.g. 128,512, not '{word}'")
     return int(word)
+
+
+def diagnose(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    rows = options.rows
+    if not (rows.isascii() and rows.isdigit() and int(rows) > 0):
+        raise UserError(f"--rows takes a number of rows from 1, e.g. 64, not '{rows}'")
+    from finetune.diagnose import diagnose, table
+
+    looked = diagnose(options.run, int(rows), options.data, options.task)
+    print(table(looked))
+    print(f"wrote {looked.file}")
+
+
+def study(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    from finetune.study.file import load
+    from finetune.study.run import commands, plan_text, run_study
+
+    workers = None if options.workers is None else _workers(options.workers)
+    found = load(options.file, options.output)
+    if options.plan:
+        print(plan_text(found, workers))
+    elif options.print:
+        for command in commands(found):
+            print(command)
+    else:
+        return run_study(found, workers)
+    return 0
+
+
+def _workers(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and int(word) > 0):
+        raise UserError(f"--workers takes a whole number from 1, e.g. 2, not '{word}'")
+    return int(word)
+
+
+def push(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from finetune.publish import push
+
+    address = push(options.folder, options.to, options.private)
+    print(f"pushed {options.folder} to {address}")
+    print(f'load it with: finetune.load("{options.to}")')
 
 
 def tasks(options: argparse.Namespace, overrides: dict[str, Any]) -> None:

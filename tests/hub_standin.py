@@ -1,9 +1,13 @@
 """A small stand-in for the Hub's HTTP interface on the loopback address: what the real client asks of it.
 
 Answers for data set repositories: ``/api/datasets/<id>[/revision/<rev>]``, ``.../tree/<rev>/<path>``,
-``.../paths-info/<rev>`` and ``/datasets/<id>/resolve/<rev>/<path>`` (HEAD and GET, with ranges).
+``.../paths-info/<rev>`` and ``/datasets/<id>/resolve/<rev>/<path>`` (HEAD and GET, with ranges); for models
+the same under ``/api/models/<id>`` and ``/<id>/resolve/<rev>/<path>``. Who has the token may also upload a
+model: ``/api/repos/create``, ``/api/models/<id>/preupload/<rev>``, ``.../commit/<rev>``, git LFS for what is large
+(but not Xet), and ``/api/validate-yaml``.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -18,17 +22,30 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 @dataclass
 class Repository:
-    """One data set: revision name -> {path: contents}. Each revision is one commit."""
+    """One data set or model: revision name -> {path: contents}. Each revision is one commit."""
 
     revisions: dict[str, dict[str, bytes]]
+    private: bool = False
+    head: str = ""  # the commit that was pushed last, if any: there main stands
 
     def commit(self, revision: str) -> str:
         """The commit of a revision, forty digits; a commit names itself."""
+        revision = self._named(revision)
         return next((c for name in self.revisions if revision in (name, c := _sha(name))), "")
 
     def files(self, revision: str) -> dict[str, bytes]:
         """Path -> contents at a revision or commit."""
+        revision = self._named(revision)
         return next(files for name, files in self.revisions.items() if revision in (name, _sha(name)))
+
+    def push(self, files: dict[str, bytes]) -> str:
+        """A new commit of main; returns it."""
+        self.head = _sha(f"{len(self.revisions)} {sorted(files)}")
+        self.revisions[self.head] = files
+        return self.head
+
+    def _named(self, revision: str) -> str:
+        return self.head if self.head and revision == "main" else revision
 
 
 @dataclass
@@ -36,6 +53,11 @@ class Hub:
     """What the server serves, what was asked of it, and what goes wrong."""
 
     repositories: dict[str, Repository]
+    models: dict[str, Repository] = field(default_factory=dict)
+    token: str = "hf_writes"  # who has it may write into the namespace "org"
+    large: tuple[str, ...] = ()  # models whose weights go by git LFS
+    objects: dict[str, bytes] = field(default_factory=dict)  # what LFS was sent, by its sha256
+    cards: list[str] = field(default_factory=list)  # model cards that were sent to be checked
     cut: str = ""  # a file whose path holds this text is cut off in the middle
     requests: list[str] = field(default_factory=list)
     endpoint: str = ""
@@ -71,25 +93,42 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._route()
 
+    def do_PUT(self) -> None:
+        self._route()
+
     def log_message(self, *args: Any) -> None:
         pass
 
     def _route(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(length).decode()
+        body = self.rfile.read(length)
         address = urlsplit(self.path)
         self.hub.requests.append(f"{self.command} {self.path}")
         parts = [unquote(part) for part in address.path.strip("/").split("/")]
-        if parts[:2] == ["api", "datasets"]:
-            self._api(parts[2:], parse_qs(address.query), body)
-        elif parts[0] == "datasets" and len(parts) > 4 and parts[3] == "resolve":
-            self._resolve("/".join(parts[1:3]), parts[4], "/".join(parts[5:]))
+        if self.command == "PUT":  # to an address of its own, which needs no token
+            self.hub.objects[parts[-1]] = body
+            self._send(200, b"", {})
+        elif parts == ["api", "validate-yaml"]:
+            self.hub.cards.append(json.loads(body)["content"])
+            self._answer({"errors": [], "warnings": []})
+        elif parts == ["api", "repos", "create"] or parts[2:] == ["info", "lfs", "objects", "batch"]:
+            self._write(parts[:2], parts[-1], body)
+        elif parts[:2] == ["api", "models"] and parts[4:5] in (["preupload"], ["commit"]):
+            self._write(parts[2:4], parts[4], body)
+        elif parts[:2] in (["api", "datasets"], ["api", "models"]):
+            self._api(parts[1:], parse_qs(address.query), body.decode())
+        elif "resolve" in parts[2:4]:
+            at = parts.index("resolve")
+            kind = "datasets" if at == 3 else "models"
+            self._resolve(kind, "/".join(parts[at - 2 : at]), parts[at + 1], "/".join(parts[at + 2 :]))
         else:
             self._error(404, "", "no such route")
 
-    def _repository(self, name: str, revision: str) -> Repository | None:
+    def _repository(self, kind: str, name: str, revision: str) -> Repository | None:
         """The repository, or None after the Hub's own error has been sent."""
-        repository = self.hub.repositories.get(name)
+        repository = (self.hub.repositories if kind == "datasets" else self.hub.models).get(name)
+        if repository is not None and repository.private and not self._may_write():
+            repository = None
         if repository is None:
             self._error(404, "RepoNotFound", "Repository not found")
         elif not repository.commit(revision):
@@ -98,9 +137,10 @@ class _Handler(BaseHTTPRequestHandler):
         return repository
 
     def _api(self, parts: list[str], query: dict[str, list[str]], body: str) -> None:
+        kind, *parts = parts
         name, verb = "/".join(parts[:2]), parts[2] if len(parts) > 2 else "revision"
         revision = parts[3] if len(parts) > 3 else "main"
-        repository = self._repository(name, revision)
+        repository = self._repository(kind, name, revision)
         if repository is None:
             return
         files = repository.files(revision)
@@ -110,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "id": name,
                 "sha": repository.commit(revision),
                 "siblings": siblings,
-                "private": False,
+                "private": repository.private,
             }
         elif verb == "tree":
             answer = _tree(files, "/".join(parts[4:]), query.get("recursive", ["false"])[0].lower() == "true")
@@ -121,11 +161,10 @@ class _Handler(BaseHTTPRequestHandler):
             answer = [entry for path in wanted for entry in _entry(files, path)]
         else:
             return self._error(404, "", f"no such route: {verb}")
-        self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
-        return None
+        return self._answer(answer)
 
-    def _resolve(self, name: str, revision: str, path: str) -> None:
-        repository = self._repository(name, revision)
+    def _resolve(self, kind: str, name: str, revision: str, path: str) -> None:
+        repository = self._repository(kind, name, revision)
         if repository is None:
             return
         commit = {"X-Repo-Commit": repository.commit(revision)}
@@ -138,12 +177,65 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, contents, headers)
         return None
 
+    def _may_write(self) -> bool:
+        return self.headers.get("Authorization") == f"Bearer {self.hub.token}"
+
+    def _write(self, repository: list[str], verb: str, body: bytes) -> None:
+        """What a client asks that uploads a model."""
+        if not self._may_write():
+            return self._error(401, "", "Invalid username or password.")
+        name = "/".join(repository).removesuffix(".git")
+        if verb == "create":
+            return self._create(json.loads(body))
+        if verb == "batch":
+            places = [self._place(found) for found in json.loads(body)["objects"]]
+            return self._answer({"transfer": "basic", "objects": places})
+        if verb == "preupload":
+            return self._answer({"files": [self._mode(name, file["path"]) for file in json.loads(body)["files"]]})
+        commit = self.hub.models[name].push(self._committed(self.hub.models[name], body))
+        address = f"{self.hub.endpoint}/{name}/commit/{commit}"
+        return self._answer({"commitUrl": address, "commitOid": commit, "hookOutput": "", "success": True})
+
+    def _create(self, asked: dict[str, Any]) -> None:
+        name = f"{asked['organization']}/{asked['name']}"
+        if asked["organization"] != "org":
+            return self._error(403, "", f"You have no rights to create a model under {asked['organization']}")
+        there = name in self.hub.models
+        if not there:
+            self.hub.models[name] = Repository({"main": {}}, private=asked.get("visibility") == "private")
+        return self._answer({"url": f"{self.hub.endpoint}/{name}"}, 409 if there else 200)
+
+    def _mode(self, name: str, path: str) -> dict[str, Any]:
+        mode = "lfs" if name in self.hub.large and path.endswith(".safetensors") else "regular"
+        return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": None}
+
+    def _place(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Where one large file is to be put."""
+        return {**found, "actions": {"upload": {"href": f"{self.hub.endpoint}/store/{found['oid']}"}}}
+
+    def _committed(self, repository: Repository, body: bytes) -> dict[str, bytes]:
+        """The files after a commit, which comes as one JSON object a line."""
+        files = dict(repository.files("main"))
+        for line in body.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                files[value["path"]] = self.hub.objects[value["oid"]]
+            elif entry["key"] == "deletedFile":
+                del files[value["path"]]
+        return files
+
     def _send_cut(self, contents: bytes, headers: dict[str, str]) -> None:
         """Promise everything, send half, hang up."""
         self._start(200, len(contents), headers)
         self.wfile.write(contents[: len(contents) // 2])
         self.wfile.flush()
         self.close_connection = True
+
+    def _answer(self, content: Any, status: int = 200) -> None:
+        self._send(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
     def _error(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         named = {"X-Error-Code": code} if code else {}

@@ -123,6 +123,8 @@ def test_variants_lists_every_variant(capsys: pytest.CaptureFixture[str]) -> Non
         assert f"{variant.name}: {variant.summary}\n" in printed
         assert variant.equation in printed and variant.paper in printed
     assert "eps=1e-06" in printed and "2502.18277" in printed
+    controls = [name for name, variant in VARIANTS.items() if variant.control]
+    assert printed.count("  control, not from the paper") == len(controls) >= 6
 
 
 def test_env_is_json_with_versions_and_hardware(capsys: pytest.CaptureFixture[str]) -> None:

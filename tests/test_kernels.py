@@ -342,6 +342,17 @@ def test_a_variant_of_ones_own_goes_to_the_reference(said: Said, monkeypatch: py
     assert all("knows no formula for mine" in line for line in said())
 
 
+@pytest.mark.parametrize("variant", [name for name, variant in VARIANTS.items() if variant.control])
+def test_a_control_goes_to_the_reference_and_that_is_said_once(variant: str, said: Said) -> None:
+    inputs = make((1, 2, 1, 3, 4, 8), "padded")
+    assert ran(inputs, variant) == ran(inputs, variant) == ran(inputs, variant, "native") == "reference"
+    assert said() == [
+        f"attention kernel {kernel} passed over: it knows no formula for {variant}"
+        for kernel in ("native", "blocked")
+    ]
+    assert ran(inputs, variant, "reference") == "reference" and len(said()) == 2
+
+
 def test_without_a_compiler_there_is_no_native_kernel(
     said: Said, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:

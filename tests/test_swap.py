@@ -16,7 +16,11 @@ from finetune.errors import UserError
 from tiny_models import FAMILIES, VOCAB, batch, kept_logits, names
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
-every_variant = pytest.mark.parametrize("variant", VARIANTS)
+PAPER = [name for name, variant in VARIANTS.items() if not variant.control]
+CONTROLS = [name for name in VARIANTS if name not in PAPER]
+FEW = ("bert", "llama", "t5", "marian")  # families that stand for all where a control is tried
+every_variant = pytest.mark.parametrize("variant", PAPER)
+every_control = pytest.mark.parametrize("variant", CONTROLS)
 FAST = ("blocked", "native", "triton")
 SLOWLY = {"llama", "t5"}  # families that stand for all in Triton's interpreter
 
@@ -28,8 +32,9 @@ def unproved(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_kernels(*families: str) -> Any:
-    """Every family with every variant on every kernel; in Triton's interpreter, which is slow, a few."""
-    kernels = {name: ("auto", "reference") + (FAST if name != "softmax" else ()) for name in VARIANTS}
+    """Every family with every variant of the paper on every kernel; in Triton's interpreter, which is slow, a
+    few; and a few with every control."""
+    kernels = {name: ("auto", "reference") + (FAST if name != "softmax" else ()) for name in PAPER}
     cases = [
         (family, variant, kernel)
         for family in families
@@ -37,6 +42,7 @@ def with_kernels(*families: str) -> Any:
         for kernel in chosen
         if kernel != "triton" or (family in SLOWLY and variant == "sa-softmax")
     ]
+    cases += [(family, control, "reference") for family in families if family in FEW for control in CONTROLS]
     return pytest.mark.parametrize(("family", "variant", "kernel"), cases)
 
 
@@ -101,6 +107,48 @@ def test_another_variant_changes_the_outputs(family: str, variant: str) -> None:
     logits = kept_logits(model, inputs, kind)
     assert (logits - expected).abs().max() > 0.05
     assert all(g.isfinite().all() for g in gradients(model, weighted(logits)).values())
+
+
+@pytest.mark.parametrize("family", FEW)
+@every_control
+def test_a_control_runs_step_by_step_in_a_model(family: str, variant: str) -> None:
+    kind = FAMILIES[family].kind
+    model, inputs = FAMILIES[family].build(), batch(kind)
+    plain = kept_logits(model, inputs, kind)
+    report = swap(model, variant)
+    assert (report.kernel, report.layers) == ("reference", LAYERS[kind])
+    assert report.parameters == VARIANTS[variant].parameters
+    logits = kept_logits(model, inputs, kind)
+    assert (logits - plain).abs().max() > 1e-3
+    assert all(g.isfinite().all() for g in gradients(model, weighted(logits)).values())
+    outputs = model(**inputs, output_attentions=True)
+    hidden = (inputs["attention_mask"] == 0)[:, None, None]
+    for weights in outputs.get("encoder_attentions") or outputs.attentions:
+        assert not weights[hidden.expand(weights.shape)].any() and weights.any()
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+@every_control
+def test_a_cache_changes_nothing_for_a_control(family: str, variant: str) -> None:
+    """Some count the keys of a row, and a cache of fixed size holds keys that are not written yet."""
+    inputs = {key: value for key, value in batch(FAMILIES[family].kind).items() if "decoder" not in key}
+    model = FAMILIES[family].build()
+    swap(model, variant)
+    plain, growing, fixed = (
+        model.generate(
+            **inputs, **cache, max_new_tokens=4, do_sample=False, pad_token_id=tiny_models.PAD,
+            return_dict_in_generate=True, output_scores=True,
+        )
+        for cache in (
+            {"use_cache": False},
+            {"use_cache": True},
+            {"cache_implementation": "static", "disable_compile": True},
+        )
+    )  # fmt: skip
+    for cached in (growing, fixed):
+        assert torch.equal(plain.sequences, cached.sequences)
+        for ours, expected in zip(cached.scores, plain.scores, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
 
 
 @every_family
@@ -595,7 +643,8 @@ def test_without_a_mask_causality_is_honoured(kernel: str, causal: bool, queries
 
 
 @pytest.mark.parametrize(
-    ("variant", "kernel"), [("softmax", "auto"), ("softmax", "reference"), ("sa-softmax", "reference")]
+    ("variant", "kernel"),
+    [("softmax", "auto"), *((name, "reference") for name in ("softmax", "sa-softmax", *CONTROLS))],
 )
 @pytest.mark.parametrize(
     "minimum", [-torch.inf, torch.finfo(torch.float32).min, torch.finfo(torch.bfloat16).min]

@@ -1,6 +1,6 @@
-"""The maps from attention scores to attention weights, and ``VARIANTS``, the list of them.
+"""The maps from attention scores to attention weights that the paper compares, and what every map is.
 
-No transformers here, and no configuration. To add a variant, add its function and its entry in the list.
+No transformers here, and no configuration. A map of your own goes into ``controls.py``, function and entry.
 
 Every map has the signature ``(scores, allowed=None, **parameters) -> weights``:
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 def softmax(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """p = exp(x) / sum exp(x): the baseline (Vaswani et al. 2017, arXiv 1706.03762, Eq. 1)."""
-    scores = _at_least_float32(scores)
+    scores = at_least_float32(scores)
     if allowed is None:
         return torch.softmax(scores, dim=-1)
     blocked = ~allowed
@@ -37,8 +37,8 @@ def sa_softmax(scores: Tensor, allowed: Tensor | None = None, *, eps: float = 1e
 
     ``eps`` has the unit of a score and keeps a row of equal scores finite.
     """
-    scores = _at_least_float32(scores)
-    scores, p = _fill_blocked(scores, allowed)
+    scores = at_least_float32(scores)
+    scores, p = fill_blocked(scores, allowed)
     # relu, not clamp: at a score of exactly 0 the bound is the constant 0 and takes no gradient.
     # min and max, not amin and amax: those would share the gradient among equal scores.
     low = -torch.relu(-scores.min(dim=-1, keepdim=True).values)
@@ -51,11 +51,12 @@ def sa_softmax_raw(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
 
     Weights can be negative and the sum of a row is unbounded.
     """
-    scores, p = _fill_blocked(_at_least_float32(scores), allowed)
+    scores, p = fill_blocked(at_least_float32(scores), allowed)
     return scores * p
 
 
-def _at_least_float32(scores: Tensor) -> Tensor:
+def at_least_float32(scores: Tensor) -> Tensor:
+    """Scores as a map computes with them."""
     return scores if scores.dtype == torch.float64 else scores.float()
 
 
@@ -67,7 +68,7 @@ def _softmax_over_allowed(scores: Tensor, blocked: Tensor) -> Tensor:
     return torch.softmax(scores.masked_fill(blocked, torch.finfo(scores.dtype).min), dim=-1)
 
 
-def _fill_blocked(scores: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
+def fill_blocked(scores: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
     """Scores with 0 where blocked, and their softmax over the allowed keys.
 
     0 takes part neither in min(x_min, 0) nor in max(x_max, 0), and as a factor it gives a blocked key the
@@ -89,35 +90,33 @@ class Variant:
     paper: str
     equation: str
     summary: str
-    parameters: Mapping[str, float] = field(default_factory=dict)  # name -> default
+    parameters: Mapping[str, float] = field(default_factory=dict)  # name -> default, all above 0
+    control: bool = False  # not from the Self-Adjust Softmax paper: there to compare with
 
 
 _SELF_ADJUST = "Self-Adjust Softmax, arXiv 2502.18277 (EMNLP 2025)"
 
-VARIANTS: dict[str, Variant] = {
-    variant.name: variant
-    for variant in (
-        Variant(
-            name="softmax",
-            function=softmax,
-            paper="Attention Is All You Need, arXiv 1706.03762 (NIPS 2017)",
-            equation="p = exp(x) / sum(exp(x))",
-            summary="the baseline, equal to the library's own",
-        ),
-        Variant(
-            name="sa-softmax",
-            function=sa_softmax,
-            parameters={"eps": 1e-6},
-            paper=f"{_SELF_ADJUST}, Eq. 10",
-            equation="(x - m) / (M - m + eps) * p, m = min(min(x), 0), M = max(max(x), 0)",
-            summary="softmax times the place of the score in its row's range; the form the paper recommends",
-        ),
-        Variant(
-            name="sa-softmax-raw",
-            function=sa_softmax_raw,
-            paper=_SELF_ADJUST,
-            equation="x * p",
-            summary="softmax times the score; weights may be negative and rows do not sum to 1",
-        ),
-    )
-}
+PAPER: tuple[Variant, ...] = (
+    Variant(
+        name="softmax",
+        function=softmax,
+        paper="Attention Is All You Need, arXiv 1706.03762 (NIPS 2017)",
+        equation="p = exp(x) / sum(exp(x))",
+        summary="the baseline, equal to the library's own",
+    ),
+    Variant(
+        name="sa-softmax",
+        function=sa_softmax,
+        parameters={"eps": 1e-6},
+        paper=f"{_SELF_ADJUST}, Eq. 10",
+        equation="(x - m) / (M - m + eps) * p, m = min(min(x), 0), M = max(max(x), 0)",
+        summary="softmax times the place of the score in its row's range; the form the paper recommends",
+    ),
+    Variant(
+        name="sa-softmax-raw",
+        function=sa_softmax_raw,
+        paper=_SELF_ADJUST,
+        equation="x * p",
+        summary="softmax times the score; weights may be negative and rows do not sum to 1",
+    ),
+)

@@ -13,8 +13,8 @@ from transformers.utils import logging as transformers_logging
 
 from finetune import data, model, train
 from finetune.arguments import resolve_bf16, training_arguments
-from finetune.attention import VARIANTS
 from finetune.bench import rows
+from finetune.bench.cases import MEASURED
 from finetune.bench.settings import Settings
 from finetune.bench.timing import spread, synchronise
 from finetune.config import RunConfig, as_dict, build, merge, read_preset
@@ -54,9 +54,9 @@ class Prepared:
 
 
 def arms() -> list[Arm]:
-    """Every variant as a run has it, the others step by step too, and the stock recipe."""
-    others = [name for name in VARIANTS if name != BASELINE.variant]
-    toolkit = [Arm("toolkit", name, "auto") for name in VARIANTS]
+    """Every variant of the paper as a run has it, the others step by step too, and the stock recipe."""
+    others = [name for name in MEASURED if name != BASELINE.variant]
+    toolkit = [Arm("toolkit", name, "auto") for name in MEASURED]
     plain = [Arm("toolkit", name, "reference") for name in others]
     return [*toolkit, *plain, Arm("stock", "softmax", "eager"), STOCK]
 

@@ -1,0 +1,235 @@
+"""Look at the attention of a run: at some steps while it trains (``Diagnosis``), or after (``diagnose``).
+
+Both fill diagnostics.json beside the record, and neither changes a number of the run.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import logging as transformers_logging
+
+from finetune import data, diagnostics, record, source
+from finetune.attention import statistics
+from finetune.attention.recorder import ROWS, Recorder, layers_json
+from finetune.batches import collator
+from finetune.config import RunConfig, build
+from finetune.diagnostics import Diagnostics, Sample
+from finetune.errors import UserError
+from finetune.lock import locked
+from finetune.model import load
+from finetune.record import Record
+from tasks import get_task
+
+SAMPLES = 10
+"""Steps of a training that are looked at, from the first to the last one, evenly spaced."""
+BATCH = 8
+"""Rows that pass a finished model at a time; the gradients are those of the mean over all rows."""
+
+
+class Diagnosis(TrainerCallback):
+    """Samples the attention of ``model`` while it trains, into ``file``, after each sample.
+
+    At a sampled step the first micro-batch is looked at, with the loss that is trained on: after
+    ``gradient_accumulation_steps`` have divided it, before gradients are clipped. A resumed run keeps the
+    samples from before its checkpoint.
+    """
+
+    def __init__(self, model: Any, file: Path, samples: int = SAMPLES, rows: int = ROWS) -> None:
+        self.file, self.samples, self.rows = file, samples, rows
+        self.recorder = Recorder(model, rows)
+        self._steps: set[int] = set()
+        self._content: Diagnostics
+        self._step: int | None = None  # the one that is being looked at
+        self._loss_scale = 1.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Plan the steps; take up the samples of the part of the run that a checkpoint holds."""
+        self._steps = sampled_steps(state.max_steps, self.samples)
+        earlier: list[Sample] = []
+        if state.global_step > 0 and self.file.is_file():
+            earlier = diagnostics.read(self.file)["samples"]
+        kept = [sample for sample in earlier if sample["step"] < state.global_step]
+        self._content = _new(self.recorder, self.rows, state.max_steps, kept)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **options: Any
+    ) -> None:
+        """Start to look where this step is one of the sample."""
+        if state.global_step in self._steps:
+            self._step = state.global_step
+            scaler = options["optimizer"].scaler if args.fp16 else None
+            self._loss_scale = scaler.get_scale() if scaler is not None else 1.0
+            self.recorder.start()
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The end of a micro-batch that is not the last one of its step."""
+        self._finish()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The end of the last micro-batch of a step."""
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._step is None:
+            return
+        layers = self.recorder.stop(self._loss_scale)
+        sample: Any = {"step": self._step, "layers": layers_json(self.recorder, [layers])}
+        share = min((layer.share for layer in layers), default=1.0)
+        if share < 1.0:
+            sample["share"] = share
+        self._content = diagnostics.add(self._content, sample)
+        diagnostics.write(self.file, self._content)
+        self._step = None
+
+
+def sampled_steps(total: int, samples: int) -> set[int]:
+    """``samples`` steps of ``total``, counted from 0: the first, the last and evenly between them."""
+    return {int(step) for step in np.linspace(0, total - 1, min(samples, total)).round()}
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What ``diagnose`` found: where it wrote it, the variant and the sample."""
+
+    file: Path
+    variant: str
+    sample: Sample
+
+
+def diagnose(folder: Path, rows: int, data_source: str | None, task_name: str | None) -> Looked:
+    """Look at a finished run, on ``rows`` evenly spaced rows of its validation split, without dropout.
+
+    Its rows are looked for where the run found them, or in ``data_source`` (auto, hub, sample or a folder);
+    ``task_name`` names the file of a task of one's own. Raises ``UserError`` for a folder without a finished
+    run, for rows that cannot be found, and for others than the run had.
+    """
+    entry = _finished(folder)
+    config = build(entry["config"])
+    transformers_logging.disable_progress_bar()
+    with locked(folder):
+        split = _validation(folder, entry, config, data_source, task_name)
+        chosen = np.linspace(0, len(split) - 1, min(rows, len(split))).round().astype(int)
+        model, tokenizer = load(folder)
+        recorder = Recorder(model.requires_grad_(True), BATCH)
+        tokens = data.tokenise({"rows": split.select(chosen)}, tokenizer, config.kind, config.data)["rows"]
+        passes = list(_passes(recorder, tokens, collator(tokenizer, model, config)))
+        file = folder / diagnostics.FILE
+        steps = _total_steps(folder, entry)
+        content = diagnostics.read(file) if file.is_file() else _new(recorder, len(chosen), steps, [])
+        sample: Any = {
+            "step": content["total_steps"],
+            "after_training": True,
+            "rows": len(chosen),
+            "layers": layers_json(recorder, passes),
+        }
+        diagnostics.write(file, diagnostics.add(content, sample))
+        record.write(folder, {**entry, "diagnostics": diagnostics.FILE})
+    return Looked(file, recorder.variant, sample)
+
+
+def table(looked: Looked) -> str:
+    """One line a layer: how its weights are spread, and how much gradient reaches which scores."""
+    other = "sa-softmax" if looked.variant == "softmax" else looked.variant
+    lines = [
+        f"{looked.variant}, {looked.sample['rows']} validation rows, no dropout; {other} / softmax: mean "
+        "|dLoss/dscore| at the same scores",
+        f"{'layer':<6}{'kind':<9}{'> .99':>8}{'< .01':>8}{'entropy':>9}{'row sum':>9}"
+        f"{'saturated':>11}{'suppressed':>12}{'all':>8}",
+    ]
+    for layer in looked.sample["layers"]:
+        weights, reach = layer["weights"], layer["reach"]
+        ratios = [_quotient(reach[other][group], reach["softmax"][group]) for group in statistics.GROUPS]
+        lines.append(
+            f"{layer['layer']:<6}{layer['kind']:<9}{_share(weights['above']):>8}{_share(weights['below']):>8}"
+            f"{_figure(weights['entropy']):>9}{_figure(layer['row_sum']['mean']):>9}"
+            f"{_figure(ratios[0]):>11}{_figure(ratios[1]):>12}{_figure(ratios[2]):>8}"
+        )
+    return "\n".join(lines)
+
+
+def _new(recorder: Recorder, rows: int, total_steps: int, samples: list[Sample]) -> Diagnostics:
+    return {
+        "schema": diagnostics.SCHEMA,
+        "version": diagnostics.VERSION,
+        "variant": recorder.variant,
+        "rows": rows,
+        "saturated": statistics.SATURATED,
+        "suppressed": statistics.SUPPRESSED,
+        "total_steps": total_steps,
+        "samples": samples,
+    }
+
+
+def _finished(folder: Path) -> Record:
+    if not (folder / record.FILE).is_file():
+        raise UserError(f"{folder} is not a run folder: it holds no {record.FILE}")
+    entry = record.read(folder)
+    if entry["status"] != "finished" or entry["data"] is None:
+        raise UserError(f"the run {folder} did not finish ({entry['status']}): type its command again first")
+    return entry
+
+
+def _validation(
+    folder: Path, entry: Record, config: RunConfig, wanted: str | None, task_name: str | None
+) -> Dataset:
+    """The validation rows of the run; ``UserError`` where they cannot be had, or are others by now."""
+    known = entry["data"] or {}
+    places = {"local": known["location"], "hub": "hub", "cache": "hub", "sample": "sample"}
+    try:
+        task = get_task(task_name or config.task)
+    except UserError as error:
+        raise UserError(f"{error}; --task names the file of a task of your own") from error
+    try:
+        found = source.resolve(task, config.pair, wanted or str(places[known["kind"]]))
+        loaded = data.load(task, config.pair, found, config.data)
+    except UserError as error:
+        raise UserError(f"cannot have the rows of {folder}: {error}; --data says where they are") from error
+    now, then = (info["splits"]["validation"]["fingerprint"] for info in (loaded.info, known))
+    if now != then:
+        raise UserError(
+            f"{found.location} holds other validation rows than the run {folder} had: --data says where "
+            "its rows are"
+        )
+    return loaded.splits["validation"]
+
+
+def _passes(recorder: Recorder, tokens: Dataset, collate: Any) -> Iterator[Sequence[Any]]:
+    """One forward and backward pass for every ``BATCH`` rows; the loss is the mean over all rows."""
+    model = recorder.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    for start in range(0, len(tokens), BATCH):
+        rows = [tokens[index] for index in range(start, min(start + BATCH, len(tokens)))]
+        batch: Mapping[str, torch.Tensor] = collate(rows)
+        recorder.start()
+        output = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
+        (output.loss * len(rows) / len(tokens)).backward()
+        yield recorder.stop()
+        model.zero_grad()
+
+
+def _total_steps(folder: Path, entry: Record) -> int:
+    """Updates that the run made; its learning curve ends there."""
+    return max((int(point["step"]) for point in entry["curve"] if "step" in point), default=0)
+
+
+def _quotient(one: float | None, other: float | None) -> float | None:
+    return one / other if one is not None and other else None
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

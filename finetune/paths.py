@@ -1,0 +1,54 @@
+"""What a record says of one machine's folders, taken out of a copy of it before others read it."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+ABSOLUTE = re.compile(r"(file://)?[~/]")
+# Inside a longer word, such as --metrics=[/home/me/a].
+INSIDE = re.compile(r"(?<=[\s=,:\[({\"'])(?:file://)?[~/][^\s,\])}\"']*")
+NAMES_OF_THINGS = ("labels", "label_names", "per_class")  # a label may look like a path
+
+
+def without_paths(value: Any) -> Any:
+    """A copy of a record, or of a part, with each absolute path cut to its base name; relative ones stay.
+
+    >>> without_paths({"location": "/home/me/agnews", "command": "finetune classify --data=~/agnews"})
+    {'location': 'agnews', 'command': 'finetune classify --data=agnews'}
+    """
+    if isinstance(value, Mapping):
+        return {
+            base_name(key): item
+            if key in NAMES_OF_THINGS
+            else _of_command(item)
+            if key == "command"
+            else without_paths(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [without_paths(item) for item in value]
+    return base_name(value) if isinstance(value, str) else value
+
+
+def base_name(text: str) -> str:
+    """The last part of an absolute path; any other text as it is."""
+    return (PurePosixPath(text).name or text) if ABSOLUTE.match(text) else text
+
+
+def _of_command(command: str) -> str:
+    """Each word of a shell command by itself: ``--data=/home/me/rows`` -> ``--data=rows``."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # an open quotation mark
+        words = command.split()
+    return shlex.join(_of_word(word) for word in words)
+
+
+def _of_word(word: str) -> str:
+    option, equals, given = word.partition("=")
+    if equals and option.startswith("--"):
+        return f"{option}={_of_word(given)}"
+    whole = base_name(word)
+    return whole if whole != word else INSIDE.sub(lambda found: base_name(found[0]), word)

@@ -1,0 +1,76 @@
+"""The answer first: what all tables together allow to claim, in one or two plain sentences."""
+
+from finetune.compare import Comparison
+from finetune.pairing import BASELINE
+from finetune.reports import words
+from finetune.tables import Arm, Table
+
+MOST = 3  # tables of one arm and verdict that are named
+
+
+def answer(comparison: Comparison) -> str:
+    """What may be claimed, "nothing" included; the tables' own sentences tell the numbers."""
+    real = [table for table in comparison.tables if not table.sample]
+    if not comparison.tables:
+        return "No run was found."
+    if not real:
+        return (
+            "Nothing may be claimed: every run is on the synthetic sample, which tells nothing of any method."
+        )
+    made = [(table, arm) for table in real for arm in table.arms if arm.difference]
+    if not made:
+        return f"Nothing may be claimed: no variant has a finished run that can be paired with {BASELINE}."
+    claims = [(table, arm) for table, arm in made if arm.difference and arm.difference.verdict != "none"]
+    return " ".join(part for part in (_claimed(claims, len(made)), _unvaried(made)) if part)
+
+
+def state(comparison: Comparison) -> str:
+    """How much was run: ``12 finished runs in 3 tables; 2 runs failed or are missing.``"""
+    finished = sum(arm.finished for table in comparison.tables for arm in table.arms)
+    missing = sum(len(table.missing) for table in comparison.tables)
+    tables = words.plural(len(comparison.tables), "table")
+    gone = f"{words.plural(missing, 'run')} failed or {'is' if missing == 1 else 'are'} missing"
+    return f"{words.plural(finished, 'finished run')} in {tables}; {gone if missing else 'none is missing'}."
+
+
+def _claimed(claims: list[tuple[Table, Arm]], made: int) -> str:
+    if made == 1:
+        lead = f"The one comparison with {BASELINE} allows a claim"
+        none = f"the one comparison with {BASELINE} does not stand out from the noise"
+    else:
+        allow = "one allows a claim" if len(claims) == 1 else f"{len(claims)} allow a claim"
+        lead = f"Of {made} comparisons with {BASELINE}, {allow}"
+        none = f"none of the {made} comparisons with {BASELINE} stands out from the noise"
+    if not claims:
+        return f"Nothing may be claimed: {none}."
+    return f"{lead}: {'; '.join(_by_arm(claims))}."
+
+
+def _by_arm(claims: list[tuple[Table, Arm]]) -> list[str]:
+    """``sa-softmax is better on agnews (+0.68) and worse on yelp (-0.50)``, one an arm."""
+    models = {table.model for table, _ in claims}
+    found: dict[str, dict[str, list[str]]] = {}
+    for table, arm in claims:
+        assert arm.difference
+        task = f"{table.task} {table.pair}" if table.pair else table.task
+        where = task if len(models) == 1 else f"{task} with {table.model}"
+        told = f"{where} ({words.signed(arm.difference.mean)} {words.POINTS.get(table.metric, table.metric)})"
+        found.setdefault(words.arm_name(arm), {}).setdefault(arm.difference.verdict, []).append(told)
+    return [
+        f"{name} is " + " and ".join(f"{verdict} {_where(places)}" for verdict, places in verdicts.items())
+        for name, verdicts in found.items()
+    ]
+
+
+def _where(places: list[str]) -> str:
+    return f"on {', '.join(places)}" if len(places) <= MOST else f"in {len(places)} tables"
+
+
+def _unvaried(made: list[tuple[Table, Arm]]) -> str:
+    """One seed can never claim anything; say where that, not the noise, is why."""
+    single = sum(len(arm.difference.seeds) == 1 for _, arm in made if arm.difference)
+    if not single:
+        return ""
+    if single == len(made):
+        return "No comparison has more than one seed, and one seed never allows a claim."
+    return f"{words.plural(single, 'comparison')} had one seed only, which never allows a claim."

@@ -1,0 +1,125 @@
+"""Differences from softmax with their intervals, below each other around 0 (a forest plot)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from finetune.compare import Comparison
+from finetune.evidence import Difference
+from finetune.pairing import BASELINE
+from finetune.reports import words
+from finetune.reports.figures import INK, ROW, WIDTH, Look, Palette, Plot, draw, name_row, only_rows
+from finetune.tables import Table
+
+INTERVALS = (
+    "Thick: 95% interval over seeds and test rows together; thin solid: over test rows only; thin dashed: "
+    "over seeds only."
+)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One difference and its intervals, in points of the metric."""
+
+    name: str
+    look: Look
+    value: float
+    both: Sequence[float] | None
+    rows: Sequence[float] | None = None
+    seeds: Sequence[float] | None = None
+
+
+def differences(table: Table, palette: Palette, key: str) -> Plot | None:
+    """Each arm less softmax."""
+    bars = [
+        _bar(words.arm_name(arm), palette[arm.name], arm.difference) for arm in table.arms if arm.difference
+    ]
+    if not bars:
+        return None
+    paired = {arm.name: len(arm.difference.seeds) for arm in table.arms if arm.difference}
+    unit = words.POINTS.get(table.metric, table.metric)
+    label = f"Differences from softmax in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
+    svg = _forest(bars, f"variant − softmax, {unit}", key, label)
+    caption = f"{INTERVALS} Left of 0 is worse than softmax. n: {words.counts(paired, 'paired seed')}."
+    return Plot(svg, "Difference from softmax", caption)
+
+
+def at_a_glance(comparison: Comparison, palette: Palette) -> list[Plot]:
+    """All differences on real data, one plot a metric."""
+    real = [table for table in comparison.tables if not table.sample]
+    plots = []
+    for metric in dict.fromkeys(table.metric for table in real):
+        bars = [
+            _bar(f"{_short(table)}: {arm.name}", palette[arm.name], arm.difference)
+            for table in real
+            for arm in table.arms
+            if table.metric == metric and arm.difference
+        ]
+        if len(bars) < 2:
+            continue
+        unit = words.POINTS.get(metric, metric)
+        label = f"All differences from softmax in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
+        svg = _forest(bars, f"variant − softmax, {unit}", f"glance-{metric}", label)
+        caption = f"{INTERVALS} Every difference of every table ({len(bars)})."
+        plots.append(Plot(svg, f"All differences, {unit}", caption))
+    return plots
+
+
+def over_tasks(comparison: Comparison, palette: Palette) -> list[Plot]:
+    """Differences of interquartile means, one plot a metric."""
+    plots = []
+    for metric in dict.fromkeys(each.metric for each in comparison.overall):
+        found = [each for each in comparison.overall if each.metric == metric and each.arm != BASELINE]
+        bars = [
+            Bar(f"{each.model}: {each.arm}", palette[each.arm], each.difference, each.difference_interval)
+            for each in found
+        ]
+        if not bars:
+            continue
+        unit = words.POINTS.get(metric, metric)
+        label = f"Differences of interquartile means in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
+        svg = _forest(bars, f"variant − softmax, {unit}", f"overall-{metric}", label)
+        tasks = "; ".join(f"{each.arm}: {', '.join(each.tasks)}" for each in found)
+        caption = f"Difference of interquartile means with 95% stratified bootstrap intervals. {tasks}."
+        plots.append(Plot(svg, f"Over tasks, {unit}", words.clean(caption)))
+    return plots
+
+
+def _forest(bars: Sequence[Bar], xlabel: str, key: str, label: str) -> Markup:
+    """Differences below each other around 0."""
+
+    def paint(axes: list[Axes]) -> None:
+        (axis,) = axes
+        axis.axvline(0, color=INK, linewidth=1, zorder=1)
+        for i, bar in enumerate(bars):
+            for bounds, below, style, width in (
+                (bar.both, 0.0, "-", 4.0),
+                (bar.rows, 0.16, "-", 1.4),
+                (bar.seeds, 0.27, "--", 1.4),
+            ):
+                if bounds is not None:
+                    axis.plot(bounds, [-i - below] * 2, style, color=bar.look.colour, linewidth=width)
+            axis.plot(bar.value, -i, bar.look.marker, color=bar.look.colour, markersize=7, zorder=3)
+            shown = bar.both or bar.rows
+            name_row(
+                axis, bar.name, words.signed(bar.value) + (f" ({words.interval(shown)})" if shown else ""), -i
+            )
+        axis.set_xlabel(xlabel)
+        only_rows(axis, len(bars))
+
+    return draw(key, label, paint, size=(WIDTH, 60 + ROW * len(bars)))
+
+
+def _bar(name: str, look: Look, found: Difference) -> Bar:
+    return Bar(name, look, found.mean, found.interval, found.interval_rows, found.interval_seeds)
+
+
+def _short(table: Table) -> str:
+    return f"{table.task} {table.pair}" if table.pair else table.task
+
+
+def _spoken(bar: Bar) -> str:
+    shown = bar.both or bar.rows
+    return f"{bar.name} {words.signed(bar.value)}" + (f", 95% {words.interval(shown)}" if shown else "")

@@ -1,0 +1,76 @@
+"""What lies beside a comparison's runs: their records, learning curves and diagnostics."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune import diagnostics, record
+from finetune.diagnostics import Diagnostics
+from finetune.errors import UserError
+from finetune.record import Record
+from finetune.tables import RunLine, Table
+
+Curve = dict[int, float]  # step -> value
+
+
+@dataclass(frozen=True)
+class History:
+    """A run of a table, with what its folder holds."""
+
+    arm: str
+    seed: int
+    folder: Path
+    record: Record
+    diagnostics: Diagnostics | None
+
+    def curve(self, key: str) -> Curve:
+        """One quantity of Trainer's log by step; the last where a step was logged twice."""
+        found: Curve = {}
+        for entry in self.record["curve"]:
+            step, value = entry.get("step"), entry.get(key)
+            if isinstance(step, int) and isinstance(value, (int, float)) and math.isfinite(value):
+                found[step] = float(value)
+        return dict(sorted(found.items()))
+
+
+def collect(table: Table, roots: Sequence[Path] = ()) -> tuple[list[History], list[str]]:
+    """What can be read of the runs of ``table``, and one line about each that cannot.
+
+    A run that is not where the comparison found it is looked for below ``roots``, by the end of its path.
+    """
+    found, problems = [], []
+    for arm in table.arms:
+        for run in arm.runs:
+            try:
+                folder, entry = _find(run, roots)
+                found.append(History(arm.name, run.seed, folder, entry, None))
+                found[-1] = History(arm.name, run.seed, folder, entry, _diagnostics(folder, entry))
+            except UserError as error:
+                problems.append(str(error))
+    return found, problems
+
+
+def _find(run: RunLine, roots: Sequence[Path]) -> tuple[Path, Record]:
+    """The folder and record of a run: where it was, or the longest end of its path below a root."""
+    parts = Path(run.folder).parts
+    places = [Path(run.folder), *(root.joinpath(*parts[i:]) for i in range(1, len(parts)) for root in roots)]
+    for place in places:
+        if (place / record.FILE).is_file():
+            entry = record.read(place)
+            if entry["command"] == run.command and entry["status"] == run.status:
+                return place, entry
+    raise UserError(f"nothing to plot of {run.folder}: its record is not there any more, or is another run's")
+
+
+def _diagnostics(folder: Path, entry: Record) -> Diagnostics | None:
+    if entry["diagnostics"] is None:
+        return None
+    # Beside the record, wherever the name points to.
+    return diagnostics.read(folder / Path(entry["diagnostics"]).name)
+
+
+def mean_curve(curves: Sequence[Mapping[int, float]]) -> Curve:
+    """The mean at each step that all ``curves`` have."""
+    steps = set.intersection(*(set(curve) for curve in curves)) if curves else set()
+    return {step: math.fsum(curve[step] for curve in curves) / len(curves) for step in sorted(steps)}

@@ -1,0 +1,126 @@
+"""How a report names things and writes numbers, and what it says about its method; the same in every form."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetune.compare import p_text
+from finetune.tables import Arm, Summary, Table
+
+HEADING = "Attention softmaxes compared"
+NAMES = {"accuracy": "accuracy (%)", "macro_f1": "macro-F1 (%)", "bleu": "BLEU", "chrf": "chrF"}
+POINTS = {"accuracy": "points of accuracy", "bleu": "BLEU"}
+SAMPLE = "SAMPLE: synthetic data; these numbers say nothing about any method"
+METHOD = """\
+Runs are compared only where their configuration, rows, devices, model revision and attention dropout are
+equal, and a seed only where both runs began from the same weights: they differ in attention and seed
+alone. Values are means over seeds ± sample standard deviation.
+
+Differences are variant minus softmax over the seeds that both finished, in points of the metric. "95%"
+and p are those of a hierarchical bootstrap, which draws seeds and test rows at once. Where only one kind
+of noise is known, p is that of the test rows (one seed) or of the seeds (no predictions), and nothing is
+claimed. "95% rows" is a percentile bootstrap over test rows with the trained models taken as given; "95%
+seeds" is Student's t interval over seeds with the test rows taken as given. All p are two-sided. p (Holm)
+is adjusted for the comparisons of one table (one task, model and setting), each table being a question of
+its own: it does not allow for the number of tables.
+
+A difference is claimed only where p (Holm) is below 0.05 and all three intervals leave out 0, so never
+from one seed. Exact tests of one kind of noise alone (sign flips over seeds; McNemar's test, approximate
+randomisation and the paired bootstrap over rows) are told beside the data and decide nothing.
+
+"Would be claimed" is the true difference that runs like these would show 4 times in 5, and "seeds for" the
+number of seeds that a true difference of that many points would need (a dash: no number is enough, the test
+rows being too few).
+
+Means over tasks are described and never claimed. Training time is the mean over seeds, memory the
+highest. Runs that failed or are missing count as such.
+"""
+
+
+def clean(words: object) -> str:
+    """``words`` on one line, without characters that no one can see, such as those that turn text around.
+
+    >>> clean("two\\nlines \\u202e")
+    'two lines \ufffd'
+    """
+    return visible(" ".join(str(words).split()))
+
+
+def visible(line: str) -> str:
+    """``line`` with its white space as it is, and a mark for each character that cannot be seen."""
+    # A folder's name may be no text; no file and no terminal takes it as it is.
+    text = line.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in text)
+
+
+def score(summary: Summary | None) -> str:
+    """``89.33 ± 0.07``: mean and sample standard deviation over seeds; empty for none."""
+    if summary is None:
+        return ""
+    return f"{summary.mean:.2f}" if summary.sd is None else f"{summary.mean:.2f} ± {summary.sd:.2f}"
+
+
+def signed(value: float | None) -> str:
+    """``+0.24``, in points of the metric; empty for none."""
+    return "" if value is None else f"{value:+.2f}"
+
+
+def interval(bounds: Sequence[float] | None) -> str:
+    """``-0.17 to +0.66``; empty for none."""
+    return "" if bounds is None else f"{bounds[0]:+.2f} to {bounds[1]:+.2f}"
+
+
+def p_value(p: float | None) -> str:
+    """``0.027``, or ``< 0.0001``; empty for none."""
+    return "" if p is None else p_text(p).removeprefix("p ").removeprefix("= ")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds up to 100, then minutes, then hours; empty for none."""
+    if seconds is None:
+        return ""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def memory(mib: float | None) -> str:
+    """MiB up to 1000, then GiB; empty for none."""
+    if mib is None:
+        return ""
+    return f"{mib:.0f} MiB" if mib < 1000 else f"{mib / 1024:.1f} GiB"
+
+
+def title(table: Table) -> str:
+    """Task, language pair, model, and what sets the table apart from others of the same task and model."""
+    task = f"{table.task} {table.pair}" if table.pair else table.task
+    apart = ", ".join(f"{key} = {value}" for key, value in table.setting.items())
+    return " · ".join(part for part in (task, table.model, apart, "SAMPLE" if table.sample else "") if part)
+
+
+def arm_name(arm: Arm) -> str:
+    """The name of an arm; one whose variant is not from the paper is called a control."""
+    return f"{arm.name} (control)" if arm.control else arm.name
+
+
+def plural(count: int, word: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def counts(number: Mapping[str, int], word: str) -> str:
+    """How many most have, and which have another number.
+
+    >>> counts({"softmax": 3, "sa-softmax": 3, "sa-softmax-raw": 2}, "seed")
+    '3 seeds each (sa-softmax-raw 2)'
+    """
+    usual = max(number.values(), key=list(number.values()).count)
+    others = ", ".join(f"{name} {count}" for name, count in number.items() if count != usual)
+    each = " each" if len(number) > 1 else ""
+    return f"{plural(usual, word)}{each}" + (f" ({others})" if others else "")
+
+
+def listed(values: Mapping[str, Any]) -> str:
+    """``eps 1e-06, heads 4``."""
+    return ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
+    )
