@@ -14,7 +14,7 @@ OPTIONS = --preset $(PRESET) --output $(OUTPUT) \
 	$(if $(ATTENTION),--attention "$(ATTENTION)") $(if $(SEEDS),--seeds "$(SEEDS)") \
 	$(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
-.PHONY: help classify translate compare push tasks variants validate env bench study test check wheel clean
+.PHONY: help classify translate compare push tasks variants validate env bench study calibration test check wheel clean
 
 help:  ## print this
 	@echo "make TARGET [TASK=agnews] [PRESET=quick|small|scratch|full] [ATTENTION=\"softmax sa-softmax\"] [SEEDS=\"0 1\"]"
@@ -58,6 +58,9 @@ bench: $(READY)  ## speed and memory of attention and of fine-tuning; ARGS=--qui
 
 study: $(READY)  ## run a grid of runs, several at a time: STUDY=configs/studies/quick.yaml ARGS=--plan
 	@$(BIN)/finetune study $(or $(STUDY),quick) $(if $(filter-out file,$(origin OUTPUT)),--output "$(OUTPUT)") $(ARGS)
+
+calibration: $(READY)  ## simulate studies: how often the statistics claim what is not there (half an hour)
+	@$(BIN)/python -m finetune.calibration $(ARGS)
 
 test: $(READY)  ## run the tests (offline, on a CPU)
 	$(BIN)/python -m pytest $(ARGS)

@@ -3,6 +3,9 @@
 The way of the data, and the order in which modules may import each other:
 
     config -> tasks -> data -> model (+ attention) -> train -> record -> compare -> report
+
+``finetune.load(place)`` gives a finished run's model and tokenizer back, *with its attention*: ``place`` is
+its folder, or the id of the Hub repository that ``finetune push`` put it into.
 """
 
 from typing import Any

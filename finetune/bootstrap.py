@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 from finetune.row_tests import RowResult
-from finetune.stats import RESAMPLES, SEED, Interval, mean_sd, standard_error
+from finetune.stats import LEAST_P, RESAMPLES, SEED, Interval, mean_sd, standard_error
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def hierarchical(per_seed: Sequence[float], rows: RowResult) -> Both:
         low, high = (_where(below, share, *ends) for share in (0.025, 0.975))
     else:
         low, high = map(float, centres[np.searchsorted(shares.cumsum(), [0.025, 0.975])])
-    p = min(1.0, 2 * min(below(0.0), 1 - below(0.0)))
+    p = max(LEAST_P, min(1.0, 2 * min(below(0.0), 1 - below(0.0))))
     return Both((min(low, rows.interval[0]), max(high, rows.interval[1])), p, parts)
 
 

@@ -72,7 +72,7 @@ def text(record: Record, place: str) -> str:
 
 def _summary(record: Record) -> str:
     model, variant = record["config"]["model"]["name"], attention_of(record)["variant"]
-    begun = f"A new model ({escape(model)})" if model.startswith("scratch:") else escape(model)
+    begun = f"A new model ({escape(model)})" if model.startswith("scratch:") else f"The model {escape(model)}"
     own = "its own softmax attention"
     how = own if variant == "softmax" else f"{escape(variant)} in place of the softmax inside its attention"
     name, score = next(iter(scores(record).items()))
@@ -110,10 +110,10 @@ def _result(record: Record) -> str:
     if before := record["untrained"]:
         name = next(key for key in ("accuracy", "bleu") if key in before)
         untrained = (
-            f"Before training, with the attention already swapped, {title(name)} was "
+            f"\nBefore training, with the attention already swapped, {title(name)} was "
             f"{_shown(name, before[name])} on {before['rows']:,} {escape(before['split'])} rows.\n"
         )
-    return f"## Result\n\n{_table(('metric', 'value', 'signature'), rows)}\n{untrained}"
+    return f"## Result\n\n{_table(('metric', 'value', 'signature'), rows)}{untrained}"
 
 
 def _attention(record: Record) -> str:
@@ -139,7 +139,7 @@ def _start(record: Record) -> str | None:
     asked, begun = record["config"]["attention"], attention_of(record).get("start") or {}
     if asked["variant"] == "softmax":
         return None
-    share = f" over {asked['annealing_share']:g} of the steps" if asked["annealing_share"] else ""
+    share = f" over {asked['annealing_share']:g} of the steps" if asked["start"] == "annealed" else ""
     cold, so = begun.get("cosine_cold"), begun.get("cosine")
     cosines = [f"{cold:.3f} swapped"] if cold is not None else []
     cosines += [f"{so:.3f} so started"] if so is not None and asked["start"] != "cold" else []

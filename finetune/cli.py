@@ -115,7 +115,7 @@ def _add_train_verb(sub: Any, verb: str, kind: Kind) -> None:
 
 
 def _add_compare_verb(sub: Any) -> None:
-    parser = sub.add_parser("compare", help="compare recorded runs; writes report.html, .md, .csv, .tex, .json")
+    parser = sub.add_parser("compare", help="compare recorded runs; writes report.html and other forms")
     parser.add_argument("folders", nargs="*", type=Path, help="folders with runs (default: runs)")
     parser.add_argument("--output", type=Path, help="where the report goes (default: the first folder)")
     parser.add_argument(

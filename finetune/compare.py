@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from finetune import evidence
-from finetune.evidence import Difference, Paired, Predictions
+from finetune.evidence import Difference, Paired
 from finetune.overall import Overall, overall
 from finetune.pairing import BASELINE, Setting, collect, groups
 from finetune.power import ALPHA, POWER
-from finetune.tables import Arm, Table, arm_names, build
+from finetune.predictions import Predictions
+from finetune.tables import Arm, Table, build
 
 UNITS = {"accuracy": "points of accuracy", "bleu": "BLEU"}
 
@@ -72,7 +73,7 @@ def p_text(p: float) -> str:
 def _pair_up(setting: Setting, predictions: Predictions) -> dict[str, Paired]:
     """Each arm that shares a finished seed, and its initial weights, with the baseline."""
     arms = {}
-    for name in arm_names(setting)[1:]:
+    for name in setting.arms[1:]:
         unlike = setting.unlike_starts(name)
         fair = {seed: run for seed, run in setting.finished(BASELINE).items() if seed not in unlike}
         arms[name] = evidence.pair(fair, setting.finished(name), predictions)

@@ -122,6 +122,14 @@ EARLIER: Mapping[str, Any] = {
 }
 
 
+# What moves no number: where tokens are kept, and what is shown, logged and tracked.
+NEUTRAL = frozenset({
+    "batches.cache_tokens", "train.report_to", "train.run_name", "train.project", "train.trackio_space_id",
+    "train.trackio_bucket_id", "train.trackio_static_space_id", "train.hub_private_repo",
+    "train.disable_tqdm", "train.log_level", "train.log_level_replica", "train.log_on_each_node",
+})  # fmt: skip
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader that reads ``3e-5`` as a number and ``no`` as text (YAML 1.1 has both the other way round).
 
@@ -209,15 +217,23 @@ def build(values: Mapping[str, Any]) -> RunConfig:
         raise UserError("generation.* says how translations are decoded; a classification task has none")
     if values.get("kind") == "translation" and values.get("generation") is None:
         raise UserError("a translation task needs generation.num_beams, length_penalty and max_new_tokens")
-    attention = values.get("attention")
-    given = attention if isinstance(attention, Mapping) else {}
-    if given.get("start") == "annealed" and given.get("annealing_share") is None:
-        raise UserError("attention.start annealed needs attention.annealing_share, e.g. 0.3 of the steps")
-    text = json.dumps(merge(EARLIER, values), default=str)
+    text = json.dumps(_settled(merge(EARLIER, values)), default=str)
     try:
         return TypeAdapter(RunConfig).validate_json(text, strict=True)
     except ValidationError as error:
         raise _as_user_error(error) from error
+
+
+def _settled(values: dict[str, Any]) -> dict[str, Any]:
+    """A share of the steps is for the start that has one: equal runs have equal configurations."""
+    attention = values.get("attention")
+    if not isinstance(attention, Mapping):
+        return values
+    if attention["start"] != "annealed":
+        return {**values, "attention": {**attention, "annealing_share": None}}
+    if attention["annealing_share"] is None:
+        raise UserError("attention.start annealed needs attention.annealing_share, e.g. 0.3 of the steps")
+    return values
 
 
 def as_dict(config: RunConfig) -> dict[str, Any]:

@@ -69,19 +69,10 @@ class Diagnosis(TrainerCallback):
             self._loss_scale = scaler.get_scale() if scaler is not None else 1.0
             self.recorder.start()
 
-    def on_substep_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """The end of a micro-batch that is not the last one of its step."""
-        self._finish()
-
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """The end of the last micro-batch of a step."""
-        self._finish()
-
-    def _finish(self) -> None:
+        """After the last backward pass of a step: compute what was looked at, and write it."""
         if self._step is None:
             return
         layers = self.recorder.stop(self._loss_scale)
@@ -143,10 +134,10 @@ def table(looked: Looked) -> str:
     """One line a layer: how its weights are spread, and how much gradient reaches which scores."""
     other = "sa-softmax" if looked.variant == "softmax" else looked.variant
     lines = [
-        f"{looked.variant}, {looked.sample['rows']} validation rows, no dropout; {other} / softmax: mean "
-        "|dLoss/dscore| at the same scores",
+        f"{looked.variant}, {looked.sample['rows']} validation rows, no dropout. Last four columns: mean "
+        f"|dLoss/dscore| of {other} / softmax at the same scores; n scores are saturated",
         f"{'layer':<6}{'kind':<9}{'> .99':>8}{'< .01':>8}{'entropy':>9}{'row sum':>9}"
-        f"{'saturated':>11}{'suppressed':>12}{'all':>8}",
+        f"{'n':>9}{'saturated':>11}{'suppressed':>12}{'all':>8}",
     ]
     for layer in looked.sample["layers"]:
         weights, reach = layer["weights"], layer["reach"]
@@ -154,7 +145,7 @@ def table(looked: Looked) -> str:
         lines.append(
             f"{layer['layer']:<6}{layer['kind']:<9}{_share(weights['above']):>8}{_share(weights['below']):>8}"
             f"{_figure(weights['entropy']):>9}{_figure(layer['row_sum']['mean']):>9}"
-            f"{_figure(ratios[0]):>11}{_figure(ratios[1]):>12}{_figure(ratios[2]):>8}"
+            f"{layer['counts']['saturated']:>9}{_figure(ratios[0]):>11}{_figure(ratios[1]):>12}{_figure(ratios[2]):>8}"
         )
     return "\n".join(lines)
 

@@ -74,17 +74,15 @@ def read(file: Path) -> Diagnostics:
 
 
 def write(file: Path, content: Diagnostics) -> Path:
-    """Write ``file``, wholly or not at all, with its samples in the order of their steps."""
-    ordered = sorted(content["samples"], key=_order)
-    text = json.dumps({**content, "samples": ordered}, indent=1, allow_nan=False)
-    return write_text(file, [text, "\n"])
+    """Write ``file``, wholly or not at all."""
+    return write_text(file, [json.dumps(content, indent=1, allow_nan=False), "\n"])
 
 
 def add(content: Diagnostics, sample: Sample) -> Diagnostics:
     """``content`` with ``sample``, which takes the place of an earlier one of the same step."""
-    others = [known for known in content["samples"] if _order(known) != _order(sample)]
+    others = [known for known in content["samples"] if _moment(known) != _moment(sample)]
     return {**content, "samples": [*others, sample]}
 
 
-def _order(sample: Sample) -> tuple[bool, int]:
+def _moment(sample: Sample) -> tuple[bool, int]:
     return sample.get("after_training", False), sample["step"]

@@ -11,23 +11,19 @@ where both kinds of noise are there, each alone claims too often (results/calibr
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import numpy as np
-
-from finetune import bleu, power, stats
+from finetune import power, stats
 from finetune.bootstrap import Both, hierarchical
 from finetune.errors import UserError
 from finetune.pairing import Run
 from finetune.power import ALPHA
-from finetune.record import read_predictions
-from finetune.row_tests import RowResult, compare_accuracy
-from finetune.scorers import PRIMARY, bleu_scorer, tokenizer_of
+from finetune.predictions import Predictions
+from finetune.row_tests import RowResult
+from finetune.scorers import PRIMARY
 from finetune.stats import Interval
 
 WANTED = ("0.25", "0.5", "1")  # points of the metric; how many seeds each would need
-TOKENIZERS = ("13a", "intl", "none", "char", "zh", "ja-mecab", "ko-mecab")  # sacrebleu fetches the others
 SCALE = {"accuracy": 100.0, "macro_f1": 100.0}  # recorded as fractions, reported in percent
 Verdict = Literal["better", "worse", "none"]
 
@@ -70,32 +66,6 @@ class _Test(NamedTuple):
     p: float
     name: str
     both: Both | None  # None where only one kind of noise is known
-
-
-class Predictions:
-    """Reads each run's predictions once, and checks that they give the value in its record."""
-
-    def __init__(self) -> None:
-        self._known: dict[Path, tuple[list[Any], Any]] = {}
-
-    def pair(self, baseline: Sequence[Run], variant: Sequence[Run]) -> RowResult:
-        """Compare over rows, one run a seed on each side; raise ``UserError`` where they do not match."""
-        first, second = [self._of(run) for run in baseline], [self._of(run) for run in variant]
-        wanted = first[0][0]
-        for run, (rows, _) in zip([*baseline, *variant], [*first, *second], strict=True):
-            if rows != wanted:
-                raise UserError(
-                    f"the predictions in {run.folder} are of other rows than {baseline[0].folder}"
-                )
-        scored_first, scored_second = [s for _, s in first], [s for _, s in second]
-        if baseline[0].record["task"]["kind"] == "classification":
-            return compare_accuracy(np.stack(scored_first), np.stack(scored_second))
-        return bleu.compare_bleu(scored_first, scored_second)
-
-    def _of(self, run: Run) -> tuple[list[Any], Any]:
-        if run.folder not in self._known:
-            self._known[run.folder] = _scored(run)
-        return self._known[run.folder]
 
 
 def pair(baseline: Mapping[int, Run], variant: Mapping[int, Run], predictions: Predictions) -> Paired | None:
@@ -178,6 +148,7 @@ def _verdict(
     several = both is not None and seeds is not None
     told = "which is more than the noise of the test rows"
     unvaried = "the seed was not varied"
+    unproven = adjusted is None or adjusted >= ALPHA
     # In this order: the noise of the test rows, that of the seeds, both together, Holm.
     forbidding = {
         "the two score the same": not mean,
@@ -187,8 +158,7 @@ def _verdict(
         f"{told}, but {unvaried}": not several,
         f"{told}, but not more than that of the seeds": _holds_zero(seeds),
         f"{told} or of the seeds, but not than both together": _holds_zero(both.interval if both else None),
-        f"{told} and of the seeds, but not after Holm for {comparisons} comparisons": (adjusted or 1.0)
-        >= ALPHA,
+        f"{told} and of the seeds, but not after Holm for {comparisons} comparisons": unproven,
     }
     why = next((reason for reason, forbids in forbidding.items() if forbids), None)
     if why is None:
@@ -198,40 +168,3 @@ def _verdict(
 
 def _holds_zero(interval: Interval | None) -> bool:
     return interval is not None and interval[0] <= 0 <= interval[1]
-
-
-def _scored(run: Run) -> tuple[list[Any], Any]:
-    """The rows of a run in order of their identity, and what is right about each.
-
-    Rows come with label or reference, so that other data under the same numbers is noticed.
-    """
-    rows = sorted(read_predictions(run.folder), key=lambda row: row["row"])
-    truth = "label" if run.record["task"]["kind"] == "classification" else "reference"
-    if not rows or any(truth not in row for row in rows):
-        raise UserError(f"the predictions in {run.folder} are empty or lack '{truth}'")
-    identity = [(row["row"], row[truth]) for row in rows]
-    if len({row for row, _ in identity}) < len(identity):
-        raise UserError(f"the predictions in {run.folder} hold a row twice")
-    if truth == "label":
-        scored: Any = np.array([row["prediction"] == row["label"] for row in rows])
-        value = float(scored.mean())
-    else:
-        texts = [row["prediction"] for row in rows], [row["reference"] for row in rows]
-        if not all(isinstance(text, str) for side in texts for text in side):
-            raise UserError(f"the predictions in {run.folder} are no texts")
-        scored = bleu.counts(_scorer(run), *texts)
-        value = float(bleu.bleu(scored.sum(axis=0)))
-    if abs(value - run.value) > 1e-6 * max(1.0, abs(value)):
-        raise UserError(f"the predictions in {run.folder} give {value:.6g}, its record says {run.value:.6g}")
-    return identity, scored
-
-
-def _scorer(run: Run) -> Any:
-    signature = (run.record["metrics"] or {})["bleu"].get("signature") or ""
-    try:
-        tokenizer = tokenizer_of(signature)
-        if tokenizer not in TOKENIZERS:
-            raise KeyError(tokenizer)
-        return bleu_scorer(tokenizer)
-    except (KeyError, RuntimeError) as error:  # a foreign signature; a tokenizer that is not installed
-        raise UserError(f"cannot score again as '{signature}': {error}") from error

@@ -20,6 +20,7 @@ def front_matter(record: Record) -> str:
 
     The sample's figures stay out of it, where nothing would say what they are.
     """
+    record = _on_one_line(record)  # a line of three dashes would end the head
     data, task, base = data_of(record), record["task"], base_model(record)
     variant, adapters = attention_of(record)["variant"], has_adapters(record)
     results = [] if data["sample"] else _eval_results(record)
@@ -63,18 +64,26 @@ def _eval_results(record: Record) -> list[EvalResult]:
     ]
 
 
+def _on_one_line(value: Any) -> Any:
+    """A copy in which every text, and every name, is on one line."""
+    if isinstance(value, dict):
+        return {_on_one_line(key): _on_one_line(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_on_one_line(item) for item in value]
+    return " ".join(value.split()) if isinstance(value, str) else value
+
+
 def run_name(record: Record) -> str:
-    """``sa-softmax on agnews: google-bert/bert-base-uncased, LoRA, seed 0``, on one line."""
+    """``sa-softmax on agnews: google-bert/bert-base-uncased, LoRA, seed 0``."""
     config, adapters = record["config"], ", LoRA" if has_adapters(record) else ""
-    model = " ".join(config["model"]["name"].split())
-    variant, task = attention_of(record)["variant"], task_name(record)
+    variant, task, model = attention_of(record)["variant"], task_name(record), config["model"]["name"]
     return f"{variant} on {task}: {model}{adapters}, seed {config['seed']}"
 
 
 def task_name(record: Record) -> str:
-    """``iwslt2017 de-en``, on one line."""
+    """``iwslt2017 de-en``."""
     task = record["task"]
-    return " ".join(f"{task['name']} {task['pair'] or ''}".split())
+    return f"{task['name']} {task['pair']}" if task["pair"] else str(task["name"])
 
 
 def data_of(record: Record) -> dict[str, Any]:
@@ -106,4 +115,4 @@ def scores(record: Record) -> dict[str, dict[str, Any]]:
 
 def title(metric: str) -> str:
     """A metric's name for a reader: ``macro-F1``."""
-    return " ".join(NAMES.get(metric, metric).removesuffix(" (%)").split())
+    return NAMES.get(metric, metric).removesuffix(" (%)")

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import yaml
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
@@ -120,9 +121,7 @@ def save_calibration(sums: RowSums, folder: Path) -> None:
     (folder / CALIBRATION_FILE).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
 
 
-def load(
-    folder: str | Path, revision: str | None = None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load(folder: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a finished run *with its attention variant*, LoRA adapters included, in evaluation mode.
 
     ``folder`` is a run's, or the id of a Hub repository that ``finetune push`` made, with a ``revision``
@@ -159,7 +158,19 @@ def _files(name: str, revision: str | None) -> dict[str, Any]:
     if Path(name).is_dir():
         return {}
     commit, _ = hub.probe_model(name, revision)
-    return {"revision": commit} if commit else {"revision": revision or "main", "local_files_only": True}
+    if commit:
+        with _explain(name):  # by the branch's name too, under which the cache is asked without the Hub
+            hf_hub_download(name, "config.json", revision=revision)
+        return {"revision": commit}
+    return {"revision": revision or "main", "local_files_only": True}
+
+
+def _commit(name: str, revision: str | None) -> str | None:
+    """The commit of a model on the Hub; ``None`` for a folder or a scratch model."""
+    if name.startswith(SCRATCH) or Path(name).is_dir():
+        return None
+    kept = try_to_load_from_cache(name, "config.json", revision=_files(name, revision)["revision"])
+    return Path(kept).parent.name if isinstance(kept, str) else None
 
 
 def _pretrained(
@@ -260,7 +271,7 @@ def _facts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: R
         weights.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return {
         "name": config.model.name,
-        "revision": getattr(model.config, "_commit_hash", None),
+        "revision": _commit(config.model.name, config.model.revision),
         "initial_weights": weights.hexdigest()[:16],  # before training; equal in the arms of one seed
         "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
         "architecture": type(model).__name__,

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune.config import AttentionConfig, ModelConfig, differing_keys, flatten
+from finetune.config import NEUTRAL, AttentionConfig, ModelConfig, differing_keys, flatten
 from finetune.errors import UserError
 from finetune.folders import arm_label, model_slug
 from finetune.record import Record, find
@@ -81,7 +81,7 @@ class Run:
         kept = {key: value for key, value in config.items() if key != "seed"}
         kept["attention"] = {"kernel": config["attention"].get("kernel")}
         kept["data"] = {key: value for key, value in config["data"].items() if key != "source"}
-        return {key: value for key, value in flatten(kept).items() if key != "batches.cache_tokens"}
+        return {key: value for key, value in flatten(kept).items() if key not in NEUTRAL}
 
     def _facts(self) -> dict[str, Any]:
         """What the same configuration can turn into on another day or machine."""
@@ -107,6 +107,11 @@ class Setting:
     @property
     def sample(self) -> bool:
         return any(run.sample for run in self.runs)
+
+    @property
+    def arms(self) -> list[str]:
+        """Their names; the baseline comes first even where it was not run."""
+        return [BASELINE, *sorted({run.arm for run in self.runs} - {BASELINE})]
 
     def find(self, arm: str, seed: int) -> Run | None:
         return next((run for run in self.runs if (run.arm, run.seed) == (arm, seed)), None)

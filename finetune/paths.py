@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 ABSOLUTE = re.compile(r"(file://)?[~/]")
-# Inside a longer word, such as --metrics=[/home/me/a].
+# Inside a longer word, such as --metrics=[/disk/a].
 INSIDE = re.compile(r"(?<=[\s=,:\[({\"'])(?:file://)?[~/][^\s,\])}\"']*")
 NAMES_OF_THINGS = ("labels", "label_names", "per_class")  # a label may look like a path
 
@@ -15,7 +15,7 @@ NAMES_OF_THINGS = ("labels", "label_names", "per_class")  # a label may look lik
 def without_paths(value: Any) -> Any:
     """A copy of a record, or of a part, with each absolute path cut to its base name; relative ones stay.
 
-    >>> without_paths({"location": "/home/me/agnews", "command": "finetune classify --data=~/agnews"})
+    >>> without_paths({"location": "/disk/agnews", "command": "finetune classify --data=~/agnews"})
     {'location': 'agnews', 'command': 'finetune classify --data=agnews'}
     """
     if isinstance(value, Mapping):
@@ -38,7 +38,7 @@ def base_name(text: str) -> str:
 
 
 def _of_command(command: str) -> str:
-    """Each word of a shell command by itself: ``--data=/home/me/rows`` -> ``--data=rows``."""
+    """Each word of a shell command by itself: ``--data=/disk/rows`` -> ``--data=rows``."""
     try:
         words = shlex.split(command)
     except ValueError:  # an open quotation mark

@@ -9,7 +9,17 @@ from typing import Any, Literal
 from finetune import data, environment, record, source
 from finetune.arguments import resolve_bf16, training_arguments
 from finetune.attention import get_variant
-from finetune.config import KINDS, Kind, RunConfig, as_dict, build, differing_keys, preset_names, read_preset
+from finetune.config import (
+    KINDS,
+    NEUTRAL,
+    Kind,
+    RunConfig,
+    as_dict,
+    build,
+    differing_keys,
+    preset_names,
+    read_preset,
+)
 from finetune.errors import UserError, unknown
 from finetune.metrics import load_metric
 from finetune.model import SCRATCH, build_tokenizer
@@ -102,7 +112,7 @@ def inspect(folder: Path, config: RunConfig) -> State:
     if not (folder / record.FILE).is_file():
         raise UserError(f"{folder} is not empty and holds no run: choose another --output, or empty it")
     found = record.read(folder)
-    keys = differing_keys(found["config"], as_dict(config))
+    keys = [key for key in differing_keys(found["config"], as_dict(config)) if key not in NEUTRAL]
     if keys:
         raise UserError(
             f"{folder} holds a run with another configuration; it differs in {', '.join(keys)}. "
@@ -163,16 +173,13 @@ def _grid_axis(values: dict[str, Any], key: str, item: type) -> list[Any]:
 
 def _arm(values: Mapping[str, Any], variant: str) -> dict[str, Any]:
     """The attention of one arm: parameters go to the variants that have them, a scope and a warm start to
-    those that differ from the baseline (softmax within a scope and softmax outside it is softmax everywhere),
-    a share of the steps to the start that has one."""
+    those that differ from the baseline (softmax within a scope and outside it is softmax everywhere)."""
     declared = get_variant(variant).parameters
     attention = values["attention"]
     parameters = {name: value for name, value in attention["parameters"].items() if name in declared}
     arm = {**attention, "variant": variant, "parameters": parameters}
     if variant == BASELINE:
         arm |= {"scope": "all", "start": "cold"}
-    if arm["start"] != "annealed":
-        arm["annealing_share"] = None
     return {"attention": arm}
 
 

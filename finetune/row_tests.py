@@ -10,10 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft
 from scipy.stats import binomtest
 
-from finetune.stats import Interval
+from finetune.stats import LEAST_P, Interval
 
 Floats = NDArray[np.float64]
-_LEAST = 1e-9  # the transforms below are exact to about this: no p is said to be less
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def row_sign_flip(differences: ArrayLike) -> float:
     shares = fft.fft(np.broadcast_to(product, waves.shape)).real / waves.size  # of the sums 0, 1, ..., -2, -1
     sums = np.arange(waves.size)
     far = np.minimum(sums, waves.size - sums) >= abs(int(array.sum()))
-    return float(np.clip(shares[far].sum(), _LEAST, 1.0))
+    return float(np.clip(shares[far].sum(), LEAST_P, 1.0))
 
 
 def compare_accuracy(baseline: NDArray[np.bool_], variant: NDArray[np.bool_]) -> RowResult:
@@ -99,7 +98,7 @@ def compare_accuracy(baseline: NDArray[np.bool_], variant: NDArray[np.bool_]) ->
         residual=_residual(by_seed),
         p=p,
         test=test,
-        p_bootstrap=float(np.clip(shares[far].sum(), _LEAST, 1.0)),
+        p_bootstrap=float(np.clip(shares[far].sum(), LEAST_P, 1.0)),
         rows=rows,
         spread=np.array(middles) - total / rows / seeds,
     )

@@ -10,7 +10,20 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from finetune import card, compare, data, diagnostics, metrics, model, record, report, start, tokens, train
+from finetune import (
+    card,
+    compare,
+    data,
+    diagnostics,
+    metrics,
+    model,
+    record,
+    report,
+    start,
+    tokens,
+    trackers,
+    train,
+)
 from finetune.attention.swap import calls_by_kernel
 from finetune.config import RunConfig
 from finetune.diagnose import Diagnosis
@@ -93,6 +106,8 @@ def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: 
         if not isinstance(error, UserError | train.NonFiniteLossError):
             record.write_text(run.folder / ERROR_FILE, [traceback.format_exc()])
         return 2 if isinstance(error, UserError | OSError) else 1
+    finally:
+        trackers.close()
     entry["times"] = {**(entry["times"] or {}), "total_s": time.monotonic() - started}
     entry.update({"status": "finished", "finished": record.now()})
     record.write(run.folder, entry)

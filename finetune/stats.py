@@ -14,6 +14,7 @@ SEED = 12345  # sacrebleu's own; every random number of the statistics comes fro
 RESAMPLES = 2_000  # bootstrap resamples for an interval
 PAIRED_RESAMPLES = 1_000  # of these, for the p of a paired bootstrap: sacrebleu's default
 TRIALS = 10_000  # trials of an approximate randomisation, sacrebleu's default
+LEAST_P = 1e-9  # no p is said to be less: beyond it the sums are rounding errors
 MOST_FLIPS = 24  # 2^24 sums take 128 MiB
 
 Interval = tuple[float, float]

@@ -1,4 +1,4 @@
-"""``report.json`` -> one short Markdown table of everything in it, for a README; and into the README it goes."""
+"""``report.json`` -> one short Markdown table of all that is in it, for a README; and into the README."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def markdown(comparison: dict[str, Any]) -> str:
-    """One table; a row for each arm, in the units of the reports. Runs on the synthetic sample are left out."""
+    """One table; a row for each arm, in the units of the reports. Runs on the sample are left out."""
     rows = [row for table in comparison["tables"] if not table["sample"] for row in _rows(table)]
     ruler = ["---"] * 3 + ["---:"] * 5 + ["---"]
     return "\n".join("| " + " | ".join(row) + " |" for row in [list(HEAD), ruler, *rows]) + "\n"

@@ -11,6 +11,7 @@ from typing import Any
 from finetune import evidence, stats
 from finetune.config import differing_keys
 from finetune.evidence import SCALE, Difference
+from finetune.notes import notes, ran_on
 from finetune.pairing import BASELINE, Run, Setting, differences
 from finetune.scorers import PRIMARY
 
@@ -84,11 +85,6 @@ class Table:
     sentence: str = ""
 
 
-def arm_names(setting: Setting) -> list[str]:
-    """The arms of a setting, and the baseline, which comes first even where it was not run."""
-    return [BASELINE, *sorted({run.arm for run in setting.runs} - {BASELINE})]
-
-
 def first_of(setting: Setting) -> Run:
     """The run that speaks for its setting: a finished one where there is one."""
     return next((run for run in setting.runs if run.finished), setting.runs[0])
@@ -118,11 +114,11 @@ def build(
         signature=((record["metrics"] or {}).get(metric) or {}).get("signature"),
         generation=record["config"].get("generation"),
         data=record["data"],
-        ran_on=sorted({_ran_on(run) for run in setting.runs if run.finished}),
-        arms=[_arm(setting, name, metric, found.get(name)) for name in arm_names(setting)],
+        ran_on=sorted({ran_on(run) for run in setting.runs if run.finished}),
+        arms=[_arm(setting, name, metric, found.get(name)) for name in setting.arms],
         missing=_missing(group, setting, skip_baseline=bool(refused)),
         refused=refused + _unlike(setting),
-        notes=lines + _notes(setting),
+        notes=lines + notes(setting),
     )
 
 
@@ -162,7 +158,7 @@ def _summaries(finished: Mapping[int, Run], primary: str) -> dict[str, Summary]:
 
 def _untrained(finished: Mapping[int, Run], metric: str) -> Summary | None:
     scores = {seed: (run.record["untrained"] or {}).get(metric) for seed, run in finished.items()}
-    known = {seed: SCALE.get(metric, 1.0) * value for seed, value in scores.items() if value is not None}
+    known = {seed: SCALE.get(metric, 1.0) * value for seed, value in scores.items() if _is_number(value)}
     return Summary(*stats.mean_sd(list(known.values())), known) if known else None
 
 
@@ -173,9 +169,13 @@ def _start(finished: list[Run]) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = {"kind": starts[0].get("kind")}
     for key in ("cosine_cold", "cosine"):
-        values = [start[key] for start in starts if start.get(key) is not None]
+        values = [start[key] for start in starts if _is_number(start.get(key))]
         found[key] = stats.mean_sd(values)[0] if values else None
     return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _line(run: Run) -> RunLine:
@@ -194,7 +194,7 @@ def _line(run: Run) -> RunLine:
 def _missing(group: list[Setting], setting: Setting, *, skip_baseline: bool) -> list[str]:
     """Every arm and seed of this setting without a result."""
     lines = []
-    for name in arm_names(setting)[int(skip_baseline) :]:
+    for name in setting.arms[int(skip_baseline) :]:
         for seed in sorted({run.seed for run in setting.runs}):
             run = setting.find(name, seed)
             what = f"{name}, seed {seed}"
@@ -218,7 +218,7 @@ def _elsewhere(group: list[Setting], setting: Setting, name: str, seed: int) -> 
 
 def _refused(group: list[Setting], setting: Setting) -> list[str]:
     """Arms with results in this setting, where the baseline has results only in another."""
-    mine = [name for name in arm_names(setting)[1:] if setting.finished(name)]
+    mine = [name for name in setting.arms[1:] if setting.finished(name)]
     others = (other.finished(BASELINE) for other in group if other is not setting)
     baseline = next((run for runs in others for run in runs.values()), None)
     if setting.finished(BASELINE) or baseline is None or not mine:
@@ -231,74 +231,9 @@ def _unlike(setting: Setting) -> list[str]:
     """Pairs of one seed that did not begin from the same weights."""
     return [
         f"{name}, seed {seed} is not paired with {BASELINE}, seed {seed}: {why}"
-        for name in arm_names(setting)[1:]
+        for name in setting.arms[1:]
         for seed, why in setting.unlike_starts(name).items()
     ]
-
-
-def _notes(setting: Setting) -> list[str]:
-    """What does not forbid a comparison, but may explain one."""
-    runs = [run for run in setting.runs if run.finished]
-    notes = [f"{run.folder} is left out: a newer run of this arm and seed is there" for run in setting.spare]
-    notes += _kernel_notes(setting, runs)
-    notes += _differing("hardware", [{"": _hardware(run)} for run in runs])
-    notes += _differing("package versions", [dict(run.record["versions"]) for run in runs])
-    notes += _differing("the project's commit", [{"": _commit(run)} for run in runs])
-    return notes
-
-
-_HALF = ("sdpa", "triton")  # they multiply half-precision inputs as they are, and take softmax in float32
-
-
-def _kernel_notes(setting: Setting, runs: list[Run]) -> list[str]:
-    """What follows from arms, or runs of one arm, whose attention was computed by different kernels."""
-    kernels = {
-        name: sorted({str(run.kernel) for run in runs if run.arm == name}) for name in arm_names(setting)
-    }
-    if len({run.kernel for run in runs}) < 2:
-        return []
-    text = ", ".join(f"{name} {' / '.join(used)}" for name, used in kernels.items() if used)
-    notes = [f"training time and memory are not like for like: attention kernels were {text}"]
-    notes += [
-        f"{name}: its runs differ in attention kernel" for name, used in kernels.items() if len(used) > 1
-    ]
-    train = runs[0].record["config"]["train"]  # the same for all
-    half = next((name for name in ("bf16", "fp16") if train.get(name) is True), None)
-    in_half = {part in _HALF for run in runs for part in str(run.kernel).split("+")}
-    if half and len(in_half) > 1:
-        notes.append(
-            f"precision inside attention is not like for like: under {half} the kernels "
-            f"{' and '.join(_HALF)} multiply in half precision, the others in float32; "
-            "--attention.kernel reference makes them one"
-        )
-    return notes
-
-
-def _differing(what: str, facts: list[dict[str, str | None]]) -> list[str]:
-    keys = sorted({key for fact in facts for key in fact})
-    values = {key: sorted({str(fact.get(key)) for fact in facts}) for key in keys}
-    parts = [f"{key} {' / '.join(seen)}".strip() for key, seen in values.items() if len(seen) > 1]
-    return [f"the runs differ in {what}: {', '.join(parts)}"] if parts else []
-
-
-def _hardware(run: Run) -> str:
-    hardware = run.record["hardware"]
-    device = str(hardware.get("device"))
-    if device != "cpu":
-        return device
-    threads = f", {hardware['threads']} threads" if hardware.get("threads") else ""
-    return f"CPU, {hardware.get('cpu')}, {hardware.get('cores')} cores{threads}"
-
-
-def _ran_on(run: Run) -> str:
-    versions = run.record["versions"]
-    packages = ", ".join(f"{name} {versions.get(name)}" for name in ("torch", "transformers"))
-    return f"{_hardware(run)}; {packages}; commit {_commit(run)}"
-
-
-def _commit(run: Run) -> str:
-    git = run.record["git"]
-    return f"{str(git['commit'])[:10]}{' with changes' if git['dirty'] else ''}" if git else "unknown"
 
 
 def _listed(lines: Iterable[str], most: int = 5) -> str:

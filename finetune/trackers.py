@@ -1,5 +1,6 @@
 """Experiment trackers by transformers' own names (``train.report_to``): checked before a run, ended after."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +14,8 @@ ALONE = ("all", "none")  # what TrainingArguments itself turns into a list of na
 TENSORBOARD = "tensorboard"
 TENSORBOARD_FOLDER = "TENSORBOARD_LOGGING_DIR"
 
+# What some callbacks need: without it they complain again as they are thrown away, so they are not made.
+NEEDED: Mapping[str, tuple[str, ...]] = {"mlflow": ("mlflow",), "dagshub": ("dagshub", "mlflow")}
 # What transformers' callbacks leave open when a run ends or fails: the next run of a grid would log into it.
 CLOSE: Mapping[str, Callable[[Any], Any]] = {
     "wandb": lambda wandb: wandb.run and wandb.finish(),
@@ -40,6 +43,9 @@ def check(names: Iterable[str]) -> None:
 
 def _check_usable(name: str) -> None:
     """Make the tracker's callback, which imports its package and starts nothing."""
+    missing = [module for module in NEEDED.get(name, ()) if importlib.util.find_spec(module) is None]
+    if missing:
+        raise UserError(f"train.report_to {name} cannot be used: pip install {' '.join(missing)}")
     try:
         INTEGRATION_TO_CALLBACK[name]()
     except Exception as error:  # from packages of a dozen makers, which have no common parent

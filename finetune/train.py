@@ -150,20 +150,22 @@ def _accuracy(evaluation: Any) -> dict[str, float]:
 def _untrained(config: RunConfig, trainer: Any, built: Built, rows: Any) -> Untrained:
     """Loss and predictions of the model as it is before training."""
     loss = float(trainer.predict(rows, metric_key_prefix="untrained").metrics["untrained_loss"])
-    found = Untrained(loss, _predict(config, trainer, built.tokenizer, rows))
+    found = Untrained(loss, _predict(config, trainer, built.tokenizer, rows, "untrained"))
     vars(trainer).pop("model_preparation_time", None)  # every evaluation while training would tell it again
     return found
 
 
 def _predict(
-    config: RunConfig, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Any
+    config: RunConfig, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Any, prefix: str = "test"
 ) -> dict[int, Any]:
-    """Predict every row once, in evaluation mode."""
+    """Predict every row once, in evaluation mode; trackers see it under ``prefix``."""
     if config.kind == "classification":
-        answers: list[Any] = [int(label) for label in trainer.predict(rows).predictions]
+        answers: list[Any] = [
+            int(label) for label in trainer.predict(rows, metric_key_prefix=prefix).predictions
+        ]
     else:
         trainer.args.predict_with_generate = True
-        ids = trainer.predict(rows.remove_columns("labels")).predictions
+        ids = trainer.predict(rows.remove_columns("labels"), metric_key_prefix=prefix).predictions
         trainer.args.predict_with_generate = False  # the validation loss while training needs no text
         ids = np.where(ids == -100, tokenizer.pad_token_id, ids)
         answers = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]

@@ -3,8 +3,8 @@
 Answers for data set repositories: ``/api/datasets/<id>[/revision/<rev>]``, ``.../tree/<rev>/<path>``,
 ``.../paths-info/<rev>`` and ``/datasets/<id>/resolve/<rev>/<path>`` (HEAD and GET, with ranges); for models
 the same under ``/api/models/<id>`` and ``/<id>/resolve/<rev>/<path>``. Who has the token may also upload a
-model: ``/api/repos/create``, ``/api/models/<id>/preupload/<rev>``, ``.../commit/<rev>``, git LFS for what is large
-(but not Xet), and ``/api/validate-yaml``.
+model: ``/api/repos/create``, ``/api/models/<id>/preupload/<rev>``, ``.../commit/<rev>``, git LFS for what is
+large (but not Xet), and ``/api/validate-yaml``.
 """
 
 import base64
@@ -191,7 +191,9 @@ class _Handler(BaseHTTPRequestHandler):
             places = [self._place(found) for found in json.loads(body)["objects"]]
             return self._answer({"transfer": "basic", "objects": places})
         if verb == "preupload":
-            return self._answer({"files": [self._mode(name, file["path"]) for file in json.loads(body)["files"]]})
+            return self._answer(
+                {"files": [self._mode(name, file["path"]) for file in json.loads(body)["files"]]}
+            )
         commit = self.hub.models[name].push(self._committed(self.hub.models[name], body))
         address = f"{self.hub.endpoint}/{name}/commit/{commit}"
         return self._answer({"commitUrl": address, "commitOid": commit, "hookOutput": "", "success": True})

@@ -188,7 +188,7 @@ def test_nothing_is_made_before_the_first_run(monkeypatch: pytest.MonkeyPatch) -
 def test_ctrl_c_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(finetune.plan, "plan_grid", interrupt)

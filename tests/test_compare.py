@@ -1,5 +1,6 @@
 """From records to claims: what is paired, what is refused, what is tested and what is said."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,18 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
+from scipy import stats as scipy_stats
 
 from finetune import record, stats
+from finetune.attention import VARIANTS
+from finetune.bootstrap import hierarchical, stratified
 from finetune.compare import Comparison, compare, p_text
 from finetune.errors import UserError
 from finetune.evidence import Difference, Paired, judge
+from finetune.overall import Overall
+from finetune.pairing import FROM_THE_PAPER
+from finetune.power import detectable, seeds_needed
+from finetune.row_tests import MIDDLES, RowResult, compare_accuracy, mcnemar
 from finetune.tables import Arm, Table
 from records import (
     LABELS,
@@ -74,10 +82,12 @@ def test_one_seed_is_exact_mcnemar_and_never_a_claim(tmp_path: Path) -> None:
     table = _table(tmp_path)
     found = _difference(table)
     assert found.mean == pytest.approx(100 * 30 / 400)
-    assert (found.test, found.p) == ("exact McNemar", pytest.approx(stats.mcnemar(10, 40)))
-    assert found.p_adjusted == found.p
+    assert (found.test, found.p) == ("exact McNemar", pytest.approx(mcnemar(10, 40)))
+    assert found.p_adjusted == found.p == found.p_rows
     assert found.interval_rows is not None and found.interval_rows[0] > 0
-    assert (found.interval_seeds, found.detectable, found.verdict) == (None, None, "none")
+    assert (found.interval, found.interval_seeds, found.p_seeds) == (None, None, None)
+    assert (found.detectable, found.seeds_needed, found.verdict) == (None, None, "none")
+    assert "+11.00 over test rows; p < 0.0001" in table.sentence
     assert "no difference between sa-softmax and softmax can be claimed" in table.sentence.lower()
     assert "seed was not varied" in table.sentence
 
@@ -98,14 +108,17 @@ def test_rows_alone_do_not_make_a_claim_when_the_seeds_disagree(tmp_path: Path) 
     save_accuracies(tmp_path, "softmax", [0.70, 0.80, 0.75], rows=2000)
     save_accuracies(tmp_path, "sa-softmax", [0.85, 0.79, 0.77], rows=2000)
     found = _difference(_table(tmp_path))
-    assert found.p_adjusted is not None and found.p_adjusted < 0.001
+    assert found.p_rows is not None and found.p_rows < 0.001
+    assert found.p_bootstrap is not None and found.p_bootstrap < 0.001
+    assert found.p_adjusted is not None and found.p_adjusted > 0.05
     assert found.interval_seeds is not None and found.interval_seeds[0] < 0
+    assert found.interval is not None and found.interval[0] <= found.interval_seeds[0] + 0.01
     assert found.verdict == "none"
     assert "not more than that of the seeds" in found.why
     assert found.detectable is not None and found.detectable > found.mean
 
 
-def test_the_p_of_several_seeds_is_the_exact_test_over_rows(tmp_path: Path) -> None:
+def test_several_seeds_have_every_test_and_the_claim_rests_on_both_kinds_of_noise(tmp_path: Path) -> None:
     one, two = (
         save_accuracies(tmp_path, "softmax", [0.70, 0.72]),
         save_accuracies(tmp_path, "sa-softmax", [0.73, 0.74]),
@@ -114,40 +127,70 @@ def test_the_p_of_several_seeds_is_the_exact_test_over_rows(tmp_path: Path) -> N
         [[r["label"] == r["prediction"] for r in record.read_predictions(f)] for f in side]
         for side in (one, two)
     ]
-    expected = stats.compare_accuracy(np.array(right[0]), np.array(right[1]))
+    rows = compare_accuracy(np.array(right[0]), np.array(right[1])).scaled(100)
+    both = hierarchical([3.0, 2.0], rows)
     found = _difference(_table(tmp_path))
-    assert (found.p, found.test) == (expected.p, "exact sign flips over rows, summed over 2 seeds")
-    assert found.interval_rows == pytest.approx([100 * end for end in expected.interval])
+    assert found.test == "hierarchical bootstrap over 2 seeds and 400 test rows"
+    assert found.p == found.p_adjusted == pytest.approx(both.p)
+    assert found.interval == pytest.approx(both.interval, rel=1e-4)
+    assert (found.p_rows, found.test_rows) == (rows.p, "exact sign flips over rows, summed over 2 seeds")
+    assert found.p_bootstrap == rows.p_bootstrap
+    assert found.p_seeds == 0.5
+    assert found.interval_rows == pytest.approx(rows.interval)
+    assert found.detectable == pytest.approx(detectable(both.noise))
+    assert found.seeds_needed == {w: seeds_needed(float(w), both.noise) for w in ("0.25", "0.5", "1")}
 
 
-@pytest.mark.parametrize(("seeds", "test"), [(5, "over rows"), (6, "exact sign flips over 6 seeds")])
-def test_seeds_are_the_unit_where_they_are_enough(tmp_path: Path, seeds: int, test: str) -> None:
-    save_accuracies(tmp_path, "softmax", [0.5 + 0.01 * i for i in range(seeds)], rows=100)
-    save_accuracies(tmp_path, "sa-softmax", [0.8 + 0.01 * i for i in range(seeds)], rows=100)
-    found = _difference(_table(tmp_path))
-    assert found.test is not None and test in found.test
-    assert found.verdict == "better"
+def test_the_sentence_gives_the_interval_over_both_and_what_the_design_could_see(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.70, 0.72, 0.71], rows=1000)
+    save_accuracies(tmp_path, "sa-softmax", [0.73, 0.71, 0.715], rows=1000)
+    table = _table(tmp_path)
+    found = _difference(table)
+    assert found.interval is not None and found.p is not None
+    low, high = found.interval
+    assert table.sentence == (
+        "No difference between sa-softmax and softmax can be claimed: +0.83 points of accuracy over 3 seeds "
+        f"(95% interval {low:+.2f} to {high:+.2f} over seeds and test rows; p = {found.p:.2g}), "
+        f"{found.why}; a true difference of about {found.detectable:.2f} would be claimed 4 times in 5, "
+        f"one of 1 with about {(found.seeds_needed or {})['1']} seeds."
+    )
 
 
-def test_six_seeds_are_not_enough_for_two_comparisons(tmp_path: Path) -> None:
-    """2 / 2^6 is above 0.05 once it is doubled, whatever the runs show."""
-    for variant in ("softmax", "sa-softmax", "sa-softmax-raw"):
-        save_accuracies(tmp_path, variant, [0.5] * 6, rows=40)
-    assert "rows" in (_difference(_table(tmp_path)).test or "")
+def test_what_no_number_of_seeds_shows_wants_more_rows(tmp_path: Path) -> None:
+    """Rows on which the variant is better whatever the seed, and others on which it is worse."""
+    base = correctness(60, 0.5, 0)
+    for seed in range(4):
+        mine = [not right if i % 2 else right for i, right in enumerate(base)]
+        mine[seed] = not mine[seed]
+        save(tmp_path, started("softmax", seed), classified(base))
+        save(tmp_path, started("sa-softmax", seed), classified(mine))
+    table = _table(tmp_path)
+    assert _difference(table).seeds_needed == {"0.25": None, "0.5": None, "1": None}
+    assert table.sentence.endswith("would be claimed 4 times in 5, one of 1 only with more test rows.")
 
 
-def test_seven_seeds_are_enough_for_two_comparisons_however_many_tasks_there_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seeds", [3, 6, 7])
+def test_the_claim_does_not_hang_on_how_far_sign_flips_can_go(tmp_path: Path, seeds: int) -> None:
+    """2 / 2^6 is above 0.05 once it is doubled for two comparisons, whatever the runs show."""
+    for variant, share in (("softmax", 0.5), ("sa-softmax", 0.8), ("sa-softmax-raw", 0.4)):
+        save_accuracies(tmp_path, variant, [share + 0.01 * (i % 3) for i in range(seeds)], rows=400)
+    table = _table(tmp_path)
+    for name, verdict in (("sa-softmax", "better"), ("sa-softmax-raw", "worse")):
+        found = _difference(table, name)
+        assert (found.verdict, found.comparisons) == (verdict, 2)
+        assert found.p_seeds == 2 / 2**seeds
+
+
+def test_every_table_is_a_family_of_its_own_however_many_tasks_there_are(tmp_path: Path) -> None:
     tasks = ["agnews", "dbpedia", "yelp", "yahoo", "amazon", "mine"]
     for task in tasks:
         for variant, share in (("softmax", 0.5), ("sa-softmax", 0.9), ("sa-softmax-raw", 0.2)):
-            accuracies = [share + 0.01 * i for i in range(7)]
-            save_accuracies(tmp_path, variant, accuracies, rows=100, task=task)
+            save_accuracies(tmp_path, variant, [share, share + 0.02], rows=100, task=task)
     tables = compare([tmp_path]).tables
     assert [table.task for table in tables] == sorted(tasks)
     for table in tables:
-        found = _difference(table)
-        assert (found.test, found.p) == ("exact sign flips over 7 seeds", 2 / 2**7)
-        assert (found.p_adjusted, found.verdict) == (2 * 2 / 2**7, "better")
+        found = [_difference(table, name) for name in ("sa-softmax", "sa-softmax-raw")]
+        assert [one.p_adjusted for one in found] == stats.holm([one.p or 0.0 for one in found])
 
 
 def test_bleu_of_one_seed_is_sacrebleus_paired_test(tmp_path: Path) -> None:
@@ -161,8 +204,10 @@ def test_bleu_of_one_seed_is_sacrebleus_paired_test(tmp_path: Path) -> None:
     systems = [(name, [row["prediction"] for row in rows]) for name, rows in sides.items()]
     references = [row["reference"] for row in sides["softmax"]]
     scores = PairedTest(systems, {"BLEU": BLEU()}, [references], "ar")()[1]["BLEU"]
+    resampled = PairedTest(systems, {"BLEU": BLEU()}, [references], "bs")()[1]["BLEU"]
     found = _difference(table)
-    assert found.p == scores[1].p_value
+    assert found.p == found.p_rows == scores[1].p_value
+    assert found.p_bootstrap == resampled[1].p_value
     assert found.mean == pytest.approx(scores[1].score - scores[0].score)
     assert "BLEU with one seed" in table.sentence
 
@@ -521,79 +566,210 @@ def test_the_fixtures_are_real_records(tmp_path: Path) -> None:
     assert (p_text(0.0123), p_text(0.00001)) == ("p = 0.012", "p < 0.0001")
 
 
-def test_two_equal_methods_are_told_apart_no_more_often_than_promised() -> None:
-    """Runs of one method, whose seeds alone move accuracy by a point; rows alone would claim every other."""
-    rng = np.random.default_rng(0)
-    claimed = by_rows = 0
-    for _ in range(200):
-        hard = rng.normal(1.3, 1.5, (1, 500))  # rows that are hard are hard for every run
-        one, two = (hard + rng.normal(0, 0.2, (3, 1)) + rng.normal(0, 0.5, (3, 500)) > 0 for _ in range(2))
-        rows = stats.compare_accuracy(one, two)
-        paired = Paired((0, 1, 2), tuple(two.mean(axis=1) - one.mean(axis=1)), rows, None)
-        claimed += judge([paired])[0].verdict != "none"
-        by_rows += rows.p < 0.05
-    assert claimed / 200 <= 0.08
-    assert by_rows / 200 > 0.3
+def _paired(per_seed: tuple[float, ...], error: float, p: float = 0.001, residual: float = 0.0) -> Paired:
+    """Differences over rows with normal noise of the standard deviation ``error``."""
+    mean = float(np.mean(per_seed))
+    interval = (mean - 1.96 * error, mean + 1.96 * error)
+    spread = error * scipy_stats.norm.ppf(MIDDLES)
+    rows = RowResult(mean, interval, error, residual, p, "t", p, 500, spread)
+    return Paired(tuple(range(len(per_seed))), per_seed, rows, None)
 
 
 @pytest.mark.parametrize(
-    ("p", "rows", "seeds", "verdict"),
+    ("paired", "family", "verdict", "why"),
     [
-        (0.001, (0.5, 1.5), (0.9, 1.1), "better"),
-        (0.06, (0.5, 1.5), (0.9, 1.1), "none"),  # p alone forbids
-        (0.001, (-0.1, 2.1), (0.9, 1.1), "none"),  # the rows alone forbid
-        (0.001, (0.5, 1.5), (0.9, 2.0), "none"),  # the seeds alone forbid
+        (
+            _paired((0.99, 1.0, 1.01), 0.2),
+            1,
+            "better",
+            "which is more than the noise of the test rows and of the seeds",
+        ),
+        (
+            _paired((-0.99, -1.0, -1.01), 0.2),
+            1,
+            "worse",
+            "which is more than the noise of the test rows and of the seeds",
+        ),
+        (_paired((0.0, 0.0, 0.0), 0.2), 1, "none", "the two score the same"),
+        (_paired((0.99, 1.0, 1.01), 0.6), 1, "none", "which is within the noise of the test rows"),
+        (
+            _paired((0.99, 1.0, 3.0), 0.2),
+            1,
+            "none",
+            "which is more than the noise of the test rows, but not more than that of the seeds",
+        ),
+        (
+            _paired((0.6, 1.0, 1.4), 0.45),
+            1,
+            "none",
+            "which is more than the noise of the test rows or of the seeds, but not than both together",
+        ),
+        (
+            _paired((0.8, 1.0, 1.2), 0.2),
+            9,
+            "none",
+            "which is more than the noise of the test rows and of the seeds, "
+            "but not after Holm for 9 comparisons",
+        ),
+        (
+            _paired((1.0,), 0.2, p=0.06),
+            1,
+            "none",
+            "which p does not tell from the noise of the test rows (t), and the seed was not varied",
+        ),
+        (
+            _paired((1.0,), 0.2),
+            1,
+            "none",
+            "which is more than the noise of the test rows, but the seed was not varied",
+        ),
+        (
+            _paired((1.0,), 0.9),
+            1,
+            "none",
+            "which is within the noise of the test rows, and the seed was not varied",
+        ),
     ],
 )
-def test_each_kind_of_noise_can_forbid_a_claim(
-    p: float, rows: tuple[float, float], seeds: tuple[float, float], verdict: str
+def test_each_kind_of_noise_can_forbid_a_claim_and_is_named(
+    paired: Paired, family: int, verdict: str, why: str
 ) -> None:
-    per_seed = (0.99, 1.0, 1.01) if seeds == (0.9, 1.1) else (-1.0, 1.0, 3.0)
-    found = judge([Paired((0, 1, 2), per_seed, stats.RowResult(1.0, rows, 0.3, p, "t"), None)])
-    assert found[0].verdict == verdict
+    for found in judge([paired] * family):
+        assert (found.verdict, found.why) == (verdict, why)
+
+
+def test_what_could_be_seen_allows_for_the_number_of_comparisons() -> None:
+    paired = _paired((0.6, 1.0, 1.4), 0.1, residual=0.05)
+    (one,), (several, *_) = judge([paired]), judge([paired] * 5)
+    assert one.detectable is not None and several.detectable is not None
+    assert several.detectable > 1.3 * one.detectable
+    fewer, more = ((found.seeds_needed or {})["0.5"] for found in (one, several))
+    assert fewer is not None and more is not None and more > fewer
+
+
+def test_no_comparison_is_no_family() -> None:
     assert judge([]) == []
 
 
-@pytest.mark.parametrize(
-    ("per_seed", "rows", "p", "family", "why"),
-    [
-        # six seeds that disagree: p is of the seeds, and the rows are not to blame
-        (
-            (3.0, 3.0, 3.0, -1.0, -1.0, -1.0),
-            (0.5, 1.5),
-            0.001,
-            1,
-            "which is more than the noise of the test rows, but not more than that of the seeds "
-            "(exact sign flips over 6 seeds)",
-        ),
-        # and where they are, the rows come first
-        (
-            (3.0, 3.0, 3.0, -1.0, -1.0, -1.0),
-            (-0.5, 2.5),
-            0.5,
-            1,
-            "which is within the noise of the test rows",
-        ),
-        ((1.0, 1.1, 0.9), (0.01, 2.0), 0.06, 1, "which p does not tell from the noise of the test rows (t)"),
-        (
-            (1.0, 1.1, 0.9),
-            (0.5, 1.5),
-            0.04,
-            2,
-            "which is more than the noise of the test rows, but not after Holm for 2 comparisons",
-        ),
-        (
-            (1.0,),
-            (0.01, 2.0),
-            0.06,
-            1,
-            "which p does not tell from the noise of the test rows (t), and the seed was not varied",
-        ),
-    ],
-)
-def test_the_reason_names_the_noise_that_forbids(
-    per_seed: tuple[float, ...], rows: tuple[float, float], p: float, family: int, why: str
-) -> None:
-    paired = Paired(tuple(range(len(per_seed))), per_seed, stats.RowResult(1.0, rows, 0.3, p, "t"), None)
-    found = judge([paired] * family)
-    assert (found[0].verdict, found[0].why) == ("none", why)
+def test_without_predictions_the_seeds_are_tested_and_nothing_is_claimed() -> None:
+    (found,) = judge([Paired((0, 1, 2), (1.0, 1.1, 0.9), None, "they are gone")])
+    assert (found.test, found.p, found.p_seeds) == ("exact sign flips over 3 seeds", 0.25, 0.25)
+    assert (found.interval, found.p_rows, found.test_rows, found.p_bootstrap) == (None, None, None, None)
+    assert found.interval_seeds == pytest.approx(stats.t_interval([1.0, 1.1, 0.9]))
+    assert (found.verdict, found.why) == ("none", "there is no comparison over rows: they are gone")
+    (single,) = judge([Paired((0,), (1.0,), None, "they are gone")])
+    assert (single.test, single.p, single.comparisons) == (None, None, 0)
+
+
+def _overall(root: Path, arm: str = "sa-softmax") -> Overall:
+    return next(line for line in compare([root]).overall if line.arm == arm)
+
+
+def test_interquartile_means_over_tasks(tmp_path: Path) -> None:
+    """Of 8 scores and 8 paired differences each, the middle 4."""
+    scores = {
+        "agnews": ([0.80, 0.81, 0.82], [0.81, 0.83, 0.82]),
+        "yelp": ([0.40, 0.42], [0.45, 0.40]),
+        "dbpedia": ([0.97, 0.98, 0.99], [0.97, 0.99, 0.99]),
+        "amazon": ([0.50], [0.90]),  # one seed: no interval, so left out
+    }
+    for task, (baseline, variant) in scores.items():
+        save_accuracies(tmp_path, "softmax", baseline, rows=100, task=task)
+        save_accuracies(tmp_path, "sa-softmax", variant, rows=100, task=task)
+    lines = compare([tmp_path]).overall
+    assert [line.arm for line in lines] == ["softmax", "sa-softmax"]
+    line = lines[1]
+    assert line.tasks == ["agnews", "dbpedia", "yelp"]
+    assert (line.metric, line.sample) == ("accuracy", False)
+    assert line.iqm == pytest.approx(np.mean([81, 83, 82, 97]))
+    assert line.difference == pytest.approx(np.mean([0, 0, 1, 1]))  # of -2 0 (0 0 1 1) 2 5
+    assert line.interval == pytest.approx(stratified([[81, 83, 82], [97, 99, 99], [45, 40]]))
+    assert line.difference_interval == pytest.approx(stratified([[1, 2, 0], [0, 1, 0], [5, -2]]))
+    assert (lines[0].difference, lines[0].difference_interval) == (0.0, [0.0, 0.0])
+    assert lines[0].iqm == pytest.approx(np.mean([80, 81, 82, 97]))
+
+
+def test_accuracy_and_bleu_and_the_sample_are_never_put_together(tmp_path: Path) -> None:
+    for variant, noise in (("softmax", 0.4), ("sa-softmax", 0.38)):
+        for seed in range(2):
+            for task in ("toy", "toy2"):
+                entry = started(variant, seed, kind="translation", task=task)
+                save(tmp_path, entry, translations(20, noise, seed))
+            for task, sample in (("agnews", False), ("yelp", False), ("dbpedia", True)):
+                rows = classified(correctness(50, 0.5 + noise / 2, seed))
+                save(tmp_path / str(sample), started(variant, seed, task=task, sample=sample), rows)
+    lines = {(line.metric, line.sample, line.arm): line.tasks for line in compare([tmp_path]).overall}
+    assert set(lines) == {
+        (metric, False, arm) for metric in ("accuracy", "bleu") for arm in ("softmax", "sa-softmax")
+    }
+    assert lines["bleu", False, "sa-softmax"] == ["toy de-en", "toy2 de-en"]
+    assert lines["accuracy", False, "sa-softmax"] == ["agnews", "yelp"]
+
+
+def test_one_task_has_no_mean_over_tasks(tmp_path: Path) -> None:
+    for variant in ("softmax", "sa-softmax"):
+        save_accuracies(tmp_path, variant, [0.5, 0.6])
+    assert compare([tmp_path]).overall == []
+
+
+def test_warm_starts_are_arms_of_their_own_and_controls_are_known(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.8, 0.82])
+    starts = {
+        "cold": {"start": "cold"},
+        "calibrated": {"start": "calibrated", "annealing_share": None},
+        "annealed": {"start": "annealed", "annealing_share": 0.3},
+    }
+    for kind, attention in starts.items():
+        for seed in range(2):
+            entry = started("sa-softmax", seed, attention=attention)
+            entry = _with(
+                entry,
+                "attention",
+                start={
+                    "kind": kind,
+                    "rows": 8,
+                    "row_sums": {},
+                    "cosine_cold": 0.9,
+                    "cosine": 0.9 + seed / 100,
+                },
+            )
+            entry["untrained"] = {
+                "split": "validation",
+                "rows": 10,
+                "loss": 1.0,
+                "accuracy": 0.25 + seed / 10,
+            }
+            save(tmp_path, entry, classified(correctness(400, 0.85, seed)))
+    save_accuracies(tmp_path, "softmax-plus-one", [0.8])
+    table = _table(tmp_path)
+    assert [(arm.name, arm.control) for arm in table.arms] == [
+        ("softmax", False),
+        ("sa-softmax", False),
+        ("sa-softmax-annealed0.3", False),
+        ("sa-softmax-calibrated", False),
+        ("softmax-plus-one", True),
+    ]
+    assert all(arm.difference is not None for arm in table.arms[1:])
+    warm = _arm(table, "sa-softmax-calibrated")
+    assert warm.start == {"kind": "calibrated", "cosine_cold": 0.9, "cosine": pytest.approx(0.905)}
+    assert warm.untrained is not None
+    assert warm.untrained.mean == pytest.approx(30.0)
+    assert warm.untrained.per_seed == {0: pytest.approx(25.0), 1: pytest.approx(35.0)}
+    assert (table.arms[0].start, table.arms[0].untrained) == (None, None)
+
+
+def test_what_is_from_the_paper_is_said_twice_alike() -> None:
+    assert {name for name, variant in VARIANTS.items() if not variant.control} == FROM_THE_PAPER
+
+
+def test_the_json_has_its_version_and_what_holds_over_tasks(tmp_path: Path) -> None:
+    for task in ("agnews", "yelp"):
+        for variant, share in (("softmax", 0.5), ("sa-softmax", 0.6)):
+            save_accuracies(tmp_path, variant, [share, share + 0.03], task=task)
+    content = json.loads(json.dumps(compare([tmp_path]).to_json(), allow_nan=False))
+    assert (content["schema"], content["version"]) == ("finetune-comparison", 2)
+    assert [line["arm"] for line in content["overall"]] == ["softmax", "sa-softmax"]
+    found = content["tables"][0]["arms"][1]
+    assert set(found["difference"]["seeds_needed"]) == {"0.25", "0.5", "1"}
+    assert len(found["difference"]["interval"]) == 2
+    assert (found["control"], found["untrained"], found["start"]) == (False, None, None)

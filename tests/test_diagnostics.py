@@ -3,15 +3,19 @@
 import json
 import math
 import shutil
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+import finetune.diagnose
 import tiny_models
 from finetune import diagnostics, record
 from finetune.attention import VARIANTS
+from finetune.attention.forward import SETTING, Setting, attention
 from finetune.attention.inputs import Inputs, Normaliser
 from finetune.attention.recorder import Layer, Recorder, layers_json
 from finetune.attention.statistics import compared, row_statistics, score_gradient, summarise, take
@@ -134,6 +138,10 @@ def test_raw_weights_can_be_negative_and_keep_their_gradient_where_softmax_loses
     found = numbers(inputs, upstream, RAW)
     assert set(found["reach"]) == {"softmax", "sa-softmax", "sa-softmax-raw"}
     assert 0.02 < found["weights"]["negative"] < 0.98
+    scores = inputs.query @ inputs.key.repeat_interleave(2, 1).transpose(-1, -2) * inputs.scaling
+    shares = nn.functional.normalize(scores * scores.softmax(-1), p=1, dim=-1).abs()
+    entropy = torch.special.entr(shares).sum(-1).mean()
+    assert found["weights"]["entropy"] == pytest.approx(float(entropy), rel=1e-4)
     assert found["reach"]["sa-softmax-raw"]["saturated"] > 20 * found["reach"]["softmax"]["saturated"]
 
 
@@ -263,7 +271,7 @@ def test_gradient_norms_are_those_of_autograd(family):
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("family", ["bert", "llama", "bart"])
 def test_activation_checkpointing_gives_the_same_numbers(family, reentrant):
-    """A layer runs again: in the reentrant form an encoder once for each layer of the decoder."""
+    """A layer runs again: in the reentrant form without a gradient the first time."""
     chosen = tiny_models.FAMILIES[family]
     model = chosen.build()
     swap(model, "sa-softmax")
@@ -275,6 +283,39 @@ def test_activation_checkpointing_gives_the_same_numbers(family, reentrant):
         named = {"module": other["module"], "kind": other["kind"]}
         assert {name: one[name] for name in named} == named
         assert same({**one, **dict.fromkeys(named)}, {**other, **dict.fromkeys(named)})
+
+
+class Twice(nn.Module):
+    """One attention module that is called twice, each time in a layer of its own."""
+
+    def __init__(self, reentrant):
+        super().__init__()
+        self.inner, self.reentrant, self.is_causal = nn.Linear(4, 4), reentrant, False
+        setattr(self.inner, SETTING, Setting(SA, "encoder", "reference"))
+
+    def layer(self, x):
+        heads = self.inner(x)[:, None]
+        return attention(self.inner, heads, heads, x[:, None], None, is_causal=False)[0][:, :, 0].exp()
+
+    def forward(self, x):
+        for _ in range(2):
+            layer = partial(checkpoint, self.layer, use_reentrant=True) if self.reentrant else self.layer
+            x = layer(x)
+        return x
+
+
+def test_two_calls_of_one_module_that_run_again():
+    found = []
+    for reentrant in (False, True):
+        torch.manual_seed(0)
+        model = Twice(reentrant)
+        recorder = Recorder(model)
+        recorder.start()
+        model(torch.randn(2, 5, 4, requires_grad=True)).square().sum().backward()
+        found.append(layers_json(recorder, [recorder.stop()]))
+    assert [layer["module"] for layer in found[1]] == ["inner", "inner"]
+    assert found[0] == found[1]
+    assert found[0][0]["gradient"] != found[0][1]["gradient"]
 
 
 def test_a_scaled_loss_is_scaled_back():
@@ -349,6 +390,7 @@ def same_run(one, other):
 
 
 OPTIONS = ["--attention", "sa-softmax", "--train.save_strategy", "steps", "--train.save_steps", "7"]
+OPTIONS += ["--train.save_total_limit", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -397,12 +439,13 @@ def test_what_a_run_writes(looked_at):
             assert set(layer["reach"]) == {"softmax", "sa-softmax", "sa-softmax-raw"}
 
 
-def test_a_resumed_run_loses_no_sample_and_takes_none_twice(tmp_path, looked_at):
+def test_a_resumed_run_loses_no_sample_and_takes_none_twice(tmp_path, looked_at, capsys):
     where = tmp_path / "agnews/scratch-tiny/sa-softmax/seed-0"
     shutil.copytree(looked_at, where)
     shutil.rmtree(where / "checkpoint-20")  # as if it had been killed after step 14
     record.write(where, {**record.read(where), "status": "running", "diagnostics": None})
     assert run("classify", tmp_path, "--diagnose", *OPTIONS) == 0
+    assert "resumes from its checkpoint" in capsys.readouterr().out
     same_run(looked_at, where)
     assert (where / "diagnostics.json").read_bytes() == (looked_at / "diagnostics.json").read_bytes()
     assert record.read(where)["diagnostics"] == "diagnostics.json"
@@ -459,6 +502,21 @@ def test_adapters_and_translations_can_be_looked_at(tmp_path, looked_at, capsys)
     assert len(diagnostics.read(lora / "diagnostics.json")["samples"]) == 10 + 1
 
 
+def test_parts_of_the_rows_give_what_all_of_them_give(tmp_path, looked_at, monkeypatch):
+    """12 rows pass in parts of 5, padded otherwise than together; the loss is the mean over all of them."""
+    where = copied(tmp_path, looked_at)
+    found = []
+    for size in (5, 12):
+        monkeypatch.setattr(finetune.diagnose, "BATCH", size)
+        found.append(finetune.diagnose.diagnose(where, 12, None, None).sample["layers"])
+    for one, other in zip(*found, strict=True):
+        assert one["counts"] == other["counts"]
+        for part in ("gradient", "reach", "row_sum"):
+            assert flat(one[part]) == {
+                n: v and pytest.approx(v, rel=1e-3) for n, v in flat(other[part]).items()
+            }
+
+
 def test_what_cannot_be_looked_at_is_one_line(tmp_path, looked_at, capsys):
     where = copied(tmp_path, looked_at)
     entry = record.read(where)
@@ -487,6 +545,7 @@ def test_what_cannot_be_looked_at_is_one_line(tmp_path, looked_at, capsys):
 @pytest.mark.parametrize("spoil", [
     lambda text: text[:-20], lambda text: "[]", lambda text: text.replace('"version": 1', '"version": 2'),
     lambda text: text.replace('"counts"', '"count"'),
+    lambda text: text.replace('"step": 0', '"step": "0"'),
 ])  # fmt: skip
 def test_a_damaged_file_is_named(tmp_path, looked_at, spoil):
     file = tmp_path / "diagnostics.json"

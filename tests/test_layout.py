@@ -34,13 +34,14 @@ ORDER = [
     "languages", "scratch", "model", "start",
     "scorers", "metrics", "memory", "trainer", "trackers", "arguments", "train",
     "schema", "record", "diagnostics",
-    "stats", "row_tests", "bleu", "bootstrap", "power", "pairing", "evidence", "tables", "overall", "compare",
+    "stats", "row_tests", "bleu", "bootstrap", "power", "pairing", "predictions", "evidence",
+    "notes", "tables", "overall", "compare",
     "calibration", "calibration.studies", "calibration.rates", "calibration.page", "calibration.__main__",
     "reports", "reports.words", "reports.answer", "reports.cells", "reports.facts",
     "reports.text", "reports.markdown", "reports.latex", "reports.spreadsheet", "reports.saved",
     "reports.histories", "reports.figures", "reports.forest", "reports.curves", "reports.looked",
     "reports.weights", "reports.gradients", "reports.page_style", "reports.page_template", "reports.page",
-    "report", "metadata", "card", "publish",
+    "report", "summary", "metadata", "card", "publish",
     "plan", "lock", "diagnose", "run",
     "bench", "bench.cases", "bench.accuracy", "bench.timing", "bench.resident", "bench.memory",
     "bench.settings", "bench.attention", "bench.rows", "bench.steps", "bench.tables", "bench.plot",
@@ -202,11 +203,12 @@ def test_the_readme_types_verbs_and_options_that_the_command_has() -> None:
     text = readme()
     for words in commands(text):
         if words[0].endswith("finetune"):
-            assert words[1] in {*VERBS, "compare", "tasks", "variants", "validate", "env", "bench"}
+            assert words[1] in {*VERBS, "compare", "tasks", "variants", "validate", "env", "bench", "push"}
     values = [read_preset(kind, preset) for kind in KINDS for preset in preset_names(kind)]
     known = OPTIONS | {key for preset in values for key in flatten(preset)}
     known |= {f"train.{field.name}" for field in fields(Seq2SeqTrainingArguments)}
     known |= {"quick", "device", "lengths", "only", "from"}  # of bench
+    known |= {"to", "private", "logdir"}  # of push, and of tensorboard
     known |= {f"attention.parameters.{name}" for variant in VARIANTS.values() for name in variant.parameters}
     code = "\n".join(re.findall(r"```sh\n.*?```|`[^`\n]+`", text, flags=re.DOTALL))
     for option in re.findall(r"(?<![\w-])--([a-z_][\w.]*\w)(?![\w.]*\*)", code):

@@ -58,7 +58,7 @@ def test_unknown_keys_and_values_are_the_programmers_mistake(tmp_path: Path) -> 
         ("[1, 2]", "no record of this program"),
         ('{"schema": "other", "version": 1}', "no record of this program"),
         ("[" * 100_000, "no record of this program"),
-        ('{"schema": "finetune-record", "version": 2}', "has version 2.*upgrade"),
+        ('{"schema": "finetune-record", "version": 3}', "has version 3.*upgrade"),
         ('{"schema": "finetune-record", "version": 1}', "damaged.*missing or unknown keys: attention"),
         ('{"schema": "finetune-record", "version": "x"}', "damaged"),
         (b"\xff\xfe", "not UTF-8"),

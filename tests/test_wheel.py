@@ -54,7 +54,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_every_module_and_preset(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    patterns = ("finetune/**/*.py", "finetune/**/*.c", "tasks/*.py", "configs/*.py", "configs/*.yaml")
+    patterns = ("finetune/**/*.py", "finetune/**/*.c", "tasks/*.py", "configs/*.py", "configs/**/*.yaml")
     shipped = {path.relative_to(ROOT).as_posix() for pattern in patterns for path in ROOT.glob(pattern)}
     assert {name for name in names if ".dist-info/" not in name} == shipped
     assert any(name.endswith("LICENSE") for name in names)

@@ -33,10 +33,8 @@ class _Call:
     setting: Setting
     part: statistics.Part
     share: float  # of the variant in the weights, softmax having the rest
-    rerun: bool  # its gradients come from later runs of its layer, and add up
-    hooks: int = 0  # runs that had a gradient
+    hooked: bool = False  # its gradients will be told
     upstream: Tensor | None = None  # dLoss/dOutput of the part
-    gradients: dict[str, Tensor] = field(default_factory=dict)  # by TENSORS; kept of a rerun call only
     norms: dict[str, Tensor] = field(default_factory=dict)  # of the gradients, by TENSORS
 
     def hook(self, inputs: Inputs, output: Tensor) -> None:
@@ -44,15 +42,11 @@ class _Call:
         for name, tensor in zip(TENSORS, (inputs.query, inputs.key, inputs.value, output), strict=True):
             if tensor.requires_grad:
                 tensor.register_hook(partial(self._note, name))
-        self.hooks += 1
+        self.hooked = True
 
     def _note(self, name: str, gradient: Tensor) -> None:
         gradient = gradient.detach()
         wide = torch.promote_types(gradient.dtype, torch.float32)
-        if self.rerun:
-            earlier = self.gradients.get(name)
-            gradient = gradient.to(wide, copy=True) if earlier is None else earlier + gradient
-            self.gradients[name] = gradient
         self.norms[name] = torch.linalg.vector_norm(gradient, dtype=wide)
         if name == "output":
             self.upstream = self.part.of_output(gradient)
@@ -73,8 +67,7 @@ class Recorder:
     """Records the next pass of ``model`` between ``start`` and ``stop``.
 
     Activation checkpointing runs a layer again during the backward pass. What a call was given is then that
-    of its first run. Where that had no gradient (the reentrant form) its gradients are those of the later
-    runs, of which an encoder has one for each layer of the decoder.
+    of its first run; where that had no gradient (the reentrant form), its gradients are those of the second.
     """
 
     def __init__(self, model: Any, rows: int = ROWS, queries: int = QUERIES) -> None:
@@ -115,14 +108,10 @@ class Recorder:
     def _watch(self, name: str, setting: Setting, inputs: Inputs, output: Tensor) -> None:
         if not self._forward_over:
             part = statistics.take(inputs, setting.kind, self.rows, self.queries)
-            rerun = not output.requires_grad
-            self._calls.append(_Call(name, setting, part, setting.blend.share, rerun))
-            if output.requires_grad:
-                self._calls[-1].hook(inputs, output)
-            return
-        calls = [call for call in reversed(self._calls) if call.module == name and call.rerun]
-        if calls and output.requires_grad:  # layers are run again from the last one to the first
-            min(calls, key=lambda call: call.hooks).hook(inputs, output)
+            self._calls.append(_Call(name, setting, part, setting.blend.share))
+        waiting = [call for call in self._calls if call.module == name and not call.hooked]
+        if waiting and output.requires_grad:  # in a second run the last of them: layers run again backwards
+            waiting[-1].hook(inputs, output)
 
     def _finished(self, call: _Call, loss_scale: float) -> Layer:
         upstream = None if call.upstream is None else call.upstream.float() / loss_scale

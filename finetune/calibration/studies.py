@@ -119,7 +119,7 @@ def plain_bootstrap(
     """What ``bootstrap.hierarchical`` would be without its corrections: seeds and rows resampled; points.
 
     Each replicate draws as many seeds and as many rows as there are, with replacement, rows for all seeds at
-    once (the pigeonhole bootstrap: Owen 2007, arXiv 0712.1111). Here to show why it is not used.
+    once (the pigeonhole bootstrap: Owen 2007, Annals of Applied Statistics 1:386). Here to show why not.
     """
     seeds, rows = baseline.shape
     differences = 100 * (variant.astype(float) - baseline)

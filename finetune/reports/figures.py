@@ -179,7 +179,7 @@ def _inline(text: str, key: str, label: str) -> Markup:
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     root.set("role", "img")
-    root.set("aria-label", label)
+    root.set("aria-label", words.clean(label))
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 

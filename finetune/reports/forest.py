@@ -83,7 +83,7 @@ def over_tasks(comparison: Comparison, palette: Palette) -> list[Plot]:
         svg = _forest(bars, f"variant − softmax, {unit}", f"overall-{metric}", label)
         tasks = "; ".join(f"{each.arm}: {', '.join(each.tasks)}" for each in found)
         caption = f"Difference of interquartile means with 95% stratified bootstrap intervals. {tasks}."
-        plots.append(Plot(svg, f"Over tasks, {unit}", words.clean(caption)))
+        plots.append(Plot(svg, f"Over tasks, {unit}", caption))
     return plots
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from finetune import diagnostics, record
 from finetune.diagnostics import Diagnostics
@@ -29,8 +30,8 @@ class History:
         found: Curve = {}
         for entry in self.record["curve"]:
             step, value = entry.get("step"), entry.get(key)
-            if isinstance(step, int) and isinstance(value, (int, float)) and math.isfinite(value):
-                found[step] = float(value)
+            if is_plottable(step) and is_plottable(value):
+                found[int(step)] = float(value)
         return dict(sorted(found.items()))
 
 
@@ -68,6 +69,11 @@ def _diagnostics(folder: Path, entry: Record) -> Diagnostics | None:
         return None
     # Beside the record, wherever the name points to.
     return diagnostics.read(folder / Path(entry["diagnostics"]).name)
+
+
+def is_plottable(value: object) -> TypeGuard[float]:
+    """A number, and none that is beyond everything, as of a training that went astray or a damaged file."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
 
 
 def mean_curve(curves: Sequence[Mapping[int, float]]) -> Curve:

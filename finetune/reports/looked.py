@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from finetune.diagnostics import Diagnostics, Layer
 from finetune.reports import words
-from finetune.reports.histories import Curve, History, mean_curve
+from finetune.reports.histories import Curve, History, is_plottable, mean_curve
 
 Pick = Callable[[Layer], float | None]
 Place = tuple[int, str]  # layer, kind
@@ -52,7 +52,7 @@ def by_layer(looked: Looked, pick: Pick) -> dict[Place, Curve]:
         for sample in run["samples"]:
             for layer in sample["layers"]:
                 value = pick(layer)
-                if value is not None and math.isfinite(value):
+                if is_plottable(value):
                     mine.setdefault((layer["layer"], layer["kind"]), {})[sample["step"]] = value
         for place, curve in mine.items():
             per_run.setdefault(place, []).append(curve)
@@ -67,9 +67,7 @@ def over_layers(looked: Looked, pick: Pick, weigh: Callable[[Layer], float] | No
         mine: Curve = {}
         for sample in run["samples"]:
             values = [(weigh(layer) if weigh else 1.0, pick(layer)) for layer in sample["layers"]]
-            known = [
-                (weight, value) for weight, value in values if value is not None and math.isfinite(value)
-            ]
+            known = [(w, value) for w, value in values if is_plottable(w) and is_plottable(value)]
             total = math.fsum(weight for weight, _ in known)
             if total > 0:
                 mine[sample["step"]] = math.fsum(weight * value for weight, value in known) / total

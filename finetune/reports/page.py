@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from finetune.compare import Comparison
-from finetune.environment import versions
 from finetune.pairing import FROM_THE_PAPER
 from finetune.reports import cells, curves, facts, forest, gradients, histories, looked, weights, words
 from finetune.reports.answer import answer, state
@@ -39,13 +39,10 @@ def page(comparison: Comparison, roots: Sequence[Path] = ()) -> str:
         found, unread = histories.collect(table, roots)
         problems += unread
         tables.append(_table(table, found, palette, f"table-{number}"))
-    template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(TEMPLATE)
-    return template.render(
+    return _template().render(
         heading=words.HEADING,
         style=Markup(STYLE),
-        answer=words.clean(answer(comparison)),
+        answer=answer(comparison),
         state=state(comparison),
         glance=_grid(cells.glance(comparison), "All differences", left=3) if len(tables) > 1 else None,
         glance_plots=forest.at_a_glance(comparison, palette) if len(tables) > 1 else [],
@@ -53,11 +50,23 @@ def page(comparison: Comparison, roots: Sequence[Path] = ()) -> str:
         overall=_grid(cells.overall(comparison), "Interquartile means over tasks and seeds", left=3),
         overall_plots=forest.over_tasks(comparison, palette),
         tables=tables,
-        problems=[words.clean(line) for line in problems],
+        problems=problems,
         method=words.METHOD.strip().split("\n\n"),
         sample=words.SAMPLE,
-        version=versions()["softmax-finetune"] or "",
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True, finalize=_seen, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(TEMPLATE)
+
+
+def _seen(value: Any) -> Any:
+    """What the template is about to write: nothing in a name may hide, or turn the text around."""
+    return words.visible(value) if type(value) is str else value
 
 
 def _table(table: Table, found: Sequence[histories.History], palette: Palette, key: str) -> dict[str, Any]:
@@ -75,9 +84,9 @@ def _table(table: Table, found: Sequence[histories.History], palette: Palette, k
         mechanism += gradients.reach(seen, variants, palette, key)
     return {
         "key": key,
-        "title": words.clean(words.title(table)),
+        "title": words.title(table),
         "sample": table.sample,
-        "sentence": words.clean(table.sentence),
+        "sentence": table.sentence,
         "main": _grid(cells.columns(table, whole=False), words.title(table)),
         "legend": _legend(arms, palette),
         "plots": [plot for plot in drawn if plot] + curves.curves(table, found, palette, key),
@@ -85,10 +94,10 @@ def _table(table: Table, found: Sequence[histories.History], palette: Palette, k
         "diagnostics": mechanism,
         "mechanism_legend": _legend(dict.fromkeys([*(each.arm for each in seen), *variants]), palette),
         "cost": _grid(cells.cost(table), "Cost"),
-        "cost_notes": [words.clean(line) for line in facts.cost_notes(table)],
+        "cost_notes": facts.cost_notes(table),
         "lists": _lists(table),
         "power": _grid(cells.power(table), "Each kind of noise alone, and what more seeds would show"),
-        "facts": [words.clean(line) for line in facts.protocol(table)],
+        "facts": facts.protocol(table),
         "runs": [_run(words.arm_name(arm), run) for arm in table.arms for run in arm.runs],
     }
 
@@ -97,7 +106,7 @@ def _lists(table: Table) -> list[tuple[str, list[str]]]:
     """What is missing and what is to note, but for what stands beside the cost."""
     told = facts.cost_notes(table)
     kept = ((heading, [line for line in lines if line not in told]) for heading, lines in facts.lists(table))
-    return [(heading, [words.clean(line) for line in lines]) for heading, lines in kept if lines]
+    return [(heading, lines) for heading, lines in kept if lines]
 
 
 def _shown(table: Table, seen: Sequence[looked.Looked]) -> list[str]:
@@ -111,19 +120,18 @@ def _run(name: str, run: RunLine) -> dict[str, str]:
     value = "" if run.value is None else f", {run.value:.2f}"
     facts = [part for part in (run.folder, run.device, run.reason) if part]
     return {
-        "name": words.clean(f"{name}, seed {run.seed}: {run.status}{value}"),
-        # A command may have lines, which must stay; what cannot be seen must not.
-        "command": "\n".join(words.visible(line) for line in run.command.split("\n")),
-        "facts": words.clean(" · ".join(facts)),
+        "name": f"{name}, seed {run.seed}: {run.status}{value}",
+        "command": run.command,
+        "facts": " · ".join(facts),
     }
 
 
 def _legend(names: Iterable[str], palette: Palette) -> list[dict[str, Any]]:
-    return [{"name": words.clean(name), "swatch": swatch(palette[name])} for name in names]
+    return [{"name": name, "swatch": swatch(palette[name])} for name in names]
 
 
 def _grid(columns: cells.Columns, label: str, left: int = 1) -> Grid | None:
     if not columns or len(columns[0]) < 2:
         return None
-    head, *rows = ([words.clean(cell) for cell in row] for row in zip(*columns, strict=True))
-    return Grid(head, rows, words.clean(label), left)
+    head, *rows = zip(*columns, strict=True)
+    return Grid(head, rows, label, left)

@@ -172,7 +172,7 @@ FOOT = """\
 </section>
 </main>
 <footer class="muted">
-<p>Made from records by softmax-finetune {{ version }}. The same numbers are in report.md, report.csv,
+<p>Made from the records of the runs by softmax-finetune. The same numbers are in report.md, report.csv,
 report.tex and report.json.</p>
 </footer>
 </body>

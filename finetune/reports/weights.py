@@ -10,7 +10,8 @@ from finetune.reports.curves import line
 from finetune.reports.figures import Palette, Plot, draw
 from finetune.reports.looked import Looked, Pick, by_layer, counted, ends, over_layers, points
 
-LOW, MIDDLE, HIGH = 1, 3, 5  # 5%, 50% and 95% among the quantiles of a row sum
+QUANTILES = 7  # of a row sum: 0, 5, 25, 50, 75, 95 and 100%
+LOW, MIDDLE, HIGH = 1, 3, 5
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,7 @@ def _row_sums(found: Sequence[Looked], palette: Palette, key: str) -> Plot | Non
 
 def _quantile(number: int) -> Pick:
     def pick(layer: Layer) -> float | None:
-        quantiles = layer["row_sum"].get("quantiles") or []
-        value = quantiles[number] if len(quantiles) > number else None
-        return float(value) if isinstance(value, (int, float)) else None
+        quantiles = layer["row_sum"].get("quantiles")
+        return quantiles[number] if isinstance(quantiles, list) and len(quantiles) == QUANTILES else None
 
     return pick

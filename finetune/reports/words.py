@@ -45,11 +45,13 @@ def clean(words: object) -> str:
     return visible(" ".join(str(words).split()))
 
 
-def visible(line: str) -> str:
-    """``line`` with its white space as it is, and a mark for each character that cannot be seen."""
+def visible(words: str) -> str:
+    """``words`` with white space and lines as they are, and a mark for each character that cannot be seen."""
     # A folder's name may be no text; no file and no terminal takes it as it is.
-    text = line.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in text)
+    text = words.encode("utf-8", "backslashreplace").decode("utf-8")
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in "\t\n" else "\ufffd" for char in text)
 
 
 def score(summary: Summary | None) -> str:

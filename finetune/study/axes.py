@@ -73,8 +73,9 @@ def _keys(grid: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in _leaves({key: value for key, value in grid.items() if key not in OWN_KEYS}):
         if key in ELSEWHERE:
             raise UserError(f"{key} is set by the grid: use {ELSEWHERE[key]}")
-        if key.partition(".")[0] not in SECTIONS:
-            raise unknown("key of a grid", key, OWN_KEYS | SECTIONS)
+        section = key.partition(".")[0]
+        if section not in SECTIONS:
+            raise unknown("key of a grid", section, OWN_KEYS | SECTIONS)
         if key in MAPPINGS:
             raise UserError(f"{key} must be a mapping of keys to values, not {value!r}")
         if key in found:

@@ -11,6 +11,7 @@ from finetune.study.state import KINDS, State
 
 HEADINGS = ["grid", "task", "model", "attention", "runs", *KINDS, "expected"]
 TO_RUN = ("missing", "failed", "unfinished")
+LEFT = (*TO_RUN, "running")  # a running one may have all of its time before it
 
 
 def text(study: Study, states: Mapping[Cell, State], costs: Costs, workers: int) -> str:
@@ -36,7 +37,7 @@ def _arm(cell: Cell, study: Study) -> tuple[str, ...]:
 
 def _counts(cells: Sequence[Cell], states: Mapping[Cell, State], costs: Costs) -> list[str]:
     count = Counter(states[cell].kind for cell in cells)
-    left = [costs.expected(cell) for cell in cells if states[cell].kind in TO_RUN]
+    left = [costs.expected(cell) for cell in cells if states[cell].kind in LEFT]
     shown = [str(count[kind] or "") for kind in KINDS]
     seconds, unknown = rest(left, 1)
     expected = "unknown" if unknown else duration(seconds)
@@ -46,7 +47,7 @@ def _counts(cells: Sequence[Cell], states: Mapping[Cell, State], costs: Costs) -
 def _closing(study: Study, states: Mapping[Cell, State], costs: Costs, workers: int) -> str:
     count = Counter(states[cell].kind for cell in study.cells)
     told = ", ".join(f"{count[kind]} {kind}" for kind in KINDS if count[kind])
-    left = [costs.expected(cell) for cell in study.cells if states[cell].kind in TO_RUN]
+    left = [costs.expected(cell) for cell in study.cells if states[cell].kind in LEFT]
     many = f"{workers} worker{'s' if workers > 1 else ''}"
     return f"{told}; {rest_text(left, workers)} on {many}" if left else f"{told}; nothing is left to run"
 

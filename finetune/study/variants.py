@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import finetune
-
 
 @cache
 def declared() -> dict[str, frozenset[str]]:
@@ -16,7 +14,7 @@ def declared() -> dict[str, frozenset[str]]:
     """
     found: dict[str, frozenset[str]] = {}
     try:
-        for path in sorted(Path(finetune.__file__).parent.glob("attention/*.py")):
+        for path in sorted(Path(__file__).parents[1].glob("attention/*.py")):
             found |= _entries(ast.parse(path.read_text(encoding="utf-8")))
     except ValueError:
         from finetune.attention import VARIANTS

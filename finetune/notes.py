@@ -1,0 +1,67 @@
+"""What does not forbid a comparison, but may explain a difference: kernels, hardware, packages, commit."""
+
+from finetune.pairing import Run, Setting
+
+
+def notes(setting: Setting) -> list[str]:
+    """What does not forbid a comparison, but may explain one."""
+    runs = [run for run in setting.runs if run.finished]
+    lines = [f"{run.folder} is left out: a newer run of this arm and seed is there" for run in setting.spare]
+    lines += _kernel_notes(setting, runs)
+    lines += _differing("hardware", [{"": _hardware(run)} for run in runs])
+    lines += _differing("package versions", [dict(run.record["versions"]) for run in runs])
+    lines += _differing("the project's commit", [{"": _commit(run)} for run in runs])
+    return lines
+
+
+_HALF = ("sdpa", "triton")  # they multiply half-precision inputs as they are, and take softmax in float32
+
+
+def _kernel_notes(setting: Setting, runs: list[Run]) -> list[str]:
+    """What follows from arms, or runs of one arm, whose attention was computed by different kernels."""
+    kernels = {name: sorted({str(run.kernel) for run in runs if run.arm == name}) for name in setting.arms}
+    if len({run.kernel for run in runs}) < 2:
+        return []
+    text = ", ".join(f"{name} {' / '.join(used)}" for name, used in kernels.items() if used)
+    lines = [f"training time and memory are not like for like: attention kernels were {text}"]
+    lines += [
+        f"{name}: its runs differ in attention kernel" for name, used in kernels.items() if len(used) > 1
+    ]
+    train = runs[0].record["config"]["train"]  # the same for all
+    half = next((name for name in ("bf16", "fp16") if train.get(name) is True), None)
+    in_half = {part in _HALF for run in runs for part in str(run.kernel).split("+")}
+    if half and len(in_half) > 1:
+        lines.append(
+            f"precision inside attention is not like for like: under {half} the kernels "
+            f"{' and '.join(_HALF)} multiply in half precision, the others in float32; "
+            "--attention.kernel reference makes them one"
+        )
+    return lines
+
+
+def _differing(what: str, facts: list[dict[str, str | None]]) -> list[str]:
+    keys = sorted({key for fact in facts for key in fact})
+    values = {key: sorted({str(fact.get(key)) for fact in facts}) for key in keys}
+    parts = [f"{key} {' / '.join(seen)}".strip() for key, seen in values.items() if len(seen) > 1]
+    return [f"the runs differ in {what}: {', '.join(parts)}"] if parts else []
+
+
+def _hardware(run: Run) -> str:
+    hardware = run.record["hardware"]
+    device = str(hardware.get("device"))
+    if device != "cpu":
+        return device
+    threads = f", {hardware['threads']} threads" if hardware.get("threads") else ""
+    return f"CPU, {hardware.get('cpu')}, {hardware.get('cores')} cores{threads}"
+
+
+def ran_on(run: Run) -> str:
+    """Hardware, packages and commit of a run, in a line."""
+    versions = run.record["versions"]
+    packages = ", ".join(f"{name} {versions.get(name)}" for name in ("torch", "transformers"))
+    return f"{_hardware(run)}; {packages}; commit {_commit(run)}"
+
+
+def _commit(run: Run) -> str:
+    git = run.record["git"]
+    return f"{str(git['commit'])[:10]}{' with changes' if git['dirty'] else ''}" if git else "unknown"
