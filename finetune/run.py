@@ -133,8 +133,9 @@ def _run_one(run: Run, grid: Grid, loaded: data.Data, entry: record.Record, plac
     callbacks = start.callbacks(config)
     if grid.diagnose:
         callbacks.append(Diagnosis(built.model, run.folder / diagnostics.FILE))
-        entry["diagnostics"] = diagnostics.FILE
     outcome = train.fit(config, built, splits, run.folder, callbacks)
+    looked = (run.folder / diagnostics.FILE).is_file()  # in this part of a resumed run or in an earlier one
+    entry["diagnostics"] = diagnostics.FILE if looked else None
     ran = "+".join(sorted(calls_by_kernel(built.model, config.attention.variant)))
     # The kernel that did run, not what would.
     entry["attention"] = {**built.swap.to_json(), "kernel": ran, "start": begun}

@@ -409,16 +409,22 @@ def test_a_run_is_the_same_when_it_is_looked_at(tmp_path, looked_at):
     assert found["config_hash"] == plain["config_hash"]
 
 
-def test_a_translation_is_the_same_when_it_is_looked_at(tmp_path):
+@pytest.fixture(scope="module")
+def translated(tmp_path_factory):
     """Two micro-batches a step, of which the first is looked at; annealed, so that samples have a share."""
+    root = tmp_path_factory.mktemp("translated")
     options = ["--attention", "sa-softmax", "--train.gradient_accumulation_steps", "2"]
     options += ["--attention.start", "annealed", "--attention.annealing_share", "0.5"]
-    options += ["--data.validation_rows", "5", "--data.test_rows", "5", "--generation.max_new_tokens", "9"]
+    options += ["--data.validation_rows", "12", "--data.test_rows", "3", "--generation.max_new_tokens", "5"]
     for name in ("with", "without"):
-        assert run("translate", tmp_path / name, *options, *["--diagnose"] * (name == "with")) == 0
+        assert run("translate", root / name, *options, *["--diagnose"] * (name == "with")) == 0
     label = "sa-softmax-annealed0.5"
-    one = folder("translate", tmp_path / "with", label)
-    same_run(one, folder("translate", tmp_path / "without", label))
+    return [folder("translate", root / name, label) for name in ("with", "without")]
+
+
+def test_a_translation_is_the_same_when_it_is_looked_at(translated):
+    one, other = translated
+    same_run(one, other)
     found = diagnostics.read(one / "diagnostics.json")
     assert [sample["step"] for sample in found["samples"]] == list(range(10))
     assert {len(sample["layers"]) for sample in found["samples"]} == {2 + 2 * 2}
@@ -487,19 +493,18 @@ def test_a_finished_run_can_be_looked_at(tmp_path, looked_at, capsys):
     assert record.read(where)["diagnostics"] == "diagnostics.json"
 
 
-def test_adapters_and_translations_can_be_looked_at(tmp_path, looked_at, capsys):
+def test_adapters_and_translations_can_be_looked_at(tmp_path, looked_at, translated):
     """Loaded adapters ask for no gradient; 12 rows pass in two parts."""
-    adapters = ["--model", str(looked_at), "--model.lora.rank", "2", "--train.num_train_epochs", "1"]
+    adapters = ["--model", str(looked_at), "--model.lora.rank", "2", "--train.max_steps", "3"]
     assert run("classify", tmp_path / "lora", "--diagnose", *OPTIONS, *adapters) == 0
-    short = ["--train.num_train_epochs", "1", "--generation.max_new_tokens", "9"]
-    assert run("translate", tmp_path, "--attention", "softmax", *short) == 0
     (lora,) = (tmp_path / "lora").glob("agnews/*/*/*")
-    for where, calls in ((lora, 2), (folder("translate", tmp_path), 6)):
+    shutil.copytree(translated[1], tmp_path / "translation")
+    for where, calls in ((lora, 2), (tmp_path / "translation", 6)):
         assert main(["diagnose", str(where)]) == 0
         last = diagnostics.read(where / "diagnostics.json")["samples"][-1]
         assert last["after_training"] and last["rows"] == 12 and len(last["layers"]) == calls
         assert all(layer["gradient"]["query"] > 0 for layer in last["layers"])
-    assert len(diagnostics.read(lora / "diagnostics.json")["samples"]) == 10 + 1
+    assert len(diagnostics.read(lora / "diagnostics.json")["samples"]) == 3 + 1
 
 
 def test_parts_of_the_rows_give_what_all_of_them_give(tmp_path, looked_at, monkeypatch):
