@@ -229,7 +229,7 @@ def test_each_printed_line_plans_the_run_that_its_cell_foretells(
         "task": "iwslt2017",
         "pair": "en-de",
         "generation.length_penalty": -0.5,
-        "model.revision": "-x",
+        "model.revision": "-h",
     }
     study = study_of(tmp_path, {"a": grid, "b": translation}, diagnose=[0])
     grids: list[Grid] = []
@@ -640,16 +640,16 @@ def test_on_a_terminal_a_table_shows_grids_and_workers(tmp_path: Path) -> None:
     console = Console(file=StringIO(), force_terminal=True, width=100, height=20)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         table = progress.LiveTable(tally, console, live)
-        table.refresh([Job(study.cells[2], 1, process, log)])
+        table.refresh([Job(study.cells[2], 1, process, log, started=time.monotonic() - 50)])
     log.close()
     assert isinstance(console.file, StringIO)
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
-    assert "study mine: 0 s so far, about 60 s to go" in shown
+    assert "study mine: 0 s so far, about 35 s to go" in shown
     assert re.search(r"grid\s+done\s+running\s+failed\s+left", shown)
     assert re.search(r"^a +1 +- +1 +-\s*$", shown, flags=re.MULTILINE)
     assert re.search(r"^b +- +1 +- +1\s*$", shown, flags=re.MULTILINE)
     assert re.search(
-        r"^2 +b/yelp/scratch-tiny/softmax/seed-0 +0 s +epoch 1.5, loss 0.5\s*$", shown, re.MULTILINE
+        r"^2 +b/yelp/scratch-tiny/softmax/seed-0 +50 s +epoch 1.5, loss 0.5\s*$", shown, re.MULTILINE
     )
 
 

@@ -29,6 +29,11 @@ def text(study: Study, states: Mapping[Cell, State], costs: Costs, workers: int)
     return "\n".join([*lines, _closing(study, states, costs, workers)])
 
 
+def many(workers: int) -> str:
+    """``2 workers``."""
+    return f"{workers} worker{'s' if workers > 1 else ''}"
+
+
 def _arm(cell: Cell, study: Study) -> tuple[str, ...]:
     config = cell.config
     grid = cell.output.relative_to(study.root).as_posix()  # with the folder of its axes
@@ -48,8 +53,11 @@ def _closing(study: Study, states: Mapping[Cell, State], costs: Costs, workers: 
     count = Counter(states[cell].kind for cell in study.cells)
     told = ", ".join(f"{count[kind]} {kind}" for kind in KINDS if count[kind])
     left = [costs.expected(cell) for cell in study.cells if states[cell].kind in LEFT]
-    many = f"{workers} worker{'s' if workers > 1 else ''}"
-    return f"{told}; {rest_text(left, workers)} on {many}" if left else f"{told}; nothing is left to run"
+    return (
+        f"{told}; {rest_text(left, workers)} on {many(workers)}"
+        if left
+        else f"{told}; nothing is left to run"
+    )
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

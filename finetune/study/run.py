@@ -38,7 +38,7 @@ def run_study(study: Study, wanted: int | None) -> int:
     costs = _costs(study, states)
     tally = progress.Tally(study, states, costs, workers)
     done = len(study.cells) - len(waiting)
-    rest = f"{tally.rest([])} on {workers} workers, logs in {study.root / 'logs'}"
+    rest = f"{tally.rest([])} on {overview.many(workers)}, logs in {study.root / 'logs'}"
     head = f"study {study.name}: {len(study.cells)} runs in {study.root}, {done} done"
     print(f"{head}; {rest if waiting else 'nothing is left to run'}", flush=True)
     with progress.board(tally) as board:
