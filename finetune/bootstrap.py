@@ -112,15 +112,27 @@ def stratified(strata: Sequence[Sequence[float]]) -> Interval:
     Agarwal et al. 2021: seeds are resampled within each task (``stratified_draws``), tasks taken as given.
     Their percentile interval is too short for few seeds, so its ends are moved away from the interquartile
     mean by what makes it Student's for a plain mean: sqrt(n / (n - 1)), n the fewest seeds of a task, times
-    Student's quantile over the normal one, with (seeds - 1) summed over tasks as degrees of freedom.
+    Student's quantile over the normal one. Its degrees of freedom are Welch's (1947), as tasks differ in their
+    noise; of two tasks, those of the one with fewer seeds.
     """
-    fewest, freedom = min(map(len, strata)), sum(len(values) - 1 for values in strata)
+    fewest = min(map(len, strata))
     if fewest < 2:
         raise ValueError("an interval over seeds needs two or more of them in every task")
     middle = interquartile_mean(np.concatenate([np.asarray(values) for values in strata]))
     low, high = np.percentile(stratified_draws(strata), [2.5, 97.5])
-    factor = math.sqrt(fewest / (fewest - 1)) * stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
+    quantile = special.stdtrit(_freedom(strata), 0.975) / special.ndtri(0.975)
+    factor = math.sqrt(fewest / (fewest - 1)) * quantile
     return float(middle + factor * (low - middle)), float(middle + factor * (high - middle))
+
+
+def _freedom(strata: Sequence[Sequence[float]]) -> float:
+    """Degrees of freedom of a mean over strata whose variances differ."""
+    fewest = min(map(len, strata)) - 1
+    variances = np.array([np.var(values, ddof=1) for values in strata])
+    if len(strata) == 2 or not variances.any():
+        return fewest
+    sizes = np.array([len(values) - 1 for values in strata])
+    return float(variances.sum() ** 2 / (variances**2 / sizes).sum())
 
 
 def stratified_draws(strata: Sequence[Sequence[float]]) -> NDArray[np.float64]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune import evidence
+from finetune.config import BASELINE
 from finetune.evidence import Difference, Paired
 from finetune.overall import Overall, overall
-from finetune.pairing import BASELINE, Setting, collect, groups
+from finetune.pairing import Setting, collect, groups
 from finetune.power import ALPHA, POWER
 from finetune.predictions import Predictions
 from finetune.tables import Arm, Table, build

@@ -7,7 +7,7 @@ with its unit and source, so that a default lives in one place. ``EARLIER`` only
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +22,7 @@ STRICT = ConfigDict(extra="forbid")
 BOOL = "tag:yaml.org,2002:bool"
 Kind = Literal["classification", "translation"]
 KINDS: dict[Kind, str] = {"classification": "classify", "translation": "translate"}  # kind -> verb
+BASELINE = "softmax"  # the arm that every other one is compared with
 
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -234,6 +235,17 @@ def _settled(values: dict[str, Any]) -> dict[str, Any]:
     if attention["annealing_share"] is None:
         raise UserError("attention.start annealed needs attention.annealing_share, e.g. 0.3 of the steps")
     return values
+
+
+def arm(attention: Mapping[str, Any], variant: str, parameters: Collection[str]) -> dict[str, Any]:
+    """``attention`` of a grid for its arm ``variant``, which has ``parameters`` (names).
+
+    Parameters go to the variants that have them, a scope and a warm start to those that differ from the
+    baseline: softmax within a scope and outside it is softmax everywhere.
+    """
+    own = {name: value for name, value in attention["parameters"].items() if name in parameters}
+    baseline = {"scope": "all", "start": "cold"} if variant == BASELINE else {}
+    return {**attention, "variant": variant, "parameters": own, **baseline}
 
 
 def as_dict(config: RunConfig) -> dict[str, Any]:

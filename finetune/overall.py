@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune.bootstrap import interquartile_mean, stratified
-from finetune.pairing import BASELINE
+from finetune.config import BASELINE
 from finetune.tables import Arm, Table
+
+FEWEST = 6  # numbers, of all tasks together: intervals from fewer miss too often (results/calibration)
 
 
 @dataclass(frozen=True)
 class Overall:
-    """One arm of one model over two or more tasks of one metric, each with two or more seeds paired.
+    """One arm of one model over tasks of one metric: two or more, with two or more seeds paired in each.
 
     Intervals are 95%, stratified bootstrap over the seeds of each task with the test rows taken as given.
     ``difference`` is the interquartile mean of the paired differences, one a task and seed. It is not the
@@ -55,7 +57,7 @@ def _lines(group: dict[str, Table]) -> list[Overall]:
 def _line(group: dict[str, Table], name: str) -> Overall | None:
     found = {task: _paired(table, name) for task, table in group.items()}
     tasks = {task: values for task, values in found.items() if len(values) > 1}
-    if len(tasks) < 2:
+    if len(tasks) < 2 or sum(map(len, tasks.values())) < FEWEST:
         return None
     table = next(iter(group.values()))
     scores = [[score for score, _ in values] for values in tasks.values()]

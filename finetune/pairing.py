@@ -8,13 +8,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune.config import NEUTRAL, AttentionConfig, ModelConfig, differing_keys, flatten
+from finetune.config import BASELINE, NEUTRAL, AttentionConfig, ModelConfig, differing_keys, flatten
 from finetune.errors import UserError
 from finetune.folders import arm_label, model_slug
 from finetune.record import Record, find
 from finetune.scorers import PRIMARY
 
-BASELINE = "softmax"
 # All others are controls. Written here too, since the list of variants wants torch.
 FROM_THE_PAPER = frozenset({BASELINE, "sa-softmax", "sa-softmax-raw"})
 

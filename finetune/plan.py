@@ -14,6 +14,7 @@ from finetune.config import (
     NEUTRAL,
     Kind,
     RunConfig,
+    arm,
     as_dict,
     build,
     differing_keys,
@@ -23,7 +24,6 @@ from finetune.config import (
 from finetune.errors import UserError, unknown
 from finetune.metrics import load_metric
 from finetune.model import SCRATCH, build_tokenizer
-from finetune.pairing import BASELINE
 from finetune.scratch import SIZES
 from tasks import TASKS, Task, check_pair, get_task
 
@@ -172,15 +172,7 @@ def _grid_axis(values: dict[str, Any], key: str, item: type) -> list[Any]:
 
 
 def _arm(values: Mapping[str, Any], variant: str) -> dict[str, Any]:
-    """The attention of one arm: parameters go to the variants that have them, a scope and a warm start to
-    those that differ from the baseline (softmax within a scope and outside it is softmax everywhere)."""
-    declared = get_variant(variant).parameters
-    attention = values["attention"]
-    parameters = {name: value for name, value in attention["parameters"].items() if name in declared}
-    arm = {**attention, "variant": variant, "parameters": parameters}
-    if variant == BASELINE:
-        arm |= {"scope": "all", "start": "cold"}
-    return {"attention": arm}
+    return {"attention": arm(values["attention"], variant, get_variant(variant).parameters)}
 
 
 def _check_parameters(values: Mapping[str, Any], variants: list[str]) -> None:

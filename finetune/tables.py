@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune import evidence, stats
-from finetune.config import differing_keys
+from finetune.config import BASELINE, differing_keys
 from finetune.evidence import SCALE, Difference
 from finetune.notes import notes, ran_on
-from finetune.pairing import BASELINE, Run, Setting, differences
+from finetune.pairing import Run, Setting, differences
 from finetune.scorers import PRIMARY
 
 
@@ -158,7 +158,8 @@ def _summaries(finished: Mapping[int, Run], primary: str) -> dict[str, Summary]:
 
 def _untrained(finished: Mapping[int, Run], metric: str) -> Summary | None:
     scores = {seed: (run.record["untrained"] or {}).get(metric) for seed, run in finished.items()}
-    known = {seed: SCALE.get(metric, 1.0) * value for seed, value in scores.items() if _is_number(value)}
+    scale = SCALE.get(metric, 1.0)
+    known = {seed: scale * value for seed, value in scores.items() if isinstance(value, (int, float))}
     return Summary(*stats.mean_sd(list(known.values())), known) if known else None
 
 
@@ -169,13 +170,9 @@ def _start(finished: list[Run]) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = {"kind": starts[0].get("kind")}
     for key in ("cosine_cold", "cosine"):
-        values = [start[key] for start in starts if _is_number(start.get(key))]
+        values = [start[key] for start in starts if isinstance(start.get(key), (int, float))]
         found[key] = stats.mean_sd(values)[0] if values else None
     return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _line(run: Run) -> RunLine:

@@ -25,7 +25,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """Two real tables, one on the sample, a failed run and a broken record."""
     root = tmp_path_factory.mktemp("records") / "runs"
     save_accuracies(root, "softmax", [0.80, 0.81, 0.79])
-    save_accuracies(root, "sa-softmax", [0.85, 0.86, 0.842])
+    save_accuracies(root, "sa-softmax", [0.84, 0.88, 0.835])
     failed = started("sa-softmax-raw", 0)
     failed["status"], failed["reason"] = "failed", "loss became NaN at step 3"
     save(root, failed)
@@ -114,6 +114,8 @@ def test_every_form_has_the_same_numbers(comparison: Comparison, tmp_path: Path)
         expected = {"accuracy (%)": f"{score['mean']:.2f} ± {score['sd']:.2f}", "runs": "3"}
         if found:
             low, high = found["interval"]
+            assert found["interval"] not in (found["interval_rows"], found["interval_seeds"])
+            assert rf"${found['mean']:+.2f}$ & ${low:+.2f}$ to ${high:+.2f}$" in files[".tex"]
             expected |= {"difference": f"{found['mean']:+.2f}", "95%": f"{low:+.2f} to {high:+.2f}"}
             expected |= {"p (Holm)": words.p_value(found["p_adjusted"])}
             numbers += [(found["mean"], sheet[name]["difference"]), (low, sheet[name]["interval_low"])]
@@ -125,7 +127,7 @@ def test_every_form_has_the_same_numbers(comparison: Comparison, tmp_path: Path)
             assert {form[name][key] for form in forms} == {shown}, (name, key)
             assert shown in terminal
         assert all(exact == float(cell) for exact, cell in numbers)
-    assert forms[0]["sa-softmax"]["difference"] == "+5.08"
+    assert forms[0]["sa-softmax"]["difference"] == "+5.17"
     for form in forms:
         assert not any(
             cell for key, cell in form["sa-softmax-raw"].items() if key not in ("attention", "runs")
@@ -164,7 +166,7 @@ def test_the_terminal_table_is_aligned(comparison: Comparison) -> None:
     block = report.text(comparison).split("\n\n")[0].splitlines()
     head, first, second = block[1:4]
     end = head.index("accuracy (%)") + len("accuracy (%)")
-    assert first[:end].endswith("80.00 ± 1.00") and second[:end].endswith("85.08 ± 0.88")
+    assert first[:end].endswith("80.00 ± 1.00") and second[:end].endswith("85.17 ± 2.47")
 
 
 def test_columns_without_a_single_value_are_left_out(tmp_path: Path) -> None:

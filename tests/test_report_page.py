@@ -130,6 +130,17 @@ def test_a_curve_skips_what_is_no_number_and_takes_the_later_of_two() -> None:
     assert History("softmax", 0, Path(), entry, None).curve("loss") == {1: 0.9, 2: 0.5}
 
 
+def test_a_failed_run_does_not_cut_the_mean_short(tmp_path: Path) -> None:
+    for folder in save_accuracies(tmp_path, "softmax", [0.8, 0.81]):
+        enrich(folder, looked_at=False)
+    failed = started("softmax", 2)
+    failed["status"], failed["reason"], failed["curve"] = "failed", "NaN", [{"step": 10, "loss": 9.0}]
+    save(tmp_path, failed)
+    (table,) = compare([tmp_path]).tables
+    plot = curves.curves(table, collect(table)[0], Palette([]), "k")[0]
+    assert "at step 120" in plot.svg and "n: 3 runs" in plot.caption
+
+
 def test_a_run_without_curve_and_diagnostics_has_neither_plot(tmp_path: Path) -> None:
     save_accuracies(tmp_path, "softmax", [0.8])
     assert "<figure>" not in page(compare([tmp_path]))
@@ -247,7 +258,7 @@ def test_a_sample_a_failure_and_nothing_at_all_claim_nothing(study: Comparison, 
     save(tmp_path, failed)
     found = compare([tmp_path])
     assert answer(found).startswith("Nothing may be claimed: no variant has a finished run")
-    assert state(found) == "0 finished runs in 1 table; 1 run failed or is missing."
+    assert state(found) == "0 finished runs in 1 table; 1 run failed, missing or still running."
 
 
 # A report from a report
@@ -285,7 +296,9 @@ def test_runs_that_are_gone_or_others_are_named_and_not_plotted(tmp_path: Path) 
     (table,) = found.tables
     folder = Path(table.arms[0].runs[0].folder)
     entry = record.read(folder)
-    record.write(folder, {**entry, "command": "finetune another"})
+    assert entry["metrics"]
+    entry["metrics"]["accuracy"]["value"] += 0.001
+    record.write(folder, entry)
     (Path(table.arms[1].runs[2].folder) / record.FILE).unlink()
     histories, problems = collect(table)
     assert len(histories) == 4 and len(problems) == 2

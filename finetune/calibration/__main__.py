@@ -11,11 +11,12 @@ from typing import Any
 from finetune.calibration import page, rates
 from finetune.calibration.studies import DESIGNS, Design
 from finetune.errors import UserError
+from finetune.overall import FEWEST as FEWEST_NUMBERS
 from finetune.power import ALPHA, POWER
 from finetune.record import environment, write_text
 
 FOLDER = Path("results/calibration")
-MOST = 5.0  # points that there is room for above the baseline, with the noise much as it was
+MOST = 8.0  # points of a true difference that there is room for around 90%
 BLEU = ("errors", "mixed")  # designs that are simulated for BLEU too
 FEWEST = 8  # studies, so that each line has some
 
@@ -60,7 +61,7 @@ def measure(
         "versions": {name: environment()["versions"].get(name) for name in ("numpy", "scipy", "sacrebleu")},
         "alarms": [asdict(line) for line in alarms],
         "found": [asdict(line) for line in _told(_found(studies, designs, alarms))],
-        "middle": [asdict(line) for line in _told(rates.middles(n, studies) for n in seeds if n > 1)],
+        "middle": [asdict(line) for line in _told(_middles(studies, seeds))],
     }
 
 
@@ -84,6 +85,13 @@ def _found(studies: int, designs: Sequence[Design], alarms: list[rates.Alarms]) 
                 yield rates.find(design, line.seeds, studies // 2, line.detectable, POWER)
             if line.needed is not None and line.seeds == 6:
                 yield rates.find(design, line.needed, studies // 2, rates.WANTED, POWER)
+
+
+def _middles(studies: int, seeds: Sequence[int]) -> Iterator[rates.Middle]:
+    for tasks in rates.TASKS:
+        for count in seeds:
+            if count > 1 and tasks * count >= FEWEST_NUMBERS:
+                yield rates.middles(tasks, count, studies)
 
 
 def _told(lines: Iterator[Any]) -> Iterator[Any]:

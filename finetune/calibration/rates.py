@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import special
 
 from finetune import evidence
 from finetune.bootstrap import Noise, noise, stratified, stratified_draws
@@ -20,7 +21,7 @@ from finetune.stats import SEED, Interval, holm
 ROWS = 750
 SEEDS = (1, 2, 3, 6, 7)
 WANTED = 1.0  # point, of which the seeds that are needed are told
-TASKS = 5  # of the interquartile mean
+TASKS = (2, 3, 5)  # of the interquartile mean
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Alarms:
     seeds: int
     studies: int
     claims: float  # by the rule of ``evidence``
+    claims_t: float  # by Student's t with Hillis' degrees of freedom on the same noise
     claims_two: float  # by p of rows (of seeds where they are enough) and two intervals, rows and seeds
     claims_rows: float  # by the test over rows alone, after Holm
     claims_seeds: float  # by exact sign flips over seeds alone, after Holm
@@ -71,6 +73,7 @@ class Found:
 class Middle:
     """Interquartile means over tasks whose true value is 0: shares of intervals without it."""
 
+    tasks: int
     seeds: int
     studies: int
     misses: float
@@ -78,12 +81,14 @@ class Middle:
 
 
 def classification(
-    design: Design, seeds: int, studies: int, shift: float = 0.0, *, plain: bool = False
+    design: Design, seeds: int, studies: int, difference: float = 0.0, *, plain: bool = False
 ) -> Iterator[Family]:
-    """Families of accuracy, the first variant shifted; ``plain`` adds its plain bootstrap."""
+    """Families of accuracy, the first variant truly better by ``difference`` (points), half of it up and half
+    of it down from the design's level; ``plain`` adds its plain bootstrap."""
     rng = np.random.default_rng([SEED, seeds, DESIGNS.index(design)])
+    low, high = (design.shift_for(share * difference / 100) for share in (-0.5, 0.5))
     for _ in range(studies):
-        baseline, *variants = made.classify(design, rng, seeds, ROWS, (0.0, shift, 0.0))
+        baseline, *variants = made.classify(design, rng, seeds, ROWS, (low, high, low))
         family = _family([made.pair_accuracy(baseline, variant) for variant in variants])
         resampled = made.plain_bootstrap(baseline, variants[0], rng) if plain and seeds > 1 else None
         yield replace(family, plain=resampled)
@@ -118,6 +123,7 @@ def alarms(design: str, metric: str, families: Iterable[Family]) -> Alarms:
         seeds=len(every[0].seeds),
         studies=len(studies),
         claims=share(lambda found: any(one.verdict != "none" for one in found)),
+        claims_t=float(np.mean([_students(study) for study in studies])),
         claims_two=share(_two_intervals),
         claims_rows=share(lambda found: min(holm([one.p_rows or 0.0 for one in found])) < ALPHA),
         claims_seeds=share(lambda found: min(holm([one.p_seeds or 1.0 for one in found])) < ALPHA),
@@ -144,6 +150,17 @@ def _misses(intervals: Sequence[Sequence[float] | None]) -> float | None:
     return float(np.mean([not low <= 0 <= high for low, high in known])) if known else None
 
 
+def _students(family: Family) -> bool:
+    """Hillis 2007, whose noise and degrees of freedom are these; the interval over rows leaves out 0 too."""
+    if not family.noises:
+        return False
+    sizes = [abs(one.mean) / noise.total for one, noise in zip(family.found, family.noises, strict=True)]
+    freedoms = [min(noise.freedom, 1e6) for noise in family.noises]
+    adjusted = holm([2 * float(special.stdtr(f, -size)) for f, size in zip(freedoms, sizes, strict=True)])
+    rows = [_misses([one.interval_rows]) == 1.0 for one in family.found]
+    return any(p < ALPHA and out for p, out in zip(adjusted, rows, strict=True))
+
+
 def _two_intervals(found: list[Difference]) -> bool:
     """A rule that looks at each kind of noise by itself: p and two intervals."""
     enough = 2.0 ** (1 - len(found[0].seeds)) * len(found) <= ALPHA
@@ -156,7 +173,7 @@ def _two_intervals(found: list[Difference]) -> bool:
 
 def find(design: Design, seeds: int, studies: int, difference: float, predicted: float) -> Found:
     """How often a true ``difference`` (points) is claimed."""
-    families = list(classification(design, seeds, studies, design.shift_for(difference / 100)))
+    families = list(classification(design, seeds, studies, difference))
     verdicts = np.array([[one.verdict for one in family.found] for family in families])
     return Found(
         design=design.name,
@@ -170,13 +187,13 @@ def find(design: Design, seeds: int, studies: int, difference: float, predicted:
     )
 
 
-def middles(seeds: int, studies: int) -> Middle:
+def middles(tasks: int, seeds: int, studies: int) -> Middle:
     """Paired differences of equal methods on tasks of unlike noise; their true interquartile mean is 0."""
-    rng = np.random.default_rng([SEED, seeds])
+    rng = np.random.default_rng([SEED, seeds, tasks])
     right, plain = [], []
     for _ in range(studies):
-        strata = rng.normal(0, np.linspace(0.2, 1.0, TASKS)[:, None], (TASKS, seeds)).tolist()
+        strata = rng.normal(0, np.linspace(0.2, 1.0, tasks)[:, None], (tasks, seeds)).tolist()
         right.append(stratified(strata))
         low, high = np.percentile(stratified_draws(strata), [2.5, 97.5])
         plain.append((float(low), float(high)))
-    return Middle(seeds, studies, _misses(right) or 0.0, _misses(plain) or 0.0)
+    return Middle(tasks, seeds, studies, _misses(right) or 0.0, _misses(plain) or 0.0)

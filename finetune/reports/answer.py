@@ -1,7 +1,7 @@
 """The answer first: what all tables together allow to claim, in one or two plain sentences."""
 
 from finetune.compare import Comparison
-from finetune.pairing import BASELINE
+from finetune.config import BASELINE
 from finetune.reports import words
 from finetune.tables import Arm, Table
 
@@ -25,12 +25,14 @@ def answer(comparison: Comparison) -> str:
 
 
 def state(comparison: Comparison) -> str:
-    """How much was run: ``12 finished runs in 3 tables; 2 runs failed or are missing.``"""
+    """How much was run: ``12 finished runs in 3 tables; 2 runs failed, missing or still running.``"""
     finished = sum(arm.finished for table in comparison.tables for arm in table.arms)
     missing = sum(len(table.missing) for table in comparison.tables)
     tables = words.plural(len(comparison.tables), "table")
-    gone = f"{words.plural(missing, 'run')} failed or {'is' if missing == 1 else 'are'} missing"
-    return f"{words.plural(finished, 'finished run')} in {tables}; {gone if missing else 'none is missing'}."
+    gone = (
+        f"{words.plural(missing, 'run')} failed, missing or still running" if missing else "none is missing"
+    )
+    return f"{words.plural(finished, 'finished run')} in {tables}; {gone}."
 
 
 def _claimed(claims: list[tuple[Table, Arm]], made: int) -> str:

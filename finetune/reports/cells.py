@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from finetune.compare import Comparison
+from finetune.config import BASELINE
 from finetune.evidence import Difference
-from finetune.pairing import BASELINE
 from finetune.reports import words
 from finetune.tables import Arm, Table
 

@@ -1,6 +1,7 @@
 """What a comparison looks like run by run: the values of each seed, and the learning curves."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
@@ -14,6 +15,7 @@ from finetune.reports.figures import (
     Look,
     Palette,
     Plot,
+    by_step,
     draw,
     log_scale,
     name_row,
@@ -55,71 +57,89 @@ def seeds(table: Table, palette: Palette, key: str) -> Plot | None:
 
 def curves(table: Table, found: Sequence[History], palette: Palette, key: str) -> list[Plot]:
     """Training loss, validation loss and validation metric by step."""
-    metric = words.NAMES.get(table.metric, table.metric)
-    scale = SCALE.get(table.metric, 1.0)
+    metric, scale = words.NAMES.get(table.metric, table.metric), SCALE.get(table.metric, 1.0)
     wanted = [
-        ("loss", "Training loss", "training loss", 1.0),
-        ("eval_loss", "Validation loss", "validation loss", 1.0),
-        (f"eval_{table.metric}", "Validation metric", f"validation {metric}", scale),
+        _Quantity("loss", "Training loss", "training loss"),
+        _Quantity("eval_loss", "Validation loss", "validation loss"),
+        _Quantity(f"eval_{table.metric}", "Validation metric", f"validation {metric}", scale),
     ]
     plots = []
-    for name, heading, label, unit in wanted:
-        by_arm = {
-            arm.name: {h.seed: h.curve(name) for h in found if h.arm == arm.name and h.curve(name)}
-            for arm in table.arms
-        }
-        by_arm = {arm: each for arm, each in by_arm.items() if each}
-        if by_arm:
-            plots.append(_curve_plot(by_arm, palette, (f"{key}-{name}", heading, label, unit)))
+    for quantity in wanted:
+        logged = [history for history in found if history.curve(quantity.name)]
+        by_arm = {arm.name: [history for history in logged if history.arm == arm.name] for arm in table.arms}
+        if logged:
+            by_arm = {arm: runs for arm, runs in by_arm.items() if runs}
+            plots.append(_curve_plot(by_arm, palette, quantity, f"{key}-{quantity.name}"))
     return plots
 
 
+@dataclass(frozen=True)
+class _Quantity:
+    name: str  # in Trainer's log
+    heading: str
+    label: str
+    unit: float = 1.0  # from the logged unit to the reported one
+
+    def of(self, history: History) -> Curve:
+        return {step: self.unit * value for step, value in history.curve(self.name).items()}
+
+    def mean(self, runs: Sequence[History]) -> Curve:
+        """Over the finished runs: one that failed would end the curve where it failed."""
+        finished = [run for run in runs if run.record["status"] == "finished"]
+        return mean_curve([self.of(run) for run in finished or runs])
+
+
 def _curve_plot(
-    by_arm: Mapping[str, Mapping[int, Curve]], palette: Palette, what: tuple[str, str, str, float]
+    by_arm: Mapping[str, Sequence[History]], palette: Palette, quantity: _Quantity, key: str
 ) -> Plot:
-    key, heading, label, unit = what
+    means = {arm: quantity.mean(runs) for arm, runs in by_arm.items()}
 
     def paint(axes: list[Axes]) -> None:
         (axis,) = axes
-        for arm, each in by_arm.items():
-            line(axis, mean_curve(list(each.values())), palette[arm], unit)
-            for curve in each.values() if len(each) > 1 else ():
-                axis.plot(
-                    list(curve),
-                    [unit * v for v in curve.values()],
-                    color=palette[arm].colour,
-                    linewidth=0.7,
-                    alpha=0.45,
-                )
-        values = [v for each in by_arm.values() for curve in each.values() for v in curve.values()]
+        values: list[float] = []
+        for arm, runs in by_arm.items():
+            line(axis, means[arm], palette[arm])
+            for run in runs:
+                curve = quantity.of(run)
+                thin_line(axis, curve, palette[arm])
+                values += curve.values()
         if min(values) > 0 and max(values) > 20 * min(values):
             log_scale(axis)
-        axis.set(xlabel="step", ylabel=label)
+        by_step(axis, ylabel=quantity.label)
 
-    counts = words.counts({arm: len(each) for arm, each in by_arm.items()}, "run")
-    last = "; ".join(_last(arm, mean_curve(list(each.values())), unit) for arm, each in by_arm.items())
-    spoken = f"{heading} by training step. {last}"
-    caption = f"Mean over seeds, over the steps that all of them logged; thin: each seed. n: {counts}."
-    return Plot(draw(key, spoken, paint), heading, caption)
+    counts = words.counts({arm: len(runs) for arm, runs in by_arm.items()}, "run")
+    last = "; ".join(_last(arm, curve) for arm, curve in means.items())
+    several = "Mean over the finished runs, at the steps that all of them logged; thin: each run. "
+    caption = f"{several if any(len(runs) > 1 for runs in by_arm.values()) else ''}n: {counts}."
+    svg = draw(key, f"{quantity.heading} by training step. {last}", paint)
+    return Plot(svg, quantity.heading, caption)
 
 
-def line(axis: Axes, curve: Curve, look: Look, unit: float = 1.0) -> None:
+def thin_line(axis: Axes, curve: Curve, look: Look) -> None:
+    """One run, or one layer, behind the mean of them; a dot where there is one step only."""
+    marker = look.marker if len(curve) == 1 else ""
+    axis.plot(*points(curve), color=look.colour, linewidth=0.7, alpha=0.45, marker=marker, markersize=3)
+
+
+def line(axis: Axes, curve: Curve, look: Look) -> None:
     """A thick line with a few markers."""
-    steps, values = list(curve), [unit * value for value in curve.values()]
     axis.plot(
-        steps,
-        values,
+        *points(curve),
         color=look.colour,
         linestyle=look.dash,
         linewidth=2,
         marker=look.marker,
         markersize=4.5,
-        markevery=max(1, len(steps) // 6),
+        markevery=max(1, len(curve) // 6),
     )
 
 
-def _last(arm: str, curve: Curve, unit: float) -> str:
+def points(curve: Curve) -> tuple[list[int], list[float]]:
+    """Steps and values."""
+    return list(curve), list(curve.values())
+
+
+def _last(arm: str, curve: Curve) -> str:
     if not curve:
-        return f"{arm}: no step that all seeds have"
-    step = max(curve)
-    return f"{arm}: {unit * curve[step]:.4g} at step {step}"
+        return f"{arm}: no step that all runs logged"
+    return f"{arm}: {curve[max(curve)]:.4g} at step {max(curve)}"

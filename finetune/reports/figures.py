@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from finetune.pairing import BASELINE
+from finetune.config import BASELINE
 from finetune.reports import words
 
 WIDTH, HEIGHT = 340, 200  # CSS pixels: what a phone shows at full size
@@ -26,6 +26,7 @@ LONGEST = 34  # letters of a name that fit above its line
 # Placeholders of the page's colours. Black itself would not do: matplotlib leaves it out.
 INK, MUTED, LINE = "#000003", "#000001", "#000002"  # text, lesser text, rules
 MARKERS, DASHES = "osD^vPX", ("-", "--", "-.", ":")
+LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 COLOURS = 7  # of arms but the baseline; further arms take them again with other dashes
 DASH_ARRAYS = {"-": "none", "--": "7 4", "-.": "8 3 2 3", ":": "2 3"}
 SHAPES = {
@@ -151,6 +152,12 @@ def log_scale(axis: Axes) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
+def by_step(axis: Axes, **labels: str) -> None:
+    """The training steps across, from the start."""
+    axis.set_xlim(left=0)
+    axis.set(xlabel="step", **labels)
+
+
 def only_rows(axis: Axes, count: int) -> None:
     """One unit of height for each row; no vertical axis."""
     axis.set_ylim(-count + 0.5, 0.75)
@@ -184,7 +191,7 @@ def _inline(text: str, key: str, label: str) -> Markup:
 
 
 def _attribute(name: str, value: str, key: str, named: set[str]) -> str | None:
-    """An attribute with the page's names and colours; ``None`` for an id that nothing asks for."""
+    """An attribute with the page's names and colours; ``None`` where nothing needs it."""
     if name == "id":
         return f"{key}-{value}" if value in named else None
     if name == "href":
@@ -194,7 +201,10 @@ def _attribute(name: str, value: str, key: str, named: set[str]) -> str | None:
     if name == "style":
         value = re.sub(r"font-family: [^;]*;?\s*", "", value)
         return re.sub(r"#000([012])([0-9a-f]{2})\b", _variable, value)
-    return " ".join(value.split())
+    if name == "transform" and value.startswith("rotate(-0 "):
+        return None  # as matplotlib says of text that is not turned
+    # Hundredths of a pixel are enough, and a third of the size.
+    return LONG_NUMBER.sub(lambda number: f"{float(number[0]):.2f}", " ".join(value.split()))
 
 
 def _variable(found: re.Match[str]) -> str:

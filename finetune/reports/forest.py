@@ -7,8 +7,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from finetune.compare import Comparison
+from finetune.config import BASELINE
 from finetune.evidence import Difference
-from finetune.pairing import BASELINE
 from finetune.reports import words
 from finetune.reports.figures import INK, ROW, WIDTH, Look, Palette, Plot, draw, name_row, only_rows
 from finetune.tables import Table
@@ -62,7 +62,7 @@ def at_a_glance(comparison: Comparison, palette: Palette) -> list[Plot]:
         unit = words.POINTS.get(metric, metric)
         label = f"All differences from softmax in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
         svg = _forest(bars, f"variant − softmax, {unit}", f"glance-{metric}", label)
-        caption = f"{INTERVALS} Every difference of every table ({len(bars)})."
+        caption = f"{INTERVALS} n: {words.plural(len(bars), 'difference')}, of the seeds in the table above."
         plots.append(Plot(svg, f"All differences, {unit}", caption))
     return plots
 

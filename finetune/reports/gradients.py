@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from matplotlib.axes import Axes
 
 from finetune.diagnostics import Layer
-from finetune.reports.curves import line
-from finetune.reports.figures import WIDTH, Palette, Plot, depth, draw, log_scale
+from finetune.reports.curves import line, points
+from finetune.reports.figures import WIDTH, Palette, Plot, by_step, depth, draw, log_scale
 from finetune.reports.histories import Curve
-from finetune.reports.looked import Looked, Pick, Place, by_layer, counted, ends, over_layers, points
+from finetune.reports.looked import Looked, Pick, Place, by_layer, counted, ends, over_layers
 
 TENSORS = ("query", "key", "value", "output")
 ZONES = ("saturated", "suppressed")
@@ -46,7 +46,7 @@ def _norms(each: Looked, key: str, limits: Limits) -> Plot:
                 log_scale(axis)
                 axis.set_ylim(limits)
         for axis in axes[2:]:
-            axis.set_xlabel("step")
+            by_step(axis)
 
     told = "; ".join(f"{name} {_last(by_place)}" for name, by_place in curves.items())
     label = f"Gradient norms of {each.arm}, lowest to highest layer at the last step: {told}"
@@ -72,7 +72,7 @@ def _reach(each: Looked, variants: Sequence[str], palette: Palette, key: str) ->
         for axis, zone, mark in zip(axes, ZONES, marks, strict=True):
             for variant, curve in lines[zone].items():
                 line(axis, curve, palette[variant])
-            axis.set(xlabel="step", title=f"{zone}, {mark}")
+            by_step(axis, title=f"{zone}, {mark}")
         if _any_positive(lines):
             for axis in axes:
                 log_scale(axis)

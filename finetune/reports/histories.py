@@ -9,6 +9,7 @@ from typing import TypeGuard
 from finetune import diagnostics, record
 from finetune.diagnostics import Diagnostics
 from finetune.errors import UserError
+from finetune.evidence import SCALE
 from finetune.record import Record
 from finetune.tables import RunLine, Table
 
@@ -44,7 +45,7 @@ def collect(table: Table, roots: Sequence[Path] = ()) -> tuple[list[History], li
     for arm in table.arms:
         for run in arm.runs:
             try:
-                folder, entry = _find(run, roots)
+                folder, entry = _find(run, table.metric, roots)
                 found.append(History(arm.name, run.seed, folder, entry, None))
                 found[-1] = History(arm.name, run.seed, folder, entry, _diagnostics(folder, entry))
             except UserError as error:
@@ -52,16 +53,23 @@ def collect(table: Table, roots: Sequence[Path] = ()) -> tuple[list[History], li
     return found, problems
 
 
-def _find(run: RunLine, roots: Sequence[Path]) -> tuple[Path, Record]:
+def _find(run: RunLine, metric: str, roots: Sequence[Path]) -> tuple[Path, Record]:
     """The folder and record of a run: where it was, or the longest end of its path below a root."""
     parts = Path(run.folder).parts
-    places = [Path(run.folder), *(root.joinpath(*parts[i:]) for i in range(1, len(parts)) for root in roots)]
+    places = [Path(run.folder), *(root.joinpath(*parts[i:]) for i in range(len(parts)) for root in roots)]
     for place in places:
         if (place / record.FILE).is_file():
             entry = record.read(place)
-            if entry["command"] == run.command and entry["status"] == run.status:
+            if _same(run, entry, metric):
                 return place, entry
     raise UserError(f"nothing to plot of {run.folder}: its record is not there any more, or is another run's")
+
+
+def _same(run: RunLine, entry: Record, metric: str) -> bool:
+    """Whether a record is the one that was compared; a run that was made again has another value."""
+    value = ((entry["metrics"] or {}).get(metric) or {}).get("value")
+    known = None if value is None or run.value is None else value * SCALE.get(metric, 1.0)
+    return (entry["config"]["seed"], entry["status"], known) == (run.seed, run.status, run.value)
 
 
 def _diagnostics(folder: Path, entry: Record) -> Diagnostics | None:

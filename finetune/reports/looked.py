@@ -92,8 +92,3 @@ def ends(name: str, curve: Curve) -> str:
     """The first and the last value of a curve, in words."""
     first, last = min(curve), max(curve)
     return f"{name} {curve[first]:.3g} at step {first}, {curve[last]:.3g} at step {last}"
-
-
-def points(curve: Curve) -> tuple[list[int], list[float]]:
-    """Steps and values."""
-    return list(curve), list(curve.values())

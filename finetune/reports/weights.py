@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from finetune.diagnostics import Layer
-from finetune.reports.curves import line
-from finetune.reports.figures import Palette, Plot, draw
-from finetune.reports.looked import Looked, Pick, by_layer, counted, ends, over_layers, points
+from finetune.reports.curves import line, thin_line
+from finetune.reports.figures import Palette, Plot, by_step, draw
+from finetune.reports.looked import Looked, Pick, by_layer, counted, ends, over_layers
 
 QUANTILES = 7  # of a row sum: 0, 5, 25, 50, 75, 95 and 100%
 LOW, MIDDLE, HIGH = 1, 3, 5
@@ -82,10 +82,10 @@ def _quantity(found: Sequence[Looked], palette: Palette, key: str, quantity: _Qu
     def paint(axes: list[Axes]) -> None:
         for each in found:
             for curve in by_layer(each, quantity.pick).values():
-                axes[0].plot(*points(curve), color=palette[each.arm].colour, linewidth=0.7, alpha=0.45)
+                thin_line(axes[0], curve, palette[each.arm])
         for arm, curve in means.items():
             line(axes[0], curve, palette[arm])
-        axes[0].set(xlabel="step", ylabel=quantity.axis)
+        by_step(axes[0], ylabel=quantity.axis)
 
     told = "; ".join(ends(arm, curve) for arm, curve in means.items())
     svg = draw(f"{key}-{quantity.name}", f"{quantity.heading} by step: {told}", paint)
@@ -100,12 +100,14 @@ def _row_sums(found: Sequence[Looked], palette: Palette, key: str) -> Plot | Non
         return None
 
     def paint(axes: list[Axes]) -> None:
-        for arm, (low, middle, high) in bands.items():
-            steps = sorted(low.keys() & high.keys())
-            sides = [low[step] for step in steps], [high[step] for step in steps]
+        for arm, (lower, middle, upper) in bands.items():
+            steps = sorted(lower.keys() & upper.keys())
+            sides = [lower[step] for step in steps], [upper[step] for step in steps]
             axes[0].fill_between(steps, *sides, color=palette[arm].colour, alpha=0.2, linewidth=0)
             line(axes[0], middle, palette[arm])
-        axes[0].set(xlabel="step", ylabel="sum of a row of weights")
+        low, high = axes[0].get_ylim()
+        axes[0].set_ylim(min(low, 0), max(high, 1.1))  # rounding in softmax's sums of 1 is not worth a plot
+        by_step(axes[0], ylabel="sum of a row of weights")
 
     told = "; ".join(ends(arm, middle) for arm, (_, middle, _) in bands.items())
     caption = f"Line: median; band: 5% to 95% of the rows; both are means over layers. {counted(found)}"

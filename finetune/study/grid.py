@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import (
+    BASELINE,
     KINDS,
     Kind,
     RunConfig,
+    arm,
     as_dict,
     build,
     differing_keys,
@@ -19,7 +21,6 @@ from finetune.config import (
 )
 from finetune.errors import UserError, unknown
 from finetune.folders import run_folder
-from finetune.pairing import BASELINE
 from finetune.study import logs
 from finetune.study.axes import Point, points, value_text
 from finetune.study.variants import declared
@@ -69,18 +70,6 @@ def expand(
     return list(cells.values())
 
 
-def settle(attention: Mapping[str, Any], variant: str) -> dict[str, Any]:
-    """The attention of one arm, as a run settles it: parameters go to the variants that have them, a scope
-    and a start to those that differ from the baseline, a share of the steps to the start that has one."""
-    own = {key: value for key, value in attention["parameters"].items() if key in declared()[variant]}
-    arm = {**attention, "variant": variant, "parameters": own}
-    if variant == BASELINE:
-        arm |= {"scope": "all", "start": "cold"}
-    if arm["start"] != "annealed":
-        arm["annealing_share"] = None
-    return arm
-
-
 def _variants(grid: Mapping[str, Any]) -> list[str]:
     """The baseline first, where it is there at all."""
     found = grid.get("variants")
@@ -111,7 +100,7 @@ def _config(point: Point, preset: str, variant: str, seed: int) -> RunConfig:
         values = merge(values, branch)
     _check_train(task.kind, values["train"], base["train"])
     values |= {"kind": task.kind, "task": task.name, "pair": check_pair(task, point.pair), "seed": seed}
-    return build({**values, "attention": settle(values["attention"], variant)})
+    return build({**values, "attention": arm(values["attention"], variant, declared()[variant])})
 
 
 _preset = cache(read_preset)  # a study builds hundreds of cells from it; nothing changes it
@@ -145,7 +134,7 @@ def _words(point: Point, preset: str, config: RunConfig) -> list[str]:
 
 
 def _has(config: RunConfig, key: str) -> bool:
-    """Whether a key says something about this arm; ``settle`` drops it otherwise."""
+    """Whether a key says something about this arm; it is dropped otherwise."""
     attention = config.attention
     if key in ("attention.scope", "attention.start"):
         return attention.variant != BASELINE
