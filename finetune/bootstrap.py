@@ -112,8 +112,8 @@ def stratified(strata: Sequence[Sequence[float]]) -> Interval:
     Agarwal et al. 2021: seeds are resampled within each task (``stratified_draws``), tasks taken as given.
     Their percentile interval is too short for few seeds, so its ends are moved away from the interquartile
     mean by what makes it Student's for a plain mean: sqrt(n / (n - 1)), n the fewest seeds of a task, times
-    Student's quantile over the normal one. Its degrees of freedom are Welch's (1947), as tasks differ in their
-    noise; of two tasks, those of the one with fewer seeds.
+    Student's quantile over the normal one. Its degrees of freedom are Welch's (1947), as tasks differ in
+    their noise; of two tasks, those of the one with fewer seeds.
     """
     fewest = min(map(len, strata))
     if fewest < 2:

@@ -137,11 +137,19 @@ def test_seeds_are_resampled_within_their_task_only() -> None:
 
 
 def test_the_interval_of_an_interquartile_mean_is_longer_than_plain_percentiles_for_few_seeds() -> None:
-    strata = [[0.1, 0.4], [0.2, 0.6], [-0.3, 0.1], [0.0, 0.2], [0.4, 0.5]]
+    strata = [[0.1, 0.4, 0.3], [0.2, 0.6, 0.3], [-0.3, 0.1, 0.2], [0.0, 0.2], [0.4, 0.5]]
     plain = np.percentile(stratified_draws(strata), [2.5, 97.5])
-    middle = interquartile_mean(np.array(strata))
-    factor = math.sqrt(2) * scipy_stats.t.ppf(0.975, 5) / scipy_stats.norm.ppf(0.975)
+    middle = interquartile_mean(np.concatenate(strata))
+    variances = [np.var(values, ddof=1) for values in strata]
+    welch = sum(variances) ** 2 / sum(v**2 / (len(s) - 1) for v, s in zip(variances, strata, strict=True))
+    factor = math.sqrt(2) * scipy_stats.t.ppf(0.975, welch) / scipy_stats.norm.ppf(0.975)
     assert stratified(strata) == pytest.approx(middle + factor * (plain - middle))
+    two = strata[:2]
+    plain = np.percentile(stratified_draws(two), [2.5, 97.5])
+    middle = interquartile_mean(np.concatenate(two))
+    factor = math.sqrt(3 / 2) * scipy_stats.t.ppf(0.975, 2) / scipy_stats.norm.ppf(0.975)
+    assert stratified(two) == pytest.approx(middle + factor * (plain - middle))
+    assert stratified([[0.2, 0.2], [0.1, 0.1], [0.2, 0.2]]) == pytest.approx((0.175, 0.175))
     with pytest.raises(ValueError, match="two or more"):
         stratified([[1.0, 2.0], [3.0]])
 

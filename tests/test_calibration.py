@@ -69,14 +69,15 @@ def test_a_true_difference_is_found_about_as_often_as_predicted() -> None:
 
 
 def test_interquartile_means_keep_their_promise_with_few_seeds() -> None:
-    found = rates.middles(3, 150)
+    found = rates.middles(3, 3, 150)
     assert found.misses <= most(ALPHA, 150)
     assert found.misses_plain > found.misses
 
 
 def test_the_made_up_accuracy_is_what_it_says() -> None:
     design = BY_NAME["mixed"]
-    (low, high) = studies.classify(design, np.random.default_rng(0), 400, 1000, (0.0, design.shift_for(0.05)))
+    shifts = (0.0, design.shift_for(0.05))
+    low, high = studies.classify(design, np.random.default_rng(0), 400, 1000, shifts)
     assert high.mean() - low.mean() == pytest.approx(0.05, abs=0.02)
     expected = scipy_stats.norm.cdf(design.level / design.deviation)
     assert low.mean() == pytest.approx(expected, abs=0.03)

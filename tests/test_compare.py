@@ -691,7 +691,7 @@ def test_interquartile_means_over_tasks(tmp_path: Path) -> None:
 
 def test_accuracy_and_bleu_and_the_sample_are_never_put_together(tmp_path: Path) -> None:
     for variant, noise in (("softmax", 0.4), ("sa-softmax", 0.38)):
-        for seed in range(2):
+        for seed in range(3):
             for task in ("toy", "toy2"):
                 entry = started(variant, seed, kind="translation", task=task)
                 save(tmp_path, entry, translations(20, noise, seed))
@@ -706,10 +706,13 @@ def test_accuracy_and_bleu_and_the_sample_are_never_put_together(tmp_path: Path)
     assert lines["accuracy", False, "sa-softmax"] == ["agnews", "yelp"]
 
 
-def test_one_task_has_no_mean_over_tasks(tmp_path: Path) -> None:
+def test_one_task_has_no_mean_over_tasks_and_neither_have_too_few_numbers(tmp_path: Path) -> None:
     for variant in ("softmax", "sa-softmax"):
-        save_accuracies(tmp_path, variant, [0.5, 0.6])
-    assert compare([tmp_path]).overall == []
+        save_accuracies(tmp_path / "one", variant, [0.5, 0.6, 0.5, 0.6, 0.5, 0.6], rows=50)
+        for task in ("agnews", "yelp"):
+            save_accuracies(tmp_path / "two", variant, [0.5, 0.6], task=task)
+    assert compare([tmp_path / "one"]).overall == []
+    assert compare([tmp_path / "two"]).overall == []
 
 
 def test_warm_starts_are_arms_of_their_own_and_controls_are_known(tmp_path: Path) -> None:
@@ -765,7 +768,7 @@ def test_what_is_from_the_paper_is_said_twice_alike() -> None:
 def test_the_json_has_its_version_and_what_holds_over_tasks(tmp_path: Path) -> None:
     for task in ("agnews", "yelp"):
         for variant, share in (("softmax", 0.5), ("sa-softmax", 0.6)):
-            save_accuracies(tmp_path, variant, [share, share + 0.03], task=task)
+            save_accuracies(tmp_path, variant, [share, share + 0.03, share + 0.02], task=task)
     content = json.loads(json.dumps(compare([tmp_path]).to_json(), allow_nan=False))
     assert (content["schema"], content["version"]) == ("finetune-comparison", 2)
     assert [line["arm"] for line in content["overall"]] == ["softmax", "sa-softmax"]

@@ -192,6 +192,17 @@ def test_encoder_decoder_and_cross_attention_are_told_apart() -> None:
     assert len(set(re.findall(r"stroke-dasharray: ([^;]+)", plot.svg))) >= 2
 
 
+def test_a_zone_without_scores_leaves_the_other_its_plot() -> None:
+    content = diagnostics("softmax")
+    for layer in (layer for sample in content["samples"] for layer in sample["layers"]):
+        layer["counts"]["saturated"] = 0
+        layer["reach"]["softmax"]["saturated"] = None
+    (plot,) = gradients.reach(_seen("softmax", content), ["softmax"], Palette([]), "k")
+    assert plot.svg.count(">100<") == 2, "steps reach as far as the samples"
+    assert "suppressed, softmax 3e-06 at step 0" in plot.svg and "no such score" in plot.svg
+    assert gradients.reach(_seen("softmax", content), ["another"], Palette([]), "k") == []
+
+
 def test_only_variants_with_negative_weights_get_that_plot() -> None:
     def headings(variant: str) -> list[str]:
         return [

@@ -154,9 +154,14 @@ def _students(family: Family) -> bool:
     """Hillis 2007, whose noise and degrees of freedom are these; the interval over rows leaves out 0 too."""
     if not family.noises:
         return False
-    sizes = [abs(one.mean) / noise.total for one, noise in zip(family.found, family.noises, strict=True)]
-    freedoms = [min(noise.freedom, 1e6) for noise in family.noises]
-    adjusted = holm([2 * float(special.stdtr(f, -size)) for f, size in zip(freedoms, sizes, strict=True)])
+    adjusted = holm(
+        [
+            2 * float(special.stdtr(min(noise.freedom, 1e6), -abs(one.mean) / noise.total))
+            if noise.total
+            else 1.0
+            for one, noise in zip(family.found, family.noises, strict=True)
+        ]
+    )
     rows = [_misses([one.interval_rows]) == 1.0 for one in family.found]
     return any(p < ALPHA and out for p, out in zip(adjusted, rows, strict=True))
 

@@ -153,7 +153,7 @@ def log_scale(axis: Axes) -> None:
 
 
 def by_step(axis: Axes, **labels: str) -> None:
-    """The training steps across, from the start."""
+    """The training steps across, from the start; once every line is drawn on this and all axes beside it."""
     axis.set_xlim(left=0)
     axis.set(xlabel="step", **labels)
 

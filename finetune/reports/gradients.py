@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from finetune.diagnostics import Layer
 from finetune.reports.curves import line, points
-from finetune.reports.figures import WIDTH, Palette, Plot, by_step, depth, draw, log_scale
+from finetune.reports.figures import MUTED, WIDTH, Palette, Plot, by_step, depth, draw, log_scale
 from finetune.reports.histories import Curve
 from finetune.reports.looked import Looked, Pick, Place, by_layer, counted, ends, over_layers
 
@@ -69,10 +69,13 @@ def _reach(each: Looked, variants: Sequence[str], palette: Palette, key: str) ->
     marks = (f"p > {each.runs[0]['saturated']:g}", f"p < {each.runs[0]['suppressed']:g}")
 
     def paint(axes: list[Axes]) -> None:
-        for axis, zone, mark in zip(axes, ZONES, marks, strict=True):
+        for axis, zone in zip(axes, ZONES, strict=True):
             for variant, curve in lines[zone].items():
                 line(axis, curve, palette[variant])
+        for axis, zone, mark in zip(axes, ZONES, marks, strict=True):
             by_step(axis, title=f"{zone}, {mark}")
+            if not lines[zone]:
+                axis.text(0.5, 0.5, "no such score", transform=axis.transAxes, ha="center", color=MUTED)
         if _any_positive(lines):
             for axis in axes:
                 log_scale(axis)
