@@ -39,6 +39,10 @@ SET_ELSEWHERE: Mapping[str, str] = {
     "hub_token": "the environment variable HF_TOKEN: every record would show it",
     "prediction_loss_only": "nothing: predictions are always made",
     "auto_find_batch_size": "--train.per_device_train_batch_size: arms must not choose batches of their own",
+    **dict.fromkeys(
+        ("bf16_full_eval", "fp16_full_eval"),
+        "--train.bf16: evaluating in half precision would cast the weights that are trained",
+    ),
     "save_only_model": "nothing: a run could not resume to the same numbers",
     "dataloader_drop_last": "nothing: every row is trained on and predicted",
     "eval_do_concat_batches": "nothing",

@@ -131,6 +131,8 @@ def _run_one(run: Run, grid: Grid, loaded: data.Data, entry: record.Record, plac
     )
     begun = start.prepare(config, built, splits["train"], run.folder)
     callbacks = start.callbacks(config)
+    if train.last_checkpoint(run.folder) is None:  # of an attempt that nothing is kept of
+        (run.folder / diagnostics.FILE).unlink(missing_ok=True)
     if grid.diagnose:
         callbacks.append(Diagnosis(built.model, run.folder / diagnostics.FILE))
     outcome = train.fit(config, built, splits, run.folder, callbacks)
@@ -152,7 +154,9 @@ def _untrained(
     config: RunConfig, loaded: data.Data, found: train.Untrained, labels: list[str] | None
 ) -> dict[str, Any]:
     """The primary metric of the swapped model before training. Test rows are not touched for it."""
-    rows = _scored_rows(loaded.splits["validation"], found.predictions, config.kind)
+    split = loaded.splits["validation"]
+    chosen = [index for index, row in enumerate(split["row"]) if row in found.predictions]
+    rows = _scored_rows(split.select(chosen), found.predictions, config.kind)
     name = metrics.PRIMARY[config.kind]
     value = _score(replace(config, metrics=[]), rows, labels, None)[name]["value"]
     return {"split": "validation", "rows": len(rows), "loss": found.loss, name: value}

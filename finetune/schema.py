@@ -38,7 +38,7 @@ class Record(TypedDict):
     times: dict[str, float | None] | None  # train_s (None if resumed), predict_s, total_s; seconds
     peak_memory_mib: float | None
     curve: list[dict[str, Any]]  # Trainer's log, one entry a logging step
-    untrained: dict[str, Any] | None  # the swapped model before training: split, rows, loss, accuracy | bleu
+    untrained: dict[str, Any] | None  # swapped (at once) and not trained: split, rows, loss, accuracy | bleu
     diagnostics: str | None  # file name beside the record, where attention was looked at while training
     metrics: dict[str, Any] | None  # name -> {value, signature}; per_class
     predictions: str | None  # file name beside the record

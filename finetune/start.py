@@ -10,11 +10,12 @@ from transformers import TrainerCallback
 
 from finetune.attention.annealing import Annealing
 from finetune.attention.calibrate import RowSums, cosine, fold, pooled, row_sums
+from finetune.attention.swap import forget_calls
 from finetune.batches import collator
 from finetune.config import RunConfig
 from finetune.model import Built, save_calibration
 
-ROWS = 64  # of the train split, the first ones: some thousand attention rows a head; ours
+ROWS = 128  # of the train split, the first ones: some thousand attention rows a head; ours
 
 
 def prepare(config: RunConfig, built: Built, train: Any, folder: Path) -> dict[str, Any] | None:
@@ -27,6 +28,7 @@ def prepare(config: RunConfig, built: Built, train: Any, folder: Path) -> dict[s
     if not built.swap.swapped:
         return None
     attention, model = config.attention, built.base
+    model.to("cuda" if torch.cuda.is_available() else "cpu")  # where it is trained, on the same kernel
     batches = _batches(config, built, train)
     sums: RowSums = row_sums(model, batches)
     origin, cold = (pooled(model, batches, share) for share in (0.0, 1.0))
@@ -37,6 +39,7 @@ def prepare(config: RunConfig, built: Built, train: Any, folder: Path) -> dict[s
         started = pooled(model, batches, share=1.0)
     elif attention.start == "annealed":
         started = origin
+    forget_calls(model)  # of this; those of the training are to come
     return {
         "kind": attention.start,
         "rows": min(ROWS, len(train)),

@@ -62,8 +62,7 @@ def _rows(table: dict[str, Any]) -> Iterator[list[str]]:
 def _difference(found: dict[str, Any] | None) -> list[str]:
     if found is None:
         return ["", "", "", ""]
-    interval = found["interval"] or found["interval_rows"] or found["interval_seeds"]
-    between = "{:+.2f} to {:+.2f}".format(*interval) if interval else ""
+    between = "{:+.2f} to {:+.2f}".format(*found["interval"]) if found["interval"] else ""
     p = "" if found["p_adjusted"] is None else p_text(found["p_adjusted"]).removeprefix("p ")
     claim = {"none": "none", "better": "**better**", "worse": "**worse**"}[found["verdict"]]
     return [f"{found['mean']:+.2f}", between, escape(p.removeprefix("= ")), claim]

@@ -88,6 +88,21 @@ def test_row_sums_are_those_of_tokens_under_softmax(family):
         assert values == pytest.approx((totals[name] / counts[name]).tolist(), rel=1e-4), name
 
 
+def test_row_sums_of_a_decoder_leave_out_padded_targets():
+    """Trainer gives a decoder no mask: a batch says by its labels which targets are padding."""
+    model, inputs = built("marian"), batch("seq2seq")
+    kept = [6, 4, 1]
+    targets = inputs["decoder_input_ids"]
+    labels = targets.masked_fill(torch.arange(targets.shape[1]) >= torch.tensor(kept)[:, None], -100)
+    together = calibrate.row_sums(model, [inputs | {"labels": labels}])
+    other = targets.masked_fill(labels < 0, PAD + 5)
+    again = calibrate.row_sums(model, [inputs | {"labels": labels, "decoder_input_ids": other}])
+    without = calibrate.row_sums(model, [inputs])
+    for name, values in together.items():
+        assert again[name] == pytest.approx(values, rel=1e-5), name
+        assert (".encoder." in name) == (without[name] == pytest.approx(values, rel=1e-5)), name
+
+
 def watched(model):
     """The inputs of each attention module's latest call, filled in as the model is called."""
     calls = {}

@@ -34,9 +34,11 @@ def row_sums(model: Any, batches: Iterable[Mapping[str, Tensor]]) -> RowSums:
     the trained model. Rows of padding do not count, nor rows without a key.
     """
     found: dict[str, list[Tensor]] = {}
-    with _watching(model, lambda name, setting: _sum_rows(found.setdefault(name, []), setting)):
-        for _ in _pass(model, batches, share=0.0):
-            pass
+    for batch in batches:
+        targets = batch.get("labels") if model.config.is_encoder_decoder else None
+        with _watching(model, lambda name, setting: _sum_rows(found.setdefault(name, []), setting, targets)):  # noqa: B023
+            for _ in _pass(model, [batch], share=0.0):
+                pass
     totals = {name: torch.stack(parts).sum(0) for name, parts in found.items() if parts}
     return {name: (total[0] / total[1]).tolist() for name, total in totals.items()}
 
@@ -120,27 +122,34 @@ def cosine(first: Tensor, second: Tensor) -> float:
     return float(nn.functional.cosine_similarity(first.double(), second.double()).mean())
 
 
-def _sum_rows(parts: list[Tensor], setting: Setting) -> Watcher:
-    """Add (2, heads) to ``parts`` at every call: the sum of the row sums, and how many rows there were."""
+def _sum_rows(parts: list[Tensor], setting: Setting, targets: Tensor | None) -> Watcher:
+    """Add (2, heads) to ``parts`` at every call: the sum of the row sums, and how many rows there were.
+
+    ``targets``, (batch, target), of an encoder-decoder: its decoder has no mask for padding but these, in
+    which padding is below 0.
+    """
 
     def watch(inputs: Inputs, output: Tensor) -> None:
         allowed = inputs.all_allowed()
         sums = setting.normaliser.weigh(scores_of(inputs), allowed).sum(-1)  # (batch, heads, query)
-        counted = _counted(inputs, allowed).expand_as(sums)
+        counted = _counted(inputs, allowed, setting.kind)
+        if targets is not None and setting.kind != "encoder":
+            counted = counted & (targets >= 0).to(counted.device)[:, None]
+        counted = counted.expand_as(sums)
         total = (sums * counted).sum((0, 2), dtype=torch.float64)
         parts.append(torch.stack([total, counted.sum((0, 2)).to(total)]))
 
     return watch
 
 
-def _counted(inputs: Inputs, allowed: Tensor | None) -> Tensor:
-    """Which rows count, bool, (batch or 1, 1, query): those that see a key, and themselves where they can."""
+def _counted(inputs: Inputs, allowed: Tensor | None, kind: str) -> Tensor:
+    """Which rows count, bool, (batch or 1, 1, query): those that see a key, in self-attention themselves."""
     query_len, key_len = inputs.query.shape[-2], inputs.key.shape[-2]
     if allowed is None:
         return torch.ones(1, 1, query_len, dtype=torch.bool, device=inputs.query.device)
     full = allowed.expand(*allowed.shape[:-2], query_len, key_len)
     seen = full.any(-1)
-    return seen & full.diagonal(dim1=-2, dim2=-1) if query_len == key_len else seen
+    return seen if kind == "cross" else seen & full.diagonal(dim1=-2, dim2=-1)
 
 
 def _pass(

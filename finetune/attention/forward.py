@@ -122,12 +122,11 @@ def attention(  # noqa: PLR0917 - the signature is transformers'
         dropout=dropout if module.training else 0.0,
     )
     setting = _setting(module, Call(module, query.shape[-2], key.shape[-2], _is_causal(inputs), dropout))
-    output, weights, ran = kernels.attend(
-        inputs, setting.normaliser, setting.kernel, _wants_weights(keywords)
-    )
+    wanted = _wants_weights(keywords)
+    output, weights, ran = kernels.attend(inputs, setting.normaliser, setting.kernel, wanted)
     setting.ran[ran] += 1
     if setting.blend.share < 1.0:
-        output, weights = _blended(inputs, setting, output, weights)
+        output, weights = _blended(inputs, setting, output, weights if wanted else None)
     for watch in setting.watchers:
         watch(inputs, output)
     return output, weights

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from finetune import record
-from finetune.config import RunConfig, build
+from finetune.config import RunConfig
 from finetune.record import Record
 from finetune.study.grid import Cell
 
@@ -31,7 +31,7 @@ class Costs:
         for folder, found in record.find(root)[0] if root.is_dir() else []:
             seconds = _whole_run(found)
             if seconds is not None and folder not in folders:
-                self._seconds[_loosest(build(found["config"]))].append(seconds)
+                self._seconds[found["task"]["kind"], found["config"]["model"].get("name")].append(seconds)
 
     def expected(self, cell: Cell) -> float | None:
         """Seconds; None where no finished run is near enough."""

@@ -76,6 +76,8 @@ def _variants(grid: Mapping[str, Any]) -> list[str]:
     if not isinstance(found, list) or not found:
         raise UserError(f"variants must be a list of names such as [softmax, sa-softmax], not {found!r}")
     for name in found:
+        if not isinstance(name, str):
+            raise UserError(f"variants must be a list of names such as [softmax, sa-softmax], not {found!r}")
         if name not in declared():
             raise unknown("attention variant", name, declared())
     return sorted(dict.fromkeys(found), key=lambda name: name != BASELINE)

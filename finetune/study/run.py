@@ -1,8 +1,11 @@
 """A study: its plan, its command lines, or all of its runs and what they show."""
 
+import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 
+from finetune.config import as_dict
 from finetune.errors import UserError
 from finetune.study import devices, overview, progress, schedule
 from finetune.study.cost import Costs
@@ -33,6 +36,7 @@ def run_study(study: Study, wanted: int | None) -> int:
     """Run what is not done, then print the comparison. Returns the exit status: 1 if a run has failed."""
     states = _look(study)
     _refuse_others(study, states)
+    _check(study)
     waiting = [cell for cell in study.cells if states[cell].kind != "done"]
     workers = min(devices.workers(wanted or study.workers), max(1, len(waiting)))
     costs = _costs(study, states)
@@ -80,9 +84,36 @@ def _costs(study: Study, states: Mapping[Cell, State]) -> Costs:
 
 def _refuse_others(study: Study, states: Mapping[Cell, State]) -> None:
     """A folder that holds another run would stop its cell; better before the first run than hours later."""
+    _refuse_mixture(study, states)
     others = [cell for cell in study.cells if states[cell].kind == "other"]
     if others:
         more = f" (and {len(others) - 1} more: see --plan)" if len(others) > 1 else ""
         raise UserError(
             f"{states[others[0]].reason}{more}: choose another folder with --output, or remove what is there"
         )
+
+
+def _refuse_mixture(study: Study, states: Mapping[Cell, State]) -> None:
+    """``auto`` takes the sample where there is nothing else, and real rows once there are some."""
+    known = [state.record["data"] for state in states.values() if state.record and state.record["data"]]
+    if len({bool(data["sample"]) for data in known}) > 1:
+        raise UserError(
+            f"{study.root} holds runs on the SAMPLE and runs on real rows: choose another folder with "
+            "--output, and say data.source in the study (hub, sample or a folder)"
+        )
+
+
+def _check(study: Study) -> None:
+    """What each run would stop at, with a process of its own, is told before the first one."""
+    from finetune.arguments import resolve_bf16, training_arguments
+    from finetune.model import SCRATCH
+
+    for cell in {json.dumps(as_dict(replace(c.config, seed=0))): c for c in study.cells}.values():
+        model = cell.config.model
+        if model.lora.rank and model.name.startswith(SCRATCH):
+            raise UserError(f"grid {cell.grid}: model.lora adapts a pretrained model, not {model.name}")
+        config = replace(cell.config, train=resolve_bf16(cell.config.train))
+        try:
+            training_arguments(config, cell.folder)
+        except UserError as error:
+            raise UserError(f"grid {cell.grid}: {error}") from error

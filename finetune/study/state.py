@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from finetune import record
-from finetune.config import as_dict, differing_keys, flatten
+from finetune.config import NEUTRAL, as_dict, differing_keys, flatten
 from finetune.errors import UserError
 from finetune.record import Record
 from finetune.study import logs
@@ -76,7 +76,7 @@ def _differing(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[s
     return [
         key
         for key in differing_keys(recorded, wanted)
-        if key not in SETTLED or not _settles(key, wish.get(key), had.get(key))
+        if key not in NEUTRAL and not (key in SETTLED and _settles(key, wish.get(key), had.get(key)))
     ]
 
 
