@@ -65,7 +65,7 @@ def _runs(table: Table) -> str:
     for name, run in runs:
         value = "" if run.value is None else f"{run.value:.2f}"
         rows.append([name, str(run.seed), run.status, value, run.folder])
-    commands = "\n".join(words.visible(run.command) for _, run in runs)
+    commands = "\n".join(dict.fromkeys(words.visible(run.command) for _, run in runs))
     fence = "`" * max(3, 1 + max((len(ticks) for ticks in re.findall("`+", commands)), default=0))
     listing = _lines(rows, ["---", "---:", "---", "---:", "---"])
     return "\n".join([listing, f"{fence}sh", commands, fence, ""])

@@ -49,11 +49,11 @@ def expand(
     Arms that come to the same run, such as softmax at every ``attention.start``, are one cell. Runs of the
     ``diagnosed`` seeds are told to look at their attention. Raises ``UserError``.
     """
-    variants = _variants(grid)
     preset = grid.get("preset", "quick")
     if not isinstance(preset, str):
         raise UserError(f"preset must be one name, not {preset!r}: runs of two presets are two grids")
     found = points(name, grid, root)
+    variants = _variants(grid)
     _check_parameters(found, variants)
     cells: dict[Path, Cell] = {}
     for seed, point, variant in itertools.product(seeds, found, variants):
