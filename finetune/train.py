@@ -152,14 +152,21 @@ def _accuracy(evaluation: Any) -> dict[str, float]:
 def _untrained(config: RunConfig, trainer: Any, built: Built, rows: Any) -> Untrained:
     """Loss and predictions of the model as it is before training.
 
-    Of some rows only, for a translator that has learnt nothing writes up to the limit in each.
+    Of a translator on some rows only: it has not learnt to stop, and writes up to the limit in each.
     """
-    few = rows.select(np.unique(np.linspace(0, len(rows) - 1, UNTRAINED_ROWS).round().astype(int)))
-    few = rows if config.kind == "classification" else few
-    loss = float(trainer.predict(few, metric_key_prefix="untrained").metrics["untrained_loss"])
-    found = Untrained(loss, _predict(config, trainer, built.tokenizer, few, "untrained"))
+    if config.kind == "classification":
+        found = trainer.predict(rows, metric_key_prefix="untrained")
+        classes = dict(zip(rows["row"], map(int, found.predictions), strict=True))
+        untrained = Untrained(float(found.metrics["untrained_loss"]), classes)
+    else:
+        chosen = np.unique(np.linspace(0, len(rows) - 1, UNTRAINED_ROWS).round().astype(int))
+        few = rows.select(chosen)
+        batches = trainer.get_eval_dataloader(few)
+        found = trainer.evaluation_loop(batches, "", prediction_loss_only=True, metric_key_prefix="untrained")
+        texts = _predict(config, trainer, built.tokenizer, few, "untrained")
+        untrained = Untrained(float(found.metrics["untrained_loss"]), texts)
     vars(trainer).pop("model_preparation_time", None)  # every evaluation while training would tell it again
-    return found
+    return untrained
 
 
 def _predict(

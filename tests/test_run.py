@@ -274,14 +274,14 @@ def test_evaluation_keeps_no_logits(tmp_path, monkeypatch, verb):
     assert all(isinstance(tensor, torch.Tensor) for tensor in kept)
     numbers = [tensor for tensor in kept if tensor.is_floating_point()]  # losses, repeated for each row
     indices = [tensor for tensor in kept if not tensor.is_floating_point()]
-    validations, tests = 2 * 3, 6  # batches of 4 among 12 rows, twice, and among 21
+    before, validations, tests = 3, 3 * 3, 6  # batches of 4 among 12 rows, before and twice, and among 21
     assert len(numbers) == validations + (tests if verb == "classify" else 0)
     assert all(tensor.ndim == 1 and len(tensor) <= 4 for tensor in numbers)
     if verb == "classify":
         assert len(indices) == 2 * (validations + tests)  # predictions and labels
         assert all(tensor.ndim == 1 and len(tensor) <= 4 for tensor in indices)
     else:
-        assert len(indices) == tests  # token numbers of the translations
+        assert len(indices) == before + tests  # token numbers of the translations
         assert all(tensor.ndim == 2 for tensor in indices)
 
 
