@@ -23,6 +23,7 @@ from finetune.row_tests import RowResult
 from finetune.scorers import PRIMARY
 from finetune.stats import Interval
 
+LARGEST = 100.0  # points: no difference of accuracy, BLEU or chrF is larger
 WANTED = ("0.25", "0.5", "1")  # points of the metric; how many seeds each would need
 SCALE = {"accuracy": 100.0, "macro_f1": 100.0}  # recorded as fractions, reported in percent
 Verdict = Literal["better", "worse", "none"]
@@ -56,7 +57,7 @@ class Difference:
     p_rows: float | None  # `test_rows` over test rows, the seeds taken as given
     test_rows: str | None
     p_bootstrap: float | None  # paired bootstrap over test rows, the seeds taken as given
-    detectable: float | None  # the true difference claimed 4 times in 5, about; one seed can claim none
+    detectable: float | None  # the true difference claimed 4 times in 5, about; none that is possible: None
     seeds_needed: dict[str, int | None] | None  # wanted difference -> seeds; None: no number suffices
     verdict: Verdict
     why: str  # of the verdict
@@ -117,13 +118,14 @@ def _difference(paired: Paired, test: _Test | None, adjusted: float | None, comp
     both = test.both if test else None
     verdict, why = _verdict(paired, both, over_seeds, adjusted, comparisons)
     needed = {w: power.seeds_needed(float(w), both.noise, comparisons) for w in WANTED} if both else None
+    could = power.detectable(both.noise, comparisons) if both else None
     return Difference(
         seeds=list(paired.seeds),
         per_seed=list(paired.per_seed),
         mean=stats.mean_sd(paired.per_seed)[0],
-        interval=list(both.interval) if both else None,
-        interval_rows=list(rows.interval) if rows else None,
-        interval_seeds=list(over_seeds) if over_seeds else None,
+        interval=_possible(both.interval) if both else None,
+        interval_rows=_possible(rows.interval) if rows else None,
+        interval_seeds=_possible(over_seeds) if over_seeds else None,
         test=test.name if test else None,
         p=test.p if test else None,
         p_adjusted=adjusted,
@@ -132,11 +134,16 @@ def _difference(paired: Paired, test: _Test | None, adjusted: float | None, comp
         p_rows=rows.p if rows else None,
         test_rows=rows.test if rows else None,
         p_bootstrap=rows.p_bootstrap if rows else None,
-        detectable=power.detectable(both.noise, comparisons) if both else None,
+        detectable=could if could is not None and could <= LARGEST else None,
         seeds_needed=needed,
         verdict=verdict,
         why=why,
     )
+
+
+def _possible(interval: Interval) -> list[float]:
+    """The part of an interval that a difference can be in: two seeds of which one failed tell very little."""
+    return [min(LARGEST, max(-LARGEST, end)) for end in interval]
 
 
 def _verdict(
