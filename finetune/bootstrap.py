@@ -70,6 +70,8 @@ def hierarchical(per_seed: Sequence[float], rows: RowResult) -> Both:
 
     The t draws need no random numbers: the distribution is the mean over the resampled rows of shifted t's.
     The interval is widened to that over rows alone, where few seeds by luck agree more than their rows allow.
+    In simulated studies (``finetune.calibration``) it misses in at most 5%, the bootstrap without these
+    corrections in up to 25%; Student's t with Hillis' degrees of freedom claims too often from two seeds.
     """
     mean, parts = mean_sd(per_seed)[0], noise(per_seed, rows)
     shrunk = parts.row / rows.standard_error if rows.standard_error else 0.0

@@ -100,6 +100,8 @@ def _could(found: Difference) -> str:
     """What this design would have shown, and what the next smaller difference would take."""
     if not found.detectable:
         return ""
+    if found.detectable > evidence.LARGEST:
+        return "; no true difference would be claimed 4 times in 5"
     text = f"; a true difference of about {found.detectable:.2f} would be claimed 4 times in 5"
     needed = found.seeds_needed or {}
     smaller = [wanted for wanted in needed if float(wanted) < found.detectable]

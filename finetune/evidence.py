@@ -5,8 +5,10 @@ The 95% interval of the hierarchical bootstrap must leave out 0, and its p, adju
 comparisons of one table, must be below 0.05. One seed is never enough: nothing is known of that noise.
 
 The exact tests that look at one kind of noise (sign flips over seeds; McNemar, approximate randomisation and
-the paired bootstrap over rows) are reported and decide nothing: each is right about its own question, and
-where both kinds of noise are there, each alone claims too often (results/calibration/calibration.md).
+the paired bootstrap over rows) are reported and decide nothing: each is right about its own question and
+blind to the other noise. In simulated studies of equal methods (``finetune.calibration``, 5% promised) tests
+over rows alone claimed a difference in up to 86%, over seeds alone in up to 38%, one of each with two
+intervals in up to 11%, and this rule in at most 4.6%.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,7 +59,7 @@ class Difference:
     p_rows: float | None  # `test_rows` over test rows, the seeds taken as given
     test_rows: str | None
     p_bootstrap: float | None  # paired bootstrap over test rows, the seeds taken as given
-    detectable: float | None  # the true difference claimed 4 times in 5, about; none that is possible: None
+    detectable: float | None  # the true difference claimed 4 times in 5, about; one seed can claim none
     seeds_needed: dict[str, int | None] | None  # wanted difference -> seeds; None: no number suffices
     verdict: Verdict
     why: str  # of the verdict
@@ -118,7 +120,6 @@ def _difference(paired: Paired, test: _Test | None, adjusted: float | None, comp
     both = test.both if test else None
     verdict, why = _verdict(paired, both, over_seeds, adjusted, comparisons)
     needed = {w: power.seeds_needed(float(w), both.noise, comparisons) for w in WANTED} if both else None
-    could = power.detectable(both.noise, comparisons) if both else None
     return Difference(
         seeds=list(paired.seeds),
         per_seed=list(paired.per_seed),
@@ -134,7 +135,7 @@ def _difference(paired: Paired, test: _Test | None, adjusted: float | None, comp
         p_rows=rows.p if rows else None,
         test_rows=rows.test if rows else None,
         p_bootstrap=rows.p_bootstrap if rows else None,
-        detectable=could if could is not None and could <= LARGEST else None,
+        detectable=power.detectable(both.noise, comparisons) if both else None,
         seeds_needed=needed,
         verdict=verdict,
         why=why,

@@ -47,7 +47,7 @@ class Design:
 
 
 DESIGNS = (
-    Design("errors", "runs err on rows of their own, hardly on purpose", seed=0.03, taste=0.0, each=0.5),
+    Design("errors", "each run errs on rows of its own", seed=0.03, taste=0.0, each=0.5),
     Design("seeds", "the luck of a seed moves a whole run", seed=0.2, taste=0.0, each=0.4),
     Design(
         "tastes",

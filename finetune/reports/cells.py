@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from finetune.compare import Comparison
 from finetune.config import BASELINE
-from finetune.evidence import Difference
+from finetune.evidence import LARGEST, Difference
 from finetune.reports import words
 from finetune.tables import Arm, Table
 
@@ -148,7 +148,10 @@ def _ratio(value: float | None, baseline: float | None) -> str:
 
 
 def _size(difference: float | None) -> str:
-    return "" if difference is None else f"{difference:.2f}"
+    """A dash where no difference that the metric can have is large enough."""
+    if difference is None:
+        return ""
+    return f"{difference:.2f}" if difference <= LARGEST else "–"
 
 
 def _seeds(found: Difference, size: str) -> str:
