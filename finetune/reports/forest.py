@@ -52,7 +52,7 @@ def at_a_glance(comparison: Comparison, palette: Palette) -> list[Plot]:
     plots = []
     for metric in dict.fromkeys(table.metric for table in real):
         bars = [
-            _bar(f"{_short(table)}: {arm.name}", palette[arm.name], arm.difference)
+            _bar(f"{_short(table, real)}: {arm.name}", palette[arm.name], arm.difference)
             for table in real
             for arm in table.arms
             if table.metric == metric and arm.difference
@@ -116,8 +116,11 @@ def _bar(name: str, look: Look, found: Difference) -> Bar:
     return Bar(name, look, found.mean, found.interval, found.interval_rows, found.interval_seeds)
 
 
-def _short(table: Table) -> str:
-    return f"{table.task} {table.pair}" if table.pair else table.task
+def _short(table: Table, tables: Sequence[Table]) -> str:
+    """The task, and the model where another table has the same task."""
+    name = f"{table.task} {table.pair}" if table.pair else table.task
+    same = [each for each in tables if (each.task, each.pair) == (table.task, table.pair)]
+    return name if len(same) == 1 else f"{name}, {table.model.rpartition('/')[2]}"
 
 
 def _spoken(bar: Bar) -> str:
