@@ -70,7 +70,7 @@ def plan_grid(
     variants, seeds = _grid_axis(values, "variants", str), _grid_axis(values, "seeds", int)
     _check_parameters(values, variants)
     values["train"] = resolve_bf16(values.get("train"))
-    first = build({**values, "seed": seeds[0], **_arm(values, variants[0])})
+    first, *_ = [build({**values, "seed": seeds[0], **_arm(values, variant)}) for variant in variants]
     training_arguments(first, root)
     _check_devices()
     for name in first.metrics:
