@@ -6,7 +6,7 @@ user named is escaped.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ from finetune.metadata import (
 from finetune.paths import without_paths
 from finetune.record import Record, write_text
 from finetune.report import NAMES, SAMPLE, escape
+from finetune.reports.markdown import fence, lines
+from finetune.scorers import score_text
 
 FILE = "README.md"
-PERCENT = ("accuracy", "macro_f1")
 # Settings of training that move no number: what is logged, saved and shown.
 SILENT = re.compile(r"(disable_tqdm|report_to|run_name|project|(log|logging|save|hub|trackio|dataloader)_.*)")
 USE = {
@@ -98,7 +99,7 @@ def _loading(record: Record, place: str) -> str:
     if has_adapters(record):
         lines.append(f"The adapters are loaded onto {model}.")
     use = USE[record["task"]["kind"]].format(max_length=record["config"]["data"]["max_length"])
-    return "\n".join([_fence(load, "python"), " ".join(lines), "", _fence(use.rstrip(), "python")])
+    return "\n".join([fence(load, "python"), " ".join(lines), "", fence(use.rstrip(), "python")])
 
 
 def _result(record: Record) -> str:
@@ -113,7 +114,7 @@ def _result(record: Record) -> str:
             f"\nBefore training, with the attention already swapped, {title(name)} was "
             f"{_shown(name, before[name])} on {before['rows']:,} {escape(before['split'])} rows.\n"
         )
-    return f"## Result\n\n{_table(('metric', 'value', 'signature'), rows)}{untrained}"
+    return f"## Result\n\n{_table([('metric', 'value', 'signature'), *rows])}{untrained}"
 
 
 def _attention(record: Record) -> str:
@@ -158,7 +159,7 @@ def _task_and_data(record: Record) -> str:
         "tokens of a text, at most": record["config"]["data"]["max_length"],
     }
     splits = [(name, f"{s['rows']:,}", s["fingerprint"]) for name, s in data["splits"].items()]
-    return f"## Data\n\n{_facts(facts)}\n{_table(('split', 'rows', 'fingerprint'), splits)}"
+    return f"## Data\n\n{_facts(facts)}\n{_table([('split', 'rows', 'fingerprint'), *splits])}"
 
 
 def _training(record: Record) -> str:
@@ -184,8 +185,8 @@ def _training(record: Record) -> str:
     chosen |= {"train": {k: v for k, v in config["train"].items() if not SILENT.fullmatch(k)}}
     settings = [(key, json.dumps(value, ensure_ascii=False)) for key, value in flatten(chosen).items()]
     return (
-        f"## Training\n\n{_facts(facts)}\n{_table(('setting', 'value'), settings)}\n"
-        f"{_fence(record['command'], 'sh')}"
+        f"## Training\n\n{_facts(facts)}\n{_table([('setting', 'value'), *settings])}\n"
+        f"{fence(record['command'], 'sh')}"
     )
 
 
@@ -207,19 +208,12 @@ def _limits(record: Record) -> str:
 def _shown(name: str, value: float | None) -> str:
     if value is None:
         return "none"
-    return f"{100 * value:.2f}%" if name in PERCENT else f"{value:.2f}" if name in NAMES else f"{value:.4g}"
+    return score_text(name, value) if name in NAMES else f"{value:.4g}"
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
     return "".join(f"- {name}: {escape(str(value))}\n" for name, value in facts.items() if value is not None)
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *(tuple(escape(cell) for cell in row) for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _fence(code: str, language: str) -> str:
-    """A code block that no backtick in ``code`` can end."""
-    ticks = "`" * max(3, 1 + max((len(found) for found in re.findall("`+", code)), default=0))
-    return f"{ticks}{language}\n{code}\n{ticks}\n"
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return lines(rows, ["---"] * len(rows[0]))

@@ -22,12 +22,11 @@ from finetune.pairing import Run
 from finetune.power import ALPHA
 from finetune.predictions import Predictions
 from finetune.row_tests import RowResult
-from finetune.scorers import PRIMARY
+from finetune.scorers import PRIMARY, SCALE
 from finetune.stats import Interval
 
 LARGEST = 100.0  # points: no difference of accuracy, BLEU or chrF is larger
 WANTED = ("0.25", "0.5", "1")  # points of the metric; how many seeds each would need
-SCALE = {"accuracy": 100.0, "macro_f1": 100.0}  # recorded as fractions, reported in percent
 Verdict = Literal["better", "worse", "none"]
 
 

@@ -42,8 +42,7 @@ def overall(tables: Sequence[Table]) -> list[Overall]:
     """
     groups: dict[tuple[bool, str, str], dict[str, Table]] = {}
     for table in tables:
-        task = f"{table.task} {table.pair}" if table.pair else table.task
-        groups.setdefault((table.sample, table.model, table.metric), {}).setdefault(task, table)
+        groups.setdefault((table.sample, table.model, table.metric), {}).setdefault(table.title, table)
     return [line for group in groups.values() for line in _lines(group)]
 
 

@@ -30,6 +30,7 @@ from finetune.diagnose import Diagnosis
 from finetune.errors import UserError
 from finetune.lock import locked
 from finetune.plan import Grid, Run
+from finetune.scorers import score_text
 from tasks import ClassificationTask, Task
 
 ERROR_FILE = "error.txt"
@@ -205,10 +206,9 @@ def _header_line(place: str, run: Run, loaded: data.Data, steps: int) -> str:
 
 def _closing_line(place: str, run: Run, entry: record.Record, root: Path) -> str:
     name = metrics.PRIMARY[run.config.kind]
-    value = (entry["metrics"] or {})[name]["value"]
+    score = score_text(name, (entry["metrics"] or {})[name]["value"])
     seconds = (entry["times"] or {})["total_s"]
-    shown = f"{100 * value:.2f}%" if run.config.kind == "classification" else f"{value:.2f}"
-    return f"{place} {name} {shown} | {run.folder} | {seconds:.0f} s | next: make compare OUTPUT={root}"
+    return f"{place} {name} {score} | {run.folder} | {seconds:.0f} s | next: make compare OUTPUT={root}"
 
 
 def _reason(error: Exception) -> str:

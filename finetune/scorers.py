@@ -7,8 +7,19 @@ from sacrebleu.metrics import BLEU, CHRF
 # The metric that a comparison tests, by kind of task; every other metric is only described.
 PRIMARY = {"classification": "accuracy", "translation": "bleu"}
 
+SCALE = {"accuracy": 100.0, "macro_f1": 100.0}  # recorded as fractions, reported in percent
+
 # 13a splits at spaces and Western punctuation, so it leaves Chinese, Japanese and Korean unsplit.
 _TOKENIZERS = {"zh": ("zh", None), "ja": ("ja-mecab", "MeCab"), "ko": ("ko-mecab", "mecab_ko")}
+
+
+def score_text(name: str, value: float) -> str:
+    """A recorded value as it is reported.
+
+    >>> score_text("accuracy", 0.8938), score_text("bleu", 33.0)
+    ('89.38%', '33.00')
+    """
+    return f"{SCALE[name] * value:.2f}%" if name in SCALE else f"{value:.2f}"
 
 
 def bleu_tokenizer(target_language: str | None) -> str:

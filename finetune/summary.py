@@ -1,35 +1,33 @@
 """``report.json`` -> one short Markdown table of all that is in it, for a README; and into the README."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from finetune.compare import p_text
+from finetune import report
+from finetune.compare import Comparison
 from finetune.errors import UserError
+from finetune.evidence import Difference
 from finetune.record import write_text
-from finetune.report import NAMES, escape
+from finetune.reports import words
+from finetune.tables import Table
 
 HEAD = ("task", "model", "attention", "runs", "score", "difference", "95% interval", "p (Holm)", "claim")
 MARK = "<!-- summary of {} -->"
 END = "<!-- end of summary -->"
 
 
-def read(file: Path) -> dict[str, Any]:
+def read(file: Path) -> Comparison:
     """A comparison as ``finetune compare`` wrote it; ``UserError`` where ``file`` is none."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file}: name a report.json that finetune compare wrote") from error
-    if not isinstance(content, dict) or content.get("schema") != "finetune-comparison":
-        raise UserError(f"{file} is no comparison: name a report.json that finetune compare wrote")
-    return content
+        return report.read(file)
+    except UserError as error:
+        raise UserError(f"{error} (name a report.json that finetune compare wrote)") from error
 
 
-def markdown(comparison: dict[str, Any]) -> str:
+def markdown(comparison: Comparison) -> str:
     """One table; a row for each arm, in the units of the reports. Runs on the sample are left out."""
-    rows = [row for table in comparison["tables"] if not table["sample"] for row in _rows(table)]
+    rows = [row for table in comparison.tables if not table.sample for row in _rows(table)]
     ruler = ["---"] * 3 + ["---:"] * 5 + ["---"]
     return "\n".join("| " + " | ".join(row) + " |" for row in [list(HEAD), ruler, *rows]) + "\n"
 
@@ -47,22 +45,19 @@ def insert(text: str, document: Path, source: Path) -> None:
     write_text(document, [pattern.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", before)])
 
 
-def _rows(table: dict[str, Any]) -> Iterator[list[str]]:
-    task = f"{table['task']} {table['pair']}" if table["pair"] else table["task"]
-    for arm in table["arms"]:
-        found = arm["metrics"].get(table["metric"])
+def _rows(table: Table) -> Iterator[list[str]]:
+    for arm in table.arms:
+        found = arm.metrics.get(table.metric)
         if found is None:
             continue
-        sd = "" if found["sd"] is None else f" ± {found['sd']:.2f}"
-        score = f"{found['mean']:.2f}{sd} {NAMES[table['metric']]}"
-        cells = [task, table["model"], arm["name"], str(len(found["per_seed"])), score]
-        yield [escape(cell) for cell in cells] + _difference(arm["difference"])
+        score = f"{words.score(found)} {words.NAMES[table.metric]}"
+        cells = [table.title, table.model, arm.name, str(len(found.per_seed)), score]
+        yield [report.escape(cell) for cell in cells] + _difference(arm.difference)
 
 
-def _difference(found: dict[str, Any] | None) -> list[str]:
+def _difference(found: Difference | None) -> list[str]:
     if found is None:
         return ["", "", "", ""]
-    between = "{:+.2f} to {:+.2f}".format(*found["interval"]) if found["interval"] else ""
-    p = "" if found["p_adjusted"] is None else p_text(found["p_adjusted"]).removeprefix("p ")
-    claim = {"none": "none", "better": "**better**", "worse": "**worse**"}[found["verdict"]]
-    return [f"{found['mean']:+.2f}", between, escape(p.removeprefix("= ")), claim]
+    claim = "none" if found.verdict == "none" else f"**{found.verdict}**"
+    p = report.escape(words.p_value(found.p_adjusted))
+    return [words.signed(found.mean), words.interval(found.interval), p, claim]

@@ -10,10 +10,10 @@ from typing import Any
 
 from finetune import evidence, stats
 from finetune.config import BASELINE, differing_keys
-from finetune.evidence import SCALE, Difference
+from finetune.evidence import Difference
 from finetune.notes import notes, ran_on
 from finetune.pairing import Run, Setting, differences
-from finetune.scorers import PRIMARY
+from finetune.scorers import PRIMARY, SCALE
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,11 @@ class Table:
     refused: list[str]  # pairs that are not fair, and why
     notes: list[str]
     sentence: str = ""
+
+    @property
+    def title(self) -> str:
+        """The task, and its language pair: ``iwslt2017 de-en``."""
+        return f"{self.task} {self.pair}" if self.pair else self.task
 
 
 def first_of(setting: Setting) -> Run:

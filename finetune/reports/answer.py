@@ -1,6 +1,6 @@
 """The answer first: what all tables together allow to claim, in one or two plain sentences."""
 
-from finetune.compare import Comparison
+from finetune.compare import UNITS, Comparison
 from finetune.config import BASELINE
 from finetune.reports import words
 from finetune.tables import Arm, Table
@@ -54,9 +54,8 @@ def _by_arm(claims: list[tuple[Table, Arm]]) -> list[str]:
     found: dict[str, dict[str, list[str]]] = {}
     for table, arm in claims:
         assert arm.difference
-        task = f"{table.task} {table.pair}" if table.pair else table.task
-        where = task if len(models) == 1 else f"{task} with {table.model}"
-        told = f"{where} ({words.signed(arm.difference.mean)} {words.POINTS.get(table.metric, table.metric)})"
+        where = table.title if len(models) == 1 else f"{table.title} with {table.model}"
+        told = f"{where} ({words.signed(arm.difference.mean)} {UNITS.get(table.metric, table.metric)})"
         found.setdefault(words.arm_name(arm), {}).setdefault(arm.difference.verdict, []).append(told)
     return [
         f"{name} is " + " and ".join(f"{verdict} {_where(places)}" for verdict, places in verdicts.items())

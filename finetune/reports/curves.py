@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from finetune.evidence import SCALE
 from finetune.reports import words
 from finetune.reports.figures import (
     INK,
@@ -22,6 +21,7 @@ from finetune.reports.figures import (
     only_rows,
 )
 from finetune.reports.histories import Curve, History, mean_curve
+from finetune.scorers import SCALE
 from finetune.tables import Table
 
 

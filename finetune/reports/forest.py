@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from finetune.compare import Comparison
+from finetune.compare import UNITS, Comparison
 from finetune.config import BASELINE
 from finetune.evidence import Difference
 from finetune.reports import words
@@ -39,7 +39,7 @@ def differences(table: Table, palette: Palette, key: str) -> Plot | None:
     if not bars:
         return None
     paired = {arm.name: len(arm.difference.seeds) for arm in table.arms if arm.difference}
-    unit = words.POINTS.get(table.metric, table.metric)
+    unit = UNITS.get(table.metric, table.metric)
     label = f"Differences from softmax in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
     svg = _forest(bars, f"variant − softmax, {unit}", key, label)
     caption = f"{INTERVALS} Left of 0 is worse than softmax. n: {words.counts(paired, 'paired seed')}."
@@ -59,7 +59,7 @@ def at_a_glance(comparison: Comparison, palette: Palette) -> list[Plot]:
         ]
         if len(bars) < 2:
             continue
-        unit = words.POINTS.get(metric, metric)
+        unit = UNITS.get(metric, metric)
         label = f"All differences from softmax in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
         svg = _forest(bars, f"variant − softmax, {unit}", f"glance-{metric}", label)
         caption = f"{INTERVALS} n: {words.plural(len(bars), 'difference')}, of the seeds in the table above."
@@ -78,7 +78,7 @@ def over_tasks(comparison: Comparison, palette: Palette) -> list[Plot]:
         ]
         if not bars:
             continue
-        unit = words.POINTS.get(metric, metric)
+        unit = UNITS.get(metric, metric)
         label = f"Differences of interquartile means in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
         svg = _forest(bars, f"variant − softmax, {unit}", f"overall-{metric}", label)
         tasks = "; ".join(f"{each.arm}: {', '.join(each.tasks)}" for each in found)
@@ -118,9 +118,8 @@ def _bar(name: str, look: Look, found: Difference) -> Bar:
 
 def _short(table: Table, tables: Sequence[Table]) -> str:
     """The task, and the model where another table has the same task."""
-    name = f"{table.task} {table.pair}" if table.pair else table.task
-    same = [each for each in tables if (each.task, each.pair) == (table.task, table.pair)]
-    return name if len(same) == 1 else f"{name}, {table.model.rpartition('/')[2]}"
+    same = [each for each in tables if each.title == table.title]
+    return table.title if len(same) == 1 else f"{table.title}, {table.model.rpartition('/')[2]}"
 
 
 def _spoken(bar: Bar) -> str:

@@ -9,8 +9,8 @@ from typing import TypeGuard
 from finetune import diagnostics, record
 from finetune.diagnostics import Diagnostics
 from finetune.errors import UserError
-from finetune.evidence import SCALE
 from finetune.record import Record
+from finetune.scorers import SCALE
 from finetune.tables import RunLine, Table
 
 Curve = dict[int, float]  # step -> value

@@ -30,6 +30,12 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#~$&])", r"\\\1", words.clean(text))
 
 
+def fence(code: str, language: str) -> str:
+    """A code block that no backtick in ``code`` can end."""
+    ticks = "`" * max(3, 1 + max((len(found) for found in re.findall("`+", code)), default=0))
+    return f"{ticks}{language}\n{code}\n{ticks}\n"
+
+
 def _of(table: Table) -> str:
     parts = [f"## {escape(words.title(table))}\n"]
     parts += [f"**{words.SAMPLE}**\n"] if table.sample else []
@@ -50,10 +56,11 @@ def _grid(columns: cells.Columns, left: int = 1) -> str:
     """A table whose first ``left`` columns are text, the others numbers."""
     ruler = [*["---"] * left, *["---:"] * (len(columns) - left)]
     head, *rows = zip(*columns, strict=True)
-    return _lines([head, *rows], ruler)
+    return lines([head, *rows], ruler)
 
 
-def _lines(rows: Sequence[Sequence[str]], ruler: Sequence[str]) -> str:
+def lines(rows: Sequence[Sequence[str]], ruler: Sequence[str]) -> str:
+    """A table of cells, the first row its head, the second in the file the ``ruler``."""
     head, *others = [[escape(cell) for cell in row] for row in rows]
     return "".join("| " + " | ".join(row) + " |\n" for row in [head, ruler, *others])
 
@@ -66,9 +73,8 @@ def _runs(table: Table) -> str:
         value = "" if run.value is None else f"{run.value:.2f}"
         rows.append([name, str(run.seed), run.status, value, run.folder])
     commands = "\n".join(dict.fromkeys(words.visible(run.command) for _, run in runs))
-    fence = "`" * max(3, 1 + max((len(ticks) for ticks in re.findall("`+", commands)), default=0))
-    listing = _lines(rows, ["---", "---:", "---", "---:", "---"])
-    return "\n".join([listing, f"{fence}sh", commands, fence, ""])
+    listing = lines(rows, ["---", "---:", "---", "---:", "---"])
+    return f"{listing}\n{fence(commands, 'sh')}"
 
 
 def _items(lines: list[str]) -> str:

@@ -8,7 +8,6 @@ from finetune.tables import Arm, Summary, Table
 
 HEADING = "Attention softmaxes compared"
 NAMES = {"accuracy": "accuracy (%)", "macro_f1": "macro-F1 (%)", "bleu": "BLEU", "chrf": "chrF"}
-POINTS = {"accuracy": "points of accuracy", "bleu": "BLEU"}
 SAMPLE = "SAMPLE: synthetic data; these numbers say nothing about any method"
 METHOD = """\
 Runs are compared only where their configuration, rows, devices, model revision and attention dropout are
@@ -94,9 +93,10 @@ def memory(mib: float | None) -> str:
 
 def title(table: Table) -> str:
     """Task, language pair, model, and what sets the table apart from others of the same task and model."""
-    task = f"{table.task} {table.pair}" if table.pair else table.task
     apart = ", ".join(f"{key} = {value}" for key, value in table.setting.items())
-    return " · ".join(part for part in (task, table.model, apart, "SAMPLE" if table.sample else "") if part)
+    return " · ".join(
+        part for part in (table.title, table.model, apart, "SAMPLE" if table.sample else "") if part
+    )
 
 
 def arm_name(arm: Arm) -> str:

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from finetune.scorers import PRIMARY
+from finetune.scorers import PRIMARY, score_text
 from finetune.study.cost import Costs, duration, rest_text
 from finetune.study.file import Study
 from finetune.study.grid import Cell
@@ -150,8 +150,4 @@ def _score(state: State) -> str:
     assert record is not None  # of a finished run
     name = PRIMARY[record["task"]["kind"]]
     value = ((record["metrics"] or {}).get(name) or {}).get("value")
-    if value is None:
-        return "finished"
-    return (
-        f"{name} {100 * value:.2f}%" if record["task"]["kind"] == "classification" else f"{name} {value:.2f}"
-    )
+    return "finished" if value is None else f"{name} {score_text(name, value)}"
