@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from finetune import verbs
-from finetune.config import Kind, merge, parse_value, preset_names
+from finetune.config import Kind, merge, nest, parse_value, preset_names
 from finetune.errors import UserError, unknown
 from finetune.verbs import VERBS
 
@@ -179,8 +179,5 @@ def _overrides(words: Sequence[str]) -> dict[str, Any]:
             value = remaining.pop(0)
         if not value.strip():
             raise UserError(f"{name} needs a value (null where it takes none)")
-        branch: Any = parse_value(value)
-        for part in reversed(name[2:].split(".")):
-            branch = {part: branch}
-        nested = merge(nested, branch)
+        nested = merge(nested, nest(name[2:], parse_value(value)))
     return nested

@@ -209,6 +209,17 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """A dotted name and its value as ``merge`` takes them.
+
+    >>> nest("model.lora.rank", 8)
+    {'model': {'lora': {'rank': 8}}}
+    """
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
 def build(values: Mapping[str, Any]) -> RunConfig:
     """Check ``values`` and freeze them; raise ``UserError`` naming the first key that is wrong.
 

@@ -51,10 +51,8 @@ def prepare(config: RunConfig, built: Built, train: Any, folder: Path) -> dict[s
 
 def callbacks(config: RunConfig) -> list[TrainerCallback]:
     """What the start needs while training."""
-    attention = config.attention
-    if attention.start != "annealed" or attention.annealing_share is None:
-        return []
-    return [Annealing(attention.annealing_share)]
+    share = config.attention.annealing_share
+    return [] if share is None else [Annealing(share)]
 
 
 def _batches(config: RunConfig, built: Built, train: Any) -> list[Mapping[str, Tensor]]:

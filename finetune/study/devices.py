@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import psutil
 
+from finetune.environment import cores
+
 GIB_A_RUN = 4  # of memory on a CPU: twice what MiniLM at 128 tokens takes; ours
 
 
@@ -59,10 +61,3 @@ def parse_listing(text: str) -> list[str]:
         elif part and found:
             found[-1][1].append(part[1])
     return [name for gpu_name, parts in found for name in parts or [gpu_name]]
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -17,6 +17,7 @@ from finetune.config import (
     build,
     differing_keys,
     merge,
+    nest,
     read_preset,
 )
 from finetune.errors import UserError, unknown
@@ -96,10 +97,7 @@ def _config(point: Point, preset: str, variant: str, seed: int) -> RunConfig:
     base = _preset(task.kind, preset)
     values = {key: value for key, value in base.items() if key not in ("variants", "seeds")}
     for key, value in point.keys.items():
-        branch: Any = value
-        for part in reversed(key.split(".")):
-            branch = {part: branch}
-        values = merge(values, branch)
+        values = merge(values, nest(key, value))
     _check_train(task.kind, values["train"], base["train"])
     values |= {"kind": task.kind, "task": task.name, "pair": check_pair(task, point.pair), "seed": seed}
     return build({**values, "attention": arm(values["attention"], variant, declared()[variant])})
