@@ -1,6 +1,8 @@
 """How the project is laid out: who may import whom, what is named where, and what the README may promise."""
 
 import ast
+import doctest
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -235,3 +237,13 @@ def test_the_readme_lists_every_preset_and_variant() -> None:
     text = readme()
     for name in {*VARIANTS, *(preset for kind in KINDS for preset in preset_names(kind))}:
         assert f"| `{name}` |" in text, name
+
+
+EXAMPLES = [path for path in SOURCES if ">>> " in path.read_text()]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=name_of)
+def test_the_examples_in_docstrings_are_true(path: Path) -> None:
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    found = doctest.testmod(module)
+    assert found.attempted > 0 and found.failed == 0
