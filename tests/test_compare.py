@@ -14,13 +14,14 @@ from scipy import stats as scipy_stats
 from finetune import record, stats
 from finetune.attention import VARIANTS
 from finetune.bootstrap import hierarchical, stratified
-from finetune.compare import Comparison, compare, p_text
+from finetune.compare import Comparison, compare
 from finetune.errors import UserError
 from finetune.evidence import Difference, Paired, judge
 from finetune.overall import Overall
 from finetune.pairing import FROM_THE_PAPER
 from finetune.power import detectable, seeds_needed
 from finetune.row_tests import MIDDLES, RowResult, compare_accuracy, mcnemar
+from finetune.sentence import p_text
 from finetune.tables import Arm, Table
 from records import (
     LABELS,
@@ -102,6 +103,29 @@ def test_a_clear_difference_over_three_seeds_is_claimed_either_way(tmp_path: Pat
     assert "sa-softmax is better than softmax by 5.08 points of accuracy over 3 seeds" in table.sentence
     assert "sa-softmax-raw is worse than softmax by 20.00 points" in table.sentence
     assert _difference(table).comparisons == 2
+
+
+def test_many_arms_share_one_short_sentence(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.80, 0.81, 0.79])
+    save_accuracies(tmp_path, "sa-softmax", [0.85, 0.86, 0.842])
+    save_accuracies(tmp_path, "sa-softmax-raw", [0.60, 0.60, 0.60])
+    save_accuracies(tmp_path, "sigmoid", [0.80, 0.82, 0.78])
+    save_accuracies(tmp_path, "ssmax", [0.60])
+    table = _table(tmp_path)
+    told = {}
+    for name in ("sa-softmax", "sa-softmax-raw", "sigmoid", "ssmax"):
+        found = _difference(table, name)
+        low, high = found.interval or found.interval_rows or []
+        told[name] = f"{name} ({found.mean:+.2f}, {low:+.2f} to {high:+.2f})"
+    widest = _difference(table, "sigmoid")
+    assert table.sentence == (
+        f"Better than softmax: {told['sa-softmax']}; worse than softmax: {told['sa-softmax-raw']}; "
+        f"no difference from softmax can be claimed for {told['sigmoid']}, {told['ssmax']}; in points of "
+        "accuracy with 95% intervals over seeds and test rows or over test rows, over 1 to 3 seeds, claims "
+        "after Holm for 4 comparisons; for the least certain of them a true difference of about "
+        f"{widest.detectable:.2f} would be claimed 4 times in 5, one of 1 with about "
+        f"{(widest.seeds_needed or {})['1']} seeds."
+    )
 
 
 def test_rows_alone_do_not_make_a_claim_when_the_seeds_disagree(tmp_path: Path) -> None:

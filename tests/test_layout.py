@@ -37,7 +37,7 @@ ORDER = [
     "scorers", "metrics", "memory", "trainer", "trackers", "arguments", "train",
     "schema", "record", "diagnostics",
     "stats", "row_tests", "bleu", "bootstrap", "power", "pairing", "predictions", "evidence",
-    "notes", "tables", "overall", "compare",
+    "notes", "tables", "sentence", "overall", "compare",
     "calibration", "calibration.studies", "calibration.rates", "calibration.page", "calibration.__main__",
     "reports", "reports.words", "reports.answer", "reports.cells", "reports.facts",
     "reports.text", "reports.markdown", "reports.latex", "reports.spreadsheet", "reports.saved",

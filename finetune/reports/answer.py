@@ -1,8 +1,9 @@
 """The answer first: what all tables together allow to claim, in one or two plain sentences."""
 
-from finetune.compare import UNITS, Comparison
+from finetune.compare import Comparison
 from finetune.config import BASELINE
 from finetune.reports import words
+from finetune.sentence import UNITS
 from finetune.tables import Arm, Table
 
 MOST = 3  # tables of one arm and verdict that are named

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from finetune.compare import UNITS, Comparison
+from finetune.compare import Comparison
 from finetune.config import BASELINE
 from finetune.evidence import Difference
 from finetune.reports import words
 from finetune.reports.figures import INK, ROW, WIDTH, Look, Palette, Plot, draw, name_row, only_rows
+from finetune.sentence import UNITS
 from finetune.tables import Table
 
 INTERVALS = (

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune.compare import p_text
+from finetune.sentence import p_text
 from finetune.tables import Arm, Summary, Table
 
 HEADING = "Attention softmaxes compared"
