@@ -115,6 +115,32 @@ def test_the_label_of_a_plot_tells_its_numbers(study: Comparison) -> None:
     assert "80.00 ± 1.00, 3 seeds" in values.svg
 
 
+def test_an_arm_that_broke_down_does_not_hide_the_others(tmp_path: Path) -> None:
+    """Its axis ends where the others still show; the number and an arrow tell where it lies."""
+    save_accuracies(tmp_path, "softmax", [0.80, 0.81, 0.82], rows=2000)
+    save_accuracies(tmp_path, "sa-softmax", [0.80, 0.812, 0.82], rows=2000)
+    whole = compare([tmp_path])
+    save_accuracies(tmp_path, "sa-softmax-raw", [0.10, 0.11, 0.12], rows=2000)
+    broken = compare([tmp_path])
+    palette = Palette(["sa-softmax", "sa-softmax-raw"])
+    plain, cut = (forest.differences(each.tables[0], palette, "a") for each in (whole, broken))
+    assert plain and cut and "beyond the axis" in cut.caption and "beyond" not in plain.caption
+    ticks = [abs(float(text.replace("−", "-"))) for text in re.findall(r">(−?[\d.]+)</text>", cut.svg)]
+    assert ticks and max(ticks) < 60
+    assert "-70.00" in cut.svg
+
+
+def test_the_glance_names_every_task_and_each_arm_in_full(tmp_path: Path) -> None:
+    for root in ("a", "b"):
+        model = "scratch:tiny" if root == "a" else "sentence-transformers/all-MiniLM-L6-v2"
+        for arm in ("softmax", "sa-softmax-renormalised"):
+            save_accuracies(tmp_path / root, arm, [0.80, 0.81], model={"name": model})
+    (glance,) = forest.at_a_glance(compare([tmp_path]), Palette(["sa-softmax-renormalised"]))
+    words = re.findall(r">([^<>]+)</text>", glance.svg)
+    assert words.count("sa-softmax-renormalised") == 2
+    assert {"agnews, scratch:tiny", "agnews, all-MiniLM-L6-v2"} <= set(words)
+
+
 def test_a_mean_curve_has_only_the_steps_that_all_seeds_have() -> None:
     assert mean_curve([{10: 1.0, 20: 3.0}, {10: 2.0, 30: 9.0}]) == {10: 1.5}
     assert mean_curve([]) == {}

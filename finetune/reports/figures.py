@@ -136,11 +136,12 @@ def draw(
     return _inline(stream.getvalue(), key, label)
 
 
-def name_row(axis: Axes, name: str, value: str, y: float) -> None:
+def name_row(axis: Axes, name: str, value: str, y: float, *, bold: bool = False) -> None:
     """The name of a row above it, its value at the end of the same line."""
     where = axis.get_yaxis_transform()
     shown = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
-    axis.text(0, y + 0.3, words.clean(shown), transform=where, fontsize=10, va="bottom")
+    weight = "bold" if bold else "normal"
+    axis.text(0, y + 0.3, words.clean(shown), transform=where, fontsize=10, va="bottom", fontweight=weight)
     axis.text(1, y + 0.3, value, transform=where, fontsize=10, va="bottom", ha="right", color=MUTED)
 
 

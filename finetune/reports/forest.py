@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from statistics import median_low
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -19,6 +21,8 @@ INTERVALS = (
     "over seeds only."
 )
 
+FAR = 15  # times the usual reach; what lies further out would press all else onto the line at 0
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -30,6 +34,12 @@ class Bar:
     both: Sequence[float] | None
     rows: Sequence[float] | None = None
     seeds: Sequence[float] | None = None
+    heading: str = ""
+
+    @property
+    def reach(self) -> float:
+        """How far it stretches from 0 where it is known best."""
+        return max(map(abs, (self.value, *(self.both or self.rows or self.seeds or ()))))
 
 
 def differences(table: Table, palette: Palette, key: str) -> Plot | None:
@@ -43,7 +53,8 @@ def differences(table: Table, palette: Palette, key: str) -> Plot | None:
     unit = UNITS.get(table.metric, table.metric)
     label = f"Differences from softmax in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
     svg = _forest(bars, f"variant − softmax, {unit}", key, label)
-    caption = f"{INTERVALS} Left of 0 is worse than softmax. n: {words.counts(paired, 'paired seed')}."
+    seeds = words.counts(paired, "paired seed")
+    caption = f"{INTERVALS}{_beyond(bars)} Left of 0 is worse than softmax. n: {seeds}."
     return Plot(svg, "Difference from softmax", caption)
 
 
@@ -53,7 +64,7 @@ def at_a_glance(comparison: Comparison, palette: Palette) -> list[Plot]:
     plots = []
     for metric in dict.fromkeys(table.metric for table in real):
         bars = [
-            _bar(f"{_short(table, real)}: {arm.name}", palette[arm.name], arm.difference)
+            _bar(arm.name, palette[arm.name], arm.difference, _short(table, real))
             for table in real
             for arm in table.arms
             if table.metric == metric and arm.difference
@@ -63,7 +74,8 @@ def at_a_glance(comparison: Comparison, palette: Palette) -> list[Plot]:
         unit = UNITS.get(metric, metric)
         label = f"All differences from softmax in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
         svg = _forest(bars, f"variant − softmax, {unit}", f"glance-{metric}", label)
-        caption = f"{INTERVALS} n: {words.plural(len(bars), 'difference')}, of the seeds in the table above."
+        many = words.plural(len(bars), "difference")
+        caption = f"{INTERVALS}{_beyond(bars)} n: {many}, of the seeds in the table above."
         plots.append(Plot(svg, f"All differences, {unit}", caption))
     return plots
 
@@ -74,7 +86,13 @@ def over_tasks(comparison: Comparison, palette: Palette) -> list[Plot]:
     for metric in dict.fromkeys(each.metric for each in comparison.overall):
         found = [each for each in comparison.overall if each.metric == metric and each.arm != BASELINE]
         bars = [
-            Bar(f"{each.model}: {each.arm}", palette[each.arm], each.difference, each.difference_interval)
+            Bar(
+                each.arm,
+                palette[each.arm],
+                each.difference,
+                each.difference_interval,
+                heading=each.model,
+            )
             for each in found
         ]
         if not bars:
@@ -89,32 +107,65 @@ def over_tasks(comparison: Comparison, palette: Palette) -> list[Plot]:
 
 
 def _forest(bars: Sequence[Bar], xlabel: str, key: str, label: str) -> Markup:
-    """Differences below each other around 0."""
+    """Differences below each other around 0, under their headings."""
+    headings = [name for name, _ in groupby(bars, key=lambda bar: bar.heading) if name]
 
     def paint(axes: list[Axes]) -> None:
         (axis,) = axes
         axis.axvline(0, color=INK, linewidth=1, zorder=1)
-        for i, bar in enumerate(bars):
-            for bounds, below, style, width in (
-                (bar.both, 0.0, "-", 4.0),
-                (bar.rows, 0.16, "-", 1.4),
-                (bar.seeds, 0.27, "--", 1.4),
-            ):
-                if bounds is not None:
-                    axis.plot(bounds, [-i - below] * 2, style, color=bar.look.colour, linewidth=width)
-            axis.plot(bar.value, -i, bar.look.marker, color=bar.look.colour, markersize=7, zorder=3)
-            shown = bar.both or bar.rows
-            name_row(
-                axis, bar.name, words.signed(bar.value) + (f" ({words.interval(shown)})" if shown else ""), -i
-            )
+        y, heading = 0, ""
+        for bar in bars:
+            if bar.heading != heading:
+                heading = bar.heading
+                name_row(axis, heading, "", y - 0.4, bold=True)
+                y -= 1
+            _draw(axis, bar, y, _edge(bars))
+            y -= 1
         axis.set_xlabel(xlabel)
-        only_rows(axis, len(bars))
+        only_rows(axis, len(bars) + len(headings))
+        _cut(axis, bars)
 
-    return draw(key, label, paint, size=(WIDTH, 60 + ROW * len(bars)))
+    return draw(key, label, paint, size=(WIDTH, 60 + ROW * (len(bars) + len(headings))))
 
 
-def _bar(name: str, look: Look, found: Difference) -> Bar:
-    return Bar(name, look, found.mean, found.interval, found.interval_rows, found.interval_seeds)
+def _draw(axis: Axes, bar: Bar, y: float, edge: float | None) -> None:
+    look = bar.look
+    for bounds, below, style, width in (
+        (bar.both, 0.0, "-", 4.0),
+        (bar.rows, 0.16, "-", 1.4),
+        (bar.seeds, 0.27, "--", 1.4),
+    ):
+        if bounds is not None:
+            axis.plot(bounds, [y - below] * 2, style, color=look.colour, linewidth=width)
+    if edge is not None and abs(bar.value) > edge:
+        at, marker = (edge, ">") if bar.value > 0 else (-edge, "<")
+    else:
+        at, marker = bar.value, look.marker
+    axis.plot(at, y, marker, color=look.colour, markersize=7, zorder=3, clip_on=False)
+    shown = bar.both or bar.rows
+    told = f" ({words.interval(shown)})" if shown else ""
+    name_row(axis, bar.name, words.signed(bar.value) + told, y)
+
+
+def _edge(bars: Sequence[Bar]) -> float | None:
+    """Where the axis ends if some of them lie too far out to be drawn in scale with the others."""
+    limit = FAR * median_low([bar.reach for bar in bars])
+    return limit if 0 < limit < max(bar.reach for bar in bars) else None
+
+
+def _cut(axis: Axes, bars: Sequence[Bar]) -> None:
+    edge = _edge(bars)
+    if edge is not None:
+        low, high = axis.get_xlim()
+        axis.set_xlim(max(low, -edge), min(high, edge))
+
+
+def _beyond(bars: Sequence[Bar]) -> str:
+    return "" if _edge(bars) is None else " What lies beyond the axis is told in numbers and by an arrow."
+
+
+def _bar(name: str, look: Look, found: Difference, heading: str = "") -> Bar:
+    return Bar(name, look, found.mean, found.interval, found.interval_rows, found.interval_seeds, heading)
 
 
 def _short(table: Table, tables: Sequence[Table]) -> str:
@@ -125,4 +176,5 @@ def _short(table: Table, tables: Sequence[Table]) -> str:
 
 def _spoken(bar: Bar) -> str:
     shown = bar.both or bar.rows
-    return f"{bar.name} {words.signed(bar.value)}" + (f", 95% {words.interval(shown)}" if shown else "")
+    name = f"{bar.heading}: {bar.name}" if bar.heading else bar.name
+    return f"{name} {words.signed(bar.value)}" + (f", 95% {words.interval(shown)}" if shown else "")
