@@ -1,6 +1,7 @@
 """A comparison as ``report.tex``: a booktabs table for each table, for a paper to take in by ``\\input``."""
 
 import re
+from itertools import groupby
 
 from finetune.compare import Comparison
 from finetune.reports import cells, words
@@ -23,10 +24,7 @@ def latex(comparison: Comparison) -> str:
     parts = [HEAD, f"% {words.clean(answer(comparison))}\n"]
     for number, table in enumerate(comparison.tables, start=1):
         parts.append(_of(table, number))
-    if comparison.overall:
-        caption = "Interquartile means over tasks and seeds, with 95\\% stratified bootstrap intervals."
-        parts.append(_float(cells.overall(comparison), caption, "overall", 3))
-    return "\n".join(parts)
+    return "\n".join([*parts, *_overall(comparison)])
 
 
 def escape(text: str) -> str:
@@ -40,26 +38,40 @@ def escape(text: str) -> str:
 
 def _of(table: Table, number: int) -> str:
     columns = cells.columns(table)
-    left_out = {"p", "train", "memory"}  # a printed page is no wider
+    # A printed page is no wider; the other forms have them.
+    left_out = {"untrained", "p", "train", "memory", *words.NAMES.values()} - {words.NAMES[table.metric]}
     if "95%" in [column[0] for column in columns]:
         left_out |= {"95% rows", "95% seeds"}
     columns = [column for column in columns if column[0] not in left_out]
     stamp = f" {escape(words.SAMPLE)}." if table.sample else ""
     caption = f"{escape(words.title(table))}.{stamp} {escape(table.sentence)}"
-    return _float(columns, caption, str(number), 1)
+    return _float(columns, caption, str(number))
 
 
-def _float(columns: cells.Columns, caption: str, label: str, left: int) -> str:
-    """A floating table whose first ``left`` columns are text, the others numbers."""
+def _overall(comparison: Comparison) -> list[str]:
+    """A table for each model and metric; both are in its caption, for side by side they are too wide."""
+    if not comparison.overall:
+        return []
+    head, *rows = zip(*cells.overall(comparison), strict=True)
+    floats = []
+    for number, ((model, metric), group) in enumerate(groupby(rows, key=lambda row: row[:2]), start=1):
+        told = f"{model}, {metric}: interquartile means over tasks and seeds, with 95% stratified intervals."
+        columns = [list(column) for column in zip(head[2:], *(row[2:] for row in group), strict=True)]
+        floats.append(_float(columns, escape(told), f"overall-{number}"))
+    return floats
+
+
+def _float(columns: cells.Columns, caption: str, label: str) -> str:
+    """A floating table whose first column is text, the others numbers."""
     head, *rows = zip(*columns, strict=True)
     lines = [" & ".join(_cell(cell) for cell in row) + r" \\" for row in rows]
     return "\n".join(
         [
             r"\begin{table}",
-            r"\centering\small",
+            r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
             rf"\caption{{{caption}}}",
             rf"\label{{tab:finetune-{label}}}",
-            rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(columns) - left)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
             r"\toprule",
             " & ".join(escape(cell) for cell in head) + r" \\",
             r"\midrule",
