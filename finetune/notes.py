@@ -1,17 +1,46 @@
-"""What does not forbid a comparison, but may explain a difference: kernels, hardware, packages, commit."""
+"""What forbids no comparison, but may explain one: runs at chance, kernels, hardware, versions, commit."""
 
 from finetune.pairing import Run, Setting
+from finetune.scorers import PRIMARY, score_text
+
+GUESSING = 1.2  # times the accuracy of guessing among equally frequent labels; no more than that is guessing
+NO_TRANSLATION = 1.0  # BLEU; what shares next to nothing with the references is below it
 
 
 def notes(setting: Setting) -> list[str]:
     """What does not forbid a comparison, but may explain one."""
     runs = [run for run in setting.runs if run.finished]
     lines = [f"{run.folder} is left out: a newer run of this arm and seed is there" for run in setting.spare]
+    lines += _unlearned(setting, runs)
     lines += _kernel_notes(setting, runs)
     lines += _differing("hardware", [{"": _hardware(run)} for run in runs])
     lines += _differing("package versions", [dict(run.record["versions"]) for run in runs])
     lines += _differing("the project's commit", [{"": _commit(run)} for run in runs])
     return lines
+
+
+def _unlearned(setting: Setting, runs: list[Run]) -> list[str]:
+    """Arms with runs at the level of chance: a mean over those and others is of neither."""
+    lines = []
+    for name in setting.arms:
+        mine = [run for run in runs if run.arm == name]
+        stuck = ", ".join(f"seed {run.seed}: {_score(run)}" for run in mine if _at_chance(run))
+        if stuck:
+            count = sum(map(_at_chance, mine))
+            lines.append(
+                f"{name} did not learn in {count} of {len(mine)} runs ({stuck}, no better than chance)"
+            )
+    return lines
+
+
+def _at_chance(run: Run) -> bool:
+    labels = run.record["task"]["labels"]
+    return run.value <= GUESSING / len(labels) if labels else run.value < NO_TRANSLATION
+
+
+def _score(run: Run) -> str:
+    name = PRIMARY[run.record["task"]["kind"]]
+    return f"{name} {score_text(name, run.value)}"
 
 
 _HALF = ("sdpa", "triton")  # they multiply half-precision inputs as they are, and take softmax in float32

@@ -19,7 +19,8 @@ def _rows(error: float, residual: float = 0.0, mean: float = 0.0) -> RowResult:
     """Rows with normal noise of the standard deviation ``error``."""
     spread = error * scipy_stats.norm.ppf(MIDDLES)
     interval = (mean - 1.96 * error, mean + 1.96 * error)
-    return RowResult(mean, interval, error, residual, 0.5, "t", 0.5, 500, spread)
+    p = float(2 * scipy_stats.norm.sf(abs(mean) / error)) if error else 0.0
+    return RowResult(mean, interval, error, residual, p, "t", p, 500, spread)
 
 
 def test_the_noise_is_that_of_a_crossed_table() -> None:
@@ -85,6 +86,16 @@ def test_it_is_never_narrower_than_the_interval_over_rows() -> None:
     rows = _rows(0.2, residual=0.19, mean=0.5)
     low, high = hierarchical([0.5, 0.5001], rows).interval
     assert low <= rows.interval[0] and high >= rows.interval[1]
+
+
+def test_neither_are_p_and_what_could_be_seen_surer_than_rows_alone() -> None:
+    """Accuracies are counts, so two seeds can agree to the last row; that is luck, and no certainty."""
+    for mean, residual in ((0.13, 0.2), (0.5, 0.2), (0.5, 0.25)):
+        rows = _rows(0.2, residual=residual, mean=mean)
+        found = hierarchical([mean, mean], rows)
+        assert found.p == rows.p
+        assert (found.p < 0.05) == (not found.interval[0] <= 0 <= found.interval[1])
+        assert found.noise.total >= rows.standard_error
 
 
 def test_p_and_interval_agree() -> None:

@@ -128,6 +128,42 @@ def test_many_arms_share_one_short_sentence(tmp_path: Path) -> None:
     )
 
 
+def test_runs_that_did_not_learn_are_named(tmp_path: Path) -> None:
+    chance = 1 / len(LABELS)
+    save_accuracies(tmp_path, "softmax", [0.80, 0.81, 0.79])
+    save_accuracies(tmp_path, "sa-softmax", [0.80, chance, 1.1 * chance])
+    save_accuracies(tmp_path, "sa-softmax-raw", [0.80, 1.4 * chance, 0.79])
+    notes = [note for note in _table(tmp_path).notes if "learn" in note]
+    shown = [
+        f"seed {seed}: accuracy {100 * round(400 * share) / 400:.2f}%"
+        for seed, share in ((1, chance), (2, 1.1 * chance))
+    ]
+    assert notes == [f"sa-softmax did not learn in 2 of 3 runs ({', '.join(shown)}, no better than chance)"]
+
+
+def test_a_model_that_learnt_no_translation_is_named(tmp_path: Path) -> None:
+    save(tmp_path, started("softmax", 0, kind="translation"), translations(60, 0.4, 1))
+    silent = [{**row, "prediction": "nothing"} for row in translations(60, 0.4, 1)]
+    save(tmp_path, started("sa-softmax", 0, kind="translation"), silent)
+    (note,) = [note for note in _table(tmp_path).notes if "learn" in note]
+    assert note == "sa-softmax did not learn in 1 of 1 runs (seed 0: bleu 0.00, no better than chance)"
+
+
+def test_two_seeds_that_agree_to_the_last_row_are_no_proof(tmp_path: Path) -> None:
+    """As many more rows right with either seed: Student's t over the seeds alone would be without end."""
+    base = correctness(400, 0.8, 0)
+    wrong, right = ([i for i, ok in enumerate(base) if ok is not has] for has in (True, False))
+    better = _every_other(base, dict.fromkeys(wrong[:30], True) | dict.fromkeys(right[:24], False))
+    for seed in range(2):
+        save(tmp_path, started("softmax", seed), classified(base))
+        save(tmp_path, started("sa-softmax", seed), classified(better))
+    found = _difference(_table(tmp_path))
+    assert found.per_seed == pytest.approx([1.5, 1.5]) == found.interval_seeds
+    assert found.interval is not None and found.interval[0] < 0 < found.interval[1]
+    assert found.p is not None and found.p_rows is not None and found.p >= found.p_rows > 0.2
+    assert found.detectable is not None and found.detectable > 1
+
+
 def test_rows_alone_do_not_make_a_claim_when_the_seeds_disagree(tmp_path: Path) -> None:
     save_accuracies(tmp_path, "softmax", [0.70, 0.80, 0.75], rows=2000)
     save_accuracies(tmp_path, "sa-softmax", [0.85, 0.79, 0.77], rows=2000)

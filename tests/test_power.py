@@ -56,7 +56,8 @@ def test_what_is_detectable_is_claimed_4_times_in_5(seed: float, row: float, see
         shared = size + row * rng.normal()
         per_seed = shared + seed * math.sqrt(seeds) * rng.normal(size=seeds)
         interval = (shared - 1.96 * row, shared + 1.96 * row)
-        rows = RowResult(shared, interval, row, 0.0, 0.5, "t", 0.5, 500, spread)
+        p = 2 * scipy_stats.norm.sf(abs(per_seed.mean()) / row) if row else 0.0
+        rows = RowResult(shared, interval, row, 0.0, p, "t", p, 500, spread)
         claimed += hierarchical(per_seed.tolist(), rows).p < 0.025
     assert claimed / 400 == pytest.approx(POWER, abs=0.06)
 
