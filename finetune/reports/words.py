@@ -15,12 +15,13 @@ equal, and a seed only where both runs began from the same weights: they differ 
 alone. Values are means over seeds ± sample standard deviation.
 
 Differences are variant minus softmax over the seeds that both finished, in points of the metric. "95%"
-and p are those of a hierarchical bootstrap, which draws seeds and test rows at once; neither is surer than
-over test rows alone, however well a few seeds agree. Where only one kind of noise is known, p is that of
-the test rows (one seed) or of the seeds (no predictions), and nothing is claimed. "95% rows" is a percentile bootstrap over test rows with the trained models taken as given; "95%
-seeds" is Student's t interval over seeds with the test rows taken as given. All p are two-sided. p (Holm)
-is adjusted for the comparisons of one table (one task, model and setting), each table being a question of
-its own: it does not allow for the number of tables.
+and p are those of a hierarchical bootstrap, which draws seeds and test rows at once; neither is surer
+than over test rows alone, however well a few seeds agree. Where only one kind of noise is known, p is
+that of the test rows (one seed) or of the seeds (no predictions), and nothing is claimed. "95% rows" is
+a percentile bootstrap over test rows with the trained models taken as given; "95% seeds" is Student's t
+interval over seeds with the test rows taken as given. All p are two-sided. p (Holm) is adjusted for the
+comparisons of one table (one task, model and setting), each table being a question of its own: it does
+not allow for the number of tables.
 
 A difference is claimed only where p (Holm) is below 0.05 and all three intervals leave out 0, so never
 from one seed. Exact tests of one kind of noise alone (sign flips over seeds; McNemar's test, approximate
