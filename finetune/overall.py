@@ -10,6 +10,7 @@ import numpy as np
 
 from finetune.bootstrap import interquartile_mean, stratified
 from finetune.config import BASELINE
+from finetune.evidence import LARGEST
 from finetune.tables import Arm, Table
 
 FEWEST = 6  # numbers, of all tasks together: intervals from fewer miss too often (results/calibration)
@@ -68,9 +69,9 @@ def _line(group: dict[str, Table], name: str) -> Overall | None:
         arm=name,
         tasks=list(tasks),
         iqm=interquartile_mean(np.concatenate(scores)),
-        interval=list(stratified(scores)),
+        interval=np.clip(stratified(scores), 0.0, LARGEST).tolist(),  # few seeds may tell next to nothing
         difference=interquartile_mean(np.concatenate(differences)),
-        difference_interval=list(stratified(differences)),
+        difference_interval=np.clip(stratified(differences), -LARGEST, LARGEST).tolist(),
     )
 
 

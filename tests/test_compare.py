@@ -749,6 +749,15 @@ def test_interquartile_means_over_tasks(tmp_path: Path) -> None:
     assert lines[0].iqm == pytest.approx(np.mean([80, 81, 82, 97]))
 
 
+def test_intervals_over_tasks_hold_no_value_that_cannot_be(tmp_path: Path) -> None:
+    for task in ("agnews", "dbpedia"):
+        save_accuracies(tmp_path, "softmax", [0.9, 0.91, 0.92], task=task)
+        save_accuracies(tmp_path, "sa-softmax", [0.9, 0.1, 0.92], task=task)
+    broken = next(line for line in compare([tmp_path]).overall if line.arm == "sa-softmax")
+    assert broken.interval[0] >= 0 and broken.interval[1] <= 100
+    assert broken.difference_interval[0] >= -100
+
+
 def test_accuracy_and_bleu_and_the_sample_are_never_put_together(tmp_path: Path) -> None:
     for variant, noise in (("softmax", 0.4), ("sa-softmax", 0.38)):
         for seed in range(3):

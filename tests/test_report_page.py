@@ -286,6 +286,12 @@ def test_the_answer_names_what_may_be_claimed(study: Comparison) -> None:
     assert "sa-softmax is better in 5 tables" in answer(_judged(study, *["better"] * 5))
 
 
+def test_the_answer_tells_the_model_where_there_are_several(study: Comparison) -> None:
+    first, second = _judged(study, "better", "none").tables
+    two = Comparison([first, replace(second, task=first.task, model="another")], [])
+    assert f"is better on t0 with {first.model} (+5.00" in answer(two)
+
+
 def test_a_sample_a_failure_and_nothing_at_all_claim_nothing(study: Comparison, tmp_path: Path) -> None:
     assert answer(Comparison([], [])) == "No run was found."
     sample = [replace(table, sample=True) for table in _judged(study, "better").tables]

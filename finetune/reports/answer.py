@@ -22,7 +22,8 @@ def answer(comparison: Comparison) -> str:
     if not made:
         return f"Nothing may be claimed: no variant has a finished run that can be paired with {BASELINE}."
     claims = [(table, arm) for table, arm in made if arm.difference and arm.difference.verdict != "none"]
-    return " ".join(part for part in (_claimed(claims, len(made)), _unvaried(made)) if part)
+    told = _claimed(claims, len(made), several_models=len({table.model for table in real}) > 1)
+    return " ".join(part for part in (told, _unvaried(made)) if part)
 
 
 def state(comparison: Comparison) -> str:
@@ -36,7 +37,7 @@ def state(comparison: Comparison) -> str:
     return f"{words.plural(finished, 'finished run')} in {tables}; {gone}."
 
 
-def _claimed(claims: list[tuple[Table, Arm]], made: int) -> str:
+def _claimed(claims: list[tuple[Table, Arm]], made: int, *, several_models: bool) -> str:
     if made == 1:
         lead = f"The one comparison with {BASELINE} allows a claim"
         none = f"the one comparison with {BASELINE} does not stand out from the noise"
@@ -46,16 +47,15 @@ def _claimed(claims: list[tuple[Table, Arm]], made: int) -> str:
         none = f"none of the {made} comparisons with {BASELINE} stands out from the noise"
     if not claims:
         return f"Nothing may be claimed: {none}."
-    return f"{lead}: {'; '.join(_by_arm(claims))}."
+    return f"{lead}: {'; '.join(_by_arm(claims, several_models))}."
 
 
-def _by_arm(claims: list[tuple[Table, Arm]]) -> list[str]:
+def _by_arm(claims: list[tuple[Table, Arm]], several_models: bool) -> list[str]:
     """``sa-softmax is better on agnews (+0.68) and worse on yelp (-0.50)``, one an arm."""
-    models = {table.model for table, _ in claims}
     found: dict[str, dict[str, list[str]]] = {}
     for table, arm in claims:
         assert arm.difference
-        where = table.title if len(models) == 1 else f"{table.title} with {table.model}"
+        where = f"{table.title} with {table.model}" if several_models else table.title
         told = f"{where} ({words.signed(arm.difference.mean)} {UNITS.get(table.metric, table.metric)})"
         found.setdefault(words.arm_name(arm), {}).setdefault(arm.difference.verdict, []).append(told)
     return [
