@@ -51,7 +51,8 @@ def _rows(table: Table) -> Iterator[list[str]]:
         if found is None:
             continue
         score = f"{words.score(found)} {words.NAMES[table.metric]}"
-        cells = [table.title, table.model, arm.name, str(len(found.per_seed)), score]
+        model = ", ".join(part for part in (table.model, words.setting(table)) if part)
+        cells = [table.title, model, arm.name, str(len(found.per_seed)), score]
         yield [report.escape(cell) for cell in cells] + _difference(arm.difference)
 
 

@@ -288,8 +288,10 @@ def test_the_answer_names_what_may_be_claimed(study: Comparison) -> None:
 
 def test_the_answer_tells_the_model_where_there_are_several(study: Comparison) -> None:
     first, second = _judged(study, "better", "none").tables
-    two = Comparison([first, replace(second, task=first.task, model="another")], [])
-    assert f"is better on t0 with {first.model} (+5.00" in answer(two)
+    two = Comparison([first, replace(second, task=first.task, model="a/nother")], [])
+    assert f"is better on t0, {first.model} (+5.00" in answer(two)
+    apart = replace(first, setting={"train.learning_rate": 0.1})
+    assert "is better on t0, train.learning_rate = 0.1 (+5.00" in answer(Comparison([apart], []))
 
 
 def test_a_sample_a_failure_and_nothing_at_all_claim_nothing(study: Comparison, tmp_path: Path) -> None:

@@ -22,8 +22,7 @@ def answer(comparison: Comparison) -> str:
     if not made:
         return f"Nothing may be claimed: no variant has a finished run that can be paired with {BASELINE}."
     claims = [(table, arm) for table, arm in made if arm.difference and arm.difference.verdict != "none"]
-    told = _claimed(claims, len(made), several_models=len({table.model for table in real}) > 1)
-    return " ".join(part for part in (told, _unvaried(made)) if part)
+    return " ".join(part for part in (_claimed(claims, len(made), real), _unvaried(made)) if part)
 
 
 def state(comparison: Comparison) -> str:
@@ -37,7 +36,7 @@ def state(comparison: Comparison) -> str:
     return f"{words.plural(finished, 'finished run')} in {tables}; {gone}."
 
 
-def _claimed(claims: list[tuple[Table, Arm]], made: int, *, several_models: bool) -> str:
+def _claimed(claims: list[tuple[Table, Arm]], made: int, tables: list[Table]) -> str:
     if made == 1:
         lead = f"The one comparison with {BASELINE} allows a claim"
         none = f"the one comparison with {BASELINE} does not stand out from the noise"
@@ -47,16 +46,16 @@ def _claimed(claims: list[tuple[Table, Arm]], made: int, *, several_models: bool
         none = f"none of the {made} comparisons with {BASELINE} stands out from the noise"
     if not claims:
         return f"Nothing may be claimed: {none}."
-    return f"{lead}: {'; '.join(_by_arm(claims, several_models))}."
+    return f"{lead}: {'; '.join(_by_arm(claims, tables))}."
 
 
-def _by_arm(claims: list[tuple[Table, Arm]], several_models: bool) -> list[str]:
+def _by_arm(claims: list[tuple[Table, Arm]], tables: list[Table]) -> list[str]:
     """``sa-softmax is better on agnews (+0.68) and worse on yelp (-0.50)``, one an arm."""
     found: dict[str, dict[str, list[str]]] = {}
     for table, arm in claims:
         assert arm.difference
-        where = f"{table.title} with {table.model}" if several_models else table.title
-        told = f"{where} ({words.signed(arm.difference.mean)} {UNITS.get(table.metric, table.metric)})"
+        size = f"{words.signed(arm.difference.mean)} {UNITS.get(table.metric, table.metric)}"
+        told = f"{words.short(table, tables)} ({size})"
         found.setdefault(words.arm_name(arm), {}).setdefault(arm.difference.verdict, []).append(told)
     return [
         f"{name} is " + " and ".join(f"{verdict} {_where(places)}" for verdict, places in verdicts.items())

@@ -64,7 +64,7 @@ def at_a_glance(comparison: Comparison, palette: Palette) -> list[Plot]:
     plots = []
     for metric in dict.fromkeys(table.metric for table in real):
         bars = [
-            _bar(arm.name, palette[arm.name], arm.difference, _short(table, real))
+            _bar(arm.name, palette[arm.name], arm.difference, words.short(table, real))
             for table in real
             for arm in table.arms
             if table.metric == metric and arm.difference
@@ -166,12 +166,6 @@ def _beyond(bars: Sequence[Bar]) -> str:
 
 def _bar(name: str, look: Look, found: Difference, heading: str = "") -> Bar:
     return Bar(name, look, found.mean, found.interval, found.interval_rows, found.interval_seeds, heading)
-
-
-def _short(table: Table, tables: Sequence[Table]) -> str:
-    """The task, and the model where another table has the same task."""
-    same = [each for each in tables if each.title == table.title]
-    return table.title if len(same) == 1 else f"{table.title}, {table.model.rpartition('/')[2]}"
 
 
 def _spoken(bar: Bar) -> str:
