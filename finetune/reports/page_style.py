@@ -43,6 +43,7 @@ a:focus-visible, summary:focus-visible, .scroll:focus-visible {
 table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 8px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { font-weight: 500; }
+#glance th:first-child { white-space: normal; min-width: 9rem; }
 thead th {
   color: var(--muted); font-size: 0.8125rem; border-bottom: 1px solid var(--muted); vertical-align: bottom;
 }
