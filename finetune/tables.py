@@ -72,7 +72,7 @@ class Table:
     kind: str
     model: str
     sample: bool  # trained on the built-in synthetic sample: says nothing about any method
-    setting: dict[str, Any]  # what sets it apart from the first table of the same task and model
+    setting: dict[str, Any]  # what sets it apart from other tables of the same task and model
     metric: str
     signature: str | None
     generation: dict[str, Any] | None
@@ -114,7 +114,7 @@ def build(
         kind=record["task"]["kind"],
         model=run.model,
         sample=setting.sample,
-        setting=_apart(first_of(group[0]), run),
+        setting=_apart(group, run),
         metric=metric,
         signature=((record["metrics"] or {}).get(metric) or {}).get("signature"),
         generation=record["config"].get("generation"),
@@ -127,9 +127,12 @@ def build(
     )
 
 
-def _apart(first: Run, run: Run) -> dict[str, Any]:
-    settings = run.settings()
-    return {key: settings.get(key) for key in differing_keys(first.settings(), settings)}
+def _apart(group: list[Setting], run: Run) -> dict[str, Any]:
+    """What ``run`` has in the keys in which the settings of its group differ."""
+    first, *others = [first_of(setting).settings() for setting in group]
+    keys = dict.fromkeys(key for other in others for key in differing_keys(first, other))
+    mine = run.settings()
+    return {key: mine.get(key) for key in keys}
 
 
 def _arm(setting: Setting, name: str, metric: str, difference: Difference | None) -> Arm:

@@ -333,7 +333,8 @@ def test_unequal_configurations_are_refused_with_the_keys(
     (refused,) = second.refused
     assert refused.startswith("sa-softmax cannot be compared with ")
     assert named in refused
-    assert len(second.setting) == 1
+    assert len(second.setting) == 1 and first.setting.keys() == second.setting.keys()
+    assert first.setting != second.setting
     assert second.missing == []
 
 

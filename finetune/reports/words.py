@@ -99,7 +99,7 @@ def title(table: Table) -> str:
 
 
 def setting(table: Table) -> str:
-    """What sets it apart from the first table of its task and model: ``train.learning_rate = 0.0003``."""
+    """What sets it apart from other tables of its task and model: ``train.learning_rate = 0.0003``."""
     return ", ".join(f"{key} = {value}" for key, value in table.setting.items())
 
 
