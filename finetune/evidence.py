@@ -160,8 +160,7 @@ def _verdict(
     forbidding = {
         "the two score the same": not mean,
         "which is within the noise of the test rows": _holds_zero(rows.interval),
-        f"which p does not tell from the noise of the test rows ({rows.test})": not several
-        and rows.p >= ALPHA,
+        f"which p does not tell from the noise of the test rows ({rows.test})": rows.p >= ALPHA,
         f"{told}, but {unvaried}": not several,
         f"{told}, but not more than that of the seeds": _holds_zero(seeds),
         f"{told} or of the seeds, but not than both together": _holds_zero(both.interval if both else None),

@@ -1,10 +1,17 @@
 """What forbids no comparison, but may explain one: runs at chance, kernels, hardware, versions, commit."""
 
+from statistics import median
+
 from finetune.pairing import Run, Setting
 from finetune.scorers import PRIMARY, score_text
 
-GUESSING = 1.2  # times the accuracy of guessing among equally frequent labels; no more than that is guessing
-NO_TRANSLATION = 1.0  # BLEU; what shares next to nothing with the references is below it
+GUESSING = 0.05  # of the way from guessing among equally frequent labels to no error at all
+FAR_BELOW = 0.25  # of the median BLEU of all runs of a table; seeds of one method do not differ by so much
+
+WHY = {
+    "classification": "at or near chance",
+    "translation": "less than a quarter of the median of these runs",
+}
 
 
 def notes(setting: Setting) -> list[str]:
@@ -20,22 +27,27 @@ def notes(setting: Setting) -> list[str]:
 
 
 def _unlearned(setting: Setting, runs: list[Run]) -> list[str]:
-    """Arms with runs at the level of chance: a mean over those and others is of neither."""
+    """Arms with runs that failed to learn: a mean over those and others is of neither."""
+    middle = median([run.value for run in runs]) if runs else 0.0
     lines = []
     for name in setting.arms:
         mine = [run for run in runs if run.arm == name]
-        stuck = ", ".join(f"seed {run.seed}: {_score(run)}" for run in mine if _at_chance(run))
-        if stuck:
-            count = sum(map(_at_chance, mine))
-            lines.append(
-                f"{name} did not learn in {count} of {len(mine)} runs ({stuck}, no better than chance)"
-            )
+        failed = [run for run in mine if _failed(run, middle)]
+        if failed:
+            told = ", ".join(f"seed {run.seed}: {_score(run)}" for run in failed)
+            why = WHY[failed[0].record["task"]["kind"]]
+            lines.append(f"{name} did not learn in {len(failed)} of {len(mine)} runs ({told}; {why})")
     return lines
 
 
-def _at_chance(run: Run) -> bool:
-    labels = run.record["task"]["labels"]
-    return run.value <= GUESSING / len(labels) if labels else run.value < NO_TRANSLATION
+def _failed(run: Run, middle: float) -> bool:
+    if run.record["task"]["kind"] == "translation":
+        return run.value < FAR_BELOW * middle
+    labels = run.record["task"].get("labels")
+    if not isinstance(labels, list | tuple) or not labels:  # a damaged record
+        return False
+    chance = 1 / len(labels)
+    return run.value <= chance + GUESSING * (1 - chance)
 
 
 def _score(run: Run) -> str:

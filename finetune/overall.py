@@ -67,7 +67,7 @@ def _line(group: dict[str, Table], name: str) -> Overall | None:
         sample=table.sample,
         metric=table.metric,
         arm=name,
-        tasks=list(tasks),
+        tasks=[", ".join(filter(None, (task, group[task].apart))) for task in tasks],
         iqm=interquartile_mean(np.concatenate(scores)),
         interval=np.clip(stratified(scores), 0.0, LARGEST).tolist(),  # few seeds may tell next to nothing
         difference=interquartile_mean(np.concatenate(differences)),

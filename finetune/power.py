@@ -2,8 +2,8 @@
 
 The mean difference is taken as normal around the true one with the noise that was observed
 (``bootstrap.Noise``), the estimate of the seeds' noise as chi-square with a degree of freedom less than
-seeds, and a claim as what ``bootstrap.hierarchical`` makes of them. With n seeds in the place of S the noise
-is
+seeds, and a claim as what ``bootstrap.hierarchical`` makes of them, but for the p over rows that its own is
+never below: for few seeds a little optimistic. With n seeds in the place of S the noise is
 
     V(n) = V_seed S / n + V_row,    V_row: of the test rows, whatever the number of seeds,
 

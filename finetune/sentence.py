@@ -9,6 +9,7 @@ from finetune.tables import Arm, Table
 
 UNITS = {"accuracy": "points of accuracy", "bleu": "BLEU"}
 FEW = 2  # comparisons that are told one after the other; more are told together
+MOST_SEEDS = 1000  # more are of no use to anyone, and come from the noise of a run that failed
 
 
 def sentence(table: Table) -> str:
@@ -66,15 +67,19 @@ def _together(found: Mapping[str, Difference], unit: str) -> list[str]:
     neither = {name: each for name, each in found.items() if each.verdict == "none"}
     told = [f"{name} ({_size(each)})" for name, each in neither.items()]
     clauses += [f"no difference from {BASELINE} can be claimed for {', '.join(told)}"] if told else []
-    holm = f"claims after Holm for {len(found)} comparisons"
-    clauses.append(f"in {unit} with {_noise(found)}, {_over(found)}, {holm}")
+    tested = max(each.comparisons for each in found.values())
+    holm = f", claims after Holm for {tested} comparisons" if tested > 1 else ""
+    clauses.append(f"in {unit} with {_noise(found)}, {_over(found)}{holm}")
     return clauses + _reach(list(neither.values()))
 
 
 def _reach(neither: Sequence[Difference]) -> list[str]:
     """What the least certain of them would have shown."""
     widest = max(neither, key=lambda each: each.detectable or 0.0, default=None)
-    return [f"for the least certain of them {text}" for text in (_could(widest) if widest else [])]
+    return [
+        f"for the least certain of those with several seeds {text}"
+        for text in (_could(widest) if widest else [])
+    ]
 
 
 def _size(found: Difference) -> str:
@@ -114,8 +119,13 @@ def _could(found: Difference) -> list[str]:
     if not smaller:
         return [text]
     wanted = max(smaller, key=float)
-    how = f"with about {needed[wanted]} seeds" if needed[wanted] else "only with more test rows"
-    return [f"{text}, one of {wanted} {how}"]
+    return [f"{text}, one of {wanted} {_with(needed[wanted])}"]
+
+
+def _with(seeds: int | None) -> str:
+    if seeds is None:
+        return "only with more test rows"
+    return f"with about {seeds} seeds" if seeds <= MOST_SEEDS else f"with more than {MOST_SEEDS:,} seeds"
 
 
 def _intervals(found: Difference) -> str:

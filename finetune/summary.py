@@ -51,7 +51,7 @@ def _rows(table: Table) -> Iterator[list[str]]:
         if found is None:
             continue
         score = f"{words.score(found)} {words.NAMES[table.metric]}"
-        model = ", ".join(part for part in (table.model, words.setting(table)) if part)
+        model = ", ".join(part for part in (table.model, table.apart) if part)
         cells = [table.title, model, arm.name, str(len(found.per_seed)), score]
         yield [report.escape(cell) for cell in cells] + _difference(arm.difference)
 

@@ -89,6 +89,11 @@ class Table:
         """The task, and its language pair: ``iwslt2017 de-en``."""
         return f"{self.task} {self.pair}" if self.pair else self.task
 
+    @property
+    def apart(self) -> str:
+        """Its ``setting`` in words: ``train.learning_rate = 0.0003``."""
+        return ", ".join(f"{key} = {value}" for key, value in self.setting.items())
+
 
 def first_of(setting: Setting) -> Run:
     """The run that speaks for its setting: a finished one where there is one."""
@@ -128,11 +133,17 @@ def build(
 
 
 def _apart(group: list[Setting], run: Run) -> dict[str, Any]:
-    """What ``run`` has in the keys in which the settings of its group differ."""
-    first, *others = [first_of(setting).settings() for setting in group]
-    keys = dict.fromkeys(key for other in others for key in differing_keys(first, other))
-    mine = run.settings()
-    return {key: mine.get(key) for key in keys}
+    """What ``run`` has in the keys in which the settings of its group differ.
+
+    A run that is not finished lacks facts; there its configuration is all that can differ.
+    """
+    runs = [first_of(setting) for setting in group]
+    facts = [each.settings() for each in runs if each.finished]
+    configured = [each.configured() for each in runs]
+    pairs = [(side[0], other) for side in (facts, configured) for other in side[1:]]
+    keys = dict.fromkeys(key for one, other in pairs for key in differing_keys(one, other))
+    mine = run.settings() if run.finished else run.configured()
+    return {key: mine[key] for key in keys if key in mine}
 
 
 def _arm(setting: Setting, name: str, metric: str, difference: Difference | None) -> Arm:

@@ -141,6 +141,15 @@ def test_the_glance_names_every_task_and_each_arm_in_full(tmp_path: Path) -> Non
     assert {"agnews, scratch:tiny", "agnews, all-MiniLM-L6-v2"} <= set(words)
 
 
+def test_the_glance_tells_two_settings_of_one_task_apart(tmp_path: Path) -> None:
+    for rate in (0.001, 0.0003):
+        for arm in ("softmax", "sa-softmax"):
+            save_accuracies(tmp_path / str(rate), arm, [0.80, 0.81], train={"learning_rate": rate})
+    (glance,) = forest.at_a_glance(compare([tmp_path]), Palette(["sa-softmax"]))
+    words = set(re.findall(r">([^<>]+)</text>", glance.svg))
+    assert {f"agnews, train.learning_rate = {rate}" for rate in ("0.001", "0.0003")} <= words
+
+
 def test_a_mean_curve_has_only_the_steps_that_all_seeds_have() -> None:
     assert mean_curve([{10: 1.0, 20: 3.0}, {10: 2.0, 30: 9.0}]) == {10: 1.5}
     assert mean_curve([]) == {}

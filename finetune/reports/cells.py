@@ -6,6 +6,7 @@ from finetune.compare import Comparison
 from finetune.config import BASELINE
 from finetune.evidence import LARGEST, Difference
 from finetune.reports import words
+from finetune.sentence import MOST_SEEDS
 from finetune.tables import Arm, Table
 
 Columns = list[list[str]]
@@ -159,7 +160,9 @@ def _seeds(found: Difference, size: str) -> str:
     if found.seeds_needed is None or size not in found.seeds_needed:
         return ""
     number = found.seeds_needed[size]
-    return "–" if number is None else str(number)
+    if number is None:
+        return "–"
+    return str(number) if number <= MOST_SEEDS else f"> {MOST_SEEDS:,}"
 
 
 def _near(arm: Arm, key: str) -> str:

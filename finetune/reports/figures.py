@@ -23,6 +23,7 @@ from finetune.reports import words
 WIDTH, HEIGHT = 340, 200  # CSS pixels: what a phone shows at full size
 ROW = 40  # of one arm among several below each other, its name above its line
 LONGEST = 34  # letters of a name that fit above its line
+LONGEST_HEADING = 54  # letters where no value stands on the same line
 # Placeholders of the page's colours. Black itself would not do: matplotlib leaves it out.
 INK, MUTED, LINE = "#000003", "#000001", "#000002"  # text, lesser text, rules
 MARKERS, DASHES = "osD^vPX", ("-", "--", "-.", ":")
@@ -139,8 +140,8 @@ def draw(
 def name_row(axis: Axes, name: str, value: str, y: float, *, bold: bool = False) -> None:
     """The name of a row above it, its value at the end of the same line."""
     where = axis.get_yaxis_transform()
-    shown = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
-    weight = "bold" if bold else "normal"
+    most, weight = (LONGEST_HEADING, "bold") if bold else (LONGEST, "normal")
+    shown = name if len(name) <= most else f"{name[: most - 1]}…"
     axis.text(0, y + 0.3, words.clean(shown), transform=where, fontsize=10, va="bottom", fontweight=weight)
     axis.text(1, y + 0.3, value, transform=where, fontsize=10, va="bottom", ha="right", color=MUTED)
 

@@ -101,7 +101,8 @@ def over_tasks(comparison: Comparison, palette: Palette) -> list[Plot]:
         label = f"Differences of interquartile means in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
         svg = _forest(bars, f"variant − softmax, {unit}", f"overall-{metric}", label)
         tasks = "; ".join(f"{each.arm}: {', '.join(each.tasks)}" for each in found)
-        caption = f"Difference of interquartile means with 95% stratified bootstrap intervals. {tasks}."
+        lead = f"Difference of interquartile means with 95% stratified bootstrap intervals.{_beyond(bars)}"
+        caption = f"{lead} {tasks}."
         plots.append(Plot(svg, f"Over tasks, {unit}", caption))
     return plots
 
@@ -161,7 +162,11 @@ def _cut(axis: Axes, bars: Sequence[Bar]) -> None:
 
 
 def _beyond(bars: Sequence[Bar]) -> str:
-    return "" if _edge(bars) is None else " What lies beyond the axis is told in numbers and by an arrow."
+    return (
+        ""
+        if _edge(bars) is None
+        else " Values beyond the axis are told by an arrow, and intervals cut at its ends."
+    )
 
 
 def _bar(name: str, look: Look, found: Difference, heading: str = "") -> Bar:

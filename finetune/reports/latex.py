@@ -57,7 +57,7 @@ def _overall(comparison: Comparison) -> list[str]:
     for number, ((model, metric), group) in enumerate(groupby(rows, key=lambda row: row[:2]), start=1):
         told = f"{model}, {metric}: interquartile means over tasks and seeds, with 95% stratified intervals."
         columns = [list(column) for column in zip(head[2:], *(row[2:] for row in group), strict=True)]
-        floats.append(_float(columns, escape(told), f"overall-{number}"))
+        floats.append(_float(columns, escape(told), "overall" if number == 1 else f"overall-{number}"))
     return floats
 
 

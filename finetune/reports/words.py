@@ -94,20 +94,16 @@ def memory(mib: float | None) -> str:
 
 def title(table: Table) -> str:
     """Task, language pair, model, and what sets the table apart from others of the same task and model."""
-    parts = (table.title, table.model, setting(table), "SAMPLE" if table.sample else "")
+    parts = (table.title, table.model, table.apart, "SAMPLE" if table.sample else "")
     return " · ".join(part for part in parts if part)
-
-
-def setting(table: Table) -> str:
-    """What sets it apart from other tables of its task and model: ``train.learning_rate = 0.0003``."""
-    return ", ".join(f"{key} = {value}" for key, value in table.setting.items())
 
 
 def short(table: Table, tables: Sequence[Table]) -> str:
     """Its task, and where others of ``tables`` have the same one, its model and setting as well."""
     models = {each.model for each in tables if each.title == table.title}
-    model = table.model.rpartition("/")[2] if len(models) > 1 else ""
-    return ", ".join(part for part in (table.title, model, setting(table)) if part)
+    alike = len({model.rpartition("/")[2] for model in models}) < len(models)
+    model = table.model if alike else table.model.rpartition("/")[2]
+    return ", ".join(part for part in (table.title, model if len(models) > 1 else "", table.apart) if part)
 
 
 def arm_name(arm: Arm) -> str:
