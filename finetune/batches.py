@@ -14,6 +14,15 @@ IGNORED = -100
 """The label of padding, which torch's cross entropy passes over."""
 
 
+def evenly(count: int, most: int) -> list[int]:
+    """Of 0 to ``count`` - 1, at most ``most`` numbers, evenly spaced: the first, the last and between them.
+
+    >>> evenly(10, 4), evenly(3, 4)
+    ([0, 3, 6, 9], [0, 1, 2])
+    """
+    return [int(index) for index in np.linspace(0, count - 1, min(most, count)).round()]
+
+
 def lengths(rows: Dataset) -> np.ndarray:
     """Tokens of each row's input, (rows,), counted without reading the tokens."""
     column = rows.select_columns("input_ids").with_format("arrow")[:]["input_ids"]

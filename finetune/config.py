@@ -288,6 +288,11 @@ def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[
     return sorted(key for key in one.keys() | two.keys() if one.get(key, absent) != two.get(key, absent))
 
 
+def unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """The keys in which two configurations differ and that make them two runs: all but the neutral ones."""
+    return [key for key in differing_keys(first, second) if key not in NEUTRAL]
+
+
 def _as_user_error(error: ValidationError) -> UserError:
     """The first of pydantic's complaints as one line, with the nearest key where a key is unknown."""
     first = error.errors()[0]

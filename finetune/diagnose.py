@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -17,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from finetune import data, diagnostics, record, source
 from finetune.attention import statistics
 from finetune.attention.recorder import ROWS, Recorder, layers_json
-from finetune.batches import collator
+from finetune.batches import collator, evenly
 from finetune.config import RunConfig, build
 from finetune.diagnostics import Diagnostics, Sample
 from finetune.errors import UserError
@@ -90,7 +89,7 @@ def sampled_steps(total: int, samples: int) -> set[int]:
 
     A look takes about an eighth of a step: ten cost less than 5% of a training of 27 steps or more.
     """
-    return {int(step) for step in np.linspace(0, total - 1, min(samples, total)).round()}
+    return set(evenly(total, samples))
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def diagnose(folder: Path, rows: int, data_source: str | None, task_name: str | 
     transformers_logging.disable_progress_bar()
     with locked(folder):
         split = _validation(folder, entry, config, data_source, task_name)
-        chosen = np.linspace(0, len(split) - 1, min(rows, len(split))).round().astype(int)
+        chosen = evenly(len(split), rows)
         model, tokenizer = load(folder)
         recorder = Recorder(model.requires_grad_(True), BATCH)
         tokens = data.tokenise({"rows": split.select(chosen)}, tokenizer, config.kind, config.data)["rows"]

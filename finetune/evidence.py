@@ -123,9 +123,9 @@ def _difference(paired: Paired, test: _Test | None, adjusted: float | None, comp
         seeds=list(paired.seeds),
         per_seed=list(paired.per_seed),
         mean=stats.mean_sd(paired.per_seed)[0],
-        interval=_possible(both.interval) if both else None,
-        interval_rows=_possible(rows.interval) if rows else None,
-        interval_seeds=_possible(over_seeds) if over_seeds else None,
+        interval=possible(both.interval) if both else None,
+        interval_rows=possible(rows.interval) if rows else None,
+        interval_seeds=possible(over_seeds) if over_seeds else None,
         test=test.name if test else None,
         p=test.p if test else None,
         p_adjusted=adjusted,
@@ -141,9 +141,10 @@ def _difference(paired: Paired, test: _Test | None, adjusted: float | None, comp
     )
 
 
-def _possible(interval: Interval) -> list[float]:
-    """The part of an interval that a difference can be in: two seeds of which one failed tell very little."""
-    return [min(LARGEST, max(-LARGEST, end)) for end in interval]
+def possible(interval: Interval, least: float = -LARGEST) -> list[float]:
+    """The part of an interval that a difference can be in, or with ``least`` 0 a score: two seeds of which
+    one failed tell very little."""
+    return [min(LARGEST, max(least, end)) for end in interval]
 
 
 def _verdict(

@@ -10,7 +10,7 @@ import numpy as np
 
 from finetune.bootstrap import interquartile_mean, stratified
 from finetune.config import BASELINE
-from finetune.evidence import LARGEST
+from finetune.evidence import possible
 from finetune.tables import Arm, Table
 
 FEWEST = 6  # numbers, of all tasks together: intervals from fewer miss too often (results/calibration)
@@ -69,9 +69,9 @@ def _line(group: dict[str, Table], name: str) -> Overall | None:
         arm=name,
         tasks=[", ".join(filter(None, (task, group[task].apart))) for task in tasks],
         iqm=interquartile_mean(np.concatenate(scores)),
-        interval=np.clip(stratified(scores), 0.0, LARGEST).tolist(),  # few seeds may tell next to nothing
+        interval=possible(stratified(scores), least=0.0),
         difference=interquartile_mean(np.concatenate(differences)),
-        difference_interval=np.clip(stratified(differences), -LARGEST, LARGEST).tolist(),
+        difference_interval=possible(stratified(differences)),
     )
 
 

@@ -11,15 +11,14 @@ from finetune.arguments import resolve_bf16, training_arguments
 from finetune.attention import get_variant
 from finetune.config import (
     KINDS,
-    NEUTRAL,
     Kind,
     RunConfig,
     arm,
     as_dict,
     build,
-    differing_keys,
     preset_names,
     read_preset,
+    unlike,
 )
 from finetune.errors import UserError, unknown
 from finetune.metrics import load_metric
@@ -112,7 +111,7 @@ def inspect(folder: Path, config: RunConfig) -> State:
     if not (folder / record.FILE).is_file():
         raise UserError(f"{folder} is not empty and holds no run: choose another --output, or empty it")
     found = record.read(folder)
-    keys = [key for key in differing_keys(found["config"], as_dict(config)) if key not in NEUTRAL]
+    keys = unlike(found["config"], as_dict(config))
     if keys:
         raise UserError(
             f"{folder} holds a run with another configuration; it differs in {', '.join(keys)}. "
@@ -190,16 +189,21 @@ def _check_parameters(values: Mapping[str, Any], variants: list[str]) -> None:
 
 def _check_model(config: RunConfig) -> None:
     """Look for the model before the first run, and not in each of them."""
+    check_adapters(config)
     name = config.model.name
     if name.startswith(SCRATCH):
-        if config.model.lora.rank:
-            raise UserError("model.lora adapts a pretrained model: with a scratch model leave its rank at 0")
         if name.removeprefix(SCRATCH) not in SIZES[config.kind]:
             raise unknown(f"scratch size for {config.kind}", name.removeprefix(SCRATCH), SIZES[config.kind])
         return
     if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
         raise UserError(f"there is no model folder '{name}'; give a folder, a Hub id or scratch:SIZE")
     build_tokenizer(config, iter(()))
+
+
+def check_adapters(config: RunConfig) -> None:
+    """Raise ``UserError`` where adapters are asked for on a model that is not trained yet."""
+    if config.model.name.startswith(SCRATCH) and config.model.lora.rank:
+        raise UserError("model.lora adapts a pretrained model: with a scratch model leave its rank at 0")
 
 
 def _check_devices() -> None:

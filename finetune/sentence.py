@@ -76,19 +76,18 @@ def _together(found: Mapping[str, Difference], unit: str) -> list[str]:
 def _reach(neither: Sequence[Difference]) -> list[str]:
     """What the least certain of them would have shown."""
     widest = max(neither, key=lambda each: each.detectable or 0.0, default=None)
-    return [
-        f"for the least certain of those with several seeds {text}"
-        for text in (_could(widest) if widest else [])
-    ]
+    could = _could(widest) if widest else []
+    return [f"for the least certain of those with several seeds {text}" for text in could]
 
 
 def _size(found: Difference) -> str:
     known = _known(found)
     mean = f"{found.mean:+.2f}"
-    return f"{mean}, {_range(known[0][0])}" if known else mean
+    return f"{mean}, {range_text(known[0][0])}" if known else mean
 
 
-def _range(interval: Sequence[float]) -> str:
+def range_text(interval: Sequence[float]) -> str:
+    """``-0.17 to +0.66``."""
     low, high = interval
     return f"{low:+.2f} to {high:+.2f}"
 
@@ -131,7 +130,7 @@ def _with(seeds: int | None) -> str:
 def _intervals(found: Difference) -> str:
     """The interval over both kinds of noise; over one of them where the other is not known."""
     known = _known(found)
-    text = f"95% interval {_range(known[0][0])} {known[0][1]}" if known else "no interval"
+    text = f"95% interval {range_text(known[0][0])} {known[0][1]}" if known else "no interval"
     if found.p_adjusted is None:
         return text
     many = f" after Holm for {found.comparisons} comparisons" if found.comparisons > 1 else ""

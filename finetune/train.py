@@ -12,7 +12,7 @@ import torch
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from finetune.arguments import training_arguments
-from finetune.batches import collator
+from finetune.batches import collator, evenly
 from finetune.config import RunConfig
 from finetune.memory import peak_memory_mib, reset_peak_memory
 from finetune.model import Built
@@ -159,8 +159,7 @@ def _untrained(config: RunConfig, trainer: Any, built: Built, rows: Any) -> Untr
         classes = dict(zip(rows["row"], map(int, found.predictions), strict=True))
         untrained = Untrained(float(found.metrics["untrained_loss"]), classes)
     else:
-        chosen = np.unique(np.linspace(0, len(rows) - 1, UNTRAINED_ROWS).round().astype(int))
-        few = rows.select(chosen)
+        few = rows.select(evenly(len(rows), UNTRAINED_ROWS))
         batches = trainer.get_eval_dataloader(few)
         found = trainer.evaluation_loop(batches, "", prediction_loss_only=True, metric_key_prefix="untrained")
         texts = _predict(config, trainer, built.tokenizer, few, "untrained")

@@ -86,13 +86,7 @@ def over_tasks(comparison: Comparison, palette: Palette) -> list[Plot]:
     for metric in dict.fromkeys(each.metric for each in comparison.overall):
         found = [each for each in comparison.overall if each.metric == metric and each.arm != BASELINE]
         bars = [
-            Bar(
-                each.arm,
-                palette[each.arm],
-                each.difference,
-                each.difference_interval,
-                heading=each.model,
-            )
+            Bar(each.arm, palette[each.arm], each.difference, each.difference_interval, heading=each.model)
             for each in found
         ]
         if not bars:
@@ -109,7 +103,9 @@ def over_tasks(comparison: Comparison, palette: Palette) -> list[Plot]:
 
 def _forest(bars: Sequence[Bar], xlabel: str, key: str, label: str) -> Markup:
     """Differences below each other around 0, under their headings."""
+    edge = _edge(bars)
     headings = [name for name, _ in groupby(bars, key=lambda bar: bar.heading) if name]
+    rows = len(bars) + len(headings)
 
     def paint(axes: list[Axes]) -> None:
         (axis,) = axes
@@ -120,13 +116,15 @@ def _forest(bars: Sequence[Bar], xlabel: str, key: str, label: str) -> Markup:
                 heading = bar.heading
                 name_row(axis, heading, "", y - 0.4, bold=True)
                 y -= 1
-            _draw(axis, bar, y, _edge(bars))
+            _draw(axis, bar, y, edge)
             y -= 1
         axis.set_xlabel(xlabel)
-        only_rows(axis, len(bars) + len(headings))
-        _cut(axis, bars)
+        only_rows(axis, rows)
+        if edge is not None:
+            low, high = axis.get_xlim()
+            axis.set_xlim(max(low, -edge), min(high, edge))
 
-    return draw(key, label, paint, size=(WIDTH, 60 + ROW * (len(bars) + len(headings))))
+    return draw(key, label, paint, size=(WIDTH, 60 + ROW * rows))
 
 
 def _draw(axis: Axes, bar: Bar, y: float, edge: float | None) -> None:
@@ -154,19 +152,10 @@ def _edge(bars: Sequence[Bar]) -> float | None:
     return limit if 0 < limit < max(bar.reach for bar in bars) else None
 
 
-def _cut(axis: Axes, bars: Sequence[Bar]) -> None:
-    edge = _edge(bars)
-    if edge is not None:
-        low, high = axis.get_xlim()
-        axis.set_xlim(max(low, -edge), min(high, edge))
-
-
 def _beyond(bars: Sequence[Bar]) -> str:
-    return (
-        ""
-        if _edge(bars) is None
-        else " Values beyond the axis are told by an arrow, and intervals cut at its ends."
-    )
+    if _edge(bars) is None:
+        return ""
+    return " Values beyond the axis are told by an arrow, and intervals cut at its ends."
 
 
 def _bar(name: str, look: Look, found: Difference, heading: str = "") -> Bar:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune.sentence import p_text
+from finetune.sentence import p_text, range_text
 from finetune.tables import Arm, Summary, Table
 
 HEADING = "Attention softmaxes compared"
@@ -68,7 +68,7 @@ def signed(value: float | None) -> str:
 
 def interval(bounds: Sequence[float] | None) -> str:
     """``-0.17 to +0.66``; empty for none."""
-    return "" if bounds is None else f"{bounds[0]:+.2f} to {bounds[1]:+.2f}"
+    return "" if bounds is None else range_text(bounds)
 
 
 def p_value(p: float | None) -> str:

@@ -106,14 +106,12 @@ def _refuse_mixture(study: Study, states: Mapping[Cell, State]) -> None:
 def _check(study: Study) -> None:
     """What each run would stop at, with a process of its own, is told before the first one."""
     from finetune.arguments import resolve_bf16, training_arguments
-    from finetune.model import SCRATCH
+    from finetune.plan import check_adapters
 
     for cell in {json.dumps(as_dict(replace(c.config, seed=0))): c for c in study.cells}.values():
-        model = cell.config.model
-        if model.lora.rank and model.name.startswith(SCRATCH):
-            raise UserError(f"grid {cell.grid}: model.lora adapts a pretrained model, not {model.name}")
         config = replace(cell.config, train=resolve_bf16(cell.config.train))
         try:
+            check_adapters(config)
             training_arguments(config, cell.folder)
         except UserError as error:
             raise UserError(f"grid {cell.grid}: {error}") from error

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from finetune import record
-from finetune.config import NEUTRAL, as_dict, differing_keys, flatten
+from finetune.config import as_dict, flatten, unlike
 from finetune.errors import UserError
 from finetune.record import Record
 from finetune.study import logs
@@ -75,8 +75,8 @@ def _differing(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[s
     had, wish = flatten(recorded), flatten(wanted)
     return [
         key
-        for key in differing_keys(recorded, wanted)
-        if key not in NEUTRAL and not (key in SETTLED and _settles(key, wish.get(key), had.get(key)))
+        for key in unlike(recorded, wanted)
+        if not (key in SETTLED and _settles(key, wish.get(key), had.get(key)))
     ]
 
 
