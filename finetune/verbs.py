@@ -14,10 +14,10 @@ OPTIONS = {"task", "pair", "attention", "seeds", "preset", "config", "data", "mo
 
 
 def train(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
-    from finetune.plan import plan_grid
-    from finetune.run import run_grid
+    from tasks import get_task
 
     kind = VERBS[options.verb]
+    get_task(options.task)  # a misspelt one is told at once, and not after the imports below
     values = read_preset(kind, options.preset)
     for path in options.config:
         values = merge(values, read_yaml(path))
@@ -33,6 +33,10 @@ def train(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
         if value is not None:
             values = merge(values, {section: {key: value}})
     _refuse_unknown_sections(values, overrides)
+
+    from finetune.plan import plan_grid
+    from finetune.run import run_grid
+
     task, pair, root = options.task, options.pair, options.output
     grid = plan_grid(kind, task, pair, values, root, diagnose=options.diagnose)
     return run_grid(grid, options.command, _next_command(options))

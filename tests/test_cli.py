@@ -81,18 +81,37 @@ def planned(monkeypatch: pytest.MonkeyPatch, *words: str) -> Grid:
 # Help
 
 
-@pytest.mark.parametrize("words", [["--help"], ["classify", "--help"], ["compare", "--help"]])
-def test_help_imports_nothing_heavy(words: list[str]) -> None:
+def without_heavy_imports(*words: str) -> subprocess.CompletedProcess[str]:
+    """``finetune WORDS`` in a process of its own, of which no heavy module was imported."""
     code = (
         "import sys\nfrom finetune.cli import main\n"
-        "try: main(sys.argv[2:])\nexcept SystemExit as end: assert end.code == 0\n"
-        "sys.exit(f'imported {found}' if (found := set(sys.argv[1].split()) & set(sys.modules)) else 0)"
+        "try: status = main(sys.argv[2:])\nexcept SystemExit as end: status = end.code\n"
+        "found = set(sys.argv[1].split()) & set(sys.modules)\n"
+        "sys.exit(f'imported {found}' if found else status)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, " ".join(HEAVY), *words], check=False, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", code, " ".join(HEAVY), *words]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert "imported" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("words", [["--help"], ["classify", "--help"], ["compare", "--help"]])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    done = without_heavy_imports(*words)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: finetune")
+
+
+@pytest.mark.parametrize(
+    ("words", "telling"),
+    [
+        (["classify", "--task", "agnewz"], "did you mean 'agnews'?"),
+        (["classify", "--trian.max_steps", "3"], "did you mean '--train'?"),
+    ],
+)
+def test_a_misspelt_word_is_told_before_anything_heavy_is_imported(words: list[str], telling: str) -> None:
+    done = without_heavy_imports(*words)
+    check_one_line(done.returncode, done.stderr, telling)
 
 
 def test_help_takes_under_half_a_second() -> None:
