@@ -266,14 +266,14 @@ def test_drawing_changes_no_setting_of_matplotlib() -> None:
 # The answer
 
 
-def _judged(study: Comparison, *verdicts: str, seeds: int = 3) -> Comparison:
-    """One table for each verdict."""
+def _judged(study: Comparison, *verdicts: str, seeds: int = 3, p: float = 0.001) -> Comparison:
+    """One table for each verdict, each with the same p before Holm."""
     (table,) = study.tables
     baseline, arm = table.arms
     tables = []
     for i, verdict in enumerate(verdicts):
         mean = -5.0 if verdict == "worse" else 5.0
-        found = replace(arm.difference, verdict=verdict, mean=mean, seeds=list(range(seeds)))  # type: ignore[type-var]
+        found = replace(arm.difference, verdict=verdict, mean=mean, seeds=list(range(seeds)), p=p)  # type: ignore[type-var]
         tables.append(replace(table, task=f"t{i}", arms=[baseline, replace(arm, difference=found)]))
     return Comparison(tables, [])
 
@@ -290,9 +290,26 @@ def test_the_answer_is_nothing_where_nothing_stands_out(study: Comparison) -> No
 def test_the_answer_names_what_may_be_claimed(study: Comparison) -> None:
     assert answer(_judged(study, "better", "none", "worse")) == (
         "Of 3 comparisons with softmax, 2 allow a claim: sa-softmax is better on t0 (+5.00 points of "
-        "accuracy) and worse on t2 (-5.00 points of accuracy)."
+        "accuracy) and worse on t2 (-5.00 points of accuracy). With p adjusted for all 3 comparisons at "
+        "once, and not by table, all of these remain."
     )
     assert "sa-softmax is better in 5 tables" in answer(_judged(study, *["better"] * 5))
+
+
+def test_the_answer_tells_which_claims_the_number_of_tables_would_take_back(study: Comparison) -> None:
+    assert "at once" not in answer(_judged(study, "better", p=0.03)), "one table is one family already"
+    assert "at once" not in answer(_judged(study, "none", "none", p=0.03)), "nothing to take back"
+    first, second = _judged(study, "better", "worse", p=0.03).tables
+    sure = replace(second.arms[1].difference, p=1e-5)  # type: ignore[type-var]
+    two = Comparison(
+        [first, replace(second, arms=[second.arms[0], replace(second.arms[1], difference=sure)])], []
+    )
+    assert answer(two).endswith("not by table, all of these remain."), "0.03 is the larger of two: times 1"
+    three = Comparison([*two.tables, *_judged(study, "none", p=0.5).tables], [])
+    told = "all 3 comparisons at once, and not by table, there would be no claim for sa-softmax on t0"
+    assert answer(three).endswith(f"{told} (p = 0.06)."), "0.03 is the second of three: times 2"
+    many = answer(_judged(study, *["better"] * 4, p=0.03))
+    assert many.endswith("there would be no claim for 4 of these.")
 
 
 def test_the_answer_tells_the_model_where_there_are_several(study: Comparison) -> None:

@@ -2,8 +2,10 @@
 
 from finetune.compare import Comparison
 from finetune.config import BASELINE
+from finetune.power import ALPHA
 from finetune.reports import words
-from finetune.sentence import UNITS
+from finetune.sentence import UNITS, p_text
+from finetune.stats import holm
 from finetune.tables import Arm, Table
 
 MOST = 3  # tables of one arm and verdict that are named
@@ -22,7 +24,8 @@ def answer(comparison: Comparison) -> str:
     if not made:
         return f"Nothing may be claimed: no variant has a finished run that can be paired with {BASELINE}."
     claims = [(table, arm) for table, arm in made if arm.difference and arm.difference.verdict != "none"]
-    return " ".join(part for part in (_claimed(claims, len(made), real), _unvaried(made)) if part)
+    parts = (_claimed(claims, len(made), real), _over_tables(made, real), _unvaried(made))
+    return " ".join(part for part in parts if part)
 
 
 def state(comparison: Comparison) -> str:
@@ -61,6 +64,25 @@ def _by_arm(claims: list[tuple[Table, Arm]], tables: list[Table]) -> list[str]:
         f"{name} is " + " and ".join(f"{verdict} {_where(places)}" for verdict, places in verdicts.items())
         for name, verdicts in found.items()
     ]
+
+
+def _over_tables(made: list[tuple[Table, Arm]], tables: list[Table]) -> str:
+    """Holm is by table: say which claims would remain if all comparisons of the report were one family."""
+    known = [(table, arm, found) for table, arm in made if (found := arm.difference) and found.p is not None]
+    claims = [found.verdict != "none" for _, _, found in known]
+    if not any(claims) or all(table is known[0][0] for table, _, _ in known):
+        return ""
+    adjusted = holm([found.p or 0.0 for _, _, found in known])
+    lost = [
+        f"{words.arm_name(arm)} on {words.short(table, tables)} ({p_text(p)})"
+        for (table, arm, _), claimed, p in zip(known, claims, adjusted, strict=True)
+        if claimed and p >= ALPHA
+    ]
+    family = f"With p adjusted for all {len(known)} comparisons at once, and not by table,"
+    if not lost:
+        return f"{family} {'it remains' if sum(claims) == 1 else 'all of these remain'}."
+    told = ", ".join(lost) if len(lost) <= MOST else f"{len(lost)} of these"
+    return f"{family} there would be no claim for {told}."
 
 
 def _where(places: list[str]) -> str:

@@ -21,7 +21,8 @@ that of the test rows (one seed) or of the seeds (no predictions), and nothing i
 a percentile bootstrap over test rows with the trained models taken as given; "95% seeds" is Student's t
 interval over seeds with the test rows taken as given. All p are two-sided. p (Holm) is adjusted for the
 comparisons of one table (one task, model and setting), each table being a question of its own: it does
-not allow for the number of tables.
+not allow for the number of tables. Where there are several, the answer says which claims would remain if
+it did.
 
 A difference is claimed only where p (Holm) is below 0.05 and all three intervals leave out 0, so never
 from one seed. Exact tests of one kind of noise alone (sign flips over seeds; McNemar's test, approximate
