@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -44,6 +44,16 @@ TINY = {
     "data.validation_rows": 8, "data.test_rows": 12, "data.max_length": 16, "model.vocab_size": 300,
     "train.num_train_epochs": 1, "train.per_device_train_batch_size": 8,
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Tests that are run in the background or under nohup begin with these signals ignored."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def study_of(folder: Path, grids: dict[str, Any] | None = None, **keys: Any) -> Study:
