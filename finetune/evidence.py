@@ -142,8 +142,8 @@ def _difference(paired: Paired, test: _Test | None, adjusted: float | None, comp
 
 
 def possible(interval: Interval, least: float = -LARGEST) -> list[float]:
-    """The part of an interval that a difference can be in, or with ``least`` 0 a score: two seeds of which
-    one failed tell very little."""
+    """An interval cut at what any difference, or with ``least`` 0 any score, can be: two seeds of which one
+    failed tell very little. What a difference from this one baseline can be is not known exactly."""
     return [min(LARGEST, max(least, end)) for end in interval]
 
 

@@ -20,6 +20,7 @@ from finetune.evidence import Difference, Paired, judge
 from finetune.overall import Overall
 from finetune.pairing import FROM_THE_PAPER
 from finetune.power import detectable, seeds_needed
+from finetune.reports.facts import over_tasks
 from finetune.row_tests import MIDDLES, RowResult, compare_accuracy, mcnemar
 from finetune.sentence import p_text
 from finetune.tables import Arm, Table
@@ -122,7 +123,7 @@ def test_many_arms_share_one_short_sentence(tmp_path: Path) -> None:
         f"Better than softmax: {told['sa-softmax']}; worse than softmax: {told['sa-softmax-raw']}; "
         f"no difference from softmax can be claimed for {told['sigmoid']}, {told['ssmax']}; in points of "
         "accuracy with 95% intervals over seeds and test rows or over test rows, over 1 to 3 seeds, claims "
-        "after Holm for 4 comparisons; for the least certain of those with several seeds a true difference "
+        "after Holm for 4 comparisons; for the least certain of these with several seeds a true difference "
         f"of about {widest.detectable:.2f} would be claimed 4 times in 5, one of 1 with about "
         f"{(widest.seeds_needed or {})['1']} seeds."
     )
@@ -775,6 +776,8 @@ def test_interquartile_means_over_tasks(tmp_path: Path) -> None:
     assert line.difference_interval == pytest.approx(stratified([[1, 2, 0], [0, 1, 0], [5, -2]]))
     assert (lines[0].difference, lines[0].difference_interval) == (0.0, [0.0, 0.0])
     assert lines[0].iqm == pytest.approx(np.mean([80, 81, 82, 97]))
+    told = over_tasks(compare([tmp_path]))
+    assert told[1:] == [f"{line.model}, accuracy (%), over: agnews; dbpedia; yelp."]
 
 
 def test_intervals_over_tasks_hold_no_value_that_cannot_be(tmp_path: Path) -> None:

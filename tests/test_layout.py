@@ -39,7 +39,7 @@ ORDER = [
     "stats", "row_tests", "bleu", "bootstrap", "power", "pairing", "predictions", "evidence",
     "notes", "tables", "sentence", "overall", "compare",
     "calibration", "calibration.studies", "calibration.rates", "calibration.page", "calibration.__main__",
-    "reports", "reports.words", "reports.answer", "reports.cells", "reports.facts",
+    "reports", "reports.words", "reports.facts", "reports.answer", "reports.cells",
     "reports.text", "reports.markdown", "reports.latex", "reports.spreadsheet", "reports.saved",
     "reports.histories", "reports.figures", "reports.forest", "reports.curves", "reports.looked",
     "reports.weights", "reports.gradients", "reports.page_style", "reports.page_template", "reports.page",

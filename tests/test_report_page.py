@@ -291,25 +291,53 @@ def test_the_answer_names_what_may_be_claimed(study: Comparison) -> None:
     assert answer(_judged(study, "better", "none", "worse")) == (
         "Of 3 comparisons with softmax, 2 allow a claim: sa-softmax is better on t0 (+5.00 points of "
         "accuracy) and worse on t2 (-5.00 points of accuracy). With p adjusted for all 3 comparisons at "
-        "once, and not by table, all of these remain."
+        "once, all of these remain."
     )
     assert "sa-softmax is better in 5 tables" in answer(_judged(study, *["better"] * 5))
 
 
-def test_the_answer_tells_which_claims_the_number_of_tables_would_take_back(study: Comparison) -> None:
+def test_the_answer_tells_which_claims_the_number_of_tables_takes_back(study: Comparison) -> None:
     assert "at once" not in answer(_judged(study, "better", p=0.03)), "one table is one family already"
     assert "at once" not in answer(_judged(study, "none", "none", p=0.03)), "nothing to take back"
-    first, second = _judged(study, "better", "worse", p=0.03).tables
-    sure = replace(second.arms[1].difference, p=1e-5)  # type: ignore[type-var]
-    two = Comparison(
-        [first, replace(second, arms=[second.arms[0], replace(second.arms[1], difference=sure)])], []
+    sure, doubtful = (_judged(study, "worse", p=p).tables[0] for p in (1e-5, 0.03))
+    sure = replace(sure, task="t1")
+    two = answer(Comparison([sure, doubtful], []))
+    assert two.endswith("With p adjusted for all 2 comparisons at once, all of these remain."), "0.03 times 1"
+    third = replace(_judged(study, "none", p=0.5).tables[0], task="t2")
+    three = answer(Comparison([sure, doubtful, third], []))
+    assert three.endswith(
+        "One of these holds only with p adjusted by table: for all 3 comparisons at once, sa-softmax on t0 "
+        "has p = 0.06."
+    ), "0.03 times 2"
+    alone = answer(Comparison([doubtful, third], []))
+    assert "It holds only with p adjusted by table: for all 2 comparisons at once" in alone
+    assert answer(_judged(study, *["better"] * 4, p=0.03)).endswith(
+        "4 of these hold only with p adjusted by table, and not for all 4 comparisons at once."
     )
-    assert answer(two).endswith("not by table, all of these remain."), "0.03 is the larger of two: times 1"
-    three = Comparison([*two.tables, *_judged(study, "none", p=0.5).tables], [])
-    told = "all 3 comparisons at once, and not by table, there would be no claim for sa-softmax on t0"
-    assert answer(three).endswith(f"{told} (p = 0.06)."), "0.03 is the second of three: times 2"
-    many = answer(_judged(study, *["better"] * 4, p=0.03))
-    assert many.endswith("there would be no claim for 4 of these.")
+
+
+def test_what_can_never_be_claimed_takes_no_claim_back(study: Comparison) -> None:
+    claimed, other = _judged(study, "better", "none", p=0.03).tables
+    single = replace(other.arms[1].difference, seeds=[0], interval=None, p=0.9)  # type: ignore[type-var]
+    tables = [
+        replace(other, task=f"s{i}", arms=[other.arms[0], replace(other.arms[1], difference=single)])
+        for i in (1, 2)
+    ]
+    assert "at once" not in answer(Comparison([claimed, *tables], [])), "one table that can claim"
+    unsure = replace(
+        other, arms=[other.arms[0], replace(other.arms[1], difference=replace(single, interval=[-1.0, 1.0]))]
+    )
+    told = answer(Comparison([claimed, unsure, *tables], []))
+    assert "for all 2 comparisons over seeds and rows at once, sa-softmax on t0 has p = 0.06." in told
+
+
+def test_the_head_says_that_runs_did_not_learn(study: Comparison) -> None:
+    (table,) = study.tables
+    assert "did not learn" not in state(study)
+    failed = replace(table, notes=["sa-softmax did not learn in 1 of 3 runs (seed 1: accuracy 25.00%)"])
+    assert state(Comparison([failed], [])).endswith(
+        "Runs that did not learn are named in the notes of 1 table."
+    )
 
 
 def test_the_answer_tells_the_model_where_there_are_several(study: Comparison) -> None:

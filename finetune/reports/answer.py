@@ -3,7 +3,7 @@
 from finetune.compare import Comparison
 from finetune.config import BASELINE
 from finetune.power import ALPHA
-from finetune.reports import words
+from finetune.reports import facts, words
 from finetune.sentence import UNITS, p_text
 from finetune.stats import holm
 from finetune.tables import Arm, Table
@@ -36,7 +36,13 @@ def state(comparison: Comparison) -> str:
     gone = (
         f"{words.plural(missing, 'run')} failed, missing or still running" if missing else "none is missing"
     )
-    return f"{words.plural(finished, 'finished run')} in {tables}; {gone}."
+    failed = sum(bool(facts.unlearned(table)) for table in comparison.tables)
+    told = (
+        f" Runs that did not learn are named in the notes of {words.plural(failed, 'table')}."
+        if failed
+        else ""
+    )
+    return f"{words.plural(finished, 'finished run')} in {tables}; {gone}.{told}"
 
 
 def _claimed(claims: list[tuple[Table, Arm]], made: int, tables: list[Table]) -> str:
@@ -67,22 +73,35 @@ def _by_arm(claims: list[tuple[Table, Arm]], tables: list[Table]) -> list[str]:
 
 
 def _over_tables(made: list[tuple[Table, Arm]], tables: list[Table]) -> str:
-    """Holm is by table: say which claims would remain if all comparisons of the report were one family."""
-    known = [(table, arm, found) for table, arm in made if (found := arm.difference) and found.p is not None]
+    """Holm is by table: say which claims would be lost if all comparisons of the report were one family.
+
+    Those that never claim, for want of seeds or predictions, are not of the family: they can lose nothing.
+    """
+    known = [(table, arm, found) for table, arm in made if (found := arm.difference) and found.interval]
     claims = [found.verdict != "none" for _, _, found in known]
     if not any(claims) or all(table is known[0][0] for table, _, _ in known):
         return ""
-    adjusted = holm([found.p or 0.0 for _, _, found in known])
+    adjusted = holm([1.0 if found.p is None else found.p for _, _, found in known])
     lost = [
-        f"{words.arm_name(arm)} on {words.short(table, tables)} ({p_text(p)})"
+        f"{words.arm_name(arm)} on {words.short(table, tables)} has {p_text(p)}"
         for (table, arm, _), claimed, p in zip(known, claims, adjusted, strict=True)
         if claimed and p >= ALPHA
     ]
-    family = f"With p adjusted for all {len(known)} comparisons at once, and not by table,"
+    family = (
+        f"all {len(known)} comparisons{'' if len(known) == len(made) else ' over seeds and rows'} at once"
+    )
     if not lost:
-        return f"{family} {'it remains' if sum(claims) == 1 else 'all of these remain'}."
-    told = ", ".join(lost) if len(lost) <= MOST else f"{len(lost)} of these"
-    return f"{family} there would be no claim for {told}."
+        return f"With p adjusted for {family}, {'it remains' if sum(claims) == 1 else 'all of these remain'}."
+    if len(lost) > MOST:
+        return f"{len(lost)} of these hold only with p adjusted by table, and not for {family}."
+    hold = (
+        "It holds"
+        if sum(claims) == 1
+        else "One of these holds"
+        if len(lost) == 1
+        else f"{len(lost)} of these hold"
+    )
+    return f"{hold} only with p adjusted by table: for {family}, {', '.join(lost)}."
 
 
 def _where(places: list[str]) -> str:

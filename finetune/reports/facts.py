@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from finetune.compare import Comparison
+from finetune.config import BASELINE
 from finetune.reports import words
 from finetune.tables import Arm, Table
 
@@ -33,6 +35,22 @@ def lists(table: Table) -> list[tuple[str, list[str]]]:
 def cost_notes(table: Table) -> list[str]:
     """Those notes that say why times and memory may not be held against each other."""
     return [note for note in table.notes if "like for like" in note]
+
+
+def unlearned(table: Table) -> list[str]:
+    """Those notes that name runs which failed to learn: means over those and others are of neither."""
+    return [note for note in table.notes if "did not learn" in note]
+
+
+def over_tasks(comparison: Comparison) -> list[str]:
+    """What interquartile means over tasks are, and which tasks they are over: all that the baseline has."""
+    lines = [words.OVER_TASKS]
+    for each in comparison.overall:
+        if each.arm == BASELINE:
+            stamp = " · SAMPLE" if each.sample else ""
+            metric = words.NAMES.get(each.metric, each.metric)
+            lines.append(f"{each.model}{stamp}, {metric}, over: {'; '.join(each.tasks)}.")
+    return lines
 
 
 def _attention(report: dict[str, Any]) -> str:

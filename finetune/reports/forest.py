@@ -92,11 +92,11 @@ def over_tasks(comparison: Comparison, palette: Palette) -> list[Plot]:
         if not bars:
             continue
         unit = UNITS.get(metric, metric)
-        label = f"Differences of interquartile means in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
+        label = f"Interquartile means of differences in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
         svg = _forest(bars, f"variant − softmax, {unit}", f"overall-{metric}", label)
         tasks = "; ".join(f"{each.arm}: {', '.join(each.tasks)}" for each in found)
-        lead = f"Difference of interquartile means with 95% stratified bootstrap intervals.{_beyond(bars)}"
-        caption = f"{lead} {tasks}."
+        lead = "Interquartile means of paired differences with 95% stratified bootstrap intervals."
+        caption = f"{lead}{_beyond(bars)} {tasks}."
         plots.append(Plot(svg, f"Over tasks, {unit}", caption))
     return plots
 

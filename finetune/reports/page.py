@@ -47,6 +47,7 @@ def page(comparison: Comparison, roots: Sequence[Path] = ()) -> str:
         glance=_grid(cells.glance(comparison), "All differences", left=3) if len(tables) > 1 else None,
         glance_plots=forest.at_a_glance(comparison, palette) if len(tables) > 1 else [],
         legend_of_all=_legend(names, palette),
+        over_tasks=facts.over_tasks(comparison),
         overall=_grid(cells.overall(comparison), "Interquartile means over tasks and seeds", left=3),
         overall_plots=forest.over_tasks(comparison, palette),
         tables=tables,

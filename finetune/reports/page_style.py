@@ -40,7 +40,9 @@ a:focus-visible, summary:focus-visible, .scroll:focus-visible {
 .contents { columns: 320px; padding: 0; margin: 16px 0; list-style: none; }
 .contents li { padding: 2px 0; break-inside: avoid; }
 .scroll { overflow-x: auto; margin: 12px 0; max-width: 100%; }
-table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
+table {
+  border-collapse: separate; border-spacing: 0; font-size: 0.875rem; font-variant-numeric: tabular-nums;
+}
 th, td { padding: 6px 8px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { font-weight: 500; }
 #glance th:first-child { white-space: normal; min-width: 9rem; }

@@ -92,9 +92,9 @@ SUMMARY = """\
 {% if overall %}
 <section id="overall">
 <h2>Over tasks</h2>
-<p>Interquartile means over tasks and seeds: the mean of the middle half, which one lucky or broken run does
-not move. Their intervals draw seeds within each task. They describe these tasks; nothing is claimed of
-others.</p>
+{% for line in over_tasks %}
+<p>{{ line }}</p>
+{% endfor %}
 {{ grid(overall) }}
 {{ figures(overall_plots) }}
 </section>

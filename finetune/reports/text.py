@@ -16,8 +16,8 @@ def text(comparison: Comparison) -> str:
     if comparison.problems:
         parts.append("\n".join(["Records that could not be used:", *_bullets(comparison.problems)]))
     if comparison.overall:
-        heading = "Interquartile means over tasks and seeds"
-        parts.append("\n".join([heading, *_aligned(cells.overall(comparison), 3)]))
+        told = [line for fact in facts.over_tasks(comparison) for line in _wrapped(fact, "")]
+        parts.append("\n".join([*_aligned(cells.overall(comparison), 3), *told]))
     parts.append("\n".join(_wrapped(answer(comparison), "")))
     return "\n\n".join(parts)
 
