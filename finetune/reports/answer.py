@@ -83,25 +83,14 @@ def _over_tables(made: list[tuple[Table, Arm]], tables: list[Table]) -> str:
         return ""
     adjusted = holm([1.0 if found.p is None else found.p for _, _, found in known])
     lost = [
-        f"{words.arm_name(arm)} on {words.short(table, tables)} has {p_text(p)}"
+        f"{words.arm_name(arm)} on {words.short(table, tables)} ({p_text(p)})"
         for (table, arm, _), claimed, p in zip(known, claims, adjusted, strict=True)
         if claimed and p >= ALPHA
     ]
-    family = (
-        f"all {len(known)} comparisons{'' if len(known) == len(made) else ' over seeds and rows'} at once"
-    )
-    if not lost:
-        return f"With p adjusted for {family}, {'it remains' if sum(claims) == 1 else 'all of these remain'}."
-    if len(lost) > MOST:
-        return f"{len(lost)} of these hold only with p adjusted by table, and not for {family}."
-    hold = (
-        "It holds"
-        if sum(claims) == 1
-        else "One of these holds"
-        if len(lost) == 1
-        else f"{len(lost)} of these hold"
-    )
-    return f"{hold} only with p adjusted by table: for {family}, {', '.join(lost)}."
+    which = "" if len(known) == len(made) else " over seeds and rows"
+    family = f"With p adjusted for all {len(known)} comparisons{which} at once, and not by table"
+    names = f": {', '.join(lost)}" if 0 < len(lost) <= MOST else ""
+    return f"{family}, {words.plural(len(lost), 'claim') if lost else 'no claim'} would be lost{names}."
 
 
 def _where(places: list[str]) -> str:
