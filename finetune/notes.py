@@ -8,6 +8,7 @@ from finetune.scorers import PRIMARY, score_text
 GUESSING = 0.05  # of the way from guessing among equally frequent labels to no error at all
 FAR_BELOW = 0.25  # of the median BLEU of all runs of a table; seeds of one method do not differ by so much
 
+UNLEARNED = "did not learn"
 WHY = {
     "classification": "at or near chance",
     "translation": "less than a quarter of the median of these runs",
@@ -36,7 +37,7 @@ def _unlearned(setting: Setting, runs: list[Run]) -> list[str]:
         if failed:
             told = ", ".join(f"seed {run.seed}: {_score(run)}" for run in failed)
             why = WHY[failed[0].record["task"]["kind"]]
-            lines.append(f"{name} did not learn in {len(failed)} of {len(mine)} runs ({told}; {why})")
+            lines.append(f"{name} {UNLEARNED} in {len(failed)} of {len(mine)} runs ({told}; {why})")
     return lines
 
 

@@ -77,9 +77,8 @@ def _reach(neither: Sequence[Difference]) -> list[str]:
     """What the least certain of them would have shown."""
     widest = max(neither, key=lambda each: each.detectable or 0.0, default=None)
     could = _could(widest) if widest else []
-    several = all(len(each.seeds) > 1 for each in neither)
-    which = "the least certain of these" if several else "the least certain of these with several seeds"
-    return [f"for {which} {text}" for text in could]
+    several = "" if all(len(each.seeds) > 1 for each in neither) else " and with several seeds"
+    return [f"for the least certain of those without a claim{several} {text}" for text in could]
 
 
 def _size(found: Difference) -> str:

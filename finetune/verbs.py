@@ -39,7 +39,7 @@ def train(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
 
     task, pair, root = options.task, options.pair, options.output
     grid = plan_grid(kind, task, pair, values, root, diagnose=options.diagnose)
-    return run_grid(grid, options.command, _next_command(options))
+    return run_grid(grid, options.command, _next_command(options, grid.task.hub_id))
 
 
 def _refuse_unknown_sections(values: dict[str, Any], overrides: dict[str, Any]) -> None:
@@ -58,15 +58,13 @@ def _seed(word: str) -> int:
     return int(word)
 
 
-def _next_command(options: argparse.Namespace) -> str:
+def _next_command(options: argparse.Namespace, hub_id: str | None) -> str:
     """What to type for the real thing; empty where this is it."""
     if options.preset == "full":
         return ""
     pair = f" PAIR={options.pair}" if options.pair else ""
-    from tasks import get_task
-
     own = options.data_source if options.data_source not in (None, "auto", "sample") else None
-    if own is None and get_task(options.task).hub_id is None:
+    if own is None and hub_id is None:
         own = "path/to/folder"
     data = f" DATA={shlex.quote(own)}" if own else ""
     return f"make {options.verb} TASK={shlex.quote(options.task)}{pair}{data} PRESET=full OUTPUT=runs-full"

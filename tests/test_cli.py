@@ -270,6 +270,7 @@ MISTAKES = [
     ("classify --data.max_length 0", "data.max_length"),
     ("classify --data.source [", "cannot read the value '['"),
     ("classify --model.lora.rnk 4", "did you mean 'model.lora.rank'?"),
+    ("classify --model.lora.rank 4", "adapts a pretrained model", "leave its rank at 0"),
     ("classify --model.dropout 1.5", "model.dropout", "less than 1"),
     ("classify --attention.scope crss", "'cross'", "'crss'"),
     ("classify --attention.variant softmax", "use --attention"),

@@ -20,6 +20,7 @@ from finetune.evidence import Difference, Paired, judge
 from finetune.overall import Overall
 from finetune.pairing import FROM_THE_PAPER
 from finetune.power import detectable, seeds_needed
+from finetune.reports.answer import state
 from finetune.reports.facts import over_tasks
 from finetune.row_tests import MIDDLES, RowResult, compare_accuracy, mcnemar
 from finetune.sentence import p_text
@@ -123,9 +124,9 @@ def test_many_arms_share_one_short_sentence(tmp_path: Path) -> None:
         f"Better than softmax: {told['sa-softmax']}; worse than softmax: {told['sa-softmax-raw']}; "
         f"no difference from softmax can be claimed for {told['sigmoid']}, {told['ssmax']}; in points of "
         "accuracy with 95% intervals over seeds and test rows or over test rows, over 1 to 3 seeds, claims "
-        "after Holm for 4 comparisons; for the least certain of these with several seeds a true difference "
-        f"of about {widest.detectable:.2f} would be claimed 4 times in 5, one of 1 with about "
-        f"{(widest.seeds_needed or {})['1']} seeds."
+        "after Holm for 4 comparisons; for the least certain of those without a claim and with several seeds "
+        f"a true difference of about {widest.detectable:.2f} would be claimed 4 times in 5, one of 1 with "
+        f"about {(widest.seeds_needed or {})['1']} seeds."
     )
 
 
@@ -140,6 +141,8 @@ def test_runs_that_did_not_learn_are_named(tmp_path: Path) -> None:
         for seed, share in ((1, chance), (2, 1.1 * chance))
     ]
     assert notes == [f"sa-softmax did not learn in 2 of 3 runs ({', '.join(shown)}; at or near chance)"]
+    assert state(compare([tmp_path])).endswith("Runs that did not learn are named in the notes of 1 table.")
+    assert "learn" not in state(compare([tmp_path / "agnews" / "scratch-tiny" / "softmax"]))
 
 
 def test_a_model_that_learnt_no_translation_is_named(tmp_path: Path) -> None:
@@ -776,8 +779,11 @@ def test_interquartile_means_over_tasks(tmp_path: Path) -> None:
     assert line.difference_interval == pytest.approx(stratified([[1, 2, 0], [0, 1, 0], [5, -2]]))
     assert (lines[0].difference, lines[0].difference_interval) == (0.0, [0.0, 0.0])
     assert lines[0].iqm == pytest.approx(np.mean([80, 81, 82, 97]))
+    save_accuracies(tmp_path, "sigmoid", [0.5, 0.6, 0.7], rows=100, task="agnews")
+    save_accuracies(tmp_path, "sigmoid", [0.5, 0.6, 0.7], rows=100, task="dbpedia")
+    fewer = "sigmoid: agnews; dbpedia"
     told = over_tasks(compare([tmp_path]))
-    assert told[1:] == [f"{line.model}, accuracy (%), over: agnews; dbpedia; yelp."]
+    assert told == [f"Tasks of {line.model}, accuracy (%): agnews; dbpedia; yelp ({fewer})."]
 
 
 def test_intervals_over_tasks_hold_no_value_that_cannot_be(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from finetune.compare import Comparison, compare
+from finetune.overall import Overall
 from finetune.reports import latex, saved
 from finetune.reports.figures import draw
 from finetune.reports.latex import latex as as_latex
@@ -53,7 +54,11 @@ def _named(comparison: Comparison, evil: str) -> Comparison:
         notes=[f"{evil} like for like", evil],
         arms=arms,
     )
-    return Comparison([evil_table, replace(evil_table, setting={})], [evil], [])
+    over = [
+        Overall(evil, False, "accuracy", name, tasks, 80.0, [79.0, 81.0], 0.0, [0.0, 0.0])
+        for name, tasks in (("softmax", [evil, "t"]), (f"{evil} arm", [evil]))
+    ]
+    return Comparison([evil_table, replace(evil_table, setting={})], [evil], over)
 
 
 @pytest.fixture(scope="module")

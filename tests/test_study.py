@@ -205,6 +205,15 @@ def test_a_mistake_in_a_file_is_told(tmp_path: Path, keys: dict[str, Any], telli
         study_of(tmp_path, **keys)
 
 
+def test_adapters_of_a_scratch_model_are_refused_before_the_first_run(tmp_path: Path) -> None:
+    study = study_of(tmp_path, {"a": {**TINY, "model.lora.rank": 4}})
+    with pytest.raises(
+        UserError, match=r"grid a: model\.lora adapts a pretrained model: .* leave its rank at 0"
+    ):
+        run_study(study, 1)
+    assert not study.root.exists()
+
+
 def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
     for parent in ("one", "two"):
         (tmp_path / parent / "bert").mkdir(parents=True)

@@ -8,7 +8,7 @@ from finetune.sentence import UNITS, p_text
 from finetune.stats import holm
 from finetune.tables import Arm, Table
 
-MOST = 3  # tables of one arm and verdict that are named
+MOST = 3  # tables of one arm and verdict, or claims that would be lost, that are named
 
 
 def answer(comparison: Comparison) -> str:
@@ -87,7 +87,7 @@ def _over_tables(made: list[tuple[Table, Arm]], tables: list[Table]) -> str:
         for (table, arm, _), claimed, p in zip(known, claims, adjusted, strict=True)
         if claimed and p >= ALPHA
     ]
-    which = "" if len(known) == len(made) else " over seeds and rows"
+    which = "" if len(known) == len(made) else " that could make a claim"
     family = f"With p adjusted for all {len(known)} comparisons{which} at once, and not by table"
     names = f": {', '.join(lost)}" if 0 < len(lost) <= MOST else ""
     return f"{family}, {words.plural(len(lost), 'claim') if lost else 'no claim'} would be lost{names}."

@@ -3,7 +3,7 @@
 from typing import Any
 
 from finetune.compare import Comparison
-from finetune.config import BASELINE
+from finetune.notes import UNLEARNED
 from finetune.reports import words
 from finetune.tables import Arm, Table
 
@@ -39,18 +39,25 @@ def cost_notes(table: Table) -> list[str]:
 
 def unlearned(table: Table) -> list[str]:
     """Those notes that name runs which failed to learn: means over those and others are of neither."""
-    return [note for note in table.notes if "did not learn" in note]
+    return [note for note in table.notes if f" {UNLEARNED} " in note]
 
 
 def over_tasks(comparison: Comparison) -> list[str]:
-    """What interquartile means over tasks are, and which tasks they are over: all that the baseline has."""
-    lines = [words.OVER_TASKS]
+    """Of each model and metric, the tasks whose interquartile means are told."""
+    groups: dict[tuple[str, bool, str], dict[str, str]] = {}
     for each in comparison.overall:
-        if each.arm == BASELINE:
-            stamp = " · SAMPLE" if each.sample else ""
-            metric = words.NAMES.get(each.metric, each.metric)
-            lines.append(f"{each.model}{stamp}, {metric}, over: {'; '.join(each.tasks)}.")
-    return lines
+        arms = groups.setdefault((each.model, each.sample, each.metric), {})
+        arms[each.arm] = "; ".join(each.tasks)
+    return [
+        _tasks(f"{model}{' · SAMPLE' if sample else ''}, {words.NAMES.get(metric, metric)}", arms)
+        for (model, sample, metric), arms in groups.items()
+    ]
+
+
+def _tasks(what: str, arms: dict[str, str]) -> str:
+    common, *others = dict.fromkeys(arms.values())  # the baseline has every task that another arm has
+    own = [f" ({name}: {tasks})" for name, tasks in arms.items() if tasks in others]
+    return f"Tasks of {what}: {common}{''.join(own)}."
 
 
 def _attention(report: dict[str, Any]) -> str:

@@ -94,9 +94,8 @@ def over_tasks(comparison: Comparison, palette: Palette) -> list[Plot]:
         unit = UNITS.get(metric, metric)
         label = f"Interquartile means of differences in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
         svg = _forest(bars, f"variant − softmax, {unit}", f"overall-{metric}", label)
-        tasks = "; ".join(f"{each.arm}: {', '.join(each.tasks)}" for each in found)
         lead = "Interquartile means of paired differences with 95% stratified bootstrap intervals."
-        caption = f"{lead}{_beyond(bars)} {tasks}."
+        caption = f"{lead}{_beyond(bars)}"
         plots.append(Plot(svg, f"Over tasks, {unit}", caption))
     return plots
 

@@ -4,7 +4,7 @@ import re
 from itertools import groupby
 
 from finetune.compare import Comparison
-from finetune.reports import cells, words
+from finetune.reports import cells, facts, words
 from finetune.reports.answer import answer
 from finetune.tables import Table
 
@@ -54,8 +54,10 @@ def _overall(comparison: Comparison) -> list[str]:
         return []
     head, *rows = zip(*cells.overall(comparison), strict=True)
     floats = []
-    for number, ((model, metric), group) in enumerate(groupby(rows, key=lambda row: row[:2]), start=1):
-        told = f"{model}, {metric}: interquartile means over tasks and seeds, with 95% stratified intervals."
+    groups = zip(groupby(rows, key=lambda row: row[:2]), facts.over_tasks(comparison), strict=True)
+    for number, (((model, metric), group), tasks) in enumerate(groups, start=1):
+        what = f"{model}, {metric}: interquartile means over tasks and seeds, with 95% stratified intervals."
+        told = f"{what} {tasks}"
         columns = [list(column) for column in zip(head[2:], *(row[2:] for row in group), strict=True)]
         floats.append(_float(columns, escape(told), "overall" if number == 1 else f"overall-{number}"))
     return floats

@@ -14,8 +14,8 @@ def markdown(comparison: Comparison) -> str:
     parts = [f"# {words.HEADING}\n", f"**{escape(answer(comparison))}** {state(comparison)}\n"]
     parts += [_of(table) for table in comparison.tables]
     if comparison.overall:
-        told = (f"{escape(line)}\n" for line in facts.over_tasks(comparison))
-        parts += ["## Over tasks\n", *told]
+        parts.append(f"## Over tasks\n\n{words.OVER_TASKS}\n")
+        parts.append(_items(facts.over_tasks(comparison)))
         parts.append(_grid(cells.overall(comparison), 3))
     if comparison.problems:
         parts.append("## Records that could not be used\n\n" + _items(comparison.problems))

@@ -42,6 +42,7 @@ a:focus-visible, summary:focus-visible, .scroll:focus-visible {
 .scroll { overflow-x: auto; margin: 12px 0; max-width: 100%; }
 table {
   border-collapse: separate; border-spacing: 0; font-size: 0.875rem; font-variant-numeric: tabular-nums;
+  line-height: 21px; /* whole pixels: at broken heights a cell that sticks paints over the line above it */
 }
 th, td { padding: 6px 8px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { font-weight: 500; }

@@ -92,10 +92,9 @@ SUMMARY = """\
 {% if overall %}
 <section id="overall">
 <h2>Over tasks</h2>
-{% for line in over_tasks %}
-<p>{{ line }}</p>
-{% endfor %}
+<p>{{ over_tasks }}</p>
 {{ grid(overall) }}
+{{ items(tasks) }}
 {{ figures(overall_plots) }}
 </section>
 {% endif %}

@@ -16,7 +16,7 @@ def text(comparison: Comparison) -> str:
     if comparison.problems:
         parts.append("\n".join(["Records that could not be used:", *_bullets(comparison.problems)]))
     if comparison.overall:
-        told = [line for fact in facts.over_tasks(comparison) for line in _wrapped(fact, "")]
+        told = [*_wrapped(words.OVER_TASKS, ""), *_bullets(facts.over_tasks(comparison))]
         parts.append("\n".join([*_aligned(cells.overall(comparison), 3), *told]))
     parts.append("\n".join(_wrapped(answer(comparison), "")))
     return "\n\n".join(parts)

@@ -10,10 +10,9 @@ HEADING = "Attention softmaxes compared"
 NAMES = {"accuracy": "accuracy (%)", "macro_f1": "macro-F1 (%)", "bleu": "BLEU", "chrf": "chrF"}
 SAMPLE = "SAMPLE: synthetic data; these numbers say nothing about any method"
 OVER_TASKS = (
-    "Interquartile means over tasks and seeds: means of the middle half, which a lucky or failed run moves "
-    "little. A difference is the mean of paired differences, not that of two means. Intervals draw seeds "
-    "within each task; nothing is claimed of these tasks or others. Of a task with several settings the one "
-    "with the most runs counts."
+    "Interquartile means over tasks and seeds: the mean of the middle half of all scores, and of all paired "
+    "differences, which is not the difference of two means. Intervals draw seeds within each task; nothing "
+    "is claimed of these tasks or others. Of a task with several settings the one with the most runs counts."
 )
 METHOD = """\
 Runs are compared only where their configuration, rows, devices, model revision and attention dropout are
@@ -21,23 +20,23 @@ equal, and a seed only where both runs began from the same weights: they differ 
 alone. Values are means over seeds ± sample standard deviation.
 
 Differences are variant minus softmax over the seeds that both finished, in points of the metric. "95%"
-and p are those of a hierarchical bootstrap, which draws seeds and test rows at once; that interval is never
-narrower, and that p never smaller, than over test rows alone. Over few seeds of which one failed it may be
-wider than the metric allows: such seeds tell next to nothing. Where only one kind of noise is known, p is
-that of the test rows (one seed) or of the seeds (no predictions), and nothing is claimed. "95% rows" is
-a percentile bootstrap over test rows with the trained models taken as given; "95% seeds" is Student's t
-interval over seeds with the test rows taken as given. All p are two-sided. p (Holm) is adjusted for the
-comparisons of one table (one task, model and setting), each table being a question of its own: it does
-not allow for the number of tables. Where claims come from several tables, the answer says which of them
-would be lost if it did.
+and p are those of a hierarchical bootstrap, which draws seeds and test rows at once; that interval is
+never narrower, and that p never smaller, than over test rows alone. Over few seeds of which one failed it
+may reach beyond what the score of softmax leaves room for: such seeds tell next to nothing. Where only
+one kind of noise is known, p is that of the test rows (one seed) or of the seeds (no predictions), and
+nothing is claimed. "95% rows" is a percentile bootstrap over test rows with the trained models taken as
+given; "95% seeds" is Student's t interval over seeds with the test rows taken as given. All p are
+two-sided. p (Holm) is adjusted for the comparisons of one table (one task, model and setting), each table
+being a question of its own: it does not allow for the number of tables. Where several tables could make
+claims, the answer says how many would be lost if it did.
 
 A difference is claimed only where p (Holm) is below 0.05 and all three intervals leave out 0, so never
 from one seed. Exact tests of one kind of noise alone (sign flips over seeds; McNemar's test, approximate
 randomisation and the paired bootstrap over rows) are told beside the data and decide nothing.
 
-"Would be claimed" is the true difference that runs like these would show 4 times in 5 (where some failed it
-may be more than the metric allows), and "seeds for" the number of seeds that a true difference of that many
-points would need (a dash: no number is enough, the test rows being too few).
+"Would be claimed" is the true difference that runs like these would show 4 times in 5 (where some failed
+it may be more than there is room for), and "seeds for" the number of seeds that a true difference of that
+many points would need (a dash: no number is enough, the test rows being too few).
 
 Means over tasks are described and never claimed. Training time is the mean over seeds, memory the
 highest. Runs that failed or are missing count as such.
