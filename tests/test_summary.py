@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,12 @@ def test_the_readme_holds_what_the_kept_reports_say():
     assert places
     for file, text in places:
         assert text.strip() == summary.markdown(summary.read(ROOT / file)).strip(), file
+
+
+def test_the_readme_holds_the_counts_that_a_script_makes_from_the_records():
+    command = [sys.executable, str(ROOT / "results/cpu/counts.py")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    told = [line.partition(": ")[2] for line in done.stdout.splitlines()]
+    assert len(told) == 13
+    assert [words for words in told if words not in readme] == []
