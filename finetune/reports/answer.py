@@ -77,14 +77,16 @@ def _over_tables(made: list[tuple[Table, Arm]], tables: list[Table]) -> str:
 
     Those that never claim, for want of seeds or predictions, are not of the family: they can lose nothing.
     """
-    known = [(table, arm, found) for table, arm in made if (found := arm.difference) and found.interval]
-    claims = [found.verdict != "none" for _, _, found in known]
-    if not any(claims) or all(table is known[0][0] for table, _, _ in known):
+    known = [
+        (table, arm, found.verdict != "none", found.p)
+        for table, arm in made
+        if (found := arm.difference) and found.interval and found.p is not None
+    ]
+    if not any(claimed for _, _, claimed, _ in known) or all(table is known[0][0] for table, *_ in known):
         return ""
-    adjusted = holm([1.0 if found.p is None else found.p for _, _, found in known])
     lost = [
         f"{words.arm_name(arm)} on {words.short(table, tables)} ({p_text(p)})"
-        for (table, arm, _), claimed, p in zip(known, claims, adjusted, strict=True)
+        for (table, arm, claimed, _), p in zip(known, holm([p for *_, p in known]), strict=True)
         if claimed and p >= ALPHA
     ]
     which = "" if len(known) == len(made) else " that could make a claim"
