@@ -14,7 +14,7 @@ OPTIONS = --preset $(PRESET) --output $(OUTPUT) \
 	$(if $(ATTENTION),--attention "$(ATTENTION)") $(if $(SEEDS),--seeds "$(SEEDS)") \
 	$(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
-.PHONY: help classify translate compare push tasks variants validate env bench study calibration test check wheel clean
+.PHONY: help classify translate compare push tasks variants validate env bench study calibration test slow check wheel clean
 
 help:  ## print this
 	@echo "make TARGET [TASK=agnews] [PRESET=quick|small|scratch|full] [ATTENTION=\"softmax sa-softmax\"] [SEEDS=\"0 1\"]"
@@ -64,6 +64,9 @@ calibration: $(READY)  ## simulate studies: how often the statistics claim what 
 
 test: $(READY)  ## run the tests (offline, on a CPU)
 	$(BIN)/python -m pytest $(ARGS)
+
+slow: $(READY)  ## run the tests that take minutes: thousands of damaged inputs
+	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
 
 check: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
