@@ -6,49 +6,36 @@ folder keeps its configuration beside it, and ``load`` swaps again.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from transformers import (
-    AutoConfig,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers import GenerationConfig as HFGenerationConfig
 
-from finetune import hub, pushed
+from finetune import pushed
 from finetune.attention.calibrate import RowSums, fold
 from finetune.attention.swap import SwapReport, swap
 from finetune.config import LoraConfig, RunConfig, as_dict, build, read_yaml
 from finetune.errors import UserError
 from finetune.languages import set_languages
-from finetune.scratch import scratch_config, train_tokenizer
+from finetune.pretrained import (
+    AUTO_MODELS,
+    SCRATCH,
+    build_tokenizer,
+    commit_of,
+    explain,
+    pretrained_model,
+    set_dropout,
+)
+from finetune.scratch import scratch_config
 
-SCRATCH = "scratch:"
 CONFIG_FILE = "finetune.yaml"
 ORIGIN_FILE = "origin.yaml"
 CALIBRATION_FILE = "calibration.json"
-AUTO_MODELS = {"classification": AutoModelForSequenceClassification, "translation": AutoModelForSeq2SeqLM}
-# The names under which architectures keep their dropout rates.
-HIDDEN_DROPOUT = (
-    "hidden_dropout_prob",
-    "dropout",
-    "dropout_rate",
-    "resid_pdrop",
-    "embd_pdrop",
-    "hidden_dropout",
-)
-ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 
 
 @dataclass(frozen=True)
@@ -75,10 +62,10 @@ def build_model(config: RunConfig, texts: Iterator[str], labels: Sequence[str] |
     set_seed(config.seed)
     if config.model.name.startswith(SCRATCH):
         stock = scratch_config(config.kind, config.model.name, tokenizer, config.data.max_length, heads)
-        _set_dropout(stock, config)
+        set_dropout(stock, config)
         model = AUTO_MODELS[config.kind].from_config(stock)
     else:
-        model = _pretrained(config, config.model.name, config.model.revision, heads)
+        model = pretrained_model(config, config.model.name, config.model.revision, heads)
     if config.kind == "translation":
         _set_generation(model, tokenizer, config)
     elif model.config.pad_token_id is None:  # a decoder classifies at its last token that is no padding
@@ -88,23 +75,6 @@ def build_model(config: RunConfig, texts: Iterator[str], labels: Sequence[str] |
     adapted = _with_lora(model, config.kind, config.model.lora)
     facts["trainable"] = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     return Built(adapted, model, tokenizer, report, facts)
-
-
-def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokenizerBase:
-    """The model's own tokenizer, or one trained on ``texts`` for a scratch model."""
-    name = config.model.name
-    if name.startswith(SCRATCH):
-        return train_tokenizer(config.kind, texts, config.model.vocab_size)
-    with _explain(name):
-        tokenizer = AutoTokenizer.from_pretrained(name, **_files(name, config.model.revision))
-    if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
-            raise UserError(
-                f"the tokenizer of {name} has neither a padding nor an end token: choose another model"
-            )
-        tokenizer.pad_token = tokenizer.eos_token
-    set_languages(tokenizer, config.pair)
-    return tokenizer
 
 
 def save_origin(config: RunConfig, labels: Sequence[str] | None, revision: str | None, folder: Path) -> None:
@@ -129,14 +99,14 @@ def load(folder: str | Path, revision: str | None = None) -> tuple[PreTrainedMod
     """
     folder = pushed.fetch(folder, revision, CONFIG_FILE)
     config = build(read_yaml(folder / CONFIG_FILE))
-    with _explain(str(folder)):
+    with explain(str(folder)):
         tokenizer = AutoTokenizer.from_pretrained(folder)
     if config.model.lora.rank:
         from peft import PeftModel
 
         origin = read_yaml(folder / ORIGIN_FILE)
         heads = _head_options(origin["labels"])
-        base = _pretrained(config, config.model.name, origin["revision"] or config.model.revision, heads)
+        base = pretrained_model(config, config.model.name, origin["revision"] or config.model.revision, heads)
         _swap(base, config)
         if (folder / CALIBRATION_FILE).is_file():
             fold(base, json.loads((folder / CALIBRATION_FILE).read_text(encoding="utf-8")))
@@ -144,50 +114,9 @@ def load(folder: str | Path, revision: str | None = None) -> tuple[PreTrainedMod
             _set_generation(base, tokenizer, config)
         model = PeftModel.from_pretrained(base, folder)
     else:
-        model = _pretrained(config, str(folder), None, {})
+        model = pretrained_model(config, str(folder), None, {})
         _swap(model, config)
     return model.eval(), tokenizer
-
-
-@cache
-def _files(name: str, revision: str | None) -> dict[str, Any]:
-    """Which files of a model to load: a folder's, those of one commit on the Hub, or what its cache holds.
-
-    Asked once, in bounded time: transformers alone would try each file again and again without a network.
-    """
-    if Path(name).is_dir():
-        return {}
-    commit, _ = hub.probe_model(name, revision)
-    if commit:
-        with _explain(name):  # by the branch's name too, under which the cache is asked without the Hub
-            hf_hub_download(name, "config.json", revision=revision)
-        return {"revision": commit}
-    return {"revision": revision or "main", "local_files_only": True}
-
-
-def _commit(name: str, revision: str | None) -> str | None:
-    """The commit of a model on the Hub; ``None`` for a folder or a scratch model."""
-    if name.startswith(SCRATCH) or Path(name).is_dir():
-        return None
-    kept = try_to_load_from_cache(name, "config.json", revision=_files(name, revision)["revision"])
-    return Path(kept).parent.name if isinstance(kept, str) else None
-
-
-def _pretrained(
-    config: RunConfig, name: str, revision: str | None, heads: Mapping[str, Any]
-) -> PreTrainedModel:
-    files = _files(name, revision)
-    with _explain(name):
-        stock = AutoConfig.from_pretrained(name, **files, **heads)
-        _set_dropout(stock, config)
-        # A head for another number of classes is replaced by a new one, and transformers says so.
-        return AUTO_MODELS[config.kind].from_pretrained(
-            name,
-            config=stock,
-            **files,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=bool(heads),
-        )
 
 
 def _swap(model: PreTrainedModel, config: RunConfig) -> SwapReport:
@@ -205,21 +134,6 @@ def _head_options(labels: Sequence[str] | None) -> dict[str, Any]:
     if not labels:
         return {}
     return {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-
-
-def _set_dropout(stock: Any, config: RunConfig) -> None:
-    """Set the dropout rates that the configuration asks for, under whatever names the architecture has."""
-    for wanted, names in (
-        (config.model.dropout, HIDDEN_DROPOUT),
-        (config.model.attention_dropout, ATTENTION_DROPOUT),
-    ):
-        if wanted is None:
-            continue
-        present = [name for name in names if name in stock.to_dict()]
-        if not present:
-            raise UserError(f"{stock.model_type} has none of the dropouts {', '.join(names)}: leave it null")
-        for name in present:
-            setattr(stock, name, wanted)
 
 
 # What a checkpoint's own generation settings say about tokens; its search settings are replaced.
@@ -271,27 +185,9 @@ def _facts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: R
         weights.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return {
         "name": config.model.name,
-        "revision": _commit(config.model.name, config.model.revision),
+        "revision": commit_of(config.model.name, config.model.revision),
         "initial_weights": weights.hexdigest()[:16],  # before training; equal in the arms of one seed
         "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
         "architecture": type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-
-
-class _explain:  # noqa: N801  used as a statement
-    """Turn what transformers raises for a model that cannot be had into one clear line."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError | ValueError | KeyError) and not isinstance(error, UserError):
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"cannot load the model '{self.name}': {reason} "
-                "Give a Hub id, a local folder, or scratch:SIZE (--model.name)"
-            ) from error

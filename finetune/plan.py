@@ -22,7 +22,7 @@ from finetune.config import (
 )
 from finetune.errors import UserError, unknown
 from finetune.metrics import load_metric
-from finetune.model import SCRATCH, build_tokenizer
+from finetune.pretrained import SCRATCH, build_tokenizer
 from finetune.scratch import SIZES
 from tasks import TASKS, Task, check_pair, get_task
 

@@ -16,7 +16,7 @@ from finetune.bench import accuracy, attention, cases, resident, rows, run, sett
 from finetune.bench.cases import BASELINE, CONTROLS, Case, Contender
 from finetune.cli import main
 from finetune.data import training_texts
-from finetune.model import build_tokenizer
+from finetune.pretrained import build_tokenizer
 
 TINY = replace(
     settings.QUICK["cpu"], tokens=96, heads=2, widths=(16,), seconds=0.05, plain_seconds=0.05,

@@ -33,7 +33,7 @@ ORDER = [
     "attention.triton_launch", "attention.triton_ops", "attention.proof", "attention.kernels",
     "attention.forward", "attention.dry_run", "attention.swap", "attention.statistics", "attention.recorder",
     "attention.calibrate", "attention.annealing",
-    "languages", "scratch", "model", "start",
+    "languages", "scratch", "pretrained", "model", "start",
     "scorers", "metrics", "memory", "trainer", "trackers", "arguments", "train",
     "schema", "record", "diagnostics",
     "stats", "row_tests", "bleu", "bootstrap", "power", "pairing", "predictions", "evidence",

@@ -19,7 +19,8 @@ from finetune.attention.forward import SETTING
 from finetune.config import build, merge, read_preset
 from finetune.errors import UserError
 from finetune.languages import set_languages
-from finetune.model import build_model, build_tokenizer
+from finetune.model import build_model
+from finetune.pretrained import build_tokenizer
 from finetune.scratch import ENCODER_DECODERS, ENCODERS, train_tokenizer
 from small_runs import folder, run
 

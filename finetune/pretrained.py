@@ -1,0 +1,127 @@
+"""A pretrained model and its tokenizer as they come from a folder, the Hub or its cache."""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from finetune import hub
+from finetune.config import RunConfig
+from finetune.errors import UserError
+from finetune.languages import set_languages
+from finetune.scratch import train_tokenizer
+
+SCRATCH = "scratch:"
+AUTO_MODELS = {"classification": AutoModelForSequenceClassification, "translation": AutoModelForSeq2SeqLM}
+# The names under which architectures keep their dropout rates.
+HIDDEN_DROPOUT = (
+    "hidden_dropout_prob",
+    "dropout",
+    "dropout_rate",
+    "resid_pdrop",
+    "embd_pdrop",
+    "hidden_dropout",
+)
+ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+
+
+def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokenizerBase:
+    """The model's own tokenizer, or one trained on ``texts`` for a scratch model."""
+    name = config.model.name
+    if name.startswith(SCRATCH):
+        return train_tokenizer(config.kind, texts, config.model.vocab_size)
+    with explain(name):
+        tokenizer = AutoTokenizer.from_pretrained(name, **files_of(name, config.model.revision))
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise UserError(
+                f"the tokenizer of {name} has neither a padding nor an end token: choose another model"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    set_languages(tokenizer, config.pair)
+    return tokenizer
+
+
+@cache
+def files_of(name: str, revision: str | None) -> dict[str, Any]:
+    """Which files of a model to load: a folder's, those of one commit on the Hub, or what its cache holds.
+
+    Asked once, in bounded time: transformers alone would try each file again and again without a network.
+    """
+    if Path(name).is_dir():
+        return {}
+    commit, _ = hub.probe_model(name, revision)
+    if commit:
+        with explain(name):  # by the branch's name too, under which the cache is asked without the Hub
+            hf_hub_download(name, "config.json", revision=revision)
+        return {"revision": commit}
+    return {"revision": revision or "main", "local_files_only": True}
+
+
+def commit_of(name: str, revision: str | None) -> str | None:
+    """The commit of a model on the Hub; ``None`` for a folder or a scratch model."""
+    if name.startswith(SCRATCH) or Path(name).is_dir():
+        return None
+    kept = try_to_load_from_cache(name, "config.json", revision=files_of(name, revision)["revision"])
+    return Path(kept).parent.name if isinstance(kept, str) else None
+
+
+def pretrained_model(
+    config: RunConfig, name: str, revision: str | None, heads: Mapping[str, Any]
+) -> PreTrainedModel:
+    files = files_of(name, revision)
+    with explain(name):
+        stock = AutoConfig.from_pretrained(name, **files, **heads)
+        set_dropout(stock, config)
+        # A head for another number of classes is replaced by a new one, and transformers says so.
+        return AUTO_MODELS[config.kind].from_pretrained(
+            name,
+            config=stock,
+            **files,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=bool(heads),
+        )
+
+
+def set_dropout(stock: Any, config: RunConfig) -> None:
+    """Set the dropout rates that the configuration asks for, under whatever names the architecture has."""
+    for wanted, names in (
+        (config.model.dropout, HIDDEN_DROPOUT),
+        (config.model.attention_dropout, ATTENTION_DROPOUT),
+    ):
+        if wanted is None:
+            continue
+        present = [name for name in names if name in stock.to_dict()]
+        if not present:
+            raise UserError(f"{stock.model_type} has none of the dropouts {', '.join(names)}: leave it null")
+        for name in present:
+            setattr(stock, name, wanted)
+
+
+class explain:  # noqa: N801  used as a statement
+    """Turn what transformers raises for a model that cannot be had into one clear line."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError | ValueError | KeyError) and not isinstance(error, UserError):
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"cannot load the model '{self.name}': {reason} "
+                "Give a Hub id, a local folder, or scratch:SIZE (--model.name)"
+            ) from error
