@@ -63,7 +63,7 @@ calibration: $(READY)  ## simulate studies: how often the statistics claim what 
 	@$(BIN)/python -m finetune.calibration $(ARGS)
 
 test: $(READY)  ## run the tests (offline, on a CPU)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 slow: $(READY)  ## run the tests that take minutes: thousands of damaged inputs
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
