@@ -51,7 +51,7 @@ class BatchConfig:
     """What saves time in every arm alike. The order of training is ``train.train_sampling_strategy``."""
 
     padding: Literal["longest", "max_length"]  # each batch to its longest row, or every row to the limit
-    sort_evaluation: bool  # longest first; moves the validation loss of a translation, a mean over batches
+    sort_evaluation: bool  # longest first; no number depends on it
     cache_tokens: bool  # tokenised rows are kept on disk for other runs
 
 

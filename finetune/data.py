@@ -18,6 +18,7 @@ from datasets import Dataset
 from finetune import columns
 from finetune.config import DataConfig
 from finetune.errors import UserError
+from finetune.reading import escaped
 from finetune.source import Source, quiet, read
 from tasks.base import ClassificationTask, Task
 
@@ -109,7 +110,10 @@ def _encoder(
     """A batch of canonical rows -> token numbers."""
 
     def cut(texts: list[str], length: int | None) -> dict[str, Any]:
-        return {"text": texts, "truncation": True, "max_length": length}
+        return {"text": readable(texts), "truncation": True, "max_length": length}
+
+    def readable(texts: list[str]) -> list[str]:
+        return [escaped(tokenizer, text) for text in texts]
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, Any]:
         if kind == "classification":
@@ -118,7 +122,9 @@ def _encoder(
         else:
             inputs = tokenizer(**cut(batch["source"], config.max_length), return_token_type_ids=False)
             limit = config.max_target_length or config.max_length
-            labels = tokenizer(text_target=batch["target"], truncation=True, max_length=limit)["input_ids"]
+            labels = tokenizer(text_target=readable(batch["target"]), truncation=True, max_length=limit)[
+                "input_ids"
+            ]
         return {
             "input_ids": inputs["input_ids"],
             "attention_mask": inputs["attention_mask"],

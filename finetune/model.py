@@ -13,7 +13,14 @@ from typing import Any
 
 import torch
 import yaml
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 from transformers import GenerationConfig as HFGenerationConfig
 
 from finetune import pushed
@@ -31,6 +38,7 @@ from finetune.pretrained import (
     pretrained_model,
     set_dropout,
 )
+from finetune.reading import settle
 from finetune.scratch import scratch_config
 
 CONFIG_FILE = "finetune.yaml"
@@ -68,8 +76,13 @@ def build_model(config: RunConfig, texts: Iterator[str], labels: Sequence[str] |
         model = pretrained_model(config, config.model.name, config.model.revision, heads)
     if config.kind == "translation":
         _set_generation(model, tokenizer, config)
-    elif model.config.pad_token_id is None:  # a decoder classifies at its last token that is no padding
-        model.config.pad_token_id = tokenizer.pad_token_id
+    elif (
+        type(model.config) in MODEL_FOR_CAUSAL_LM_MAPPING
+        and type(model.config) not in MODEL_FOR_MASKED_LM_MAPPING
+    ):
+        model.config.pad_token_id = (
+            tokenizer.pad_token_id
+        )  # a decoder classifies at its last token that is no padding
     report = _swap(model, config)
     facts = _facts(model, tokenizer, config)
     adapted = _with_lora(model, config.kind, config.model.lora)
@@ -101,6 +114,7 @@ def load(folder: str | Path, revision: str | None = None) -> tuple[PreTrainedMod
     config = build(read_yaml(folder / CONFIG_FILE))
     with explain(str(folder)):
         tokenizer = AutoTokenizer.from_pretrained(folder)
+    settle(tokenizer)
     if config.model.lora.rank:
         from peft import PeftModel
 
@@ -152,7 +166,7 @@ def _set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
         length_penalty=config.generation.length_penalty,
         max_length=config.generation.max_new_tokens + 1,  # counts the decoder's start token too
         do_sample=False,
-        **tokens | set_languages(tokenizer, config.pair),
+        **tokens | {"pad_token_id": tokenizer.pad_token_id} | set_languages(tokenizer, config.pair),
     )
 
 

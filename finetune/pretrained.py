@@ -20,6 +20,7 @@ from finetune import hub
 from finetune.config import RunConfig
 from finetune.errors import UserError
 from finetune.languages import set_languages
+from finetune.reading import settle
 from finetune.scratch import train_tokenizer
 
 SCRATCH = "scratch:"
@@ -40,7 +41,9 @@ def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokeni
     """The model's own tokenizer, or one trained on ``texts`` for a scratch model."""
     name = config.model.name
     if name.startswith(SCRATCH):
-        return train_tokenizer(config.kind, texts, config.model.vocab_size)
+        tokenizer = train_tokenizer(config.kind, texts, config.model.vocab_size)
+        settle(tokenizer)
+        return tokenizer
     with explain(name):
         tokenizer = AutoTokenizer.from_pretrained(name, **files_of(name, config.model.revision))
     if tokenizer.pad_token is None:
@@ -50,6 +53,7 @@ def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokeni
             )
         tokenizer.pad_token = tokenizer.eos_token
     set_languages(tokenizer, config.pair)
+    settle(tokenizer)
     return tokenizer
 
 

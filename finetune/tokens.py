@@ -24,13 +24,13 @@ from finetune.data import Data, tokenise
 from finetune.environment import versions
 from finetune.folders import cache_folder
 
-FORMAT = 1
+FORMAT = 2
 """To be raised when the same texts are to become other rows, or entries are to be written otherwise."""
 
 ROWS, ABOUT = "rows.arrow", "about.json"
 LIBRARIES = ("tokenizers", "transformers", "datasets")
 # What a tokenizer can be told once it is loaded, and does not save.
-TOLD = ("truncation_side", "src_lang", "tgt_lang")
+TOLD = ("truncation_side", "src_lang", "tgt_lang", "split_special_tokens")
 
 _log = logging.getLogger(__name__)
 _said: set[str] = set()

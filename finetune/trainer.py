@@ -1,18 +1,45 @@
-"""The three places where Hugging Face's Trainer must be overridden, since no callback reaches them."""
+"""The places where Hugging Face's Trainer must be overridden, since no callback reaches them.
 
+Above all the loss: one definition for every kind of task and every family, a sum over targets divided by the
+number of targets of the whole optimizer step, so that it does not depend on how the step is cut into batches.
+"""
+
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import Seq2SeqTrainer, Trainer
-from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.trainer_pt_utils import LabelSmoother, get_length_grouped_indices
 
-from finetune.batches import lengths
+from finetune.batches import IGNORED, lengths
 
 
 class NonFiniteLossError(RuntimeError):
     """The training loss became NaN or infinite."""
+
+
+def summed_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Cross entropy in nats, summed over the targets: a scalar, float32 or better.
+
+    ``logits`` (..., classes or vocabulary), ``labels`` (...), of which ``IGNORED`` ones count for nothing.
+    With ``smoothing`` e it is (1 - e) times that plus e times the mean of -log p over the classes (Szegedy et
+    al., 2016, arXiv 1512.00567, section 7), as transformers' ``LabelSmoother`` has it.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if smoothing:
+        return LabelSmoother(smoothing)((logits,), labels, num_items_in_batch=1)
+    return functional.cross_entropy(
+        logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def targets(labels: Tensor) -> Tensor:
+    """How many labels count: target tokens of a translation, rows of a classification; a scalar."""
+    return labels.ne(IGNORED).sum()
 
 
 class EpochSampler(Sampler[int]):
@@ -43,6 +70,43 @@ class EpochSampler(Sampler[int]):
 class _Comparable:
     """Overrides shared by both trainers."""
 
+    loss_is_scaled_for_ga = True  # Trainer is not to divide by the accumulation steps
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False  # no model is asked for its own loss
+        self._evaluated: list[tuple[Tensor, Tensor]] = []  # loss and targets of each batch
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
+        """Targets of one optimizer step, or of one batch of an evaluation."""
+        if not batch_samples or "labels" not in batch_samples[0]:
+            return None
+        return sum(targets(batch["labels"]) for batch in batch_samples).to(device)  # type: ignore[union-attr]
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The mean loss over the targets of the step; of one batch, its share of that mean."""
+        labels = inputs["labels"]
+        # A model that is given no decoder inputs makes them of the labels; with them it needs no labels.
+        left_out = ("labels", "loss") if "decoder_input_ids" in inputs else ("loss",)
+        outputs = model(**{name: value for name, value in inputs.items() if name not in left_out})
+        loss = summed_loss(outputs["logits"], labels, self.args.label_smoothing_factor)  # type: ignore[attr-defined]
+        if not model.training:
+            self._evaluated.append((loss.detach(), targets(labels)))
+        loss = loss / (targets(labels) if num_items_in_batch is None else num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """The stock loop, but for its loss: the mean over all targets, where that is one of batch means."""
+        self._evaluated.clear()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)  # type: ignore[misc]
+        name = f"{metric_key_prefix}_loss"
+        if name in output.metrics:
+            losses, counts = zip(*self._evaluated, strict=True)
+            output.metrics[name] = math.fsum(torch.stack(losses).tolist()) / int(torch.stack(counts).sum())
+        return output
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         args = self.args  # type: ignore[attr-defined]
         rows = train_dataset if train_dataset is not None else self.train_dataset  # type: ignore[attr-defined]
@@ -70,12 +134,6 @@ class _Comparable:
 
 class ComparableTrainer(_Comparable, Trainer):
     """Trainer for classification."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # A forward with **kwargs makes Trainer believe that the loss is divided by the accumulation steps
-        # already. A classifier's is a mean over its batch: gradients would come out that much too large.
-        self.model_accepts_loss_kwargs = False
 
 
 class ComparableSeq2SeqTrainer(_Comparable, Seq2SeqTrainer):

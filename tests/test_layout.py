@@ -25,7 +25,7 @@ SOURCES = sorted([*ROOT.glob("finetune/**/*.py"), *ROOT.glob("tasks/*.py"), *ROO
 ORDER = [
     "errors", "config", "environment", "folders", "paths",
     "tasks.base", "tasks",
-    "hub", "pushed", "sample", "columns", "source", "data", "batches", "tokens",
+    "hub", "pushed", "sample", "columns", "source", "reading", "data", "batches", "tokens",
     "attention.functions", "attention.controls", "attention",
     "attention.inputs", "attention.plain", "attention.blocked",
     "attention.compile_native", "attention.native",

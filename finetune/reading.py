@@ -1,0 +1,47 @@
+"""How a tokenizer reads texts here, whatever its files say: control words are text, padding comes last."""
+
+import re
+from typing import Any
+
+from tokenizers import Regex, Tokenizer
+from tokenizers.pre_tokenizers import Sequence, Split
+from transformers import PreTrainedTokenizerFast
+
+
+def settle(tokenizer: Any) -> None:
+    """Have a tokenizer pad on the right, and read its control words as text wherever a text holds them.
+
+    Padding on the left moves the positions of a row by as much as its batch is longer than it.
+
+    Stock tokenizers turn a literal ``</s>`` or ``[SEP]`` into the control token itself: a translation would
+    end there, and a classifier that pools at the end token would find two. What the tokenizer frames a text
+    with stays. A tokenizer does not save all of this: whoever loads one settles it.
+    """
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "right"
+    tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return  # sentencepiece itself never reads a control symbol in a text
+    backend = tokenizer.backend_tokenizer
+    backend.encode_special_tokens = True
+    known = [word for word in tokenizer.all_special_tokens if _is_read(backend, word)]
+    if not known:
+        return
+    # A unigram model keeps its control words among its pieces, and takes them for the likeliest ones. Cut off
+    # from their last characters they are none.
+    beginnings = "|".join(f"{re.escape(word[:-1])}(?={re.escape(word[-1])})" for word in known)
+    cut = Split(Regex(beginnings), "isolated")
+    backend.pre_tokenizer = Sequence([backend.pre_tokenizer, cut]) if backend.pre_tokenizer else cut
+
+
+def escaped(tokenizer: Any, text: str) -> str:
+    """A text whose beginning Marian's tokenizer does not take for a language code such as ``>>fra<<``.
+
+    It looks for one at the very first character; sentencepiece drops the space again.
+    """
+    return f" {text}" if hasattr(tokenizer, "remove_language_code") and text.startswith(">>") else text
+
+
+def _is_read(backend: Tokenizer, word: str) -> bool:
+    """Whether a control word comes out as its token, at the beginning of a text or inside one."""
+    token = backend.token_to_id(word)
+    return any(token in backend.encode(text, add_special_tokens=False).ids for text in (word, f"a{word}a"))
