@@ -13,7 +13,7 @@ import torch
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
-from finetune import trackers
+from finetune import renamed, trackers
 from finetune.config import RunConfig
 from finetune.errors import UserError, unknown
 from finetune.folders import run_folder
@@ -54,6 +54,9 @@ SMALLEST: Mapping[str, float] = {
     "per_device_train_batch_size": 1,
     "per_device_eval_batch_size": 1,
     "gradient_accumulation_steps": 1,
+    "max_steps": -1,  # of no such limit
+    **dict.fromkeys(("logging_steps", "eval_steps", "save_steps", "eval_delay", "dataloader_num_workers"), 0),
+    "save_total_limit": 1,
     "num_train_epochs": 0,
     "learning_rate": 0,
     "weight_decay": 0,
@@ -77,6 +80,7 @@ def check_train(kind: str, train: Mapping[str, Any]) -> None:
         if name in SET_ELSEWHERE:
             raise UserError(f"train.{name} is set by the run; use {SET_ELSEWHERE[name]}")
         if name not in fields:
+            renamed.refuse(name)
             raise unknown("key", f"train.{name}", [f"train.{field}" for field in fields])
         _check_type(name, hints[name], value)
         if name in SMALLEST and value is not None and value < SMALLEST[name]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from finetune import verbs
+from finetune import terminal, verbs
 from finetune.config import Kind, merge, nest, parse_value, preset_names
 from finetune.errors import UserError, unknown
 from finetune.verbs import VERBS
@@ -33,16 +33,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # threads that spin starve each other on a busy machine
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # what it reports, it also raises
+    if argv is None:
+        terminal.prepare()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         options, overrides = _parse(words)
-        return int(options.function(options, overrides) or 0)
+        status = int(options.function(options, overrides) or 0)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk shows here
+        return status
     except UserError as error:
         print(f"finetune: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # finetune tasks | head
-        sys.stdout = None  # nothing is left to flush at exit
-        return 0
+    except OSError as error:
+        if error.errno is None:  # of a library that says by it more than the system does
+            raise
+        place = f" {error.filename}" if error.filename else ""
+        print(f"finetune: error: {error.strerror}:{place or ' the output'}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("finetune: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130

@@ -6,20 +6,18 @@ with its unit and source, so that a default lives in one place. ``EARLIER`` only
 
 import hashlib
 import json
-import re
 from collections.abc import Collection, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from finetune.errors import UserError, unknown
+from finetune.errors import UserError, shown, unknown
+from finetune.values import YAML_BYTES, UnreadableError, read_text, yaml_value
 
 STRICT = ConfigDict(extra="forbid")
-BOOL = "tag:yaml.org,2002:bool"
 Kind = Literal["classification", "translation"]
 KINDS: dict[Kind, str] = {"classification": "classify", "translation": "translate"}  # kind -> verb
 BASELINE = "softmax"  # the arm that every other one is compared with
@@ -34,12 +32,12 @@ Parameter = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True, config=STRICT)
 class DataConfig:
-    """Which rows are used. ``None`` rows means all of them. ``data.load`` checks the numbers of rows."""
+    """Which rows are used. ``None`` rows means all of them."""
 
     source: str  # auto | hub | sample | a folder
-    train_rows: int | None
-    validation_rows: int  # held out of train where the data set has no validation split
-    test_rows: int | None
+    train_rows: Positive | None
+    validation_rows: Positive  # held out of train where the data set has no validation split
+    test_rows: Positive | None
     split_seed: Seed  # which rows are taken and which are held out
     drop_empty: bool  # drop rows with an empty text (counted in the record) instead of stopping
     max_length: Tokens  # tokens of the input text
@@ -94,7 +92,7 @@ class GenerationConfig:
     """How translations are decoded for BLEU; these settings are part of every record."""
 
     num_beams: Positive
-    length_penalty: float
+    length_penalty: Annotated[float, Field(allow_inf_nan=False)]
     max_new_tokens: Positive
 
 
@@ -131,35 +129,6 @@ NEUTRAL = frozenset({
 })  # fmt: skip
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads ``3e-5`` as a number and ``no`` as text (YAML 1.1 has both the other way round).
-
-    A key that is there twice is an error, where PyYAML would take the second without a word.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  declared by the parent
-        start: [(tag, pattern) for tag, pattern in rules if tag != BOOL]
-        for start, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for number, key in enumerate(keys):
-            if any(key.value == earlier.value for earlier in keys[:number]):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key.value}' is there twice", key.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(BOOL, re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
 def parse_value(text: str) -> Any:
     """Read one command-line value by the rules of the YAML files.
 
@@ -167,19 +136,19 @@ def parse_value(text: str) -> Any:
     [3e-05, True, None, 'linear', 'no']
     """
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"cannot read the value {text!r}: {_first_line(error)}") from error
+        return yaml_value(text)
+    except UnreadableError as error:
+        raise UserError(f"cannot read the value {shown(text)}: it is {error}") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; raise ``UserError`` where it is missing, malformed or no mapping."""
+    """Read a YAML mapping; raise ``UserError`` where it is missing, malformed, too much or no mapping."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = yaml_value(read_text(path, YAML_BYTES))
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {_first_line(error)}") from error
+    except UnreadableError as error:
+        raise UserError(f"{path} is {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping of keys to values, not {type(content).__name__}")
     return content
@@ -303,7 +272,9 @@ def _as_user_error(error: ValidationError) -> UserError:
     if first["type"] == "missing":
         return UserError(f"the key '{key}' is missing from the configuration")
     message = first["msg"].replace("an object", "a mapping of keys to values").replace("valid array", "list")
-    return UserError(f"{key}: {message[0].lower()}{message[1:]}, not {first['input']!r}")
+    if first["type"] == "json_invalid":
+        return UserError(f"a value of the configuration is no text of letters: {message}")
+    return UserError(f"{key}: {message[0].lower()}{message[1:]}, not {shown(first['input'])}")
 
 
 def _allowed_keys(parents: Iterable[str]) -> list[str]:
@@ -314,7 +285,3 @@ def _allowed_keys(parents: Iterable[str]) -> list[str]:
         holder = next((t for t in getattr(holder, "__args__", ()) if t is not type(None)), holder)
     prefix = "".join(f"{part}." for part in parents)
     return [prefix + name for name in holder.__dataclass_fields__]
-
-
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).replace('in "<unicode string>", ', "at ").split())

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict  # pydantic takes typing's own from Pyth
 
 from finetune.errors import UserError
 from finetune.record import write_text
+from finetune.values import JSON_BYTES, UnreadableError, read_text
 
 FILE = "diagnostics.json"
 SCHEMA: Literal["finetune-diagnostics"] = "finetune-diagnostics"
@@ -60,7 +61,7 @@ _SHAPE = TypeAdapter(Diagnostics)
 def read(file: Path) -> Diagnostics:
     """Read ``file``; raise ``UserError`` naming it where it is missing or not what was written."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file, JSON_BYTES)
         return _SHAPE.validate_json(text, strict=True)
     except OSError as error:
         raise UserError(f"cannot read the diagnostics {file}: {error.strerror}") from error
@@ -68,8 +69,8 @@ def read(file: Path) -> Diagnostics:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         problem = " ".join(f"{where}: {first['msg']}".split())
-    except UnicodeDecodeError:
-        problem = "it is not UTF-8 text"
+    except UnreadableError as error:
+        problem = f"the file is {error}"
     raise UserError(f"the diagnostics {file} are damaged ({problem}): remove the file")
 
 

@@ -11,6 +11,20 @@ class UserError(Exception):
     """
 
 
+LONG = 100
+"""Letters of a value that a message quotes."""
+
+
+def shown(value: object) -> str:
+    """``value`` as a message quotes it: as Python writes it, cut where it is long.
+
+    >>> shown("sa-softmax"), shown("x" * 1000)[-8:]
+    ("'sa-softmax'", 'xxxxx...')
+    """
+    text = repr(value)
+    return text if len(text) <= LONG else f"{text[:LONG]}..."
+
+
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
     """Build the error for a ``name`` that is not among ``allowed``.
 
@@ -18,7 +32,8 @@ def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
     "unknown task 'agnew': did you mean 'agnews'? Allowed: agnews, yelp"
     """
     names = sorted(allowed)
-    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    name = str(name) if len(str(name)) <= LONG else f"{str(name)[:LONG]}..."
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
     listing = ", ".join(names) if len(names) <= 30 else f"{len(names)} names"
     return UserError(f"unknown {kind} '{name}': {hint}Allowed: {listing}")

@@ -1,11 +1,15 @@
 """Where a run is kept: a folder name for its task, model, attention and seed. And where the cache is."""
 
+import hashlib
 import os
 import re
 import tempfile
 from pathlib import Path
 
 from finetune.config import AttentionConfig, ModelConfig, RunConfig
+
+LONGEST = 200
+"""Letters of a file's name, of the 255 that file systems take: an ending or a mark may be added."""
 
 
 def run_folder(root: Path, config: RunConfig) -> Path:
@@ -65,4 +69,17 @@ def arm_label(attention: AttentionConfig) -> str:
 
 def _slug(text: str) -> str:
     """``text`` with what a file system or a shell may take amiss turned into dashes."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-.") or "unnamed"
+    return file_name(re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-.") or "unnamed")
+
+
+def file_name(text: str) -> str:
+    """``text`` if a file system takes it for a name; else its beginning, and eight digits that tell it from
+    others with that beginning.
+
+    >>> file_name("agnews"), len(file_name("x" * 1000))
+    ('agnews', 200)
+    """
+    if len(text) <= LONGEST:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{text[: LONGEST - 9]}-{digest}"

@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from finetune.environment import environment
 from finetune.errors import UserError
 from finetune.folders import arm_label, model_slug, run_folder, task_slug
 from finetune.schema import ADVICE, SCHEMA, VERSION, Record, check, upgrade
+from finetune.values import JSON_BYTES, UnreadableError, json_value, read_text
 
 __all__ = [
     "FILE",
@@ -100,16 +102,11 @@ def read(folder: Path) -> Record:
     """Read ``folder/record.json`` (or the file itself); raise ``UserError`` naming what is wrong with it."""
     file = folder if folder.suffix == ".json" else folder / FILE
     try:
-        content = upgrade(json.loads(file.read_text(encoding="utf-8")))
+        content = upgrade(json_value(read_text(file, JSON_BYTES)))
     except OSError as error:
         raise UserError(f"cannot read the record {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"the record {file} is not UTF-8 text: {ADVICE}") from error
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}"
-        raise UserError(f"the record {file} is truncated or no JSON ({where}): {ADVICE}") from error
-    except (RecursionError, ValueError) as error:  # nested too deeply; a number too long
-        raise UserError(f"{file} is no record of this program: {ADVICE}") from error
+    except UnreadableError as error:
+        raise UserError(f"the record {file} is {error}: {ADVICE}") from error
     check(file, content)
     record: Record = content
     return record
@@ -147,16 +144,16 @@ def read_predictions(folder: Path) -> list[dict[str, Any]]:
     file = folder / PREDICTIONS
     rows: list[dict[str, Any]] = []
     try:
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                row = json.loads(line)
-                if not (isinstance(row, dict) and isinstance(row.get("row"), int) and "prediction" in row):
-                    raise UserError(f"{file}, line {number}: no prediction (needs 'row' and 'prediction')")
-                rows.append(row)
+        lines = StringIO(read_text(file, JSON_BYTES), newline="\n")
+        for number, line in enumerate(lines, start=1):
+            row = json_value(line)
+            if not (isinstance(row, dict) and isinstance(row.get("row"), int) and "prediction" in row):
+                raise UserError(f"{file}, line {number}: no prediction (needs 'row' and 'prediction')")
+            rows.append(row)
     except OSError as error:
         raise UserError(f"cannot read the predictions {file}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # of JSON or of UTF-8
-        raise UserError(f"{file}, line {len(rows) + 1}: truncated or no JSON; run again") from error
+    except UnreadableError as error:
+        raise UserError(f"{file}, line {len(rows) + 1}: {error}; run again") from error
     return rows
 
 

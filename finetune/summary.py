@@ -11,6 +11,7 @@ from finetune.evidence import Difference
 from finetune.record import write_text
 from finetune.reports import words
 from finetune.tables import Table
+from finetune.values import YAML_BYTES, UnreadableError, read_text
 
 HEAD = ("task", "model", "attention", "runs", "score", "difference", "95% interval", "p (Holm)", "claim")
 MARK = "<!-- summary of {} -->"
@@ -36,9 +37,11 @@ def insert(text: str, document: Path, source: Path) -> None:
     """Put ``text`` between the marks of ``source`` in ``document``; ``UserError`` where there are none."""
     mark = MARK.format(source.as_posix())
     try:
-        before = document.read_text(encoding="utf-8")
+        before = read_text(document, YAML_BYTES)
     except OSError as error:
         raise UserError(f"cannot read {document}: {error.strerror}") from error
+    except UnreadableError as error:
+        raise UserError(f"the document {document} is {error}") from error
     pattern = re.compile(rf"({re.escape(mark)}\n).*?({re.escape(END)})", re.DOTALL)
     if not pattern.search(before):
         raise UserError(f"{document} has no place for it: write the lines '{mark}' and '{END}' there")

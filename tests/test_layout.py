@@ -23,7 +23,7 @@ SOURCES = sorted([*ROOT.glob("finetune/**/*.py"), *ROOT.glob("tasks/*.py"), *ROO
 
 # The documentation of the order: a module imports only from what stands before it.
 ORDER = [
-    "errors", "config", "environment", "folders", "paths",
+    "errors", "values", "processes", "config", "environment", "folders", "paths",
     "tasks.base", "tasks",
     "hub", "pushed", "sample", "columns", "source", "reading", "data", "batches", "tokens",
     "attention.functions", "attention.controls", "attention",
@@ -34,7 +34,7 @@ ORDER = [
     "attention.forward", "attention.dry_run", "attention.swap", "attention.statistics", "attention.recorder",
     "attention.calibrate", "attention.annealing",
     "languages", "scratch", "pretrained", "model", "start",
-    "scorers", "metrics", "memory", "trainer", "trackers", "arguments", "train",
+    "scorers", "metrics", "memory", "trainer", "trackers", "renamed", "arguments", "train",
     "schema", "record", "diagnostics",
     "stats", "row_tests", "bleu", "bootstrap", "power", "pairing", "predictions", "evidence",
     "notes", "tables", "sentence", "overall", "compare",
@@ -50,7 +50,7 @@ ORDER = [
     "bench.run",
     "study", "study.variants", "study.axes", "study.logs", "study.grid", "study.file", "study.state",
     "study.cost", "study.overview", "study.devices", "study.schedule", "study.progress", "study.run",
-    "listing", "verbs", "cli",
+    "listing", "verbs", "terminal", "cli",
 ]  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_a_module_imports_only_from_the_left(name: str) -> None:
 
 
 def test_the_ends_of_the_order() -> None:
-    assert list(imports(MODULES["__main__"])) == ["cli"]
+    assert list(imports(MODULES["__main__"])) == ["processes", "cli"]
     assert list(imports(MODULES["configs"])) == []
     for name, path in MODULES.items():
         if name.startswith("tasks.") and name != "tasks.base":

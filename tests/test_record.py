@@ -57,12 +57,12 @@ def test_unknown_keys_and_values_are_the_programmers_mistake(tmp_path: Path) -> 
         ("", "truncated"),
         ("[1, 2]", "no record of this program"),
         ('{"schema": "other", "version": 1}', "no record of this program"),
-        ("[" * 100_000, "no record of this program"),
+        ("[" * 100_000, "nested too deeply"),
         ('{"schema": "finetune-record", "version": 3}', "has version 3.*upgrade"),
         ('{"schema": "finetune-record", "version": 1}', "damaged.*missing or unknown keys: attention"),
         ('{"schema": "finetune-record", "version": "x"}', "damaged"),
-        (b"\xff\xfe", "not UTF-8"),
-        ('{"schema": ' + "1" * 5000 + "}", "no record of this program"),
+        (b"\xff\xfa", "not UTF-8"),
+        ('{"schema": ' + "1" * 5000 + "}", "thousands of digits"),
     ],
 )
 def test_a_record_that_is_not_one_is_named(tmp_path: Path, content: str | bytes, message: str) -> None:

@@ -26,10 +26,11 @@ import finetune.study.schedule as scheduling
 from finetune import record
 from finetune.attention import VARIANTS
 from finetune.cli import main
-from finetune.config import as_dict
+from finetune.config import as_dict, parse_value
 from finetune.errors import UserError
 from finetune.lock import locked
 from finetune.plan import Grid
+from finetune.processes import python_module
 from finetune.study import cost, devices, logs, progress, variants
 from finetune.study.file import Study, load, shipped
 from finetune.study.grid import Cell
@@ -262,8 +263,10 @@ def test_each_printed_line_plans_the_run_that_its_cell_foretells(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(study.cells) == 2 * 2 * 4 + 2
     for line, cell in zip(lines, study.cells, strict=True):
-        python, option, module, *words = shlex.split(line)
-        assert (python, option, module) == (sys.executable, "-m", "finetune")
+        command = python_module("finetune")
+        typed = shlex.split(line)
+        assert typed[: len(command)] == command
+        words = typed[len(command) :]
         assert words == list(cell.words) and words[-1] == "--diagnose"
         if cell.config.attention.variant == "softmax":
             assert not any(word.startswith("--attention.") for word in words)
@@ -820,3 +823,29 @@ def test_every_value_in_a_shipped_study_says_what_it_is(path: Path) -> None:
         setting, _, comment = line.partition("  #")
         if re.match(r"\s*(- |[\w.]+:\s*\S)", setting):
             assert len(comment.strip()) > 2, f"{path.name}, line {number} has no comment: {line}"
+
+
+@pytest.mark.parametrize(
+    ("keys", "telling"),
+    [
+        ({"data.split_seed": list(range(1000)), "data.max_length": list(range(3, 1003))}, "1,000,000 runs"),
+        ({"data.train_rows": -5}, "data.train_rows"),
+        ({"data.validation_rows": 0}, "data.validation_rows"),
+        ({"seeds": [-1]}, "seed"),
+        ({"seeds": list(range(20_000))}, "20,000 runs"),
+        ({"train.max_steps": -5}, "train.max_steps"),
+        ({"train.logging_steps": -1}, "train.logging_steps"),
+    ],
+)
+def test_what_no_run_would_take_is_told_by_the_plan(tmp_path: Path, keys: Any, telling: str) -> None:
+    with pytest.raises(UserError, match=telling):
+        study_of(tmp_path, {"one": TINY | {"variants": ["softmax"]} | keys})
+
+
+def test_long_values_and_values_of_marks_make_cells(tmp_path: Path) -> None:
+    names = ["@home", "[x", "a: b", "x" * 400, "x" * 399 + "y"]
+    study = study_of(tmp_path, {"one": TINY | {"data.source": names, "variants": ["softmax"]}}, seeds=[0])
+    assert len({cell.folder for cell in study.cells}) == len({cell.log for cell in study.cells}) == len(names)
+    for cell in study.cells:
+        assert all(len(part) <= 255 for part in (*cell.folder.parts, cell.log.name))
+        assert parse_value(cell.words[cell.words.index("--data.source") + 1]) == cell.config.data.source

@@ -21,6 +21,7 @@ import torch
 
 from finetune.bench.cases import Case, Contender, attend, gradients, make
 from finetune.memory import peak_memory_mib, reset_peak_memory
+from finetune.processes import python_module
 
 Job = tuple[Case, Contender]
 
@@ -32,7 +33,7 @@ def measure(jobs: Sequence[Job], seed: int) -> Iterator[dict[str, Any]]:
     """
     # No GPU, whose memory would be read in place of the process's, and no threads before a fork.
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "finetune.bench.resident"]
+    command = python_module("finetune.bench.resident")
     request = {
         "jobs": [[asdict(case), asdict(contender)] for case, contender in jobs],
         "seed": seed,

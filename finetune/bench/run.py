@@ -16,6 +16,7 @@ from finetune.bench import attention, plot, tables
 from finetune.bench.settings import Settings
 from finetune.environment import environment
 from finetune.errors import UserError
+from finetune.values import JSON_BYTES, UnreadableError, json_value, read_text
 
 FILE, PAGE = "bench.json", "bench.md"
 SCHEMA, VERSION = "finetune-bench", 1
@@ -78,11 +79,11 @@ def read(path: Path) -> dict[str, Any]:
     """A result that ``write`` has written; ``UserError`` for anything else."""
     file = path / FILE if path.is_dir() else path
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json_value(read_text(file, JSON_BYTES))
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{file} is no JSON: --from takes the {FILE} of an earlier measurement") from error
+    except UnreadableError as error:
+        raise UserError(f"{file} is {error}: --from takes the {FILE} of an earlier measurement") from error
     if not isinstance(found, dict) or (found.get("schema"), found.get("version")) != (SCHEMA, VERSION):
         raise UserError(f"{file} is no result of this version of finetune bench: measure anew")
     return found

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from finetune.compare import Comparison
 from finetune.errors import UserError
 from finetune.reports.answer import answer
+from finetune.values import JSON_BYTES, UnreadableError, json_value, read_text
 
 FILE = "report.json"
 
@@ -23,11 +24,11 @@ def read(path: Path) -> Comparison:
     file = path / FILE if path.is_dir() else path
     again = "make it again from the runs by: finetune compare FOLDER"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json_value(read_text(file, JSON_BYTES))
     except OSError as error:
         raise UserError(f"cannot read the report {file}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # of JSON or of UTF-8
-        raise UserError(f"the report {file} is truncated or no JSON: {again}") from error
+    except UnreadableError as error:
+        raise UserError(f"the report {file} is {error}: {again}") from error
     head = Comparison([], []).to_json()
     known = content if isinstance(content, dict) else {}
     if any(known.get(key) != head[key] for key in ("schema", "version")):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import re
 import typing
 from collections.abc import Iterator, Mapping
@@ -11,11 +12,14 @@ from typing import Any
 
 from finetune.config import RunConfig, parse_value
 from finetune.errors import UserError, unknown
+from finetune.folders import file_name
 
 OWN_KEYS = {"task", "pair", "preset", "variants", "seeds"}  # of a grid; all others are the configuration's
 ELSEWHERE = {"kind": "task", "seed": "seeds", "attention.variant": "variants"}
 SECTIONS = set(RunConfig.__dataclass_fields__) - {"kind", "task", "pair", "seed"}
 MAPPINGS = {"attention", "attention.parameters", "train"}
+MOST_RUNS = 10_000
+"""Of a study; to plan so many takes a minute."""
 # A run's folder tells these by itself; an axis of any other key puts a folder of its own above it.
 TOLD_BY_FOLDER = ("model.name", "model.lora.rank", "attention.scope", "attention.start",
                   "attention.annealing_share", "attention.parameters.")  # fmt: skip
@@ -41,6 +45,7 @@ def points(name: str, grid: Mapping[str, Any], root: Path) -> list[Point]:
     for key, choices in axes.items():
         if not choices:
             raise UserError(f"{key} is an empty list: give at least one value")
+    check_count(math.prod(map(len, axes.values())) * len(tasks) * len(pairs))
     found = []
     for task, pair, values in itertools.product(tasks, pairs, itertools.product(*axes.values())):
         chosen = dict(zip(axes, values, strict=True))
@@ -49,15 +54,29 @@ def points(name: str, grid: Mapping[str, Any], root: Path) -> list[Point]:
     return found
 
 
+def check_count(runs: int) -> None:
+    """Raise ``UserError`` where a study asks for more runs than it can be planned for."""
+    if runs > MOST_RUNS:
+        raise UserError(
+            f"that is {runs:,} runs, and a study has at most {MOST_RUNS:,}: make studies of its parts"
+        )
+
+
 def value_text(value: Any) -> str:
     """``value`` as one command-line word that ``parse_value`` reads back.
 
     >>> [value_text(value) for value in (None, 1e-6, "linear", "1e-6", ["a"])]
     ['null', '1e-06', 'linear', '"1e-6"', '["a"]']
     """
-    if isinstance(value, str) and value and value == value.strip() and parse_value(value) == value:
-        return value
-    return json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) and _is_plain(value) else json.dumps(value, ensure_ascii=False)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether ``parse_value`` reads ``text`` as itself."""
+    try:
+        return text.strip() == text != "" and parse_value(text) == text
+    except UserError:
+        return False
 
 
 def _names(value: Any, key: str) -> list[Any]:
@@ -121,4 +140,4 @@ def _axis_folder(varied: Mapping[str, Any]) -> str:
     last = [key.rpartition(".")[2] for key in told]
     names = last if len(set(last)) == len(last) else list(told)
     text = "_".join(f"{name}-{value_text(value)}" for name, value in zip(names, told.values(), strict=True))
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-.")
+    return file_name(re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-."))

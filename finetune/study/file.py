@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune.config import read_yaml
 from finetune.errors import UserError, unknown
+from finetune.study.axes import check_count
 from finetune.study.grid import Cell, expand
 
 KEYS = {"name", "workers", "diagnose", "seeds", "grids"}
@@ -114,5 +115,6 @@ def _cells(
             found = expand(name, grid, own, root, frozenset(diagnosed or ()))
         except UserError as error:
             raise UserError(f"{where}, grid '{name}': {error}") from error
+        check_count(len(ranked) + len(found))
         ranked += [(own.index(cell.config.seed), cell) for cell in found]
     return tuple(cell for _, cell in sorted(ranked, key=lambda pair: pair[0]))

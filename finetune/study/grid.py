@@ -23,7 +23,7 @@ from finetune.config import (
 from finetune.errors import UserError, unknown
 from finetune.folders import run_folder
 from finetune.study import logs
-from finetune.study.axes import Point, points, value_text
+from finetune.study.axes import Point, check_count, points, value_text
 from finetune.study.variants import declared
 from tasks import check_pair, get_task
 
@@ -56,6 +56,7 @@ def expand(
     found = points(name, grid, root)
     variants = _variants(grid)
     _check_parameters(found, variants)
+    check_count(len(seeds) * len(found) * len(variants))
     cells: dict[Path, Cell] = {}
     for seed, point, variant in itertools.product(seeds, found, variants):
         config = _config(point, preset, variant, seed)

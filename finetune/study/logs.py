@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from finetune.errors import UserError
+from finetune.folders import file_name
 from finetune.record import Record, now
 
 SOMEBODY_ELSE = "another process is training in"  # says lock.locked
@@ -53,7 +54,7 @@ class Log:
 
 def path(root: Path, folder: Path) -> Path:
     """``ROOT/logs/agnews--scratch-tiny--softmax--seed-0.log`` for a run's folder below ``root``."""
-    return root / "logs" / f"{'--'.join(folder.relative_to(root).parts)}.log"
+    return root / "logs" / f"{file_name('--'.join(folder.relative_to(root).parts))}.log"
 
 
 def claim(file: Path, words: Sequence[str]) -> Log | None:

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from finetune.processes import python_module
 from finetune.study import logs
 from finetune.study.grid import Cell
 from finetune.study.state import State, look
@@ -40,7 +40,7 @@ class Board(Protocol):
 
 def command(cell: Cell) -> list[str]:
     """What is executed for a cell."""
-    return [sys.executable, "-m", "finetune", *cell.words]
+    return [*python_module("finetune"), *cell.words]
 
 
 def run(

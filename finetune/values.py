@@ -1,0 +1,226 @@
+"""What users and other programs wrote: files -> text -> values of YAML or JSON, within limits.
+
+Whatever does not fit raises ``UnreadableError``, whose text goes on after "FILE is". Values are what JSON
+has: ``None``, bool, int, float, str, list, and dict with names for keys.
+"""
+
+import codecs
+import json
+import math
+import os
+import re
+import select
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+YAML_BYTES = 2**20
+"""Of a YAML file; the parser needs some five seconds for so much."""
+JSON_BYTES = 2**28
+"""Of a JSON file: a record of a million logged steps, and room to spare."""
+VALUES = 200_000
+"""Of a YAML file, with those that its aliases repeat."""
+DEPTH = 60
+"""Of mappings and lists in each other, in YAML."""
+TOO_DEEP = f"nested too deeply: no more than {DEPTH} levels are read"
+LARGEST = 2**63
+"""No whole number in YAML is larger."""
+PATIENCE_S = 10
+"""Seconds to wait for more from a pipe, such as the shell's ``<(...)``."""
+
+MARKS = (  # of UTF-32 first: its mark begins as the one of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+TAG = "tag:yaml.org,2002:"
+BOOL, INT, FLOAT = TAG + "bool", TAG + "int", TAG + "float"
+PLAIN = {TAG + name for name in ("map", "seq", "str", "null", "bool", "int", "float", "merge")}
+
+
+class UnreadableError(ValueError):
+    """Why a file is not what it should be, in words that go on after "FILE is"."""
+
+
+def read_text(file: Path, limit: int) -> str:
+    """The text of ``file``, of at most ``limit`` bytes: UTF-8, or what its byte order mark says.
+
+    Raises ``OSError``, and ``UnreadableError`` for what is no file or no text. Never waits for long.
+    """
+    content = _read(file, limit)
+    encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UnreadableError("not UTF-8 text") from error
+    if "\0" in text:
+        raise UnreadableError("binary, not UTF-8 text")
+    return text
+
+
+def json_value(text: str) -> Any:
+    """The value of a JSON text; numbers may be NaN, which is for the reader of a record to refuse."""
+    try:
+        return json.loads(text, object_pairs_hook=_mapping)
+    except json.JSONDecodeError as error:
+        raise UnreadableError(f"truncated or no JSON (line {error.lineno})") from error
+    except RecursionError as error:
+        raise UnreadableError("nested too deeply") from error
+    except UnreadableError:
+        raise
+    except ValueError as error:
+        raise UnreadableError("no JSON that can be read: a number in it has thousands of digits") from error
+
+
+def yaml_value(text: str) -> Any:
+    """The value of a YAML text. Numbers and true or false are those of YAML 1.2; a date is text."""
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check(node, {}, frozenset())
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise UnreadableError(TOO_DEEP) from error
+    except yaml.YAMLError as error:
+        tabs = " (indent with blanks, not with tabs)" if "'\\t'" in str(error) else ""
+        raise UnreadableError(f"not valid YAML: {_one_line(error)}{tabs}") from error
+    except UnreadableError:
+        raise
+    except (ValueError, KeyError, IndexError) as error:  # of a value that its tag does not fit, as in !!int x
+        raise UnreadableError(f"not valid YAML: a value does not fit its tag ({_one_line(error)})") from error
+
+
+def _read(file: Path, limit: int) -> bytes:
+    # A pipe that nobody writes to would otherwise be waited for in open() already.
+    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    with open(handle, "rb") as stream:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISFIFO(mode):
+            content = _drained(handle, limit)
+        elif stat.S_ISREG(mode):
+            content = stream.read(limit + 1)
+        else:
+            raise UnreadableError("a device, not a file")
+    if len(content) > limit:
+        raise UnreadableError(f"larger than {limit / 2**20:g} MiB, which no such file is")
+    return content
+
+
+def _drained(handle: int, limit: int) -> bytes:
+    """What is written into a pipe until its writer closes it."""
+    content, end = b"", time.monotonic() + PATIENCE_S
+    while len(content) <= limit:
+        try:
+            piece = os.read(handle, 2**16)
+        except BlockingIOError as error:
+            if not select.select([handle], [], [], max(0.0, end - time.monotonic()))[0]:
+                raise UnreadableError(f"a pipe that is still open after {PATIENCE_S} seconds") from error
+            continue
+        if not piece:
+            break
+        content += piece
+    return content
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [key for key, _ in pairs]
+        twice = next(key for number, key in enumerate(names) if key in names[:number])
+        raise UnreadableError(f"no JSON that can be relied on: the key {twice[:80]!r} is there twice")
+    return found
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads ``3e-5`` as a number, and ``no``, ``017``, ``1:30`` and dates as text.
+
+    YAML 1.1 would read the first as text, and the others as false, 15, 90 and a date.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  declared by the parent
+        start: [(tag, rule) for tag, rule in rules if tag in PLAIN - {BOOL, INT, FLOAT}]
+        for start, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def whole_number(self, node: yaml.ScalarNode) -> int:
+        digits = node.value.replace("_", "")
+        if len(digits) > 20 or not -LARGEST <= (number := int(digits)) < LARGEST:
+            raise self._refused(node, f"the number {node.value[:20]}... is too large")
+        return number
+
+    def number(self, node: yaml.ScalarNode) -> float:
+        number = float(node.value.lower().replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
+        if not math.isfinite(number):
+            raise self._refused(node, f"'{node.value[:80]}' is no finite number")
+        return number
+
+    def text(self, node: yaml.ScalarNode) -> str:
+        found = str(self.construct_scalar(node))
+        try:  # a pair of escapes, as JSON writes what is beyond 16 bits, is one letter
+            return found.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise self._refused(node, "a text holds half of a surrogate pair") from error
+
+    @staticmethod
+    def _refused(node: yaml.Node, reason: str) -> yaml.YAMLError:
+        return yaml.constructor.ConstructorError(None, None, reason, node.start_mark)
+
+
+for _tag, _rule, _starts in (
+    (BOOL, r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    (INT, r"[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
+    (FLOAT, r"[-+]?(\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?", "-+.0123456789"),
+    (FLOAT, r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+):
+    _Loader.add_implicit_resolver(_tag, re.compile(f"(?:{_rule})$", re.ASCII), list(_starts))
+_Loader.add_constructor(INT, _Loader.whole_number)
+_Loader.add_constructor(FLOAT, _Loader.number)
+_Loader.add_constructor(TAG + "str", _Loader.text)
+
+
+def _check(node: yaml.Node, known: dict[int, tuple[int, int]], above: frozenset[int]) -> tuple[int, int]:
+    """How many values a node stands for, aliases written out, and how deep they are nested.
+
+    Raises ``UnreadableError`` where that is too much, and for keys and tags that are not read. PyYAML would
+    take the second of two equal keys without a word.
+    """
+    if id(node) in above:
+        raise UnreadableError(
+            "no tree of values: an alias in it stands for a part that holds the alias itself"
+        )
+    if id(node) in known:
+        return known[id(node)]
+    if node.tag not in PLAIN:
+        raise UnreadableError(f"not valid YAML here: the tag {node.tag.replace(TAG, '!!')[:80]} is not read")
+    parts = node.value if isinstance(node, yaml.SequenceNode) else []
+    if isinstance(node, yaml.MappingNode):
+        _check_keys(node)
+        parts = [part for pair in node.value for part in pair]
+    found = [_check(part, known, above | {id(node)}) for part in parts]
+    size, depth = 1 + sum(size for size, _ in found), 1 + max((depth for _, depth in found), default=0)
+    if size > VALUES:
+        raise UnreadableError(f"too much: with its aliases written out it holds more than {VALUES:,} values")
+    if depth > DEPTH:
+        raise UnreadableError(TOO_DEEP)
+    known[id(node)] = size, depth
+    return size, depth
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    known: set[str] = set()
+    for key, _ in node.value:
+        where = f"line {key.start_mark.line + 1}"
+        if key.tag not in (TAG + "str", TAG + "merge"):
+            shown = f"'{key.value[:80]}'" if isinstance(key, yaml.ScalarNode) else "a list or a mapping"
+            raise UnreadableError(f"not valid YAML here: a key must be a name, not {shown}, {where}")
+        if key.value in known:
+            raise UnreadableError(f"not valid YAML: the key '{key.value[:80]}' is there twice, {where}")
+        known.add(key.value)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).replace('in "<unicode string>", ', "at ").split())[:300]
