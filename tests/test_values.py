@@ -13,7 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetune import values as reader
+from finetune import values as module
 from finetune.cli import main
 from finetune.config import parse_value, read_yaml
 from finetune.errors import UserError
@@ -128,7 +128,7 @@ def test_every_encoding_is_read_or_named(tmp_path: Path, encoding: str) -> None:
 def test_what_is_no_file_is_named_and_never_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.1)
     os.mkfifo(tmp_path / "pipe")
     with (tmp_path / "large").open("wb") as large:
         large.truncate(2**30)  # without using the disk
