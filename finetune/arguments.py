@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
+from transformers.utils import is_torch_bf16_gpu_available
 
-from finetune import renamed, trackers
+from finetune import ambient, effects, renamed, trackers
 from finetune.config import RunConfig
 from finetune.errors import UserError, unknown
 from finetune.folders import run_folder
@@ -61,15 +62,22 @@ SMALLEST: Mapping[str, float] = {
     "learning_rate": 0,
     "weight_decay": 0,
     "warmup_steps": 0,
+    "max_grad_norm": 0,
+    "label_smoothing_factor": 0,
 }
+LARGEST: Mapping[str, float] = {"label_smoothing_factor": 1}
 ARGUMENTS = {"classification": TrainingArguments, "translation": Seq2SeqTrainingArguments}
 
 
 def resolve_bf16(train: Any) -> Any:
-    """``train`` with ``bf16: auto`` made true where the GPU computes in bfloat16, else false."""
+    """``train`` with ``bf16: auto`` made true where a GPU is used that computes in bfloat16, else false.
+
+    torch emulates bfloat16 on older GPUs, slowly: there it is false. Nor is it beside ``fp16``.
+    """
     if not isinstance(train, Mapping) or train.get("bf16") != "auto":
         return train
-    return {**train, "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported()}
+    free = not train.get("use_cpu") and not train.get("fp16") and torch.cuda.is_available()
+    return {**train, "bf16": free and torch.cuda.is_bf16_supported(including_emulation=False)}
 
 
 def check_train(kind: str, train: Mapping[str, Any]) -> None:
@@ -85,6 +93,8 @@ def check_train(kind: str, train: Mapping[str, Any]) -> None:
         _check_type(name, hints[name], value)
         if name in SMALLEST and value is not None and value < SMALLEST[name]:
             raise UserError(f"train.{name} must be at least {SMALLEST[name]}, not {value!r}")
+        if name in LARGEST and value is not None and value > LARGEST[name]:
+            raise UserError(f"train.{name} must be at most {LARGEST[name]}, not {value!r}")
 
 
 def _check_type(name: str, hint: Any, value: Any) -> None:
@@ -100,8 +110,13 @@ def _check_type(name: str, hint: Any, value: Any) -> None:
 
 
 def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
-    """The arguments of one run. Raises ``UserError`` where they are wrong, by themselves or together."""
+    """The arguments of one run. Raises ``UserError`` where they are wrong, by themselves or together.
+
+    Or where the environment would make something else of them.
+    """
+    ambient.check()
     check_train(config.kind, config.train)
+    effects.check_alone(config.train, ARGUMENTS[config.kind])
     options: dict[str, Any] = {
         "report_to": "none",
         "run_name": run_folder(Path(), config).as_posix(),  # under which trackers list it
@@ -111,11 +126,17 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
         "output_dir": str(folder),
         "seed": config.seed,
     }
+    if options.get("bf16") and not options.get("use_cpu") and not is_torch_bf16_gpu_available():
+        raise UserError(
+            "train.bf16 true needs a GPU that computes in bfloat16, and there is none: leave it false, or "
+            "compute on the CPU with --train.use_cpu true"
+        )
     try:
         arguments = ARGUMENTS[config.kind](**options)
     except (ValueError, TypeError, ImportError) as error:
         raise UserError(f"train.*: {' '.join(str(error).split())}") from error
     trackers.check(arguments.report_to)
+    effects.check(config.train, arguments)
     if config.early_stopping_patience is not None and not arguments.load_best_model_at_end:
         raise UserError("early_stopping_patience needs --train.load_best_model_at_end true")
     if config.attention.start == "annealed" and arguments.load_best_model_at_end:

@@ -46,6 +46,8 @@ print(tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True)
 """,
 }
 
+OPTIMIZER = ("lr", "weight_decay", "betas", "eps", "momentum", "fused")  # of its settings, what a card tells
+
 
 def write(folder: Path, record: Record) -> Path:
     """Write the card of a finished run into its folder, over any that Trainer or peft left there."""
@@ -172,6 +174,7 @@ def _training(record: Record) -> str:
         "parameters": f"{model.get('parameters', 0):,}, of which {model.get('trainable', 0):,} trained",
         "seed": config["seed"],
         "device": ", ".join(str(hardware[key]) for key in ("device", "cpu") if hardware.get(key)),
+        **_computed(record),
         "training time": None if seconds is None else f"{seconds:,.0f} s",
         "peak memory": None if memory is None else f"{memory:,.0f} MiB",
         "finished": record["finished"],
@@ -188,6 +191,31 @@ def _training(record: Record) -> str:
         f"## Training\n\n{_facts(facts)}\n{_table([('setting', 'value'), *settings])}\n"
         f"{fence(record['command'], 'sh')}"
     )
+
+
+def _computed(record: Record) -> dict[str, Any]:
+    """What was computed with, as it was read back; nothing of a record of an earlier version."""
+    found = record["computed"]
+    if found is None:
+        return {}
+    precision, batch, schedule = found["precision"], found["batch"], found["scheduler"]
+    first = found["optimizer"]["groups"][:1]
+    numbers = {
+        key: value
+        for group in first
+        for key, value in group.items()
+        if key in OPTIMIZER and value is not None
+    }
+    return {
+        "precision": f"weights {', '.join(precision['weights'])}, matrix products {precision['products']}",
+        "optimizer": f"{found['optimizer'].get('class')} ({_pairs(numbers)})",
+        "learning rate": f"{schedule.get('rule', schedule.get('class'))} over {schedule.get('steps')} steps",
+        "batch": f"{batch.get('total')} rows a step ({_pairs(batch)})",
+    }
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def _limits(record: Record) -> str:

@@ -13,6 +13,11 @@ WHY = {
     "classification": "at or near chance",
     "translation": "less than a quarter of the median of these runs",
 }
+UNREAD = (
+    "what was computed (precision, optimizer, schedule, batch) is not in these records, which an earlier "
+    "version wrote: the runs are paired by what was asked for"
+)
+HALF = {"bf16": "bfloat16", "fp16": "float16"}  # by the name of the option
 
 
 def notes(setting: Setting) -> list[str]:
@@ -21,6 +26,8 @@ def notes(setting: Setting) -> list[str]:
     lines = [f"{run.folder} is left out: a newer run of this arm and seed is there" for run in setting.spare]
     lines += _unlearned(setting, runs)
     lines += _kernel_notes(setting, runs)
+    if runs and all(run.record["computed"] is None for run in runs):
+        lines.append(UNREAD)
     lines += _differing("hardware", [{"": _hardware(run)} for run in runs])
     lines += _differing("package versions", [dict(run.record["versions"]) for run in runs])
     lines += _differing("the project's commit", [{"": _commit(run)} for run in runs])
@@ -69,16 +76,24 @@ def _kernel_notes(setting: Setting, runs: list[Run]) -> list[str]:
     lines += [
         f"{name}: its runs differ in attention kernel" for name, used in kernels.items() if len(used) > 1
     ]
-    train = runs[0].record["config"]["train"]  # the same for all
-    half = next((name for name in ("bf16", "fp16") if train.get(name) is True), None)
+    half = _half(runs[0])  # the same for all
     in_half = {part in _HALF for run in runs for part in str(run.kernel).split("+")}
     if half and len(in_half) > 1:
         lines.append(
-            f"precision inside attention is not like for like: under {half} the kernels "
+            f"precision inside attention is not like for like: in {half} the kernels "
             f"{' and '.join(_HALF)} multiply in half precision, the others in float32; "
             "--attention.kernel reference makes them one"
         )
     return lines
+
+
+def _half(run: Run) -> str | None:
+    """The half precision that matrix products were computed in, or, of an earlier record, were to be."""
+    computed, train = run.record["computed"], run.record["config"]["train"]
+    if computed is None:
+        return next((name for option, name in HALF.items() if train.get(option) is True), None)
+    products = computed["precision"]["products"]
+    return products if products in HALF.values() else None
 
 
 def _differing(what: str, facts: list[dict[str, str | None]]) -> list[str]:

@@ -1,7 +1,7 @@
 """Which runs may be compared: those equal in everything but attention and seed. All others are named."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from finetune.scorers import PRIMARY
 
 # All others are controls. Written here too, since the list of variants wants torch.
 FROM_THE_PAPER = frozenset({BASELINE, "sa-softmax", "sa-softmax-raw"})
+COMPUTED = "computed"  # how the facts of ``record["computed"]`` begin
+PRECISION = frozenset({"train.bf16", "train.fp16", "train.tf32"})  # the keys that ask for another
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Run:
         facts["model revision"] = (record["model"] or {}).get("revision")
         facts["tokenizer (fingerprint)"] = (record["model"] or {}).get("tokenizer")
         facts["attention dropout"] = (record["attention"] or {}).get("dropout")
+        facts |= _computed(record)
         if record["task"]["kind"] == "translation":
             facts["BLEU signature"] = (record["metrics"] or {}).get("bleu", {}).get("signature")
         return facts
@@ -162,9 +165,31 @@ def groups(runs: Iterable[Run]) -> list[list[Setting]]:
 def differences(first: Run, second: Run) -> list[str]:
     """In words, what keeps two runs from being compared: ``train.learning_rate (0.1 against 0.2)``."""
     one, two = first.settings(), second.settings()
-    return [
-        f"{key} ({_short(one.get(key))} against {_short(two.get(key))})" for key in differing_keys(one, two)
-    ]
+    keys = differing_settings(one, two)
+    return [f"{key} ({_short(one.get(key))} against {_short(two.get(key))})" for key in keys]
+
+
+def differing_settings(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[str]:
+    """The keys in which two ``Run.settings`` differ, without what was computed as another key asked for."""
+    keys = differing_keys(one, two)
+    asked = [key for key in keys if not key.startswith(f"{COMPUTED}.")]
+    if COMPUTED in asked:  # one of them does not tell: no fact of the other's is known to be unlike it
+        return asked
+    halved = any(key in PRECISION for key in asked)
+    explained = (f"{COMPUTED}.",) if halved else (f"{COMPUTED}.optimizer", f"{COMPUTED}.scheduler")
+    return [key for key in keys if key in asked or not (asked and key.startswith(explained))]
+
+
+def _computed(record: Record) -> dict[str, Any]:
+    """What a run computed with, but for its device and its attention's kernels, which differ between arms.
+
+    A record of an earlier version does not tell, and goes with others of its kind only.
+    """
+    found = record["computed"]
+    if found is None:
+        return {COMPUTED: "not recorded"}
+    kept = {key: value for key, value in found.items() if key not in ("device", "attention")}
+    return {COMPUTED: "recorded"} | flatten(kept, f"{COMPUTED}.")
 
 
 def _run(folder: Path, record: Record) -> Run:

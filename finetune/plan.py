@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from finetune import data, environment, record, source
+from finetune import data, effects, environment, record, source
 from finetune.arguments import resolve_bf16, training_arguments
 from finetune.attention import get_variant
 from finetune.config import (
@@ -70,8 +70,10 @@ def plan_grid(
     _check_parameters(values, variants)
     values["train"] = resolve_bf16(values.get("train"))
     first, *_ = [build({**values, "seed": seeds[0], **_arm(values, variant)}) for variant in variants]
-    training_arguments(first, root)
+    arguments = training_arguments(first, root)
     _check_devices()
+    for note in effects.notes(kind, first.train, arguments):
+        print(note, flush=True)
     for name in first.metrics:
         load_metric(name)
     found = source.resolve(task, pair, first.data.source)
@@ -208,8 +210,6 @@ def check_adapters(config: RunConfig) -> None:
 
 def _check_devices() -> None:
     """One device a run: with several, the batch that is trained on would depend on the machine."""
-    if environment.processes() > 1:
-        raise UserError("start one process a run, without torchrun; further runs go to further GPUs")
     if environment.device_count() > 1:
         raise UserError(
             f"{environment.device_count()} GPUs are visible and a run takes one: set CUDA_VISIBLE_DEVICES, "

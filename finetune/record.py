@@ -76,6 +76,7 @@ def new(
         "finished": None,
         "times": None,
         "peak_memory_mib": None,
+        "computed": None,
         "curve": [],
         "untrained": None,
         "diagnostics": None,

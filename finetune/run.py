@@ -93,7 +93,8 @@ def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: 
     """One run and its record, whatever happens; 0, 1 for a failure, 2 for a user's mistake."""
     task = grid.task
     facts = {"name": task.name, "kind": task.kind, "pair": grid.pair, "labels": _labels(task)}
-    entry = record.new(run.config, command=command, task=facts)
+    device = "cpu" if run.config.train.get("use_cpu") else None
+    entry = record.new(run.config, command=command, task=facts, device=device)
     entry["data"] = loaded.info
     entry["hardware"]["threads"] = torch.get_num_threads()
     record.write(run.folder, entry)
@@ -145,6 +146,7 @@ def _run_one(run: Run, grid: Grid, loaded: data.Data, entry: record.Record, plac
     rows = _scored_rows(loaded.splits["test"], outcome.predictions, config.kind)
     record.write_predictions(run.folder, rows)
     entry["predictions"] = record.PREDICTIONS
+    entry["computed"] = outcome.computed
     entry["curve"], entry["times"] = outcome.curve, outcome.times
     entry["peak_memory_mib"] = outcome.peak_memory_mib
     entry["metrics"] = _score(config, rows, labels, outcome.generation)

@@ -13,7 +13,7 @@ from finetune.config import Seed
 from finetune.errors import UserError
 
 SCHEMA = "finetune-record"
-VERSION = 2
+VERSION = 3
 ADVICE = "move or delete its folder and run again"
 
 
@@ -37,6 +37,9 @@ class Record(TypedDict):
     finished: str | None
     times: dict[str, float | None] | None  # train_s (None if resumed), predict_s, total_s; seconds
     peak_memory_mib: float | None
+    # With what it computed, read back from the built Trainer (``finetune.computed``): device, precision,
+    # optimizer, scheduler, batch, parallelism, compiled, gradient_*, determinism, attention; None: not known.
+    computed: dict[str, Any] | None
     curve: list[dict[str, Any]]  # Trainer's log, one entry a logging step
     untrained: dict[str, Any] | None  # swapped (at once) and not trained: split, rows, loss, accuracy | bleu
     diagnostics: str | None  # file name beside the record, where attention was looked at while training
@@ -118,6 +121,25 @@ def _scores(metrics: Any) -> Any:
     return {k: v for k, v in metrics.items() if k != "per_class"} if isinstance(metrics, dict) else metrics
 
 
+class _Precision(TypedDict):
+    products: str
+    weights: list[str]
+
+
+class _Optimizer(TypedDict):
+    groups: list[dict[str, Any]]
+
+
+class _Computed(TypedDict):
+    device: str
+    precision: _Precision
+    optimizer: _Optimizer
+    scheduler: dict[str, Any]
+    batch: dict[str, Any]
+    parallelism: dict[str, Any]
+    attention: dict[str, Any]
+
+
 class _Nested(TypedDict):
     config: _Config
     task: _Task
@@ -128,23 +150,33 @@ class _Nested(TypedDict):
     hardware: _Hardware
     times: _Times | None
     peak_memory_mib: Number | None
+    computed: _Computed | None
     metrics: Annotated[dict[str, _Score] | None, BeforeValidator(_scores)]
 
 
 _SHAPES: tuple[TypeAdapter[Any], ...] = (TypeAdapter(Record), TypeAdapter(_Nested))
 
 
-NEW_IN_2: Mapping[str, Any] = {"untrained": None, "diagnostics": None}
+# What records of earlier versions lack: nobody knows it of them, so that it is None and not a guess.
+NEW_IN: Mapping[int, Mapping[str, Any]] = {
+    2: {"untrained": None, "diagnostics": None},
+    3: {"computed": None},
+}
 
 
 def upgrade(content: Any) -> Any:
     """``content`` of a file, as this version would have written it; what is no record stays as it is."""
-    if not isinstance(content, dict) or content.get("version") != 1:
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         return content
-    config = content.get("config")
-    if isinstance(config, dict) and isinstance(config.get("attention"), dict):
-        config = {**config, "attention": {**configuration.EARLIER["attention"], **config["attention"]}}
-    return {**NEW_IN_2, **content, "config": config, "version": VERSION}
+    version = content.get("version")
+    if version == 1:
+        config = content.get("config")
+        if isinstance(config, dict) and isinstance(config.get("attention"), dict):
+            config = {**config, "attention": {**configuration.EARLIER["attention"], **config["attention"]}}
+        content, version = {**NEW_IN[2], **content, "config": config}, 2
+    if version == 2:
+        content = {**NEW_IN[3], **content, "version": VERSION}
+    return content
 
 
 def check(file: Path, content: Any) -> None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune import evidence, stats
-from finetune.config import BASELINE, differing_keys
+from finetune.config import BASELINE
 from finetune.evidence import Difference
 from finetune.notes import notes, ran_on
-from finetune.pairing import Run, Setting, differences
+from finetune.pairing import Run, Setting, differences, differing_settings
 from finetune.scorers import PRIMARY, SCALE
 
 
@@ -141,7 +141,7 @@ def _apart(group: list[Setting], run: Run) -> dict[str, Any]:
     facts = [each.settings() for each in runs if each.finished]
     configured = [each.configured() for each in runs]
     pairs = [(side[0], other) for side in (facts, configured) for other in side[1:]]
-    keys = dict.fromkeys(key for one, other in pairs for key in differing_keys(one, other))
+    keys = dict.fromkeys(key for one, other in pairs for key in differing_settings(one, other))
     mine = run.settings() if run.finished else run.configured()
     return {key: mine[key] for key in keys if key in mine}
 

@@ -13,6 +13,7 @@ from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, Trainer
 
 from finetune.arguments import training_arguments
 from finetune.batches import collator, evenly
+from finetune.computed import ReadBack, attention
 from finetune.config import RunConfig
 from finetune.memory import peak_memory_mib, reset_peak_memory
 from finetune.model import Built
@@ -43,6 +44,7 @@ class Outcome:
     times: dict[str, float | None]  # seconds; training is None for a resumed run
     peak_memory_mib: float | None
     generation: dict[str, Any] | None  # every setting that decided the translations
+    computed: dict[str, Any]  # what the built Trainer computed with, as ``computed.read`` gives it
 
 
 def fit(
@@ -81,7 +83,12 @@ def fit(
         times=times,
         peak_memory_mib=peak_memory_mib() if measured else None,
         generation=built.model.generation_config.to_diff_dict() if config.kind == "translation" else None,
+        computed={**_read_back(trainer).facts, "attention": attention(built.model)},
     )
+
+
+def _read_back(trainer: Any) -> ReadBack:
+    return next(each for each in trainer.callback_handler.callbacks if isinstance(each, ReadBack))
 
 
 def _check_finite(model: torch.nn.Module) -> None:
@@ -127,7 +134,7 @@ def _trainer(
     patience = config.early_stopping_patience
     stopping = [] if patience is None else [EarlyStoppingCallback(patience)]
     classify = config.kind == "classification"
-    return TRAINERS[config.kind](
+    trainer: Any = TRAINERS[config.kind](
         model=built.model,
         args=args,
         train_dataset=splits["train"],
@@ -138,6 +145,8 @@ def _trainer(
         preprocess_logits_for_metrics=_best_class if classify else None,
         callbacks=[*stopping, *callbacks],
     )
+    trainer.add_callback(ReadBack(trainer))
+    return trainer
 
 
 def _best_class(logits: Any, labels: torch.Tensor) -> torch.Tensor:

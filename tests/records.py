@@ -9,6 +9,7 @@ from typing import Any
 from finetune import config as configuration
 from finetune import record
 from finetune.config import RunConfig
+from finetune.notes import HALF
 from finetune.scorers import bleu_scorer
 
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]
@@ -68,6 +69,7 @@ def started(
     entry["data"] |= {"sample": sample, "splits": splits}
     entry["model"] = {"name": config.model.name, "revision": None, "architecture": "Bert"}
     entry["model"] |= {"initial_weights": f"{seed:016x}"}
+    entry["computed"] = computed(config)
     entry["attention"] = {
         "variant": variant,
         "parameters": {} if variant == "softmax" else {"eps": 1e-6},
@@ -78,6 +80,21 @@ def started(
         "dropout": 0.1,
     }
     return entry
+
+
+def computed(config: RunConfig) -> dict[str, Any]:
+    """What a run on a CPU computes with, as it is read back."""
+    kind = next((name for key, name in HALF.items() if config.train.get(key) is True), "float32")
+    settings = {"lr": config.train.get("learning_rate"), "weight_decay": 0.01, "betas": [0.9, 0.999]}
+    return {
+        "device": "cpu",
+        "precision": {"mixed": "no", "products": kind, "weights": ["float32"]},
+        "optimizer": {"class": "torch.optim.adamw.AdamW", "groups": [settings]},
+        "scheduler": {"class": "torch.optim.lr_scheduler.LambdaLR", "rule": "linear", "steps": 100},
+        "batch": {"rows": 32, "accumulated": 1, "total": 32, "sampler": "EpochSampler"},
+        "parallelism": {"distributed": "NO", "processes": 1, "devices": 1},
+        "attention": {"kernels": {}, "sdpa": ["math"]},
+    }
 
 
 def finish(entry: record.Record, rows: list[dict[str, Any]]) -> record.Record:

@@ -17,6 +17,7 @@ from finetune.bootstrap import hierarchical, stratified
 from finetune.compare import Comparison, compare
 from finetune.errors import UserError
 from finetune.evidence import Difference, Paired, judge
+from finetune.notes import HALF
 from finetune.overall import Overall
 from finetune.pairing import FROM_THE_PAPER
 from finetune.power import detectable, seeds_needed
@@ -453,7 +454,8 @@ def test_kernels_that_differ_are_noted_and_what_half_precision_makes_of_them(
     assert "softmax: its runs differ in attention kernel" in notes
     told = [note for note in notes if note.startswith("precision inside attention is not like for like")]
     assert len(told) == bool(precision)
-    assert all(f"under {precision} the kernels sdpa" in note for note in told)
+    name = HALF.get(precision or "")
+    assert all(f"in {name} the kernels sdpa" in note for note in told)
 
 
 def test_fused_kernels_are_of_one_precision(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ SOURCES = sorted([*ROOT.glob("finetune/**/*.py"), *ROOT.glob("tasks/*.py"), *ROO
 
 # The documentation of the order: a module imports only from what stands before it.
 ORDER = [
-    "errors", "values", "processes", "config", "environment", "folders", "paths",
+    "errors", "values", "processes", "config", "ambient", "environment", "folders", "paths",
     "tasks.base", "tasks",
     "hub", "pushed", "sample", "columns", "source", "reading", "data", "batches", "tokens",
     "attention.functions", "attention.controls", "attention",
@@ -34,7 +34,7 @@ ORDER = [
     "attention.forward", "attention.dry_run", "attention.swap", "attention.statistics", "attention.recorder",
     "attention.calibrate", "attention.annealing",
     "languages", "scratch", "pretrained", "model", "start",
-    "scorers", "metrics", "memory", "trainer", "trackers", "renamed", "arguments", "train",
+    "scorers", "metrics", "memory", "trainer", "trackers", "renamed", "effects", "arguments", "computed", "train",
     "schema", "record", "diagnostics",
     "stats", "row_tests", "bleu", "bootstrap", "power", "pairing", "predictions", "evidence",
     "notes", "tables", "sentence", "overall", "compare",

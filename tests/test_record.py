@@ -58,7 +58,7 @@ def test_unknown_keys_and_values_are_the_programmers_mistake(tmp_path: Path) -> 
         ("[1, 2]", "no record of this program"),
         ('{"schema": "other", "version": 1}', "no record of this program"),
         ("[" * 100_000, "nested too deeply"),
-        ('{"schema": "finetune-record", "version": 3}', "has version 3.*upgrade"),
+        ('{"schema": "finetune-record", "version": 4}', "has version 4.*upgrade"),
         ('{"schema": "finetune-record", "version": 1}', "damaged.*missing or unknown keys: attention"),
         ('{"schema": "finetune-record", "version": "x"}', "damaged"),
         (b"\xff\xfa", "not UTF-8"),
