@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from finetune import terminal, verbs
 from finetune.config import Kind, merge, nest, parse_value, preset_names
 from finetune.errors import UserError, unknown
+from finetune.redaction import redact
 from finetune.verbs import VERBS
 
 DEFAULT_TASK = {"classify": "agnews", "translate": "iwslt2017"}
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # a full disk shows here
         return status
     except UserError as error:
-        print(f"finetune: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"finetune: error: {_shown(error)}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno is None:  # of a library that says by it more than the system does
@@ -54,6 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("finetune: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+
+
+def _shown(error: UserError) -> str:
+    """On one line, without secrets, and without the control characters that a terminal would obey."""
+    text = redact(" ".join(str(error).split()))
+    return "".join(char if char.isprintable() or "\ud800" <= char <= "\udfff" else "\ufffd" for char in text)
 
 
 def _parse(words: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:

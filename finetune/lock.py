@@ -1,6 +1,7 @@
 """One process at a time in a run folder."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; ``UserError`` where another one does. A killed process lets go."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / ".lock").open("w")
+        # Not through a link, which would empty what lies at its end.
+        handle = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w")
     except OSError as error:
         raise UserError(f"cannot write in the run folder {folder}: {error.strerror}") from error
     with handle:

@@ -8,6 +8,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import evaluate
@@ -122,7 +123,14 @@ def translation_metrics(
 
 
 def load_metric(name: str) -> evaluate.EvaluationModule:
-    """A metric of ``evaluate`` by its name on the Hub; ``UserError`` where it cannot be had."""
+    """A metric of ``evaluate`` by its name on the Hub; ``UserError`` where it cannot be had.
+
+    ``evaluate`` would run a script from a folder of that name here before it asks the Hub: only a path that
+    ends in ``.py`` says that one is meant.
+    """
+    script = Path(name, f"{Path(name).name}.py")
+    if script.is_file():
+        raise UserError(f"the metric '{name}' is a folder here, whose script would run: write {script} if so")
     try:
         return evaluate.load(name, keep_in_memory=True)
     except (OSError, ImportError, ValueError) as error:  # OSError holds FileNotFound and ConnectionError

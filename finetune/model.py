@@ -113,7 +113,7 @@ def load(folder: str | Path, revision: str | None = None) -> tuple[PreTrainedMod
     folder = pushed.fetch(folder, revision, CONFIG_FILE)
     config = build(read_yaml(folder / CONFIG_FILE))
     with explain(str(folder)):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     settle(tokenizer)
     if config.model.lora.rank:
         from peft import PeftModel

@@ -16,6 +16,7 @@ from finetune.config import (
     arm,
     as_dict,
     build,
+    flatten,
     preset_names,
     read_preset,
     unlike,
@@ -23,6 +24,7 @@ from finetune.config import (
 from finetune.errors import UserError, unknown
 from finetune.metrics import load_metric
 from finetune.pretrained import SCRATCH, build_tokenizer
+from finetune.redaction import redact
 from finetune.scratch import SIZES
 from tasks import TASKS, Task, check_pair, get_task
 
@@ -70,6 +72,7 @@ def plan_grid(
     _check_parameters(values, variants)
     values["train"] = resolve_bf16(values.get("train"))
     first, *_ = [build({**values, "seed": seeds[0], **_arm(values, variant)}) for variant in variants]
+    _check_secrets(first)
     arguments = training_arguments(first, root)
     _check_devices()
     for note in effects.notes(kind, first.train, arguments):
@@ -93,6 +96,16 @@ def plan_grid(
     if any(run.state != "finished" for run in runs):
         _check_model(first)
     return Grid(task, pair, found, runs, root, diagnose)
+
+
+def _check_secrets(config: RunConfig) -> None:
+    """A configuration is written down as it is, and must be to be compared: no secret may be in it."""
+    for key, value in flatten(as_dict(config)).items():
+        if isinstance(value, str) and redact(value) != value:
+            raise UserError(
+                f"{key} holds a password or token ({redact(value)}), and every record would show it: leave "
+                "it out; a token of the Hub goes into the environment variable HF_TOKEN"
+            )
 
 
 def inspect(folder: Path, config: RunConfig) -> State:

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -45,7 +47,9 @@ def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokeni
         settle(tokenizer)
         return tokenizer
     with explain(name):
-        tokenizer = AutoTokenizer.from_pretrained(name, **files_of(name, config.model.revision))
+        files = files_of(name, config.model.revision)
+        _refuse_own_code(name, files)
+        tokenizer = AutoTokenizer.from_pretrained(name, **files, trust_remote_code=False)
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise UserError(
@@ -86,15 +90,27 @@ def pretrained_model(
 ) -> PreTrainedModel:
     files = files_of(name, revision)
     with explain(name):
-        stock = AutoConfig.from_pretrained(name, **files, **heads)
+        _refuse_own_code(name, files)
+        stock = AutoConfig.from_pretrained(name, **files, **heads, trust_remote_code=False)
         set_dropout(stock, config)
         # A head for another number of classes is replaced by a new one, and transformers says so.
         return AUTO_MODELS[config.kind].from_pretrained(
             name,
             config=stock,
             **files,
+            trust_remote_code=False,
             dtype=torch.float32,
             ignore_mismatched_sizes=bool(heads),
+        )
+
+
+def _refuse_own_code(name: str, files: Mapping[str, Any]) -> None:
+    """Raise ``UserError`` for a model that is a program of its own: code that comes with one is never run."""
+    content, _ = PreTrainedConfig.get_config_dict(name, **files)
+    if "auto_map" in content and content.get("model_type") not in CONFIG_MAPPING:
+        raise UserError(
+            f"the model '{name}' brings code of its own (auto_map in its config.json), which is never run "
+            "here: choose a model of an architecture that transformers has (--model.name)"
         )
 
 

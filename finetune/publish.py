@@ -91,7 +91,17 @@ def _lay_out(folder: Path, entry: record.Record, name: str, stage: Path) -> None
         record.write_text(stage / file, [text])
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in texts and any(fnmatch(path.name, kind) for kind in FILES):
+            _check_inside(path, folder)
             (stage / path.name).symlink_to(path.resolve())
+
+
+def _check_inside(file: Path, folder: Path) -> None:
+    """Raise ``UserError`` for a link that leads out of the run: nobody asked for what lies there."""
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{file} is a link to {file.resolve()}, outside the run, and would be published: put a copy in "
+            "its place, or remove it"
+        )
 
 
 def _upload(stage: Path, name: str, private: bool) -> str:

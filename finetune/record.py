@@ -18,6 +18,7 @@ from finetune.config import RunConfig
 from finetune.environment import environment
 from finetune.errors import UserError
 from finetune.folders import arm_label, model_slug, run_folder, task_slug
+from finetune.redaction import redact
 from finetune.schema import ADVICE, SCHEMA, VERSION, Record, check, upgrade
 from finetune.values import JSON_BYTES, UnreadableError, json_value, read_text
 
@@ -82,7 +83,7 @@ def new(
         "diagnostics": None,
         "metrics": None,
         "predictions": None,
-        "command": command,
+        "command": redact(command),
     }
 
 

@@ -30,6 +30,7 @@ from finetune.diagnose import Diagnosis
 from finetune.errors import UserError
 from finetune.lock import locked
 from finetune.plan import Grid, Run
+from finetune.redaction import redact
 from finetune.scorers import score_text
 from tasks import ClassificationTask, Task
 
@@ -106,7 +107,7 @@ def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: 
         record.write(run.folder, entry)
         print(f"{place} failed: {entry['reason']} | recorded in {run.folder}", file=sys.stderr, flush=True)
         if not isinstance(error, UserError | train.NonFiniteLossError):
-            record.write_text(run.folder / ERROR_FILE, [traceback.format_exc()])
+            record.write_text(run.folder / ERROR_FILE, [redact(traceback.format_exc())])
         return 2 if isinstance(error, UserError | OSError) else 1
     finally:
         trackers.close()
@@ -214,7 +215,7 @@ def _closing_line(place: str, run: Run, entry: record.Record, root: Path) -> str
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = redact(" ".join(str(error).split()))
     if "No space left" in text:
         return f"the disk is full ({text}): free some space and type the same command again"
     known = isinstance(error, UserError | train.NonFiniteLossError)

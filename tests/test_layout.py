@@ -23,7 +23,7 @@ SOURCES = sorted([*ROOT.glob("finetune/**/*.py"), *ROOT.glob("tasks/*.py"), *ROO
 
 # The documentation of the order: a module imports only from what stands before it.
 ORDER = [
-    "errors", "values", "processes", "config", "ambient", "environment", "folders", "paths",
+    "errors", "redaction", "values", "processes", "config", "ambient", "environment", "folders", "paths",
     "tasks.base", "tasks",
     "hub", "pushed", "sample", "columns", "source", "reading", "data", "batches", "tokens",
     "attention.functions", "attention.controls", "attention",

@@ -1,13 +1,18 @@
 """``native.c`` -> a shared library, compiled once for this machine and kept in the user's cache folder."""
 
 import ctypes
+import grp
 import hashlib
 import os
 import platform
+import pwd
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -38,18 +43,19 @@ def why_not() -> str | None:
 @cache
 def _library() -> ctypes.CDLL | str:
     try:
-        return ctypes.CDLL(str(_compiled()))
+        with _folder() as folder:
+            return ctypes.CDLL(str(_compiled(folder)))
     except (CompilerError, OSError, subprocess.SubprocessError) as error:
         return str(error)
 
 
-def _compiled() -> Path:
+def _compiled(folder: Path) -> Path:
     compiler = _compiler()
     source = (resources.files("finetune.attention") / "native.c").read_text(encoding="utf-8")
     flags = [*FLAGS, *_machine_flags()]
     digest = hashlib.sha256("\0".join([source, *compiler, *flags, _processor()]).encode()).hexdigest()[:16]
-    target = _folder() / f"native-{digest}.so"
-    if not target.exists():
+    target = folder / f"native-{digest}.so"
+    if not (target.is_file() and is_own(target)):
         _compile(compiler, flags, source, target)
     return target
 
@@ -86,18 +92,46 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
 
 
-def _folder() -> Path:
-    """A folder of this user's alone, for what lies there is loaded; a temporary one where there is none."""
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    folder = cache_folder() / f"native-{user}"
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder of this user's alone, for what lies there is loaded; a temporary one where there is none.
+
+    What has been loaded stays in memory, so a temporary folder goes at once.
+    """
+    folder = cache_folder() / f"native-{os.getuid() if hasattr(os, 'getuid') else 0}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        about = folder.stat()
-        if about.st_uid == user and not about.st_mode & 0o022 and os.access(folder, os.W_OK):
-            return folder
+        usable = all(map(is_own, [folder, *folder.absolute().parents])) and os.access(folder, os.W_OK)
     except OSError:  # a home that cannot be written to
-        pass
-    return Path(tempfile.mkdtemp(prefix="finetune-native-"))
+        usable = False
+    if usable:
+        yield folder
+    else:
+        with tempfile.TemporaryDirectory(prefix="finetune-native-") as temporary:
+            yield Path(temporary)
+
+
+def is_own(path: Path) -> bool:
+    """Whether only this user, or the system's own, can put something else in the place of ``path``.
+
+    No link and, but for folders such as /tmp in which everybody may remove what is theirs alone, not
+    writable by others. A group that is called as its user is that user's alone, as on most systems.
+    """
+    about = path.lstat()
+    if path.is_symlink():
+        return about.st_uid in (0, os.getuid()) and is_own(path.resolve())
+    others = stat.S_IWOTH if _is_private(about.st_gid) else stat.S_IWOTH | stat.S_IWGRP
+    shared = bool(about.st_mode & others) and not about.st_mode & stat.S_ISVTX
+    return about.st_uid in (0, os.getuid()) and not shared
+
+
+def _is_private(group: int) -> bool:
+    """Whether a group is its one user's own; root's counts as such."""
+    try:
+        found = grp.getgrgid(group)
+        return found.gr_name == pwd.getpwuid(os.getuid()).pw_name and not found.gr_mem
+    except KeyError:  # of a container that knows no names
+        return False
 
 
 def _compile(compiler: list[str], flags: list[str], source: str, target: Path) -> None:

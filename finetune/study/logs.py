@@ -14,6 +14,7 @@ from typing import BinaryIO
 from finetune.errors import UserError
 from finetune.folders import file_name
 from finetune.record import Record, now
+from finetune.redaction import redact
 
 SOMEBODY_ELSE = "another process is training in"  # says lock.locked
 TAIL = 8192  # bytes in which the last lines are looked for
@@ -63,7 +64,7 @@ def claim(file: Path, words: Sequence[str]) -> Log | None:
     The processes that write into it hold it too, so what a killed study has left running is not run twice.
     """
     began = now()
-    header = f"# {began}: {shlex.join(words)}\n"
+    header = f"# {began}: {redact(shlex.join(words))}\n"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         stream = file.open("ab", buffering=0)

@@ -1,0 +1,248 @@
+"""What executes, what is written down, and where: SECURITY.md's promises."""
+
+import json
+import os
+import pickle
+import shutil
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune import load, record
+from finetune.attention import compile_native
+from finetune.cli import main
+from finetune.errors import UserError
+from finetune.metrics import load_metric
+from finetune.pretrained import build_tokenizer
+from finetune.publish import _lay_out
+from finetune.redaction import redact
+from records import classified, correctness, run_config, save, started
+from small_runs import folder, run
+
+STEPS = ("--attention", "softmax", "--train.save_strategy", "steps", "--train.save_steps", "5")
+SECRET = "hf_abcdefghijklmnop0123456789"
+
+
+class _Mark:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.file),)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with a checkpoint; its root."""
+    root = tmp_path_factory.mktemp("run")
+    assert run("classify", root, *STEPS) == 0
+    return root
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """The folder of a copy of the run, which may be spoilt."""
+    shutil.copytree(finished, tmp_path / "runs")
+    return folder("classify", tmp_path / "runs")
+
+
+def files_of(place: Path) -> list[Path]:
+    return sorted(path for path in place.rglob("*") if path.is_file() and path.name != ".lock")
+
+
+def is_refused_in_one_line(status: int, capsys: pytest.CaptureFixture[str]) -> bool:
+    told = capsys.readouterr().err.strip().splitlines()
+    return status == 2 and len([line for line in told if line.startswith("finetune: error: ")]) <= 1
+
+
+def test_the_mark_would_be_left_by_a_reader_that_executes(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(_Mark(tmp_path / "ran")))
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("kept", [(), (".json", ".yaml")], ids=["every file", "what is read after the rest"])
+def test_no_pickle_in_a_run_is_executed(copied: Path, tmp_path: Path, kept: tuple[str, ...]) -> None:
+    """Also where the files that are read first are whole, so that the others are come to."""
+    names = [path.name for path in files_of(copied)]
+    assert "training_args.bin" in names and "rng_state.pth" in names and "record.json" in names
+    for path in files_of(copied):
+        if not path.name.endswith(kept or ("/",)):
+            path.write_bytes(pickle.dumps(_Mark(tmp_path / "ran")))
+    for act in (
+        lambda: load(copied),
+        lambda: main(["diagnose", str(copied), "--rows", "2"]),
+        lambda: main(["compare", str(copied), "--output", str(tmp_path / "report")]),
+    ):
+        with suppress(Exception):  # what a damaged file is told by is for other tests
+            act()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_no_pickle_in_a_checkpoint_is_executed_by_resuming(copied: Path, tmp_path: Path) -> None:
+    entry = record.read(copied)
+    record.write(copied, {**entry, "status": "running"})
+    (checkpoint,) = copied.glob("checkpoint-*")
+    for path in checkpoint.iterdir():
+        if path.suffix in (".bin", ".pth", ".pt"):
+            path.write_bytes(pickle.dumps(_Mark(tmp_path / "ran")))
+    run("classify", tmp_path / "runs", *STEPS)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "adapter_model.bin", "model.safetensors", "vocab.pkl"])
+def test_no_pickle_in_a_model_is_executed(copied: Path, tmp_path: Path, name: str) -> None:
+    (copied / "model.safetensors").unlink()
+    (copied / name).write_bytes(pickle.dumps(_Mark(tmp_path / "ran")))
+    with suppress(Exception):
+        load(copied)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_no_pickle_in_the_cache_is_executed(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("FINETUNE_CACHE", str(cache))
+    assert run("classify", tmp_path / "one", *STEPS, "--train.max_steps", "1") == 0
+    tokens = files_of(cache / "tokens")
+    assert tokens
+    for path in tokens:
+        path.unlink()
+        path.write_bytes(pickle.dumps(_Mark(tmp_path / "ran")))
+    assert run("classify", tmp_path / "two", *STEPS, "--train.max_steps", "1", "--seeds", "1") == 0
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_with_code_of_its_own_is_refused(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(copied, model)
+    content = json.loads((model / "config.json").read_text())
+    content |= {
+        "model_type": "mine",
+        "auto_map": {"AutoConfig": "mine.Mine"},
+    }
+    (model / "config.json").write_text(json.dumps(content))
+    (model / "mine.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'ran')!r})\n")
+    assert is_refused_in_one_line(run("classify", tmp_path / "new", "--model", str(model)), capsys)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(UserError, match="code of its own"):
+        build_tokenizer(run_config(model={"name": str(model)}), iter(()))
+
+
+def test_a_metric_is_not_taken_from_a_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rouge").mkdir()
+    (tmp_path / "rouge" / "rouge.py").write_text("import os\nos.mkdir('ran')\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"rouge/rouge\.py"):
+        load_metric("rouge")
+    assert not (tmp_path / "ran").exists()
+
+
+# The kernel's folder
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o722])
+def test_a_kernel_folder_that_others_can_write_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(compile_native, "_is_private", lambda group: False)
+    with compile_native._folder() as place:
+        assert place.parent == tmp_path / "cache" and stat.S_IMODE(place.stat().st_mode) == 0o700
+    for shared in (place, place.parent):
+        shared.chmod(mode)
+        with compile_native._folder() as found:
+            assert found != place
+        assert not found.exists()
+        shared.chmod(0o700)
+
+
+def test_a_kernel_folder_that_is_a_link_or_another_users_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+    with compile_native._folder() as place:
+        pass
+    open_to_all = tmp_path / "elsewhere"
+    open_to_all.mkdir(mode=0o700)
+    open_to_all.chmod(0o777)
+    place.rmdir()
+    place.symlink_to(open_to_all)
+    with compile_native._folder() as found:
+        assert found not in (place, open_to_all)
+    place.unlink()
+    place.mkdir(mode=0o700)
+    uid = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    assert os.getuid() != place.stat().st_uid
+    assert uid == 0 or not compile_native.is_own(place)
+
+
+# Links
+
+
+def test_a_link_out_of_a_run_is_not_published(tmp_path: Path) -> None:
+    run_folder = save(tmp_path, started("softmax", 0), classified(correctness(40, 0.5, 0)))
+    (run_folder / "finetune.yaml").write_text("a: 1\n")
+    (tmp_path / "id_rsa").write_text("secret")
+    (run_folder / "vocab.txt").symlink_to(tmp_path / "id_rsa")
+    (tmp_path / "stage").mkdir()
+    with pytest.raises(UserError, match="outside the run"):
+        _lay_out(run_folder, record.read(run_folder), "org/name", tmp_path / "stage")
+
+
+def test_a_lock_does_not_empty_what_it_links_to(copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis").write_text("words")
+    (copied / ".lock").unlink()
+    (copied / ".lock").symlink_to(tmp_path / "thesis")
+    assert main(["diagnose", str(copied), "--rows", "2"]) == 2
+    assert (tmp_path / "thesis").read_text() == "words"
+
+
+# Secrets
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"--model https://me:{SECRET}@host/x", f"--train.api_key {SECRET}", f"?token={SECRET}&x=1",
+        f"HTTPError of https://host/?api_key={SECRET}", SECRET, f"http://{SECRET}@proxy:80",
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_secret_is_hidden(text: str) -> None:
+    assert SECRET not in redact(text) and "***" in redact(text)
+
+
+@pytest.mark.parametrize("text", ["the end token: choose another", "pad token embeddings of 012", "a@b.c"])
+def test_other_texts_are_as_they_are(text: str) -> None:
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD"]
+)
+def test_a_secret_of_the_environment_is_in_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    value = "s3cr3t/Value+0123"
+    monkeypatch.setenv(name, value)
+    config = record.new(run_config(), command=f"finetune classify --task {value}")
+    assert value not in json.dumps(config)
+    assert main(["classify", "--task", f"{value}.py"]) == 2
+    assert value not in capsys.readouterr().err
+
+
+def test_a_secret_in_the_configuration_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = run("classify", tmp_path, "--model", f"https://me:{SECRET}@host/model")
+    told = capsys.readouterr()
+    assert status == 2 and "HF_TOKEN" in told.err and SECRET not in told.out + told.err
+
+
+def test_an_error_reaches_the_terminal_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", "--task", "\x1b]0;owned\x07\u202e.py"]) == 2
+    assert capsys.readouterr().err.strip().isprintable()
