@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 YAML_BYTES = 2**20
 """Of a YAML file; the parser needs some five seconds for so much."""
@@ -92,6 +93,41 @@ def yaml_value(text: str) -> Any:
         raise
     except (ValueError, KeyError, IndexError) as error:  # of a value that its tag does not fit, as in !!int x
         raise UnreadableError(f"not valid YAML: a value does not fit its tag ({_one_line(error)})") from error
+
+
+def fitted(shape: TypeAdapter[Any], content: Any) -> Any:
+    """``content`` of a JSON file, which must have ``shape``.
+
+    By way of text, whose strict rules take 1 for 1.0 and no "1". No number may be beyond what a float holds.
+    """
+    try:
+        if not _is_finite(content):
+            raise ValueError
+        return shape.validate_json(json.dumps(content, ensure_ascii=False, allow_nan=False), strict=True)
+    except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
+        raise UnreadableError(f"damaged ({_complaint(error)})") from error
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, int | float) or abs(value) < 1e300
+
+
+def _complaint(error: Exception) -> str:
+    """The first thing that is wrong, with the dotted name of the key, on one line."""
+    if not isinstance(error, ValidationError):
+        return (
+            "nested too deeply"
+            if isinstance(error, RecursionError)
+            else "a number that is none, or beyond all measure"
+        )
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    said = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+    return " ".join(f"{key}: {said}".split()) if key else said
 
 
 def _read(file: Path, limit: int) -> bytes:

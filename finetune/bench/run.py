@@ -14,9 +14,10 @@ import torch
 from finetune import record
 from finetune.bench import attention, plot, tables
 from finetune.bench.settings import Settings
+from finetune.bench.shape import SHAPE
 from finetune.environment import environment
 from finetune.errors import UserError
-from finetune.values import JSON_BYTES, UnreadableError, json_value, read_text
+from finetune.values import JSON_BYTES, UnreadableError, fitted, json_value, read_text
 
 FILE, PAGE = "bench.json", "bench.md"
 SCHEMA, VERSION = "finetune-bench", 1
@@ -86,4 +87,8 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{file} is {error}: --from takes the {FILE} of an earlier measurement") from error
     if not isinstance(found, dict) or (found.get("schema"), found.get("version")) != (SCHEMA, VERSION):
         raise UserError(f"{file} is no result of this version of finetune bench: measure anew")
+    try:
+        fitted(SHAPE, found)
+    except UnreadableError as error:
+        raise UserError(f"{file} is {error}: measure anew") from error
     return found

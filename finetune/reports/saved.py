@@ -2,15 +2,77 @@
 
 import json
 from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
 
 from finetune.compare import Comparison
 from finetune.errors import UserError
 from finetune.reports.answer import answer
-from finetune.values import JSON_BYTES, UnreadableError, json_value, read_text
+from finetune.values import JSON_BYTES, UnreadableError, fitted, json_value, read_text
 
 FILE = "report.json"
+Number = Annotated[float, Field(ge=-1e12, le=1e12)]
+Interval = tuple[Number, Number]
+
+
+# What the forms read of the nested mappings, beside what ``Comparison`` itself says; more keys are welcome.
+class _Split(TypedDict):
+    rows: int
+    fingerprint: str
+
+
+class _Data(TypedDict):
+    kind: str
+    location: str | None
+    revision: str | None
+    splits: dict[str, _Split]
+
+
+class _Attention(TypedDict):
+    variant: str
+    kernel: str
+    layers: dict[str, int]
+    total: int
+    parameters: dict[str, Number]
+
+
+class _Start(TypedDict):
+    kind: str
+    cosine_cold: NotRequired[Number | None]
+    cosine: NotRequired[Number | None]
+
+
+class _Difference(TypedDict):
+    interval: Interval | None
+    interval_rows: Interval | None
+    interval_seeds: Interval | None
+
+
+class _Arm(TypedDict):
+    difference: _Difference | None
+    attention: _Attention | None
+    start: _Start | None
+
+
+class _Table(TypedDict):
+    metric: Literal["accuracy", "bleu"]
+    data: _Data | None
+    arms: Annotated[list[_Arm], Field(min_length=1)]
+
+
+class _Overall(TypedDict):
+    interval: Interval
+    difference_interval: Interval
+
+
+class _Nested(TypedDict):
+    tables: list[_Table]
+    overall: list[_Overall]
+
+
+_SHAPES: tuple[TypeAdapter[Any], ...] = (TypeAdapter(_Nested), TypeAdapter(Comparison))
 
 
 def as_json(comparison: Comparison) -> str:
@@ -35,9 +97,8 @@ def read(path: Path) -> Comparison:
         wanted = f"schema '{head['schema']}', version {head['version']}"
         raise UserError(f"{file} is no report of this version ({wanted}): {again}")
     try:
-        return TypeAdapter(Comparison).validate_python(known)
-    except ValidationError as error:
-        key = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise UserError(
-            f"the report {file} is damaged ({key}: {error.errors()[0]['msg']}): {again}"
-        ) from error
+        _, found = [fitted(shape, known) for shape in _SHAPES]
+    except UnreadableError as error:
+        raise UserError(f"the report {file} is {error}: {again}") from error
+    comparison: Comparison = found
+    return comparison
