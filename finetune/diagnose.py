@@ -27,6 +27,8 @@ from tasks import get_task
 
 SAMPLES = 10
 """Steps of a training that are looked at, from the first to the last one, evenly spaced."""
+KINDS = {"local": "local", "hub": "hub", "cache": "hub", "sample": "sample"}
+"""Where rows came from -> what ``--data`` calls it; of local ones, their folder."""
 BATCH = 8
 """Rows that pass a finished model at a time; the gradients are those of the mean over all rows."""
 
@@ -179,13 +181,17 @@ def _validation(
 ) -> Dataset:
     """The validation rows of the run; ``UserError`` where they cannot be had, or are others by now."""
     known = entry["data"] or {}
-    places = {"local": known["location"], "hub": "hub", "cache": "hub", "sample": "sample"}
+    if known["kind"] not in KINDS or "validation" not in known["splits"]:
+        raise UserError(
+            f"the record of {folder} does not say which validation rows the run had: run it again"
+        )
+    place = known["location"] if known["kind"] == "local" else KINDS[known["kind"]]
     try:
         task = get_task(task_name or config.task)
     except UserError as error:
         raise UserError(f"{error}; --task names the file of a task of your own") from error
     try:
-        found = source.resolve(task, config.pair, wanted or str(places[known["kind"]]))
+        found = source.resolve(task, config.pair, wanted or str(place))
         loaded = data.load(task, config.pair, found, config.data)
     except UserError as error:
         raise UserError(f"cannot have the rows of {folder}: {error}; --data says where they are") from error
