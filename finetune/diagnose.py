@@ -17,11 +17,11 @@ from finetune import data, diagnostics, record, source
 from finetune.attention import statistics
 from finetune.attention.recorder import ROWS, Recorder, layers_json
 from finetune.batches import collator, evenly
+from finetune.checkpoint import load
 from finetune.config import RunConfig, build
 from finetune.diagnostics import Diagnostics, Sample
 from finetune.errors import UserError
 from finetune.lock import locked
-from finetune.model import load
 from finetune.record import Record
 from tasks import get_task
 

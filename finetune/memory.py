@@ -1,5 +1,6 @@
-"""Peak memory of a run: the GPU's where there is one, else the process's resident set (Linux)."""
+"""Memory of a run, of the GPU where there is one, else of the process (Linux): its peak, and its release."""
 
+import gc
 from pathlib import Path
 
 import torch
@@ -24,3 +25,10 @@ def peak_memory_mib() -> float:
     status = Path("/proc/self/status").read_text()
     kibibytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return int(kibibytes) / 2**10
+
+
+def release_memory() -> None:
+    """Give back what nothing refers to any more: a trained model and its Trainer refer to each other."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

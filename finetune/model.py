@@ -1,49 +1,35 @@
-"""Configuration -> model and tokenizer, with the attention swapped; and a run folder back to both.
-
-A checkpoint on disk forgets its attention (``from_pretrained`` returns plain softmax, silently), so a run
-folder keeps its configuration beside it, and ``load`` swaps again.
-"""
+"""Configuration -> model and tokenizer, with the attention swapped."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     set_seed,
 )
 from transformers import GenerationConfig as HFGenerationConfig
 
-from finetune import pushed
-from finetune.attention.calibrate import RowSums, fold
+from finetune.adapters import adapted_model
 from finetune.attention.swap import SwapReport, swap
-from finetune.config import LoraConfig, RunConfig, as_dict, build, read_yaml
-from finetune.errors import UserError
+from finetune.config import RunConfig
 from finetune.languages import set_languages
 from finetune.pretrained import (
     AUTO_MODELS,
     SCRATCH,
+    Pretrained,
     build_tokenizer,
     commit_of,
-    explain,
-    pretrained_model,
+    load_pretrained,
     set_dropout,
 )
-from finetune.reading import settle
 from finetune.scratch import scratch_config
-
-CONFIG_FILE = "finetune.yaml"
-ORIGIN_FILE = "origin.yaml"
-CALIBRATION_FILE = "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -66,74 +52,29 @@ def build_model(config: RunConfig, texts: Iterator[str], labels: Sequence[str] |
     had, lacks a dropout that is asked for, or cannot be swapped.
     """
     tokenizer = build_tokenizer(config, texts)
-    heads = _head_options(labels)
+    heads = head_options(labels)
     set_seed(config.seed)
     if config.model.name.startswith(SCRATCH):
         stock = scratch_config(config.kind, config.model.name, tokenizer, config.data.max_length, heads)
         set_dropout(stock, config)
-        model = AUTO_MODELS[config.kind].from_config(stock)
+        found = Pretrained(AUTO_MODELS[config.kind].from_config(stock), {})
     else:
-        model = pretrained_model(config, config.model.name, config.model.revision, heads)
-    if config.kind == "translation":
-        _set_generation(model, tokenizer, config)
-    elif (
-        type(model.config) in MODEL_FOR_CAUSAL_LM_MAPPING
-        and type(model.config) not in MODEL_FOR_MASKED_LM_MAPPING
-    ):
-        model.config.pad_token_id = (
-            tokenizer.pad_token_id
-        )  # a decoder classifies at its last token that is no padding
-    report = _swap(model, config)
-    facts = _facts(model, tokenizer, config)
-    adapted = _with_lora(model, config.kind, config.model.lora)
+        found = load_pretrained(config, config.model.name, config.model.revision, heads)
+    model = found.model
+    report = fitted(model, tokenizer, config)
+    facts = {**_facts(model, tokenizer, config), **found.facts}
+    adapted = adapted_model(model, config.kind, config.model.lora, found.facts.get("new_weights", []))
     facts["trainable"] = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     return Built(adapted, model, tokenizer, report, facts)
 
 
-def save_origin(config: RunConfig, labels: Sequence[str] | None, revision: str | None, folder: Path) -> None:
-    """Write what ``load`` starts from: the merged configuration, and beside it the class names and the
-    commit of the base model, which a folder of adapters does not know."""
-    origin = {"labels": list(labels) if labels else None, "revision": revision}
-    for name, content in ((CONFIG_FILE, as_dict(config)), (ORIGIN_FILE, origin)):
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        (folder / name).write_text(text, encoding="utf-8")
-
-
-def save_calibration(sums: RowSums, folder: Path) -> None:
-    """Write what ``load`` folds into a base model again, which a folder of adapters does not hold."""
-    (folder / CALIBRATION_FILE).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
-
-
-def load(folder: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a finished run *with its attention variant*, LoRA adapters included, in evaluation mode.
-
-    ``folder`` is a run's, or the id of a Hub repository that ``finetune push`` made, with a ``revision``
-    (commit, tag or branch) if need be. Raises ``UserError`` where there is no finished run.
-    """
-    folder = pushed.fetch(folder, revision, CONFIG_FILE)
-    config = build(read_yaml(folder / CONFIG_FILE))
-    with explain(str(folder)):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    settle(tokenizer)
-    if config.model.lora.rank:
-        from peft import PeftModel
-
-        origin = read_yaml(folder / ORIGIN_FILE)
-        heads = _head_options(origin["labels"])
-        base = pretrained_model(config, config.model.name, origin["revision"] or config.model.revision, heads)
-        _swap(base, config)
-        if (folder / CALIBRATION_FILE).is_file():
-            fold(base, json.loads((folder / CALIBRATION_FILE).read_text(encoding="utf-8")))
-        if config.kind == "translation":
-            _set_generation(base, tokenizer, config)
-        model = PeftModel.from_pretrained(base, folder)
-    else:
-        model = pretrained_model(config, str(folder), None, {})
-        _swap(model, config)
-    return model.eval(), tokenizer
-
-
-def _swap(model: PreTrainedModel, config: RunConfig) -> SwapReport:
+def fitted(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> SwapReport:
+    """Settle how a model meets its tokens, and swap its attention; the same whether it is to be trained or
+    comes back from a run's folder."""
+    if config.kind == "translation":
+        _set_generation(model, tokenizer, config)
+    elif _classifies_at_its_end(model):
+        model.config.pad_token_id = tokenizer.pad_token_id
     attention = config.attention
     return swap(
         model,
@@ -144,7 +85,14 @@ def _swap(model: PreTrainedModel, config: RunConfig) -> SwapReport:
     )
 
 
-def _head_options(labels: Sequence[str] | None) -> dict[str, Any]:
+def _classifies_at_its_end(model: PreTrainedModel) -> bool:
+    """A decoder reads the class off the last token that is no padding."""
+    kind = type(model.config)
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING
+
+
+def head_options(labels: Sequence[str] | None) -> dict[str, Any]:
+    """The classes of a head, as a model's configuration has them; nothing for a translation."""
     if not labels:
         return {}
     return {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
@@ -170,37 +118,25 @@ def _set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     )
 
 
-def _with_lora(model: PreTrainedModel, kind: str, lora: LoraConfig) -> Any:
-    if not lora.rank:
-        return model
-    from peft import LoraConfig as PeftLoraConfig
-    from peft import TaskType, get_peft_model
+def weights_fingerprint(model: torch.nn.Module) -> str:
+    """Sixteen hexadecimal digits over every weight that a model computes with, by name.
 
-    task_type = TaskType.SEQ_CLS if kind == "classification" else TaskType.SEQ_2_SEQ_LM
-    try:
-        return get_peft_model(
-            model,
-            PeftLoraConfig(
-                r=lora.rank,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=lora.target_modules,
-                task_type=task_type,
-            ),
-        )
-    except ValueError as error:
-        raise UserError(f"LoRA does not fit this model: {error}. Set --model.lora.target_modules") from error
+    What peft keeps of a module before it was trained whole takes no part.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if ".original_module." not in name:
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _facts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> dict[str, Any]:
     vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    weights = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        weights.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return {
         "name": config.model.name,
         "revision": commit_of(config.model.name, config.model.revision),
-        "initial_weights": weights.hexdigest()[:16],  # before training; equal in the arms of one seed
+        "initial_weights": weights_fingerprint(model),  # before training; equal in the arms of one seed
         "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
         "architecture": type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -1,6 +1,7 @@
 """A pretrained model and its tokenizer as they come from a folder, the Hub or its cache."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -85,23 +86,35 @@ def commit_of(name: str, revision: str | None) -> str | None:
     return Path(kept).parent.name if isinstance(kept, str) else None
 
 
-def pretrained_model(
+@dataclass(frozen=True)
+class Pretrained:
+    """A model as its files hold it, and ``facts`` for the record: which weights are new."""
+
+    model: PreTrainedModel
+    facts: dict[str, Any]
+
+
+def load_pretrained(
     config: RunConfig, name: str, revision: str | None, heads: Mapping[str, Any]
-) -> PreTrainedModel:
+) -> Pretrained:
+    """Load a model, in float32. ``heads`` name the classes of a head that may be new; empty: none may."""
     files = files_of(name, revision)
     with explain(name):
         _refuse_own_code(name, files)
         stock = AutoConfig.from_pretrained(name, **files, **heads, trust_remote_code=False)
         set_dropout(stock, config)
         # A head for another number of classes is replaced by a new one, and transformers says so.
-        return AUTO_MODELS[config.kind].from_pretrained(
+        model, report = AUTO_MODELS[config.kind].from_pretrained(
             name,
             config=stock,
             **files,
             trust_remote_code=False,
             dtype=torch.float32,
             ignore_mismatched_sizes=bool(heads),
+            output_loading_info=True,
         )
+    new = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    return Pretrained(model, {"new_weights": new})
 
 
 def _refuse_own_code(name: str, files: Mapping[str, Any]) -> None:

@@ -13,10 +13,10 @@ import yaml
 from transformers.utils import logging as transformers_logging
 
 from finetune import card, hub, record
+from finetune.checkpoint import CONFIG_FILE, ORIGIN_FILE, load
 from finetune.config import read_yaml
 from finetune.errors import UserError
 from finetune.metadata import base_model, data_of, has_adapters
-from finetune.model import CONFIG_FILE, load
 from finetune.paths import without_paths
 from finetune.pushed import FILES, HUB_ID
 
@@ -81,11 +81,13 @@ def _publishable(folder: Path) -> record.Record:
 def _lay_out(folder: Path, entry: record.Record, name: str, stage: Path) -> None:
     """Fill ``stage`` with what is published: links to the files of the run, and its texts without paths."""
     shared = without_paths(entry) | {"predictions": None, "diagnostics": None}  # neither is published
-    config = without_paths(read_yaml(folder / CONFIG_FILE))
     texts = {
+        file: yaml.safe_dump(without_paths(read_yaml(folder / file)), sort_keys=False, allow_unicode=True)
+        for file in (CONFIG_FILE, ORIGIN_FILE)
+    }
+    texts |= {
         record.FILE: json.dumps(shared, indent=1, ensure_ascii=False) + "\n",
         card.FILE: card.text(entry, name),
-        CONFIG_FILE: yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
     }
     for file, text in texts.items():
         record.write_text(stage / file, [text])

@@ -12,12 +12,14 @@ from transformers.utils import logging as transformers_logging
 
 from finetune import (
     card,
+    checkpoint,
     compare,
     data,
     diagnostics,
     metrics,
     model,
     record,
+    reloaded,
     report,
     start,
     tokens,
@@ -29,12 +31,14 @@ from finetune.config import RunConfig
 from finetune.diagnose import Diagnosis
 from finetune.errors import UserError
 from finetune.lock import locked
+from finetune.memory import release_memory
 from finetune.plan import Grid, Run
 from finetune.redaction import redact
 from finetune.scorers import score_text
 from tasks import ClassificationTask, Task
 
 ERROR_FILE = "error.txt"
+EXPLAINED = (UserError, train.NonFiniteLossError, reloaded.ReloadError)  # whose words say all
 
 
 def run_grid(grid: Grid, command: str, next_command: str) -> int:
@@ -106,7 +110,7 @@ def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: 
         entry.update({"status": "failed", "reason": _reason(error), "finished": record.now()})
         record.write(run.folder, entry)
         print(f"{place} failed: {entry['reason']} | recorded in {run.folder}", file=sys.stderr, flush=True)
-        if not isinstance(error, UserError | train.NonFiniteLossError):
+        if not isinstance(error, EXPLAINED):
             record.write_text(run.folder / ERROR_FILE, [redact(traceback.format_exc())])
         return 2 if isinstance(error, UserError | OSError) else 1
     finally:
@@ -121,10 +125,28 @@ def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: 
 
 def _run_one(run: Run, grid: Grid, loaded: data.Data, entry: record.Record, place: str) -> None:
     """Fill ``entry`` with what the run does; leave model, predictions and configuration in its folder."""
-    config = run.config
-    labels = _labels(grid.task)
+    config, labels, test = run.config, _labels(grid.task), loaded.splits["test"]
+    outcome, test_tokens = _trained(run, grid, loaded, entry, place)
+    release_memory()  # of the trained model, which nothing holds any more
+    held = reloaded.check(config, outcome, test, test_tokens, run.folder)
+    entry["model"] = {**(entry["model"] or {}), "reloaded": held}
+    rows = _scored_rows(test, outcome.predictions, config.kind)
+    record.write_predictions(run.folder, rows)
+    entry["predictions"] = record.PREDICTIONS
+    entry["metrics"] = _score(config, rows, labels, outcome.generation)
+    entry["untrained"] = _untrained(config, loaded, outcome.untrained, labels)
+
+
+def _trained(
+    run: Run, grid: Grid, loaded: data.Data, entry: record.Record, place: str
+) -> tuple[train.Outcome, Any]:
+    """Build and train the model, and say in ``entry`` how; what came of it, and the tokenised test rows.
+
+    Of the model only what lies in the run's folder is left.
+    """
+    config, labels = run.config, _labels(grid.task)
     built = model.build_model(config, data.training_texts(loaded.splits, config.kind), labels)
-    model.save_origin(config, labels, built.info["revision"], run.folder)
+    checkpoint.save_origin(config, labels, built.info["revision"], run.folder)
     entry["model"], entry["attention"] = built.info, built.swap.to_json()
     record.write(run.folder, entry)
     splits = tokens.prepare(loaded, built.tokenizer, config)
@@ -144,18 +166,14 @@ def _run_one(run: Run, grid: Grid, loaded: data.Data, entry: record.Record, plac
     ran = "+".join(sorted(calls_by_kernel(built.model, config.attention.variant)))
     # The kernel that did run, not what would.
     entry["attention"] = {**built.swap.to_json(), "kernel": ran, "start": begun}
-    rows = _scored_rows(loaded.splits["test"], outcome.predictions, config.kind)
-    record.write_predictions(run.folder, rows)
-    entry["predictions"] = record.PREDICTIONS
     entry["computed"] = outcome.computed
     entry["curve"], entry["times"] = outcome.curve, outcome.times
     entry["peak_memory_mib"] = outcome.peak_memory_mib
-    entry["metrics"] = _score(config, rows, labels, outcome.generation)
-    entry["untrained"] = _untrained(config, loaded, outcome.untrained, labels)
+    return outcome, splits["test"]
 
 
 def _untrained(
-    config: RunConfig, loaded: data.Data, found: train.Untrained, labels: list[str] | None
+    config: RunConfig, loaded: data.Data, found: train.Answers, labels: list[str] | None
 ) -> dict[str, Any]:
     """The primary metric of the swapped model before training. Test rows are not touched for it."""
     split = loaded.splits["validation"]
@@ -218,5 +236,5 @@ def _reason(error: Exception) -> str:
     text = redact(" ".join(str(error).split()))
     if "No space left" in text:
         return f"the disk is full ({text}): free some space and type the same command again"
-    known = isinstance(error, UserError | train.NonFiniteLossError)
+    known = isinstance(error, EXPLAINED)
     return text if known else f"{type(error).__name__}: {text} (traceback in {ERROR_FILE})"

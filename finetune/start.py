@@ -12,8 +12,9 @@ from finetune.attention.annealing import Annealing
 from finetune.attention.calibrate import RowSums, cosine, fold, pooled, row_sums
 from finetune.attention.swap import forget_calls
 from finetune.batches import collator
+from finetune.checkpoint import save_calibration
 from finetune.config import RunConfig
-from finetune.model import Built, save_calibration
+from finetune.model import Built
 
 ROWS = 128  # of the train split, the first ones: some thousand attention rows a head; ours
 

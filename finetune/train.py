@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,29 @@ from finetune.batches import collator, evenly
 from finetune.computed import ReadBack, attention
 from finetune.config import RunConfig
 from finetune.memory import peak_memory_mib, reset_peak_memory
-from finetune.model import Built
+from finetune.model import Built, weights_fingerprint
 from finetune.trainer import ComparableSeq2SeqTrainer, ComparableTrainer, NonFiniteLossError
 
-__all__ = ["NonFiniteLossError", "Outcome", "Untrained", "fit", "last_checkpoint", "planned_steps"]
+__all__ = [
+    "Answers",
+    "NonFiniteLossError",
+    "Outcome",
+    "answers",
+    "fit",
+    "last_checkpoint",
+    "planned_steps",
+]
 
 UNTRAINED_ROWS = 100
 """Validation pairs that a translator translates before training, evenly spaced."""
+HELD_ROWS = 16
+"""Test rows, evenly spaced, that the model loaded from its folder must answer as the trained one does."""
 TRAINERS = {"classification": ComparableTrainer, "translation": ComparableSeq2SeqTrainer}
 
 
 @dataclass(frozen=True)
-class Untrained:
-    """The swapped model before training, on the validation rows: mean loss, and predictions by row."""
+class Answers:
+    """What a model says of some rows: their mean loss, and a prediction for each, by row id."""
 
     loss: float
     predictions: dict[int, Any]
@@ -39,7 +49,9 @@ class Outcome:
     """What a run measured. ``predictions``: test row id -> class index or translated text."""
 
     predictions: dict[int, Any]
-    untrained: Untrained
+    untrained: Answers  # of the swapped model before training, on the validation rows
+    held: Answers  # of the trained model once more, on some test rows
+    weights: str  # of the trained model, as ``weights_fingerprint`` has it
     curve: list[dict[str, float]]
     times: dict[str, float | None]  # seconds; training is None for a resumed run
     peak_memory_mib: float | None
@@ -71,7 +83,9 @@ def fit(
     _check_finite(built.model)
     predictions = _predict(config, trainer, built.tokenizer, splits["test"])
     predicted = time.monotonic()
+    memory = peak_memory_mib() if measured else None
     trainer.save_model()
+    few = splits["test"].select(evenly(len(splits["test"]), HELD_ROWS))
     times: dict[str, float | None] = {
         "train_s": None if checkpoint else trained - started,  # the first part of a resumed run is unknown
         "predict_s": predicted - trained,
@@ -79,9 +93,11 @@ def fit(
     return Outcome(
         predictions=predictions,
         untrained=untrained,
+        held=answers(config, built, few, folder),
+        weights=weights_fingerprint(built.model),
         curve=_curve(trainer.state.log_history),
         times=times,
-        peak_memory_mib=peak_memory_mib() if measured else None,
+        peak_memory_mib=memory,
         generation=built.model.generation_config.to_diff_dict() if config.kind == "translation" else None,
         computed={**_read_back(trainer).facts, "attention": attention(built.model)},
     )
@@ -158,23 +174,40 @@ def _accuracy(evaluation: Any) -> dict[str, float]:
     return {"accuracy": float(np.mean(evaluation.predictions == evaluation.label_ids))}
 
 
-def _untrained(config: RunConfig, trainer: Any, built: Built, rows: Any) -> Untrained:
-    """Loss and predictions of the model as it is before training.
+def answers(config: RunConfig, built: Built, rows: Any, folder: Path) -> Answers:
+    """What ``built.model`` says of tokenised test ``rows`` in evaluation mode, in the precision of the run.
 
-    Of a translator on some rows only: it has not learnt to stop, and writes up to the limit in each.
+    By a Trainer of its own, which tells no tracker and trains nothing.
     """
-    if config.kind == "classification":
-        found = trainer.predict(rows, metric_key_prefix="untrained")
-        classes = dict(zip(rows["row"], map(int, found.predictions), strict=True))
-        untrained = Untrained(float(found.metrics["untrained_loss"]), classes)
-    else:
-        few = rows.select(evenly(len(rows), UNTRAINED_ROWS))
-        batches = trainer.get_eval_dataloader(few)
-        found = trainer.evaluation_loop(batches, "", prediction_loss_only=True, metric_key_prefix="untrained")
-        texts = _predict(config, trainer, built.tokenizer, few, "untrained")
-        untrained = Untrained(float(found.metrics["untrained_loss"]), texts)
+    quiet = {"report_to": "none", "load_best_model_at_end": False}
+    config = replace(config, train={**config.train, **quiet}, early_stopping_patience=None)
+    trainer = _trainer(config, built, {"train": rows, "validation": rows}, folder)
+    return _answers(config, trainer, built.tokenizer, rows, "test")
+
+
+def _untrained(config: RunConfig, trainer: Any, built: Built, rows: Any) -> Answers:
+    """What the model says before training.
+
+    A translator on some rows only: it has not learnt to stop, and writes up to the limit in each.
+    """
+    if config.kind == "translation":
+        rows = rows.select(evenly(len(rows), UNTRAINED_ROWS))
+    untrained = _answers(config, trainer, built.tokenizer, rows, "untrained")
     vars(trainer).pop("model_preparation_time", None)  # every evaluation while training would tell it again
     return untrained
+
+
+def _answers(
+    config: RunConfig, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Any, prefix: str
+) -> Answers:
+    if config.kind == "classification":
+        found = trainer.predict(rows, metric_key_prefix=prefix)
+        predictions = dict(zip(rows["row"], map(int, found.predictions), strict=True))
+    else:
+        batches = trainer.get_eval_dataloader(rows)
+        found = trainer.evaluation_loop(batches, "", prediction_loss_only=True, metric_key_prefix=prefix)
+        predictions = _predict(config, trainer, tokenizer, rows, prefix)
+    return Answers(float(found.metrics[f"{prefix}_loss"]), predictions)
 
 
 def _predict(

@@ -33,8 +33,9 @@ ORDER = [
     "attention.triton_launch", "attention.triton_ops", "attention.proof", "attention.kernels",
     "attention.forward", "attention.dry_run", "attention.swap", "attention.statistics", "attention.recorder",
     "attention.calibrate", "attention.annealing",
-    "languages", "scratch", "pretrained", "model", "start",
-    "scorers", "metrics", "memory", "trainer", "trackers", "renamed", "effects", "arguments", "computed", "train",
+    "languages", "scratch", "pretrained", "adapters", "model", "checkpoint", "start",
+    "scorers", "metrics", "memory", "trainer", "trackers", "renamed", "effects", "arguments", "computed",
+    "train", "reloaded",
     "schema", "record", "diagnostics",
     "stats", "row_tests", "bleu", "bootstrap", "power", "pairing", "predictions", "evidence",
     "notes", "tables", "sentence", "overall", "compare",
@@ -99,8 +100,8 @@ def test_the_ends_of_the_order() -> None:
     for name, path in MODULES.items():
         if name.startswith("tasks.") and name != "tasks.base":
             assert set(imports(path)) == {"tasks.base"}, name
-    # finetune.load comes from model, and only when it is asked for
-    assert list(imports(MODULES["finetune"])) == ["model"]
+    # finetune.load comes from checkpoint, and only when it is asked for
+    assert list(imports(MODULES["finetune"])) == ["checkpoint"]
     top = ast.parse(MODULES["finetune"].read_text(encoding="utf-8")).body
     assert [node.module for node in top if isinstance(node, ast.ImportFrom)] == ["typing"]
 

@@ -19,10 +19,10 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForSequenceClassification
 
 from finetune import load, record
+from finetune.checkpoint import CONFIG_FILE
 from finetune.cli import main
 from finetune.config import merge
 from finetune.errors import UserError
-from finetune.model import CONFIG_FILE
 from finetune.publish import push
 from hub_standin import Hub, Repository, serve
 from records import classified, correctness, save, started

@@ -20,8 +20,8 @@ from transformers.trainer_pt_utils import EvalLoopContainer
 import finetune.run
 from finetune import load, pairing, record
 from finetune.batches import Collator
+from finetune.checkpoint import CONFIG_FILE
 from finetune.lock import locked
-from finetune.model import CONFIG_FILE
 from finetune.trainer import EpochSampler
 from small_runs import COMMON, folder, run
 

@@ -35,7 +35,7 @@ def row_sums(model: Any, batches: Iterable[Mapping[str, Tensor]]) -> RowSums:
     """
     found: dict[str, list[Tensor]] = {}
     for batch in batches:
-        targets = batch.get("labels") if model.config.is_encoder_decoder else None
+        targets = _targets(model, batch)
         with _watching(model, lambda name, setting: _sum_rows(found.setdefault(name, []), setting, targets)):  # noqa: B023
             for _ in _pass(model, [batch], share=0.0):
                 pass
@@ -108,8 +108,9 @@ def pooled(model: Any, batches: Iterable[Mapping[str, Tensor]], share: float) ->
     """
     rows = []
     for batch, output in _pass(model, batches, share, output_hidden_states=True):
-        if model.config.is_encoder_decoder:
-            states, kept = output["decoder_hidden_states"][-1], batch["labels"] >= 0
+        kept = _targets(model, batch)
+        if kept is not None:
+            states = output["decoder_hidden_states"][-1]
         else:
             states, kept = output["hidden_states"][-1], batch["attention_mask"].bool()
         weights = kept.to(states)[..., None]
@@ -125,8 +126,8 @@ def cosine(first: Tensor, second: Tensor) -> float:
 def _sum_rows(parts: list[Tensor], setting: Setting, targets: Tensor | None) -> Watcher:
     """Add (2, heads) to ``parts`` at every call: the sum of the row sums, and how many rows there were.
 
-    ``targets``, (batch, target), of an encoder-decoder: its decoder has no mask for padding but these, in
-    which padding is below 0.
+    ``targets``, bool, (batch, target), of an encoder-decoder are those that are no padding, which its decoder
+    has no mask for.
     """
 
     def watch(inputs: Inputs, output: Tensor) -> None:
@@ -134,12 +135,23 @@ def _sum_rows(parts: list[Tensor], setting: Setting, targets: Tensor | None) -> 
         sums = setting.normaliser.weigh(scores_of(inputs), allowed).sum(-1)  # (batch, heads, query)
         counted = _counted(inputs, allowed, setting.kind)
         if targets is not None and setting.kind != "encoder":
-            counted = counted & (targets >= 0).to(counted.device)[:, None]
+            counted = counted & targets.to(counted.device)[:, None]
         counted = counted.expand_as(sums)
         total = (sums * counted).sum((0, 2), dtype=torch.float64)
         parts.append(torch.stack([total, counted.sum((0, 2)).to(total)]))
 
     return watch
+
+
+def _targets(model: Any, batch: Mapping[str, Tensor]) -> Tensor | None:
+    """Which tokens of a decoder beside an encoder count, bool, (batch, target): all that are no padding.
+
+    A classifier's decoder reads the text itself. ``None`` where there is one stack alone, or no label.
+    """
+    labels = batch.get("labels")
+    if labels is None or not model.config.is_encoder_decoder:
+        return None
+    return labels >= 0 if labels.ndim == 2 else batch["attention_mask"].bool()
 
 
 def _counted(inputs: Inputs, allowed: Tensor | None, kind: str) -> Tensor:

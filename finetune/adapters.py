@@ -1,0 +1,108 @@
+"""LoRA on a base model: small matrices beside its frozen weights, and a few modules that are trained whole.
+
+A head, and whatever else no file of the base model holds, was drawn at random. It is trained whole and saved
+with the adapters, or nobody could have the model back.
+"""
+
+import warnings
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from finetune.config import LoraConfig
+from finetune.errors import UserError
+
+ADAPTERS = "adapter_model.safetensors"
+
+
+def adapted_model(model: PreTrainedModel, kind: str, lora: LoraConfig, new_weights: Iterable[str]) -> Any:
+    """``model`` with its adapters, or as it is where ``lora.rank`` is 0.
+
+    ``new_weights`` name those that came from no file. Raises ``UserError`` where LoRA does not fit the model.
+    """
+    if not lora.rank:
+        return model
+    from peft import LoraConfig as PeftLoraConfig
+    from peft import TaskType, get_peft_model
+
+    classify = kind == "classification"
+    try:
+        return get_peft_model(
+            model,
+            PeftLoraConfig(
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=lora.target_modules,
+                modules_to_save=whole_modules(model, new_weights, head=classify),
+                task_type=TaskType.SEQ_CLS if classify else TaskType.SEQ_2_SEQ_LM,
+            ),
+        )
+    except ValueError as error:
+        raise UserError(f"LoRA does not fit this model: {error}. Set --model.lora.target_modules") from error
+
+
+def whole_modules(model: PreTrainedModel, new_weights: Iterable[str], *, head: bool) -> list[str]:
+    """The modules that are trained whole: those with a new weight, and the ``head`` of a classifier.
+
+    Each is named by the largest module that holds nothing else: ``classifier`` for ``classifier.dense.bias``.
+    """
+    inside = f"{model.base_model_prefix}."
+    names = [name for name, _ in model.named_parameters()]
+    whole = {*new_weights, *(name for name in names if head and not name.startswith(inside))}
+    modules = set()
+    for name in whole & set(names):
+        owner = name.rpartition(".")[0]
+        if not owner:
+            raise UserError(f"LoRA cannot train the weight {name}, which no file of the base model holds")
+        above = owner.rpartition(".")[0]
+        while above and whole.issuperset(n for n in names if n.startswith(f"{above}.")):
+            owner, above = above, above.rpartition(".")[0]
+        modules.add(owner)
+    return sorted(modules)
+
+
+def load_adapters(base: PreTrainedModel, folder: Path, new_weights: Sequence[str]) -> Any:
+    """``base`` with the adapters that ``folder`` holds.
+
+    ``new_weights`` of the base came from no file. Raises ``UserError`` where the folder lacks one of them, or
+    any other weight of the adapters.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
+
+    if not (folder / ADAPTERS).is_file():
+        raise UserError(f"{folder} holds no {ADAPTERS}: the run is not whole; run it again")
+    try:
+        with safe_open(folder / ADAPTERS, "pt") as file:
+            held = set(file.keys())
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # told below, as an error
+            model = PeftModel.from_pretrained(base, str(folder))
+    except KeyError as error:  # a module that was trained whole is not in the file
+        raise _lacking(folder, {str(error.args[0])}) from error
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"cannot load the adapters in {folder}: {reason}") from error
+    lacking = set(get_peft_model_state_dict(model, save_embedding_layers=False)) - held
+    lacking |= {name for name in new_weights if not _is_trained_whole(model, name)}
+    if lacking:
+        raise _lacking(folder, lacking)
+    return model
+
+
+def _is_trained_whole(model: nn.Module, name: str) -> bool:
+    from peft.utils.other import ModulesToSaveWrapper
+
+    wrapped = (key for key, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper))
+    return any(f"base_model.model.{name}".startswith(f"{key}.") for key in wrapped)
+
+
+def _lacking(folder: Path, names: Collection[str]) -> UserError:
+    return UserError(
+        f"{folder} lacks weights of its model ({len(names)}, e.g. {min(names)}), and no file of the base "
+        "model holds them: the model that was measured cannot be had back; train the run again"
+    )
