@@ -45,6 +45,8 @@ SET_ELSEWHERE: Mapping[str, str] = {
         "--train.bf16: evaluating in half precision would cast the weights that are trained",
     ),
     "save_only_model": "nothing: a run could not resume to the same numbers",
+    "ignore_data_skip": "nothing: a run could not resume to the same numbers",
+    "restore_callback_states_from_checkpoint": "nothing: a run resumes with the state of every callback",
     "dataloader_drop_last": "nothing: every row is trained on and predicted",
     "eval_do_concat_batches": "nothing",
     "batch_eval_metrics": "nothing",

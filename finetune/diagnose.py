@@ -3,6 +3,7 @@
 Both fill diagnostics.json beside the record, and neither changes a number of the run.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 from transformers.utils import logging as transformers_logging
 
 from finetune import data, diagnostics, record, source
@@ -33,7 +35,7 @@ BATCH = 8
 """Rows that pass a finished model at a time; the gradients are those of the mean over all rows."""
 
 
-class Diagnosis(TrainerCallback):
+class Diagnosis(TrainerCallback, ExportableState):
     """Samples the attention of ``model`` while it trains, into ``file``, after each sample.
 
     At a sampled step the first micro-batch is looked at, with the loss that is trained on: after
@@ -44,6 +46,7 @@ class Diagnosis(TrainerCallback):
     def __init__(self, model: Any, file: Path, samples: int = SAMPLES, rows: int = ROWS) -> None:
         self.file, self.samples, self.rows = file, samples, rows
         self.recorder = Recorder(model, rows)
+        self.taken = "[]"  # the samples, which belong to every checkpoint; as text, since those sort keys
         self._steps: set[int] = set()
         self._content: Diagnostics
         self._step: int | None = None  # the one that is being looked at
@@ -52,13 +55,11 @@ class Diagnosis(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Plan the steps; take up the samples of the part of the run that a checkpoint holds."""
+        """Plan the steps; write again what was sampled before the checkpoint that the run goes on from."""
         self._steps = sampled_steps(state.max_steps, self.samples)
-        earlier: list[Sample] = []
-        if state.global_step > 0 and self.file.is_file():
-            earlier = diagnostics.read(self.file)["samples"]
-        kept = [sample for sample in earlier if sample["step"] < state.global_step]
-        self._content = _new(self.recorder, self.rows, state.max_steps, kept)
+        self._content = _new(self.recorder, self.rows, state.max_steps, json.loads(self.taken))
+        if self._content["samples"]:
+            diagnostics.write(self.file, self._content)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **options: Any
@@ -82,8 +83,13 @@ class Diagnosis(TrainerCallback):
         if share < 1.0:
             sample["share"] = share
         self._content = diagnostics.add(self._content, sample)
+        self.taken = json.dumps(self._content["samples"])
         diagnostics.write(self.file, self._content)
         self._step = None
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {"args": {}, "attributes": {"taken": self.taken}}
 
 
 def sampled_steps(total: int, samples: int) -> set[int]:

@@ -7,11 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finetune.errors import UserError
+from finetune.record import unfinished
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process; ``UserError`` where another one does. A killed process lets go."""
+    """Hold ``folder`` for this process; ``UserError`` where another one does. A killed process lets go.
+
+    What one that was killed had half written, and had not yet given its name, is removed.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Not through a link, which would empty what lies at its end.
@@ -25,4 +29,6 @@ def locked(folder: Path) -> Iterator[None]:
             raise UserError(
                 f"another process is training in {folder}: wait for it, or choose another --output"
             ) from error
+        for left in unfinished(folder):
+            left.unlink()
         yield

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from finetune import data, effects, environment, record, source
+from finetune import data, effects, environment, manifest, record, source
 from finetune.arguments import resolve_bf16, training_arguments
 from finetune.attention import get_variant
 from finetune.config import (
@@ -109,7 +109,7 @@ def _check_secrets(config: RunConfig) -> None:
 
 
 def inspect(folder: Path, config: RunConfig) -> State:
-    """What a run folder holds: nothing, a finished run, or one to resume.
+    """What a run folder holds: nothing, a finished run, or one to resume, also where its files are not whole.
 
     Raises ``UserError`` for a record of another configuration (naming the keys), a damaged record, and a
     folder of something else.
@@ -132,7 +132,8 @@ def inspect(folder: Path, config: RunConfig) -> State:
             f"{folder} holds a run with another configuration; it differs in {', '.join(keys)}. "
             "Choose another folder with --output, or remove this one"
         )
-    return "finished" if found["status"] == "finished" else "resume"
+    whole = found["status"] == "finished" and manifest.finished_fault(folder) is None
+    return "finished" if whole else "resume"
 
 
 def validate(task_name: str | None, pair: str | None, wanted: str) -> list[str]:

@@ -36,6 +36,7 @@ __all__ = [
     "read_predictions",
     "run_folder",
     "task_slug",
+    "unfinished",
     "write",
     "write_predictions",
     "write_text",
@@ -170,6 +171,11 @@ def write_text(file: Path, pieces: Iterable[str]) -> Path:
     except OSError as error:
         raise UserError(f"cannot write {file.name} in the folder {file.parent}: {error.strerror}") from error
     return file
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """Files in ``folder`` that ``write_text`` was killed over."""
+    return sorted(folder.glob(".*.tmp"))
 
 
 def _replace(file: Path, pieces: Iterable[str]) -> None:

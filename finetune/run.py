@@ -16,11 +16,13 @@ from finetune import (
     compare,
     data,
     diagnostics,
+    manifest,
     metrics,
     model,
     record,
     reloaded,
     report,
+    resume,
     start,
     tokens,
     trackers,
@@ -54,6 +56,7 @@ def run_grid(grid: Grid, command: str, next_command: str) -> int:
     for number, run in enumerate(grid.runs, start=1):
         place = f"[{number}/{len(grid.runs)}]"
         if run.state == "finished":
+            _mend(run.folder)
             print(f"{place} {run.folder}: finished already, skipped", flush=True)
             continue
         with locked(run.folder):
@@ -63,6 +66,13 @@ def run_grid(grid: Grid, command: str, next_command: str) -> int:
     if next_command:
         print(f"The real thing, on a GPU: {next_command}")
     return max(statuses, default=0)
+
+
+def _mend(folder: Path) -> None:
+    """Write the card of a finished run where it is missing, and remove what a killed process left."""
+    if not (folder / card.FILE).is_file() or record.unfinished(folder):
+        with locked(folder):
+            card.write(folder, record.read(folder))
 
 
 def _check_same_rows(run: Run, grid: Grid, loaded: data.Data) -> None:
@@ -102,6 +112,11 @@ def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: 
     entry = record.new(run.config, command=command, task=facts, device=device)
     entry["data"] = loaded.info
     entry["hardware"]["threads"] = torch.get_num_threads()
+    fault = manifest.finished_fault(run.folder) if run.state == "resume" else None
+    if fault:
+        print(f"{place} {run.folder} was finished, but {fault}: it is made again", flush=True)
+    (run.folder / ERROR_FILE).unlink(missing_ok=True)
+    (run.folder / manifest.FILE).unlink(missing_ok=True)
     record.write(run.folder, entry)
     started = time.monotonic()
     try:
@@ -117,8 +132,8 @@ def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: 
         trackers.close()
     entry["times"] = {**(entry["times"] or {}), "total_s": time.monotonic() - started}
     entry.update({"status": "finished", "finished": record.now()})
-    record.write(run.folder, entry)
     card.write(run.folder, entry)
+    record.write(run.folder, entry)  # last: a finished run lacks nothing
     print(_closing_line(place, run, entry, grid.root), flush=True)
     return 0
 
@@ -135,6 +150,7 @@ def _run_one(run: Run, grid: Grid, loaded: data.Data, entry: record.Record, plac
     entry["predictions"] = record.PREDICTIONS
     entry["metrics"] = _score(config, rows, labels, outcome.generation)
     entry["untrained"] = _untrained(config, loaded, outcome.untrained, labels)
+    manifest.write(run.folder, resume.identity(config, entry["model"] or {}), _lasting(run.folder))
 
 
 def _trained(
@@ -150,17 +166,19 @@ def _trained(
     entry["model"], entry["attention"] = built.info, built.swap.to_json()
     record.write(run.folder, entry)
     splits = tokens.prepare(loaded, built.tokenizer, config)
-    print(
-        _header_line(place, run, loaded, train.planned_steps(config, len(splits["train"]), run.folder)),
-        flush=True,
-    )
+    identity = resume.identity(config, built.info)
+    found = _resumed(run.folder, identity, place)
+    steps = train.planned_steps(config, len(splits["train"]), run.folder)
+    print(_header_line(place, run, loaded, steps, found.checkpoint is not None), flush=True)
     begun = start.prepare(config, built, splits["train"], run.folder)
     callbacks = start.callbacks(config)
-    if train.last_checkpoint(run.folder) is None:  # of an attempt that nothing is kept of
+    if found.checkpoint is None:  # of an attempt that nothing is kept of
         (run.folder / diagnostics.FILE).unlink(missing_ok=True)
     if grid.diagnose:
         callbacks.append(Diagnosis(built.model, run.folder / diagnostics.FILE))
-    outcome = train.fit(config, built, splits, run.folder, callbacks)
+    outcome = train.fit(
+        config, built, splits, run.folder, callbacks, identity=identity, checkpoint=found.checkpoint
+    )
     looked = (run.folder / diagnostics.FILE).is_file()  # in this part of a resumed run or in an earlier one
     entry["diagnostics"] = diagnostics.FILE if looked else None
     ran = "+".join(sorted(calls_by_kernel(built.model, config.attention.variant)))
@@ -170,6 +188,27 @@ def _trained(
     entry["curve"], entry["times"] = outcome.curve, outcome.times
     entry["peak_memory_mib"] = outcome.peak_memory_mib
     return outcome, splits["test"]
+
+
+def _resumed(folder: Path, identity: str, place: str) -> resume.Found:
+    """The checkpoint that a run goes on from. What is damaged or was overtaken is named and removed."""
+    found = resume.newest(folder, identity)
+    for reason in found.passed:
+        print(f"{place} {reason}", flush=True)
+    if found.passed and found.checkpoint is None:
+        print(f"{place} no whole checkpoint is left: the run starts anew", flush=True)
+    resume.discard(folder, found, identity)
+    return found
+
+
+def _lasting(folder: Path) -> list[Path]:
+    """The files that a finished run holds from now on; its record and what is made from it come and go."""
+    changing = {record.FILE, card.FILE, diagnostics.FILE, manifest.FILE}
+    return [
+        path
+        for path in folder.iterdir()
+        if path.is_file() and path.name[0] != "." and path.name not in changing
+    ]
 
 
 def _untrained(
@@ -213,11 +252,11 @@ def _score(
     return scores
 
 
-def _header_line(place: str, run: Run, loaded: data.Data, steps: int) -> str:
+def _header_line(place: str, run: Run, loaded: data.Data, steps: int, resumes: bool) -> str:
     config = run.config
     rows = " / ".join(f"{len(split)} {name}" for name, split in loaded.splits.items())
     stamp = " | SAMPLE data" if loaded.info["sample"] else ""
-    resumed = " | resumes from its checkpoint" if train.last_checkpoint(run.folder) else ""
+    resumed = " | resumes from its checkpoint" if resumes else ""
     task = record.task_slug(config.task, config.pair)
     return (
         f"{place} {task} | {config.attention.variant} | {config.model.name} | seed {config.seed} | "

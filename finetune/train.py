@@ -1,6 +1,5 @@
 """A built model and its data -> a trained model and one prediction per test row, with Trainer's own loop."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from finetune.computed import ReadBack, attention
 from finetune.config import RunConfig
 from finetune.memory import peak_memory_mib, reset_peak_memory
 from finetune.model import Built, weights_fingerprint
+from finetune.resume import SaveAtEpochEnd
 from finetune.trainer import ComparableSeq2SeqTrainer, ComparableTrainer, NonFiniteLossError
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "Outcome",
     "answers",
     "fit",
-    "last_checkpoint",
     "planned_steps",
 ]
 
@@ -65,20 +64,24 @@ def fit(
     splits: Mapping[str, Any],
     folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
+    *,
+    identity: str = "",
+    checkpoint: Path | None = None,
 ) -> Outcome:
     """Train on ``splits["train"]``, predict ``splits["test"]``, and leave the model in ``folder``.
 
-    ``splits`` hold tokenised rows; those of ``validation`` are predicted before training too. Resumes from
-    the newest checkpoint in ``folder`` if there is one. Raises ``NonFiniteLossError`` at the step where the
-    loss is NaN or infinite.
+    ``splits`` hold tokenised rows; those of ``validation`` are predicted before training too. Goes on from
+    ``checkpoint`` if there is one; the checkpoints that are written bear ``identity``. Raises
+    ``NonFiniteLossError`` at the step where the loss is NaN or infinite.
     """
     trainer = _trainer(config, built, splits, folder, callbacks)
+    trainer.identity = identity
+    trainer.args.eval_on_start = trainer.args.eval_on_start and checkpoint is None
     untrained = _untrained(config, trainer, built, splits["validation"])
     measured = reset_peak_memory()  # the untrained model may write to the limit: its memory says little
     started = time.monotonic()
     set_seed(config.seed)  # whatever building the model drew, dropout starts from the seed
-    checkpoint = last_checkpoint(folder)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trained = time.monotonic()
     _check_finite(built.model)
     predictions = _predict(config, trainer, built.tokenizer, splits["test"])
@@ -114,21 +117,6 @@ def _check_finite(model: torch.nn.Module) -> None:
             raise NonFiniteLossError(f"the weights {name} are not finite after the last step")
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint in a run folder, or ``None``; one cut short by a kill is passed over."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    return next((str(path) for path in reversed(found) if _is_whole(path)), None)
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Trainer writes trainer_state.json last, so a checkpoint with a readable one is complete."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def planned_steps(config: RunConfig, rows: int, folder: Path) -> int:
     """Optimizer steps of a whole run, for the header line."""
     args = training_arguments(config, folder)
@@ -159,7 +147,7 @@ def _trainer(
         processing_class=built.tokenizer,
         compute_metrics=_accuracy if classify else None,
         preprocess_logits_for_metrics=_best_class if classify else None,
-        callbacks=[*stopping, *callbacks],
+        callbacks=[*stopping, *callbacks, SaveAtEpochEnd()],
     )
     trainer.add_callback(ReadBack(trainer))
     return trainer

@@ -16,6 +16,7 @@ from transformers import Seq2SeqTrainer, Trainer
 from transformers.trainer_pt_utils import LabelSmoother, get_length_grouped_indices
 
 from finetune.batches import IGNORED, lengths
+from finetune.resume import Resumable
 
 
 class NonFiniteLossError(RuntimeError):
@@ -132,9 +133,9 @@ class _Comparable:
         return loss
 
 
-class ComparableTrainer(_Comparable, Trainer):
+class ComparableTrainer(_Comparable, Resumable, Trainer):
     """Trainer for classification."""
 
 
-class ComparableSeq2SeqTrainer(_Comparable, Seq2SeqTrainer):
+class ComparableSeq2SeqTrainer(_Comparable, Resumable, Seq2SeqTrainer):
     """Trainer for translation."""
