@@ -14,7 +14,7 @@ OPTIONS = --preset $(PRESET) --output $(OUTPUT) \
 	$(if $(ATTENTION),--attention "$(ATTENTION)") $(if $(SEEDS),--seeds "$(SEEDS)") \
 	$(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
-.PHONY: help classify translate compare push tasks variants validate env bench study calibration test slow check wheel clean
+.PHONY: help classify translate compare push tasks variants validate env bench study calibration test slow kills check wheel clean
 
 help:  ## print this
 	@echo "make TARGET [TASK=agnews] [PRESET=quick|small|scratch|full] [ATTENTION=\"softmax sa-softmax\"] [SEEDS=\"0 1\"]"
@@ -67,6 +67,9 @@ test: $(READY)  ## run the tests (offline, on a CPU)
 
 slow: $(READY)  ## run the tests that take minutes: thousands of damaged inputs
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
+
+kills: $(READY)  ## kill KILLS=100 runs at random and hold what becomes of them against runs left alone (half an hour)
+	$(BIN)/python tests/kills.py --kills $(or $(KILLS),100) $(ARGS)
 
 check: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ holds the rows as an Arrow stream, which is mapped into memory, and ``about.json
 from and their checksum.
 """
 
+import copy
 import errno
 import hashlib
 import json
@@ -45,6 +46,7 @@ def prepare(loaded: Data, tokenizer: Any, config: RunConfig) -> dict[str, Datase
     ``batches.sort_evaluation`` says so. Where the cache cannot be used that is said once, as a logged
     warning, and the rows are tokenised without it.
     """
+    tokenizer = copy.deepcopy(tokenizer)  # truncation stays set in it, and the run's own is saved
     if config.batches.cache_tokens:
         tokens = _cached(loaded, tokenizer, config)
     else:
