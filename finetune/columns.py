@@ -3,34 +3,63 @@
 Works on whole Arrow columns, so that millions of rows cost seconds; only a faulty row is looked at by itself.
 """
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finetune.errors import UserError, unknown
+from finetune import labels
+from finetune.errors import UserError
+from finetune.readers import Part, Wanted
 from tasks.base import ClassificationTask, Task, TranslationTask, languages
 
 
-def canonical(raw: Any, task: Task, pair: str | None, split: str) -> pa.Table:
-    """Columns ``row, text, label`` or ``row, source, target`` of one raw split (a ``datasets.Dataset``).
+def wanted(task: Task, pair: str | None) -> Wanted:
+    """The columns that a task needs of a file, whatever else is in it."""
+    if isinstance(task, ClassificationTask):
+        needed = list(dict.fromkeys([*task.text, task.label]))
+        return Wanted(lambda present: _found(present, needed, task), task.label)
+    sides = languages(pair or task.default_pair)
+    return Wanted(lambda present: _sides(present, sides, task), inside=sides)
+
+
+def canonical(part: Part, task: Task, pair: str | None, where: str) -> pa.Table:
+    """Columns ``text, label`` or ``source, target`` of one part of a split; a label is a text still.
 
     Texts are stripped of white space at their ends; a missing text becomes an empty one, for ``empty_rows``.
-    Raises ``UserError`` naming the split, and the row (counted from 0) where there is one.
+    Raises ``UserError`` naming ``where``, and the row (counted from 0) where there is one.
     """
-    table = raw.with_format("arrow")[:]
-    columns: dict[str, Any] = {"row": pa.array(np.arange(table.num_rows))}
+    table = part.table
     if isinstance(task, ClassificationTask):
-        parts = [_text(_column(table, name, task, split), name, split) for name in task.text]
-        columns["text"] = _joined(parts)
-        columns["label"] = _labels(_column(table, task.label, task, split), task, split)
-    else:
-        sides = languages(pair or task.default_pair)
-        for name, language in zip(("source", "target"), sides, strict=True):
-            columns[name] = _text(_side(table, language, task, split), language, split)
+        texts = _joined([_text(table[name], name, where) for name in task.text])
+        place = f"column '{task.label}' of {where}"
+        return pa.table(
+            {"text": texts, "label": labels.written(table[task.label], part.names, task.labels, place)}
+        )
+    columns = {}
+    for name, language in zip(("source", "target"), languages(pair or task.default_pair), strict=True):
+        columns[name] = _text(_side(table, language, task, where), language, where)
     return pa.table(columns)
+
+
+def numbered(tables: Mapping[str, pa.Table], task: Task) -> dict[str, pa.Table]:
+    """The splits with a column ``row`` in front, and numbers for labels: labels are read alike in all."""
+    whole = {}
+    is_classification = isinstance(task, ClassificationTask)
+    flat = (
+        {name: table["label"].combine_chunks() for name, table in tables.items()} if is_classification else {}
+    )
+    named = isinstance(task, ClassificationTask) and labels.are_names(flat.values(), task.labels)
+    for split, table in tables.items():
+        columns: dict[str, Any] = {"row": pa.array(np.arange(table.num_rows))}
+        columns |= {name: table[name] for name in table.column_names}
+        if isinstance(task, ClassificationTask):
+            where = f"column '{task.label}' of split '{split}'"
+            columns["label"] = labels.numbers(flat[split], task.labels, named, where, task.name)
+        whole[split] = pa.table(columns)
+    return whole
 
 
 def empty_rows(table: pa.Table) -> np.ndarray:
@@ -42,59 +71,75 @@ def empty_rows(table: pa.Table) -> np.ndarray:
     return empty
 
 
-def _column(table: pa.Table, name: str, task: Task, split: str) -> pa.ChunkedArray:
-    if name not in table.column_names:
-        needed = (*task.text, task.label) if isinstance(task, ClassificationTask) else (task.column,)
+def _found(present: list[str], needed: list[str], task: Task) -> list[str]:
+    for name in needed:
+        if name not in present:
+            raise UserError(
+                f"no column '{name}'; task '{task.name}' needs {', '.join(map(repr, needed))} "
+                f"and the data has {_told(present)}" + _headless(present, needed)
+            )
+        if present.count(name) > 1:
+            raise UserError(f"the column '{name}' is there {present.count(name)} times: {_told(present)}")
+    return needed
+
+
+def _told(present: list[str]) -> str:
+    return ", ".join(repr(name[:40]) for name in present[:20]) + (", ..." if len(present) > 20 else "")
+
+
+def _headless(present: list[str], needed: list[str]) -> str:
+    """A hint where the first row of a CSV stands in the place of its header."""
+    if set(present) & set(needed) or len(present) != len(needed):
+        return ""
+    return f"; if that is a row of its own, put the header {','.join(needed)} (in their order) before it"
+
+
+def _sides(present: list[str], sides: tuple[str, str], task: TranslationTask) -> list[str]:
+    """The task's column of {language: text}, or a column for each language."""
+    if task.column in present:
+        return _found(present, [task.column], task)
+    if not set(sides) & set(present):
         raise UserError(
-            f"split '{split}' has no column '{name}'; task '{task.name}' needs {', '.join(needed)} "
-            f"and the data has {', '.join(table.column_names)}"
+            f"neither a column '{task.column}' nor one called '{sides[0]}'; the data has {_told(present)}"
         )
-    return table[name]
+    return _found(present, list(sides), task)
 
 
-def _side(table: pa.Table, language: str, task: TranslationTask, split: str) -> pa.ChunkedArray:
+def _side(table: pa.Table, language: str, task: TranslationTask, where: str) -> pa.ChunkedArray:
     """One language of a translation: out of the task's column of {language: text}, or a column of its own."""
-    if task.column not in table.column_names and language in table.column_names:
-        return table[language]
     if task.column not in table.column_names:
-        raise UserError(
-            f"split '{split}' has neither a column '{task.column}' nor one called '{language}'; "
-            f"the data has {', '.join(table.column_names)}"
-        )
+        return table[language]
     column = table[task.column]
     if not pa.types.is_struct(column.type):
-        raise UserError(
-            f"column '{task.column}' of split '{split}' holds {column.type}, not {{language: text}}"
-        )
+        raise UserError(f"column '{task.column}' of {where} holds {column.type}, not {{language: text}}")
     present = [column.type.field(i).name for i in range(column.type.num_fields)]
     if language not in present:
         raise UserError(
-            f"column '{task.column}' of split '{split}' has no language '{language}'; "
-            f"it has {', '.join(present)}"
+            f"column '{task.column}' of {where} has no language '{language}'; it has {', '.join(present)}"
         )
+    if present.count(language) > 1:
+        raise UserError(f"column '{task.column}' of {where} has the language '{language}' twice")
     return pc.struct_field(column, language)
 
 
-def _text(column: pa.ChunkedArray, name: str, split: str) -> pa.ChunkedArray:
+def _text(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
     """Strings, stripped, with "" for what is missing."""
-    if pa.types.is_null(column.type):
-        column = column.cast(pa.string())
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        raise UserError(f"column '{name}' of split '{split}' holds {_not_text(column)}")
-    # large_string: offsets of 64 bits, as all texts of a large set together pass 2 GiB
-    return pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.large_string()), ""))
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    kinds = (pa.types.is_null, pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    if not any(is_kind(kind) for is_kind in (*kinds, pa.types.is_binary, pa.types.is_large_binary)):
+        raise UserError(f"column '{name}' of {where} holds {_not_text(column)}")
+    try:
+        # large_string: offsets of 64 bits, as all texts of a large set together pass 2 GiB
+        return pc.utf8_trim_whitespace(pc.fill_null(column.cast(kind).cast(pa.large_string()), ""))
+    except pa.ArrowInvalid as error:
+        raise UserError(f"column '{name}' of {where} holds {kind} that is no UTF-8 text") from error
 
 
 def _not_text(column: pa.ChunkedArray) -> str:
     """What a column holds instead of text, with the first row at fault (counted from 0)."""
-    values = column.to_pylist()
-    kind = str(column.type)
-    if isinstance(column.type, pa.BaseExtensionType):  # rows of several types arrive as JSON texts
-        values = [None if value is None else json.loads(value) for value in values]
-        kind = "values of several types"
-    wrong = ((i, v) for i, v in enumerate(values) if v is not None and not isinstance(v, str))
-    row, value = next(wrong, (0, None))
-    return f"{kind}, not text: row {row} (counted from 0) is {str(value)[:40]!r}"
+    row = pc.index(pc.is_valid(column), True).as_py()
+    value = column[max(row, 0)] if len(column) else None
+    return f"{column.type}, not text: row {max(row, 0)} (counted from 0) is {str(value)[:40]!r}"
 
 
 def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
@@ -105,40 +150,3 @@ def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
             pc.binary_join_element_wise(joined, part, pa.scalar(" ", pa.large_string()))
         )
     return joined
-
-
-def _labels(column: pa.ChunkedArray, task: ClassificationTask, split: str) -> pa.Array:
-    """Numbers from 0 to one less than the number of labels: given as such, or as label names."""
-    where = f"column '{task.label}' of split '{split}'"
-    if column.null_count:
-        first = pc.is_null(column).index(True).as_py()
-        raise UserError(
-            f"{where} has {column.null_count} rows without a label, the first is row {first} (counted from 0)"
-        )
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return _numbers(column.to_pylist(), task, where)
-    if not pa.types.is_integer(column.type):
-        raise UserError(
-            f"{where} holds {column.type}; labels are numbers 0 to {len(task.labels) - 1} or label names"
-        )
-    labels = column.to_numpy()
-    wrong = np.flatnonzero((labels < 0) | (labels >= len(task.labels)))
-    if wrong.size:
-        counted = labels.min() == 1 and labels.max() == len(task.labels)
-        hint = "; they seem to be counted from 1: subtract 1" if counted else ""
-        raise UserError(
-            f"{where} has the label {labels[wrong[0]]} in row {wrong[0]} (counted from 0); "
-            f"task '{task.name}' has labels 0 to {len(task.labels) - 1}{hint}"
-        )
-    return pa.array(labels.astype(np.int64))
-
-
-def _numbers(names: list[str], task: ClassificationTask, where: str) -> pa.Array:
-    """Label names -> numbers."""
-    known = {name: number for number, name in enumerate(task.labels)}
-    if "" in names:
-        raise UserError(f"{where} has no label in row {names.index('')} (counted from 0)")
-    wrong = next((row for row, name in enumerate(names) if name not in known), None)
-    if wrong is not None:
-        raise unknown(f"label (row {wrong} of {where}, counted from 0)", names[wrong], task.labels)
-    return pa.array([known[name] for name in names], pa.int64())

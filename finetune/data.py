@@ -46,8 +46,8 @@ def load(task: Task, pair: str | None, source: Source, config: DataConfig) -> Da
     """
     tables: dict[str, pa.Table] = {}
     dropped: dict[str, int] = {}
-    for name, raw in read(source, task, pair).items():
-        table = columns.canonical(raw, task, pair, name)
+    raw = read(source, task, pair)
+    for name, table in raw.tables.items():
         tables[name], dropped[name] = _without_empty(table, name, config.drop_empty)
     chosen = _choose({name: table.num_rows for name, table in tables.items()}, config)
     splits = {name: Dataset(tables[origin].take(pa.array(rows))) for name, (origin, rows) in chosen.items()}
@@ -65,6 +65,8 @@ def load(task: Task, pair: str | None, source: Source, config: DataConfig) -> Da
         "dropped_empty": dropped,
         "label_names": list(task.labels) if isinstance(task, ClassificationTask) else None,
         "licence": task.licence,
+        "files": raw.files,
+        "notes": raw.notes,
     }  # fmt: skip
     return Data(splits, info)
 

@@ -152,7 +152,12 @@ def validate(task_name: str | None, pair: str | None, wanted: str) -> list[str]:
     loaded = data.load(task, pair, found, everything)
     rows = {facts["from"]: facts["of"] for facts in loaded.info["splits"].values()}
     counted = ", ".join(f"{count} {name}" for name, count in rows.items())
-    return [*lines, found.describe(), f"task {task.name}: ok, {counted} rows"]
+    read = [
+        f"read {entry['name']}: {entry['bytes']:,} bytes, SHA-256 {str(entry['sha256'])[:16]}"
+        for entry in loaded.info["files"]
+    ]
+    notes = [f"note: {note}" for note in loaded.info["notes"]]
+    return [*lines, found.describe(), *read, *notes, f"task {task.name}: ok, {counted} rows"]
 
 
 def preset_config(kind: Kind, preset: str) -> RunConfig:

@@ -51,6 +51,8 @@ def run_grid(grid: Grid, command: str, next_command: str) -> int:
     _hide_bars_of_a_moment()
     statuses = []
     loaded = data.load(grid.task, grid.pair, grid.source, grid.runs[0].config.data)
+    for note in loaded.info["notes"]:
+        print(f"note: {note}", flush=True)
     for run in grid.runs:
         _check_same_rows(run, grid, loaded)
     for number, run in enumerate(grid.runs, start=1):

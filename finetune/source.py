@@ -1,21 +1,23 @@
 """Where a task's rows come from: a local folder, the Hub, its cache, or the built-in sample.
 
-``resolve`` decides and says why; ``read`` reads. The only caller of ``datasets.load_dataset``.
+``resolve`` decides and says why; ``read`` reads. ``datasets.load_dataset`` serves the Hub alone: between a
+local file and its rows stands no cache.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from finetune import hub
+import pyarrow as pa
+
+from finetune import columns, files, hub, labels, layout
 from finetune.errors import UserError
+from finetune.layout import SPLIT_NAMES
+from finetune.readers import Part, parse
 from finetune.sample import SPLIT_SIZES, sample_rows
 from tasks.base import PARQUET_BRANCH, ClassificationTask, Task, languages
-
-FORMATS = {".parquet": "from_parquet", ".jsonl": "from_json", ".csv": "from_csv"}
-SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,19 @@ class Source:
         return f"data: {what}{revision}" + (f" - {self.why}" if self.why else "")
 
 
+@dataclass
+class Raw:
+    """The canonical rows of each split, and what they were read from.
+
+    ``files``: ``split``, ``name`` (relative), ``bytes`` and ``sha256`` of each, as far as known.
+    ``notes``: sentences that a user should see.
+    """
+
+    tables: dict[str, pa.Table]
+    files: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
 def resolve(task: Task, pair: str | None, wanted: str) -> Source:
     """Turn ``auto``, ``hub``, ``sample`` or a folder into a source.
 
@@ -52,21 +67,23 @@ def resolve(task: Task, pair: str | None, wanted: str) -> Source:
     if wanted == "auto":
         return _automatic(task, pair)
     folder = Path(wanted).expanduser()
+    if folder.is_file():
+        raise UserError(f"'{wanted}' is a file; give the folder that holds it beside the other splits")
     if not folder.is_dir():
         raise UserError(f"there is no data folder '{wanted}'; give auto, hub, sample or an existing folder")
     return Source("local", str(folder), why="asked for")
 
 
-def read(source: Source, task: Task, pair: str | None) -> dict[str, Any]:
-    """The raw splits by name (``train``, ``test``, perhaps ``validation``), each a ``datasets.Dataset``.
+def read(source: Source, task: Task, pair: str | None) -> Raw:
+    """The rows of ``train``, ``test`` and perhaps ``validation``, in canonical columns.
 
-    Raises ``UserError`` where files are missing or corrupt, or the Hub fails half-way.
+    Raises ``UserError`` where files are missing or corrupt, rows are faulty, or the Hub fails half-way.
     """
-    if source.kind == "sample":
-        return _read_sample(task, pair)
     if source.kind == "local":
-        return _read_folder(Path(source.location))
-    return _read_hub(source, task, pair)
+        raw = _read_folder(Path(source.location), task, pair)
+    else:
+        raw = _read_sample(task, pair) if source.kind == "sample" else _read_hub(source, task, pair)
+    return Raw(columns.numbered(raw.tables, task), raw.files, list(dict.fromkeys(raw.notes)))
 
 
 def local_folders(task: Task, pair: str | None) -> list[Path]:
@@ -99,56 +116,46 @@ def _automatic(task: Task, pair: str | None) -> Source:
 # Local files
 
 
-def _read_folder(folder: Path) -> dict[str, Any]:
-    found = {split: _split_files(folder, names) for split, names in SPLIT_NAMES.items()}
-    for split in ("train", "test"):
-        if not found[split]:
-            present = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
-            raise UserError(
-                f"the data folder '{folder}' has no {split} split; it needs {split}.parquet, {split}.csv or "
-                f"{split}.jsonl (or shards like {split}-*.parquet or {split}/*.parquet); it holds {present}"
+def _read_folder(folder: Path, task: Task, pair: str | None) -> Raw:
+    label = task.label if isinstance(task, ClassificationTask) else None
+    config = hub.config_name(task, pair)
+    found = layout.find(folder, [name for name in (config, pair) if name], label)
+    raw = Raw({})
+    for split, paths in found.files.items():
+        tables = []
+        for path in paths:
+            part, facts = _read_file(path, path.relative_to(folder).as_posix(), task, pair)
+            part = Part(part.table, part.names or found.names, part.notes)
+            twin = next(
+                (f for f in raw.files if f["split"] == split and f["sha256"] == facts["sha256"]), None
             )
-    return {split: _read_files(split, files) for split, files in found.items() if files}
+            if twin is not None:
+                raise UserError(
+                    f"{twin['name']} and {facts['name']} of split '{split}' are the same file twice"
+                )
+            raw.files.append({"split": split, **facts})
+            raw.notes += [f"{facts['name']}: {note}" for note in part.notes]
+            raw.notes += _order_notes(part, task)
+            where = f"split '{split}'" + (f" ({facts['name']})" if len(paths) > 1 else "")
+            tables.append(columns.canonical(part, task, pair, where))
+        raw.tables[split] = pa.concat_tables(tables)
+    return raw
 
 
-def _split_files(folder: Path, names: tuple[str, ...]) -> list[Path]:
-    """``train.parquet``, ``train-00000-of-00002.parquet`` ... or ``train/*.parquet``, in one format."""
-    ways: dict[str, list[Path]] = {}
-    for name in names:
-        for ending in FORMATS:
-            for pattern in (f"{name}{ending}", f"{name}-*{ending}", f"{name}/*{ending}"):
-                files = sorted(path for path in folder.glob(pattern) if path.is_file())
-                if files:
-                    ways[pattern] = files
-    if len(ways) > 1:
-        raise UserError(
-            f"the data folder '{folder}' has one split more than once: {', '.join(ways)}; keep one of them"
-        )
-    return next(iter(ways.values()), [])
-
-
-def _read_files(split: str, files: list[Path]) -> Any:
-    """One split from files of one format. Every way in which a file can be broken becomes one sentence.
-
-    Not through ``load_dataset``: that one reports each load to a server, and without a network waits for it.
-    """
-    import datasets
-    import pyarrow
-
-    ending, names = files[0].suffix, [str(path) for path in files]
-    shown = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-    empty = [path for path in files if path.stat().st_size == 0]
-    if empty:
-        raise UserError(f"the file {empty[0]} is empty")
-    # pandas would read the words NA, null and None as missing; here they are text
-    options: dict[str, Any] = {"keep_default_na": False} if ending == ".csv" else {}
+def _read_file(path: Path, name: str, task: Task, pair: str | None) -> tuple[Part, dict[str, Any]]:
+    """One file's rows and facts. Every way in which a file can be broken becomes one sentence."""
+    content = files.read(path, name)
     try:
-        with quiet():
-            return getattr(datasets.Dataset, FORMATS[ending])(names, split=split, **options)
-    except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, ValueError, OSError) as error:
-        if str(error).endswith("corresponds to no data!"):  # the client's words for columns without rows
-            raise UserError(f"split '{split}' has no rows in {shown}") from error
-        raise UserError(f"cannot read {shown} as {ending[1:]}: {hub.cause(error)}") from error
+        return parse(content, columns.wanted(task, pair)), content.facts
+    except UserError as error:
+        form, packing = files.ending(path.name) or (".arrow", "")
+        raise UserError(f"cannot read {path} as {(form + packing)[1:]}: {error}") from error
+
+
+def _order_notes(part: Part, task: Task) -> list[str]:
+    if not isinstance(task, ClassificationTask) or not labels.in_another_order(part.names, task.labels):
+        return []
+    return [f"labels are mapped by the names that the data states: {', '.join(part.names or ())}"]
 
 
 @contextmanager
@@ -186,7 +193,7 @@ def _from_hub(task: Task, pair: str | None) -> Source:
     )
 
 
-def _read_hub(source: Source, task: Task, pair: str | None) -> dict[str, Any]:
+def _read_hub(source: Source, task: Task, pair: str | None) -> Raw:
     """Read from the Hub at the commit that was resolved, or the prepared rows of that commit."""
     try:
         if source.kind == "cache":
@@ -202,7 +209,34 @@ def _read_hub(source: Source, task: Task, pair: str | None) -> dict[str, Any]:
             raise UserError(
                 f"the Hub data set {source.location} has no {split} split; it has {', '.join(found)}"
             )
-    return splits
+    raw = Raw({})
+    for split, rows in splits.items():
+        part = _hub_part(rows, task, pair, f"{source.location}, split '{split}'")
+        raw.tables[split] = columns.canonical(part, task, pair, f"split '{split}'")
+        raw.notes += _order_notes(part, task)
+    raw.files += _hub_files(next(iter(splits.values())))
+    return raw
+
+
+def _hub_part(rows: Any, task: Task, pair: str | None, where: str) -> Part:
+    """The needed columns of a data set of the Hub, with the label names that its features state."""
+    wanted = columns.wanted(task, pair)
+    try:
+        chosen = wanted.choose(list(rows.column_names))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    names = getattr(rows.features.get(wanted.label), "names", None)  # only a ClassLabel has names
+    table = rows.select_columns(chosen).with_format("arrow")[:]
+    return Part(table, tuple(names) if names else None)
+
+
+def _hub_files(rows: Any) -> list[dict[str, Any]]:
+    """The files that the client fetched, by their names on the Hub; it may keep their sizes and no hashes."""
+    return [
+        {"split": None, "name": str(name).split("@")[-1].partition("/")[2] or str(name),
+         "bytes": facts.get("num_bytes"), "sha256": facts.get("checksum")}
+        for name, facts in (rows.info.download_checksums or {}).items()
+    ]  # fmt: skip
 
 
 def _load_remote(source: Source, task: Task, pair: str | None) -> dict[str, Any]:
@@ -224,10 +258,9 @@ def _load_remote(source: Source, task: Task, pair: str | None) -> dict[str, Any]
 # The sample
 
 
-def _read_sample(task: Task, pair: str | None) -> dict[str, Any]:
-    import datasets
-
-    return {
-        split: datasets.Dataset.from_list(sample_rows(task, pair, split, size))
-        for split, size in SPLIT_SIZES[task.kind].items()
-    }
+def _read_sample(task: Task, pair: str | None) -> Raw:
+    tables = {}
+    for split, size in SPLIT_SIZES[task.kind].items():
+        part = Part(pa.Table.from_pylist(sample_rows(task, pair, split, size)))
+        tables[split] = columns.canonical(part, task, pair, f"split '{split}'")
+    return Raw(tables)

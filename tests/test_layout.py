@@ -25,7 +25,8 @@ SOURCES = sorted([*ROOT.glob("finetune/**/*.py"), *ROOT.glob("tasks/*.py"), *ROO
 ORDER = [
     "errors", "redaction", "values", "processes", "config", "ambient", "environment", "folders", "paths",
     "tasks.base", "tasks",
-    "hub", "pushed", "sample", "columns", "source", "reading", "data", "batches", "tokens",
+    "hub", "pushed", "sample", "files", "readers", "layout", "labels", "columns", "source",
+    "reading", "data", "batches", "tokens",
     "attention.functions", "attention.controls", "attention",
     "attention.inputs", "attention.plain", "attention.blocked",
     "attention.compile_native", "attention.native",

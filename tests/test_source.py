@@ -39,8 +39,9 @@ try:
     found = source.resolve(task, pair, wanted)
     answer = {"kind": found.kind, "revision": found.revision, "line": found.describe()}
     answer["seconds"] = time.monotonic() - start
-    splits = source.read(found, task, pair)
-    answer |= {"rows": {k: len(v) for k, v in splits.items()}, "first": splits["test"][0]}
+    raw = source.read(found, task, pair)
+    answer |= {"rows": {k: len(v) for k, v in raw.tables.items()}, "first": raw.tables["test"].to_pylist()[0]}
+    answer["files"] = raw.files
 except UserError as error:
     answer["error"] = str(error)
 print(json.dumps(answer))
@@ -135,7 +136,7 @@ def test_rows_from_the_hub_then_from_its_cache(hub: Hub, tmp_path: Path) -> None
     assert online["kind"] == "hub"
     assert online["revision"] == commit
     assert online["rows"] == {"train": 11, "test": 7}
-    assert online["first"] == {"text": "exam item 0", "label": 0}
+    assert online["first"] == {"row": 0, "text": "exam item 0", "label": 0}
     for extra in ({}, {"HF_HUB_OFFLINE": "1"}):
         for wanted in ("hub", "auto"):
             offline = ask(tmp_path, closed_port(), "agnews", wanted, **extra)
@@ -151,13 +152,16 @@ def test_the_parquet_branch_is_read_one_pair_at_a_time(hub: Hub, tmp_path: Path)
     for pair in ("de-en", "en-fr"):
         answer = ask(tmp_path, hub.endpoint, "iwslt2017", "hub", pair)
         assert answer["rows"] == {"train": 9, "validation": 3, "test": 4}
-        assert set(answer["first"]["translation"]) == set(pair.split("-"))
+        assert answer["first"] == {"row": 0, "source": f"{pair[:2]} 0", "target": f"{pair[3:]} 0"}
         assert len(answer["revision"]) == 40
     fetched = [line for line in hub.requests if line.startswith("GET") and line.endswith(".parquet")]
     assert fetched
     assert all("main" not in line for line in fetched)
     cached = ask(tmp_path, closed_port(), "iwslt2017", "auto", "de-en")
-    assert (cached["kind"], cached["first"]) == ("cache", {"translation": {"de": "de 0", "en": "en 0"}})
+    assert (cached["kind"], cached["first"]) == (
+        "cache",
+        {"row": 0, "source": "de 0", "target": "en 0"},
+    )
     missing = ask(tmp_path, closed_port(), "iwslt2017", "hub", "en-de")
     assert "not in the cache" in missing["error"]
 

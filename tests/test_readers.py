@@ -1,0 +1,525 @@
+"""What a user's files can be: formats x packings x encodings x label forms, and every way to be wrong."""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from finetune import source
+from finetune.errors import UserError
+from tasks.base import ClassificationTask, Task, TranslationTask
+
+MAIL = ClassificationTask(
+    name="mail", title="Mail", text=("subject", "body"), label="kind", labels=("ham", "spam", "other")
+)
+STARS = ClassificationTask(
+    name="stars", title="Stars", text=("text",), label="stars", labels=("1", "2", "3", "4", "5")
+)
+TALK = TranslationTask(name="talk", title="Talk", pairs=("de-en", "en-de"), default_pair="de-en")
+
+# Texts that readers have been seen to change: numbers, dates, missing values, quotes, line breaks, umlauts.
+TEXTS = [
+    "007",
+    "2024-01-01",
+    "null",
+    "NA",
+    'she said "no"',
+    "one\ntwo",
+    "a,b;c\td|e",
+    "Grüße ☃",
+    "1e5",
+    "true",
+]
+
+Rows = list[dict[str, Any]]
+
+
+def rows_of(labels: list[Any], texts: list[str] = TEXTS) -> Rows:
+    return [
+        {"subject": text, "body": f"body {i}", "kind": labels[i % len(labels)]}
+        for i, text in enumerate(texts)
+    ]
+
+
+def delimited(rows: Rows, delimiter: str = ",") -> bytes:
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter)
+    writer.writerow(rows[0])
+    writer.writerows(row.values() for row in rows)
+    return out.getvalue().encode()
+
+
+def columnar(
+    rows: Rows, write: Callable[[pa.Table, Any], Any], schema: dict[str, Any] | None = None
+) -> bytes:
+    table = pa.Table.from_pylist(rows)
+    for name, kind in (schema or {}).items():
+        column = table[name].combine_chunks()
+        table = table.set_column(
+            table.schema.get_field_index(name),
+            name,
+            column.dictionary_encode() if kind is dict else column.cast(kind),
+        )
+    out = io.BytesIO()
+    write(table, out)
+    return out.getvalue()
+
+
+def ipc(opened: Callable[..., Any]) -> Callable[[pa.Table, Any], None]:
+    def write(table: pa.Table, out: Any) -> None:
+        with opened(out, table.schema) as writer:
+            writer.write_table(table)
+
+    return write
+
+
+WRITERS: dict[str, Callable[[Rows], bytes]] = {
+    "csv": delimited,
+    "tsv": lambda rows: delimited(rows, "\t"),
+    "jsonl": lambda rows: "".join(json.dumps(row) + "\n" for row in rows).encode(),
+    "ndjson": lambda rows: "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode(),
+    "json": lambda rows: json.dumps(rows, indent=1).encode(),
+    "parquet": lambda rows: columnar(rows, pq.write_table),
+    "arrow": lambda rows: columnar(rows, ipc(pa.ipc.new_stream)),
+    "feather": lambda rows: columnar(rows, ipc(pa.ipc.new_file)),
+}
+
+
+def zipped(data: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("inside", data)
+    return out.getvalue()
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda data: bytes(pa.compress(data, "zstd", asbytes=True)),
+    ".zip": zipped,
+}
+
+
+def read(folder: Path, task: Task = MAIL, pair: str | None = None) -> source.Raw:
+    return source.read(source.resolve(task, pair, str(folder)), task, pair)
+
+
+def put(folder: Path, name: str, content: bytes, test: bytes | None = None) -> Path:
+    """``content`` as train and test: ``name`` has {} for the split."""
+    for split, data in (("train", content), ("test", content if test is None else test)):
+        path = folder / name.format(split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def joined(rows: Rows) -> list[str]:
+    return [f"{row['subject']} {row['body']}" for row in rows]
+
+
+@pytest.mark.parametrize("packing", PACKERS)
+@pytest.mark.parametrize("form", WRITERS)
+def test_every_format_gives_the_same_rows_and_is_recorded(tmp_path: Path, form: str, packing: str) -> None:
+    rows = rows_of([2, 0, 1])
+    content = PACKERS[packing](WRITERS[form](rows))
+    raw = read(put(tmp_path, f"{{}}.{form}{packing}", content))
+    assert raw.tables["train"]["text"].to_pylist() == joined(rows)
+    assert raw.tables["train"]["label"].to_pylist() == [row["kind"] for row in rows]
+    facts = {entry["name"]: entry["bytes"] for entry in raw.files}
+    assert facts == {f"{split}.{form}{packing}": len(content) for split in ("train", "test")}
+    assert {len(entry["sha256"]) for entry in raw.files} == {64}
+    if packing:
+        put(tmp_path, f"{{}}.{form}{packing}", content[: len(content) // 2])
+        with pytest.raises(UserError, match="cannot unpack"):
+            read(tmp_path)
+
+
+LABELS: dict[str, list[Any]] = {
+    "numbers": [2, 0, 1],
+    "texts of numbers": ["2", "0", "1"],
+    "floats": [2.0, 0.0, 1.0],
+    "texts of floats": ["2.0", "0.0", "1.0"],
+    "names": ["other", "ham", "spam"],
+    "names in other cases": [" Other", "HAM ", "spam"],
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+@pytest.mark.parametrize("form", WRITERS)
+def test_a_label_is_the_same_in_every_format(tmp_path: Path, form: str, labels: list[Any]) -> None:
+    raw = read(put(tmp_path, f"{{}}.{form}", WRITERS[form](rows_of(labels))))
+    assert raw.tables["test"]["label"].to_pylist()[:3] == [2, 0, 1]
+
+
+@pytest.mark.parametrize("labels", [[True, False], [0.5, 1.0], [1, 2, 3], [3], [-1], ["spamm"], ["", "ham"]])
+@pytest.mark.parametrize("form", WRITERS)
+def test_a_wrong_label_is_refused_in_every_format(tmp_path: Path, form: str, labels: list[Any]) -> None:
+    with pytest.raises(UserError, match=r"row \d.*|counted from 1"):
+        read(put(tmp_path, f"{{}}.{form}", WRITERS[form](rows_of(labels))))
+
+
+@pytest.mark.parametrize("labels", [[5, 1, 2], ["5", "1", "2"], [5.0, 1.0, 2.0]])
+@pytest.mark.parametrize("form", WRITERS)
+def test_names_that_are_numbers_are_names_in_every_format(
+    tmp_path: Path, form: str, labels: list[Any]
+) -> None:
+    rows = [{"text": f"t{i}", "stars": label} for i, label in enumerate(labels)]
+    raw = read(put(tmp_path, f"{{}}.{form}", WRITERS[form](rows)), STARS)
+    assert raw.tables["test"]["label"].to_pylist() == [4, 0, 1]
+
+
+def test_numbers_from_zero_are_read_alike_in_every_split(tmp_path: Path) -> None:
+    """A test split without the number 0 must not be taken for names."""
+    rows = [{"text": f"t{i}", "stars": i} for i in range(5)]
+    put(tmp_path, "{}.jsonl", WRITERS["jsonl"](rows), WRITERS["jsonl"](rows[1:]))
+    assert read(tmp_path, STARS).tables["test"]["label"].to_pylist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "json"])
+def test_text_files_in_every_encoding(tmp_path: Path, form: str, encoding: str, end: str) -> None:
+    rows = rows_of([2, 0, 1], ["Grüße", "☃", "plain"])
+    text = WRITERS[form](rows).decode().replace("\r\n", "\n") + "\n"
+    content = text.replace("\n", end).encode(encoding)
+    assert read(put(tmp_path, f"{{}}.{form}", content)).tables["train"]["text"].to_pylist() == joined(rows)
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "json"])
+def test_another_encoding_is_refused_with_its_line(tmp_path: Path, form: str) -> None:
+    rows = rows_of([0], ["plain", "Grüße"])
+    text = json.dumps(rows, ensure_ascii=False) if form == "json" else None
+    text = text or (
+        "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        if form == "jsonl"
+        else WRITERS[form](rows).decode()
+    )
+    with pytest.raises(UserError, match=r"line \d is not UTF-8 .byte 0xfc.*iconv"):
+        read(put(tmp_path, f"{{}}.{form}", text.encode("latin-1")))
+
+
+HEADER = "subject,body,kind\n"
+SOUND = {
+    "semicolons": "subject;body;kind\na;b,c;1\n",
+    "a delimiter at the end of each line": "subject,body,kind\na,b,1,\nc,d,2,\n",
+    "and of the header": "subject,body,kind,\na,b,1\nc,d,2\n",
+    "an index and other columns": ",subject,extra,body,kind\n0,a,,b,1\n1,c,,d,2\n",
+    "blank lines": HEADER + "\na,b,1\n\n   \nc,d,2\n\n",
+    "old line ends": "subject,body,kind\ra,b,1\r",
+    "no line end": HEADER + "a,b,1",
+    "all quoted": '"subject","body","kind"\n"a","b","1"\n',
+    "a text of several lines": HEADER + 'a,"b\nc, 5\nd",1\nc,d,2\n',
+    "quotes inside": HEADER + 'a,b "c" d,1\n',
+}
+
+
+@pytest.mark.parametrize("text", SOUND.values(), ids=SOUND)
+def test_sound_csv(tmp_path: Path, text: str) -> None:
+    table = read(put(tmp_path, "{}.csv", text.encode())).tables["train"]
+    assert table["label"].to_pylist()[0] == 1
+    assert table["text"].to_pylist()[0].startswith("a b")
+
+
+MANY = [f"a {i},b {i},{i % 3}\n" for i in range(40)]
+DAMAGED = {
+    "a field more": (HEADER + "a,b,1\na,b,c,1\n", "line 3 has 4 fields and the header 3"),
+    "a field more in every row": (HEADER + "x,a,b,1\nx,c,d,2\n", "line 2 has 4 fields and the header 3"),
+    "a field fewer": (HEADER + "a,b,1\nb,1\n", "line 3 has 2 fields"),
+    "a quote never closed": (
+        HEADER + 'a,b,1\na,"b,1\n' + "".join(MANY),
+        "line 3: a quote that is never closed",
+    ),
+    "a stray quote that swallows rows": (
+        HEADER + "".join([*MANY[:9], 'a,"b,1\n', *MANY[9:30], 'a,b",1\n', *MANY[30:]]),
+        "begins near line 11 runs over 23 lines, and 2. of them are rows",
+    ),
+    "text after a quote": (HEADER + 'a,"b" c,1\n', "line 2: ',' expected"),
+    "a column twice": ("subject,body,body,kind\na,b,c,1\n", "the column 'body' is there 2 times"),
+    "no header": ("a,b,1\nc,d,2\n", "no column 'subject'.*has 'a', 'b', '1'.*put the header"),
+    "a header in other words": ("Subject,Body,Kind\na,b,1\n", "the data has 'Subject', 'Body', 'Kind'"),
+    "a header alone": (HEADER, "a header and no rows"),
+    "a blank file": ("\n\n", "no header"),
+    "a parquet file": ("PAR1....PAR1", "is not csv: .* a parquet file; rename it to end in .parquet"),
+    "a pointer": ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "git lfs pull"),
+    "a web page": ("<!DOCTYPE html><html></html>", "a web page"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), DAMAGED.values(), ids=DAMAGED)
+def test_damaged_csv_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        read(put(tmp_path, "{}.csv", text.encode()))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"subject": "a", "subject": "b", "body": "", "kind": 1}', "the key 'subject' is there twice"),
+        ('{"subject": ["a", "b"], "body": ["a", "b"], "kind": [1, 2]}', "one object of the lists"),
+        ('["a", "b"]', "row 0 is 'a', not a row"),
+        ('[{"subject": "a"', "cannot read"),
+        ("[" * 100_000, "cannot read"),
+        ("1\n", "line 1 is '1', not a row"),
+        ('{"subject": "\\ud800", "body": "b", "kind": 1}', "cannot read"),
+        ('{"subject": "a", "body": "b", "kind": ' + "9" * 5000 + "}", "cannot read"),
+        ("\n", "no rows"),
+    ],
+)
+def test_damaged_json_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    for form in ("json", "jsonl"):
+        with pytest.raises(UserError, match=message) as caught:
+            read(put(tmp_path / form, f"{{}}.{form}", text.encode()))
+        assert "\n" not in str(caught.value)
+
+
+def test_quotes_in_tsv_without_quoting_are_text(tmp_path: Path) -> None:
+    content = b'subject\tbody\tkind\n"Hello" he said\tb\t1\nx\t"open\t2\n'
+    raw = read(put(tmp_path, "{}.tsv", content))
+    assert raw.tables["train"]["text"].to_pylist() == ['"Hello" he said b', 'x "open']
+    assert "quotes are part of its texts" in raw.notes[0]
+
+
+def test_content_counts_and_not_path_and_time(tmp_path: Path) -> None:
+    for form, write in WRITERS.items():
+        folder = tmp_path / form
+        seen = []
+        for word in ("old", "new"):
+            put(folder, f"{{}}.{form}", write(rows_of([0], [word])))
+            for path in folder.iterdir():
+                os.utime(path, (1_000_000_000, 1_000_000_000))
+            seen.append(read(folder).tables["train"]["text"].to_pylist())
+        assert seen == [["old body 0"], ["new body 0"]]
+
+
+ORDER = ["spam", "other", "ham"]
+FEATURES = datasets.Features(
+    subject=datasets.Value("string"), body=datasets.Value("string"), kind=datasets.ClassLabel(names=ORDER)
+)
+CARD = b"""---
+dataset_info:
+  features:
+  - name: subject
+    dtype: string
+  - name: kind
+    dtype:
+      class_label:
+        names:
+          '0': spam
+          '1': other
+          '2': ham
+---
+# Mail
+"""
+
+
+def classed(folder: Path, form: str) -> None:
+    """Numbers in another order than the task's, with their names where the format keeps them."""
+    rows = rows_of([0, 1, 2])
+    split = datasets.Dataset.from_list(rows, features=FEATURES)
+    if form == "save_to_disk":
+        datasets.DatasetDict({"train": split, "test": split}).save_to_disk(str(folder))
+    elif form == "parquet of datasets":
+        for name in ("train", "test"):
+            split.to_parquet(folder / f"{name}.parquet")
+    elif form.endswith("dataset_info.json"):
+        put(folder, "{}.csv", WRITERS["csv"](rows))
+        info = {"features": FEATURES.to_dict()}
+        (folder / "dataset_info.json").write_text(json.dumps(info), encoding="utf-8")
+    else:
+        put(folder, f"data/{{}}-00000-of-00001.{form}", WRITERS[form](rows))
+        (folder / "README.md").write_bytes(CARD)
+
+
+@pytest.mark.parametrize(
+    "form", [*WRITERS, "save_to_disk", "parquet of datasets", "csv and dataset_info.json"]
+)
+def test_label_names_win_wherever_they_stand(tmp_path: Path, form: str) -> None:
+    classed(tmp_path, form)
+    raw = read(tmp_path)
+    assert raw.tables["train"]["label"].to_pylist()[:4] == [1, 2, 0, 1]
+    assert raw.notes == ["labels are mapped by the names that the data states: spam, other, ham"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["0", "1", "2"], [0, 1, 2]),
+        (["1", "2", "3"], [0, 1, 2]),
+        (["Ham", "SPAM", "other "], [0, 1, 2]),
+        (["ham", "spam", "other", "unused"], [0, 1, 2]),
+        (["ham", "spam"], "the data set states the 2 labels ham, spam"),
+        (["ham", "spam", "rest"], "states the labels ham, spam, rest, the task has ham, spam, other"),
+        (["2", "1", "0"], "states the labels 2, 1, 0, the task has"),
+    ],
+)
+def test_label_names_are_those_of_the_task_or_refused(
+    tmp_path: Path, names: list[str], expected: Any
+) -> None:
+    rows = rows_of([0, 1, 2], ["a", "b", "c"])
+    put(tmp_path, "{}.csv", WRITERS["csv"](rows))
+    features = {"features": {"kind": {"names": names, "_type": "ClassLabel"}}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(features), encoding="utf-8")
+    if isinstance(expected, list):
+        assert read(tmp_path).tables["train"]["label"].to_pylist() == expected
+    else:
+        with pytest.raises(UserError, match=expected):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.large_string(), pa.string_view(), pa.binary(), dict],
+    ids=["large", "view", "binary", "dictionary"],
+)
+@pytest.mark.parametrize("write", [pq.write_table, ipc(pa.ipc.new_stream)], ids=["parquet", "arrow"])
+def test_every_arrow_type_of_text(tmp_path: Path, kind: Any, write: Any) -> None:
+    rows = rows_of(["ham", "other"])
+    schema = {"subject": kind} if kind == pa.binary() else {"subject": kind, "kind": kind}
+    form = "parquet" if write is pq.write_table else "arrow"
+    table = read(put(tmp_path, f"{{}}.{form}", columnar(rows, write, schema))).tables["train"]
+    assert table["text"].to_pylist() == joined(rows)
+    assert table["label"].to_pylist()[:2] == [0, 2]
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow", "jsonl", "json"])
+def test_columns_that_are_not_needed_do_not_matter(tmp_path: Path, form: str) -> None:
+    for shard, extra in enumerate(({"a": 1}, "text")):
+        rows = [{**row, "extra": extra, "when": shard} for row in rows_of([0, 1], TEXTS[5 * shard :][:5])]
+        put(tmp_path, f"{{}}-0000{shard}-of-00002.{form}", WRITERS[form](rows))
+    assert len(read(tmp_path).tables["train"]) == 10
+
+
+def test_shards_may_differ_in_how_they_hold_text_and_labels(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "{}-0.parquet",
+        columnar(rows_of([0, 1, 2], TEXTS[:3]), pq.write_table, {"subject": pa.string_view()}),
+    )
+    put(tmp_path, "{}-1.parquet", columnar(rows_of(["0", "1", "2"], TEXTS[3:6]), pq.write_table))
+    assert read(tmp_path).tables["train"]["label"].to_pylist() == [0, 1, 2, 0, 1, 2]
+
+
+COMPLETE = [
+    ["{}-00000-of-00002.csv", "{}-00001-of-00002.csv"],
+    ["data/{}-00000-of-00002-0123456789abcdef.csv", "data/{}-00001-of-00002-fedcba9876543210.csv"],
+    ["{}/0000.csv", "{}/0001.csv"],
+    ["default/{}/0000.csv", "default/{}/0001.csv"],
+    ["{}/part-00000-aa-c000.csv", "{}/part-00001-aa-c000.csv"],
+    ["{}.csv/part.0.csv", "{}.csv/part.1.csv"],
+    ["{}_1.csv", "{}_2.csv"],
+    ["{}/a.csv", "{}/b.csv"],
+    ["mail-{}-00000-of-00002.csv", "mail-{}-00001-of-00002.csv"],
+    ["{}-2024.csv"],
+    ["{}.CSV"],
+    ["mail_{}.csv"],
+    ["data/{}.csv"],
+]
+
+
+@pytest.mark.parametrize("names", COMPLETE, ids=lambda names: names[0])
+def test_layouts_that_are_complete(tmp_path: Path, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        put(tmp_path, name, delimited(rows_of([0, 1], TEXTS[number : number + 1])))
+    for hidden in (".DS_Store", "._train.csv", "_SUCCESS", "notes.md"):
+        (tmp_path / hidden).write_bytes(b"x")
+    expected = [f"{TEXTS[number]} body 0" for number in range(len(names))]
+    assert read(tmp_path).tables["train"]["text"].to_pylist() == expected
+
+
+def test_shards_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in range(11):
+        put(tmp_path, f"{{}}-{number}.csv", delimited(rows_of([0], [f"n{number}"])))
+    assert read(tmp_path).tables["train"]["text"].to_pylist() == [f"n{i} body 0" for i in range(11)]
+
+
+INCOMPLETE = [
+    (["train-00000-of-00002.csv"], "lacks shard 1 of 2"),
+    (["train-00001-of-00002.csv"], "lacks shard 0 of 2"),
+    (
+        ["train-00000-of-00001.csv", "train-00000-of-00002.csv", "train-00001-of-00002.csv"],
+        "no shards of one set",
+    ),
+    (["train-00000-of-00002-0123456789.csv", "train-00000-of-00002-1123456789.csv"], "lacks shard 1"),
+    (["train-old.csv", "train-new.csv"], "train-new.csv, train-old.csv are no shards of one set"),
+    (["train.csv", "train-old.csv"], "no shards of one set"),
+    (["train.csv", "train_copy.csv"], "no shards of one set"),
+    (["train.csv", "train.jsonl"], "several formats: train.csv, train.jsonl"),
+    (["train.csv", "train.csv.gz"], "several formats"),
+    (["train.csv", "train/0000.csv"], "more than once: train.csv and train/0000.csv"),
+    (["train.csv", "data/train.csv"], "more than once: train.csv and data/train.csv"),
+    (["train/0000.csv", "train/0002.csv"], "lacks shard 1"),
+    (["train/0001.csv"], "lacks shard 0"),
+    (["train-0.csv", "train-2.csv"], "lacks shard 1"),
+    (["train-0.csv", "train-1.csv"], "are the same file twice"),
+    (["train.xlsx"], "save train.xlsx as CSV"),
+    (["train.tar.gz"], "unpack train.tar.gz"),
+    (["train.txt"], "train.txt has no columns"),
+    (["train.de", "train.en"], "side by side into train.jsonl"),
+    (["all.csv"], "has no train split; .*it holds all.csv, test.csv"),
+]
+
+
+@pytest.mark.parametrize(("names", "message"), INCOMPLETE, ids=lambda value: str(value)[:40])
+def test_layouts_that_are_not_are_named(tmp_path: Path, names: list[str], message: str) -> None:
+    content = delimited(rows_of([0, 1]))
+    (tmp_path / "test.csv").write_bytes(content)
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_clone_of_a_hub_data_set_is_read_by_its_card(tmp_path: Path) -> None:
+    put(tmp_path, "raw/{}-set/part.csv", delimited(rows_of([0, 1], ["a"])))
+    put(tmp_path, "other/{}.csv", delimited(rows_of([0, 1], ["wrong"])))
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: other\n  data_files: other/*.csv\n- config_name: mine\n"
+        "  default: true\n  data_files:\n  - split: train\n    path: raw/train-set/*\n  - split: test\n"
+        "    path: [raw/test-set/*.csv]\n---\n",
+        encoding="utf-8",
+    )
+    assert read(tmp_path).tables["train"]["text"].to_pylist() == ["a body 0"]
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "README.md").write_text(card.replace("raw/train-set", "../raw"), encoding="utf-8")
+    with pytest.raises(UserError, match="outside its folder"):
+        read(tmp_path)
+
+
+def pairs(form: str, nested: bool) -> Rows:
+    rows = [{"de": f"das, {text}", "en": f"this\n{text}"} for text in TEXTS]
+    if not nested:
+        return rows
+    return [{"translation": json.dumps(row) if form in ("csv", "tsv") else row} for row in rows]
+
+
+@pytest.mark.parametrize("nested", [True, False], ids=["one column", "two columns"])
+@pytest.mark.parametrize("form", WRITERS)
+def test_translations_in_every_format(tmp_path: Path, form: str, nested: bool) -> None:
+    put(tmp_path, f"{{}}.{form}", WRITERS[form](pairs(form, nested)))
+    for pair, sides in (("de-en", ("source", "target")), ("en-de", ("target", "source"))):
+        table = read(tmp_path, TALK, pair).tables["test"]
+        assert table[sides[0]].to_pylist() == [f"das, {text}" for text in TEXTS]
+        assert table[sides[1]].to_pylist() == [f"this\n{text}" for text in TEXTS]
+
+
+def test_a_translation_as_python_shows_it_in_csv(tmp_path: Path) -> None:
+    rows = [{"translation": str({"de": "das 'ist'", "en": "this"})}]
+    put(tmp_path, "{}.csv", delimited(rows))
+    assert read(tmp_path, TALK, "de-en").tables["test"]["source"].to_pylist() == ["das 'ist'"]
