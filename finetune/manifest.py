@@ -59,9 +59,9 @@ def fault(folder: Path, run: str | None = None, largest: float = math.inf) -> st
     return next((problem for problem in problems if problem), None)
 
 
-def finished_fault(folder: Path) -> str | None:
+def finished_fault(folder: Path, largest: float = QUICK) -> str | None:
     """Which file a finished run lacks. A run without a manifest, of an earlier version, is not looked at."""
-    return fault(folder, largest=QUICK) if (folder / FILE).exists() else None
+    return fault(folder, largest=largest) if (folder / FILE).exists() else None
 
 
 def _problem(file: Path, name: str, entry: Entry, largest: float) -> str | None:

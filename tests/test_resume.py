@@ -6,12 +6,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from finetune import manifest, record, resume
+from finetune.study.state import _by_status
 from small_runs import folder, run
 
 STEPS = ["--attention", "sa-softmax", "--train.save_strategy", "steps", "--train.save_steps", "7"]
@@ -163,6 +166,14 @@ def test_a_finished_run_whose_file_is_missing_or_cut_is_not_finished(killed: Pat
     assert name in str(manifest.finished_fault(killed))
     (killed / name).unlink()
     assert manifest.finished_fault(killed) == f"its {name} is missing"
+
+
+def test_a_study_takes_such_a_run_for_unfinished(killed: Path, stopped: Path) -> None:
+    cell: Any = SimpleNamespace(folder=killed, log=killed / "none.log")
+    done = record.read(stopped)
+    assert _by_status(cell, done).kind == "done"
+    (killed / "origin.yaml").unlink()
+    assert _by_status(cell, done).kind == "unfinished"
 
 
 def test_what_a_finished_run_lacks_is_mended(

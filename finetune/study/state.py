@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from finetune import record
+from finetune import manifest, record
 from finetune.config import as_dict, flatten, unlike
 from finetune.errors import UserError
 from finetune.record import Record
@@ -61,7 +61,8 @@ def look(cell: Cell, *, claimed: bool = False) -> State:
 
 def _by_status(cell: Cell, found: Record) -> State:
     if found["status"] == "finished":
-        return State("done", record=found)
+        fault = manifest.finished_fault(cell.folder, largest=0)  # by size alone: this is asked often
+        return State("unfinished", fault, found) if fault else State("done", record=found)
     if found["status"] == "failed":
         return State("failed", found["reason"] or "no reason was recorded", found)
     if logs.held(cell.folder / LOCK):
