@@ -1,19 +1,25 @@
 """Which token tells a multilingual model the language; the rest of the code need not know."""
 
 import inspect
+import re
 from collections.abc import Mapping
 
 from transformers import PreTrainedTokenizerBase
 
 from finetune.errors import UserError, unknown
+from finetune.language_codes import matching
+from tasks.base import languages
 
 # Tokenizer class -> the generation setting that takes the target language's token. mBART (cc25) starts the
-# decoder with it; mBART-50 and M2M100 start with the end token and force it as the first one generated.
+# decoder with it; the others start with the end token and force it as the first one generated.
 TARGET_SETTING: Mapping[str, str] = {
     "MBartTokenizer": "decoder_start_token_id",
     "MBart50Tokenizer": "forced_bos_token_id",
     "M2M100Tokenizer": "forced_bos_token_id",
+    "NllbTokenizer": "forced_bos_token_id",
 }
+CODE = re.compile(r"(?:__)?([a-z]{2,3}(?:_[A-Za-z]{2,4})?)(?:__)?")
+"""A token that names a language: ``de_DE``, ``__de__``, ``deu_Latn``."""
 
 
 def set_languages(tokenizer: PreTrainedTokenizerBase, pair: str | None) -> dict[str, int]:
@@ -29,14 +35,9 @@ def set_languages(tokenizer: PreTrainedTokenizerBase, pair: str | None) -> dict[
         raise UserError(f"{name} needs languages that are not known here: use a model with {_listed()}")
     if setting is None or pair is None:
         return {}
-    codes = _codes(tokenizer)
-    source, target = pair.split("-")
-    for language in (source, target):
-        if language not in codes:
-            raise unknown(f"language of {name}", language, codes)
-    tokenizer.src_lang = codes[source]
-    tokenizer.tgt_lang = codes[target]
-    token = f"__{target}__" if name == "M2M100Tokenizer" else codes[target]
+    source, target = (_code(language, tokenizer) for language in languages(pair))
+    tokenizer.src_lang, tokenizer.tgt_lang = source, target
+    token = f"__{target}__" if name == "M2M100Tokenizer" else target
     return {setting: int(tokenizer.convert_tokens_to_ids(token))}
 
 
@@ -44,7 +45,12 @@ def _listed() -> str:
     return ", ".join(TARGET_SETTING)
 
 
-def _codes(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """Two-letter language -> the tokenizer's own code: ``de`` -> ``de_DE`` (mBART), ``de`` (M2M100)."""
-    tokens = [token.strip("_") for token in tokenizer.all_special_tokens]
-    return {token.split("_")[0]: token for token in tokens if token[:2].islower() and "<" not in token}
+def _code(language: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokenizer's own code: of ``de``, ``de_DE`` (mBART), ``de`` (M2M100) or ``deu_Latn`` (NLLB)."""
+    known = [found[1] for token in tokenizer.all_special_tokens if (found := CODE.fullmatch(token))]
+    codes = matching(language, known)
+    if len(codes) > 1:
+        raise UserError(f"{type(tokenizer).__name__} has several of '{language}': say {' or '.join(codes)}")
+    if not codes:
+        raise unknown(f"language of {type(tokenizer).__name__}", language, known)
+    return codes[0]

@@ -5,8 +5,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from finetune.language_codes import language_of
 from finetune.record import Record
 from finetune.report import NAMES
+from tasks.base import languages
 
 LIBRARY = "softmax-finetune"  # as the Hub lists it: "transformers" would offer code that loads plain softmax
 PIPELINES = {"classification": "text-classification", "translation": "translation"}
@@ -30,7 +32,7 @@ def front_matter(record: Record) -> str:
         base_model_relation=("adapter" if adapters else "finetune") if base else None,
         datasets=[data["location"]] if data["kind"] in ("hub", "cache") else None,
         eval_results=results or None,
-        language=task["pair"].split("-") if task["pair"] else None,
+        language=list(map(language_of, languages(task["pair"]))) if task["pair"] else None,
         library_name=LIBRARY,
         metrics=[METRIC_IDS.get(name, name) for name in scores(record)] if results else None,
         model_name=run_name(record),

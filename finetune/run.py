@@ -38,6 +38,7 @@ from finetune.plan import Grid, Run
 from finetune.redaction import redact
 from finetune.scorers import score_text
 from tasks import ClassificationTask, Task
+from tasks.base import languages
 
 ERROR_FILE = "error.txt"
 EXPLAINED = (UserError, train.NonFiniteLossError, reloaded.ReloadError)  # whose words say all
@@ -247,7 +248,7 @@ def _score(
     else:
         truths = [row["reference"] for row in rows]
         assert config.pair is not None
-        scores = metrics.translation_metrics(predictions, truths, config.pair.split("-")[1])
+        scores = metrics.translation_metrics(predictions, truths, languages(config.pair)[1])
         scores["bleu"]["generation"] = generation
     for name in config.metrics:
         scores |= metrics.extra_metric(name, predictions, truths)

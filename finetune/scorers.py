@@ -4,6 +4,8 @@ from importlib.util import find_spec
 
 from sacrebleu.metrics import BLEU, CHRF
 
+from finetune.language_codes import language_of
+
 # The metric that a comparison tests, by kind of task; every other metric is only described.
 PRIMARY = {"classification": "accuracy", "translation": "bleu"}
 
@@ -28,8 +30,7 @@ def bleu_tokenizer(target_language: str | None) -> str:
     Japanese and Korean need sacrebleu's extras (``pip install "sacrebleu[ja,ko]"``) and are counted in
     characters without them; the signature of the score names the tokenizer that was used.
     """
-    language = (target_language or "").lower().split("-")[0].split("_")[0]
-    tokenizer, extra = _TOKENIZERS.get(language, ("13a", None))
+    tokenizer, extra = _TOKENIZERS.get(language_of(target_language or ""), ("13a", None))
     return "char" if extra and find_spec(extra) is None else tokenizer
 
 

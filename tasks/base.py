@@ -13,7 +13,9 @@ PARQUET_BRANCH = "refs/convert/parquet"
 """The branch on which the Hub keeps a parquet copy of a data set that is published as a script."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_PAIR = re.compile(r"[A-Za-z_]+-[A-Za-z_]+")
+# A language with its script, its region or both: en, zh_CN, pt-BR, sr-Latn, es_419, eng_Latn.
+_LANGUAGE = r"[A-Za-z]+(?:_[A-Za-z0-9]+)*(?:-(?:[A-Z][a-z]{3}|[A-Z]{2}|\d{3}))*"
+_PAIR = re.compile(f"({_LANGUAGE})-({_LANGUAGE})")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class TranslationTask:
         _check_name(self.name)
         _check_strings(self.name, "pairs", self.pairs)
         for pair in self.pairs:
-            if not _PAIR.fullmatch(pair) or len(set(pair.split("-"))) < 2:
+            found = _PAIR.fullmatch(pair)
+            if not found or found[1] == found[2]:
                 raise UserError(
                     f"task '{self.name}' declares the pair {pair!r}; write it as source-target: de-en"
                 )
@@ -82,9 +85,15 @@ Task = ClassificationTask | TranslationTask
 
 
 def languages(pair: str) -> tuple[str, str]:
-    """``"de-en"`` -> ``("de", "en")``: source and target."""
-    source, target = pair.split("-")
-    return source, target
+    """Source and target of a pair.
+
+    >>> languages("de-en"), languages("pt-BR-zh-Hant"), languages("en-zh_CN")
+    (('de', 'en'), ('pt-BR', 'zh-Hant'), ('en', 'zh_CN'))
+    """
+    found = _PAIR.fullmatch(pair)
+    if found is None:
+        raise UserError(f"the pair {pair!r} is not source-target, as in de-en or en-zh_CN")
+    return found[1], found[2]
 
 
 def _check_name(name: object) -> None:

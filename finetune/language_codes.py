@@ -1,0 +1,55 @@
+"""Codes of languages as users, data sets and models write them: ``zh``, ``zho``, ``zh_CN``, ``es_419``."""
+
+import re
+from collections.abc import Iterable
+
+# ISO 639-1, and beside each the codes of ISO 639-2 and 639-3 that data sets and models have for it.
+_SAME = """
+af afr am amh ar arb as asm az azj be bel bg bul bn ben bs bos ca cat cs ces cy cym da dan de deu el
+ell en eng es spa et est eu eus fa pes fi fin fr fra ga gle gl glg gu guj ha hau he heb hi hin hr
+hrv hu hun hy hye id ind ig ibo is isl it ita ja jpn jv jav ka kat kk kaz km khm kn kan ko kor ky
+kir lo lao lt lit lv lvs mk mkd ml mal mn khk mr mar ms zsm mt mlt my mya ne npi nl nld no nob pa
+pan pl pol ps pbt pt por ro ron ru rus sd snd si sin sk slk sl slv so som sq als sr srp sv swe sw
+swh ta tam te tel tg tgk th tha tl tgl tr tur uk ukr ur urd uz uzn vi vie xh xho yo yor zh zho zu
+zul ar ara az aze fa fas lv lav mn mon ms msa ne nep no nor ps pus sq sqi sw swa uz uzb zh chi de
+ger fr fre nl dut
+""".split()  # noqa: SIM905  a table of 190 words
+SHORT = dict(zip(_SAME[1::2], _SAME[::2], strict=True))
+"""Three letters -> two."""
+# Which script Chinese is written in goes by the region.
+CHINESE = {"cn": "hans", "sg": "hans", "tw": "hant", "hk": "hant", "mo": "hant"}
+
+
+def language_of(code: str) -> str:
+    """The language alone, in two letters where it has them.
+
+    >>> [language_of(code) for code in ("zh_CN", "deu", "es-419", "ceb")]
+    ['zh', 'de', 'es', 'ceb']
+    """
+    first = re.split(r"[-_]", code.lower())[0]
+    return SHORT.get(first, first)
+
+
+def matching(wanted: str, codes: Iterable[str]) -> list[str]:
+    """Those of ``codes`` that a language may be meant by: the very one, or all of its language and script.
+
+    >>> matching("pt-BR", ["pt_XX", "de_DE"]), matching("zh", ["zho_Hans", "zho_Hant"])
+    (['pt_XX'], ['zho_Hans', 'zho_Hant'])
+    >>> matching("zh_TW", ["zho_Hans", "zho_Hant"]), matching("sr-Latn", ["srp_Cyrl"])
+    (['zho_Hant'], [])
+    """
+    known = list(codes)
+    exact = [code for code in known if code.lower().replace("-", "_") == wanted.lower().replace("-", "_")]
+    if exact:
+        return exact
+    same = [code for code in known if language_of(code) == language_of(wanted)]
+    script = _script(wanted)
+    return [code for code in same if script is None or _script(code) in (None, script)]
+
+
+def _script(code: str) -> str | None:
+    """``latn`` of ``sr-Latn``; that of Chinese by its region; None where the code does not say."""
+    parts = re.split(r"[-_]", code.lower())[1:]
+    if language_of(code) == "zh":
+        parts = [CHINESE.get(part, part) for part in parts]
+    return next((part for part in parts if len(part) == 4 and part.isalpha()), None)
