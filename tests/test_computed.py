@@ -16,7 +16,7 @@ from records import classified, run_config, save, started
 from small_runs import folder, run
 from tiny_models import FAMILIES
 
-SHORT = ["--train.max_steps", "3", "--attention", "softmax", "--attention.kernel", "auto"]
+SHORT = ["--train.max_steps", "2", "--attention.kernel", "blocked"]
 
 AMBIENT = {
     "ACCELERATE_MIXED_PRECISION": ["bf16", "fp16", "fp8", "BF16"],
@@ -328,7 +328,7 @@ FITTING: dict[str, Any] = {
 
 @pytest.mark.parametrize("variant", ["softmax", "sa-softmax"])
 def test_a_run_records_what_it_computed(tmp_path: Path, variant: str) -> None:
-    assert run("classify", tmp_path, "--attention", variant, "--train.max_steps", "2") == 0
+    assert run("classify", tmp_path, "--attention", variant, *SHORT) == 0
     entry = record.read(folder("classify", tmp_path, variant))
     found = entry["computed"]
     assert found is not None and found["precision"]["products"] == "float32"
