@@ -124,7 +124,7 @@ def content(file: Path) -> Any:
         return None
     if file.name == "record.json":
         found = json.loads(file.read_text(encoding="utf-8"))
-        for key in ("started", "finished", "times", "peak_memory_mib"):
+        for key in ("started", "finished", "times", "peak_memory_mib", "git"):
             found.pop(key)
         return found | {"curve": [_timeless(entry) for entry in found["curve"]]}
     if file.name == "trainer_state.json":
