@@ -161,6 +161,10 @@ class Resumable:
         if best.is_dir():  # also where the folder has been moved since
             self.state.best_model_checkpoint = str(best)
 
+    def _evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Before the first epoch (``eval_on_start``) only where the run begins: it would count twice."""
+        return {} if self._carried is not None else super()._evaluate(*args, **kwargs)  # type: ignore[misc]
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """No further step where the checkpoint is of the last one: the loop looks only after a step."""
         if self._carried is not None:

@@ -76,7 +76,6 @@ def fit(
     """
     trainer = _trainer(config, built, splits, folder, callbacks)
     trainer.identity = identity
-    trainer.args.eval_on_start = trainer.args.eval_on_start and checkpoint is None
     untrained = _untrained(config, trainer, built, splits["validation"])
     measured = reset_peak_memory()  # the untrained model may write to the limit: its memory says little
     started = time.monotonic()
