@@ -53,6 +53,14 @@ def save_calibration(sums: RowSums, folder: Path) -> None:
     (folder / CALIBRATION_FILE).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
 
 
+def _read_calibration(folder: Path) -> RowSums:
+    try:
+        sums: RowSums = json.loads((folder / CALIBRATION_FILE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{folder / CALIBRATION_FILE} is truncated or no JSON: run it again") from error
+    return sums
+
+
 def load(folder: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a finished run *with its attention variant*, LoRA adapters included, in evaluation mode.
 
@@ -76,7 +84,7 @@ def load_run(folder: Path) -> Built:
     swapped = fitted(model, tokenizer, config)
     if config.model.lora.rank:
         if (folder / CALIBRATION_FILE).is_file():  # of a whole model its weights tell
-            fold(model, json.loads((folder / CALIBRATION_FILE).read_text(encoding="utf-8")))
+            fold(model, _read_calibration(folder))
         model = load_adapters(model, folder, facts["new_weights"])
     return Built(model.eval(), found.model, tokenizer, swapped, facts)
 
@@ -123,6 +131,8 @@ def _base_place(config: RunConfig, origin: Mapping[str, Any], folder: Path) -> s
     name, known = config.model.name, origin.get("base")
     if origin.get("revision"):
         return name
+    if known is not None and not (isinstance(known, Mapping) and isinstance(known.get("path"), str)):
+        raise UserError(f"{folder / ORIGIN_FILE} must say 'base: {{path: /where/the/base/model/is}}'")
     places = [Path(name)]  # all that earlier versions wrote down
     if known:
         places = [Path(known["path"]), folder / known.get("relative", known["path"]), Path(name)]

@@ -179,6 +179,24 @@ def test_adapters_do_not_go_on_upon_another_base_model(adapters: Path, tmp_path:
         checkpoint.save_origin(config, LABELS, None, where)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("origin.yaml", "{labels: [a, b, c], revision: null, base: 5}", "must say 'base: {path"),
+        ("origin.yaml", "{labels: [a, b, c], revision: null, base: {}}", "must say 'base: {path"),
+        ("calibration.json", "{", "no JSON"),
+        ("adapter_model.safetensors", "cut off", "cannot load the adapters"),
+    ],
+)
+def test_a_damaged_file_beside_the_adapters_is_named(
+    adapters: Path, tmp_path: Path, file: str, content: str, said: str
+) -> None:
+    shutil.copytree(adapters / "run", tmp_path / "run")
+    (tmp_path / "run" / file).write_text(content)
+    with pytest.raises(UserError, match=said):
+        finetune.load(tmp_path / "run")
+
+
 def test_a_whole_model_of_which_a_weight_is_missing_is_refused(tmp_path: Path) -> None:
     pretrained("bert", "classification", tmp_path / "base")
     trained(configuration("classification", str(tmp_path / "base"), 0), tmp_path / "run")
