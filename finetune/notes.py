@@ -8,6 +8,8 @@ from finetune.scorers import PRIMARY, score_text
 GUESSING = 0.05  # of the way from guessing among equally frequent labels to no error at all
 FAR_BELOW = 0.25  # of the median BLEU of all runs of a table; seeds of one method do not differ by so much
 
+REVERSED = 0.5  # of the accuracy of guessing: no guess comes as low on a test set of some size
+
 UNLEARNED = "did not learn"
 WHY = {
     "classification": "at or near chance",
@@ -44,6 +46,8 @@ def _unlearned(setting: Setting, runs: list[Run]) -> list[str]:
         if failed:
             told = ", ".join(f"seed {run.seed}: {_score(run)}" for run in failed)
             why = WHY[failed[0].record["task"]["kind"]]
+            if any(_far_below_chance(run) for run in failed):
+                why = "far below chance: are labels in another order?"
             lines.append(f"{name} {UNLEARNED} in {len(failed)} of {len(mine)} runs ({told}; {why})")
     return lines
 
@@ -56,6 +60,16 @@ def _failed(run: Run, middle: float) -> bool:
         return False
     chance = 1 / len(labels)
     return run.value <= chance + GUESSING * (1 - chance)
+
+
+def _far_below_chance(run: Run) -> bool:
+    """At most half of what guessing reaches, and four standard errors below it."""
+    record = run.record
+    labels, rows = record["task"].get("labels") or (), record["data"]["splits"]["test"]["rows"]
+    if record["task"]["kind"] == "translation" or not labels:
+        return False
+    chance = 1 / len(labels)
+    return bool(run.value <= min(REVERSED * chance, chance - 4 * (chance * (1 - chance) / rows) ** 0.5))
 
 
 def _score(run: Run) -> str:

@@ -146,6 +146,18 @@ def test_runs_that_did_not_learn_are_named(tmp_path: Path) -> None:
     assert "learn" not in state(compare([tmp_path / "agnews" / "scratch-tiny" / "softmax"]))
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "is_far_below"), [(0.0, True), (0.02, True), (0.2, False), (0.25, False)]
+)
+def test_far_below_chance_asks_for_the_order_of_labels(
+    tmp_path: Path, accuracy: float, is_far_below: bool
+) -> None:
+    save_accuracies(tmp_path, "softmax", [0.80, 0.81])
+    save_accuracies(tmp_path, "sa-softmax", [accuracy, accuracy])
+    notes = [note for note in _table(tmp_path).notes if "learn" in note]
+    assert ("far below chance: are labels in another order?" in notes[0]) == is_far_below
+
+
 def test_a_model_that_learnt_no_translation_is_named(tmp_path: Path) -> None:
     save(tmp_path, started("softmax", 0, kind="translation"), translations(60, 0.4, 1))
     silent = [{**row, "prediction": "nothing"} for row in translations(60, 0.4, 1)]
