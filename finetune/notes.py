@@ -65,8 +65,9 @@ def _failed(run: Run, middle: float) -> bool:
 def _far_below_chance(run: Run) -> bool:
     """At most half of what guessing reaches, and four standard errors below it."""
     record = run.record
-    labels, rows = record["task"].get("labels") or (), record["data"]["splits"]["test"]["rows"]
-    if record["task"]["kind"] == "translation" or not labels:
+    labels = record["task"].get("labels") or ()
+    rows = ((record["data"] or {}).get("splits") or {}).get("test", {}).get("rows")
+    if record["task"]["kind"] == "translation" or not labels or not rows:
         return False
     chance = 1 / len(labels)
     return bool(run.value <= min(REVERSED * chance, chance - 4 * (chance * (1 - chance) / rows) ** 0.5))
