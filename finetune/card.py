@@ -27,6 +27,7 @@ from finetune.paths import without_paths
 from finetune.record import Record, write_text
 from finetune.report import NAMES, SAMPLE, escape
 from finetune.reports.markdown import fence, lines
+from finetune.reports.words import visible
 from finetune.scorers import score_text
 
 FILE = "README.md"
@@ -90,7 +91,8 @@ def _loading(record: Record, place: str) -> str:
     """How to load the model with its attention. The first code block of every card."""
     variant, model = escape(attention_of(record)["variant"]), escape(record["config"]["model"]["name"])
     load = f"import finetune\n\nmodel, tokenizer = finetune.load({json.dumps(place, ensure_ascii=False)})"
-    lines = [f"`finetune` is the package {LIBRARY}, here of version {record['versions'].get(LIBRARY)}."]
+    version = escape(str(record["versions"].get(LIBRARY)))
+    lines = [f"`finetune` is the package {LIBRARY}, here of version {version}."]
     if variant == "softmax":
         lines.append("Its attention is the model's own, so `from_pretrained` alone computes the same.")
     else:
@@ -189,7 +191,7 @@ def _training(record: Record) -> str:
     settings = [(key, json.dumps(value, ensure_ascii=False)) for key, value in flatten(chosen).items()]
     return (
         f"## Training\n\n{_facts(facts)}\n{_table([('setting', 'value'), *settings])}\n"
-        f"{fence(record['command'], 'sh')}"
+        f"{fence(visible(record['command']), 'sh')}"
     )
 
 

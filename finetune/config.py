@@ -105,7 +105,7 @@ class RunConfig:
     pair: str | None
     seed: Seed
     early_stopping_patience: Positive | None  # evaluations without improvement; None never stops early
-    metrics: list[str]  # further evaluate metrics by name (fetched from the Hub)
+    metrics: list[str]  # further metrics of evaluate: a .py file, or hub:NAME
     data: DataConfig
     batches: BatchConfig
     model: ModelConfig

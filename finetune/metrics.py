@@ -30,6 +30,8 @@ __all__ = [
     "translation_metrics",
 ]
 
+HUB = "hub:"  # before the name of a metric there
+
 
 def _info(description: str, citation: str, dtype: str) -> evaluate.MetricInfo:
     features = Features({"predictions": Value(dtype), "references": Value(dtype)})
@@ -123,16 +125,22 @@ def translation_metrics(
 
 
 def load_metric(name: str) -> evaluate.EvaluationModule:
-    """A metric of ``evaluate`` by its name on the Hub; ``UserError`` where it cannot be had.
+    """A metric of ``evaluate``, which is a script that runs: a ``.py`` file, or ``hub:`` and its name there.
 
-    ``evaluate`` would run a script from a folder of that name here before it asks the Hub: only a path that
-    ends in ``.py`` says that one is meant.
+    Raises ``UserError`` where it cannot be had, where a name does not say that a script is meant to run, and
+    where ``evaluate`` would take a folder of that name here, without asking the Hub.
     """
-    script = Path(name, f"{Path(name).name}.py")
+    if not name.startswith(HUB) and not name.endswith(".py"):
+        raise UserError(
+            f"the metric '{name}' is a script that would be fetched from the Hugging Face Hub and run here: "
+            f"write {HUB}{name} in 'metrics' if you trust it, or the path of a .py file of your own"
+        )
+    known = name.removeprefix(HUB)
+    script = Path(known, f"{Path(known).name}.py")
     if script.is_file():
         raise UserError(f"the metric '{name}' is a folder here, whose script would run: write {script} if so")
     try:
-        return evaluate.load(name, keep_in_memory=True)
+        return evaluate.load(known, keep_in_memory=True)
     except (OSError, ImportError, ValueError) as error:  # OSError holds FileNotFound and ConnectionError
         raise UserError(
             f"cannot load the metric '{name}': {_line(error)} (further metrics are fetched from the Hugging "
@@ -141,7 +149,7 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
 
 
 def extra_metric(name: str, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, Any]:
-    """Any other ``evaluate`` metric by its name on the Hub: ``{key: {"value", "signature"}}`` per number.
+    """Another ``evaluate`` metric, as ``load_metric`` takes it: ``{key: {"value", "signature"}}`` a number.
 
     Raises ``UserError`` where the metric cannot be had, misses a package, or cannot score these rows.
     """
@@ -151,7 +159,7 @@ def extra_metric(name: str, predictions: Sequence[Any], references: Sequence[Any
         result = metric.compute(predictions=predictions, references=references) or {}
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"the metric '{name}' cannot score these rows: {_line(error)}") from error
-    signature = f"{name}|evaluate:{evaluate.__version__}"
+    signature = f"{name.removeprefix(HUB)}|evaluate:{evaluate.__version__}"
     numbers = {key: value for key, value in result.items() if isinstance(value, Real)}
     return {key: {"value": float(value), "signature": signature} for key, value in numbers.items()}
 

@@ -36,6 +36,7 @@ from finetune.lock import locked
 from finetune.memory import release_memory
 from finetune.plan import Grid, Run
 from finetune.redaction import redact
+from finetune.reports.words import clean
 from finetune.scorers import score_text
 from tasks import ClassificationTask, Task
 from tasks.base import languages
@@ -127,7 +128,8 @@ def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: 
     except Exception as error:
         entry.update({"status": "failed", "reason": _reason(error), "finished": record.now()})
         record.write(run.folder, entry)
-        print(f"{place} failed: {entry['reason']} | recorded in {run.folder}", file=sys.stderr, flush=True)
+        told = clean(f"{place} failed: {entry['reason']} | recorded in {run.folder}")
+        print(told, file=sys.stderr, flush=True)
         if not isinstance(error, EXPLAINED):
             record.write_text(run.folder / ERROR_FILE, [redact(traceback.format_exc())])
         return 2 if isinstance(error, UserError | OSError) else 1

@@ -128,10 +128,10 @@ def test_a_further_metric_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", tmp_path / "modules")
-    found = metrics.extra_metric("half", [1, 2], [0, 0])
-    assert found == {"half": {"value": 1.5, "signature": f"half|evaluate:{evaluate.__version__}"}}
-    with pytest.raises(UserError, match="'half' cannot score these rows: nine"):
-        metrics.extra_metric("half", [9], [0])
+    found = metrics.extra_metric("half/half.py", [1, 2], [0, 0])
+    assert found == {"half": {"value": 1.5, "signature": f"half/half.py|evaluate:{evaluate.__version__}"}}
+    with pytest.raises(UserError, match=r"'half/half\.py' cannot score these rows: nine"):
+        metrics.extra_metric("half/half.py", [9], [0])
 
 
 @pytest.mark.parametrize(
@@ -142,5 +142,5 @@ def test_a_metric_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch
         raise error
 
     monkeypatch.setattr(evaluate, "load", load)
-    with pytest.raises(UserError, match=f"cannot load the metric 'wer': {error}.*Hub"):
-        metrics.extra_metric("wer", ["a"], ["a"])
+    with pytest.raises(UserError, match=f"cannot load the metric 'hub:wer': {error}.*Hub"):
+        metrics.extra_metric("hub:wer", ["a"], ["a"])

@@ -9,9 +9,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
+import yaml
 
+from finetune import card
+from finetune.bench import plot, tables
+from finetune.bench import run as bench
 from finetune.compare import Comparison, compare
+from finetune.metadata import LIBRARY
 from finetune.overall import Overall
 from finetune.reports import latex, saved
 from finetune.reports.figures import draw
@@ -20,12 +26,13 @@ from finetune.reports.markdown import markdown
 from finetune.reports.page import page
 from finetune.reports.spreadsheet import FORMULA, spreadsheet
 from finetune.reports.text import text
-from records import save_accuracies
+from records import save_accuracies, started
 
 EVIL = [
     "<script>document.title='ran'</script>", "<img src=x onerror=alert(1)>", "a & b &amp; c", "100% of x_1",
     "=cmd|'/C x'!A0", "+1", "@SUM(A1)", "＝1+1", "'1", 'say "x" and \'y\'', "two\nlines", "\x1b[31mred\x07",
     "$x^2$ \\input{y} {z} #~", "{{ 7 * 7 }} {% raw %}", "[a](b) `c` *d* | e", "--- --",
+    "nul \x00 \x1b]8;;http://x\x1b\\", "\t=1", "\r@1", "-2+3",
     "\u202eturned \u200b", "naïve 注意",
 ]  # fmt: skip
 
@@ -101,7 +108,7 @@ def test_a_page_has_no_element_that_a_name_made(plain: Comparison, evil: str) ->
     honest, found = _outline(page(_named(plain, "name"))), _outline(page(_named(plain, evil)))
     assert found.seen == honest.seen
     assert not {tag for tag, _ in found.seen} & {"script", "img", "iframe", "object", "form"}
-    seen = "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in evil)
+    seen = "".join(char if char.isprintable() or char in "\t\n" else "\ufffd" for char in evil)
     assert found.code == [seen] * 8, "a command can be copied"
 
 
@@ -161,3 +168,74 @@ def test_a_surrogate_that_no_file_takes_is_shown_as_one(plain: Comparison) -> No
     for form in (page, markdown, spreadsheet, as_latex, text):
         form(_named(plain, "caf\udce9")).encode()
     assert "caf\\udce9" in page(_named(plain, "caf\udce9"))
+
+
+# Beside the report: benchmark, model card, and the terminal
+
+ROOT = Path(__file__).parents[1]
+BENCH = json.loads((ROOT / "results" / "bench-cpu" / bench.FILE).read_text(encoding="utf-8"))
+
+
+def _renamed(value: Any, known: set[str], evil: str) -> Any:
+    """A copy in which each text that is in ``known`` is ``evil``."""
+    if isinstance(value, dict):
+        return {key: _renamed(item, known, evil) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_renamed(item, known, evil) for item in value]
+    return evil if isinstance(value, str) and value in known else value
+
+
+def _bench(evil: str) -> Any:
+    """A result with ``evil`` for command, model, arms, variants, kernels, reasons, device and versions."""
+    hardware, attention, steps = BENCH["hardware"], BENCH["attention"], BENCH["steps"]
+    row = {**attention["rows"][0], "reason": "why", "memory_reason": "why"}
+    attention = {**attention, "rows": [row], "errors": attention["errors"][:1], "growth": []}
+    names = {BENCH["command"], hardware["cpu"], row["variant"], row["kernel"], row["dtype"], "why"}
+    names |= {steps["model"], steps["data"]["source"], BENCH["versions"]["torch"], BENCH["started"]}
+    names |= {arm[key] for arm in steps["arms"] for key in ("name", "computes")}
+    return _renamed({**BENCH, "attention": attention}, names, evil)
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_a_benchmark_takes_what_is_named_for_text(evil: str) -> None:
+    page = tables.markdown(_bench(evil))
+    _has_no_markup(page)
+    assert len(page.splitlines()) == len(tables.markdown(_bench("name")).splitlines())
+    for line in [*tables.text(_bench(evil)).splitlines(), *tables.failures(_bench(evil))]:
+        assert line.isprintable()
+
+
+def _has_no_markup(page: str) -> None:
+    for table in re.findall(r"(?:^\|.*\n)+", page, re.M):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    assert not re.search(r"(?<!\\)[<$`~]|(?<!\\)\]\(", page)
+    assert page.replace("\n", "").isprintable()
+
+
+def test_a_plot_of_a_benchmark_takes_a_name_for_text(tmp_path: Path) -> None:
+    with matplotlib.rc_context({"axes.facecolor": "#ff0000"}):  # as of a matplotlibrc here
+        plot.draw(_bench("<script>\"'&$x$\x1b"), tmp_path)
+    svg = next(tmp_path.glob("*.svg")).read_text(encoding="utf-8")
+    assert "<script" not in svg and "&lt;script&gt;" in svg and "\x1b" not in svg and "#ff0000" not in svg
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_a_model_card_takes_what_is_named_for_text(evil: str) -> None:
+    entry = started("sa-softmax", 0)
+    entry |= {"metrics": {"accuracy": {"value": 0.5, "signature": evil}}, "untrained": None, "command": evil}
+    entry["versions"] = dict.fromkeys([LIBRARY, "torch", evil], evil)
+    entry["hardware"] = {**entry["hardware"], "device": evil, "cpu": evil}
+    entry["task"] |= {"name": evil, "labels": [evil, "b"]}
+    entry["data"] |= {"location": evil, "licence": evil}
+    entry["model"] |= {"name": evil, "architecture": evil, "parameters": 1, "trainable": 1}
+    _, head, body = card.text(entry, "org/run").split("---\n", 2)
+    assert yaml.safe_load(head)["library_name"] == LIBRARY
+    body = re.sub(r"^(`{3,})\w+\n.*?^\1\n", "", body, flags=re.S | re.M)
+    _has_no_markup(re.sub("`(finetune|from_pretrained|finetune compare)`", "", body))
+    assert "\x1b" not in body and "\u202e" not in body
+
+
+def test_settings_of_a_matplotlibrc_change_no_plot() -> None:
+    plain = draw("key", "label", lambda axes: axes[0].set_title("a"))
+    with matplotlib.rc_context({"axes.facecolor": "red", "lines.linewidth": 9, "text.usetex": True}):
+        assert draw("key", "label", lambda axes: axes[0].set_title("a")) == plain

@@ -9,10 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import evaluate
 import pytest
 
 from finetune import load, record
 from finetune.attention import compile_native
+from finetune.checkpoint import CONFIG_FILE, ORIGIN_FILE
 from finetune.cli import main
 from finetune.errors import UserError
 from finetune.metrics import load_metric
@@ -139,8 +141,19 @@ def test_a_metric_is_not_taken_from_a_folder_here(tmp_path: Path, monkeypatch: p
     (tmp_path / "rouge" / "rouge.py").write_text("import os\nos.mkdir('ran')\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"rouge/rouge\.py"):
-        load_metric("rouge")
+        load_metric("hub:rouge")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_metric_of_the_hub_runs_only_where_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(evaluate, "load", lambda name, **_: asked.append(name))
+    for name in ("rouge", "someone/mine"):
+        with pytest.raises(UserError, match=f"write hub:{name} in 'metrics'"):
+            load_metric(name)
+    assert not asked
+    load_metric("hub:rouge")
+    assert asked == ["rouge"]
 
 
 # The kernel's folder
@@ -188,7 +201,8 @@ def test_a_kernel_folder_that_is_a_link_or_another_users_is_not_used(
 
 def test_a_link_out_of_a_run_is_not_published(tmp_path: Path) -> None:
     run_folder = save(tmp_path, started("softmax", 0), classified(correctness(40, 0.5, 0)))
-    (run_folder / "finetune.yaml").write_text("a: 1\n")
+    for name in (CONFIG_FILE, ORIGIN_FILE):
+        (run_folder / name).write_text("a: 1\n")
     (tmp_path / "id_rsa").write_text("secret")
     (run_folder / "vocab.txt").symlink_to(tmp_path / "id_rsa")
     (tmp_path / "stage").mkdir()

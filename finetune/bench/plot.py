@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from finetune.bench.cases import MASK_TITLES
 from finetune.bench.tables import device, groups, name
+from finetune.reports.words import clean
 
 # One colour a kernel, which differ in grey too (Okabe and Ito, 2008); marker and dashes tell the variants.
 COLOURS = {
@@ -20,6 +22,8 @@ STYLES: tuple[dict[str, Any], ...] = (
     {"marker": "D", "linestyle": "-."}, {"marker": "v", "linestyle": (0, (1, 3))},
 )  # fmt: skip
 
+STYLE = {"svg.hashsalt": "finetune", "text.parse_math": False}  # a name with two dollar signs is a name
+
 
 def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """``attention-64.svg`` and ``.png`` in ``folder`` for heads of 64, and so on; the files."""
@@ -29,20 +33,18 @@ def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
     files = []
     for width in dict.fromkeys(width for _, width in found):
         panels = {mask: rows for (mask, of_width), rows in found.items() if of_width == width}
-        figure = _figure(result, panels, width)
-        for kind in ("svg", "png"):
-            files.append(folder / f"attention-{width}.{kind}")
-            # No date and fixed names inside, so that the same result makes the same file.
-            figure.savefig(files[-1], dpi=200, metadata={"Date": None} if kind == "svg" else None)
+        with style.context(["default", STYLE]):  # and so without a matplotlibrc of the working folder
+            figure = _figure(result, panels, width)
+            for kind in ("svg", "png"):
+                files.append(folder / f"attention-{width}.{kind}")
+                # No date and fixed names inside, so that the same result makes the same file.
+                figure.savefig(files[-1], dpi=200, metadata={"Date": None} if kind == "svg" else None)
     return files
 
 
 def _figure(
     result: Mapping[str, Any], panels: Mapping[str, Sequence[Mapping[str, Any]]], width: int
 ) -> Figure:
-    import matplotlib
-
-    matplotlib.rcParams["svg.hashsalt"] = "finetune"
     remembered = {mask: any(row["memory_ratio"] for row in rows) for mask, rows in panels.items()}
     figure = Figure(figsize=(max(7.0, 3.6 * len(panels)), 7.2), layout="constrained")
     axes = figure.subplots(2, len(panels), squeeze=False, sharex="col", sharey="row")
@@ -59,7 +61,8 @@ def _figure(
     axes[1][0].set_ylabel("peak extra memory (MiB)")
     rows = [row for each in panels.values() for row in each]
     figure.suptitle(
-        f"Attention on {device(result)}\n{rows[0]['heads']} heads of {width}, {rows[0]['dtype']}, "
+        f"Attention on {clean(device(result))}\n"
+        f"{rows[0]['heads']} heads of {width}, {clean(rows[0]['dtype'])}, "
         f"{result['settings']['tokens']:,} tokens in a batch"
     )
     lines = {line.get_label(): line for each in axes.flat for line in each.get_lines()}
@@ -84,10 +87,10 @@ def _panel(
     for who in dict.fromkeys(map(name, rows)):
         same = [row for row in rows if name(row) == who]
         points = [(row["length"], found) for row in same if (found := value(row))]
-        style = STYLES[variants.index(same[0]["variant"]) % len(STYLES)]
+        line = STYLES[variants.index(same[0]["variant"]) % len(STYLES)]
         colour = COLOURS.get(same[0]["kernel"], "#999999")
         if points:
-            axis.plot(*zip(*points, strict=True), label=who, markersize=5, color=colour, **style)
+            axis.plot(*zip(*points, strict=True), label=clean(who), markersize=5, color=colour, **line)
     axis.set_xscale("log", base=2)
     axis.set_yscale("log", base=2)
     for each in (axis.xaxis, axis.yaxis):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.bench.cases import MASK_TITLES
+from finetune.reports.markdown import escape, lines
+from finetune.reports.words import clean
 
 Result = Mapping[str, Any]
 PASS_TITLES = {"forward": "forward", "both": "forward and backward"}
@@ -23,19 +25,18 @@ class Table:
 
 def text(result: Result) -> str:
     """Everything, aligned, for a terminal."""
-    parts = [heading(result), *(_aligned(table) for table in tables(result)), *notes(result)]
+    parts = [clean(heading(result)), *map(_aligned, tables(result)), *map(clean, notes(result))]
     return "\n\n".join(parts)
 
 
 def markdown(result: Result, plots: Sequence[str] = ()) -> str:
     """Everything as a page that shows the files ``plots``."""
-    parts = ["# Benchmark", heading(result)]
+    parts = ["# Benchmark", escape(heading(result))]
     parts += [f"![{name.partition('.')[0].replace('-', ' ')}]({name})" for name in plots]
     for table in tables(result):
-        lines = [table.header, ["---", *["---:"] * (len(table.header) - 1)], *table.rows]
-        body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        parts.append(f"## {table.title}\n\n{body}")
-    return "\n\n".join([*parts, *notes(result)]) + "\n"
+        ruler = ["---", *["---:"] * (len(table.header) - 1)]
+        parts.append(f"## {escape(table.title)}\n\n{lines([table.header, *table.rows], ruler).rstrip()}")
+    return "\n\n".join([*parts, *map(escape, notes(result))]) + "\n"
 
 
 def heading(result: Result) -> str:
@@ -44,7 +45,7 @@ def heading(result: Result) -> str:
     commit = f"commit {git['commit'][:12]}{' with changes' if git['dirty'] else ''}" if git else "no commit"
     quick = " (quick: too few repeats to rely on)" if result["settings"]["quick"] else ""
     return (
-        f"Measured by `{result['command']}`{quick} on {device(result)}, {hardware['cores']} cores, threads: "
+        f"Measured by {result['command']}{quick} on {device(result)}, {hardware['cores']} cores, threads: "
         f"{result['threads']}, {hardware['memory_gib']} GiB; Python {versions['python']}, torch "
         f"{versions['torch']}, transformers {versions['transformers']}; {commit}; seed "
         f"{result['settings']['seed']}; {result['started']}, took {result['seconds']:.0f} s. "
@@ -108,8 +109,8 @@ def _by_length(title: str, cells: Iterable[tuple[Mapping[str, Any], str]]) -> Ta
             shapes.append(shape)
         found.setdefault(name(row), {})[shape] = cell
     kept = {who: line for who, line in found.items() if any(line.values())}
-    lines = [[who, *(line.get(shape, "") for shape in shapes)] for who, line in kept.items()]
-    return Table(title, ["attention, rows x tokens", *shapes], lines)
+    body = [[who, *(line.get(shape, "") for shape in shapes)] for who, line in kept.items()]
+    return Table(title, ["attention, rows x tokens", *shapes], body)
 
 
 def spread_text(found: Mapping[str, Any] | None) -> str:
@@ -135,9 +136,9 @@ def _growth(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
         return []
     half, longest = rows[0]["lengths"]
     header = ["attention", f"MiB at {half}", f"MiB at {longest}", "ratio"]
-    lines = [[name(row), *(f"{mib:,.1f}" for mib in row["mib"]), f"{row['ratio']:.2f}"] for row in rows]
+    body = [[name(row), *(f"{mib:,.1f}" for mib in row["mib"]), f"{row['ratio']:.2f}"] for row in rows]
     title = f"Memory at twice the length, batch {rows[0]['batch']}: linear is 2, quadratic 4"
-    return [Table(title, header, lines)]
+    return [Table(title, header, body)]
 
 
 def _errors(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -145,12 +146,12 @@ def _errors(rows: Sequence[Mapping[str, Any]]) -> Table:
     worst: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         worst.setdefault(name(row), []).append(row)
-    lines = []
+    body = []
     for who, same in worst.items():
         largest = [f"{max(row[key] for row in same):.1e}" for key in ("output", "gradients")]
-        lines.append([who, *largest, "yes" if all(row["exact"] for row in same) else "NO: WRONG"])
+        body.append([who, *largest, "yes" if all(row["exact"] for row in same) else "NO: WRONG"])
     header = ["attention", "output", "gradients", "within the limit"]
-    return Table("Relative error against the definition in float64, the worst of all masks", header, lines)
+    return Table("Relative error against the definition in float64, the worst of all masks", header, body)
 
 
 def _steps(part: Mapping[str, Any]) -> Table:
@@ -160,13 +161,13 @@ def _steps(part: Mapping[str, Any]) -> Table:
     header = ["arm", "computed by"]
     for which in ("training", "evaluation"):
         header += [f"{which}, rows/s", "time, ratio to softmax", "speed, ratio to stock sdpa"]
-    lines = []
+    body = []
     for arm in part["arms"]:
         line = [arm["name"], arm["computes"]]
         for which in ("train", "evaluate"):
             line += [spread_text(arm[which][key]) for key in ("rows_per_s", "time_ratio", "speed_ratio")]
-        lines.append(line)
-    return Table(title, header, lines)
+        body.append(line)
+    return Table(title, header, body)
 
 
 def notes(result: Result) -> list[str]:
@@ -191,7 +192,7 @@ def _attention_note(result: Result) -> str:
         "contiguous. Where there is padding, rows are evenly spread over half to the whole length; a single "
         "row has three quarters. Memory is the peak of forward and backward beyond inputs and output's "
         f"gradient, measured once: {how}. The limit of the relative error is 1e-5 in float32, and in half "
-        "precision 1.5 times SDPA's own. `attention.kernel: auto` takes "
+        "precision 1.5 times SDPA's own. The kernel auto takes "
         f"{', '.join(f'{kernel} for {variant}' for variant, kernel in automatic)}."
     )
 
@@ -227,14 +228,15 @@ def failures(result: Result) -> list[str]:
             found.append(
                 f"Wrong: {name(row)}, {row['mask']}, heads of {row['width']}: relative error {sizes}."
             )
-    return found
+    return [clean(line) for line in found]
 
 
 def _aligned(table: Table) -> str:
     """Columns padded with blanks: names to the left, figures to the right."""
-    widths = [max(map(len, column)) for column in zip(table.header, *table.rows, strict=True)]
-    lines = []
-    for cells in [table.header, *table.rows]:
+    rows = [[clean(cell) for cell in row] for row in [table.header, *table.rows]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shown = [clean(table.title)]
+    for cells in rows:
         padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
-        lines.append("  ".join([cells[0].ljust(widths[0]), *padded[1:]]).rstrip())
-    return "\n".join([table.title, *lines])
+        shown.append("  ".join([cells[0].ljust(widths[0]), *padded[1:]]).rstrip())
+    return "\n".join(shown)

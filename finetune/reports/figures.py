@@ -8,11 +8,11 @@ import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 from xml.etree import ElementTree
 
-import matplotlib
 from markupsafe import Markup
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -126,7 +126,8 @@ def draw(
 
     ``size`` is in CSS pixels. ``label`` says in words what is drawn, for readers who cannot see it.
     """
-    with matplotlib.rc_context(cast(Any, STYLE | {"svg.hashsalt": key})), warnings.catch_warnings():
+    # From the defaults, and so without a matplotlibrc of the working folder, which could have TeX run.
+    with style.context(["default", STYLE | {"svg.hashsalt": key}]), warnings.catch_warnings():
         # The page's font draws the text, not the one that matplotlib measures with.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         figure = Figure(figsize=(size[0] / 72, size[1] / 72))

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from finetune.folders import arm_label, model_slug, task_slug
+from finetune.reports.words import clean
 from finetune.study.cost import Costs, duration, rest, rest_text
 from finetune.study.file import Study
 from finetune.study.grid import Cell
@@ -25,7 +26,7 @@ def text(study: Study, states: Mapping[Cell, State], costs: Costs, workers: int)
     lines = [f"study {study.name}: {len(study.cells)} runs in {study.root}", *_aligned([HEADINGS, *rows])]
     for kind in ("failed", "other"):
         found = [cell for cell in study.cells if states[cell].kind == kind]
-        lines += [f"{kind}: {cell.folder}: {states[cell].reason}" for cell in found]
+        lines += [clean(f"{kind}: {cell.folder}: {states[cell].reason}") for cell in found]
     return "\n".join([*lines, _closing(study, states, costs, workers)])
 
 

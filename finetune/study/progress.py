@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from finetune.reports.words import clean
 from finetune.scorers import PRIMARY, score_text
 from finetune.study.cost import Costs, duration, rest_text
 from finetune.study.file import Study
@@ -141,8 +142,8 @@ def _became(state: State, seconds: float) -> str:
     if state.kind == "done":
         return f"{_score(state)}, {duration(seconds)}" if seconds else f"{_score(state)}, by another process"
     if state.kind == "failed":
-        return f"FAILED: {state.reason}"
-    return f"left alone: {state.reason or 'another process is at it'}"
+        return clean(f"FAILED: {state.reason}")
+    return clean(f"left alone: {state.reason or 'another process is at it'}")
 
 
 def _score(state: State) -> str:

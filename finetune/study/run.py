@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from finetune.config import as_dict
 from finetune.errors import UserError
+from finetune.reports.words import clean
 from finetune.study import devices, overview, progress, schedule
 from finetune.study.cost import Costs
 from finetune.study.file import Study
@@ -59,7 +60,7 @@ def _closing(study: Study, states: Mapping[Cell, State]) -> int:
 
         print(report.text(compare.compare([study.root])))
     for cell in failed:
-        print(f"failed: {cell.folder}: {states[cell].reason} | log: {cell.log}")
+        print(clean(f"failed: {cell.folder}: {states[cell].reason} | log: {cell.log}"))
     if failed:
         print(f"{len(failed)} of {len(study.cells)} runs failed: the same command tries them again")
     if others:
