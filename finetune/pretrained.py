@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from finetune import hub
+from finetune import hub, loading
 from finetune.config import RunConfig
 from finetune.errors import UserError
 from finetune.languages import set_languages
@@ -27,6 +27,7 @@ from finetune.reading import settle
 from finetune.scratch import train_tokenizer
 
 SCRATCH = "scratch:"
+CLASSES = "single_label_classification"
 AUTO_MODELS = {"classification": AutoModelForSequenceClassification, "translation": AutoModelForSeq2SeqLM}
 # The names under which architectures keep their dropout rates.
 HIDDEN_DROPOUT = (
@@ -48,9 +49,14 @@ def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokeni
         settle(tokenizer)
         return tokenizer
     with explain(name):
+        if Path(name).is_dir():
+            loading.check_files(Path(name))
+            if not loading.has_tokenizer(Path(name)):
+                raise loading.no_tokenizer(name)
         files = files_of(name, config.model.revision)
         _refuse_own_code(name, files)
         tokenizer = AutoTokenizer.from_pretrained(name, **files, trust_remote_code=False)
+    loading.check_tokenizer(name, tokenizer)
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise UserError(
@@ -88,33 +94,62 @@ def commit_of(name: str, revision: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model as its files hold it, and ``facts`` for the record: which weights are new."""
+    """A model as its files hold it, and ``facts`` for the record: which weights and which head are new."""
 
     model: PreTrainedModel
     facts: dict[str, Any]
 
 
+def pretrained_model(
+    config: RunConfig, name: str, revision: str | None, heads: Mapping[str, Any]
+) -> PreTrainedModel:
+    """The model of ``load_pretrained`` alone."""
+    return load_pretrained(config, name, revision, heads).model
+
+
 def load_pretrained(
     config: RunConfig, name: str, revision: str | None, heads: Mapping[str, Any]
 ) -> Pretrained:
-    """Load a model, in float32. ``heads`` name the classes of a head that may be new; empty: none may."""
-    files = files_of(name, revision)
+    """Load a model, in float32. ``heads`` name the classes of a head that may be new; empty where none may.
+
+    Raises ``UserError`` where the files do not hold every other weight, finite and of the right shape.
+    """
+    files, architecture = files_of(name, revision), AUTO_MODELS[config.kind]
     with explain(name):
+        if Path(name).is_dir():
+            loading.check_files(Path(name))
         _refuse_own_code(name, files)
+        own = AutoConfig.from_pretrained(name, **files, trust_remote_code=False)
         stock = AutoConfig.from_pretrained(name, **files, **heads, trust_remote_code=False)
         set_dropout(stock, config)
-        # A head for another number of classes is replaced by a new one, and transformers says so.
-        model, report = AUTO_MODELS[config.kind].from_pretrained(
+        purpose = stock.problem_type if heads else None
+        if heads:  # one class a row, whatever the model was trained for before
+            stock.problem_type = purpose and CLASSES
+        loading.check_sizes(name, stock, architecture)
+        # What has another shape is told by the report and not by an error that names no way out.
+        model, report = architecture.from_pretrained(
             name,
             config=stock,
             **files,
             trust_remote_code=False,
             dtype=torch.float32,
-            ignore_mismatched_sizes=bool(heads),
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    new = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
-    return Pretrained(model, {"new_weights": new})
+        new = loading.new_weights(name, model, report, bool(heads))
+        loading.check_finite(name, model)
+        facts: dict[str, Any] = {"new_weights": new}
+        if heads:
+            labels = list(heads["id2label"].values())
+            before = [own.id2label[index] for index in sorted(own.id2label)]
+            fits = not set(loading.head_weights(model)) & set(new)
+            facts["head"] = "new"
+            if fits:
+                fresh = partial(architecture.from_config, stock)
+                facts["head"] = loading.head_note(model, before, labels, fresh)
+            if purpose not in (None, CLASSES):
+                facts["problem_type"] = f"{CLASSES}, where its config.json says {purpose}"
+    return Pretrained(model, facts)
 
 
 def _refuse_own_code(name: str, files: Mapping[str, Any]) -> None:
@@ -129,15 +164,18 @@ def _refuse_own_code(name: str, files: Mapping[str, Any]) -> None:
 
 def set_dropout(stock: Any, config: RunConfig) -> None:
     """Set the dropout rates that the configuration asks for, under whatever names the architecture has."""
-    for wanted, names in (
-        (config.model.dropout, HIDDEN_DROPOUT),
-        (config.model.attention_dropout, ATTENTION_DROPOUT),
+    for key, wanted, names in (
+        ("dropout", config.model.dropout, HIDDEN_DROPOUT),
+        ("attention_dropout", config.model.attention_dropout, ATTENTION_DROPOUT),
     ):
         if wanted is None:
             continue
         present = [name for name in names if name in stock.to_dict()]
         if not present:
-            raise UserError(f"{stock.model_type} has none of the dropouts {', '.join(names)}: leave it null")
+            raise UserError(
+                f"{stock.model_type} has none of the dropouts {', '.join(names)}: leave it null "
+                f"(--model.{key} null)"
+            )
         for name in present:
             setattr(stock, name, wanted)
 
@@ -152,8 +190,11 @@ class explain:  # noqa: N801  used as a statement
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError | ValueError | KeyError) and not isinstance(error, UserError):
+        # The files are the user's, and what they may provoke in transformers is anything at all.
+        if isinstance(error, Exception) and not isinstance(error, UserError):
             reason = " ".join(str(error).split())[:300]
+            if not isinstance(error, OSError | ValueError):
+                reason = f"{type(error).__name__}: {reason}."
             raise UserError(
                 f"cannot load the model '{self.name}': {reason} "
                 "Give a Hub id, a local folder, or scratch:SIZE (--model.name)"

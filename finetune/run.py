@@ -20,6 +20,7 @@ from finetune import (
     metrics,
     model,
     record,
+    rehearsal,
     reloaded,
     report,
     resume,
@@ -57,6 +58,9 @@ def run_grid(grid: Grid, command: str, next_command: str) -> int:
         print(f"note: {note}", flush=True)
     for run in grid.runs:
         _check_same_rows(run, grid, loaded)
+    waiting = [run.config for run in grid.runs if run.state != "finished"]
+    for note in rehearsal.rehearse(waiting, loaded, _labels(grid.task)):
+        print(note, flush=True)
     for number, run in enumerate(grid.runs, start=1):
         place = f"[{number}/{len(grid.runs)}]"
         if run.state == "finished":

@@ -24,6 +24,7 @@ __all__ = [
     "NonFiniteLossError",
     "Outcome",
     "answers",
+    "build_trainer",
     "fit",
     "planned_steps",
 ]
@@ -74,7 +75,7 @@ def fit(
     ``checkpoint`` if there is one; the checkpoints that are written bear ``identity``. Raises
     ``NonFiniteLossError`` at the step where the loss is NaN or infinite.
     """
-    trainer = _trainer(config, built, splits, folder, callbacks)
+    trainer = build_trainer(config, built, splits, folder, callbacks)
     trainer.identity = identity
     untrained = _untrained(config, trainer, built, splits["validation"])
     measured = reset_peak_memory()  # the untrained model may write to the limit: its memory says little
@@ -126,13 +127,14 @@ def planned_steps(config: RunConfig, rows: int, folder: Path) -> int:
     return int(np.ceil(per_epoch * args.num_train_epochs))
 
 
-def _trainer(
+def build_trainer(
     config: RunConfig,
     built: Built,
     splits: Mapping[str, Any],
     folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Any:
+    """The Trainer of a run, with all that it trains and evaluates on."""
     args = training_arguments(config, folder)
     patience = config.early_stopping_patience
     stopping = [] if patience is None else [EarlyStoppingCallback(patience)]
@@ -168,7 +170,7 @@ def answers(config: RunConfig, built: Built, rows: Any, folder: Path) -> Answers
     """
     quiet = {"report_to": "none", "load_best_model_at_end": False}
     config = replace(config, train={**config.train, **quiet}, early_stopping_patience=None)
-    trainer = _trainer(config, built, {"train": rows, "validation": rows}, folder)
+    trainer = build_trainer(config, built, {"train": rows, "validation": rows}, folder)
     return _answers(config, trainer, built.tokenizer, rows, "test")
 
 

@@ -167,7 +167,7 @@ def _trainer(prepared: Prepared, folder: Path, steps: int) -> Any:
     over = {"max_steps": steps} | ({"train_sampling_strategy": "random"} if stock else {})
     config = build(merge(as_dict(prepared.config), {"train": over}))
     if not stock:
-        return train._trainer(config, prepared.built, prepared.splits, folder)
+        return train.build_trainer(config, prepared.built, prepared.splits, folder)
     return Trainer(
         model=prepared.built.model,
         args=training_arguments(config, folder),

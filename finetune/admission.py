@@ -1,0 +1,150 @@
+"""A built model with its tokenizer, against the rows it is to read and write: can every one of them pass?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from torch import nn
+
+from finetune.batches import lengths
+from finetune.config import RunConfig
+from finetune.errors import UserError
+from finetune.model import Built
+
+MOST_UNKNOWN = 0.10
+"""Share of unknown tokens in the training rows above which a comparison says nothing about the texts."""
+MUCH_UNKNOWN = 0.01
+"""Share above which it is worth a word; that of a fitting tokenizer is far below."""
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Tokens that a model can tell the places of; ``None`` where there is no limit (rotary, relative)."""
+
+    encoder: int | None
+    decoder: int | None
+
+
+def positions(model: nn.Module) -> Positions:
+    """The fixed position tables of a model, in tokens.
+
+    RoBERTa's starts after the padding token's row and BART's two rows later; Marian's is computed but of a
+    fixed length all the same. Rotary and relative positions, and the tables of M2M100 that grow, are none.
+    """
+    found: dict[str, int] = {}
+    for name, module in model.named_modules():
+        last = name.rpartition(".")[2]
+        if isinstance(module, nn.Embedding) and last in ("position_embeddings", "embed_positions", "wpe"):
+            offset = getattr(module, "offset", 0)  # BART's own
+            if module.padding_idx is not None:
+                offset += module.padding_idx + 1
+            found["decoder" if ".decoder." in f".{name}" else "encoder"] = module.num_embeddings - offset
+    return Positions(found.get("encoder"), found.get("decoder"))
+
+
+def check(config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> list[str]:
+    """Raise ``UserError`` where a row cannot pass through the model; what is worth a word otherwise.
+
+    ``splits`` hold tokenised rows.
+    """
+    _check_special(config, built)
+    _check_entries(built, splits)
+    _check_lengths(config, built, splits)
+    return _unknown(config, built, splits["train"])
+
+
+def _check_special(config: RunConfig, built: Built) -> None:
+    """The padding and end tokens on which configuration, generation settings and tokenizer must agree."""
+    model, tokenizer = built.base, built.tokenizer
+    pad = model.config.pad_token_id
+    if pad is not None and pad != tokenizer.pad_token_id:
+        raise UserError(
+            f"'{config.model.name}' pads with token {pad} by its config.json and with "
+            f"{tokenizer.pad_token_id} ('{tokenizer.pad_token}') by its tokenizer: mend pad_token_id in the "
+            "one, or pad_token in the other"
+        )
+    if config.kind == "classification":
+        return
+    settings: Any = model.generation_config
+    ends = settings.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
+        raise UserError(
+            f"'{config.model.name}' ends a translation with token {ends[0]} by its generation settings and "
+            f"with {tokenizer.eos_token_id} ('{tokenizer.eos_token}') by its tokenizer: mend eos_token_id in "
+            "config.json and generation_config.json"
+        )
+    if settings.decoder_start_token_id is None and settings.bos_token_id is None:
+        raise UserError(
+            f"'{config.model.name}' does not say which token a translation starts with: set "
+            "decoder_start_token_id in its config.json and generation_config.json"
+        )
+
+
+def _check_entries(built: Built, splits: Mapping[str, Dataset]) -> None:
+    """Every token of every row has a row in the embedding."""
+    tokenizer, entries = built.tokenizer, built.base.get_input_embeddings().num_embeddings
+    numbers = [tokenizer.pad_token_id]
+    for rows in splits.values():
+        for column in {"input_ids", "labels"} & set(rows.column_names):
+            numbers.append(int(_values(rows, column).max(initial=0)))
+    if max(numbers) >= entries:
+        beyond = tokenizer.convert_ids_to_tokens(max(numbers))
+        raise UserError(
+            f"the tokenizer's token {max(numbers)} ('{beyond}') has no "
+            f"place among the {entries} rows of the model's embedding; the tokenizer has {len(tokenizer)} "
+            "entries: it is not this model's, or the model was saved before tokens were added"
+        )
+
+
+def _check_lengths(config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> None:
+    """The longest rows and the longest translation have a place in the tables of positions."""
+    there, data = positions(built.base), config.data
+    padded = config.batches.padding == "max_length"
+    longest = data.max_length if padded else max(int(lengths(rows).max()) for rows in splits.values())
+    _check_length("row of tokens", longest, there.encoder, "data.max_length")
+    if config.generation is None:
+        return
+    target = data.max_target_length or data.max_length
+    if not padded:
+        target = max(max(map(len, rows["labels"])) for rows in splits.values())
+    limit = "data.max_target_length"
+    _check_length("target", target, there.decoder, limit if data.max_target_length else "data.max_length")
+    written = config.generation.max_new_tokens
+    _check_length("translation", written, there.decoder, "generation.max_new_tokens")
+
+
+def _check_length(what: str, length: int, there: int | None, key: str) -> None:
+    if there is not None and length > there:
+        raise UserError(
+            f"the longest {what} has {length} tokens and the model has positions for {there}: "
+            f"set --{key} {there}"
+        )
+
+
+def _unknown(config: RunConfig, built: Built, rows: Dataset) -> list[str]:
+    """How much of the training texts is unknown to the tokenizer, where that is worth a word."""
+    tokenizer = built.tokenizer
+    unknown, special = tokenizer.unk_token_id, set(tokenizer.all_special_ids)
+    if unknown is None or unknown in {tokenizer.pad_token_id, tokenizer.eos_token_id}:
+        return []
+    tokens = _values(rows, "input_ids")
+    plain = tokens[~np.isin(tokens, list(special - {unknown}))]
+    share = float((plain == unknown).mean()) if len(plain) else 0.0
+    said = (
+        f"the tokenizer of '{config.model.name}' does not know {share:.1%} of the tokens of the training rows"
+    )
+    if share > MOST_UNKNOWN:
+        raise UserError(
+            f"{said} ('{tokenizer.unk_token}'), and at most {MOST_UNKNOWN:.0%} may be: choose a model of "
+            "their language and script, and look whether its tokenizer's files are complete"
+        )
+    return [f"note: {said}"] if share > MUCH_UNKNOWN else []
+
+
+def _values(rows: Dataset, column: str) -> np.ndarray:
+    """Every number of a column, of all rows: (tokens,), or (rows,) for a class a row."""
+    values = rows.select_columns(column).with_format("arrow")[:][column].combine_chunks()
+    return np.asarray(values.flatten() if hasattr(values, "flatten") else values)

@@ -1,0 +1,113 @@
+"""One step of every kind of run that a grid holds, on two rows, before its first run: what fails, fails here.
+
+Only the model, its tokenizer and what Trainer makes of ``train.*`` are tried; nothing is written, and each
+run draws from its own seed afterwards, so no number depends on a rehearsal.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, ProgressCallback
+
+from finetune import admission, data, start, tokens, train
+from finetune.arguments import training_arguments
+from finetune.config import RunConfig, as_dict
+from finetune.data import Data
+from finetune.errors import UserError
+from finetune.model import Built, build_model
+from finetune.pretrained import SCRATCH
+
+ROWS = 2
+"""Rows of each split that a rehearsal trains on, evaluates and predicts."""
+TEXTS = 200
+"""Rows of the train split that the tokenizer of a rehearsed scratch model is trained on."""
+# A run of one step that keeps nothing and tells nobody.
+ONE_STEP = {"max_steps": 1, "save_strategy": "no", "load_best_model_at_end": False, "report_to": "none"}
+
+
+def rehearse(configs: Iterable[RunConfig], loaded: Data, labels: Sequence[str] | None) -> list[str]:
+    """Build and try each different configuration once, whatever its seed; lines that are worth a word.
+
+    Raises ``UserError`` for the first that does not fit its model, its rows or this machine.
+    """
+    different = {json.dumps(as_dict(replace(config, seed=0))): config for config in reversed(list(configs))}
+    notes: dict[str, None] = {}
+    for config in reversed(different.values()):
+        notes |= dict.fromkeys(_rehearse(config, loaded, labels))
+    return list(notes)
+
+
+def _rehearse(config: RunConfig, loaded: Data, labels: Sequence[str] | None) -> list[str]:
+    try:
+        return _tried(config, loaded, labels)
+    except UserError:
+        raise
+    except Exception as error:  # whatever transformers, peft, accelerate or an optimizer's package objects to
+        reason = " ".join(str(error).split())[:300]
+        adapters = " (with --model.lora.*, set --model.lora.target_modules)" if config.model.lora.rank else ""
+        raise UserError(
+            f"a first step of {config.attention.variant} on '{config.model.name}' fails, so no run is begun: "
+            f"{type(error).__name__}: {reason}{adapters}"
+        ) from error
+    finally:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _tried(config: RunConfig, loaded: Data, labels: Sequence[str] | None) -> list[str]:
+    """Build a configuration, hold it to the rows and take a step; lines that are worth a word."""
+    scratch = config.model.name.startswith(SCRATCH)
+    rows = _few(loaded, TEXTS) if scratch else loaded
+    built = build_model(config, data.training_texts(rows.splits, config.kind), labels)
+    if scratch:  # its tokenizer is not the run's, so the rows of the run are not to be had
+        splits = data.tokenise(_few(loaded, ROWS).splits, built.tokenizer, config.kind, config.data)
+        notes = []
+    else:
+        splits = tokens.prepare(loaded, built.tokenizer, config)
+        notes = admission.check(config, built, splits)
+    with TemporaryDirectory() as folder:
+        few = {name: _head(split, ROWS) for name, split in splits.items()}
+        _one_step(config, built, few, Path(folder))
+    return [*notes, *_head_note(config, built)]
+
+
+def _one_step(config: RunConfig, built: Built, splits: dict[str, Any], folder: Path) -> None:
+    wanted = training_arguments(config, folder)
+    short = replace(config, train={**config.train, **ONE_STEP}, early_stopping_patience=None)
+    trainer = train.build_trainer(short, built, splits, folder, start.callbacks(config))
+    for shown in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(shown)
+    found = trainer.evaluate(splits["validation"])
+    _check_metric(wanted.metric_for_best_model, found)
+    try:
+        trainer.train()
+    except train.NonFiniteLossError:
+        return  # the run itself says so, and the other arms go on
+
+
+def _check_metric(name: str | None, found: dict[str, float]) -> None:
+    names = sorted(key.removeprefix("eval_") for key in found if key in ("eval_loss", "eval_accuracy"))
+    if name is not None and name.removeprefix("eval_") not in names:
+        raise UserError(
+            f"train.metric_for_best_model takes {' or '.join(names)}, not '{name}': "
+            "an evaluation while training returns nothing else"
+        )
+
+
+def _head_note(config: RunConfig, built: Built) -> list[str]:
+    """Only a head that came with the files is worth a word: that of a language model is always new."""
+    said = [f"{name}: {built.info[name]}" for name in ("head", "problem_type") if name in built.info]
+    return [f"note: {config.model.name}: {line}" for line in said if line != "head: new"]
+
+
+def _few(loaded: Data, rows: int) -> Data:
+    return replace(loaded, splits={name: _head(split, rows) for name, split in loaded.splits.items()})
+
+
+def _head(rows: Any, count: int) -> Any:
+    return rows.select(range(min(count, len(rows))))

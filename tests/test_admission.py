@@ -1,0 +1,318 @@
+"""A base model is not taken on trust: families x faults, and what is found before the first run of a grid."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification
+
+import finetune.run
+from finetune import admission, record
+from finetune.errors import UserError
+from finetune.model import build_model
+from pretrained_models import POSITIONS, change_json, change_weights, kind_of, save
+from small_runs import run
+from test_model import configuration
+from tiny_models import FAMILIES, names
+
+LABELS = ("one", "two", "three")
+OWN_DROPOUT = {"dropout": None, "attention_dropout": None}
+
+
+def build(folder, family="bert", labels=LABELS, **overrides):
+    kind = kind_of(family)
+    config = configuration(kind, model={"name": str(folder), **OWN_DROPOUT}, **overrides)
+    return build_model(config, iter(()), labels if kind == "classification" else None)
+
+
+def prefixed(prefix):
+    return lambda folder: change_weights(folder, lambda w: {prefix + key: w[key] for key in w})
+
+
+def without_a_layer(weights):
+    return {key: value for key, value in weights.items() if ".1." not in key}
+
+
+def with_nan(weights):
+    key = next(key for key in sorted(weights) if ".0." in key)
+    return {**weights, key: weights[key] * float("nan")}
+
+
+def remove_tokenizer(folder):
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+WEIGHTS = {
+    "module.": (prefixed("module."), "the prefix 'module.'"),
+    "_orig_mod.": (prefixed("_orig_mod."), "the prefix '_orig_mod.'"),
+    "missing layer": (lambda folder: change_weights(folder, without_a_layer), "would be random"),
+    "NaN": (lambda folder: change_weights(folder, with_nan), "NaN or infinite"),
+    "vocabulary": (lambda folder: change_json(folder / "config.json", vocab_size=310), "shape"),
+    "no tokenizer": (remove_tokenizer, "has no tokenizer"),
+}
+
+
+@pytest.mark.parametrize("fault", WEIGHTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_family_trains_on_weights_that_are_in_no_file(tmp_path, family, fault):
+    if (family, fault) == ("albert", "missing layer"):
+        pytest.skip("ALBERT's layers are one")
+    spoil, said = WEIGHTS[fault]
+    spoil(save(family, tmp_path))
+    with pytest.raises(UserError, match=re.escape(said)):
+        build(tmp_path, family)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_admitted_and_only_a_head_is_new(tmp_path, family):
+    new = build(save(family, tmp_path), family).info["new_weights"]
+    if kind_of(family) == "translation":
+        assert new == []
+    assert all(key.split(".")[0] in HEADS or "pooler" in key for key in new)
+
+
+HEADS = {"classifier", "pre_classifier", "head", "score"}
+
+
+def fewer_layers(folder):
+    change_json(folder / "config.json", num_hidden_layers=1)
+
+
+def fewer_positions(folder):
+    change_json(folder / "config.json", max_position_embeddings=16)
+
+
+def cut_off(size):
+    def cut(folder):
+        file = folder / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:size])
+
+    return cut
+
+
+def write(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def set_config(**values):
+    return lambda folder: change_json(folder / "config.json", **values)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+FILES = {
+    "more layers than said": (fewer_layers, "a layer that its config.json does not have"),
+    "other positions": (fewer_positions, "position_embeddings.weight"),
+    "cut header": (cut_off(90), "invalid header length"),
+    "cut weights": (cut_off(9000), "not fully covered"),
+    "empty": (cut_off(0), "header too small"),
+    "weights to come": (write("model.safetensors", POINTER), "git lfs pull"),
+    "tokenizer to come": (write("tokenizer.json", POINTER), "git lfs pull"),
+    "web page": (write("model.safetensors", "<html>404</html>"), "cannot load the model"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "no file named"),
+    "TensorFlow": (lambda f: (f / "model.safetensors").rename(f / "tf_model.h5"), "no file named"),
+    "no heads": (set_config(num_attention_heads=0), "num_attention_heads"),
+    "text": (set_config(vocab_size="many"), "vocab_size"),
+    "null": (set_config(vocab_size=None), "vocab_size"),
+    "huge": (set_config(vocab_size=10**30), "vocab_size"),
+    "more than the memory": (set_config(vocab_size=2 * 10**9), "GiB"),
+    "a billion layers": (set_config(num_hidden_layers=10**9), "at most 1000"),
+    "unknown type": (set_config(model_type="mine"), "mine"),
+    "a list": (write("config.json", "[1]"), "cannot load the model"),
+    "cut configuration": (write("config.json", '{"model_type": "be'), "not a valid JSON"),
+    "cut tokenizer": (write("tokenizer.json", '{"version": "1.0", "mod'), "cannot load the model"),
+    "no pad": (set_config(pad_token_id=7), "pads with token 7"),
+}
+
+
+@pytest.mark.parametrize("fault", FILES)
+def test_files_that_hold_no_model_are_one_line(tmp_path, fault):
+    spoil, said = FILES[fault]
+    spoil(save("bert", tmp_path))
+    with pytest.raises(UserError, match=re.escape(said)):
+        admit(tmp_path)
+
+
+def rows(*lengths, first=5, labels=0):
+    return Dataset.from_dict(
+        {
+            "input_ids": [[first] * length for length in lengths],
+            "labels": [labels] * len(lengths) if isinstance(labels, int) else labels,
+        }
+    )
+
+
+def admit(folder, family="bert", split=None, **overrides):
+    kind = kind_of(family)
+    model = {"name": str(folder), **OWN_DROPOUT}
+    config = configuration(kind, **{"model": model, **overrides})
+    built = build_model(config, iter(()), LABELS if kind == "classification" else None)
+    return admission.check(config, built, {"train": split or rows(3, 4)})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_limit_of_positions_is_the_model_s_own(family):
+    """At the limit the model computes, one token beyond it does not; without a limit it goes on."""
+    model = FAMILIES[family].build()
+    limit = admission.positions(model)
+    assert limit.decoder == limit.encoder or FAMILIES[family].kind != "seq2seq"
+    known = limit.encoder or POSITIONS
+
+    def compute(length):
+        ids = torch.full((1, length), 5)
+        decoder = {"decoder_input_ids": ids} if FAMILIES[family].kind == "seq2seq" else {}
+        with torch.no_grad():
+            return model(input_ids=ids, **decoder)
+
+    compute(known)
+    if limit.encoder is None:
+        compute(3 * POSITIONS)
+    else:
+        with pytest.raises((IndexError, RuntimeError)):
+            compute(known + 1)
+
+
+@pytest.mark.parametrize("family", names("encoder", "decoder"))
+def test_rows_longer_than_the_positions_are_refused(tmp_path, family):
+    save(family, tmp_path)
+    limit = admission.positions(build(tmp_path, family).base).encoder
+    if limit is None:
+        assert admit(tmp_path, family, rows(3 * POSITIONS)) == []
+        return
+    assert admit(tmp_path, family, rows(limit), data={"max_length": 4 * limit}) == []
+    with pytest.raises(UserError, match=f"{limit + 1} tokens .* set --data.max_length {limit}"):
+        admit(tmp_path, family, rows(limit + 1))
+    padded = {"data": {"max_length": limit + 1}, "batches": {"padding": "max_length"}}
+    with pytest.raises(UserError, match=r"data\.max_length"):
+        admit(tmp_path, family, rows(3), **padded)
+
+
+@pytest.mark.parametrize("family", names("seq2seq"))
+def test_targets_and_translations_have_positions(tmp_path, family):
+    save(family, tmp_path)
+    limit = admission.positions(build(tmp_path, family).base).decoder
+    short, long = rows(3, labels=[[5] * 4]), rows(3, labels=[[5] * (POSITIONS + 9)])
+    shortly, at_length = {"max_new_tokens": 9}, {"max_new_tokens": POSITIONS + 9}
+    assert admit(tmp_path, family, short, generation=shortly) == []
+    if limit is None:
+        assert admit(tmp_path, family, long, generation=at_length) == []
+        return
+    with pytest.raises(UserError, match=r"data\.max_target_length"):
+        admit(tmp_path, family, long, generation=shortly)
+    with pytest.raises(UserError, match=r"generation\.max_new_tokens"):
+        admit(tmp_path, family, short, generation=at_length)
+
+
+def test_tokens_without_a_place_in_the_embedding_are_refused(tmp_path):
+    save("bert", tmp_path)
+    assert admit(tmp_path, split=rows(3, first=298)) == []
+    with pytest.raises(UserError, match=r"token 299 .* 299 rows of the model's embedding"):
+        admit(tmp_path, split=rows(3, first=299))
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0, "nothing"), (4, "note"), (30, "refused")])
+def test_unknown_tokens_are_counted_without_the_special_ones(tmp_path, share, verdict):
+    folder = save("bert", tmp_path, max_position_embeddings=128)
+    unknown = build(folder).tokenizer.unk_token_id
+    split = Dataset.from_dict(
+        {"input_ids": [[2, *[unknown] * share, *[9] * (100 - share), 3]], "labels": [0]}
+    )
+    if verdict == "refused":
+        with pytest.raises(UserError, match=r"does not know 30.0% of the tokens"):
+            admit(folder, split=split)
+    else:
+        assert len(admit(folder, split=split)) == (verdict == "note")
+
+
+def trained(folder, labels, **config):
+    """A BERT with a trained head that tells ``labels`` apart."""
+    save("bert", folder)
+    names = dict(enumerate(labels))
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, id2label=names, label2id={name: index for index, name in names.items()}, **config
+    )
+    model.save_pretrained(folder)
+    return model.classifier.weight.detach()
+
+
+def test_a_trained_head_is_kept_put_in_order_or_made_anew(tmp_path):
+    before = trained(tmp_path, ("Three", "one", "two"))
+    mapped = build(tmp_path)
+    assert torch.equal(mapped.base.classifier.weight.detach(), before[[1, 2, 0]])
+    assert "stood in the order Three, one, two" in mapped.info["head"]
+    kept = build(tmp_path, labels=("Three", "one", "two"))
+    assert torch.equal(kept.base.classifier.weight.detach(), before)
+    anew = build(tmp_path, labels=("a", "b", "c"))
+    assert not torch.isin(anew.base.classifier.weight.detach(), before).any()
+    assert anew.info["head"].startswith("new: the head in its files tells Three, one, two apart")
+
+
+def test_every_classifier_is_trained_on_one_class_a_row(tmp_path):
+    trained(tmp_path, LABELS, problem_type="regression")
+    found = build(tmp_path)
+    assert found.base.config.problem_type == "single_label_classification"
+    assert "regression" in found.info["problem_type"]
+
+
+def test_the_weights_of_a_seed_do_not_depend_on_the_checks(tmp_path):
+    """The head is drawn right after the seed is set, whatever was built to look at the configuration."""
+    save("bert", tmp_path)
+    torch.manual_seed(0)
+    torch.rand(7)
+    one, two = build(tmp_path), build(tmp_path)
+    assert one.info["initial_weights"] == two.info["initial_weights"]
+    torch.manual_seed(0)
+    drawn = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=3, dtype=torch.float32)
+    assert torch.equal(drawn.classifier.weight, one.base.classifier.weight)
+
+
+# Whole commands
+
+
+MISTAKES = {
+    "metric": ("--train.metric_for_best_model f1", "takes accuracy or loss"),
+    "optimizer": ("--train.optim galore_adamw", "galore_torch"),
+    "kernel package": ("--train.use_liger_kernel true", "liger-kernel"),
+    "fsdp": ("--train.fsdp full_shard", "fsdp"),
+    "betas": ("--train.adam_beta1 1.5", "beta"),
+    "scheduler": ("--train.lr_scheduler_kwargs.num_turns 3", "num_turns"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_found_before_the_first_run(tmp_path, capsys, mistake):
+    options, said = MISTAKES[mistake]
+    assert run("classify", tmp_path / "runs", *options.split()) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1 and told[0].startswith("finetune: error:") and said in told[0]
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "said"),
+    [
+        ("bert", [], "positions for 16"),
+        ("distilbert", ["--model.lora.rank", "2"], "--model.lora.target_modules"),
+    ],
+)
+def test_a_model_that_does_not_fit_leaves_nothing(tmp_path, capsys, family, options, said):
+    base = save(family, tmp_path / "base", max_position_embeddings=16)
+    options = ["--model", str(base), "--data.max_length", "24", *options]
+    capsys.readouterr()
+    assert run("classify", tmp_path / "runs", *options) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1 and said in told[0]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_rehearsal_moves_no_number(tmp_path, monkeypatch):
+    base = save("bert", tmp_path / "base")
+    options = ["--model", str(base), "--train.max_steps", "3", "--attention", "softmax"]
+    assert run("classify", tmp_path / "with", *options) == 0
+    monkeypatch.setattr(finetune.run, "rehearsal", SimpleNamespace(rehearse=lambda *_: []))
+    assert run("classify", tmp_path / "without", *options) == 0
+    one, two = (next((tmp_path / name).glob("agnews/*/softmax/seed-0")) for name in ("with", "without"))
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+    assert record.read_predictions(one) == record.read_predictions(two)
