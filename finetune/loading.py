@@ -114,7 +114,8 @@ def new_weights(name: str, model: PreTrainedModel, report: Mapping[str, Any], ne
                 f"the weight {key} of '{name}' has the shape {found} and its config.json asks for {wanted}: "
                 "the two belong to different models"
             )
-    known = {_unnumbered(key) for key in model.state_dict()}
+    inside = f"{model.base_model_prefix}."  # which files of a base model alone leave out
+    known = {_unnumbered(name) for key in model.state_dict() for name in (key, key.removeprefix(inside))}
     for key in unexpected:
         if _unnumbered(key) != key and _unnumbered(key) in known:
             raise UserError(
