@@ -271,10 +271,11 @@ def test_the_weights_of_a_seed_do_not_depend_on_the_checks(tmp_path):
 # Whole commands
 
 
+BEST = "--train.load_best_model_at_end true --train.eval_strategy epoch --train.save_strategy epoch"
 MISTAKES = {
-    "metric": ("--train.metric_for_best_model f1", "takes accuracy or loss"),
+    "metric": (f"{BEST} --train.metric_for_best_model f1", "takes accuracy or loss"),
     "optimizer": ("--train.optim galore_adamw", "galore_torch"),
-    "kernel package": ("--train.use_liger_kernel true", "liger-kernel"),
+    "kernel package": ("--train.use_liger_kernel true", "iger"),
     "fsdp": ("--train.fsdp full_shard", "fsdp"),
     "betas": ("--train.adam_beta1 1.5", "beta"),
     "scheduler": ("--train.lr_scheduler_kwargs.num_turns 3", "num_turns"),
