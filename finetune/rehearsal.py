@@ -12,10 +12,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, ProgressCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.trainer_utils import SaveStrategy
 
 from finetune import admission, data, start, tokens, train
-from finetune.arguments import training_arguments
 from finetune.config import RunConfig, as_dict
 from finetune.data import Data
 from finetune.errors import UserError
@@ -26,8 +27,6 @@ ROWS = 2
 """Rows of each split that a rehearsal trains on, evaluates and predicts."""
 TEXTS = 200
 """Rows of the train split that the tokenizer of a rehearsed scratch model is trained on."""
-# A run of one step that keeps nothing and tells nobody.
-ONE_STEP = {"max_steps": 1, "save_strategy": "no", "load_best_model_at_end": False, "report_to": "none"}
 
 
 def rehearse(configs: Iterable[RunConfig], loaded: Data, labels: Sequence[str] | None) -> list[str]:
@@ -77,13 +76,15 @@ def _tried(config: RunConfig, loaded: Data, labels: Sequence[str] | None) -> lis
 
 
 def _one_step(config: RunConfig, built: Built, splits: dict[str, Any], folder: Path) -> None:
-    wanted = training_arguments(config, folder)
-    short = replace(config, train={**config.train, **ONE_STEP}, early_stopping_patience=None)
-    trainer = train.build_trainer(short, built, splits, folder, start.callbacks(config))
-    for shown in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(shown)
+    """Evaluate and take a step with the run's own Trainer, which then keeps nothing and tells nobody."""
+    trainer = train.build_trainer(config, built, splits, folder, start.callbacks(config))
+    args = trainer.args
+    telling = get_reporting_integration_callbacks(args.report_to)
+    for unwanted in (PrinterCallback, ProgressCallback, EarlyStoppingCallback, *telling):
+        trainer.remove_callback(unwanted)
     found = trainer.evaluate(splits["validation"])
-    _check_metric(wanted.metric_for_best_model, found)
+    _check_metric(args.metric_for_best_model, found)
+    args.max_steps, args.save_strategy, args.load_best_model_at_end = 1, SaveStrategy.NO, False
     try:
         trainer.train()
     except train.NonFiniteLossError:
