@@ -237,8 +237,8 @@ def test_a_run_whose_folder_holds_another_model_fails(
 ) -> None:
     fit = finetune.run.train.fit
 
-    def spoiling(config: Any, built: Any, splits: Any, where: Path, callbacks: Any) -> Any:
-        outcome = fit(config, built, splits, where, callbacks)
+    def spoiling(config: Any, built: Any, splits: Any, where: Path, *others: Any, **named: Any) -> Any:
+        outcome = fit(config, built, splits, where, *others, **named)
         if spoilt == "weights":
             weights = load_file(where / "model.safetensors")
             next(iter(weights.values())).view(-1)[0] += 1e-3
