@@ -63,7 +63,9 @@ def numbers(column: pa.Array, labels: Sequence[str], named: bool, where: str, ta
             continue
         row = pc.index(encoded.indices, place).as_py()
         if not counted and not NUMBER.fullmatch(text) and not _is_float(text):
-            raise unknown(f"label (row {row} of {where}, counted from 0)", text, labels)
+            raise unknown(
+                f"label (row {row} of {where}, counted from 0)", " ".join(text.split())[:60], labels
+            )
         from_one = counted and min(found) == 1 and max(found) == len(labels)  # type: ignore[type-var]
         hint = "; they seem to be counted from 1: subtract 1" if from_one else ""
         raise UserError(

@@ -165,11 +165,14 @@ def test_a_label_is_the_same_in_every_format(tmp_path: Path, form: str, labels: 
     assert raw.tables["test"]["label"].to_pylist()[:3] == [2, 0, 1]
 
 
-@pytest.mark.parametrize("labels", [[True, False], [0.5, 1.0], [1, 2, 3], [3], [-1], ["spamm"], ["", "ham"]])
+@pytest.mark.parametrize(
+    "labels", [[True, False], [0.5, 1.0], [1, 2, 3], [3], [-1], ["spamm"], ["2\n2"], ["", "ham"]]
+)
 @pytest.mark.parametrize("form", WRITERS)
 def test_a_wrong_label_is_refused_in_every_format(tmp_path: Path, form: str, labels: list[Any]) -> None:
-    with pytest.raises(UserError, match=r"row \d.*|counted from 1"):
+    with pytest.raises(UserError, match=r"row \d.*|counted from 1") as caught:
         read(put(tmp_path, f"{{}}.{form}", WRITERS[form](rows_of(labels))))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("labels", [[5, 1, 2], ["5", "1", "2"], [5.0, 1.0, 2.0]])
