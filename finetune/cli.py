@@ -194,5 +194,5 @@ def _overrides(words: Sequence[str]) -> dict[str, Any]:
             value = remaining.pop(0)
         if not value.strip():
             raise UserError(f"{name} needs a value (null where it takes none)")
-        nested = merge(nested, nest(name[2:], parse_value(value)))
+        nested = merge(nested, nest(name[2:], parse_value(value, name[2:])))
     return nested

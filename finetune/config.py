@@ -40,7 +40,10 @@ class DataConfig:
     test_rows: Positive | None
     split_seed: Seed  # which rows are taken and which are held out
     drop_empty: bool  # drop rows with an empty text (counted in the record) instead of stopping
-    max_length: Tokens  # tokens of the input text
+    prefix: (
+        str | None
+    )  # before every input text: a task for T5 ("translate English to German: "), or Marian's >>fra<<
+    max_length: Tokens  # tokens of the input text, with its prefix
     max_target_length: Tokens | None  # tokens of the target text; translation only
 
 
@@ -118,6 +121,7 @@ class RunConfig:
 EARLIER: Mapping[str, Any] = {
     "batches": {"padding": "longest", "sort_evaluation": True, "cache_tokens": False},
     "attention": {"start": "cold", "annealing_share": None},
+    "data": {"prefix": None},
 }
 
 
@@ -129,12 +133,18 @@ NEUTRAL = frozenset({
 })  # fmt: skip
 
 
-def parse_value(text: str) -> Any:
-    """Read one command-line value by the rules of the YAML files.
+TEXTS = frozenset({"data.prefix"})
+"""Keys whose values on the command line are taken to the letter, unless null or in quotation marks."""
+
+
+def parse_value(text: str, key: str = "") -> Any:
+    """Read one command-line value, of ``key``, by the rules of the YAML files.
 
     >>> [parse_value(text) for text in ("3e-5", "true", "null", "linear", "no")]
     [3e-05, True, None, 'linear', 'no']
     """
+    if key in TEXTS and text != "null" and text[:1] not in ('"', "'"):
+        return text
     try:
         return yaml_value(text)
     except UnreadableError as error:

@@ -18,7 +18,7 @@ from datasets import Dataset
 from finetune import columns
 from finetune.config import DataConfig
 from finetune.errors import UserError
-from finetune.reading import escaped
+from finetune.reading import escaped, prefixed
 from finetune.source import Source, quiet, read
 from tasks.base import ClassificationTask, Task
 
@@ -111,8 +111,10 @@ def _encoder(
 ) -> Callable[[dict[str, list[Any]]], dict[str, Any]]:
     """A batch of canonical rows -> token numbers."""
 
+    prefix = prefixed(tokenizer, config.prefix)
+
     def cut(texts: list[str], length: int | None) -> dict[str, Any]:
-        return {"text": readable(texts), "truncation": True, "max_length": length}
+        return {"text": [prefix + text for text in readable(texts)], "truncation": True, "max_length": length}
 
     def readable(texts: list[str]) -> list[str]:
         return [escaped(tokenizer, text) for text in texts]

@@ -7,6 +7,11 @@ from tokenizers import Regex, Tokenizer
 from tokenizers.pre_tokenizers import Sequence, Split
 from transformers import PreTrainedTokenizerFast
 
+from finetune.errors import unknown
+
+LANGUAGE = re.compile(r">>[^<>]+<<")
+"""How Marian's tokenizers write the language to translate into."""
+
 
 def settle(tokenizer: Any) -> None:
     """Have a tokenizer pad on the right, and read its control words as text wherever a text holds them.
@@ -39,6 +44,22 @@ def escaped(tokenizer: Any, text: str) -> str:
     It looks for one at the very first character; sentencepiece drops the space again.
     """
     return f" {text}" if hasattr(tokenizer, "remove_language_code") and text.startswith(">>") else text
+
+
+def prefixed(tokenizer: Any, prefix: str | None) -> str:
+    """What ``data.prefix`` puts before every input text; "" for none.
+
+    Marian's code of a target language, ``>>fra<<``, is the one control word that a prefix can give. Raises
+    ``UserError`` for a code that the model lacks: its letters would be read as text.
+    """
+    prefix = prefix or ""
+    code = LANGUAGE.match(prefix)
+    if code is None:
+        return prefix
+    known = [token for token in tokenizer.get_vocab() if LANGUAGE.fullmatch(token)]
+    if code[0].strip() not in known:
+        raise unknown("language code in data.prefix", code[0].strip(), known)
+    return prefix if prefix.endswith(" ") else f"{prefix} "
 
 
 def _is_read(backend: Tokenizer, word: str) -> bool:

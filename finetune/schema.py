@@ -176,6 +176,12 @@ def upgrade(content: Any) -> Any:
         content, version = {**NEW_IN[2], **content, "config": config}, 2
     if version == 2:
         content = {**NEW_IN[3], **content, "version": VERSION}
+    config = content.get("config")
+    if isinstance(config, dict) and isinstance(config.get("data"), dict):
+        content = {
+            **content,
+            "config": {**config, "data": {**configuration.EARLIER["data"], **config["data"]}},
+        }
     return content
 
 

@@ -106,6 +106,7 @@ def _shared(tokenizer: Any, config: RunConfig) -> dict[str, Any]:
         "format": FORMAT,
         "kind": config.kind,
         "max_length": data.max_length,
+        "prefix": data.prefix,
         "max_target_length": (data.max_target_length or data.max_length) if translation else None,
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "versions": {name: installed[name] for name in LIBRARIES},

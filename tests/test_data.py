@@ -31,6 +31,7 @@ CONFIG = DataConfig(
     test_rows=None,
     split_seed=5,
     drop_empty=False,
+    prefix=None,
     max_length=7,
     max_target_length=5,
 )

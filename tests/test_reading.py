@@ -11,8 +11,12 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES as LANGUAGES
 
 from finetune import data
-from finetune.reading import settle
+from finetune.cli import _overrides
+from finetune.config import parse_value
+from finetune.errors import UserError
+from finetune.reading import prefixed, settle
 from finetune.scratch import train_tokenizer
+from finetune.study.axes import value_text
 from records import run_config
 
 WORDS = "</s> <unk> <s> <pad> [SEP] [CLS] [UNK] <mask> <extra_id_0> <|endoftext|> en_XX __en__ eng_Latn"
@@ -127,3 +131,44 @@ def test_sentencepiece_reads_control_words_as_text(family: str, tmp_path: Path) 
     for name in ("input_ids", "labels"):
         framed = [[i for i in ids if i in control] for ids in rows[name]]
         assert all(row == framed[0] for row in framed)
+    if family == "marian":
+        _check_language_code(tokenizer)
+
+
+def _check_language_code(tokenizer: Any) -> None:
+    """Only ``data.prefix`` gives one; a text that looks like it stays text, and so does the target."""
+    chosen = run_config(data={"max_length": 90, "prefix": ">>fra<<"}).data
+    rows = data._encoder(tokenizer, "translation", chosen)(
+        {"source": ["a he", ">>fra<< he"], "target": ["a"] * 2}
+    )
+    code = tokenizer.convert_tokens_to_ids(">>fra<<")
+    assert [ids.index(code) for ids in rows["input_ids"]] == [0, 0]
+    assert [ids.count(code) for ids in [*rows["input_ids"], *rows["labels"]]] == [1, 1, 0, 0]
+    with pytest.raises(UserError, match="did you mean '>>fra<<'"):
+        prefixed(tokenizer, ">>fr<< ")
+
+
+def test_a_prefix_stands_before_every_input_and_no_target() -> None:
+    seen: dict[str, list[str]] = {}
+
+    def tokenizer(text: list[str] | None = None, text_target: list[str] | None = None, **_: Any) -> Any:
+        seen.update({"text": text} if text else {"target": text_target or []})
+        return {"input_ids": [[1]], "attention_mask": [[1]]}
+
+    prefix = "translate English to German: "
+    for value, before in ((prefix, prefix), (None, "")):
+        chosen = run_config(data={"prefix": value}).data
+        data._encoder(tokenizer, "translation", chosen)({"source": ["a house"], "target": ["ein Haus"]})
+        assert seen == {"text": [f"{before}a house"], "target": ["ein Haus"]}
+        data._encoder(tokenizer, "classification", chosen)({"text": ["good"], "label": [1]})
+        assert seen["text"] == [f"{before}good"]
+
+
+@pytest.mark.parametrize(
+    "value", ["translate English to German: ", ">>fra<<", "sum: [x", '"quoted: "', "null", "1"]
+)
+def test_a_prefix_is_taken_from_the_command_line_to_the_letter(value: str) -> None:
+    found = _overrides(["--data.prefix", value])["data"]["prefix"]
+    assert found == {'"quoted: "': "quoted: ", "null": None}.get(value, value)
+    if found is not None:
+        assert parse_value(value_text(found), "data.prefix") == found

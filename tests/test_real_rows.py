@@ -29,6 +29,7 @@ CONFIG = DataConfig(
     test_rows=None,
     split_seed=0,
     drop_empty=False,
+    prefix=None,
     max_length=64,
     max_target_length=64,
 )
