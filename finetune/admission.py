@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from torch import nn
 
@@ -76,11 +77,24 @@ def _check_special(config: RunConfig, built: Built) -> None:
             f"with {tokenizer.eos_token_id} ('{tokenizer.eos_token}') by its tokenizer: mend eos_token_id in "
             "config.json and generation_config.json"
         )
-    if settings.decoder_start_token_id is None and settings.bos_token_id is None:
+    other = int(tokenizer.pad_token_id == 0)
+    starts = settings.decoder_start_token_id is not None or settings.bos_token_id is not None
+    if not starts or not _shifts(model, other):
         raise UserError(
             f"'{config.model.name}' does not say which token a translation starts with: set "
             "decoder_start_token_id in its config.json and generation_config.json"
         )
+
+
+def _shifts(model: Any, token: int) -> bool:
+    """Whether a model can make its decoder's inputs of targets: most families put their start token first."""
+    shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if shift is None:  # M2M100 does it in its forward pass
+        return model.config.decoder_start_token_id is not None
+    try:
+        return shift(labels=torch.tensor([[token]])) is not None
+    except (TypeError, ValueError):
+        return False
 
 
 def _check_entries(built: Built, splits: Mapping[str, Dataset]) -> None:

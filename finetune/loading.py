@@ -138,6 +138,26 @@ def check_finite(name: str, model: nn.Module) -> None:
             )
 
 
+def check_unquantised(name: str, stock: Any) -> None:
+    """Raise ``UserError`` for a model whose weights were made smaller than they can be trained in."""
+    if getattr(stock, "quantization_config", None):
+        raise UserError(
+            f"the model '{name}' is quantised (quantization_config in its config.json), and weights are "
+            "trained in float32 here: choose the model that it was made of"
+        )
+
+
+def check_fractions(name: str, model: nn.Module) -> None:
+    """Raise ``UserError`` for a matrix of whole numbers: a quantised model's, without their scale."""
+    for key, weights in model.named_parameters():
+        differing = weights.ndim == 2 and weights.numel() > 1 and bool((weights != weights[0, 0]).any())
+        if differing and torch.equal(weights, weights.round()):
+            raise UserError(
+                f"the weight {key} of '{name}' holds whole numbers alone, as of a quantised model whose "
+                "scale is not applied: choose the model that it was made of"
+            )
+
+
 def head_note(model: PreTrainedModel, own: Sequence[str], labels: Sequence[str], fresh: Any) -> str:
     """Make a head that came with the files fit the task's ``labels``; what was done, for the record.
 

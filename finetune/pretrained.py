@@ -1,5 +1,6 @@
 """A pretrained model and its tokenizer as they come from a folder, the Hub or its cache."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -125,6 +126,7 @@ def load_pretrained(
         purpose = stock.problem_type if heads else None
         if heads:  # one class a row, whatever the model was trained for before
             stock.problem_type = purpose and CLASSES
+        loading.check_unquantised(name, stock)
         loading.check_sizes(name, stock, architecture)
         # What has another shape is told by the report and not by an error that names no way out.
         model, report = architecture.from_pretrained(
@@ -138,6 +140,7 @@ def load_pretrained(
         )
         new = loading.new_weights(name, model, report, bool(heads))
         loading.check_finite(name, model)
+        loading.check_fractions(name, model)
         facts: dict[str, Any] = {"new_weights": new}
         if heads:
             labels = list(heads["id2label"].values())
@@ -192,6 +195,12 @@ class explain:  # noqa: N801  used as a statement
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         # The files are the user's, and what they may provoke in transformers is anything at all.
         if isinstance(error, Exception) and not isinstance(error, UserError):
+            package = _missing_package(error)
+            if package:
+                raise UserError(
+                    f"the files of the model '{self.name}' are read with the package {package}, which is "
+                    f"missing: type 'pip install {package}'"
+                ) from error
             reason = " ".join(str(error).split())[:300]
             if not isinstance(error, OSError | ValueError):
                 reason = f"{type(error).__name__}: {reason}."
@@ -199,3 +208,13 @@ class explain:  # noqa: N801  used as a statement
                 f"cannot load the model '{self.name}': {reason} "
                 "Give a Hub id, a local folder, or scratch:SIZE (--model.name)"
             ) from error
+
+
+def _missing_package(error: Exception) -> str:
+    """The package that an error asks for, in Python's words or in those of transformers; else empty."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return error.name.partition(".")[0]
+    found = re.search(r"requires the (\S+) library|pip install (?:-U )?[`'\"]?([\w-]+)", str(error))
+    if not isinstance(error, ImportError) or not found:
+        return ""
+    return (found[1] or found[2]).lower()

@@ -5,6 +5,7 @@ run draws from its own seed afterwards, so no number depends on a rehearsal.
 """
 
 import json
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,8 @@ def _rehearse(config: RunConfig, loaded: Data, labels: Sequence[str] | None) -> 
     except UserError:
         raise
     except Exception as error:  # whatever transformers, peft, accelerate or an optimizer's package objects to
+        if _is_ours(error):
+            raise
         reason = " ".join(str(error).split())[:300]
         adapters = " (with --model.lora.*, set --model.lora.target_modules)" if config.model.lora.rank else ""
         raise UserError(
@@ -56,6 +59,13 @@ def _rehearse(config: RunConfig, loaded: Data, labels: Sequence[str] | None) -> 
     finally:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether code of this project failed, and not what it calls: then its traceback is what helps."""
+    *_, innermost = traceback.extract_tb(error.__traceback__)
+    ours = Path(innermost.filename).is_relative_to(Path(__file__).parent)
+    return ours and not isinstance(error, torch.OutOfMemoryError | OSError | ImportError)
 
 
 def _tried(config: RunConfig, loaded: Data, labels: Sequence[str] | None) -> list[str]:

@@ -9,10 +9,19 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 
 import finetune.run
-from finetune import admission, record
+from finetune import admission, record, rehearsal
 from finetune.errors import UserError
 from finetune.model import build_model
-from pretrained_models import POSITIONS, change_json, change_weights, kind_of, save
+from finetune.pretrained import explain
+from pretrained_models import (
+    POSITIONS,
+    as_an_old_checkpoint,
+    change_json,
+    change_weights,
+    in_shards,
+    kind_of,
+    save,
+)
 from small_runs import run
 from test_model import configuration
 from tiny_models import FAMILIES, names
@@ -38,6 +47,10 @@ def without_a_layer(weights):
 def with_nan(weights):
     key = next(key for key in sorted(weights) if ".0." in key)
     return {**weights, key: weights[key] * float("nan")}
+
+
+def as_integers(weights):
+    return {key: (value * 9).to(torch.int8) if value.ndim == 2 else value for key, value in weights.items()}
 
 
 def remove_tokenizer(folder):
@@ -72,6 +85,15 @@ def test_every_family_is_admitted_and_only_a_head_is_new(tmp_path, family):
     if kind_of(family) == "translation":
         assert new == []
     assert all(key.split(".")[0] in HEADS or "pooler" in key for key in new)
+
+
+@pytest.mark.parametrize("layout", [as_an_old_checkpoint, in_shards])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_layout_of_a_whole_checkpoint_is_refused(tmp_path, family, layout):
+    layout(save(family, tmp_path))
+    targets = rows(3, labels=[[5] * 4]) if kind_of(family) == "translation" else None
+    written = {"generation": {"max_new_tokens": 9}} if targets else {}
+    assert admit(tmp_path, family, targets, **written) == []
 
 
 HEADS = {"classifier", "pre_classifier", "head", "score"}
@@ -123,6 +145,8 @@ FILES = {
     "a list": (write("config.json", "[1]"), "cannot load the model"),
     "cut configuration": (write("config.json", '{"model_type": "be'), "not a valid JSON"),
     "cut tokenizer": (write("tokenizer.json", '{"version": "1.0", "mod'), "cannot load the model"),
+    "quantised": (set_config(quantization_config={"quant_method": "gptq"}), "is quantised"),
+    "integers": (lambda folder: change_weights(folder, as_integers), "whole numbers alone"),
     "no pad": (set_config(pad_token_id=7), "pads with token 7"),
 }
 
@@ -203,6 +227,47 @@ def test_targets_and_translations_have_positions(tmp_path, family):
         admit(tmp_path, family, long, generation=shortly)
     with pytest.raises(UserError, match=r"generation\.max_new_tokens"):
         admit(tmp_path, family, short, generation=at_length)
+
+
+@pytest.mark.parametrize("family", ["t5", "bart", "marian"])
+def test_a_translation_starts_with_a_token(tmp_path, family):
+    save(family, tmp_path)
+    for name in ("config.json", "generation_config.json"):
+        change_json(tmp_path / name, decoder_start_token_id=None, bos_token_id=None)
+    with pytest.raises(UserError, match="does not say which token a translation starts with"):
+        admit(tmp_path, family, rows(3, labels=[[5] * 4]), generation={"max_new_tokens": 9})
+
+
+def test_a_decoder_pads_with_its_tokenizer_s_token(tmp_path):
+    change_json(save("gpt2", tmp_path) / "config.json", pad_token_id=None)
+    change_json(tmp_path / "tokenizer_config.json", pad_token=None, eos_token="</s>")
+    assert admit(tmp_path, "gpt2") == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModuleNotFoundError("No module named 'x'", name="tiktoken"),
+        ImportError("\nT5Tokenizer requires the tiktoken library but it was not found"),
+        ImportError("You need it: pip install tiktoken"),
+    ],
+)
+def test_a_missing_package_is_named(error):
+    with pytest.raises(UserError, match="type 'pip install tiktoken'"), explain("x"):
+        raise error
+
+
+def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):
+    def fault(*_):
+        raise KeyError("ours")
+
+    monkeypatch.setattr(rehearsal, "_tried", fault)
+    fault.__code__ = fault.__code__.replace(co_filename=rehearsal.__file__)
+    with pytest.raises(KeyError):
+        rehearsal.rehearse([configuration("classification")], None, None)
+    fault.__code__ = fault.__code__.replace(co_filename="transformers.py")
+    with pytest.raises(UserError, match="a first step of softmax"):
+        rehearsal.rehearse([configuration("classification")], None, None)
 
 
 def test_tokens_without_a_place_in_the_embedding_are_refused(tmp_path):
