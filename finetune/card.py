@@ -12,6 +12,7 @@ from typing import Any
 
 from finetune.attention import VARIANTS
 from finetune.config import flatten
+from finetune.letters import visible
 from finetune.metadata import (
     LIBRARY,
     attention_of,
@@ -27,7 +28,6 @@ from finetune.paths import without_paths
 from finetune.record import Record, write_text
 from finetune.report import NAMES, SAMPLE, escape
 from finetune.reports.markdown import fence, lines
-from finetune.reports.words import visible
 from finetune.scorers import score_text
 
 FILE = "README.md"

@@ -33,11 +33,11 @@ from finetune.attention.swap import calls_by_kernel
 from finetune.config import RunConfig
 from finetune.diagnose import Diagnosis
 from finetune.errors import UserError
+from finetune.letters import clean
 from finetune.lock import locked
 from finetune.memory import release_memory
 from finetune.plan import Grid, Run
 from finetune.redaction import redact
-from finetune.reports.words import clean
 from finetune.scorers import score_text
 from tasks import ClassificationTask, Task
 from tasks.base import languages

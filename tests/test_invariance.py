@@ -19,7 +19,7 @@ from finetune.batches import longest_first
 from finetune.config import RunConfig
 from finetune.model import Built, build_model
 from finetune.scratch import train_tokenizer
-from finetune.train import _predict, _trainer
+from finetune.train import _predict, build_trainer
 from finetune.trainer import summed_loss
 from records import run_config
 from tiny_models import FAMILIES
@@ -118,7 +118,7 @@ class Base:
         self.built.base.load_state_dict(self.start)
         config = settings(self.kind, self.folder, **train)
         splits = {"train": self.rows, "validation": self.rows if rows is None else rows}
-        return _trainer(config, self.built, splits, self.folder)
+        return build_trainer(config, self.built, splits, self.folder)
 
 
 @pytest.fixture(scope="module")

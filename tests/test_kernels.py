@@ -457,8 +457,8 @@ def test_nothing_is_loaded_from_a_folder_that_others_can_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path))
-    own = compile_native._folder()
-    assert own.parent == tmp_path and own.stat().st_mode & 0o777 == 0o700
+    with compile_native._folder() as own:
+        assert own.parent == tmp_path and own.stat().st_mode & 0o777 == 0o700
     own.chmod(0o777)
-    other = compile_native._folder()
-    assert other != own and other.stat().st_mode & 0o777 == 0o700
+    with compile_native._folder() as other:
+        assert other != own and other.stat().st_mode & 0o777 == 0o700

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from finetune.config import BASELINE
-from finetune.reports import words
+from finetune.letters import clean
 
 WIDTH, HEIGHT = 340, 200  # CSS pixels: what a phone shows at full size
 ROW = 40  # of one arm among several below each other, its name above its line
@@ -143,7 +143,7 @@ def name_row(axis: Axes, name: str, value: str, y: float, *, bold: bool = False)
     where = axis.get_yaxis_transform()
     most, weight = (LONGEST_HEADING, "bold") if bold else (LONGEST, "normal")
     shown = name if len(name) <= most else f"{name[: most - 1]}…"
-    axis.text(0, y + 0.3, words.clean(shown), transform=where, fontsize=10, va="bottom", fontweight=weight)
+    axis.text(0, y + 0.3, clean(shown), transform=where, fontsize=10, va="bottom", fontweight=weight)
     axis.text(1, y + 0.3, value, transform=where, fontsize=10, va="bottom", ha="right", color=MUTED)
 
 
@@ -189,7 +189,7 @@ def _inline(text: str, key: str, label: str) -> Markup:
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     root.set("role", "img")
-    root.set("aria-label", words.clean(label))
+    root.set("aria-label", clean(label))
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 

@@ -4,6 +4,7 @@ import re
 from itertools import groupby
 
 from finetune.compare import Comparison
+from finetune.letters import clean
 from finetune.reports import cells, facts, words
 from finetune.reports.answer import answer
 from finetune.tables import Table
@@ -21,7 +22,7 @@ SPECIAL = {
 
 def latex(comparison: Comparison) -> str:
     """The whole file."""
-    parts = [HEAD, f"% {words.clean(answer(comparison))}\n"]
+    parts = [HEAD, f"% {clean(answer(comparison))}\n"]
     for number, table in enumerate(comparison.tables, start=1):
         parts.append(_of(table, number))
     return "\n".join([*parts, *_overall(comparison)])
@@ -33,7 +34,7 @@ def escape(text: str) -> str:
     >>> print(escape("50% of $x_1"))
     50\% of \$x\_1
     """
-    return "".join(SPECIAL.get(char, char) for char in words.clean(text)).replace("--", "-{}-")
+    return "".join(SPECIAL.get(char, char) for char in clean(text)).replace("--", "-{}-")
 
 
 def _of(table: Table, number: int) -> str:

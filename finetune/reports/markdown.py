@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from finetune.compare import Comparison
+from finetune.letters import clean, visible
 from finetune.reports import cells, facts, words
 from finetune.reports.answer import answer, state
 from finetune.tables import Table
@@ -28,7 +29,7 @@ def escape(text: str) -> str:
     >>> print(escape("a|b *c* <d>"))
     a\\|b \\*c\\* \\<d\\>
     """
-    return re.sub(r"([\\`*_\[\]<>|#~$&])", r"\\\1", words.clean(text))
+    return re.sub(r"([\\`*_\[\]<>|#~$&])", r"\\\1", clean(text))
 
 
 def fence(code: str, language: str) -> str:
@@ -73,7 +74,7 @@ def _runs(table: Table) -> str:
     for name, run in runs:
         value = "" if run.value is None else f"{run.value:.2f}"
         rows.append([name, str(run.seed), run.status, value, run.folder])
-    commands = "\n".join(dict.fromkeys(words.visible(run.command) for _, run in runs))
+    commands = "\n".join(dict.fromkeys(visible(run.command) for _, run in runs))
     listing = lines(rows, ["---", "---:", "---", "---:", "---"])
     return f"{listing}\n{fence(commands, 'sh')}"
 

@@ -10,6 +10,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from finetune.compare import Comparison
+from finetune.letters import visible
 from finetune.pairing import FROM_THE_PAPER
 from finetune.reports import cells, curves, facts, forest, gradients, histories, looked, weights, words
 from finetune.reports.answer import answer, state
@@ -68,7 +69,7 @@ def _template() -> Template:
 
 def _seen(value: Any) -> Any:
     """What the template is about to write: nothing in a name may hide, or turn the text around."""
-    return words.visible(value) if type(value) is str else value
+    return visible(value) if type(value) is str else value
 
 
 def _table(table: Table, found: Sequence[histories.History], palette: Palette, key: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import io
 from typing import Any
 
 from finetune.compare import Comparison
+from finetune.letters import clean
 from finetune.reports import words
 from finetune.tables import Arm, Summary, Table
 
@@ -75,5 +76,5 @@ def _difference(arm: Arm) -> dict[str, Any]:
 def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    text = words.clean(value)
+    text = clean(value)
     return f"'{text}" if text.startswith(FORMULA) else text

@@ -3,6 +3,7 @@
 import textwrap
 
 from finetune.compare import Comparison
+from finetune.letters import clean
 from finetune.reports import cells, facts, words
 from finetune.reports.answer import answer
 from finetune.tables import Table
@@ -23,7 +24,7 @@ def text(comparison: Comparison) -> str:
 
 
 def _of(table: Table) -> str:
-    lines = [words.clean(words.title(table))] + ([words.SAMPLE] if table.sample else [])
+    lines = [clean(words.title(table))] + ([words.SAMPLE] if table.sample else [])
     lines += _aligned(cells.columns(table))
     lines += _wrapped(table.sentence, "=> ")
     for heading, items in facts.lists(table):
@@ -33,7 +34,7 @@ def _of(table: Table) -> str:
 
 def _aligned(columns: cells.Columns, left: int = 1) -> list[str]:
     """Lines of cells: the first ``left`` columns to the left, the others, which are numbers, to the right."""
-    columns = [[words.clean(cell) for cell in column] for column in columns]
+    columns = [[clean(cell) for cell in column] for column in columns]
     widths = [max(len(cell) for cell in column) for column in columns]
     lines = []
     for row in zip(*columns, strict=True):
@@ -48,7 +49,7 @@ def _aligned(columns: cells.Columns, left: int = 1) -> list[str]:
 def _wrapped(sentence: str, mark: str) -> list[str]:
     indent = " " * len(mark)
     return textwrap.wrap(
-        mark + words.clean(sentence),
+        mark + clean(sentence),
         WIDTH,
         subsequent_indent=indent,
         break_on_hyphens=False,
@@ -57,4 +58,4 @@ def _wrapped(sentence: str, mark: str) -> list[str]:
 
 
 def _bullets(lines: list[str]) -> list[str]:
-    return [f"  - {words.clean(line)}" for line in lines]
+    return [f"  - {clean(line)}" for line in lines]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from finetune.folders import arm_label, model_slug, task_slug
-from finetune.reports.words import clean
+from finetune.letters import clean
 from finetune.study.cost import Costs, duration, rest, rest_text
 from finetune.study.file import Study
 from finetune.study.grid import Cell

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from finetune.reports.words import clean
+from finetune.letters import clean
 from finetune.scorers import PRIMARY, score_text
 from finetune.study.cost import Costs, duration, rest_text
 from finetune.study.file import Study

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from finetune.config import as_dict
 from finetune.errors import UserError
-from finetune.reports.words import clean
+from finetune.letters import clean
 from finetune.study import devices, overview, progress, schedule
 from finetune.study.cost import Costs
 from finetune.study.file import Study
