@@ -5,7 +5,6 @@ folder keeps its configuration beside it, and ``load`` swaps again. Adapters sta
 folder does not hold: it is named with the size and SHA-256 of its files, and only that very model is taken.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from finetune import pushed
 from finetune.adapters import load_adapters
 from finetune.attention.calibrate import RowSums, fold
+from finetune.checksum import sha256
 from finetune.config import RunConfig, as_dict, build, read_yaml
 from finetune.errors import UserError
 from finetune.languages import set_languages
@@ -120,9 +120,7 @@ def _base_facts(config: RunConfig, folder: Path) -> dict[str, Any] | None:
 def _files(path: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for file in sorted({file for pattern in BASE_FILES for file in path.glob(pattern)}):
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        found[file.name] = {"bytes": file.stat().st_size, "sha256": digest}
+        found[file.name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
     return found
 
 

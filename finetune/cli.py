@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from finetune import terminal, verbs
 from finetune.config import Kind, merge, nest, parse_value, preset_names
 from finetune.errors import UserError, unknown
+from finetune.letters import clean
 from finetune.redaction import redact
 from finetune.verbs import VERBS
 
@@ -59,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _shown(error: UserError) -> str:
     """On one line, without secrets, and without the control characters that a terminal would obey."""
-    text = redact(" ".join(str(error).split()))
-    return "".join(char if char.isprintable() or "\ud800" <= char <= "\udfff" else "\ufffd" for char in text)
+    return redact(clean(error))
 
 
 def _parse(words: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:

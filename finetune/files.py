@@ -40,7 +40,7 @@ SIGNATURES = {
     b"<html": ((), "a web page: the download failed"),
     b"%PDF-": ((), "a PDF"),
 }
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from finetune.errors import UserError
+from finetune.files import LFS_POINTER
 
-LFS_POINTER = b"version https://git-lfs"
 # The sizes of an architecture, under whatever names it keeps them; each is a whole number from 1.
 SIZES = (
     "vocab_size", "hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads",

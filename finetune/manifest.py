@@ -1,6 +1,5 @@
 """manifest.json, written last: the files of a run or a checkpoint, by which a missing or cut one is known."""
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable
@@ -9,6 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
 
+from finetune.checksum import sha256
 from finetune.record import write_text
 
 FILE = "manifest.json"
@@ -36,7 +36,7 @@ _SHAPE = TypeAdapter(Manifest)
 def write(folder: Path, run: str, files: Iterable[Path]) -> Path:
     """Write ``folder/manifest.json`` of ``files`` in it, wholly or not at all; raises ``UserError``."""
     entries = {
-        file.relative_to(folder).as_posix(): {"size": file.stat().st_size, "sha256": _hash(file)}
+        file.relative_to(folder).as_posix(): {"size": file.stat().st_size, "sha256": sha256(file)}
         for file in sorted(files)
     }
     return write_text(folder / FILE, [json.dumps({"run": run, "files": entries}, indent=1), "\n"])
@@ -70,13 +70,8 @@ def _problem(file: Path, name: str, entry: Entry, largest: float) -> str | None:
             return f"its {name} is missing"
         if (size := file.stat().st_size) != entry["size"]:
             return f"its {name} has {size} bytes instead of {entry['size']}"
-        if size <= largest and _hash(file) != entry["sha256"]:
+        if size <= largest and sha256(file) != entry["sha256"]:
             return f"its {name} is not what was written"
     except OSError as error:
         return f"its {name} cannot be read ({error.strerror})"
     return None
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
 
 from finetune import config as configuration
 from finetune.config import Seed
 from finetune.errors import UserError
+from finetune.values import complaint
 
 SCHEMA = "finetune-record"
 VERSION = 3
@@ -68,7 +69,9 @@ class _Task(TypedDict):
     pair: str | None
 
 
-class _Split(TypedDict):
+class Split(TypedDict):
+    """What is read of a split of the data."""
+
     rows: int
     fingerprint: str
 
@@ -78,7 +81,7 @@ class _Data(TypedDict):
     location: str | None
     revision: str | None
     sample: bool
-    splits: dict[str, _Split]
+    splits: dict[str, Split]
 
 
 class _Model(TypedDict):
@@ -204,14 +207,4 @@ def check(file: Path, content: Any) -> None:
         for shape in _SHAPES:
             shape.validate_json(text, strict=True)
     except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
-        raise UserError(f"the record {file} is damaged ({_complaint(error)}): {ADVICE}") from error
-
-
-def _complaint(error: Exception) -> str:
-    """The first thing that is wrong, with the dotted name of the key, on one line."""
-    if not isinstance(error, ValidationError):
-        return "nested too deeply" if isinstance(error, RecursionError) else "a number that is none"
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    said = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-    return " ".join(f"{key}: {said}".split()) if key else said
+        raise UserError(f"the record {file} is damaged ({complaint(error)}): {ADVICE}") from error

@@ -20,6 +20,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from finetune.batches import longest_first
+from finetune.checksum import sha256
 from finetune.config import RunConfig
 from finetune.data import Data, tokenise
 from finetune.environment import versions
@@ -126,7 +127,7 @@ def _read(folder: Path, about: dict[str, Any]) -> Dataset | None:
 def _is_whole(folder: Path, about: dict[str, Any]) -> bool:
     try:
         written = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        return bool(written == {**about, "sha256": _checksum(folder / ROWS)})
+        return bool(written == {**about, "sha256": sha256(folder / ROWS)})
     except (OSError, ValueError):  # a file is missing, cannot be read, or is no JSON
         return False
 
@@ -158,13 +159,8 @@ def _write(folder: Path, about: dict[str, Any], tokens: Dataset) -> None:
     table = tokens.data.table
     with pa.OSFile(str(folder / ROWS), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
         stream.write_table(table)
-    content = json.dumps({**about, "sha256": _checksum(folder / ROWS)}, indent=2)
+    content = json.dumps({**about, "sha256": sha256(folder / ROWS)}, indent=2)
     (folder / ABOUT).write_text(content, encoding="utf-8")
-
-
-def _checksum(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _say_once(message: str) -> None:

@@ -105,7 +105,7 @@ def fitted(shape: TypeAdapter[Any], content: Any) -> Any:
             raise ValueError
         return shape.validate_json(json.dumps(content, ensure_ascii=False, allow_nan=False), strict=True)
     except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
-        raise UnreadableError(f"damaged ({_complaint(error)})") from error
+        raise UnreadableError(f"damaged ({complaint(error)})") from error
 
 
 def _is_finite(value: Any) -> bool:
@@ -116,7 +116,7 @@ def _is_finite(value: Any) -> bool:
     return not isinstance(value, int | float) or abs(value) < 1e300
 
 
-def _complaint(error: Exception) -> str:
+def complaint(error: Exception) -> str:
     """The first thing that is wrong, with the dotted name of the key, on one line."""
     if not isinstance(error, ValidationError):
         return (

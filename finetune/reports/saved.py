@@ -10,24 +10,19 @@ from typing_extensions import TypedDict  # pydantic takes typing's own from Pyth
 from finetune.compare import Comparison
 from finetune.errors import UserError
 from finetune.reports.answer import answer
+from finetune.schema import Number, Split
 from finetune.values import JSON_BYTES, UnreadableError, fitted, json_value, read_text
 
 FILE = "report.json"
-Number = Annotated[float, Field(ge=-1e12, le=1e12)]
 Interval = tuple[Number, Number]
 
 
 # What the forms read of the nested mappings, beside what ``Comparison`` itself says; more keys are welcome.
-class _Split(TypedDict):
-    rows: int
-    fingerprint: str
-
-
 class _Data(TypedDict):
     kind: str
     location: str | None
     revision: str | None
-    splits: dict[str, _Split]
+    splits: dict[str, Split]
 
 
 class _Attention(TypedDict):
