@@ -377,7 +377,7 @@ def test_the_stock_recipe_s_rows_are_the_same_but_padded() -> None:
         (["--output", "file"], "cannot write to file"),
         (["--output", "file/below"], "cannot write to file/below"),
         (["--from", "nowhere.json"], "cannot read nowhere.json"),
-        (["--from", "file"], "no JSON"),
+        (["--from", "file"], "is truncated or no JSON"),
         (["--from", "foreign.json"], "is no result of this version"),
         (["--from", "foreign.json", "--quick"], "--quick is about measuring"),
         (["--preset", "quick"], "finetune bench takes no '--preset'"),

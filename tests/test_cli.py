@@ -349,7 +349,7 @@ BAD_DATA: list[tuple[Files, tuple[str, ...]]] = [
     ({"train.jsonl": lines(), "test.jsonl": None}, ("no test split",)),
     (
         {"train.jsonl": '{"txt": "a", "label": 0}\n'},
-        ("no column 'text'", "has 'txt', 'label'"),
+        ("no column 'text'", "needs 'text', 'label'", "has 'txt', 'label'"),
     ),
     ({"train.jsonl": '{"text": "a"}\n'}, ("no column 'label'", "has 'text'")),
     ({"train.jsonl": lines({"text": "a", "label": 4})}, ("label 4 in row 12", "labels 0 to 3")),

@@ -235,7 +235,7 @@ def test_missing_split_says_what_is_needed_and_what_is_there(tmp_path: Path) -> 
 def test_a_split_in_two_formats_is_ambiguous(tmp_path: Path) -> None:
     folder = mail_folder(tmp_path)
     (folder / "train.csv").write_text("subject,body,kind\na,b,1\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"one split more than once.*train\.jsonl"):
+    with pytest.raises(UserError, match=r"one split more than once, in several formats: .*train\.jsonl"):
         load(folder)
 
 
