@@ -1,7 +1,7 @@
 """A built model with its tokenizer, against the rows it is to read and write: can every one of them pass?"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from finetune.batches import lengths
+from finetune.batches import IGNORED, collator, lengths
 from finetune.config import RunConfig
 from finetune.errors import UserError
 from finetune.model import Built
@@ -18,6 +18,8 @@ MOST_UNKNOWN = 0.10
 """Share of unknown tokens in the training rows above which a comparison says nothing about the texts."""
 MUCH_UNKNOWN = 0.01
 """Share above which it is worth a word; that of a fitting tokenizer is far below."""
+MOST_ROUNDING = 1e-4
+"""Difference of float32 logits, as a share of the largest, above which padding has been read: rounding makes 1e-6."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def check(config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> lis
     _check_special(config, built)
     _check_entries(built, splits)
     _check_lengths(config, built, splits)
+    _check_ends(config, built, splits)
+    _check_padding(config, built, splits["train"])
     return _unknown(config, built, splits["train"])
 
 
@@ -113,8 +117,67 @@ def _check_entries(built: Built, splits: Mapping[str, Dataset]) -> None:
         )
 
 
+def _check_ends(config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> None:
+    """Encoder-decoders classify at the end token: every row holds it once, and padding is another token.
+
+    Beside a row that holds it another number of times they fail, and so do rows of one batch alone.
+    """
+    stock, tokenizer = built.base.config, built.tokenizer
+    if config.kind == "translation" or not stock.is_encoder_decoder:
+        return
+    end = f"'{config.model.name}' classifies at the end token {stock.eos_token_id} of its config.json"
+    if tokenizer.pad_token_id == stock.eos_token_id:
+        raise UserError(
+            f"{end}, and its tokenizer pads with that too ('{tokenizer.pad_token}'): set pad_token in the "
+            "tokenizer's files, and pad_token_id in config.json, to a token of their own"
+        )
+    for split, rows in splits.items():
+        owner = np.repeat(np.arange(len(rows)), lengths(rows))
+        ends = np.bincount(owner[_values(rows, "input_ids") == stock.eos_token_id], minlength=len(rows))
+        if (ends != 1).any():
+            first = int(np.flatnonzero(ends != 1)[0])
+            raise UserError(
+                f"{end}, and its tokenizer gives row {rows[first]['row']} of {split} {ends[first]} of them: "
+                "each text must end with one; mend eos_token_id there, or the tokenizer's post_processor"
+            )
+
+
+def _check_padding(config: RunConfig, built: Built, rows: Dataset) -> None:
+    """The shortest row is answered alone as it is beside the longest one.
+
+    Some models look at padding whatever the mask says (MobileBERT at the token to the right of each): what
+    they predict would hang on the size of a batch.
+    """
+    by_length = np.argsort(lengths(rows), kind="stable")
+    pair = list(rows.select([by_length[0], by_length[-1]]))
+    alone, beside = (_first_logits(config, built, batch) for batch in (pair[:1], pair))
+    difference = float((alone - beside).abs().max())
+    if difference > MOST_ROUNDING * float(alone.abs().max()):
+        raise UserError(
+            f"'{config.model.name}' answers a row otherwise where it is padded to the length of a longer one "
+            f"(by {difference:.2g}, of {float(alone.abs().max()):.2g}): what it predicts would depend on how "
+            "rows are cut into batches; choose another model"
+        )
+
+
+@torch.no_grad()
+def _first_logits(config: RunConfig, built: Built, batch: list[dict[str, Any]]) -> torch.Tensor:
+    """What the model says of the first row of a batch, in evaluation mode: (targets, classes or words)."""
+    padded = replace(config, batches=replace(config.batches, padding="longest"))
+    inputs = collator(built.tokenizer, built.model, padded)(batch)
+    labels = inputs["labels"][0]
+    training = built.model.training
+    logits = built.model.eval()(**inputs)["logits"][0]
+    built.model.train(training)
+    return logits[labels != IGNORED] if config.kind == "translation" else logits
+
+
 def _check_lengths(config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> None:
-    """The longest rows and the longest translation have a place in the tables of positions."""
+    """No text is without a token, and the longest rows and translation have their places in the model."""
+    texts = ["input_ids", "labels"] if config.kind == "translation" else ["input_ids"]
+    for split, rows in splits.items():
+        for column in texts:
+            _check_not_empty(split, rows, column)
     there, data = positions(built.base), config.data
     padded = config.batches.padding == "max_length"
     longest = data.max_length if padded else max(int(lengths(rows).max()) for rows in splits.values())
@@ -128,6 +191,16 @@ def _check_lengths(config: RunConfig, built: Built, splits: Mapping[str, Dataset
     _check_length("target", target, there.decoder, limit if data.max_target_length else "data.max_length")
     written = config.generation.max_new_tokens
     _check_length("translation", written, there.decoder, "generation.max_new_tokens")
+
+
+def _check_not_empty(split: str, rows: Dataset, column: str) -> None:
+    """A text of nothing that the tokenizer keeps is no row of tokens, least of all alone in its batch."""
+    empty = np.flatnonzero(lengths(rows, column) == 0)
+    if len(empty):
+        raise UserError(
+            f"the tokenizer finds no token in {len(empty)} texts of split '{split}', the first is row "
+            f"{rows[int(empty[0])]['row']} (counted from 0): leave these rows out, or choose another model"
+        )
 
 
 def _check_length(what: str, length: int, there: int | None, key: str) -> None:
