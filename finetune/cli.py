@@ -126,6 +126,11 @@ def _add_train_verb(sub: Any, verb: str, kind: Kind) -> None:
     parser.add_argument(
         "--diagnose", action="store_true", help="look at the attention of ten steps (diagnostics.json)"
     )
+    parser.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="take a first step of every kind of run, and begin none",
+    )
     parser.set_defaults(function=verbs.train)
 
 
@@ -177,6 +182,7 @@ def _add_study_verb(sub: Any) -> None:
     asked = parser.add_mutually_exclusive_group()
     asked.add_argument("--plan", action="store_true", help="what is done, what is left, how long it takes")
     asked.add_argument("--print", action="store_true", help="one command line a run that is not done")
+    asked.add_argument("--rehearse", action="store_true", help="take a first step of every kind of run")
     parser.add_argument("--workers", help="runs at a time (default: the study's; one a GPU, or by cores)")
     parser.add_argument("--output", type=Path, help="folder of the runs (default: runs/NAME-OF-THE-STUDY)")
     parser.set_defaults(function=verbs.study)

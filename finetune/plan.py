@@ -72,13 +72,8 @@ def plan_grid(
     _check_parameters(values, variants)
     values["train"] = resolve_bf16(values.get("train"))
     first, *_ = [build({**values, "seed": seeds[0], **_arm(values, variant)}) for variant in variants]
-    _check_secrets(first)
-    arguments = training_arguments(first, root)
-    _check_devices()
-    for note in effects.notes(kind, first.train, arguments):
+    for note in check(first, root):
         print(note, flush=True)
-    for name in first.metrics:
-        load_metric(name)
     found = source.resolve(task, pair, first.data.source)
     print(found.describe(), flush=True)
     # Where a folder lies decides nothing: the record keeps it, and fingerprints tell whether rows are equal.
@@ -94,8 +89,21 @@ def plan_grid(
         Run(config, folder, inspect(folder, config)) for config, folder in zip(configs, folders, strict=True)
     ]
     if any(run.state != "finished" for run in runs):
-        _check_model(first)
+        check_model(first)
     return Grid(task, pair, found, runs, root, diagnose)
+
+
+def check(config: RunConfig, folder: Path) -> list[str]:
+    """Hold a run to what can be known without rows and model; lines that are worth a word.
+
+    Raises ``UserError``.
+    """
+    _check_secrets(config)
+    arguments = training_arguments(config, folder)
+    _check_devices()
+    for name in config.metrics:
+        load_metric(name)
+    return effects.notes(config.kind, config.train, arguments)
 
 
 def _check_secrets(config: RunConfig) -> None:
@@ -208,23 +216,18 @@ def _check_parameters(values: Mapping[str, Any], variants: list[str]) -> None:
             raise unknown(f"parameter of {', '.join(variants)}", name, declared)
 
 
-def _check_model(config: RunConfig) -> None:
-    """Look for the model before the first run, and not in each of them."""
-    check_adapters(config)
+def check_model(config: RunConfig) -> None:
+    """Look for the model before the first run, and not in each of them. Raises ``UserError``."""
     name = config.model.name
     if name.startswith(SCRATCH):
+        if config.model.lora.rank:
+            raise UserError("model.lora adapts a pretrained model: with a scratch model leave its rank at 0")
         if name.removeprefix(SCRATCH) not in SIZES[config.kind]:
             raise unknown(f"scratch size for {config.kind}", name.removeprefix(SCRATCH), SIZES[config.kind])
         return
     if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
         raise UserError(f"there is no model folder '{name}'; give a folder, a Hub id or scratch:SIZE")
     build_tokenizer(config, iter(()))
-
-
-def check_adapters(config: RunConfig) -> None:
-    """Raise ``UserError`` where adapters are asked for on a model that is not trained yet."""
-    if config.model.name.startswith(SCRATCH) and config.model.lora.rank:
-        raise UserError("model.lora adapts a pretrained model: with a scratch model leave its rank at 0")
 
 
 def _check_devices() -> None:

@@ -51,16 +51,8 @@ def run_grid(grid: Grid, command: str, next_command: str) -> int:
 
     ``command`` is what was typed, for the records; ``next_command`` what comes next, or empty.
     """
-    _hide_bars_of_a_moment()
     statuses = []
-    loaded = data.load(grid.task, grid.pair, grid.source, grid.runs[0].config.data)
-    for note in loaded.info["notes"]:
-        print(f"note: {note}", flush=True)
-    for run in grid.runs:
-        _check_same_rows(run, grid, loaded)
-    waiting = [run.config for run in grid.runs if run.state != "finished"]
-    for note in rehearsal.rehearse(waiting, loaded, _labels(grid.task)):
-        print(note, flush=True)
+    loaded = rehearse_grid(grid)
     for number, run in enumerate(grid.runs, start=1):
         place = f"[{number}/{len(grid.runs)}]"
         if run.state == "finished":
@@ -74,6 +66,23 @@ def run_grid(grid: Grid, command: str, next_command: str) -> int:
     if next_command:
         print(f"The real thing, on a GPU: {next_command}")
     return max(statuses, default=0)
+
+
+def rehearse_grid(grid: Grid) -> data.Data:
+    """The rows of a grid, after a step of every kind of run that is not finished (see ``rehearsal``).
+
+    Raises ``UserError`` where one of them would fail; no run is begun.
+    """
+    _hide_bars_of_a_moment()
+    loaded = data.load(grid.task, grid.pair, grid.source, grid.runs[0].config.data)
+    for note in loaded.info["notes"]:
+        print(f"note: {note}", flush=True)
+    for run in grid.runs:
+        _check_same_rows(run, grid, loaded)
+    waiting = [run.config for run in grid.runs if run.state != "finished"]
+    for note in rehearsal.rehearse(waiting, loaded, _labels(grid.task)):
+        print(note, flush=True)
+    return loaded
 
 
 def _mend(folder: Path) -> None:

@@ -10,7 +10,19 @@ from finetune.config import KINDS, Kind, RunConfig, merge, read_preset, read_yam
 from finetune.errors import UserError, unknown
 
 VERBS: dict[str, Kind] = {verb: kind for kind, verb in KINDS.items()}
-OPTIONS = {"task", "pair", "attention", "seeds", "preset", "config", "data", "model", "output", "diagnose"}
+OPTIONS = {
+    "task",
+    "pair",
+    "attention",
+    "seeds",
+    "preset",
+    "config",
+    "data",
+    "model",
+    "output",
+    "diagnose",
+    "rehearse",
+}
 
 
 def train(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
@@ -35,10 +47,14 @@ def train(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     _refuse_unknown_sections(values, overrides)
 
     from finetune.plan import plan_grid
-    from finetune.run import run_grid
+    from finetune.run import rehearse_grid, run_grid
 
     task, pair, root = options.task, options.pair, options.output
     grid = plan_grid(kind, task, pair, values, root, diagnose=options.diagnose)
+    if options.rehearse:
+        rehearse_grid(grid)
+        print("rehearsal: every kind of run that is not finished took a first step; none was begun")
+        return 0
     return run_grid(grid, options.command, _next_command(options, grid.task.hub_id))
 
 
@@ -155,6 +171,7 @@ def diagnose(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 def study(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     from finetune.study.file import load
+    from finetune.study.rehearsal import rehearse
     from finetune.study.run import commands, plan_text, run_study
 
     workers = None if options.workers is None else _workers(options.workers)
@@ -164,6 +181,8 @@ def study(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     elif options.print:
         for command in commands(found):
             print(command)
+    elif options.rehearse:
+        print(rehearse(found))
     else:
         return run_study(found, workers)
     return 0

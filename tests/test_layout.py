@@ -51,7 +51,8 @@ ORDER = [
     "bench.settings", "bench.attention", "bench.rows", "bench.steps", "bench.shape", "bench.tables",
     "bench.plot", "bench.run",
     "study", "study.variants", "study.axes", "study.logs", "study.grid", "study.file", "study.state",
-    "study.cost", "study.overview", "study.devices", "study.schedule", "study.progress", "study.run",
+    "study.cost", "study.overview", "study.devices", "study.schedule", "study.progress",
+    "study.rehearsal", "study.run",
     "listing", "verbs", "terminal", "cli",
 ]  # fmt: skip
 

@@ -34,9 +34,11 @@ from finetune.processes import python_module
 from finetune.study import cost, devices, logs, progress, variants
 from finetune.study.file import Study, load, shipped
 from finetune.study.grid import Cell
+from finetune.study.rehearsal import rehearse
 from finetune.study.run import commands, plan_text, run_study
 from finetune.study.schedule import Job, run
 from finetune.study.state import State, look
+from pretrained_models import save
 from records import classified, correctness, finish, started
 
 ROOT = Path(__file__).parents[1]
@@ -206,12 +208,54 @@ def test_a_mistake_in_a_file_is_told(tmp_path: Path, keys: dict[str, Any], telli
         study_of(tmp_path, **keys)
 
 
-def test_adapters_of_a_scratch_model_are_refused_before_the_first_run(tmp_path: Path) -> None:
-    study = study_of(tmp_path, {"a": {**TINY, "model.lora.rank": 4}})
-    with pytest.raises(
-        UserError, match=r"grid a: model\.lora adapts a pretrained model: .* leave its rank at 0"
-    ):
-        run_study(study, 1)
+@pytest.fixture
+def folder_without_a_tokenizer(tmp_path: Path) -> Path:
+    folder = save("bert", tmp_path / "models" / "base")
+    for file in folder.glob("*token*"):
+        file.unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("keys", "telling"),
+    [
+        ({"model.lora.rank": 4}, r"model\.lora adapts a pretrained model: .* leave its rank at 0"),
+        ({"model.name": "NO-TOKENIZER"}, "tokenizer"),
+        ({"train.metric_for_best_model": "f1"}, "metric_for_best_model"),
+        ({"train.optim": "galore_adamw"}, "galore"),
+        ({"metrics": ["accuracies"]}, "accuracies"),
+        ({"data.source": "no/such/folder"}, "no/such/folder"),
+        ({"attention.scope": ["decoder"]}, "decoder"),
+    ],
+)
+def test_a_study_rehearses_every_kind_of_run_before_the_first(
+    tmp_path: Path, keys: dict[str, Any], telling: str, folder_without_a_tokenizer: Path
+) -> None:
+    """A mistake in the last grid of a file, which used to show when its cells began."""
+    wrong = {key: str(folder_without_a_tokenizer) if value == "NO-TOKENIZER" else value
+             for key, value in keys.items()}  # fmt: skip
+    study = study_of(tmp_path, {"a": TINY, "b": {**TINY, **wrong}}, seeds=[0, 1])
+    with pytest.raises(UserError, match=f"(?s)grid b: .*{telling}"):
+        rehearse(study)
+    assert not study.root.exists()
+
+
+def test_a_study_that_fails_its_rehearsal_begins_no_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    study = study_of(tmp_path, {"a": TINY, "b": {**TINY, "train.metric_for_best_model": "f1"}})
+    assert run_study(study, 1) == 2
+    shown = capfd.readouterr().err.splitlines()
+    assert [line for line in shown if "finetune: error: grid b: train.metric_for_best_model" in line]
+    assert not study.root.exists()
+
+
+def test_a_rehearsal_alone_begins_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = study_of(tmp_path, {"a": {**TINY, "data.train_rows": [24, 32]}}, seeds=[0, 1, 2])
+    assert main(["study", study.file, "--output", str(study.root), "--rehearse"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "rehearsal: 4 kinds of run took a first step"
+    (cell, *_) = study.cells
+    assert main([*cell.words, "--rehearse"]) == 0
     assert not study.root.exists()
 
 
@@ -703,7 +747,7 @@ def test_a_study_runs_with_a_failing_cell_and_goes_on_from_there(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Two real processes; the second call of the study has only the failed one to try."""
-    bad = {**TINY, "variants": ["softmax"], "data.source": str(tmp_path / "missing")}
+    bad = {**TINY, "variants": ["softmax"], "train.learning_rate": 1e30}  # which takes its first step well
     path = written(tmp_path, {"good": {**TINY, "variants": ["softmax"]}, "bad": bad}, workers=2, diagnose=[])
     assert main(["study", str(path), "--output", str(tmp_path / "runs")]) == 2, "diagnose is an empty list"
     path = written(tmp_path, {"good": {**TINY, "variants": ["softmax"]}, "bad": bad}, workers=2)
@@ -711,8 +755,9 @@ def test_a_study_runs_with_a_failing_cell_and_goes_on_from_there(
     assert main(["study", str(path), "--output", str(tmp_path / "runs")]) == 1
     said = capfd.readouterr().out
     assert "/2] good/agnews/scratch-tiny/softmax/seed-0: accuracy " in said
-    assert f"FAILED: there is no data folder '{tmp_path / 'missing'}'" in said
-    assert "agnews · scratch:tiny · SAMPLE" in said and "1 of 2 runs failed" in said
+    assert "FAILED: the loss" in said
+    assert "agnews · scratch:tiny · train.learning_rate = 0.001 · SAMPLE" in said
+    assert "1 of 2 runs failed" in said
     assert said.endswith(f"next: make compare OUTPUT={tmp_path / 'runs'}\n")
     assert main(["study", str(path), "--output", str(tmp_path / "runs"), "--plan"]) == 0
     assert "1 done, 1 failed; about " in capfd.readouterr().out
@@ -735,7 +780,7 @@ def test_a_study_that_is_interrupted_leaves_no_child_and_a_clean_terminal(tmp_pa
     )  # fmt: skip
     os.close(theirs)
     cells = load(str(path), tmp_path / "runs").cells
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120  # the rehearsal comes first
     while not all(logs.held(cell.log) for cell in cells) and time.monotonic() < end:
         time.sleep(0.05)
     time.sleep(0.7)  # a picture of the table or two

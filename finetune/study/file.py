@@ -21,6 +21,7 @@ class Study:
     """``cells`` in the order of running. ``workers`` None: as many as the machine takes."""
 
     name: str
+    file: str  # what ``load`` was given
     root: Path  # folder of the runs
     workers: int | None
     cells: tuple[Cell, ...]
@@ -44,7 +45,7 @@ def load(name_or_path: str, root: Path | None = None) -> Study:
     unused = set(diagnosed or ()) - {cell.config.seed for cell in cells}
     if unused:
         raise UserError(f"{name_or_path}: diagnose names seed {min(unused)}, which no grid runs")
-    return Study(name, root, _workers(content, name_or_path), cells)
+    return Study(name, name_or_path, root, _workers(content, name_or_path), cells)
 
 
 def shipped() -> list[str]:

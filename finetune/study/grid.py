@@ -35,6 +35,7 @@ class Cell:
     """One run of a study, and what to type after ``finetune`` to run it."""
 
     grid: str
+    task: str  # what --task says
     config: RunConfig
     output: Path  # what --output says
     folder: Path  # of the run, below ``output``
@@ -62,7 +63,7 @@ def expand(
         config = _config(point, preset, variant, seed)
         words = _words(point, preset, config) + (["--diagnose"] if seed in diagnosed else [])
         folder = run_folder(point.output, config)
-        cell = Cell(name, config, point.output, folder, logs.path(root, folder), tuple(words))
+        cell = Cell(name, point.task, config, point.output, folder, logs.path(root, folder), tuple(words))
         other = cells.setdefault(cell.folder, cell)
         if other.config != cell.config:
             keys = ", ".join(differing_keys(as_dict(other.config), as_dict(cell.config)))

@@ -1,14 +1,11 @@
 """A study: its plan, its command lines, or all of its runs and what they show."""
 
-import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
 
-from finetune.config import as_dict
 from finetune.errors import UserError
 from finetune.letters import clean
-from finetune.study import devices, overview, progress, schedule
+from finetune.study import devices, overview, progress, rehearsal, schedule
 from finetune.study.cost import Costs
 from finetune.study.file import Study
 from finetune.study.grid import Cell
@@ -34,10 +31,12 @@ def commands(study: Study) -> list[str]:
 
 
 def run_study(study: Study, wanted: int | None) -> int:
-    """Run what is not done, then print the comparison. Returns the exit status: 1 if a run has failed."""
+    """Rehearse and run what is not done, then print the comparison.
+
+    Returns the exit status: 1 if a run has failed, 2 if the rehearsal has, and then no run was begun.
+    """
     states = _look(study)
     _refuse_others(study, states)
-    _check(study)
     waiting = [cell for cell in study.cells if states[cell].kind != "done"]
     workers = min(devices.workers(wanted or study.workers), max(1, len(waiting)))
     costs = _costs(study, states)
@@ -46,6 +45,9 @@ def run_study(study: Study, wanted: int | None) -> int:
     rest = f"{tally.rest([])} on {overview.many(workers)}, logs in {study.root / 'logs'}"
     head = f"study {study.name}: {len(study.cells)} runs in {study.root}, {done} done"
     print(f"{head}; {rest if waiting else 'nothing is left to run'}", flush=True)
+    status = rehearsal.in_process_of_its_own(study) if waiting else 0
+    if status:
+        return status
     with progress.board(tally) as board:
         ended = schedule.run(waiting, devices.slots(workers), board)
     return _closing(study, states | ended)
@@ -102,17 +104,3 @@ def _refuse_mixture(study: Study, states: Mapping[Cell, State]) -> None:
             f"{study.root} holds runs on the SAMPLE and runs on real rows: choose another folder with "
             "--output, and say data.source in the study (hub, sample or a folder)"
         )
-
-
-def _check(study: Study) -> None:
-    """What each run would stop at, with a process of its own, is told before the first one."""
-    from finetune.arguments import resolve_bf16, training_arguments
-    from finetune.plan import check_adapters
-
-    for cell in {json.dumps(as_dict(replace(c.config, seed=0))): c for c in study.cells}.values():
-        config = replace(cell.config, train=resolve_bf16(cell.config.train))
-        try:
-            check_adapters(config)
-            training_arguments(config, cell.folder)
-        except UserError as error:
-            raise UserError(f"grid {cell.grid}: {error}") from error

@@ -1,0 +1,80 @@
+"""A first step of every kind of run that a study has still to do, before it begins any of them."""
+
+import itertools
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+
+from finetune.config import RunConfig, as_dict
+from finetune.errors import UserError
+from finetune.processes import python_module
+from finetune.study import devices
+from finetune.study.file import Study
+from finetune.study.grid import Cell
+from finetune.study.overview import TO_RUN
+from finetune.study.state import look
+
+
+def in_process_of_its_own(study: Study) -> int:
+    """Rehearse where the runs will be: on one GPU, and letting go of its memory afterwards.
+
+    Returns the exit status; what is wrong has been printed by then.
+    """
+    words = [*python_module("finetune"), "study", study.file, "--output", str(study.root), "--rehearse"]
+    (slot,) = devices.slots(1)
+    # A group of its own: a Ctrl-C in the terminal reaches this process alone, which then ends the other.
+    return subprocess.run(
+        words, stdin=subprocess.DEVNULL, env={**os.environ, **slot}, process_group=0, check=False
+    ).returncode
+
+
+def rehearse(study: Study) -> str:
+    """Try each different run that is neither done nor going on (see ``finetune.rehearsal``); what was tried.
+
+    Raises ``UserError`` for the first that does not fit its rows, its model or this machine.
+    """
+    waiting = [cell for cell in study.cells if look(cell).kind in TO_RUN]
+    printed: set[str] = set()
+    tried = 0
+    for (grid, _), cells in itertools.groupby(sorted(waiting, key=_rows), key=_rows):
+        different = list({_but_for_seed(cell.config): cell for cell in cells}.values())
+        tried += len(different)
+        try:
+            notes = _rehearse(different)
+        except UserError as error:
+            raise UserError(f"grid {grid}: {error}") from error
+        for note in notes:
+            if note not in printed:
+                print(note, flush=True)
+        printed.update(notes)
+    return f"rehearsal: {tried} kind{'' if tried == 1 else 's'} of run took a first step"
+
+
+def _rehearse(cells: Sequence[Cell]) -> list[str]:
+    """``cells`` read the same rows; lines that are worth a word."""
+    from finetune import data, plan, rehearsal, source
+    from finetune.arguments import resolve_bf16
+    from tasks import ClassificationTask, get_task
+
+    configs = [replace(cell.config, train=resolve_bf16(cell.config.train)) for cell in cells]
+    notes = []
+    for config, cell in zip(configs, cells, strict=True):
+        notes += plan.check(config, cell.folder)
+        plan.check_model(config)
+    task, wanted = get_task(cells[0].task), configs[0]
+    found = source.resolve(task, wanted.pair, wanted.data.source)
+    loaded = data.load(task, wanted.pair, found, wanted.data)
+    labels = list(task.labels) if isinstance(task, ClassificationTask) else None
+    return [*notes, *rehearsal.rehearse(configs, loaded, labels)]
+
+
+def _rows(cell: Cell) -> tuple[str, str]:
+    """The grid, and what decides which rows a cell reads."""
+    config = cell.config
+    return cell.grid, json.dumps([cell.task, config.pair, as_dict(config)["data"]])
+
+
+def _but_for_seed(config: RunConfig) -> str:
+    return json.dumps(as_dict(replace(config, seed=0)))
