@@ -1,5 +1,7 @@
 """No test touches the network or the user's caches. Set before torch and Hugging Face are imported."""
 
+import gc
+import importlib.util
 import os
 import tempfile
 
@@ -10,7 +12,22 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: more threads only wait for each other
 
+import hypothesis  # noqa: F401 - by the freezing below it has looked at what refers to its generators
 import torch
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # triton reads it when it is imported, as transformers' Trainer does
+    if importlib.util.find_spec("triton"):
+        from interpreter import patch_once_a_launch
+
+        patch_once_a_launch()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports made out of every later garbage collection.
+
+    A run asks for several, and each would go through half a million objects: more than the training of so few
+    rows takes.
+    """
+    gc.collect()
+    gc.freeze()
