@@ -22,7 +22,13 @@ FEW = ("bert", "llama", "t5", "marian")  # families that stand for all where a c
 every_variant = pytest.mark.parametrize("variant", PAPER)
 every_control = pytest.mark.parametrize("variant", CONTROLS)
 FAST = ("blocked", "native", "triton")
-SLOWLY = {"llama", "t5"}  # families that stand for all in Triton's interpreter
+# Families that stand for all in Triton's interpreter, which is slow: padding, grouped keys and a causal mask,
+# a position bias and cross-attention, in as few layers as have them.
+SLOWLY = {
+    "bert": {"num_hidden_layers": 1},
+    "llama": {"num_hidden_layers": 1},
+    "t5": {"num_layers": 1, "num_decoder_layers": 1},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +38,8 @@ def unproved(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_kernels(*families: str) -> Any:
-    """Every family with every variant of the paper on every kernel; in Triton's interpreter, which is slow, a
-    few; and a few with every control."""
+    """Every family with every variant of the paper on every kernel; in Triton's interpreter a few; and a few
+    with every control."""
     kernels = {name: ("auto", "reference") + (FAST if name != "softmax" else ()) for name in PAPER}
     cases = [
         (family, variant, kernel)
@@ -46,12 +52,28 @@ def with_kernels(*families: str) -> Any:
     return pytest.mark.parametrize(("family", "variant", "kernel"), cases)
 
 
+def built_for(family: str, kernel: str) -> Any:
+    """The family's model, of one layer where it is to run in Triton's interpreter."""
+    return FAMILIES[family].build(**(SLOWLY.get(family, {}) if kernel == "triton" else {}))
+
+
 def swap_to(model: Any, variant: str, kernel: str) -> None:
     """Swap, and hold that the kernel asked for is the one that runs; skip where this machine has none."""
     ran = swap(model, variant, kernel=kernel).kernel
     if kernel == "triton" and ran != "triton":
         pytest.skip("triton is not installed")
     assert kernel == "auto" or {kernel, "sdpa"} & set(ran.split("+"))
+
+
+def every_kernel() -> list[Any]:
+    """Every family on every kernel; in Triton's interpreter, most of them with the slow tests."""
+    cases = []
+    for family in FAMILIES:
+        for variant, kernels in (("sa-softmax", FAST), ("sa-softmax-raw", FAST[:2])):
+            for kernel in kernels:
+                slow = kernel == "triton" and family not in SLOWLY
+                cases.append(pytest.param(family, variant, kernel, marks=[pytest.mark.slow] if slow else []))
+    return cases
 
 
 LAYERS = {
@@ -151,16 +173,12 @@ def test_a_cache_changes_nothing_for_a_control(family: str, variant: str) -> Non
             torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
 
 
-@every_family
-@pytest.mark.parametrize(
-    ("variant", "kernel"),
-    [("sa-softmax", kernel) for kernel in FAST] + [("sa-softmax-raw", kernel) for kernel in FAST[:2]],
-)
+@pytest.mark.parametrize(("family", "variant", "kernel"), every_kernel())
 def test_every_kernel_equals_the_reference_in_values_and_gradients(
     family: str, variant: str, kernel: str
 ) -> None:
     kind = FAMILIES[family].kind
-    model, inputs = FAMILIES[family].build(), batch(kind)
+    model, inputs = built_for(family, kernel), batch(kind)
     swap(model, variant, kernel="reference")
     expected = kept_logits(model, inputs, kind)
     expected_gradients = gradients(model, weighted(expected))
@@ -196,7 +214,7 @@ def test_a_model_with_sa_softmax_equals_one_computed_by_hand() -> None:
 @pytest.mark.parametrize("padded", [False, True])
 def test_no_decoder_sees_the_future(family: str, variant: str, kernel: str, padded: bool) -> None:
     kind = FAMILIES[family].kind
-    model, inputs = FAMILIES[family].build(), batch(kind, padded)
+    model, inputs = built_for(family, kernel), batch(kind, padded)
     swap_to(model, variant, kernel)
     name = "decoder_input_ids" if kind == "seq2seq" else "input_ids"
     changed = {**inputs, name: inputs[name].clone()}
@@ -211,7 +229,7 @@ def test_no_decoder_sees_the_future(family: str, variant: str, kernel: str, padd
 @with_kernels(*FAMILIES)
 def test_no_query_sees_padding(family: str, variant: str, kernel: str) -> None:
     kind = FAMILIES[family].kind
-    model, inputs = FAMILIES[family].build(), batch(kind)
+    model, inputs = built_for(family, kernel), batch(kind)
     swap_to(model, variant, kernel)
     hidden = inputs["attention_mask"] == 0
     ids = inputs["input_ids"]
@@ -228,7 +246,7 @@ def test_no_query_sees_padding(family: str, variant: str, kernel: str) -> None:
 
 @with_kernels(*names("seq2seq"))
 def test_no_decoder_query_sees_decoder_padding(family: str, variant: str, kernel: str) -> None:
-    model, inputs = FAMILIES[family].build(), batch("seq2seq")
+    model, inputs = built_for(family, kernel), batch("seq2seq")
     swap_to(model, variant, kernel)
     mask = torch.ones_like(inputs["decoder_input_ids"])
     mask[:, 1:3] = 0  # in the middle, where causality alone does not hide it
