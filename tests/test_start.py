@@ -1,16 +1,11 @@
 """Starts of a swapped model: what calibration measures and folds, how annealing ends, what a run keeps."""
 
 import re
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import finetune
 from finetune import record
@@ -18,7 +13,8 @@ from finetune.attention import VARIANTS, Variant, calibrate, functions
 from finetune.attention.annealing import Annealing
 from finetune.attention.swap import blend, settings, swap
 from finetune.errors import UserError
-from small_runs import COMMON, folder, run
+from resumed import kept_at, same_end
+from small_runs import folder, run
 from test_model import predict
 from tiny_models import FAMILIES, PAD, batch, kept_logits, names
 
@@ -224,27 +220,16 @@ def test_calibrated_adapters_load_with_their_calibration(tmp_path):
     torch.testing.assert_close(loaded[:, :width], plain[:, :width] / values[0])
 
 
-def test_a_killed_annealed_run_resumes_to_the_same_numbers(tmp_path):
+def test_a_killed_annealed_run_resumes_to_the_same_numbers(tmp_path, monkeypatch):
     """Killed while the weights are still a blend."""
     options = [*ANNEALED, "--train.save_strategy", "steps", "--train.save_steps", "5"]
-    options += ["--train.num_train_epochs", "8"]
-    assert run("classify", tmp_path / "whole", *options) == 0
     arm = "sa-softmax-annealed0.5"
     whole, killed = (folder("classify", tmp_path / name, arm) for name in ("whole", "killed"))
-    command = [sys.executable, "-m", "finetune", "classify", "--output", str(tmp_path / "killed")]
-    process = subprocess.Popen(
-        [*command, *COMMON, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not (killed / "checkpoint-10").is_dir() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    kept_at(5, whole, killed, monkeypatch)
+    assert run("classify", tmp_path / "whole", *options) == 0
+    assert record.read(killed)["status"] == "running"
     assert run("classify", tmp_path / "killed", *options) == 0
-    first, second = record.read(whole), record.read(killed)
-    assert second["metrics"] == first["metrics"] and second["untrained"] == first["untrained"]
-    weights = [load_file(where / "model.safetensors") for where in (whole, killed)]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    same_end(whole, killed)
 
 
 @pytest.mark.parametrize(
