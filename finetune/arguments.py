@@ -14,9 +14,9 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
-from finetune import ambient, effects, renamed, trackers
+from finetune import ambient, effects, limits, renamed, trackers
 from finetune.config import RunConfig
-from finetune.errors import UserError, unknown
+from finetune.errors import UserError, shown, unknown
 from finetune.folders import run_folder
 
 # What the run itself decides, and where to set it instead.
@@ -45,6 +45,7 @@ SET_ELSEWHERE: Mapping[str, str] = {
         "--train.bf16: evaluating in half precision would cast the weights that are trained",
     ),
     "save_only_model": "nothing: a run could not resume to the same numbers",
+    "enable_jit_checkpoint": "nothing: a killed run goes on from its newest checkpoint",
     "ignore_data_skip": "nothing: a run could not resume to the same numbers",
     "restore_callback_states_from_checkpoint": "nothing: a run resumes with the state of every callback",
     "dataloader_drop_last": "nothing: every row is trained on and predicted",
@@ -52,22 +53,6 @@ SET_ELSEWHERE: Mapping[str, str] = {
     "batch_eval_metrics": "nothing",
     "label_names": "nothing: labels are called labels",
 }
-# What transformers takes without a word and stops at later, or never.
-SMALLEST: Mapping[str, float] = {
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "max_steps": -1,  # of no such limit
-    **dict.fromkeys(("logging_steps", "eval_steps", "save_steps", "eval_delay", "dataloader_num_workers"), 0),
-    "save_total_limit": 1,
-    "num_train_epochs": 0,
-    "learning_rate": 0,
-    "weight_decay": 0,
-    "warmup_steps": 0,
-    "max_grad_norm": 0,
-    "label_smoothing_factor": 0,
-}
-LARGEST: Mapping[str, float] = {"label_smoothing_factor": 1}
 ARGUMENTS = {"classification": TrainingArguments, "translation": Seq2SeqTrainingArguments}
 
 
@@ -93,10 +78,7 @@ def check_train(kind: str, train: Mapping[str, Any]) -> None:
             renamed.refuse(name)
             raise unknown("key", f"train.{name}", [f"train.{field}" for field in fields])
         _check_type(name, hints[name], value)
-        if name in SMALLEST and value is not None and value < SMALLEST[name]:
-            raise UserError(f"train.{name} must be at least {SMALLEST[name]}, not {value!r}")
-        if name in LARGEST and value is not None and value > LARGEST[name]:
-            raise UserError(f"train.{name} must be at most {LARGEST[name]}, not {value!r}")
+    limits.check(train)
 
 
 def _check_type(name: str, hint: Any, value: Any) -> None:
@@ -106,7 +88,7 @@ def _check_type(name: str, hint: Any, value: Any) -> None:
     except ValidationError as error:
         # Optional[int] prints as "int | None", a class by its name without the module.
         expected = re.sub(r"\w+\.", "", str(hint)) if typing.get_args(hint) else hint.__name__
-        raise UserError(f"train.{name} takes {expected}, not {value!r}") from error
+        raise UserError(f"train.{name} takes {expected}, not {shown(value)}") from error
     except PydanticUserError:
         return  # a type that only transformers itself can check
 
@@ -136,9 +118,12 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
     try:
         arguments = ARGUMENTS[config.kind](**options)
     except (ValueError, TypeError, ImportError) as error:
-        raise UserError(f"train.*: {' '.join(str(error).split())}") from error
+        said = re.sub(r"(?<![\w-])--(?=[a-z])", "--train.", " ".join(str(error).split()))
+        raise UserError(f"train.*: {said}") from error
     trackers.check(arguments.report_to)
     effects.check(config.train, arguments)
+    if arguments.save_strategy == "best" and arguments.metric_for_best_model is None:
+        raise UserError("train.save_strategy best needs --train.metric_for_best_model, e.g. loss")
     if config.early_stopping_patience is not None and not arguments.load_best_model_at_end:
         raise UserError("early_stopping_patience needs --train.load_best_model_at_end true")
     if config.attention.start == "annealed" and arguments.load_best_model_at_end:

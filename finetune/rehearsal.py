@@ -13,8 +13,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
-from transformers.integrations import get_reporting_integration_callbacks
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_utils import SaveStrategy
 
 from finetune import admission, data, start, tokens, train
@@ -81,24 +86,46 @@ def _tried(config: RunConfig, loaded: Data, labels: Sequence[str] | None) -> lis
         notes = admission.check(config, built, splits)
     with TemporaryDirectory() as folder:
         few = {name: _head(split, ROWS) for name, split in splits.items()}
-        _one_step(config, built, few, Path(folder))
+        _one_step(config, built, few, Path(folder), len(loaded.splits["train"]))
     return [*notes, *_head_note(config, built)]
 
 
-def _one_step(config: RunConfig, built: Built, splits: dict[str, Any], folder: Path) -> None:
-    """Evaluate and take a step with the run's own Trainer, which then keeps nothing and tells nobody."""
+class _StopAtOnce(TrainerCallback):
+    """Ends a training at its first step, with the schedule of all of them."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop = True
+
+
+def _one_step(config: RunConfig, built: Built, splits: dict[str, Any], folder: Path, rows: int) -> None:
+    """Evaluate and take a step with the run's own Trainer, which then keeps nothing and tells nobody.
+
+    ``rows`` are those that the run itself trains on: its schedule goes by their number.
+    """
     trainer = train.build_trainer(config, built, splits, folder, start.callbacks(config))
-    args = trainer.args
-    telling = get_reporting_integration_callbacks(args.report_to)
-    for unwanted in (PrinterCallback, ProgressCallback, EarlyStoppingCallback, *telling):
+    args, steps = trainer.args, train.total_steps(trainer.args, rows)
+    _check_delay(args, steps, steps / train.epoch_steps(args, rows))
+    for unwanted in (PrinterCallback, ProgressCallback, EarlyStoppingCallback):
         trainer.remove_callback(unwanted)
+    train.silence(trainer)
     found = trainer.evaluate(splits["validation"])
     _check_metric(args.metric_for_best_model, found)
-    args.max_steps, args.save_strategy, args.load_best_model_at_end = 1, SaveStrategy.NO, False
+    args.max_steps, args.save_strategy, args.load_best_model_at_end = max(1, steps), SaveStrategy.NO, False
+    trainer.add_callback(_StopAtOnce)
     try:
         trainer.train()
     except train.NonFiniteLossError:
         return  # the run itself says so, and the other arms go on
+
+
+def _check_delay(args: TrainingArguments, steps: int, epochs: float) -> None:
+    """Raise ``UserError`` where the training ends before the first evaluation may begin."""
+    length, unit = (steps, "steps") if args.eval_strategy == "steps" else (epochs, "epochs")
+    if args.eval_strategy != "no" and args.eval_delay > length:
+        raise UserError(
+            f"train.eval_delay {args.eval_delay:g} is longer than the training, of {length:g} {unit}: "
+            "nothing would be evaluated while training; lower it, or set --train.eval_strategy no"
+        )
 
 
 def _check_metric(name: str | None, found: dict[str, float]) -> None:

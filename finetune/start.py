@@ -29,7 +29,8 @@ def prepare(config: RunConfig, built: Built, train: Any, folder: Path) -> dict[s
     if not built.swap.swapped:
         return None
     attention, model = config.attention, built.base
-    model.to("cuda" if torch.cuda.is_available() else "cpu")  # where it is trained, on the same kernel
+    trained_on_gpu = torch.cuda.is_available() and not config.train.get("use_cpu")
+    model.to("cuda" if trained_on_gpu else "cpu")  # where it is trained, on the same kernel
     batches = _batches(config, built, train)
     sums: RowSums = row_sums(model, batches)
     origin, cold = (pooled(model, batches, share) for share in (0.0, 1.0))

@@ -2,13 +2,20 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.integrations import get_reporting_integration_callbacks
 
 from finetune.arguments import training_arguments
 from finetune.batches import collator, evenly
@@ -25,8 +32,11 @@ __all__ = [
     "Outcome",
     "answers",
     "build_trainer",
+    "epoch_steps",
     "fit",
     "planned_steps",
+    "silence",
+    "total_steps",
 ]
 
 UNTRAINED_ROWS = 100
@@ -119,12 +129,20 @@ def _check_finite(model: torch.nn.Module) -> None:
 
 def planned_steps(config: RunConfig, rows: int, folder: Path) -> int:
     """Optimizer steps of a whole run, for the header line."""
-    args = training_arguments(config, folder)
+    return total_steps(training_arguments(config, folder), rows)
+
+
+def total_steps(args: TrainingArguments, rows: int) -> int:
+    """Optimizer steps of a whole training."""
     if args.max_steps > 0:
         return args.max_steps
+    return int(np.ceil(epoch_steps(args, rows) * args.num_train_epochs))
+
+
+def epoch_steps(args: TrainingArguments, rows: int) -> int:
+    """Optimizer steps of one pass over the training rows."""
     batches = -(-rows // (args.train_batch_size * max(1, args.world_size)))
-    per_epoch = max(1, -(-batches // args.gradient_accumulation_steps))
-    return int(np.ceil(per_epoch * args.num_train_epochs))
+    return max(1, -(-batches // args.gradient_accumulation_steps))
 
 
 def build_trainer(
@@ -154,6 +172,12 @@ def build_trainer(
     return trainer
 
 
+def silence(trainer: Any) -> None:
+    """Have it tell no tracker."""
+    for told in get_reporting_integration_callbacks(trainer.args.report_to):
+        trainer.remove_callback(told)
+
+
 def _best_class(logits: Any, labels: torch.Tensor) -> torch.Tensor:
     """Keep one class index a row, not the logits; the first of a tuple is the logits."""
     return (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)
@@ -168,9 +192,8 @@ def answers(config: RunConfig, built: Built, rows: Any, folder: Path) -> Answers
 
     By a Trainer of its own, which tells no tracker and trains nothing.
     """
-    quiet = {"report_to": "none", "load_best_model_at_end": False}
-    config = replace(config, train={**config.train, **quiet}, early_stopping_patience=None)
     trainer = build_trainer(config, built, {"train": rows, "validation": rows}, folder)
+    silence(trainer)
     return _answers(config, trainer, built.tokenizer, rows, "test")
 
 

@@ -1,15 +1,16 @@
 """What is recorded as computed is what was computed, and what would be something else is refused."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import BertForSequenceClassification, Trainer
+from transformers import BertForSequenceClassification, Seq2SeqTrainingArguments, Trainer
 
 from finetune import ambient, compare, computed, effects, pairing, record
-from finetune.arguments import resolve_bf16, training_arguments
+from finetune.arguments import SET_ELSEWHERE, resolve_bf16, training_arguments
 from finetune.errors import UserError
 from finetune.schema import upgrade
 from records import classified, run_config, save, started
@@ -122,6 +123,52 @@ REFUSED = {
     "modules": {"optim_target_modules": "all-linear"},
     "arguments": {"optim_args": "momentum"},
     "more arguments": {"optim_args": "momentum=0.9=3"},
+    "a checkpoint at a signal": {"enable_jit_checkpoint": True},
+    "tokens of no kind": {"include_num_input_tokens_seen": "foo"},
+    "debugging a TPU": {"debug": "tpu_metrics_debug"},
+    "a warm-up between steps": {"warmup_steps": 10.5},
+    "no rows at a time": {"eval_accumulation_steps": 0},
+    "negative noise": {"neftune_noise_alpha": -5.0},
+    "a beta beyond 1": {"adam_beta1": 1.5},
+    "a negative beta": {"adam_beta2": -0.1},
+    "a negative epsilon": {"adam_epsilon": -1e-8},
+    "a GPU's memory": {"torch_empty_cache_steps": 4, "use_cpu": True},
+    "no prefetching": {"dataloader_prefetch_factor": 0, "dataloader_num_workers": 1},
+    "workers without end": {"dataloader_num_workers": 100_000},
+    "epochs without end": {"num_train_epochs": 1e300},
+    "steps without end": {"max_steps": 2**62},
+    "a batch without end": {"per_device_train_batch_size": 2**62},
+    "an order's seed beyond seeds": {"data_seed": 99_999_999_999},
+    "a negative seed of the order": {"data_seed": -1},
+    "a seed without an order": {"data_seed": 5, "train_sampling_strategy": "sequential"},
+    "batches for several devices": {"train_sampling_strategy": "batch_rebalance"},
+    "evaluation never and later": {"eval_strategy": "no", "eval_delay": 3},
+    "the best of none": {"load_best_model_at_end": True, "eval_strategy": "no", "save_strategy": "no"},
+    "saving the best of none": {
+        "load_best_model_at_end": True,
+        "eval_strategy": "no",
+        "save_strategy": "best",
+    },
+    "saving the best of what": {"save_strategy": "best"},
+    "evaluation each 0 steps": {"eval_strategy": "steps", "eval_steps": 0},
+    "saving each 0 steps": {"save_strategy": "steps", "save_steps": 0},
+    "logging each 0 steps": {"logging_steps": 0, "logging_strategy": "steps"},
+    "trackio's project": {"project": "mine"},
+    "trackio's space": {"trackio_space_id": "a/b"},
+    "trackio's privacy": {"hub_private_repo": True},
+    **{
+        f"schedule {name}": {"lr_scheduler_type": name, "lr_scheduler_kwargs": kwargs}
+        for name, kwargs in (
+            ("linear", {"x": 1}),
+            ("linear", {"num_warmup_steps": 3}),
+            ("cosine", {"num_cycle": 2}),
+            ("polynomial", {"last_epoch": 5}),
+            ("reduce_lr_on_plateau", {"patiense": 3}),
+            ("greedy", {"optimizer": 3}),
+            ("warmup_stable_decay", None),
+            ("cosine_with_min_lr", "a text"),
+        )
+    },
 }
 
 
@@ -160,6 +207,33 @@ LET_THROUGH: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("train", LET_THROUGH.values(), ids=LET_THROUGH)
 def test_what_takes_effect_is_let_through(train: dict[str, Any], tmp_path: Path) -> None:
     training_arguments(run_config(train=train), tmp_path)
+
+
+def test_every_field_of_transformers_is_known() -> None:
+    """A field that a later transformers has anew is looked at before it may stand in a record."""
+    names = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments)}
+    refused = {*SET_ELSEWHERE, *effects.IDLE}
+    assert names == refused & names | KNOWN, names ^ (refused & names | KNOWN)
+    assert not KNOWN & refused
+
+
+# Fields that have their effect, or are refused where they have none.
+KNOWN = set(
+    """
+    per_device_train_batch_size num_train_epochs max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs
+    warmup_steps optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon optim_target_modules
+    gradient_accumulation_steps average_tokens_across_devices max_grad_norm label_smoothing_factor bf16 fp16
+    tf32 activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing
+    gradient_checkpointing_kwargs use_cache neftune_noise_alpha torch_empty_cache_steps logging_strategy
+    logging_steps logging_first_step log_on_each_node logging_nan_inf_filter include_num_input_tokens_seen
+    log_level log_level_replica disable_tqdm report_to run_name project trackio_space_id trackio_bucket_id
+    trackio_static_space_id eval_strategy eval_steps eval_delay per_device_eval_batch_size eval_on_start
+    eval_accumulation_steps save_strategy save_steps save_total_limit hub_private_repo load_best_model_at_end
+    metric_for_best_model greater_is_better full_determinism data_seed use_cpu dataloader_num_workers
+    dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
+    dataloader_multiprocessing_context dataloader_in_order train_sampling_strategy debug skip_memory_metrics
+    """.split()  # noqa: SIM905  a table
+)
 
 
 def test_a_presets_value_without_effect_is_said_and_an_own_one_refused(tmp_path: Path) -> None:
@@ -337,6 +411,31 @@ def test_a_run_records_what_it_computed(tmp_path: Path, variant: str) -> None:
     assert "+".join(found["attention"]["kernels"][variant]) == (entry["attention"] or {})["kernel"]
     card = (folder("classify", tmp_path, variant) / "README.md").read_text()
     assert "matrix products float32" in card and "AdamW" in card
+
+
+BEST = ["--train.load_best_model_at_end", "true", "--train.metric_for_best_model"]
+EACH_STEP = ["--train.eval_strategy", "steps", "--train.eval_steps", "1"]
+
+
+@pytest.mark.parametrize("verb", ["classify", "translate"])
+def test_the_best_model_of_every_schedule_comes_to_its_end(tmp_path: Path, verb: str) -> None:
+    """A rehearsal takes one step of the run's own schedule, and the model is held to its folder by itself."""
+    chosen = ["--attention", "softmax", *SHORT, *EACH_STEP, "--train.lr_scheduler_type", "polynomial"]
+    best = [*BEST, "accuracy" if verb == "classify" else "loss", "--train.save_strategy", "best"]
+    assert run(verb, tmp_path, *chosen, *best, "--early_stopping_patience", "1") == 0
+    found = record.read(folder(verb, tmp_path))["computed"]
+    assert found is not None and found["scheduler"]["rule"].startswith("polynomial")
+
+
+@pytest.mark.parametrize("strategy", ["epoch", "steps"])
+def test_an_evaluation_after_the_end_is_refused_before_the_first_run(tmp_path, capsys, strategy):
+    late = ["--train.eval_strategy", strategy, "--train.eval_steps", "1", "--train.eval_delay", "3"]
+    assert (
+        run("classify", tmp_path / "runs", *SHORT, *(late if strategy == "steps" else late[:2] + late[4:]))
+        == 2
+    )
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "train.eval_delay 3 is longer" in lines[0] and not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -23,7 +23,7 @@ SOURCES = sorted([*ROOT.glob("finetune/**/*.py"), *ROOT.glob("tasks/*.py"), *ROO
 
 # The documentation of the order: a module imports only from what stands before it.
 ORDER = [
-    "errors", "letters", "checksum", "redaction", "values", "processes", "language_codes",
+    "errors", "letters", "checksum", "redaction", "values", "processes", "language_codes", "limits",
     "config", "ambient", "environment", "folders", "paths",
     "tasks.base", "tasks",
     "hub", "pushed", "sample", "files", "readers", "layout", "labels", "columns", "source",

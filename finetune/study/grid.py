@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from finetune import limits
 from finetune.config import (
     BASELINE,
     KINDS,
@@ -110,6 +111,7 @@ _preset = cache(read_preset)  # a study builds hundreds of cells from it; nothin
 
 def _check_train(kind: Kind, train: Mapping[str, Any], preset: Mapping[str, Any]) -> None:
     """A key of the preset with a like value is taken; transformers is asked about others, in seconds."""
+    limits.check(train)
     doubtful = {key: value for key, value in train.items() if not _is_like(value, preset.get(key))}
     if doubtful:
         from finetune.arguments import check_train, resolve_bf16
