@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from finetune import labels
 from finetune.errors import UserError
-from finetune.readers import Part, Wanted
+from finetune.readers import Part, Wanted, decoded
 from tasks.base import ClassificationTask, Task, TranslationTask, languages
 
 
@@ -124,13 +124,14 @@ def _side(table: pa.Table, language: str, task: TranslationTask, where: str) -> 
 
 def _text(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
     """Strings, stripped, with "" for what is missing."""
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    kinds = (pa.types.is_null, pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    column = decoded(column)
+    kind = column.type
+    kinds = (pa.types.is_null, pa.types.is_string, pa.types.is_large_string)
     if not any(is_kind(kind) for is_kind in (*kinds, pa.types.is_binary, pa.types.is_large_binary)):
         raise UserError(f"column '{name}' of {where} holds {_not_text(column)}")
     try:
         # large_string: offsets of 64 bits, as all texts of a large set together pass 2 GiB
-        return pc.utf8_trim_whitespace(pc.fill_null(column.cast(kind).cast(pa.large_string()), ""))
+        return pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.large_string()), ""))
     except pa.ArrowInvalid as error:
         raise UserError(f"column '{name}' of {where} holds {kind} that is no UTF-8 text") from error
 

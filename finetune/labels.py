@@ -7,6 +7,7 @@ them. What a label is does not depend on the format of the file: 3, "3" and 3.0 
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finetune.errors import UserError, unknown
+from finetune.readers import decoded
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,8})(\.0+)?")
 
@@ -26,6 +28,7 @@ def written(
     ``names`` are those that the data set states. Where they are mere numbers they say nothing beyond their
     order. Raises ``UserError`` for a row without a label, and for a type that no label has.
     """
+    names = None if names is None else _distinct(names, labels, where)
     column = _plain(column, where)
     encoded = pa.concat_arrays([pa.array([], column.type), *column.chunks]).dictionary_encode()
     texts = [_text(value) for value in encoded.dictionary.to_pylist()]
@@ -47,51 +50,71 @@ def written(
 
 def are_names(columns: Iterable[pa.Array], labels: Sequence[str]) -> bool:
     """Whether the texts of all splits are names of the task's labels, rather than numbers of them."""
-    number_of = _finder(labels)
+    number_of = finder(labels)
     return all(number_of(text) is not None for column in columns for text in pc.unique(column).to_pylist())
 
 
 def numbers(column: pa.Array, labels: Sequence[str], named: bool, where: str, task: str) -> pa.Array:
-    """Texts of ``written`` -> numbers from 0; ``named`` is what ``are_names`` said."""
+    """Texts of ``written`` -> numbers from 0; ``named`` is what ``are_names`` said.
+
+    Raises ``UserError`` for the first label that is none, and where names and numbers stand side by side.
+    """
     encoded = column.dictionary_encode()
     texts = encoded.dictionary.to_pylist()
-    number_of = _finder(labels)
-    counted = not named and bool(texts) and all(NUMBER.fullmatch(text) for text in texts)
-    found = [int(float(text)) if counted else number_of(text) for text in texts]
-    for place, (text, number) in enumerate(zip(texts, found, strict=True)):
-        if number is not None and 0 <= number < len(labels):
-            continue
-        row = pc.index(encoded.indices, place).as_py()
-        if not counted and not NUMBER.fullmatch(text) and not _is_float(text):
-            raise unknown(
-                f"label (row {row} of {where}, counted from 0)", " ".join(text.split())[:60], labels
-            )
-        from_one = counted and min(found) == 1 and max(found) == len(labels)  # type: ignore[type-var]
-        hint = "; they seem to be counted from 1: subtract 1" if from_one else ""
-        raise UserError(
-            f"{where} has the label {text} in row {row} (counted from 0); "
+    name_of = finder(labels)
+    by_name = [name_of(text) for text in texts]
+    by_number = [int(float(text)) if NUMBER.fullmatch(text) else None for text in texts]
+    found = by_name if named or None in by_number else by_number
+
+    def row(place: int) -> str:
+        return f"row {pc.index(encoded.indices, place).as_py()}"
+
+    def beyond(place: int, hint: str = "") -> UserError:
+        return UserError(
+            f"{where} has the label {texts[place][:40]} in {row(place)} (counted from 0); "
             f"task '{task}' has labels 0 to {len(labels) - 1} ({', '.join(labels)}){hint}"
         )
+
+    for place, text in enumerate(texts):  # neither a name nor a number: whatever else is wrong, this is
+        if by_name[place] is None and by_number[place] is None:
+            if _is_float(text):
+                raise beyond(place)
+            told = f"label ({row(place)} of {where}, counted from 0)"
+            raise unknown(told, " ".join(text.split())[:60], labels)
+    for place, number in enumerate(found):
+        if number is None:
+            name = next(i for i, known in enumerate(by_name) if known is not None)
+            raise UserError(
+                f"{where} holds names and numbers: '{texts[name]}' in {row(name)} and {texts[place]} in "
+                f"{row(place)} (counted from 0); write names alone, or numbers alone"
+            )
+        if not 0 <= number < len(labels):
+            from_one = set(found) <= set(range(1, len(labels) + 1)) and {1, len(labels)} <= set(found)
+            raise beyond(place, "; they seem to be counted from 1: subtract 1" if from_one else "")
     return pa.array(np.array(found, dtype=np.int64)[encoded.indices.to_numpy()], pa.int64())
+
+
+def absent(column: pa.Array, labels: Sequence[str]) -> list[str]:
+    """The labels that no row of a column of ``numbers`` has."""
+    there = set(pc.unique(column).to_pylist())
+    return [label for number, label in enumerate(labels) if number not in there]
 
 
 def in_another_order(names: Sequence[str] | None, labels: Sequence[str]) -> bool:
     """Whether the data set's own names say that its numbers are others than the task's."""
-    number_of = _finder(labels)
+    number_of = finder(labels)
     stated = () if names is None or _only_numbers(names) else names
     return any(number_of(name) != place for place, name in enumerate(stated))
 
 
 def _plain(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
     """Whole numbers, text, true and false or floats, out of whatever Arrow type holds them."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-    elif pa.types.is_null(kind) or pa.types.is_string_view(kind):
+    column = decoded(column)
+    if pa.types.is_null(column.type):
         column = column.cast(pa.string())
     kind = column.type
-    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean)
-    if pa.types.is_decimal(kind) or pa.types.is_float16(kind):
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean, pa.types.is_decimal)
+    if pa.types.is_float16(kind):
         column = column.cast(pa.float64())
     elif not any(is_kind(kind) for is_kind in (*texts, pa.types.is_integer, pa.types.is_floating)):
         raise UserError(f"{where} holds {kind}; labels are numbers from 0 or label names")
@@ -100,8 +123,8 @@ def _plain(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
 
 def _text(value: Any) -> str | None:
     """3, 3.0 and "3" -> "3"; what is empty or not a number -> nothing."""
-    if isinstance(value, float):
-        return None if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)
+    if isinstance(value, float | Decimal):
+        return None if math.isnan(value) else str(int(value)) if value % 1 == 0 else str(value)
     text = "" if value is None else str(value).strip()
     return (text.split(".")[0] if NUMBER.fullmatch(text) else text) or None
 
@@ -126,7 +149,7 @@ def _name(text: str | None, row: int, names: Sequence[str], labels: Sequence[str
             f"{len(names)} labels {', '.join(names)}"
         )
     name = names[int(text)]
-    if _finder(labels)(name) is None:
+    if finder(labels)(name) is None:
         raise UserError(
             f"{where} has the label '{name}' in row {row} (counted from 0): the data set states the labels "
             f"{', '.join(names)}, the task has "
@@ -135,13 +158,11 @@ def _name(text: str | None, row: int, names: Sequence[str], labels: Sequence[str
     return name
 
 
-def _fold(name: str) -> str:
-    """Case, spaces, punctuation and the plural of "star" do not tell labels apart: the Hub has "2 star"."""
-    return re.sub(r"[\W_]+", " ", re.sub(r"(?i)\bstars\b", "star", name)).strip().casefold() or name
+def finder(labels: Sequence[str]) -> Callable[[str], int | None]:
+    """Name -> number: the exact name first, then the folded one where that is one label's alone.
 
-
-def _finder(labels: Sequence[str]) -> Callable[[str], int | None]:
-    """Name -> number: the exact name first, then the folded one where that is one label's alone."""
+    The one rule of which names are the same, for data sets and for the heads of models.
+    """
     exact = {label: number for number, label in enumerate(labels)}
     folded = {_fold(label): number for label, number in exact.items()}
     if len(folded) < len(exact):
@@ -149,8 +170,30 @@ def _finder(labels: Sequence[str]) -> Callable[[str], int | None]:
     return lambda name: exact.get(name, folded.get(_fold(name)))
 
 
+def _fold(name: str) -> str:
+    """Case, what joins words, and the plural of "star" do not tell labels apart: the Hub has "2 star".
+
+    A sign does, at the beginning or end of a name: -1 is not 1, and C++ is not C.
+    """
+    words = re.sub(r"(?<=[^\W_])[\s_/&-]+(?=[^\W_])", " ", name.strip())
+    return re.sub(r"(?i)\bstars\b", "star", words).casefold()
+
+
+def _distinct(names: Sequence[str], labels: Sequence[str], where: str) -> Sequence[str]:
+    """``names`` as they are; ``UserError`` where two of them are one label: which number is it?"""
+    number_of = finder(labels)
+    for number, label in enumerate(labels):
+        same = [name for name in names if number_of(name) == number]
+        if len(same) > 1:
+            raise UserError(
+                f"{where}: the data set states {len(same)} names for the label {label}: "
+                f"{', '.join(map(repr, same))}; mend the names that it states"
+            )
+    return names
+
+
 def _known(names: Sequence[str], labels: Sequence[str]) -> bool:
-    number_of = _finder(labels)
+    number_of = finder(labels)
     return all(number_of(name) is not None for name in names)
 
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from finetune.errors import UserError
 from finetune.files import LFS_POINTER
+from finetune.labels import finder
 
 # The sizes of an architecture, under whatever names it keeps them; each is a whole number from 1.
 SIZES = (
@@ -165,12 +166,12 @@ def head_note(model: PreTrainedModel, own: Sequence[str], labels: Sequence[str],
     rows are put into the task's order, and of other names nothing is known: ``fresh``, called without
     arguments, gives a new model whose head is taken instead.
     """
-    plain, wanted = [_plain(label) for label in own], [_plain(label) for label in labels]
-    if plain == wanted:
+    numbers = list(map(finder(labels), own))
+    if numbers == list(range(len(labels))):
         return "kept: its labels are the task's"
     head = head_weights(model)
-    if sorted(plain) == sorted(wanted) and len(set(plain)) == len(plain):
-        order = torch.tensor([plain.index(label) for label in wanted])
+    if set(numbers) == set(range(len(labels))):
+        order = torch.tensor([numbers.index(number) for number in range(len(labels))])
         with torch.no_grad():
             for key in _class_rows(head, len(labels)):
                 head[key].copy_(head[key][order])
@@ -194,10 +195,6 @@ def _class_rows(head: Mapping[str, torch.Tensor], classes: int) -> list[str]:
     bias = last.removesuffix("weight") + "bias"
     assert head[last].shape[0] == classes, f"{last} has no row for each of {classes} classes"
     return [key for key in (last, bias) if key in head]
-
-
-def _plain(label: str) -> str:
-    return label.strip().casefold()
 
 
 def _may_be_new(key: str, model: PreTrainedModel, new_head: bool) -> bool:

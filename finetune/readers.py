@@ -15,6 +15,7 @@ from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from finetune.errors import UserError
@@ -84,6 +85,23 @@ def _checked(table: pa.Table, schema: pa.Schema, wanted: Wanted) -> Part:
     return Part(table, _class_names(schema, wanted.label))
 
 
+def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The values of a column, out of whatever Arrow keeps them in: a dictionary, runs, views."""
+    if pa.types.is_dictionary(column.type):
+        chunks = [_unviewed(chunk.dictionary).take(chunk.indices) for chunk in column.chunks]
+        column = pa.chunked_array(chunks, _unviewed(pa.array([], column.type.value_type)).type)
+    elif pa.types.is_run_end_encoded(column.type):
+        chunks = [pc.run_end_decode(chunk) for chunk in column.chunks]
+        column = pa.chunked_array(chunks, column.type.value_type)
+    return _unviewed(column)
+
+
+def _unviewed(column: Any) -> Any:
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.large_string())
+    return column.cast(pa.large_binary()) if pa.types.is_binary_view(column.type) else column
+
+
 def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None:
     """The ClassLabel names that ``datasets`` writes into a file's schema."""
     stated = (schema.metadata or {}).get(b"huggingface")
@@ -104,7 +122,13 @@ def feature_names(features: Any, label: str) -> tuple[str, ...] | None:
         stated = kind.get("class_label") if isinstance(kind, dict) else None
     names = stated.get("names") if isinstance(stated, dict) else None
     if isinstance(names, dict) and all(str(key).isdecimal() for key in names):  # {"0": "World", ...}
-        names = [names[key] for key in sorted(names, key=int)]
+        numbered = {int(key): name for key, name in names.items()}
+        if set(numbered) != set(range(len(names))):
+            raise UserError(
+                f"the names of '{label}' that the data set states are numbered "
+                f"{', '.join(map(str, names))}, not 0 to {len(names) - 1}: number them so"
+            )
+        names = [numbered[number] for number in range(len(names))]
     return tuple(str(name) for name in names) if isinstance(names, list) and names else None
 
 

@@ -83,7 +83,9 @@ def read(source: Source, task: Task, pair: str | None) -> Raw:
         raw = _read_folder(Path(source.location), task, pair)
     else:
         raw = _read_sample(task, pair) if source.kind == "sample" else _read_hub(source, task, pair)
-    return Raw(columns.numbered(raw.tables, task), raw.files, list(dict.fromkeys(raw.notes)))
+    tables = columns.numbered(raw.tables, task)
+    notes = [*raw.notes, *_absent_notes(tables["train"], task)]
+    return Raw(tables, raw.files, list(dict.fromkeys(notes)))
 
 
 def local_folders(task: Task, pair: str | None) -> list[Path]:
@@ -156,6 +158,13 @@ def _order_notes(part: Part, task: Task) -> list[str]:
     if not isinstance(task, ClassificationTask) or not labels.in_another_order(part.names, task.labels):
         return []
     return [f"labels are mapped by the names that the data states: {', '.join(part.names or ())}"]
+
+
+def _absent_notes(train: pa.Table, task: Task) -> list[str]:
+    """Labels that nothing can be learned of: rows are missing, or numbers are counted from another one."""
+    absent = labels.absent(train["label"], task.labels) if isinstance(task, ClassificationTask) else []
+    told = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+    return [f"train has no row with the label{'s' * (len(absent) > 1)} {told}"] if absent else []
 
 
 @contextmanager

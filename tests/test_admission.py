@@ -321,6 +321,14 @@ def test_a_trained_head_is_kept_put_in_order_or_made_anew(tmp_path):
     assert anew.info["head"].startswith("new: the head in its files tells Three, one, two apart")
 
 
+def test_a_head_goes_by_the_names_that_data_go_by(tmp_path):
+    """As the Hub writes them; a sign tells two labels apart."""
+    before = trained(tmp_path, ("2 STAR", "1_star", "3 stars"))
+    mapped = build(tmp_path, labels=("1 star", "2 stars", "3 stars"))
+    assert torch.equal(mapped.base.classifier.weight.detach(), before[[1, 0, 2]])
+    assert build(tmp_path, labels=("-1 star", "2 stars", "3 stars")).info["head"].startswith("new:")
+
+
 def test_every_classifier_is_trained_on_one_class_a_row(tmp_path):
     trained(tmp_path, LABELS, problem_type="regression")
     found = build(tmp_path)

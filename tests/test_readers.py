@@ -192,6 +192,14 @@ def test_numbers_from_zero_are_read_alike_in_every_split(tmp_path: Path) -> None
     assert read(tmp_path, STARS).tables["test"]["label"].to_pylist() == [1, 2, 3, 4]
 
 
+def test_labels_without_a_training_row_are_told(tmp_path: Path) -> None:
+    """Numbers from 1 that lack the last one stay in the range of numbers from 0."""
+    put(tmp_path, "{}.csv", WRITERS["csv"](rows_of([1, 2])))
+    assert read(tmp_path).notes == ["train has no row with the label ham"]
+    put(tmp_path, "{}.csv", WRITERS["csv"](rows_of([1])))
+    assert read(tmp_path).notes == ["train has no row with the labels ham, other"]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "json"])
