@@ -1,16 +1,18 @@
 """One local file's bytes: read once, hashed as read, unpacked where its name says so."""
 
 import bz2
-import gzip
 import hashlib
 import io
 import lzma
 import zipfile
 import zlib
+from codecs import BOM_UTF8
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 
 from finetune.errors import UserError
@@ -27,6 +29,9 @@ FORMATS = {
 }
 PACKINGS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
+MOST = psutil.virtual_memory().total // 2
+"""Bytes that a packed file may hold: twice as much, text and table, fits into this machine's memory."""
+
 # First bytes -> the endings that such a file may have, and what it is.
 SIGNATURES = {
     b"PAR1": ((".parquet",), "a parquet file"),
@@ -35,12 +40,27 @@ SIGNATURES = {
     b"BZh9": ((".bz2",), "packed with bzip2"),
     b"\xfd7zXZ\x00": ((".xz",), "packed with xz"),
     b"\x28\xb5\x2f\xfd": ((".zst",), "packed with zstandard"),
-    b"PK\x03\x04": ((".zip",), "a zip archive"),
-    b"<!DOCTYPE html": ((), "a web page: the download failed"),
-    b"<html": ((), "a web page: the download failed"),
+    b"\x04\x22\x4d\x18": ((), "packed with LZ4: unpack it"),
+    b"PK\x03\x04": ((".zip",), "a zip archive, or a sheet of Excel: unpack it, or save it as CSV"),
+    b"\xd0\xcf\x11\xe0": ((), "a sheet of an old Excel: save it as CSV"),
+    b"SQLite format 3\x00": ((), "a database of SQLite: save its rows as CSV"),
+    b"\x89HDF": ((), "an HDF5 file: save its rows as parquet"),
     b"%PDF-": ((), "a PDF"),
 }
+# The same of text, in small letters, after blanks.
+MARKUP = {
+    b"<!doctype html": "a web page: the download failed",
+    b"<html": "a web page: the download failed",
+    b"<?xml": "XML: save its rows as CSV or JSON lines",
+}
 LFS_POINTER = b"version https://git-lfs"
+
+
+DECOMPRESSORS: dict[str, Callable[[], Any]] = {
+    ".gz": lambda: zlib.decompressobj(16 + zlib.MAX_WBITS),
+    ".bz2": bz2.BZ2Decompressor,
+    ".xz": lzma.LZMADecompressor,
+}
 
 
 @dataclass(frozen=True)
@@ -78,10 +98,6 @@ def read(path: Path, name: str) -> Content:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     facts = {"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     form, packing = ending(path.name) or (".csv", "")
-    if data.startswith(LFS_POINTER):
-        raise UserError(
-            f"the file {path} is a Git LFS pointer and not the data: type git lfs pull in its folder"
-        )
     if packing:
         _check_signature(path, data, packing)
         data = _unpacked(path, data, packing)
@@ -92,10 +108,19 @@ def read(path: Path, name: str) -> Content:
 
 
 def _check_signature(path: Path, data: bytes, form: str) -> None:
-    for first, (endings, what) in SIGNATURES.items():
-        if data.startswith(first) and form not in endings:
-            advice = f"; rename it to end in {endings[0]}" if endings else ""
-            raise UserError(f"the file {path} is not {form[1:]}: by its first bytes it is {what}{advice}")
+    if data.removeprefix(BOM_UTF8).startswith(LFS_POINTER):
+        raise UserError(
+            f"the file {path} is a Git LFS pointer and not the data: type git lfs pull in its folder"
+        )
+    told = next((
+        f"{what}; rename it to end in {endings[0]}" if endings and ":" not in what else what
+        for first, (endings, what) in SIGNATURES.items()
+        if data.startswith(first) and form not in endings
+    ), None)  # fmt: skip
+    beginning = data[:64].removeprefix(BOM_UTF8).lstrip().lower()
+    told = told or next((what for first, what in MARKUP.items() if beginning.startswith(first)), None)
+    if told:
+        raise UserError(f"the file {path} is not {form[1:]}: by its first bytes it is {told}")
 
 
 def _unpacked(path: Path, data: bytes, packing: str) -> bytes:
@@ -103,22 +128,51 @@ def _unpacked(path: Path, data: bytes, packing: str) -> bytes:
         raise UserError(f"the file {path} is empty")
     try:
         if packing == ".zip":
-            return _only_member(path, data)
-        if packing == ".zst":
-            return bytes(pa.CompressedInputStream(pa.BufferReader(data), "zstd").read())
-        return {".gz": gzip, ".bz2": bz2, ".xz": lzma}[packing].decompress(data)
+            found = _only_member(path, data)
+        elif packing == ".zst":
+            found = bytes(pa.CompressedInputStream(pa.BufferReader(data), "zstd").read(MOST + 1))
+        else:
+            found = _streams(DECOMPRESSORS[packing], data)
     except (
         OSError, EOFError, ValueError, MemoryError, RuntimeError, NotImplementedError,
         zlib.error, lzma.LZMAError, zipfile.BadZipFile,
     ) as error:  # fmt: skip
         raise UserError(f"cannot unpack {path}: {' '.join(str(error).split()) or 'it is damaged'}") from error
+    if len(found) > MOST:
+        raise UserError(
+            f"{path} holds more than {MOST / 2**30:,.1f} GiB unpacked, too much for this machine's memory: "
+            "save its rows as parquet, in shards"
+        )
+    return found
+
+
+def _streams(opened: Callable[[], Any], data: bytes) -> bytes:
+    """All streams that lie one behind the other, at most ``MOST`` bytes and one more.
+
+    Each must be whole, and nothing else may follow: the one-shot functions of bz2 and lzma drop what they
+    cannot read behind the first stream. Zeros are the padding of tapes.
+    """
+    found = bytearray()
+    while data and len(found) <= MOST:
+        stream = opened()
+        found += stream.decompress(data, MOST + 1 - len(found))
+        if len(found) <= MOST and not stream.eof:
+            raise EOFError("it is cut off: its end is missing")
+        data = stream.unused_data.lstrip(b"\0")
+    return bytes(found)
 
 
 def _only_member(path: Path, data: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        names = [
-            name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")
-        ]
-        if len(names) != 1:
-            raise UserError(f"{path} holds {len(names)} files and not one: unpack it in its folder")
-        return archive.read(names[0])
+        members = [
+            entry for entry in archive.infolist()
+            if not entry.is_dir() and not Path(entry.filename).name.startswith(".")
+            and not entry.filename.startswith("__MACOSX")
+        ]  # fmt: skip
+        if len(members) != 1:
+            raise UserError(f"{path} holds {len(members)} files and not one: unpack it in its folder")
+        inner, outer = ending(members[0].filename), ending(path.name)
+        if inner and outer and inner[0] != outer[0]:
+            raise UserError(f"{path} holds {members[0].filename}, which is no {outer[0][1:]}: unpack it")
+        with archive.open(members[0].filename) as stream:
+            return stream.read(MOST + 1)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finetune import source
+from finetune import files, source
 from finetune.errors import UserError
 from tasks.base import ClassificationTask, Task, TranslationTask
 
@@ -534,3 +534,76 @@ def test_a_translation_as_python_shows_it_in_csv(tmp_path: Path) -> None:
     rows = [{"translation": str({"de": "das 'ist'", "en": "this"})}]
     put(tmp_path, "{}.csv", delimited(rows))
     assert read(tmp_path, TALK, "de-en").tables["test"]["source"].to_pylist() == ["das 'ist'"]
+
+
+FOREIGN = {
+    "lz4": b"\x04\x22\x4d\x18....",
+    "zip": zipped(b"a"),
+    "xls": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+    "sqlite": b"SQLite format 3\x00",
+    "hdf5": b"\x89HDF\r\n\x1a\n",
+    "pdf": b"%PDF-1.7",
+    "page": b"\xef\xbb\xbf\n  <!doctype HTML><html>",
+    "xml": b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
+    "gz": gzip.compress(b"a"),
+    "pointer": b"\xef\xbb\xbfversion https://git-lfs.github.com/spec/v1\r\noid sha256:0\r\nsize 3\r\n",
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("name", ["train.csv", "train.jsonl", "train.parquet", "train.arrow", "train.csv.xz"])
+def test_another_kind_of_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / "test.csv").write_bytes(delimited(rows_of([0, 1, 2])))
+    (tmp_path / name).write_bytes(lzma.compress(content) if name.endswith(".xz") else content)
+    with pytest.raises(UserError, match=r"by its first bytes it is|git lfs pull") as caught:
+        read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
+def test_a_packed_file_is_whole_and_nothing_else(tmp_path: Path, packing: str) -> None:
+    """Several streams, one behind the other, are one file; a damaged second one is not left out."""
+    rows = rows_of([2, 0, 1])
+    lines = delimited(rows).splitlines(keepends=True)
+    pack = PACKERS[packing]
+    one, two = pack(b"".join(lines[:3])), pack(b"".join(lines[3:]))
+    sound = read(put(tmp_path, f"{{}}.csv{packing}", one + two))
+    assert sound.tables["train"]["text"].to_pylist() == joined(rows)
+    for damaged in (one + two[:-6], one + two[:2], one + b"x" + two[1:], one + b"junk", one[:-1], one[:1]):
+        with pytest.raises(UserError, match="cannot unpack") as caught:
+            read(put(tmp_path, f"{{}}.csv{packing}", damaged))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst", ".zip"])
+def test_a_packed_file_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packing: str) -> None:
+    content = delimited(rows_of([0, 1, 2]))
+    put(tmp_path, f"{{}}.csv{packing}", PACKERS[packing](content))
+    monkeypatch.setattr(files, "MOST", len(content))
+    assert len(read(tmp_path).tables["train"]) == len(TEXTS)
+    monkeypatch.setattr(files, "MOST", len(content) - 1)
+    with pytest.raises(UserError, match=r"too much for this machine's memory.*parquet"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("inside", "message"),
+    [
+        ({"a.csv": 1, ".DS_Store": 0, "__MACOSX/._a.csv": 0, "folder/": 0}, None),
+        ({"anything": 1}, None),
+        ({"a.csv": 1, "b.csv": 1}, "holds 2 files and not one"),
+        ({}, "holds 0 files"),
+        ({"a.json": 1}, "holds a.json, which is no csv"),
+    ],
+)
+def test_what_a_zip_may_hold(tmp_path: Path, inside: dict[str, int], message: str | None) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, sound in inside.items():
+            archive.writestr(name, delimited(rows_of([0, 1, 2])) if sound else b"")
+    put(tmp_path, "{}.csv.zip", out.getvalue())
+    if message is None:
+        assert len(read(tmp_path).tables["train"]) == len(TEXTS)
+    else:
+        with pytest.raises(UserError, match=message):
+            read(tmp_path)
