@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -31,6 +32,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encount
 
 FORMS = ("softmax", "sa-softmax", "sa-softmax-raw")
 every_form = pytest.mark.parametrize("form", FORMS)
+
+
+def by_turns(*cases: Any) -> list[Any]:
+    """(form, case): each case with sa-softmax and, in turn, with one of the others; the rest is slow."""
+    found = []
+    for number, case in enumerate(cases):
+        now = ("sa-softmax", ("softmax", "sa-softmax-raw")[number % 2])
+        found += [pytest.param(f, case, marks=[] if f in now else [pytest.mark.slow]) for f in FORMS]
+    return found
 
 
 def normaliser(form: str) -> Normaliser:
@@ -192,8 +202,7 @@ CASES = {
 }
 
 
-@every_form
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("form", "name"), by_turns(*CASES))
 def test_equals_the_float64_reference(form: str, name: str) -> None:
     check(form, CASES[name])
 
@@ -248,10 +257,11 @@ def rounded(inputs: Inputs, norm: Normaliser) -> Tensor:
     return output.to(dtype).transpose(1, 2).contiguous()
 
 
-@every_form
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("scale", [0.1, 1.0, 8.0])
-def test_half_types_are_as_near_as_they_can_be(form: str, dtype: torch.dtype, scale: float) -> None:
+@pytest.mark.parametrize(
+    ("form", "case"), by_turns(*product([torch.float16, torch.bfloat16], [0.1, 1.0, 8.0])), ids=str
+)
+def test_half_types_are_as_near_as_they_can_be(form: str, case: tuple[torch.dtype, float]) -> None:
+    dtype, scale = case
     leaves, given, rest = Case(batch=2, key_heads=2, width=32, causal=True, dtype=dtype, scale=scale).build()
     norm = normaliser(form)
     ours = results(triton_ops.attend, leaves, given, rest, norm, dtype)
@@ -448,7 +458,9 @@ def test_checkpointed_and_compiled_give_the_same_bits(way: str) -> None:
     assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
 
 
-@every_form
+@pytest.mark.parametrize(
+    "form", ["softmax", "sa-softmax", pytest.param("sa-softmax-raw", marks=pytest.mark.slow)]
+)
 def test_the_operators_keep_the_rules_of_torch(form: str) -> None:
     leaves, _, rest = SMALL.build()
     query, key, value = (leaf.transpose(1, 2).requires_grad_() for leaf in leaves[:3])
