@@ -4,6 +4,7 @@ A head, and whatever else no file of the base model holds, was drawn at random. 
 with the adapters, or nobody could have the model back.
 """
 
+import json
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -13,9 +14,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from finetune.config import LoraConfig
-from finetune.errors import UserError
+from finetune.errors import UserError, shown
 
-ADAPTERS = "adapter_model.safetensors"
+ADAPTERS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+# What peft settles by the model, and notes of where adapters came from, which it does not follow here.
+FREE = {
+    "target_modules", "modules_to_save", "fan_in_fan_out", "task_type", "inference_mode", "peft_version",
+    "base_model_name_or_path", "revision", "auto_mapping",
+}  # fmt: skip
 
 
 def adapted_model(model: PreTrainedModel, kind: str, lora: LoraConfig, new_weights: Iterable[str]) -> Any:
@@ -65,17 +71,18 @@ def whole_modules(model: PreTrainedModel, new_weights: Iterable[str], *, head: b
     return sorted(modules)
 
 
-def load_adapters(base: PreTrainedModel, folder: Path, new_weights: Sequence[str]) -> Any:
-    """``base`` with the adapters that ``folder`` holds.
+def load_adapters(base: PreTrainedModel, folder: Path, lora: LoraConfig, new_weights: Sequence[str]) -> Any:
+    """``base`` with the adapters that ``folder`` holds, which were trained as ``lora`` says.
 
     ``new_weights`` of the base came from no file. Raises ``UserError`` where the folder lacks one of them, or
-    any other weight of the adapters.
+    any other weight of the adapters, and where peft's settings in it are not those of the run.
     """
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
 
     if not (folder / ADAPTERS).is_file():
         raise UserError(f"{folder} holds no {ADAPTERS}: the run is not whole; run it again")
+    _check_settings(folder, lora)
     try:
         with safe_open(folder / ADAPTERS, "pt") as file:
             held = set(file.keys())
@@ -92,6 +99,29 @@ def load_adapters(base: PreTrainedModel, folder: Path, new_weights: Sequence[str
     if lacking:
         raise _lacking(folder, lacking)
     return model
+
+
+def _check_settings(folder: Path, lora: LoraConfig) -> None:
+    """Raise ``UserError`` where the adapters' own file asks for more than this program writes into it.
+
+    Some of peft's settings import a module or read a file that they name, and others make another model.
+    """
+    from peft import LoraConfig as PeftLoraConfig
+
+    file = folder / SETTINGS
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        changed = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+        wanted = {**PeftLoraConfig().to_dict(), **changed}
+        other = sorted(key for key in found.keys() & wanted.keys() - FREE if found[key] != wanted[key])
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}: run it again") from error
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file} is truncated or no JSON: run it again") from error
+    if other:
+        raise UserError(
+            f"{file} is not what the run wrote: {other[0]} is {shown(found[other[0]])}; run it again"
+        )
 
 
 def _is_trained_whole(model: nn.Module, name: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from finetune import pushed
+from finetune import own_code, pushed
 from finetune.adapters import load_adapters
 from finetune.attention.calibrate import RowSums, fold
 from finetune.checksum import sha256
@@ -76,6 +76,7 @@ def load_run(folder: Path) -> Built:
     """What ``load`` makes of a run's folder, with what the swap of its attention proved."""
     config = build(read_yaml(folder / CONFIG_FILE))
     with explain(str(folder)):
+        own_code.refuse_tokenizer(str(folder), {}, {})
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     settle(tokenizer)
     set_languages(tokenizer, config.pair)  # which no tokenizer saves
@@ -85,7 +86,7 @@ def load_run(folder: Path) -> Built:
     if config.model.lora.rank:
         if (folder / CALIBRATION_FILE).is_file():  # of a whole model its weights tell
             fold(model, _read_calibration(folder))
-        model = load_adapters(model, folder, facts["new_weights"])
+        model = load_adapters(model, folder, config.model.lora, facts["new_weights"])
     return Built(model.eval(), found.model, tokenizer, swapped, facts)
 
 

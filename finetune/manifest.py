@@ -59,6 +59,14 @@ def fault(folder: Path, run: str | None = None, largest: float = math.inf) -> st
     return next((problem for problem in problems if problem), None)
 
 
+def stranger(folder: Path) -> str | None:
+    """Which file in a whole ``folder`` its manifest does not name; hidden ones are the system's own."""
+    known = {*_SHAPE.validate_json((folder / FILE).read_bytes())["files"], FILE}
+    found = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name[0] != ".")
+    names = (file.relative_to(folder).as_posix() for file in found)
+    return next((f"{name} was not written with it" for name in names if name not in known), None)
+
+
 def finished_fault(folder: Path, largest: float = QUICK) -> str | None:
     """Which file a finished run lacks. A run without a manifest, of an earlier version, is not looked at."""
     return fault(folder, largest=largest) if (folder / FILE).exists() else None

@@ -5,22 +5,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from transformers import (
-    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from finetune import hub, loading
+from finetune import hub, loading, own_code
 from finetune.config import RunConfig
 from finetune.errors import UserError
 from finetune.languages import set_languages
@@ -55,9 +54,9 @@ def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokeni
             if not loading.has_tokenizer(Path(name)):
                 raise loading.no_tokenizer(name)
         files = files_of(name, config.model.revision)
-        _refuse_own_code(name, files)
+        own_code.refuse(name, files)
         tokenizer = AutoTokenizer.from_pretrained(name, **files, trust_remote_code=False)
-    loading.check_tokenizer(name, tokenizer)
+        loading.check_tokenizer(name, tokenizer)
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise UserError(
@@ -119,9 +118,10 @@ def load_pretrained(
     with explain(name):
         if Path(name).is_dir():
             loading.check_files(Path(name))
-        _refuse_own_code(name, files)
+        own_code.refuse(name, files)
         own = AutoConfig.from_pretrained(name, **files, trust_remote_code=False)
         stock = AutoConfig.from_pretrained(name, **files, **heads, trust_remote_code=False)
+        own_code.forget_kernels(stock)
         set_dropout(stock, config)
         purpose = stock.problem_type if heads else None
         if heads:  # one class a row, whatever the model was trained for before
@@ -153,16 +153,6 @@ def load_pretrained(
             if purpose not in (None, CLASSES):
                 facts["problem_type"] = f"{CLASSES}, where its config.json says {purpose}"
     return Pretrained(model, facts)
-
-
-def _refuse_own_code(name: str, files: Mapping[str, Any]) -> None:
-    """Raise ``UserError`` for a model that is a program of its own: code that comes with one is never run."""
-    content, _ = PreTrainedConfig.get_config_dict(name, **files)
-    if "auto_map" in content and content.get("model_type") not in CONFIG_MAPPING:
-        raise UserError(
-            f"the model '{name}' brings code of its own (auto_map in its config.json), which is never run "
-            "here: choose a model of an architecture that transformers has (--model.name)"
-        )
 
 
 def set_dropout(stock: Any, config: RunConfig) -> None:
@@ -202,7 +192,11 @@ class explain:  # noqa: N801  used as a statement
                     f"missing: type 'pip install {package}'"
                 ) from error
             reason = " ".join(str(error).split())[:300]
-            if not isinstance(error, OSError | ValueError):
+            if isinstance(error, UnpicklingError):  # torch's own words advise to run it
+                reason = f"{own_code.PICKLE}."
+            elif isinstance(error, OSError | ValueError):
+                reason = own_code.unreadable_file(Path(self.name)) or reason
+            else:
                 reason = f"{type(error).__name__}: {reason}."
             raise UserError(
                 f"cannot load the model '{self.name}': {reason} "

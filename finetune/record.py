@@ -6,6 +6,7 @@ A record is a plain mapping with exactly the keys of ``Record``; nothing but thi
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -44,6 +45,7 @@ __all__ = [
 
 FILE = "record.json"
 PREDICTIONS = "predictions.jsonl"
+UNFINISHED = re.compile(r"\..+\.\w+\.\w+\.tmp")  # .record.json.x1y2z3.tmp
 
 
 def now() -> str:
@@ -174,8 +176,10 @@ def write_text(file: Path, pieces: Iterable[str]) -> Path:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """Files in ``folder`` that ``write_text`` was killed over."""
-    return sorted(folder.glob(".*.tmp"))
+    """Files in ``folder`` that ``write_text`` was killed over; not every hidden file of that ending is one."""
+    return sorted(
+        path for path in folder.glob(".*.tmp") if UNFINISHED.fullmatch(path.name) and path.is_file()
+    )
 
 
 def _replace(file: Path, pieces: Iterable[str]) -> None:

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_pt_utils import safe_globals
 from transformers.trainer_utils import rotate_checkpoints
 
 from finetune import manifest
 from finetune.config import NEUTRAL, RunConfig, as_dict, flatten
 
 STATE = "trainer_state.json"
+NEVER_READ = "training_args.bin"  # a pickle that Trainer leaves, and nobody opens
+TORCH_FILES = (".pt", ".pth", ".bin")
 LOSS = "loss since the last log"  # beside the callbacks in a checkpoint's state
 
 
@@ -56,7 +60,10 @@ def discard(folder: Path, found: Found, run: str) -> None:
     for checkpoint in _checkpoints(folder):
         newer = newer and checkpoint != found.checkpoint
         if checkpoint != found.checkpoint and (newer or _fault(checkpoint, run)):
-            shutil.rmtree(checkpoint)
+            if checkpoint.is_dir() and not checkpoint.is_symlink():
+                shutil.rmtree(checkpoint)
+            else:  # what a link leads to stays
+                checkpoint.unlink()
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -70,14 +77,42 @@ _NAME = re.compile(r"checkpoint-(0|[1-9][0-9]{0,17})")
 
 def _fault(checkpoint: Path, run: str) -> str | None:
     """What is wrong with a checkpoint, or with the one of the best model that it refers to."""
-    fault = manifest.fault(checkpoint, run)
+    fault = _own_fault(checkpoint, run)
     if fault is not None:
         return fault
-    best = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["best_model_checkpoint"]
+    best = TrainerState.load_from_json(str(checkpoint / STATE)).best_model_checkpoint
     if best is None or Path(best).name == checkpoint.name:
         return None
-    fault = manifest.fault(checkpoint.parent / Path(best).name, run)
+    fault = _own_fault(checkpoint.parent / Path(best).name, run)
     return fault and f"of the best model, {Path(best).name}, {fault}"
+
+
+def _own_fault(checkpoint: Path, run: str) -> str | None:
+    """A manifest agrees with whatever it was written over, and Trainer reads what it finds by its name."""
+    if checkpoint.is_symlink():
+        return "it is a link, and what it leads to is not the run's own"
+    return manifest.fault(checkpoint, run) or manifest.stranger(checkpoint) or _unreadable(checkpoint)
+
+
+def _unreadable(checkpoint: Path) -> str | None:
+    """Which file the readers that a run goes on with would not take; tensors stay on the disk."""
+    for file in sorted(checkpoint.iterdir()):
+        try:
+            if file.suffix in TORCH_FILES and file.name != NEVER_READ:
+                with safe_globals():  # of numpy, for its random state
+                    torch.load(file, map_location="meta", mmap=True, weights_only=True)
+            elif file.suffix == ".safetensors":
+                with safe_open(file, "pt"):
+                    pass
+            elif file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+            if file.name == STATE:
+                kept = TrainerState.load_from_json(str(file)).stateful_callbacks
+                float(kept[LOSS]["sum"]), int(kept[LOSS]["logged"])
+                bool(kept[TrainerControl.__name__]["args"]["should_training_stop"])
+        except Exception:  # whatever a file of anybody's makes of these readers
+            return f"its {file.name} cannot be read"
+    return None
 
 
 class SaveAtEpochEnd(TrainerCallback):
@@ -153,7 +188,10 @@ class Resumable:
         kept = self.state.stateful_callbacks
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, ExportableState) and type(callback).__name__ in kept:
-                vars(callback).update(kept[type(callback).__name__]["attributes"])
+                found = kept[type(callback).__name__]["attributes"]
+                vars(callback).update(
+                    {key: found[key] for key in callback.state()["attributes"] if key in found}
+                )
         self._carried = kept[LOSS]
         stopped = kept[TrainerControl.__name__]["args"]["should_training_stop"]
         self._ended = stopped or self.state.global_step >= self.state.max_steps

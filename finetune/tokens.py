@@ -30,6 +30,8 @@ FORMAT = 2
 """To be raised when the same texts are to become other rows, or entries are to be written otherwise."""
 
 ROWS, ABOUT = "rows.arrow", "about.json"
+COLUMNS = {"row", "input_ids", "labels"}
+"""Of every entry; some tokenizers make more."""
 LIBRARIES = ("tokenizers", "transformers", "datasets")
 # What a tokenizer can be told once it is loaded, and does not save.
 TOLD = ("truncation_side", "src_lang", "tgt_lang", "split_special_tokens")
@@ -118,10 +120,19 @@ def _read(folder: Path, about: dict[str, Any]) -> Dataset | None:
     """The rows of an entry, mapped into memory; ``None`` where there is none, or it is not whole."""
     if not os.path.exists(folder):  # Path.exists raises in a folder that may not be searched
         return None
-    if not _is_whole(folder, about):
+    rows = _opened(folder / ROWS) if _is_whole(folder, about) else None
+    if rows is None or not COLUMNS.issubset(rows.column_names):
         _say_once(f"the tokenised rows in {folder} are damaged and are made anew")
         return None
-    return Dataset.from_file(str(folder / ROWS))
+    return rows
+
+
+def _opened(file: Path) -> Dataset | None:
+    """The rows of ``file``; ``None`` where it is no Arrow stream of them, whatever its checksum says."""
+    try:
+        return Dataset.from_file(str(file))
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _is_whole(folder: Path, about: dict[str, Any]) -> bool:
