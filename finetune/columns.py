@@ -89,7 +89,8 @@ def _told(present: list[str]) -> str:
 
 def _headless(present: list[str], needed: list[str]) -> str:
     """A hint where the first row of a CSV stands in the place of its header."""
-    if set(present) & set(needed) or len(present) != len(needed):
+    named = all(name.strip().isidentifier() for name in present)
+    if named or set(present) & set(needed) or len(present) != len(needed):
         return ""
     return f"; if that is a row of its own, put the header {','.join(needed)} (in their order) before it"
 

@@ -1,6 +1,5 @@
 """A file's bytes -> an Arrow table of the columns that are needed: no guess, no cache.
 
-
 Cells of CSV and TSV are text, whatever they look like. Each reader names the row or line at fault.
 """
 
@@ -8,6 +7,7 @@ import ast
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +20,12 @@ import pyarrow.parquet as pq
 
 from finetune.errors import UserError
 from finetune.files import Content
+from finetune.values import MARKS
 
 BATCH = 10_000
 """Rows that are Python objects at one time; the others are Arrow columns already."""
+
+QUOTED = r'^"([^"]|"")*""([^"]|"")*"$'
 
 LONG_TEXT = 50
 """Lines from which on one text is told of: a forgotten quote may have swallowed rows."""
@@ -107,7 +110,8 @@ def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None
     stated = (schema.metadata or {}).get(b"huggingface")
     if stated is None or label is None:
         return None
-    info = json.loads(stated).get("info")
+    found = json.loads(stated)
+    info = found.get("info") if isinstance(found, dict) else None
     return feature_names(info.get("features"), label) if isinstance(info, dict) else None
 
 
@@ -152,13 +156,19 @@ def _json(data: bytes, wanted: Wanted) -> Part:
     return Part(pa.concat_tables(tables, promote_options="permissive"))
 
 
-def _json_rows(data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+class _Row(dict[str, Any]):
+    """A JSON object. ``twice`` are the keys that it has more than once: the last value stands for them."""
+
+    twice: frozenset[str] = frozenset()
+
+
+def _json_rows(data: bytes) -> Iterator[tuple[str, _Row]]:
     """Each row with its place. A list is parsed whole; lines one by one."""
     text = io.TextIOWrapper(io.BytesIO(data), _encoding(data), newline="\n")
-    start = _decoded(text.read, data, 256).lstrip()
+    start = _decoded(text.read, text, data, 256).lstrip()
     text.seek(0)
     if start.startswith("["):
-        found = json.loads(text.read(), object_pairs_hook=_distinct)
+        found = _loads(_decoded(text.read, text, data))
         for number, row in enumerate(found):
             yield f"row {number}", _row(row, f"row {number}")
         return
@@ -169,7 +179,7 @@ def _json_rows(data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _parsed(line: str, number: int) -> Any:
     try:
-        return json.loads(line, object_pairs_hook=_distinct)
+        return _loads(line)
     except (ValueError, RecursionError) as error:
         one_line = "one row a line, or one list of all rows, is read"
         raise UserError(
@@ -177,16 +187,25 @@ def _parsed(line: str, number: int) -> Any:
         ) from error
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
+def _loads(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_mapped, parse_int=_whole)
+
+
+def _mapped(pairs: list[tuple[str, Any]]) -> _Row:
+    row = _Row(pairs)
     if len(row) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+        row.twice = frozenset(name for name in row if names.count(name) > 1)
     return row
 
 
-def _row(row: Any, place: str) -> dict[str, Any]:
-    if not isinstance(row, dict):
+def _whole(digits: str) -> int | float:
+    """What an Arrow column cannot hold as a whole number is no label: a float is good enough to say so."""
+    return int(digits) if len(digits) < 19 else float(digits)
+
+
+def _row(row: Any, place: str) -> _Row:
+    if not isinstance(row, _Row):
         raise UserError(f"{place} is {str(row)[:40]!r}, not a row such as {{'column': 'text', ...}}")
     lists = [key for key, value in row.items() if isinstance(value, list) and len(value) > 1]
     if place == "line 1" and lists and len(lists) == len(row):
@@ -198,42 +217,73 @@ def _row(row: Any, place: str) -> dict[str, Any]:
 
 
 def _cells(
-    name: str, batch: list[tuple[str, dict[str, Any]]], kinds: dict[str, tuple[str, str]], wanted: Wanted
+    name: str, batch: list[tuple[str, _Row]], kinds: dict[str, tuple[str, str]], wanted: Wanted
 ) -> pa.Array:
     """One column of a batch. A column holds values of one kind, or the row at fault is named."""
     cells = [row.get(name) for _, row in batch]
-    for (place, _), cell in zip(batch, cells, strict=True):
+    for (place, row), cell in zip(batch, cells, strict=True):
+        if name in row.twice:
+            raise UserError(f"the key '{name}' is there twice in {place}")
         if cell is None:
             continue
-        kind = "number" if type(cell) in (int, float) else type(cell).__name__
+        kind = "number" if type(cell) in (int, float) else type(cell).__name__.strip("_")
         known, before = kinds.setdefault(name, (kind, place))
         if kind != known:
             raise UserError(
                 f"column '{name}' holds values of several types: "
                 f"{before} has {known}, {place} has {str(cell)[:40]!r}"
             )
-    if kinds.get(name, ("",))[0] == "dict":
+        if isinstance(cell, _Row) and not wanted.inside:
+            raise UserError(f"column '{name}' holds no text and no number: {place} has {str(cell)[:40]!r}")
+    if kinds.get(name, ("",))[0] == _Row.__name__.strip("_"):
         return _mappings(name, batch, cells, wanted.inside)
-    return pa.array(cells)
+    return _array(name, batch, cells)
 
 
 def _mappings(
-    name: str, batch: list[tuple[str, dict[str, Any]]], cells: Sequence[Any], inside: tuple[str, ...]
+    name: str, batch: list[tuple[str, _Row]], cells: Sequence[Any], inside: tuple[str, ...]
 ) -> pa.Array:
     """A column of {key: text}, of the keys that are needed; of all that there are where one is missing."""
     present = list(dict.fromkeys(key for cell in cells if cell for key in cell))
     keys = list(inside) if set(inside) <= set(present) else present
     for (place, _), cell in zip(batch, cells, strict=True):
         for key in set(inside) & set(cell or ()):
+            if key in cell.twice:
+                raise UserError(f"'{key}' is there twice in column '{name}' of {place}")
             if not isinstance(cell[key], str | None):
                 raise UserError(
                     f"'{key}' in column '{name}' is not text: {place} has {str(cell[key])[:40]!r}"
                 )
     kept = [cell and {key: cell.get(key) if key in inside else None for key in keys} for cell in cells]
-    return pa.array(kept, pa.struct([(key, pa.string()) for key in keys]))
+    return _array(name, batch, kept, pa.struct([(key, pa.string()) for key in keys]))
+
+
+def _array(name: str, batch: list[tuple[str, _Row]], cells: Sequence[Any], kind: Any = None) -> pa.Array:
+    try:
+        return pa.array(cells, kind)
+    except UnicodeEncodeError as error:
+        places = [place for (place, _), cell in zip(batch, cells, strict=True) if not _is_text(cell)]
+        told = f"column '{name}' holds half of a surrogate pair, which is no text, in {places[0]}"
+        raise UserError(told) from error
+
+
+def _is_text(cell: Any) -> bool:
+    try:
+        json.dumps(cell, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 # CSV and TSV
+
+
+@dataclass
+class _Lines:
+    """The lines of one record, and how many stand before them."""
+
+    before: int
+    texts: list[str]
 
 
 def _csv(data: bytes, wanted: Wanted) -> Part:
@@ -263,12 +313,20 @@ def _tsv(data: bytes, wanted: Wanted) -> Part:
             part = _delimited(data, "\t", wanted, quoted=False)
         except UserError:
             raise error from None
+        if _has_quoting(part.table):
+            raise
     return Part(part.table, notes=[*part.notes, "its quotes are part of its texts"])
+
+
+def _has_quoting(table: pa.Table) -> bool:
+    """Whether a cell is what only a program that quotes writes: quotes around, and twice inside."""
+    texts = [column for column in table.columns if pa.types.is_large_string(column.type)]
+    return any(pc.any(pc.match_substring_regex(column, QUOTED)).as_py() for column in texts)
 
 
 def _delimited(data: bytes, delimiter: str, wanted: Wanted, quoted: bool) -> Part:
     records = _records(data, delimiter, quoted)
-    _, header = next(records, (0, []))
+    _, header = next(records, ([], []))
     if not header:
         raise UserError("it has no header")
     chosen = wanted.choose(header)
@@ -290,32 +348,41 @@ def _delimited(data: bytes, delimiter: str, wanted: Wanted, quoted: bool) -> Par
     return Part(table, notes=spans.judge())
 
 
-def _records(data: bytes, delimiter: str, quoted: bool) -> Iterator[tuple[int, list[str]]]:
-    """Each record with the number of its last line; blank lines are none."""
+def _records(data: bytes, delimiter: str, quoted: bool) -> Iterator[tuple[_Lines, list[str]]]:
+    """Each record with the lines that it stands in; blank lines are none."""
     csv.field_size_limit(sys.maxsize)
     text = io.TextIOWrapper(io.BytesIO(data), _encoding(data), newline="")
+    lines = _Lines(0, [])
+
+    def read() -> Iterator[str]:
+        for line in _lines(text, data):
+            lines.texts.append(line)
+            yield line
+
     records = csv.reader(
-        _lines(text, data),
+        read(),
         delimiter=delimiter,
         strict=True,
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
     )
-    before = 0
     try:
         for record in records:
             if record and not (len(record) == 1 and not record[0].strip()):
-                yield records.line_num, record
-            before = records.line_num
+                yield lines, record
+            lines.before += len(lines.texts)
+            lines.texts.clear()
     except csv.Error as error:
         told = {"unexpected end of data": "a quote that is never closed opens here"}.get(
             str(error), str(error)
         )
         raise UserError(
-            f"the row at line {before + 1}: {told}; a quote inside a quoted text is written twice"
+            f"the row at line {lines.before + 1}: {told}; a quote inside a quoted text is written twice"
         ) from error
 
 
-def _of_width(records: Iterator[tuple[int, list[str]]], header: list[str]) -> Iterator[tuple[int, list[str]]]:
+def _of_width(
+    records: Iterator[tuple[_Lines, list[str]]], header: list[str]
+) -> Iterator[tuple[_Lines, list[str]]]:
     """The records, each with as many fields as the header; every row may end in one delimiter more."""
     width = len(header)
     first = next(records, None)
@@ -325,14 +392,14 @@ def _of_width(records: Iterator[tuple[int, list[str]]], header: list[str]) -> It
         width += 1
     elif not header[-1] and len(first[1]) == width - 1:
         width -= 1
-    for line, record in chain([first], records):
+    for lines, record in chain([first], records):
         if len(record) != width:
             raise UserError(
-                f"line {line} has {len(record)} fields and the header {len(header)} "
-                f"({', '.join(map(repr, header))}): {', '.join(record)[:60]!r}; "
+                f"line {lines.before + len(lines.texts)} has {len(record)} fields and the header "
+                f"{len(header)} ({', '.join(map(repr, header))}): {', '.join(record)[:60]!r}; "
                 "a text with a delimiter or a line break in it stands in quotes"
             )
-        yield line, record
+        yield lines, record
 
 
 class _Spans:
@@ -341,31 +408,34 @@ class _Spans:
     def __init__(self, delimiter: str, header: list[str], label: str | None) -> None:
         self.delimiter, self.width = delimiter, len(header)
         self.place = header.index(label) if label in header else None
-        self.line = self.records = 0
+        self.lines = self.records = 0
         self.labels: set[str] = set()
         self.suspects: list[tuple[int, list[list[str]]]] = []
+        self.literal: list[tuple[int, list[list[str]]]] = []
         self.longest = (0, 0)  # lines, first line
 
-    def watch(self, records: Iterable[tuple[int, list[str]]]) -> Iterator[list[str]]:
-        for line, record in records:
+    def watch(self, records: Iterable[tuple[_Lines, list[str]]]) -> Iterator[list[str]]:
+        for lines, record in records:
             self.records += 1
-            breaks = max(cell.count("\n") for cell in record)
-            if breaks:
-                self._look(line - breaks, breaks, record)
+            self.lines += len(lines.texts)
+            if len(lines.texts) > 1:
+                self._look(lines.before + 1, lines.texts, record)
             elif self.place is not None and len(self.labels) < 10_000:
                 self.labels.add(record[self.place])
-            self.line = line
             yield record
 
-    def _look(self, start: int, breaks: int, record: list[str]) -> None:
-        self.longest = max(self.longest, (breaks + 1, start))
-        inner = [line for cell in record for line in cell.splitlines()[1:]]
+    def _look(self, start: int, lines: list[str], record: list[str]) -> None:
+        self.longest = max(self.longest, (len(lines), start))
+        inner = [line for cell in record for line in re.split("\r\n|\r|\n", cell)[1:]]
         rows = [fields for fields in csv.reader(inner, delimiter=self.delimiter) if fields]
         if any(len(fields) == self.width for fields in rows):
             self.suspects.append((start, rows))
+        rows = list(csv.reader(lines, delimiter=self.delimiter, quoting=csv.QUOTE_NONE))
+        if all(len(fields) == self.width and all(fields) for fields in rows):
+            self.literal.append((start, rows))
 
     def judge(self) -> list[str]:
-        """What is worth saying; ``UserError`` where the lines inside a text are rows themselves."""
+        """What is worth saying; ``UserError`` where the lines of a text are rows themselves."""
         for start, rows in self.suspects:
             whole = [row for row in rows if len(row) == self.width and self._labelled(row)]
             body = rows if whole and rows[-1] is whole[-1] else rows[:-1]
@@ -375,16 +445,25 @@ class _Spans:
                     f"a text that begins near line {start} runs over {len(rows) + 1} lines, "
                     f"and {len(whole)} of them are rows by themselves: a quote is missing or stray there"
                 )
+        notes = []
+        for start, rows in self.literal:
+            if not all(map(self._labelled, rows)):
+                continue
+            told = f"each of the {len(rows)} lines from line {start} on is a row by itself"
+            # Without labels two lines of a text may look so by chance, but for tabs, which are in no text.
+            if self.place is not None or self.delimiter == "\t":
+                raise UserError(f"{told}: a quote is missing or stray there")
+            notes.append(f"{told}, and they are read as one: is a quote missing or stray there?")
         lines, start = self.longest
-        if lines < LONG_TEXT and 2 * self.records >= self.line:
-            return []
-        return [
-            f"{self.records} rows in {self.line} lines: "
-            f"the longest text takes {lines} lines, near line {start}"
-        ]
+        if lines >= LONG_TEXT or 2 * self.records < self.lines:
+            notes.append(
+                f"{self.records} rows in {self.lines} lines: "
+                f"the longest text takes {lines} lines, near line {start}"
+            )
+        return notes[:5]
 
     def _labelled(self, row: list[str]) -> bool:
-        return self.place is None or row[self.place] in self.labels
+        return self.place is None or row[self.place].strip('"') in self.labels
 
 
 def _with_mappings(table: pa.Table, wanted: Wanted) -> pa.Table:
@@ -393,21 +472,23 @@ def _with_mappings(table: pa.Table, wanted: Wanted) -> pa.Table:
         return table
     (name,) = table.column_names
     batch = [
-        (f"row {number}", {name: _mapping(cell, number)})
+        (f"row {number}", _Row({name: _mapping(cell, number)}))
         for number, cell in enumerate(table[name].to_pylist())
     ]
     return pa.table({name: _mappings(name, batch, [row[name] for _, row in batch], wanted.inside)})
 
 
-def _mapping(cell: str, number: int) -> dict[str, Any]:
+def _mapping(cell: str, number: int) -> _Row:
     try:
-        found = json.loads(cell)
+        found = _loads(cell)
     except ValueError:
         try:
-            found = ast.literal_eval(cell)
+            shown = ast.parse(cell.strip(), mode="eval").body
+            keys = [ast.literal_eval(key) for key in shown.keys if key] if isinstance(shown, ast.Dict) else []
+            found = _mapped(list(zip(keys, ast.literal_eval(shown).values(), strict=True))) if keys else None
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             found = None
-    if not isinstance(found, dict):
+    if not isinstance(found, _Row):
         raise UserError(f"row {number} (counted from 0) is {cell[:40]!r}, not {{language: text}}")
     return found
 
@@ -417,19 +498,30 @@ def _mapping(cell: str, number: int) -> dict[str, Any]:
 
 def _encoding(data: bytes) -> str:
     """By the mark at its beginning; UTF-8 where there is none."""
-    return "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in data[:4]:
+        raise UserError(
+            "it begins with bytes of zero, as UTF-16 without its mark does: save the file as UTF-8, e.g. "
+            "iconv -f UTF-16LE -t UTF-8"
+        )
+    return encoding
 
 
 def _lines(text: io.TextIOWrapper, data: bytes) -> Iterator[str]:
-    while line := _decoded(text.readline, data):
+    while line := _decoded(text.readline, text, data):
         yield line
 
 
-def _decoded(read: Callable[..., str], data: bytes, *size: int) -> str:
-    """What ``read`` reads; ``UserError`` with the first line that is no text in the file's encoding."""
+def _decoded(read: Callable[..., str], text: io.TextIOWrapper, data: bytes, *size: int) -> str:
+    """What ``read`` of ``text`` reads; ``UserError`` with the first line that is no text in its encoding."""
     try:
         return read(*size)
     except UnicodeError as error:
+        if not text.encoding.startswith("utf-8"):
+            raise UserError(
+                f"it begins as {text.encoding.upper()} and does not go on so: it is cut off or damaged; "
+                "save the file as UTF-8"
+            ) from error
         for number, line in enumerate(data.split(b"\n"), 1):
             try:
                 line.decode("utf-8")

@@ -200,7 +200,7 @@ def test_labels_without_a_training_row_are_told(tmp_path: Path) -> None:
     assert read(tmp_path).notes == ["train has no row with the labels ham, other"]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "json"])
 def test_text_files_in_every_encoding(tmp_path: Path, form: str, encoding: str, end: str) -> None:
@@ -223,6 +223,17 @@ def test_another_encoding_is_refused_with_its_line(tmp_path: Path, form: str) ->
         read(put(tmp_path, f"{{}}.{form}", text.encode("latin-1")))
 
 
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "json"])
+def test_utf_16_without_its_mark_or_its_end_is_refused(tmp_path: Path, form: str) -> None:
+    text = WRITERS[form](rows_of([0, 1, 2])).decode()
+    for encoding in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
+        with pytest.raises(UserError, match=r"begins with bytes of zero.*iconv"):
+            read(put(tmp_path, f"{{}}.{form}", text.encode(encoding)))
+    for encoding in ("utf-16", "utf-32"):
+        with pytest.raises(UserError, match=f"begins as {encoding.upper()} and does not go on so"):
+            read(put(tmp_path, f"{{}}.{form}", text.encode(encoding)[:-1]))
+
+
 HEADER = "subject,body,kind\n"
 SOUND = {
     "semicolons": "subject;body;kind\na;b,c;1\n",
@@ -234,13 +245,17 @@ SOUND = {
     "no line end": HEADER + "a,b,1",
     "all quoted": '"subject","body","kind"\n"a","b","1"\n',
     "a text of several lines": HEADER + 'a,"b\nc, 5\nd",1\nc,d,2\n',
+    "blank lines behind a carriage return": (HEADER + "a,b,1\nc,d,2\n").replace("\n", "\r\r\n"),
+    "a greeting": HEADER + 'a,"b, dear\nyours, d",1\nc,d,2\n',
     "quotes inside": HEADER + 'a,b "c" d,1\n',
 }
 
 
 @pytest.mark.parametrize("text", SOUND.values(), ids=SOUND)
 def test_sound_csv(tmp_path: Path, text: str) -> None:
-    table = read(put(tmp_path, "{}.csv", text.encode())).tables["train"]
+    raw = read(put(tmp_path, "{}.csv", text.encode()))
+    assert not [note for note in raw.notes if "no row with the label" not in note]
+    table = raw.tables["train"]
     assert table["label"].to_pylist()[0] == 1
     assert table["text"].to_pylist()[0].startswith("a b")
 
@@ -258,6 +273,16 @@ DAMAGED = {
         HEADER + "".join([*MANY[:9], 'a,"b,1\n', *MANY[9:30], 'a,b",1\n', *MANY[30:]]),
         "begins near line 11 runs over 23 lines, and 2. of them are rows",
     ),
+    "a stray quote that swallows one row": (
+        HEADER + "".join([*MANY[:9], 'a,"b,1\n', 'a,b",1\n', *MANY[9:]]),
+        "each of the 2 lines from line 11 on is a row by itself: a quote is missing or stray",
+    ),
+    "the same with old line ends": (
+        (HEADER + "".join([*MANY[:9], 'a,"b,1\n', 'a,b",1\n', *MANY[9:]])).replace("\n", "\r"),
+        "each of the 2 lines from line 11 on",
+    ),
+    "names and numbers": (HEADER + "a,b,1\na,b,ham\n", "names and numbers: 'ham' in row 1 and 1 in row 0"),
+    "a second header": (HEADER + "a,b,1\n" + HEADER, "unknown label .row 1 .* 'kind'"),
     "text after a quote": (HEADER + 'a,"b" c,1\n', "line 2: ',' expected"),
     "a column twice": ("subject,body,body,kind\na,b,c,1\n", "the column 'body' is there 2 times"),
     "no header": ("a,b,1\nc,d,2\n", "no column 'subject'.*has 'a', 'b', '1'.*put the header"),
@@ -286,8 +311,14 @@ def test_damaged_csv_is_one_sentence(tmp_path: Path, text: str, message: str) ->
         ('[{"subject": "a"', "cannot read"),
         ("[" * 100_000, "cannot read"),
         ("1\n", "line 1 is '1', not a row"),
-        ('{"subject": "\\ud800", "body": "b", "kind": 1}', "cannot read"),
-        ('{"subject": "a", "body": "b", "kind": ' + "9" * 5000 + "}", "cannot read"),
+        (
+            '{"subject": "\\ud800", "body": "b", "kind": 1}',
+            "surrogate pair, which is no text, in (row 0|line 1)",
+        ),
+        ('{"subject": "a", "body": "b", "kind": ' + "9" * 5000 + "}", "unknown label .row 0"),
+        ('{"subject": "a", "body": "b", "kind": ' + "9" * 25 + "}", "has the label 10000000+[0-9]+ in row 0"),
+        ('{"subject": {"de": "a"}, "body": "b", "kind": 1}', "'subject' holds no text .* has .{'de': 'a'}"),
+        ('{"subject": "a", "body": "b", "kind": {"id": 1}}', "'kind' holds no text and no number"),
         ("\n", "no rows"),
     ],
 )
@@ -303,6 +334,52 @@ def test_quotes_in_tsv_without_quoting_are_text(tmp_path: Path) -> None:
     raw = read(put(tmp_path, "{}.tsv", content))
     assert raw.tables["train"]["text"].to_pylist() == ['"Hello" he said b', 'x "open']
     assert "quotes are part of its texts" in raw.notes[0]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ['"Ja\tYes', 'Nein\tNo"'],
+        ['"Ja\tYes', "Nein\tNo", 'x"\ty'],
+        ['"Ja\tYes', *(f"n{i}\tm{i}" for i in range(40)), 'x\ty"', "z\tw"],
+    ],
+)
+def test_a_quote_swallows_no_rows_of_a_translation_in_tsv(tmp_path: Path, rows: list[str]) -> None:
+    raw = read(put(tmp_path, "{}.tsv", "\n".join(["de\ten", *rows]).encode()), TALK, "de-en")
+    assert raw.tables["train"]["source"].to_pylist() == [row.split("\t")[0] for row in rows]
+    assert "quotes are part of its texts" in raw.notes[0]
+
+
+def test_a_quote_that_may_swallow_rows_of_a_translation_in_csv_is_told(tmp_path: Path) -> None:
+    raw = read(put(tmp_path, "{}.csv", b'de,en\n"Ja,Yes\nNein",No\nx,y\n'), TALK, "de-en")
+    assert raw.tables["train"]["source"].to_pylist() == ["Ja,Yes\nNein", "x"]
+    assert "each of the 2 lines from line 2 on is a row by itself, and they are read as one" in raw.notes[0]
+
+
+def test_a_tsv_that_is_quoted_but_for_one_row_is_no_text(tmp_path: Path) -> None:
+    """Read as text, every other row would keep its quotes."""
+    rows = ['"He said ""no""."\tb\t1', '"Hello" he said\tb\t2']
+    with pytest.raises(UserError, match="the row at line 3: '\t' expected"):
+        read(put(tmp_path, "{}.tsv", "\n".join(["subject\tbody\tkind", *rows]).encode()))
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+def test_keys_that_are_not_needed_do_not_matter(tmp_path: Path, form: str) -> None:
+    deep, long = "[" * 99 + "]" * 99, "9" * 6000
+    more = f'"x": 1, "x": {{"a": 1, "a": 2}}, "y": {long}, "z": [NaN, -Infinity, {deep}]'
+    rows = [f'{{"subject": "a", "body": "b", "kind": {kind}, {more}}}' for kind in (2, 0, 1)]
+    text = "\n".join(rows) if form == "jsonl" else f"[{','.join(rows)}]"
+    assert read(put(tmp_path, f"{{}}.{form}", text.encode())).tables["train"]["label"].to_pylist() == [
+        2,
+        0,
+        1,
+    ]
+
+
+@pytest.mark.parametrize("cell", ['{"de": "a", "de": "b", "en": "c"}', "{'de': 'a', 'de': 'b', 'en': 'c'}"])
+def test_a_language_that_is_there_twice_is_refused(tmp_path: Path, cell: str) -> None:
+    with pytest.raises(UserError, match=r"row 0"):
+        read(put(tmp_path, "{}.csv", delimited([{"translation": cell}])), TALK, "de-en")
 
 
 def test_content_counts_and_not_path_and_time(tmp_path: Path) -> None:
