@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from finetune import config as configuration
 from finetune import record
@@ -14,6 +15,9 @@ from finetune.scorers import bleu_scorer
 
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "red", "small", ",", "."]
+
+
+_environment = cache(record.environment)  # asks git and a dozen packages, each time
 
 
 @cache
@@ -60,7 +64,9 @@ def started(
     source = {"data": {"source": "sample" if sample else "local"}}
     config = run_config(variant, seed, **configuration.merge(source, over))
     task = {"labels": LABELS} if config.kind == "classification" else {}
-    entry = record.new(config, command=f"finetune classify --attention {variant} --seeds {seed}", task=task)
+    command = f"finetune classify --attention {variant} --seeds {seed}"
+    with patch.object(record, "environment", _environment):
+        entry = record.new(config, command=command, task=task)
     entry["git"] = None  # of these tests, which may or may not run in a checkout
     splits = {"train": {"rows": 100, "fingerprint": "a" * 16, "from": "train"}}
     splits["test"] = {"rows": 100, "fingerprint": fingerprint, "from": "test"}
