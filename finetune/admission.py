@@ -19,7 +19,7 @@ MOST_UNKNOWN = 0.10
 MUCH_UNKNOWN = 0.01
 """Share above which it is worth a word; that of a fitting tokenizer is far below."""
 MOST_ROUNDING = 1e-4
-"""Difference of float32 logits, as a share of the largest, above which padding has been read: rounding makes 1e-6."""
+"""Difference of logits, as a share of the largest, above which padding has been read; rounding makes 1e-6."""
 
 
 @dataclass(frozen=True)
