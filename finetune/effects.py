@@ -42,6 +42,7 @@ IDLE: Mapping[str, str] = {
     "sortish_sampler": "transformers does nothing with it; --batches.sort_evaluation and "
     "--train.train_sampling_strategy group_by_length sort rows",
     "length_column_name": "lengths are counted in tokens",
+    "dataloader_persistent_workers": "dropout would draw other numbers from the second epoch on",
     "include_for_metrics": "no metric here reads inputs or losses",
     "ignore_data_skip": "a resumed run would not come to the same numbers",
 }  # fmt: skip
@@ -171,7 +172,6 @@ def _idle_with_others(given: Mapping[str, Any], arguments: TrainingArguments) ->
         ("activation_checkpointing_kwargs", whole, no_checkpointing),
         ("gradient_checkpointing_kwargs", whole, no_checkpointing),
         ("gradient_checkpointing", whole and given.get("gradient_checkpointing") is True, no_checkpointing),
-        ("dataloader_persistent_workers", alone, no_workers),
         ("dataloader_multiprocessing_context", alone, no_workers),
         (
             "dataloader_in_order",

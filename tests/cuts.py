@@ -139,7 +139,8 @@ class Base:
         return data.tokenise({"rows": split}, self.built.tokenizer, self.kind, self.config().data)["rows"]
 
     def trainer(self, rows: Dataset, **train: Any) -> Any:
-        """A trainer of the untrained model."""
+        """A trainer of the untrained model, as no other trainer has left it."""
+        self.built.model.activation_checkpointing_disable()
         self.built.model.load_state_dict(self.start)
         splits = {"train": rows, "validation": rows}
         return build_trainer(self.config(**train), self.built, splits, self.folder / "out")

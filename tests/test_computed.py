@@ -108,7 +108,8 @@ REFUSED = {
     "inputs for metrics": {"include_for_metrics": ["inputs"]},
     "resuming elsewhere": {"ignore_data_skip": True},
     "order": {"dataloader_in_order": False, "dataloader_num_workers": 2},
-    "idle workers": {"dataloader_persistent_workers": True},
+    "lasting workers": {"dataloader_num_workers": 1, "dataloader_persistent_workers": True},
+    "idle workers": {"dataloader_multiprocessing_context": "spawn"},
     "no such order": {"train_sampling_strategy": "shuffled"},
     "no steps": {"max_steps": 0},
     "clipping": {"max_grad_norm": -1.0},
@@ -197,7 +198,7 @@ LET_THROUGH: dict[str, dict[str, Any]] = {
     "plateau": {"lr_scheduler_type": "reduce_lr_on_plateau", "metric_for_best_model": "loss"},
     "cycles": {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 2}},
     "sequential": {"train_sampling_strategy": "sequential"},
-    "workers": {"dataloader_num_workers": 1, "dataloader_persistent_workers": True},
+    "workers": {"dataloader_num_workers": 1, "dataloader_prefetch_factor": 2},
     "no tf32": {"tf32": False},
     "no clipping": {"max_grad_norm": 0.0},
 }
