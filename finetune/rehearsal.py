@@ -108,11 +108,15 @@ def _one_step(config: RunConfig, built: Built, splits: dict[str, Any], folder: P
     for unwanted in (PrinterCallback, ProgressCallback, EarlyStoppingCallback):
         trainer.remove_callback(unwanted)
     train.silence(trainer)
-    found = trainer.evaluate(splits["validation"])
-    _check_metric(args.metric_for_best_model, found)
-    args.max_steps, args.save_strategy, args.load_best_model_at_end = max(1, steps), SaveStrategy.NO, False
     trainer.add_callback(_StopAtOnce)
     try:
+        found = trainer.evaluate(splits["validation"])
+        _check_metric(args.metric_for_best_model, found)
+        args.max_steps, args.save_strategy, args.load_best_model_at_end = (
+            max(1, steps),
+            SaveStrategy.NO,
+            False,
+        )
         trainer.train()
     except train.NonFiniteLossError:
         return  # the run itself says so, and the other arms go on

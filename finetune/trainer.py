@@ -20,7 +20,7 @@ from finetune.resume import Resumable
 
 
 class NonFiniteLossError(RuntimeError):
-    """The training loss became NaN or infinite."""
+    """A loss became NaN or infinite, in training or in an evaluation."""
 
 
 def summed_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -99,13 +99,23 @@ class _Comparable:
         return (loss, outputs) if return_outputs else loss
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """The stock loop, but for its loss: the mean over all targets, where that is one of batch means."""
+        """The stock loop, but for its loss: the mean over all targets, where that is one of batch means.
+
+        Raises ``NonFiniteLossError``: of answers that are no numbers the first class would be the largest.
+        """
         self._evaluated.clear()
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)  # type: ignore[misc]
         name = f"{metric_key_prefix}_loss"
         if name in output.metrics:
             losses, counts = zip(*self._evaluated, strict=True)
-            output.metrics[name] = math.fsum(torch.stack(losses).tolist()) / int(torch.stack(counts).sum())
+            loss = math.fsum(torch.stack(losses).tolist()) / int(torch.stack(counts).sum())
+            if not math.isfinite(loss):
+                step = self.state.global_step  # type: ignore[attr-defined]
+                raise NonFiniteLossError(
+                    f"an evaluation after {step} steps gave a loss of {loss}: some answers are no "
+                    "numbers; lower train.learning_rate, or set train.bf16 and train.fp16 to false"
+                )
+            output.metrics[name] = loss
         return output
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:

@@ -231,7 +231,7 @@ KNOWN = set(
     trackio_static_space_id eval_strategy eval_steps eval_delay per_device_eval_batch_size eval_on_start
     eval_accumulation_steps save_strategy save_steps save_total_limit hub_private_repo load_best_model_at_end
     metric_for_best_model greater_is_better full_determinism data_seed use_cpu dataloader_num_workers
-    dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
+    dataloader_pin_memory dataloader_prefetch_factor
     dataloader_multiprocessing_context dataloader_in_order train_sampling_strategy debug skip_memory_metrics
     """.split()  # noqa: SIM905  a table
 )

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cuts import Base, Trained, assert_same_answers, assert_the_same, save_base, texts
+from finetune import trainer
 from finetune.config import merge
+from finetune.trainer import NonFiniteLossError
+from small_runs import run
 
 DROPOUT = {"model": {"dropout": 0.2}}
 # How a step is computed, loaded, logged or kept.
@@ -119,3 +123,33 @@ def test_half_precision_is_cut_alike_up_to_its_own_rounding(kind: str, family: s
     whole = base.trained(rows, 32, **half)
     assert_the_same(base.trained(rows, 8, 4, **half), whole, 0.01)
     assert_the_same(whole, base.trained(rows, 32, label_smoothing_factor=0.1), 0.02)
+
+
+@every_family
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_evaluation_of_no_number_is_no_answer(kind: str, family: str, value: float, base_of: Any) -> None:
+    """One row of many is enough: its largest class would be the first one, and a mean of losses a NaN."""
+    base = base_of(kind, family, dropout=False)
+    rows = base.rows(texts(9))
+    longest = max(map(len, rows["input_ids"]))
+
+    def spoilt(module: Any, inputs: Any, keywords: Any, output: Any) -> Any:
+        if keywords["input_ids"].shape[1] == longest:
+            output["logits"][0] = value
+        return output
+
+    hook = base.built.model.register_forward_hook(spoilt, with_kwargs=True)
+    try:
+        with pytest.raises(NonFiniteLossError, match="an evaluation after 0 steps gave a loss of nan"):
+            base.answers(rows, per_device_eval_batch_size=2)
+    finally:
+        hook.remove()
+
+
+def test_a_rehearsal_leaves_a_loss_that_is_no_number_to_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "summed_loss", lambda logits, *_: logits.sum() * float("nan"))
+    assert run("classify", tmp_path, "--attention", "softmax sa-softmax") == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2 and all("an evaluation after 0 steps gave a loss of nan" in line for line in told)
