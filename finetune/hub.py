@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import UserError
+from finetune.redaction import redact
 from tasks.base import PARQUET_BRANCH, Task
 
 PROBE_SECONDS = 2.5
@@ -37,11 +38,12 @@ def _commit(what: str, question: str, name: str, revision: str | None, advice: s
     if constants.HF_HUB_OFFLINE:
         return None, "HF_HUB_OFFLINE is set"
     answer = _ask(question, name, revision)
+    place = redact(constants.ENDPOINT)  # a mirror may be asked with a password, and the reason is recorded
     if isinstance(answer, errors.RepositoryNotFoundError | errors.RevisionNotFoundError):
         at = f" at revision '{revision}'" if revision else ""
-        raise UserError(f"{constants.ENDPOINT} has no {what} '{name}'{at} that you may read; {advice}")
+        raise UserError(f"{place} has no {what} '{name}'{at} that you may read; {advice}")
     if isinstance(answer, Exception):
-        return None, f"{constants.ENDPOINT}: {cause(answer)}"
+        return None, f"{place}: {cause(answer)}"
     return answer, ""
 
 
@@ -116,7 +118,7 @@ def _prepared(task: Task, pair: str | None) -> list[Path]:
 
 
 def cause(error: BaseException) -> str:
-    """The innermost reason, on one line."""
+    """The innermost reason, on one line and without secrets."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return redact(" ".join(f"{type(error).__name__}: {error}".split()))[:300]

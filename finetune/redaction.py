@@ -2,41 +2,82 @@
 
 import os
 import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, unquote
 
 HIDDEN = "***"
-# Names of environment variables that hold a secret, as whole words between underscores.
-NAMES = re.compile(r"(^|_)(TOKEN|KEY|APIKEY|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?)(_|$)", re.IGNORECASE)
-SHORTEST = 8  # characters of a value that is looked for; a shorter one is found in too many words
-SHAPES = (
-    # user:password@ or token@ of an address
-    (re.compile(r"(?<=://)[^\s/@'\"]+(?=@)"), HIDDEN),
-    # ?token=..., --x.api_key ...
-    (re.compile(r"((?:token|api_?key|secret|passw(?:or)?d)=)[^\s&'\",;]{8,}", re.IGNORECASE), rf"\1{HIDDEN}"),
-    (re.compile(r"(--[\w.]*(?:token|key|secret|password)\s+)[^\s'\"]{8,}", re.IGNORECASE), rf"\1{HIDDEN}"),
-    # as the Hub, GitHub, OpenAI and Amazon make them
-    (re.compile(r"\b(hf_|gh[pousr]_|github_pat_|sk-|xox[bap]-|AKIA|ASIA)[A-Za-z0-9_-]{12,}"), rf"\1{HIDDEN}"),
-)  # fmt: skip
+# Names of environment variables that hold a secret, as words between underscores or run together.
+NAMES = re.compile(
+    r"(^|_)(KEYS?|PASS|PWD|PW|PAT|AUTH|BEARER|COOKIE|SIGNATURE|CREDS?|CONNECTION_STRING|DSN)(_|$)"
+    r"|TOKEN(?!IZER)|SECRET|PASSW|PASSPHRASE|CREDENTIAL|APIKEY|AUTHORIZATION",
+    re.IGNORECASE,
+)
+SHORTEST, SHORTEST_WORD = 8, 12
+"""Characters of a value that is looked for; a shorter one, and a short word, is found in too many texts."""
+ADDRESS = re.compile(r"://(?P<user>[^\s/@:'\"]*)(?::(?P<password>[^\s/@'\"]*))?@")
+# Not those of a tokenizer: pad_token=...
+KIND = (
+    r"(?<!pad_)(?<!eos_)(?<!bos_)(?<!unk_)(?<!cls_)(?<!sep_)(?<!mask_)"
+    r"(?:token|secret|passw(?:or)?d|passphrase|credentials?|(?:api|access|private|account)[_-]?key)"
+)
+MIXED = r"(?=[^\s'\"]*\d)(?=[^\s'\"]*[A-Za-z])\w"  # letters and digits, as no word of a sentence has
+MADE = r"hf_|api_org_|gh[pousr]_|github_pat_|glpat-|sk-|xox[a-z]-|npm_|pypi-|AIza|ya29\.|AKIA|ASIA|eyJ"
+SHAPES = tuple(
+    (re.compile(shape, re.IGNORECASE | re.DOTALL), shown)
+    for shape, shown in (
+        # user:password@ or token@ of an address, also where the address is a part of another
+        (r"(?<=://)[^\s/@'\"]+(?=@)", HIDDEN),
+        (r"(?<=%3A%2F%2F)[^\s/@'\"&]+?(?=%40)", HIDDEN),
+        # ?token=..., {'api_key': '...'}, password: ...
+        (rf"({KIND}=)[^\s&'\",;]{{8,}}", rf"\1{HIDDEN}"),
+        (rf"({KIND}['\"]?\s*[:=]\s*['\"]?){MIXED}[^\s&'\",;]{{7,}}", rf"\1{HIDDEN}"),
+        (rf"([?&](?:key|sig(?:nature)?|x-amz-\w+|auth)=){MIXED}[^\s&'\"]{{7,}}", rf"\1{HIDDEN}"),
+        # --x.api_key ..., Authorization: Bearer ...
+        (r"(--[\w.-]*(?:token|key|secret|passw(?:or)?d)[\s=]+['\"]?)[^\s'\"]{8,}", rf"\1{HIDDEN}"),
+        (rf"\b((?:bearer|basic)\s+){MIXED}[^\s'\",;]{{7,}}", rf"\1{HIDDEN}"),
+        # as the Hub, GitHub, GitLab, OpenAI, Slack, npm, Google and Amazon make them, and signed web tokens
+        (rf"\b(?-i:({MADE}))[A-Za-z0-9._-]{{12,}}", rf"\1{HIDDEN}"),
+        (r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(-----END|$)", rf"\1{HIDDEN}\2"),
+    )
+)
 
 
 def redact(text: str) -> str:
-    """``text`` with ``***`` for the values of environment variables named as secrets are, and for what looks
-    like one.
+    """``text`` with ``***`` for the values of environment variables named as secrets are, for the token that
+    ``hf auth login`` keeps, and for what looks like one.
 
     >>> redact("git clone https://me:pass@example.org/x?token=0123456789")
     'git clone https://***@example.org/x?token=***'
     """
-    for value in _secrets():
+    for value in sorted(set(_secrets()), key=len, reverse=True):  # one may be a part of another
         text = text.replace(value, HIDDEN)
     for shape, shown in SHAPES:
         text = shape.sub(shown, text)
     return text
 
 
-def _secrets() -> list[str]:
-    """The longest first, as one may be a part of another. Words and numbers alone are no secret."""
-    values = {value.strip() for name, value in os.environ.items() if NAMES.search(name)}
-    return sorted(
-        (value for value in values if len(value) >= SHORTEST and not value.isalpha() and value[0] != "/"),
-        key=len,
-        reverse=True,
-    )
+def _secrets() -> Iterator[str]:
+    """What is looked for, each also as an address writes it."""
+    for value in map(str.strip, _values()):
+        if len(value) >= (SHORTEST_WORD if value.isalpha() else SHORTEST) and value[0] != "/":  # no folder
+            yield from (value, quote(value, safe=""), unquote(value))
+
+
+def _values() -> Iterator[str]:
+    for name, value in os.environ.items():
+        if NAMES.search(name):
+            yield value
+        for found in ADDRESS.finditer(value):  # HF_ENDPOINT, https_proxy, DATABASE_URL ...
+            yield found["password"] or found["user"]
+    try:
+        yield _hub_token().read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return  # nobody has logged in
+
+
+def _hub_token() -> Path:
+    """Where the Hub's client keeps it."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or os.path.join(cache, "huggingface")
+    return Path(os.path.expanduser(os.environ.get("HF_TOKEN_PATH") or os.path.join(home, "token")))

@@ -11,6 +11,7 @@ from typing import Any
 
 import evaluate
 import pytest
+from huggingface_hub import constants
 
 from finetune import load, manifest, record, resume, tokens
 from finetune.attention import compile_native
@@ -23,7 +24,7 @@ from finetune.metrics import load_metric
 from finetune.publish import _lay_out
 from finetune.redaction import redact
 from records import classified, correctness, run_config, save, started
-from small_runs import folder, run
+from small_runs import COMMON, folder, run
 
 STEPS = ("--attention", "softmax", "--train.save_strategy", "steps", "--train.save_steps", "5")
 SECRET = "hf_abcdefghijklmnop0123456789"
@@ -274,34 +275,96 @@ def test_a_lock_does_not_empty_what_it_links_to(copied: Path, tmp_path: Path) ->
 # Secrets
 
 
+PLAIN = "Zx9secretVALUE77qq"  # of no shape that gives it away
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        f"--model https://me:{SECRET}@host/x", f"--train.api_key {SECRET}", f"?token={SECRET}&x=1",
-        f"HTTPError of https://host/?api_key={SECRET}", SECRET, f"http://{SECRET}@proxy:80",
+        f"--model https://me:{SECRET}@host/x", f"--train.api_key {PLAIN}", f"?token={PLAIN}&x=1",
+        f"HTTPError of https://host/?api_key={PLAIN}", SECRET, f"http://{PLAIN}@proxy:80",
+        f"--api-key {PLAIN}", f"--hf-token='{PLAIN}'", f"password: {PLAIN}", f"Authorization: Bearer {PLAIN}",
+        f"authorization=Basic {PLAIN}", f"https://h/x?sig={PLAIN}", f"&X-Amz-Signature={PLAIN}",
+        f"{{'token': '{PLAIN}'}}", f'{{"api_key": "{PLAIN}"}}', f"AccountKey={PLAIN};", f"glpat-{PLAIN}",
+        f"npm_{PLAIN}", f"sk-proj-{PLAIN}", f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIx.{PLAIN}",
+        f"-----BEGIN PRIVATE KEY-----\n{PLAIN}\n-----END PRIVATE KEY-----", f"https%3A%2F%2Fa%3A{PLAIN}%40h",
     ],
 )  # fmt: skip
 def test_what_looks_like_a_secret_is_hidden(text: str) -> None:
-    assert SECRET not in redact(text) and "***" in redact(text)
+    assert SECRET not in redact(text) and PLAIN not in redact(text) and "***" in redact(text)
 
 
-@pytest.mark.parametrize("text", ["the end token: choose another", "pad token embeddings of 012", "a@b.c"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the end token: choose another", "pad token embeddings of 012", "a@b.c", "Basic classification",
+        "--train.include_num_input_tokens_seen true", "--batches.cache_tokens false",
+        "special token: [unused123]",
+        "pad_token=tokenizer.pad_token", "unknown token: 128009001", "sorted(x, key=lambda1234)",
+        "eos_token: '</s>'", "org/name@main",
+    ],
+)  # fmt: skip
 def test_other_texts_are_as_they_are(text: str) -> None:
     assert redact(text) == text
 
 
-@pytest.mark.parametrize(
-    "name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD"]
-)
+VARIABLES = {
+    **dict.fromkeys(
+        [
+            "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HFTOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY",
+            "MY_SECRET",
+            "AWS_SESSION_TOKEN", "DB_PASSWORD", "PGPASSWORD", "MYSQL_PWD", "GITHUB_PAT", "CLIENT_SECRETS",
+            "TWINE_PASSPHRASE", "AUTHORIZATION", "AZURE_STORAGE_CONNECTION_STRING",
+        ],
+        "{}",
+    ),
+    "HF_ENDPOINT": "https://me:{}@mirror/x", "https_proxy": "http://{}@proxy:80", "DATABASE_URL": "db://a:{}@h/x",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize("value", [PLAIN, "s3cr3t,Value+0123", "correcthorsebattery"])
 def test_a_secret_of_the_environment_is_in_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
 ) -> None:
-    value = "s3cr3t/Value+0123"
-    monkeypatch.setenv(name, value)
+    monkeypatch.setenv(name, VARIABLES[name].format(value))
     config = record.new(run_config(), command=f"finetune classify --task {value}")
     assert value not in json.dumps(config)
     assert main(["classify", "--task", f"{value}.py"]) == 2
     assert value not in capsys.readouterr().err
+
+
+def test_the_token_that_a_login_keeps_is_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text(f"{PLAIN}\n")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert redact(f"HTTP 401 of {PLAIN}") == "HTTP 401 of ***"
+
+
+def test_a_run_leaves_no_secret_wherever_it_comes_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the address of a mirror that cannot be reached, and in an error that nobody has foreseen."""
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://me:{PLAIN}@127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("MY_SECRET", f"{PLAIN}2")
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError(f"of {PLAIN}2 and of {{'token': '{PLAIN}'}}")
+
+    monkeypatch.setattr("finetune.run.tokens.prepare", fail)
+    words = [word if word != "sample" else "auto" for word in COMMON]
+    assert main(["classify", "--output", str(tmp_path / "runs"), *words, "--attention", "softmax"]) == 1
+    assert main(["compare", str(tmp_path / "runs")]) == 0
+    told = capsys.readouterr()
+    assert "out of reach (http://***@127.0.0.1:9" in told.out and "ZeroDivisionError: of ***" in told.err
+    files = files_of(tmp_path)
+    assert {"record.json", "error.txt", "report.html"} <= {file.name for file in files}
+    for text in (told.out, told.err, *(file.read_text(encoding="utf-8") for file in files)):
+        assert PLAIN not in text
 
 
 def test_a_secret_in_the_configuration_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
