@@ -46,8 +46,11 @@ def read(trainer: Any, batches: Any) -> dict[str, Any]:
     return {
         "device": args.device.type,
         "precision": _precision(accelerator, model),
-        "optimizer": _optimizer(trainer.optimizer),
-        "scheduler": {**_scheduler(trainer.lr_scheduler), "steps": trainer.state.max_steps},
+        "optimizer": _optimizer(trainer.optimizer, trainer.optimizer_built),
+        "scheduler": {
+            **_scheduler(trainer.lr_scheduler, trainer.schedule_built),
+            "steps": trainer.state.max_steps,
+        },
         "batch": {
             "rows": trainer._train_batch_size,
             "accumulated": args.gradient_accumulation_steps,
@@ -127,10 +130,9 @@ def _check_optimizer(args: TrainingArguments, facts: Mapping[str, Any]) -> None:
     rates = {group["lr"] for group in groups}
     if rates != {args.learning_rate}:
         raise UserError(f"train.learning_rate is {args.learning_rate}, and {name} has {_listed(rates)}")
-    if groups[0]["weight_decay"] != args.weight_decay:
-        raise UserError(
-            f"train.weight_decay is {args.weight_decay}, and {name} decays by {groups[0]['weight_decay']}"
-        )
+    decay = groups[0].get("weight_decay", 0.0)
+    if decay != args.weight_decay:
+        raise UserError(f"train.weight_decay is {args.weight_decay}, and {name} decays by {decay}")
     for key, value in optimizer_arguments(args.optim_args).items():
         found = [group[key] for group in groups if key in group]
         if not found:
@@ -180,18 +182,18 @@ def _precision(accelerator: Any, model: torch.nn.Module) -> dict[str, Any]:
     }
 
 
-def _optimizer(wrapped: Any) -> dict[str, Any]:
-    """The class, and the settings of each of its groups: ``lr`` is the rate before the schedule."""
+def _optimizer(wrapped: Any, built: list[dict[str, Any]]) -> dict[str, Any]:
+    """The class, and the settings of each group as ``built``: ``lr`` is the rate before the schedule."""
     optimizer: Optimizer = wrapped.optimizer if isinstance(wrapped, AcceleratedOptimizer) else wrapped
     groups = []
-    for group in optimizer.param_groups:
-        plain = {key: _plain(value) for key, value in group.items() if key not in ("params", "initial_lr")}
+    for group in built:
+        plain = {key: _plain(value) for key, value in group.items() if key != "initial_lr"}
         groups.append({**plain, "lr": _plain(group.get("initial_lr", group["lr"]))})
     return {"class": _name(optimizer), "groups": groups}
 
 
-def _scheduler(wrapped: Any) -> dict[str, Any]:
-    """The class, and what the rate goes by: a rule with its arguments, or the scheduler's own settings."""
+def _scheduler(wrapped: Any, built: Mapping[str, Any]) -> dict[str, Any]:
+    """The class, and what the rate goes by: a rule with its arguments, or its settings as built."""
     scheduler = wrapped.scheduler if isinstance(wrapped, AcceleratedScheduler) else wrapped
     found: dict[str, Any] = {"class": _name(scheduler)}
     if isinstance(scheduler, LambdaLR):
@@ -200,7 +202,7 @@ def _scheduler(wrapped: Any) -> dict[str, Any]:
         name = getattr(rule, "func", rule).__name__.removeprefix("_get_")
         return found | {"rule": name.removesuffix("_lambda").removesuffix("_lr"), **_plain(bound)}
     hidden = ("_", "last", "num_bad", "best", "mode_worse", "cooldown_counter")  # its state, no setting
-    own = {key: value for key, value in vars(scheduler).items() if not key.startswith(hidden)}
+    own = {key: value for key, value in built.items() if not key.startswith(hidden)}
     return found | {key: value for key, value in own.items() if isinstance(value, int | float | str)}
 
 

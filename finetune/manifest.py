@@ -50,7 +50,7 @@ def fault(folder: Path, run: str | None = None, largest: float = math.inf) -> st
     try:
         kept = _SHAPE.validate_json((folder / FILE).read_bytes(), strict=True)
     except FileNotFoundError:
-        return "it was not written to its end"
+        return f"it has no {FILE}: it was not written to its end, or by an earlier version"
     except (OSError, ValidationError):
         return f"its {FILE} is damaged"
     if run is not None and kept["run"] != run:
@@ -59,12 +59,11 @@ def fault(folder: Path, run: str | None = None, largest: float = math.inf) -> st
     return next((problem for problem in problems if problem), None)
 
 
-def stranger(folder: Path) -> str | None:
-    """Which file in a whole ``folder`` its manifest does not name; hidden ones are the system's own."""
+def strangers(folder: Path) -> list[Path]:
+    """The files in a whole ``folder`` that its manifest does not name; hidden ones are the system's own."""
     known = {*_SHAPE.validate_json((folder / FILE).read_bytes())["files"], FILE}
     found = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name[0] != ".")
-    names = (file.relative_to(folder).as_posix() for file in found)
-    return next((f"{name} was not written with it" for name in names if name not in known), None)
+    return [file for file in found if file.relative_to(folder).as_posix() not in known]
 
 
 def finished_fault(folder: Path, largest: float = QUICK) -> str | None:

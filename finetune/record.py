@@ -176,7 +176,7 @@ def write_text(file: Path, pieces: Iterable[str]) -> Path:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """Files in ``folder`` that ``write_text`` was killed over; not every hidden file of that ending is one."""
+    """Files in ``folder`` that ``write_text`` was killed over; others of that ending are somebody else's."""
     return sorted(
         path for path in folder.glob(".*.tmp") if UNFINISHED.fullmatch(path.name) and path.is_file()
     )

@@ -91,7 +91,14 @@ def _own_fault(checkpoint: Path, run: str) -> str | None:
     """A manifest agrees with whatever it was written over, and Trainer reads what it finds by its name."""
     if checkpoint.is_symlink():
         return "it is a link, and what it leads to is not the run's own"
-    return manifest.fault(checkpoint, run) or manifest.stranger(checkpoint) or _unreadable(checkpoint)
+    return manifest.fault(checkpoint, run) or _planted(checkpoint) or _unreadable(checkpoint)
+
+
+def _planted(checkpoint: Path) -> str | None:
+    """Which file that was not written with a checkpoint a reader could take for a part of it."""
+    read = (*TORCH_FILES, ".safetensors", ".json", ".pkl", ".py")
+    found = [file.relative_to(checkpoint) for file in manifest.strangers(checkpoint) if file.suffix in read]
+    return f"{found[0]} was not written with it" if found else None
 
 
 def _unreadable(checkpoint: Path) -> str | None:

@@ -77,6 +77,8 @@ class _Comparable:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False  # no model is asked for its own loss
         self._evaluated: list[tuple[Tensor, Tensor]] = []  # loss and targets of each batch
+        self.optimizer_built: list[dict[str, Any]] = []  # the settings of its groups, before any step
+        self.schedule_built: dict[str, Any] = {}
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
         """Targets of one optimizer step, or of one batch of an evaluation."""
@@ -117,6 +119,16 @@ class _Comparable:
                 )
             output.metrics[name] = loss
         return output
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """Keep what the optimizer and its schedule are set to: a resumed run loads both as they were left."""
+        scheduler = super().create_scheduler(*args, **kwargs)  # type: ignore[misc]
+        self.optimizer_built = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in scheduler.optimizer.param_groups
+        ]
+        self.schedule_built = dict(vars(scheduler))
+        return scheduler
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         args = self.args  # type: ignore[attr-defined]

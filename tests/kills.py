@@ -41,6 +41,11 @@ CASES: dict[str, list[str]] = {
         "--train.eval_strategy", "epoch", "--train.logging_strategy", "epoch",
         "--train.gradient_accumulation_steps", "2", "--train.eval_on_start", "true",
     ],
+    "plateau": [
+        "classify", *EVALUATED, "--train.lr_scheduler_type", "reduce_lr_on_plateau",
+        "--train.optim", "adafactor",
+        "--train.metric_for_best_model", "loss", "--train.lr_scheduler_kwargs.patience", "0",
+    ],
     "calibrated": ["classify", "--attention.start", "calibrated", "--train.save_strategy", "epoch"],
 }  # fmt: skip
 TIMES = ("_runtime", "_per_second")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from finetune import manifest, record, resume
 from finetune.study.state import _by_status
+from resumed import kept_at, same_end
 from small_runs import folder, run
 
 STEPS = ["--attention", "sa-softmax", "--train.save_strategy", "steps", "--train.save_steps", "7"]
@@ -102,6 +103,40 @@ def test_a_checkpoint_whose_best_model_is_damaged_is_passed_over(killed: Path, n
     (killed / "checkpoint-7" / name).unlink()
     found = resume.newest(killed, identity(killed))
     assert found.checkpoint is None and len(found.passed) == 2
+
+
+def test_notes_beside_a_checkpoint_spoil_nothing(killed: Path) -> None:
+    (killed / "checkpoint-14/notes.txt").write_text("the good one", encoding="utf-8")
+    assert resume.newest(killed, identity(killed)).checkpoint == killed / "checkpoint-14"
+    (killed / "checkpoint-14/pytorch_model.bin").write_bytes(b"")
+    found = resume.newest(killed, identity(killed))
+    assert found.passed == ["checkpoint-14 is passed over: pytorch_model.bin was not written with it"]
+
+
+CHANGING = {  # what changes the settings of an optimizer or a schedule while it trains
+    "plateau": ["--train.lr_scheduler_type", "reduce_lr_on_plateau", "--train.metric_for_best_model", "loss",
+                "--train.lr_scheduler_kwargs.patience", "0", "--train.lr_scheduler_kwargs.threshold", "0.9"],
+    "greedy": ["--train.lr_scheduler_type", "greedy", "--train.metric_for_best_model", "loss",
+               "--train.lr_scheduler_kwargs.patience", "0", "--train.lr_scheduler_kwargs.factor", "0.5",
+               "--train.lr_scheduler_kwargs.min_lr", "1e-9"],
+    "adafactor": ["--train.optim", "adafactor", "--train.lr_scheduler_type", "cosine_with_restarts"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", CHANGING.values(), ids=CHANGING)
+def test_a_resumed_run_is_held_to_what_it_was_built_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """And not to the rate that it had come to: reduce_lr_on_plateau failed at every try."""
+    evaluated = ["--train.eval_strategy", "steps", "--train.eval_steps", "4", "--attention", "softmax"]
+    saved = ["--train.save_strategy", "steps", "--train.save_steps", "8", "--train.max_steps", "12"]
+    words = ["--seeds", "0", *evaluated, *saved, *options]
+    whole, copy = (folder("classify", tmp_path / name) for name in ("whole", "killed"))
+    kept_at(8, whole, copy, monkeypatch)
+    assert run("classify", tmp_path / "whole", *words) == 0
+    assert run("classify", tmp_path / "killed", *words) == 0
+    same_end(whole, copy)
+    assert record.read(whole)["computed"] == record.read(copy)["computed"]
 
 
 def test_a_checkpoint_of_another_run_is_passed_over(killed: Path) -> None:
