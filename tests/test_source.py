@@ -1,6 +1,7 @@
 """Where rows come from, with the real client against a stand-in of the Hub on the loopback address.
 
-The client reads its settings when it is imported, so each question is put in a process of its own.
+The client reads its settings when it is imported, so what is asked under other settings is put in a process
+of its own.
 """
 
 import io
@@ -24,27 +25,30 @@ from tasks import TASKS
 from tasks.base import PARQUET_BRANCH
 
 ROOT = Path(__file__).parents[1]
+Question = tuple[str, str | None, str, str | None]
+"""Task, pair, source and revision, as they are asked for."""
 PROGRAM = """
 import dataclasses, json, sys, time
 start = time.monotonic()
 from finetune import source
 from finetune.errors import UserError
 from tasks import get_task
-name, pair, wanted, revision = json.loads(sys.argv[1])
-task = get_task(name)
-if revision:
-    task = dataclasses.replace(task, revision=revision)
-answer = {}
-try:
-    found = source.resolve(task, pair, wanted)
-    answer = {"kind": found.kind, "revision": found.revision, "line": found.describe()}
-    answer["seconds"] = time.monotonic() - start
-    raw = source.read(found, task, pair)
-    answer |= {"rows": {k: len(v) for k, v in raw.tables.items()}, "first": raw.tables["test"].to_pylist()[0]}
-    answer["files"] = raw.files
-except UserError as error:
-    answer["error"] = str(error)
-print(json.dumps(answer))
+for name, pair, wanted, revision in json.loads(sys.argv[1]):
+    task = get_task(name)
+    if revision:
+        task = dataclasses.replace(task, revision=revision)
+    answer = {}
+    try:
+        found = source.resolve(task, pair, wanted)
+        answer = {"kind": found.kind, "revision": found.revision, "line": found.describe()}
+        answer["seconds"] = time.monotonic() - start
+        raw = source.read(found, task, pair)
+        answer |= {"rows": {k: len(v) for k, v in raw.tables.items()}}
+        answer |= {"first": raw.tables["test"].to_pylist()[0], "files": raw.files}
+    except UserError as error:
+        answer["error"] = str(error)
+    print(json.dumps(answer))
+    start = time.monotonic()
 """
 
 
@@ -93,6 +97,13 @@ def hub() -> Iterator[Hub]:
 
 def ask(home: Path, endpoint: str, task: str, wanted: str, pair: str | None = None, **extra: Any) -> Any:
     """What a fresh process makes of a source. ``extra``: revision, and environment variables in capitals."""
+    question = (task, pair, wanted, extra.pop("revision", None))
+    (answer,) = ask_all(home, endpoint, [question], **extra)
+    return answer
+
+
+def ask_all(home: Path, endpoint: str, questions: list[Question], **variables: str) -> list[Any]:
+    """What one fresh process makes of several. ``variables``: of its environment."""
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))
     }
@@ -102,16 +113,16 @@ def ask(home: Path, endpoint: str, task: str, wanted: str, pair: str | None = No
         "PYTHONPATH": str(ROOT),
         "NO_PROXY": "127.0.0.1",
     }
-    environment |= {"HF_UPDATE_DOWNLOAD_COUNTS": "0"}
-    environment |= {key: value for key, value in extra.items() if key.isupper()}
-    question = json.dumps([task, pair, wanted, extra.get("revision")])
+    environment |= {"HF_UPDATE_DOWNLOAD_COUNTS": "0"} | variables
     home.mkdir(exist_ok=True)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, question],
+        [sys.executable, "-c", PROGRAM, json.dumps(questions)],
         capture_output=True, text=True, env=environment, cwd=home, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == len(questions)
+    return answers
 
 
 def closed_port() -> str:
@@ -138,8 +149,8 @@ def test_rows_from_the_hub_then_from_its_cache(hub: Hub, tmp_path: Path) -> None
     assert online["rows"] == {"train": 11, "test": 7}
     assert online["first"] == {"row": 0, "text": "exam item 0", "label": 0}
     for extra in ({}, {"HF_HUB_OFFLINE": "1"}):
-        for wanted in ("hub", "auto"):
-            offline = ask(tmp_path, closed_port(), "agnews", wanted, **extra)
+        questions: list[Question] = [("agnews", None, wanted, None) for wanted in ("hub", "auto")]
+        for offline in ask_all(tmp_path, closed_port(), questions, **extra):
             assert offline["kind"] == "cache"
             assert offline["revision"] == commit
             assert offline["rows"] == online["rows"]
@@ -149,20 +160,24 @@ def test_rows_from_the_hub_then_from_its_cache(hub: Hub, tmp_path: Path) -> None
 
 
 def test_the_parquet_branch_is_read_one_pair_at_a_time(hub: Hub, tmp_path: Path) -> None:
-    for pair in ("de-en", "en-fr"):
-        answer = ask(tmp_path, hub.endpoint, "iwslt2017", "hub", pair)
+    pairs = ("de-en", "en-fr")
+    answers = ask_all(tmp_path, hub.endpoint, [("iwslt2017", pair, "hub", None) for pair in pairs])
+    for pair, answer in zip(pairs, answers, strict=True):
         assert answer["rows"] == {"train": 9, "validation": 3, "test": 4}
         assert answer["first"] == {"row": 0, "source": f"{pair[:2]} 0", "target": f"{pair[3:]} 0"}
         assert len(answer["revision"]) == 40
     fetched = [line for line in hub.requests if line.startswith("GET") and line.endswith(".parquet")]
     assert fetched
     assert all("main" not in line for line in fetched)
-    cached = ask(tmp_path, closed_port(), "iwslt2017", "auto", "de-en")
+    questions: list[Question] = [
+        ("iwslt2017", "de-en", "auto", None),
+        ("iwslt2017", "en-de", "hub", None),
+    ]
+    cached, missing = ask_all(tmp_path, closed_port(), questions)
     assert (cached["kind"], cached["first"]) == (
         "cache",
         {"row": 0, "source": "de 0", "target": "en 0"},
     )
-    missing = ask(tmp_path, closed_port(), "iwslt2017", "hub", "en-de")
     assert "not in the cache" in missing["error"]
 
 
@@ -177,9 +192,9 @@ def test_a_pinned_revision_is_not_replaced_by_another_in_the_cache(hub: Hub, tmp
 
 @pytest.mark.parametrize("wanted", ["hub", "auto"])
 def test_404_is_an_error_and_never_the_sample(hub: Hub, tmp_path: Path, wanted: str) -> None:
-    missing = ask(tmp_path, hub.endpoint, "dbpedia", wanted)
+    questions: list[Question] = [("dbpedia", None, wanted, None), ("agnews", None, wanted, "gone")]
+    missing, revision = ask_all(tmp_path, hub.endpoint, questions)
     assert "has no data set 'fancyzhx/dbpedia_14'" in missing["error"]
-    revision = ask(tmp_path, hub.endpoint, "agnews", wanted, revision="gone")
     assert "'fancyzhx/ag_news' at revision 'gone'" in revision["error"]
 
 
@@ -194,13 +209,14 @@ def test_a_cut_connection_is_one_sentence_and_the_next_try_succeeds(hub: Hub, tm
 
 def test_no_network_is_noticed_within_five_seconds(tmp_path: Path, silent_port: str) -> None:
     """A refused connection and one that is taken and never answered; the whole process but for its start."""
-    for endpoint in (closed_port(), silent_port):
-        answer = ask(tmp_path, endpoint, "agnews", "auto")
+    refused = ask(tmp_path, closed_port(), "agnews", "auto")
+    questions: list[Question] = [("agnews", None, "auto", None), ("agnews", None, "hub", None)]
+    unanswered, strict = ask_all(tmp_path, silent_port, questions)
+    for answer in (refused, unanswered):
         assert answer["kind"] == "sample"
         assert answer["seconds"] < 5
         assert "out of reach" in answer["line"]
         assert "SAMPLE" in answer["line"]
-    strict = ask(tmp_path, silent_port, "agnews", "hub")
     assert strict["error"].startswith("cannot reach the Hub for fancyzhx/ag_news")
 
 
