@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, PreTrainedTokenizerFast
 
 from finetune.batches import IGNORED, collator, lengths
 from finetune.config import RunConfig
 from finetune.errors import UserError
-from finetune.model import Built
+from finetune.model import TOKEN_SETTINGS, Built
 
 MOST_UNKNOWN = 0.10
 """Share of unknown tokens in the training rows above which a comparison says nothing about the texts."""
@@ -20,6 +21,8 @@ MUCH_UNKNOWN = 0.01
 """Share above which it is worth a word; that of a fitting tokenizer is far below."""
 MOST_ROUNDING = 1e-4
 """Difference of logits, as a share of the largest, above which padding has been read; rounding makes 1e-6."""
+MUCH_UNUSED = 0.03
+"""Share of an embedding without a token from which on it is worth a word; rounding up takes less."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,12 @@ def check(config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> lis
     ``splits`` hold tokenised rows.
     """
     _check_special(config, built)
+    _check_frame(config, built)
     _check_entries(built, splits)
     _check_lengths(config, built, splits)
     _check_ends(config, built, splits)
     _check_padding(config, built, splits["train"])
-    return _unknown(config, built, splits["train"])
+    return [*_unused(config, built), *_unknown(config, built, splits["train"])]
 
 
 def _check_special(config: RunConfig, built: Built) -> None:
@@ -73,32 +77,79 @@ def _check_special(config: RunConfig, built: Built) -> None:
     if config.kind == "classification":
         return
     settings: Any = model.generation_config
-    ends = settings.eos_token_id
-    ends = ends if isinstance(ends, list) else [ends]
-    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
+    _check_generated(config, built)
+    ends = _flat(settings.eos_token_id)
+    end = tokenizer.eos_token_id
+    if end is not None and end not in ends:
         raise UserError(
-            f"'{config.model.name}' ends a translation with token {ends[0]} by its generation settings and "
-            f"with {tokenizer.eos_token_id} ('{tokenizer.eos_token}') by its tokenizer: mend eos_token_id in "
-            "config.json and generation_config.json"
+            f"'{config.model.name}' ends a translation with token {ends[0] if ends else None} by its "
+            f"generation settings and with {end} ('{tokenizer.eos_token}') by its tokenizer: mend "
+            "eos_token_id in config.json and generation_config.json"
         )
     other = int(tokenizer.pad_token_id == 0)
-    starts = settings.decoder_start_token_id is not None or settings.bos_token_id is not None
-    if not starts or not _shifts(model, other):
+    written = settings.decoder_start_token_id
+    written = settings.bos_token_id if written is None else written
+    trained = _first(model, other)
+    if written is None or trained is None:
         raise UserError(
             f"'{config.model.name}' does not say which token a translation starts with: set "
             "decoder_start_token_id in its config.json and generation_config.json"
         )
+    if trained == model.config.decoder_start_token_id != written:  # mBART's starts with the language
+        raise UserError(
+            f"'{config.model.name}' starts a translation with token {trained} while it trains, by its "
+            f"config.json, and with {written} where it translates, by generation_config.json: "
+            "mend decoder_start_token_id in the one or the other"
+        )
 
 
-def _shifts(model: Any, token: int) -> bool:
-    """Whether a model can make its decoder's inputs of targets: most families put their start token first."""
+def _check_generated(config: RunConfig, built: Built) -> None:
+    """Every token that the generation settings name is one of the vocabulary."""
+    entries = built.base.get_input_embeddings().num_embeddings
+    for name in TOKEN_SETTINGS:
+        for token in _flat(getattr(built.base.generation_config, name)):
+            if type(token) is not int or not 0 <= token < entries:
+                raise UserError(
+                    f"the generation settings of '{config.model.name}' say {name}: {token!r}, which is none "
+                    f"of its {entries} tokens: mend generation_config.json (config.json, where there is none)"
+                )
+
+
+def _flat(tokens: Any) -> list[Any]:
+    """A token, a list of some or a list of lists -> all of them."""
+    if isinstance(tokens, list):
+        return [token for inner in tokens for token in _flat(inner)]
+    return [] if tokens is None else [tokens]
+
+
+def _check_frame(config: RunConfig, built: Built) -> None:
+    """A text goes into the model as in its training: an encoder's with its first token, an encoder-decoder's
+    with the end token, without which no translation would end."""
+    tokenizer, model = built.tokenizer, built.base
+    ids, plain = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
+    lost = f"the tokenizer of '{config.model.name}' frames no text"
+    mend = "its tokenizer.json has lost its post_processor: fetch the tokenizer's files anew"
+    if model.config.is_encoder_decoder:
+        ends = {tokenizer.eos_token_id, *_flat(model.generation_config.eos_token_id)} - {None}
+        for row in (ids, tokenizer(text_target="a")["input_ids"]):
+            if ends and not ends & set(row[-2:]):  # before a language's token, in mBART
+                raise UserError(f"{lost} with the end token {tokenizer.eos_token or min(ends)}; {mend}")
+    elif type(model.config) in MODEL_FOR_MASKED_LM_MAPPING:
+        first = tokenizer.cls_token_id
+        if len(ids) == len(plain) or (first is not None and first not in ids):
+            raise UserError(f"{lost} with its first token {tokenizer.cls_token or ''}; {mend}")
+
+
+def _first(model: Any, token: int) -> int | None:
+    """What the decoder's inputs of a target ``token`` begin with: in most families their start token."""
     shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     if shift is None:  # M2M100 does it in its forward pass
-        return model.config.decoder_start_token_id is not None
+        found: int | None = model.config.decoder_start_token_id
+        return found
     try:
-        return shift(labels=torch.tensor([[token]])) is not None
+        return int(shift(labels=torch.tensor([[token]]))[0, 0])
     except (TypeError, ValueError):
-        return False
+        return None
 
 
 def _check_entries(built: Built, splits: Mapping[str, Dataset]) -> None:
@@ -214,8 +265,8 @@ def _check_length(what: str, length: int, there: int | None, key: str) -> None:
 def _unknown(config: RunConfig, built: Built, rows: Dataset) -> list[str]:
     """How much of the training texts is unknown to the tokenizer, where that is worth a word."""
     tokenizer = built.tokenizer
-    unknown, special = tokenizer.unk_token_id, set(tokenizer.all_special_ids)
-    if unknown is None or unknown in {tokenizer.pad_token_id, tokenizer.eos_token_id}:
+    unknown, special = _unknown_token(tokenizer), set(tokenizer.all_special_ids)
+    if unknown is None or unknown == tokenizer.eos_token_id:  # GPT-2's, which knows every byte
         return []
     tokens = _values(rows, "input_ids")
     plain = tokens[~np.isin(tokens, list(special - {unknown}))]
@@ -224,11 +275,34 @@ def _unknown(config: RunConfig, built: Built, rows: Dataset) -> list[str]:
         f"the tokenizer of '{config.model.name}' does not know {share:.1%} of the tokens of the training rows"
     )
     if share > MOST_UNKNOWN:
+        word = tokenizer.convert_ids_to_tokens(unknown)
         raise UserError(
-            f"{said} ('{tokenizer.unk_token}'), and at most {MOST_UNKNOWN:.0%} may be: choose a model of "
+            f"{said} ('{word}'), and at most {MOST_UNKNOWN:.0%} may be: choose a model of "
             "their language and script, and look whether its tokenizer's files are complete"
         )
     return [f"note: {said}"] if share > MUCH_UNKNOWN else []
+
+
+def _unknown_token(tokenizer: Any) -> int | None:
+    """The token that a tokenizer writes for what it does not know, whatever its settings call it."""
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        backend = tokenizer.backend_tokenizer
+        word = getattr(backend.model, "unk_token", None)
+        if word is not None:
+            return backend.token_to_id(word)
+    found: int | None = tokenizer.unk_token_id
+    return found
+
+
+def _unused(config: RunConfig, built: Built) -> list[str]:
+    """A tokenizer much smaller than the embedding may be another model's."""
+    entries, known = built.base.get_input_embeddings().num_embeddings, len(built.tokenizer)
+    if known >= (1 - MUCH_UNUSED) * entries:
+        return []
+    return [
+        f"note: the tokenizer of '{config.model.name}' has {known:,} entries and the model's embedding "
+        f"{entries:,}: is it this model's?"
+    ]
 
 
 def _values(rows: Dataset, column: str) -> np.ndarray:

@@ -1,12 +1,17 @@
 """The files of a pretrained model, against what its architecture needs: no weight is random unsaid."""
 
+import json
 import re
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+import transformers
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -32,21 +37,114 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 ZEROS = "final_logits_bias"
 """A buffer of BART's and its kin that is zero where a checkpoint lacks it."""
+# In which files the weights of a model may be, the first of which is taken where there are several.
+WEIGHTS = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+NEVER_READ = {".h5", ".msgpack", ".ot", ".onnx", ".gguf", ".tflite", ".md", ".xml"}
+"""Endings of files beside the weights of PyTorch: those of other frameworks, and prose."""
+NARROW = ("F8", "F6", "F4", "E8", "C64")
+"""Beginnings of safetensors' names of numbers that no weight can be trained from as it stands."""
+ROUNDING = 1e-2
+"""How far, relative, a weight in half precision may be from the same weight in float32."""
+CAPITALS = 0.05
+"""Share of a vocabulary that has capital letters, from which on it is one of a cased text."""
 
 
 def check_files(folder: Path) -> None:
-    """Raise ``UserError`` where a file in a model's folder is a git-LFS pointer, its content to come."""
+    """Raise ``UserError`` where a model's folder holds no whole model, or two.
+
+    Git-LFS pointers whose content is to come, a cut pickled file, weights too narrow to be trained, and two
+    sets of weights that differ.
+    """
+    safe = any((folder / name).is_file() for name in WEIGHTS[:2])
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(LFS_POINTER):
+        if path.suffix in NEVER_READ or (safe and path.suffix == ".bin") or not path.is_file():
+            continue
+        with path.open("rb") as file:
+            beginning = file.read(len(LFS_POINTER))
+        if beginning == LFS_POINTER:
             raise UserError(
                 f"{path} is a git-LFS pointer and not the file itself: type 'git lfs pull' in {folder}"
             )
+        if path.suffix == ".bin" and beginning.startswith(b"PK") and not zipfile.is_zipfile(path):
+            raise UserError(f"{path} is cut off or damaged: fetch it again")
+        if path.suffix == ".safetensors":
+            _check_numbers(path)
+    _check_one_set(folder)
+
+
+def _check_numbers(path: Path) -> None:
+    with safe_open(path, "pt") as file:
+        for key in file.keys():  # noqa: SIM118  the file is no mapping
+            kind = file.get_slice(key).get_dtype()
+            if kind.startswith(NARROW):
+                raise UserError(
+                    f"the weight {key} in {path} is kept as {kind}, and weights are trained in float32 here: "
+                    "choose the model that it was made of"
+                )
+
+
+def _check_one_set(folder: Path) -> None:
+    """Raise ``UserError`` where several files hold the weights, and hold different ones."""
+    there = [folder / name for name in WEIGHTS if (folder / name).is_file()]
+    if len(there) < 2:
+        return
+    taken, *others = there
+    first = _tensors(taken)
+    for other in others:
+        if _is_pointer(other):
+            continue
+        for key, weights in _tensors(other).items():
+            if key in first and not _alike(first[key], weights):
+                raise UserError(
+                    f"{folder} holds two models: {key} differs between {taken.name} and {other.name}. "
+                    f"Remove the one that is not meant ({taken.name} would be read)"
+                )
+
+
+def _is_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The weights in a file, or in the shards that an index names."""
+    if path.suffix == ".json":
+        shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+        return {key: weights for shard in shards for key, weights in _tensors(path.parent / shard).items()}
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    found: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return found
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    one, other = one.float(), other.float()
+    scale = float(one.abs().max()) if one.numel() else 0.0
+    return bool(torch.allclose(one, other, rtol=ROUNDING, atol=ROUNDING * scale, equal_nan=True))
 
 
 def check_tokenizer(name: str, tokenizer: Any) -> None:
-    """Raise ``UserError`` for a tokenizer that knows nothing but its special tokens."""
-    if not set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids):
+    """Raise ``UserError`` for a tokenizer that knows nothing but its special tokens, numbers two entries
+    alike, or puts every text into small letters where its vocabulary is of cased text."""
+    entries = tokenizer.get_vocab()
+    vocabulary = set(entries) - set(tokenizer.all_special_tokens)
+    if not vocabulary:
         raise no_tokenizer(name)
+    if tokenizer.is_fast and len(set(entries.values())) < len(entries):
+        raise UserError(f"the tokenizer of '{name}' has several entries of one number: fetch its files anew")
+    cased = [word for word in vocabulary if len(word) > 2 and re.search("[A-Z]", word)]
+    tried = [re.sub("[^A-Za-z]", "", word) for word in sorted(cased)[:100]]
+    read = {piece for word in tried for piece in tokenizer.tokenize(word)} - set(tokenizer.all_special_tokens)
+    if len(cased) > CAPITALS * len(vocabulary) and read and not any(re.search("[A-Z]", p) for p in read):
+        raise UserError(
+            f"the tokenizer of '{name}' puts every text into small letters, and {len(cased)} entries of its "
+            "vocabulary have capitals, which no text can reach: set do_lower_case to false in its "
+            "tokenizer_config.json, or give the tokenizer that the model was trained with"
+        )
 
 
 def no_tokenizer(name: str) -> UserError:
@@ -57,7 +155,7 @@ def no_tokenizer(name: str) -> UserError:
     )
 
 
-def check_sizes(name: str, stock: Any, architecture: Any) -> None:
+def check_sizes(described_by: str, stock: Any, architecture: Any) -> None:
     """Raise ``UserError`` where a configuration describes no model, or one that this machine cannot hold.
 
     ``architecture`` is the auto class that builds it; it is built without memory for its weights.
@@ -67,19 +165,29 @@ def check_sizes(name: str, stock: Any, architecture: Any) -> None:
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(
-                f"the config.json of '{name}' says {size}: {value!r}; it takes a whole number from 1"
-            )
+            raise UserError(f"{described_by} says {size}: {value!r}; it takes a whole number from 1")
         most = MOST_LAYERS if "layer" in size else MOST
         if value > most:
-            raise UserError(f"the config.json of '{name}' says {size}: {value}; it takes at most {most}")
+            raise UserError(f"{described_by} says {size}: {value}; it takes at most {most}")
     with torch.device("meta"):
         model = architecture.from_config(stock)
     needed, there = 4 * sum(p.numel() for p in model.parameters()), psutil.virtual_memory().total
     if needed > there:
         raise UserError(
-            f"the config.json of '{name}' describes a model of {needed / 2**30:,.1f} GiB in float32, and "
+            f"{described_by} describes a model of {needed / 2**30:,.1f} GiB in float32, and "
             f"this machine has {there / 2**30:,.1f} GiB of memory: choose a smaller model, or mend its sizes"
+        )
+
+
+def check_architecture(name: str, stock: Any) -> None:
+    """Raise ``UserError`` where a configuration names two families: RoBERTa's layers hold BERT's weights as
+    well, and count their positions otherwise."""
+    said = stock.architectures[0] if isinstance(stock.architectures, list) and stock.architectures else None
+    theirs = getattr(getattr(transformers, str(said), None), "config_class", None)
+    if theirs is not None and not (isinstance(stock, theirs) or issubclass(theirs, type(stock))):
+        raise UserError(
+            f"the config.json of '{name}' says model_type {stock.model_type} and architectures {said}, which "
+            f"is of {theirs.model_type}: mend the one that is wrong"
         )
 
 
@@ -148,10 +256,18 @@ def check_unquantised(name: str, stock: Any) -> None:
         )
 
 
-def check_fractions(name: str, model: nn.Module) -> None:
-    """Raise ``UserError`` for a matrix of whole numbers: a quantised model's, without their scale."""
+def check_fractions(name: str, model: nn.Module, new: Iterable[str]) -> None:
+    """Raise ``UserError`` for a matrix of one number, which nothing was ever learnt in, and for one of whole
+    numbers: a quantised model's, without their scale. Those that are ``new`` may hold anything."""
     for key, weights in model.named_parameters():
-        differing = weights.ndim == 2 and weights.numel() > 1 and bool((weights != weights[0, 0]).any())
+        if weights.ndim != 2 or weights.numel() == 1 or key in new:
+            continue
+        differing = bool((weights != weights[0, 0]).any())
+        if not differing and min(weights.shape) > 1 and "token_type" not in key:  # unused, it may be zero
+            raise UserError(
+                f"the weight {key} of '{name}' holds {weights[0, 0].item():g} everywhere: its file is "
+                "spoilt, or was saved before it was filled"
+            )
         if differing and torch.equal(weights, weights.round()):
             raise UserError(
                 f"the weight {key} of '{name}' holds whole numbers alone, as of a quantised model whose "

@@ -20,6 +20,7 @@ from finetune.adapters import adapted_model
 from finetune.attention.swap import SwapReport, swap
 from finetune.config import RunConfig
 from finetune.languages import set_languages
+from finetune.loading import check_sizes
 from finetune.pretrained import (
     AUTO_MODELS,
     SCRATCH,
@@ -55,8 +56,11 @@ def build_model(config: RunConfig, texts: Iterator[str], labels: Sequence[str] |
     heads = head_options(labels)
     set_seed(config.seed)
     if config.model.name.startswith(SCRATCH):
-        stock = scratch_config(config.kind, config.model.name, tokenizer, config.data.max_length, heads)
+        stock = scratch_config(config.kind, config.model.name, tokenizer, _longest(config), heads)
         set_dropout(stock, config)
+        check_sizes(
+            f"{config.model.name} with --data.max_length and the like", stock, AUTO_MODELS[config.kind]
+        )
         found = Pretrained(AUTO_MODELS[config.kind].from_config(stock), {})
     else:
         found = load_pretrained(config, config.model.name, config.model.revision, heads)
@@ -66,6 +70,12 @@ def build_model(config: RunConfig, texts: Iterator[str], labels: Sequence[str] |
     adapted = adapted_model(model, config.kind, config.model.lora, found.facts.get("new_weights", []))
     facts["trainable"] = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     return Built(adapted, model, tokenizer, report, facts)
+
+
+def _longest(config: RunConfig) -> int:
+    """Tokens of the longest row that a model is to read or to write."""
+    written = config.generation.max_new_tokens if config.generation else 0
+    return max(config.data.max_length, config.data.max_target_length or 0, written)
 
 
 def fitted(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> SwapReport:

@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from finetune import hub, loading, own_code
 from finetune.config import RunConfig
@@ -64,7 +65,8 @@ def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokeni
             )
         tokenizer.pad_token = tokenizer.eos_token
     set_languages(tokenizer, config.pair)
-    settle(tokenizer)
+    with explain(name):  # it reads a few words, and damaged files show
+        settle(tokenizer)
     return tokenizer
 
 
@@ -127,7 +129,8 @@ def load_pretrained(
         if heads:  # one class a row, whatever the model was trained for before
             stock.problem_type = purpose and CLASSES
         loading.check_unquantised(name, stock)
-        loading.check_sizes(name, stock, architecture)
+        loading.check_architecture(name, stock)
+        loading.check_sizes(f"the config.json of '{name}'", stock, architecture)
         # What has another shape is told by the report and not by an error that names no way out.
         model, report = architecture.from_pretrained(
             name,
@@ -140,7 +143,7 @@ def load_pretrained(
         )
         new = loading.new_weights(name, model, report, bool(heads))
         loading.check_finite(name, model)
-        loading.check_fractions(name, model)
+        loading.check_fractions(name, model, new)
         facts: dict[str, Any] = {"new_weights": new}
         if heads:
             labels = list(heads["id2label"].values())
@@ -174,15 +177,20 @@ def set_dropout(stock: Any, config: RunConfig) -> None:
 
 
 class explain:  # noqa: N801  used as a statement
-    """Turn what transformers raises for a model that cannot be had into one clear line."""
+    """Turn what transformers raises for a model that cannot be had into one clear line.
+
+    It logs nothing meanwhile: what its report of a loading holds is checked here, and told in that line.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __enter__(self) -> None:
-        return None
+        self.verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.CRITICAL)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        logging.set_verbosity(self.verbosity)
         # The files are the user's, and what they may provoke in transformers is anything at all.
         if isinstance(error, Exception) and not isinstance(error, UserError):
             package = _missing_package(error)
@@ -193,13 +201,14 @@ class explain:  # noqa: N801  used as a statement
                 ) from error
             reason = " ".join(str(error).split())[:300]
             if isinstance(error, UnpicklingError):  # torch's own words advise to run it
-                reason = f"{own_code.PICKLE}."
+                reason = own_code.PICKLE
             elif isinstance(error, OSError | ValueError):
                 reason = own_code.unreadable_file(Path(self.name)) or reason
             else:
-                reason = f"{type(error).__name__}: {reason}."
+                reason = f"{type(error).__name__}: {reason}"
+            reason = reason.rstrip(".")
             raise UserError(
-                f"cannot load the model '{self.name}': {reason} "
+                f"cannot load the model '{self.name}': {reason}. "
                 "Give a Hub id, a local folder, or scratch:SIZE (--model.name)"
             ) from error
 

@@ -26,13 +26,21 @@ from finetune import admission, data, start, tokens, train
 from finetune.config import RunConfig, as_dict
 from finetune.data import Data
 from finetune.errors import UserError
+from finetune.metrics import translation_metrics
 from finetune.model import Built, build_model
 from finetune.pretrained import SCRATCH
+from finetune.reading import escaped
+from tasks.base import languages
 
 ROWS = 2
 """Rows of each split that a rehearsal trains on, evaluates and predicts."""
 TEXTS = 200
 """Rows of the train split that the tokenizer of a rehearsed scratch model is trained on."""
+WRITTEN_ROWS, WRITTEN_TOKENS = 100, 3
+"""Reference translations that a tokenizer reads and writes again, and tokens that a model writes on trial."""
+LEAST_WRITTEN, WELL_WRITTEN = 50.0, 95.0
+"""BLEU of references that went through the tokenizer: below the first nothing can be measured by it, below
+the second it is worth a word."""
 
 
 def rehearse(configs: Iterable[RunConfig], loaded: Data, labels: Sequence[str] | None) -> list[str]:
@@ -84,10 +92,32 @@ def _tried(config: RunConfig, loaded: Data, labels: Sequence[str] | None) -> lis
     else:
         splits = tokens.prepare(loaded, built.tokenizer, config)
         notes = admission.check(config, built, splits)
+        if config.kind == "translation":
+            notes += _check_writing(config, built, loaded.splits["train"])
     with TemporaryDirectory() as folder:
         few = {name: _head(split, ROWS) for name, split in splits.items()}
         _one_step(config, built, few, Path(folder), len(loaded.splits["train"]))
     return [*notes, *_head_note(config, built)]
+
+
+def _check_writing(config: RunConfig, built: Built, pairs: Any) -> list[str]:
+    """Raise ``UserError`` where a tokenizer cannot write the translations of the train split; what is worth a
+    word otherwise. The score of the references themselves is the best that any model could have with it."""
+    tokenizer, references = built.tokenizer, pairs[:WRITTEN_ROWS]["target"]
+    ids = tokenizer(text_target=[escaped(tokenizer, text) for text in references])["input_ids"]
+    written = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+    assert config.pair is not None  # a translation has one
+    best = translation_metrics(written, references, languages(config.pair)[1])["bleu"]["value"]
+    if best >= WELL_WRITTEN:
+        return []
+    text, changed = next(pair for pair in zip(references, written, strict=True) if pair[0] != pair[1])
+    said = (
+        f"the tokenizer of '{config.model.name}' writes the reference translations otherwise than they are "
+        f"({changed[:60]!r} for {text[:60]!r}): a perfect model would have {best:.1f} BLEU"
+    )
+    if best < LEAST_WRITTEN:
+        raise UserError(f"{said}. Choose a model of the target language, or look at its tokenizer's files")
+    return [f"note: {said}"]
 
 
 class _StopAtOnce(TrainerCallback):
@@ -98,7 +128,7 @@ class _StopAtOnce(TrainerCallback):
 
 
 def _one_step(config: RunConfig, built: Built, splits: dict[str, Any], folder: Path, rows: int) -> None:
-    """Evaluate and take a step with the run's own Trainer, which then keeps nothing and tells nobody.
+    """Evaluate, take a step and predict with the run's own Trainer, which keeps nothing and tells nobody.
 
     ``rows`` are those that the run itself trains on: its schedule goes by their number.
     """
@@ -120,6 +150,9 @@ def _one_step(config: RunConfig, built: Built, splits: dict[str, Any], folder: P
         trainer.train()
     except train.NonFiniteLossError:
         return  # the run itself says so, and the other arms go on
+    if config.kind == "translation":
+        built.base.generation_config.max_length = WRITTEN_TOKENS + 1
+    train._predict(config, trainer, built.tokenizer, splits["test"])
 
 
 def _check_delay(args: TrainingArguments, steps: int, epochs: float) -> None:

@@ -53,22 +53,25 @@ SIZES = {"classification": ENCODERS, "translation": ENCODER_DECODERS}
 
 
 def scratch_config(
-    kind: str, name: str, tokenizer: PreTrainedTokenizerBase, max_length: int, heads: Mapping[str, Any]
+    kind: str, name: str, tokenizer: PreTrainedTokenizerBase, longest: int, heads: Mapping[str, Any]
 ) -> Any:
-    """The stock configuration behind ``scratch:SIZE``; ``UserError`` for a size that the kind lacks."""
+    """The stock configuration behind ``scratch:SIZE``; ``UserError`` for a size that the kind lacks.
+
+    It has positions for the ``longest`` row that it is to read or to write, in tokens, and for 512 at least.
+    """
     size = name.partition(":")[2]
     if size not in SIZES[kind]:
         raise unknown(f"scratch size for {kind}", size, SIZES[kind])
     shared = {**SIZES[kind][size], "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     if kind == "classification":
-        return BertConfig(max_position_embeddings=max(512, max_length), **shared, **heads)
+        return BertConfig(max_position_embeddings=max(512, longest), **shared, **heads)
     return MarianConfig(
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=tokenizer.bos_token_id,
         decoder_start_token_id=tokenizer.pad_token_id,  # as the Marian models on the Hub
         forced_eos_token_id=None,
         scale_embedding=True,
-        max_position_embeddings=max(512, max_length),
+        max_position_embeddings=max(512, longest),
         **shared,
     )
 

@@ -1,20 +1,31 @@
 """A base model is not taken on trust: families x faults, and what is found before the first run of a grid."""
 
+import json
+import logging
 import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    GenerationMixin,
+    PreTrainedTokenizerFast,
+)
 
 import finetune.run
 from finetune import admission, record, rehearsal
 from finetune.errors import UserError
+from finetune.loading import check_tokenizer
 from finetune.model import build_model
 from finetune.pretrained import explain
 from pretrained_models import (
     POSITIONS,
+    TEXTS,
     as_an_old_checkpoint,
     change_json,
     change_weights,
@@ -123,6 +134,14 @@ def set_config(**values):
     return lambda folder: change_json(folder / "config.json", **values)
 
 
+def set_generation(**values):
+    return lambda folder: change_json(folder / "generation_config.json", **values)
+
+
+def set_tokenizer(**values):
+    return lambda folder: change_json(folder / "tokenizer_config.json", **values)
+
+
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 FILES = {
     "more layers than said": (fewer_layers, "a layer that its config.json does not have"),
@@ -143,11 +162,81 @@ FILES = {
     "a billion layers": (set_config(num_hidden_layers=10**9), "at most 1000"),
     "unknown type": (set_config(model_type="mine"), "mine"),
     "a list": (write("config.json", "[1]"), "cannot load the model"),
-    "cut configuration": (write("config.json", '{"model_type": "be'), "not a valid JSON"),
+    "cut configuration": (write("config.json", '{"model_type": "be'), "config.json is no JSON"),
     "cut tokenizer": (write("tokenizer.json", '{"version": "1.0", "mod'), "cannot load the model"),
     "quantised": (set_config(quantization_config={"quant_method": "gptq"}), "is quantised"),
     "integers": (lambda folder: change_weights(folder, as_integers), "whole numbers alone"),
     "no pad": (set_config(pad_token_id=7), "pads with token 7"),
+}
+
+
+def all_zero(weights):
+    return {key: value * 0 for key, value in weights.items()}
+
+
+def in_eight_bits(weights):
+    return {key: v.to(torch.float8_e4m3fn) if v.ndim == 2 else v for key, v in weights.items()}
+
+
+def beside(file, change=lambda value: value):
+    """A second set of the weights in ``file``, each of which went through ``change``."""
+
+    def add(folder):
+        weights = load_file(folder / "model.safetensors")
+        if file.endswith(".bin"):
+            torch.save({key: change(value) for key, value in weights.items()}, folder / file)
+            return
+        in_shards(folder)
+        save_file({key: change(value) for key, value in weights.items()}, folder / file, {"format": "pt"})
+
+    return add
+
+
+def pickled(content):
+    def write_pickle(folder):
+        torch.save(content(folder), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+
+    return write_pickle
+
+
+def cut_pickle(folder):
+    as_an_old_checkpoint(folder)
+    file = folder / "pytorch_model.bin"
+    file.write_bytes(file.read_bytes()[:-900])
+
+
+def in_tokenizer(change):
+    """``change`` lays its hand on what tokenizer.json holds."""
+
+    def spoil(folder):
+        file = folder / "tokenizer.json"
+        held = json.loads(file.read_text())
+        change(held)
+        file.write_text(json.dumps(held))
+
+    return spoil
+
+
+def number_two_alike(held):
+    held["model"]["vocab"][list(held["model"]["vocab"])[-1]] = 7
+
+
+unframed = in_tokenizer(lambda held: held.update(post_processor=None))
+FILES |= {
+    "adapters": (write("adapter_config.json", '{"peft_type": "LORA"}'), "holds adapters"),
+    "another set, pickled": (beside("pytorch_model.bin", lambda v: v * 2), "holds two models"),
+    "another set, in shards": (beside("model.safetensors", lambda v: v * 2), "holds two models"),
+    "cut pickle": (cut_pickle, "cut off or damaged"),
+    "a pickled model": (pickled(AutoModel.from_pretrained), "a pickle that holds more than weights"),
+    "a pickled list": (pickled(lambda _: [1]), "cannot load the model"),
+    "eight bits": (lambda folder: change_weights(folder, in_eight_bits), "is kept as F8_E4M3"),
+    "zeros": (lambda folder: change_weights(folder, all_zero), "holds 0 everywhere"),
+    "RoBERTa by name": (set_config(model_type="roberta"), "architectures BertModel, which is of bert"),
+    "GPT-2 by architecture": (set_config(architectures=["GPT2LMHeadModel"]), "which is of gpt2"),
+    "no frame": (unframed, "frames no text with its first token [CLS]"),
+    "two alike": (in_tokenizer(number_two_alike), "several entries of one number"),
+    "no padding": (set_tokenizer(pad_token=None), "neither a padding nor an end token"),
 }
 
 
@@ -157,6 +246,142 @@ def test_files_that_hold_no_model_are_one_line(tmp_path, fault):
     spoil(save("bert", tmp_path))
     with pytest.raises(UserError, match=re.escape(said)):
         admit(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        beside("pytorch_model.bin"),
+        beside("pytorch_model.bin", torch.Tensor.half),
+        beside("model.safetensors"),
+        write("tf_model.h5", POINTER),
+        write("pytorch_model.bin", POINTER),
+        set_config(architectures=["BertForQuestionAnswering"]),
+        set_config(architectures=["Mine"]),
+        set_config(architectures=None),
+    ],
+)
+def test_what_stands_beside_a_whole_model_is_no_fault(tmp_path, layout):
+    layout(save("bert", tmp_path))
+    assert admit(tmp_path) == []
+
+
+@pytest.mark.parametrize("fault", ["module.", "missing layer", "other positions"])
+def test_a_refusal_is_all_that_is_said(tmp_path, fault):
+    """transformers reports a loading on tens of lines, on the error output of the process."""
+    said = []
+    handler = logging.Handler()
+    handler.emit = said.append
+    logging.getLogger("transformers").addHandler(handler)
+    (WEIGHTS | FILES)[fault][0](save("bert", tmp_path))
+    try:
+        with pytest.raises(UserError):
+            build(tmp_path)
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
+    assert said == []
+
+
+@pytest.mark.parametrize("family", names("seq2seq"))
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (unframed, "frames no text with the end token </s>"),
+        (set_generation(decoder_start_token_id=-1), "decoder_start_token_id: -1, which is none of its"),
+        (set_generation(eos_token_id=[3, 10**6]), "eos_token_id: 1000000, which is none of its"),
+        (set_generation(forced_bos_token_id="x"), "forced_bos_token_id: 'x', which is none of its"),
+        (set_generation(bad_words_ids=[[5], [10**6]]), "bad_words_ids: 1000000, which is none of its"),
+        (set_generation(decoder_start_token_id=5), "starts a translation with token 0 while it trains"),
+        (set_generation(decoder_start_token_id=None), "starts a translation with token 0 while it trains"),
+    ],
+)
+def test_a_translation_starts_and_ends_as_in_training(tmp_path, family, spoil, said):
+    spoil(save(family, tmp_path))
+    if family == "mbart" and "while it trains" in said:
+        pytest.skip("mBART starts with the last token of the target, its language")
+    with pytest.raises(UserError, match=re.escape(said)):
+        admit(tmp_path, family, rows(3, labels=[[5] * 4]), generation={"max_new_tokens": 9})
+
+
+def word_pieces(*words, lowercase, **special):
+    """BERT's kind of tokenizer, which splits at spaces."""
+    pieces = models.WordPiece(
+        {word: i for i, word in enumerate(["[PAD]", "[UNK]", *words])}, unk_token="[UNK]"
+    )
+    tokenizer = Tokenizer(pieces)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", **special)
+
+
+def test_a_cased_vocabulary_is_read_with_its_capitals():
+    words = [*"abcdefghijklmnopqrstuvwxyz", "the", "The", "House", "house", "Paris"]
+    pieces = [*words, *(f"##{word}" for word in words)]
+    check_tokenizer("x", word_pieces(*pieces, *"TPH", lowercase=False))
+    check_tokenizer("x", word_pieces(*(w for w in pieces if w == w.lower()), lowercase=True))
+    with pytest.raises(UserError, match="puts every text into small letters, and 6 entries"):
+        check_tokenizer("x", word_pieces(*pieces, lowercase=True, unk_token="[UNK]"))
+
+
+@pytest.mark.parametrize("special", [{}, {"unk_token": "[UNK]"}, {"unk_token": "[PAD]"}])
+def test_unknown_tokens_are_known_by_what_the_tokenizer_writes(special):
+    tokenizer = word_pieces("one", lowercase=True, **special)
+    assert tokenizer("two")["input_ids"] == [admission._unknown_token(tokenizer)] == [1]
+
+
+def test_a_tokenizer_much_smaller_than_the_embedding_is_worth_a_word(tmp_path):
+    save("bert", tmp_path, vocab_size=400)
+    (note,) = admit(tmp_path)
+    assert note.startswith("note: ") and "has 299 entries and the model's embedding 400" in note
+
+
+def test_a_tokenizer_writes_what_it_has_read(tmp_path):
+    texts = ["One two three four five", "Six seven eight nine ten"]
+    pairs = Dataset.from_dict({"source": texts, "target": texts})
+    config = configuration("translation", model={"name": str(tmp_path), **OWN_DROPOUT})
+
+    def best():
+        return rehearsal._check_writing(config, build_model(config, iter(()), None), pairs)
+
+    save("bart", tmp_path)
+    assert best() == []
+    in_tokenizer(lambda held: held.update(normalizer={"type": "Lowercase"}))(tmp_path)
+    assert len(best()) == 1 and "('one two three four five' for 'One two three four five')" in best()[0]
+    in_tokenizer(lambda held: held.update(decoder=None))(tmp_path)
+    with pytest.raises(UserError, match=r"a perfect model would have 0\.0 BLEU"):
+        best()
+
+
+@pytest.mark.parametrize(
+    ("kind", "lengths"),
+    [
+        ("classification", {"data": {"max_length": 700}}),
+        ("translation", {"data": {"max_length": 700}}),
+        ("translation", {"data": {"max_target_length": 700}}),
+        ("translation", {"generation": {"max_new_tokens": 700}}),
+    ],
+)
+def test_a_scratch_model_has_positions_for_all_that_it_reads_and_writes(kind, lengths):
+    labels = LABELS if kind == "classification" else None
+    model = build_model(configuration(kind, **lengths), iter(TEXTS), labels).base
+    there = admission.positions(model)
+    assert {there.encoder, there.decoder} - {None} == {700}
+    too_long = {key: dict.fromkeys(values, 10**9) for key, values in lengths.items()}
+    with pytest.raises(UserError, match=r"scratch:tiny.* describes a model of .* GiB"):
+        build_model(configuration(kind, **too_long), iter(TEXTS), labels)
+
+
+def test_a_rehearsal_predicts_too(tmp_path, monkeypatch, capsys):
+    """What is found only then was found after the whole training, in every arm."""
+
+    def generate(*_, **__):
+        raise ValueError("no way to write")
+
+    monkeypatch.setattr(GenerationMixin, "generate", generate)
+    assert run("translate", tmp_path / "runs", "--train.max_steps", "2") == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1 and "ValueError: no way to write" in told[0]
+    assert not (tmp_path / "runs").exists()
 
 
 def rows(*lengths, first=5, labels=0):
