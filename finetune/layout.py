@@ -4,22 +4,27 @@ Files in the folder or in its ``data`` folder, shards, a folder a split, a clone
 card that names its files, and what ``save_to_disk`` writes.
 """
 
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from finetune import cards
+from finetune.cards import SPLIT_NAMES, entries, has_rows
 from finetune.errors import UserError
 from finetune.files import ending, stem
-from finetune.readers import feature_names
+from finetune.language_codes import SHORT, language_of
 
-SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 SHARD = re.compile(r"(?P<before>.*?)(?P<number>\d+)-of-(?P<count>\d+)(?P<after>(-[0-9a-f]{8,64})?)", re.I)
 NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>(\D.*)?)")
+# Names that are given to a copy of a file: "train (1)", "Copy of train".
+COPY = re.compile(
+    r"copy of (?P<first>.+)|"
+    r"(?P<of>.+?)( ?\(\d+\)|[ _.-](copy|checkpoint|old|new|bak|backup|orig)([ _-]?\d+)?)", re.I
+)  # fmt: skip
+ALIGNED = re.compile(
+    r"(?P<before>.+?)\.(?P<language>[a-z]{2,3}([_-][a-z]+)?)(?P<after>(\.(txt|xml|gz|bz2|xz))*)", re.I
+)
 
 # What a folder without a readable split may hold, and what to do about it.
 ADVICE = {
@@ -33,16 +38,24 @@ ADVICE = {
         ".npy",
     ): "{} can run code or has no columns: save its rows as parquet or CSV",
     (".txt", ".text"): "{} has no columns: save its rows as CSV with a header",
+    (".tmx", ".xliff", ".xlf", ".sgm", ".xml", ".po"): (
+        'write the pairs of {} into train.jsonl and test.jsonl, one {{"de": "...", "en": "..."}} a line'
+    ),
     (".lz4", ".br", ".7z"): "unpack {}",
 }
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of each split in their order, and label names that the folder states for all of them."""
+    """The files of each split in their order.
+
+    ``names``: the label names that the folder states for a file, by the file. ``unread``: files of rows that
+    lie beside them and are of no split.
+    """
 
     files: dict[str, list[Path]]
-    names: tuple[str, ...] | None
+    names: dict[Path, tuple[str, ...] | None]
+    unread: list[str]
 
 
 def find(folder: Path, configs: Sequence[str], label: str | None) -> Layout:
@@ -50,17 +63,24 @@ def find(folder: Path, configs: Sequence[str], label: str | None) -> Layout:
 
     Raises ``UserError`` where a split is missing, incomplete or there more than once.
     """
-    card = _card(folder)
-    files = _of_card(folder, card, configs)
+    card = cards.read_card(folder)
+    chosen = cards.configuration(card, configs)
+    names = dict.fromkeys(["", "data", *configs, "default", str(chosen.get("data_dir", ""))])
+    inside = [Path(name) for name in names if not Path(name).is_absolute() and ".." not in Path(name).parts]
+    places = [folder / name for name in dict.fromkeys(inside) if (folder / name).is_dir()]
+    named = cards.data_files(folder, chosen)
+    files = {split: _in_order(folder, paths, mixed=True) for split, paths in named.items()}
     if not files:
-        places = [folder, folder / "data", *(folder / name for name in dict.fromkeys([*configs, "default"]))]
-        kept = [place for place in places if place.is_dir()]
-        files = {split: _of_names(folder, kept, names) for split, names in SPLIT_NAMES.items()}
+        files = {split: _of_names(folder, places, names) for split, names in SPLIT_NAMES.items()}
     for split in ("train", "test"):
         if not files.get(split):
-            raise UserError(_missing(folder, split))
+            raise UserError(_missing(folder, split, places))
     _check_apart(folder, files)
-    return Layout({split: paths for split, paths in files.items() if paths}, _stated(folder, card, label))
+    files = {split: paths for split, paths in files.items() if paths}
+    used = {path for paths in files.values() for path in paths}
+    beside = {path for place in places for path in entries(place) if path.is_file() and has_rows(path)}
+    unread = sorted(path.relative_to(folder).as_posix() for path in beside - used)
+    return Layout(files, _stated(folder, used, label, card), unread)
 
 
 def _check_apart(folder: Path, files: dict[str, list[Path]]) -> None:
@@ -70,8 +90,25 @@ def _check_apart(folder: Path, files: dict[str, list[Path]]) -> None:
             if seen.setdefault(path, split) != split:
                 shown = path.relative_to(folder)
                 raise UserError(
-                    f"by its name {shown} in '{folder}' is both {seen[path]} and {split}: rename it"
+                    f"by its name {shown} in '{folder}' is both {seen[path]} and {split}: rename it, or have "
+                    "the card name it once"
                 )
+
+
+def _stated(
+    folder: Path, files: set[Path], label: str | None, card: dict[str, object]
+) -> dict[Path, tuple[str, ...] | None]:
+    """The label names for each file: those of its own folder before those of the folders above it."""
+    of_folder: dict[Path, tuple[str, ...] | None] = {}
+    names: dict[Path, tuple[str, ...] | None] = {}
+    for path in files:
+        above = [place for place in path.parents if place == folder or folder in place.parents]
+        for place in above if label is not None else []:
+            if place not in of_folder:
+                about = card if place == folder else {}
+                of_folder[place] = cards.stated_names(place, str(label), about)
+        names[path] = next((of_folder[place] for place in above if of_folder.get(place)), None)
+    return names
 
 
 # By their names
@@ -93,24 +130,38 @@ def _of_names(folder: Path, places: list[Path], names: tuple[str, ...]) -> list[
 
 def _ways(place: Path, pattern: re.Pattern[str], names: tuple[str, ...]) -> list[list[Path]]:
     """Each way in which a place holds a split: files by their names, or a folder of it."""
-    entries = _entries(place)
-    files = [path for path in entries if path.is_file() and ending(path.name)]
-    files = [path for path in files if pattern.fullmatch(stem(path.name))]
+    inside = entries(place)
+    files = [path for path in inside if has_rows(path) and pattern.fullmatch(stem(path.name))]
+    files = _regular(files)
     ways = [_in_order(place, files, mixed=False)] if files else []
-    for entry in entries:
+    for entry in inside:
         if entry.is_dir() and stem(entry.name).lower() in names:
             if (entry / "state.json").is_file():
                 ways.append(_saved(entry))
-            elif inside := [path for path in _entries(entry) if path.is_file() and ending(path.name)]:
-                ways.append(_in_order(entry, inside, mixed=True))
+            elif found := _of_folder(entry):
+                ways.append(_in_order(entry, found, mixed=True))
     return ways
 
 
-def _entries(place: Path) -> list[Path]:
-    try:
-        return sorted(path for path in place.iterdir() if not path.name.startswith((".", "_")))
-    except OSError as error:
-        raise UserError(f"cannot look into the folder {place}: {error.strerror or error}") from error
+def _regular(paths: list[Path]) -> list[Path]:
+    """The files among ``paths``; ``UserError`` for what is neither file nor folder."""
+    for path in paths:
+        if not path.is_file() and not path.is_dir():
+            raise UserError(f"{path} is no file: its link leads nowhere, or it is a pipe or a device")
+    return [path for path in paths if path.is_file()]
+
+
+def _of_folder(place: Path) -> list[Path]:
+    """The files of a folder that holds one split; ``UserError`` where more of them lie deeper."""
+    inside = entries(place)
+    for deeper in inside:
+        more = (path for path in (deeper.rglob("*") if deeper.is_dir() else ()) if path.is_file())
+        if any(has_rows(path) and not path.name.startswith((".", "_")) for path in more):
+            raise UserError(
+                f"'{place}' holds the folder '{deeper.name}' with files of rows: move them into '{place}' "
+                "itself, numbered as one set"
+            )
+    return _regular([path for path in inside if has_rows(path)])
 
 
 def _in_order(place: Path, files: list[Path], *, mixed: bool) -> list[Path]:
@@ -125,6 +176,7 @@ def _in_order(place: Path, files: list[Path], *, mixed: bool) -> list[Path]:
         )
     stems = [stem(path.name) for path in files]
     shards = [match for match in map(SHARD.fullmatch, stems) if match]
+    _check_copies(place, stems)
     numbered = shards or [match for match in map(NUMBERED.fullmatch, stems) if match]
     one_kind = {(match["before"], match["after"] if not shards else match["count"]) for match in numbered}
     series = len(numbered) == len(files) and len(one_kind) == 1
@@ -134,11 +186,25 @@ def _in_order(place: Path, files: list[Path], *, mixed: bool) -> list[Path]:
             f"keep what belongs together"
         )
     if not series:
+        series_of = {(match["before"], match["number"]) for match in numbered}
+        if len(numbered) == len(files) and len(series_of) < len(files):
+            raise UserError(f"'{place}' holds two sets of files side by side: {told}; keep one of them")
         return files
     numbers = [int(match["number"]) for match in numbered]
     count = int(shards[0]["count"]) if shards else None
     _check_complete(place, told, numbers, count, padded=len(numbered[0]["number"]) >= 4)
     return [path for _, path in sorted(zip(numbers, files, strict=True))]
+
+
+def _check_copies(place: Path, stems: list[str]) -> None:
+    for name in stems:
+        match = COPY.fullmatch(name)
+        of = match and (match["first"] or match["of"])
+        if of and of in stems:
+            raise UserError(
+                f"'{place}' has one split more than once: by its name '{name}' is a copy of '{of}', and they "
+                "are no shards of one set; keep one of them"
+            )
 
 
 def _check_complete(place: Path, told: str, numbers: list[int], count: int | None, *, padded: bool) -> None:
@@ -159,133 +225,39 @@ def _check_complete(place: Path, told: str, numbers: list[int], count: int | Non
 
 def _saved(folder: Path) -> list[Path]:
     """The files of a split that ``save_to_disk`` wrote, in the order that it states."""
-    state = _json(folder / "state.json")
-    entries = state.get("_data_files") if isinstance(state, dict) else None
-    names = [entry.get("filename") for entry in entries or [] if isinstance(entry, dict)]
+    state = cards.read_json(folder / "state.json")
+    stated = state.get("_data_files") if isinstance(state, dict) else None
+    names = [entry.get("filename") for entry in stated or [] if isinstance(entry, dict)]
     files = [folder / name for name in names if isinstance(name, str) and Path(name).name == name]
     lacking = [path.name for path in files if not path.is_file()]
-    if lacking or not files or len(files) != len(entries or []):
+    if lacking or not files or len(files) != len(stated or []):
         raise UserError(f"'{folder}' lacks the file {(lacking or ['that its state.json names'])[0]}")
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise UserError(
             f"'{folder}' was saved with a selection of rows: flatten_indices() it and save it anew"
         )
+    if any(SHARD.fullmatch(path.stem) for path in files):
+        _in_order(folder, files, mixed=False)  # complete, whatever the state says
     return files
-
-
-# By the card of a Hub data set
-
-
-def _card(folder: Path) -> dict[str, Any]:
-    """The YAML at the head of README.md; nothing where there is none."""
-    path = folder / "README.md"
-    if not path.is_file():
-        return {}
-    text = path.read_text(encoding="utf-8-sig", errors="replace").replace("\r\n", "\n")
-    match = re.match(r"---\n(.*?)\n---", text, re.S)
-    try:
-        found = yaml.safe_load(match[1]) if match and len(match[1]) < 1_000_000 else {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"the head of {path} is no YAML: {' '.join(str(error).split())[:150]}") from error
-    return found if isinstance(found, dict) else {}
-
-
-def _of_card(folder: Path, card: dict[str, Any], configs: Sequence[str]) -> dict[str, list[Path]]:
-    """The files that the card's configuration names; empty where it names none, or none that are there."""
-    found = card.get("configs")
-    stated = {
-        str(entry.get("config_name", "default")): entry
-        for entry in (found if isinstance(found, list) else [])
-        if isinstance(entry, dict) and entry.get("data_files")
-    }
-    default = [name for name, entry in stated.items() if entry.get("default") is True]
-    wanted = [name for name in [*configs, *default, "default"] if name in stated]
-    if not stated or not (wanted or len(stated) == 1):
-        return {}
-    entry = stated[(wanted or list(stated))[0]]
-    files: dict[str, list[Path]] = {}
-    for split, patterns in _patterns(entry["data_files"]):
-        paths = _matching(folder, str(entry.get("data_dir", ".")), patterns)
-        for ours, names in SPLIT_NAMES.items():
-            if split in names and paths:
-                files[ours] = _in_order(folder, paths, mixed=len(patterns) > 1)
-    return files if {"train", "test"} <= set(files) else {}
-
-
-def _patterns(stated: Any) -> Iterable[tuple[str, list[str]]]:
-    """``data_files`` in its three forms -> (split, patterns); without a split all is train."""
-    if isinstance(stated, dict):
-        pairs = list(stated.items())
-    elif isinstance(stated, list) and all(isinstance(entry, dict) for entry in stated):
-        pairs = [(entry.get("split"), entry.get("path")) for entry in stated]
-    else:
-        pairs = [("train", stated)]
-    for split, paths in pairs:
-        patterns = paths if isinstance(paths, list) else [paths]
-        yield str(split), [pattern for pattern in patterns if isinstance(pattern, str)]
-
-
-def _matching(folder: Path, base: str, patterns: list[str]) -> list[Path]:
-    found: dict[Path, None] = {}
-    for pattern in patterns:
-        joined = Path(base, pattern)
-        if joined.is_absolute() or ".." in joined.parts:
-            raise UserError(f"the card {folder / 'README.md'} names files outside its folder: {pattern!r}")
-        try:
-            matches = sorted(folder.glob(joined.as_posix()))
-        except (ValueError, NotImplementedError) as error:
-            raise UserError(f"the card {folder / 'README.md'} names files by {pattern!r}: {error}") from error
-        inside = [path for match in matches for path in (_entries(match) if match.is_dir() else [match])]
-        found |= dict.fromkeys(path for path in inside if path.is_file() and ending(path.name))
-    return list(found)
-
-
-# Label names
-
-
-def _stated(folder: Path, card: dict[str, Any], label: str | None) -> tuple[str, ...] | None:
-    """The label names of dataset_info.json, dataset_infos.json or the card, which must agree."""
-    if label is None:
-        return None
-    stated: dict[tuple[str, ...], str] = {}
-    for name in ("dataset_info.json", "dataset_infos.json"):
-        found = _json(folder / name) if (folder / name).is_file() else {}
-        for entry in [found, *found.values()] if isinstance(found, dict) else []:
-            _add(stated, entry, label, name)
-    infos = card.get("dataset_info")
-    for entry in infos if isinstance(infos, list) else [infos]:
-        _add(stated, entry, label, "README.md")
-    if len(stated) > 1:
-        told = " and ".join(f"{', '.join(names)} ({name})" for names, name in list(stated.items())[:2])
-        raise UserError(f"the data folder '{folder}' states the names of '{label}' in several ways: {told}")
-    return next(iter(stated), None)
-
-
-def _add(stated: dict[tuple[str, ...], str], entry: Any, label: str, where: str) -> None:
-    names = feature_names(entry.get("features"), label) if isinstance(entry, dict) else None
-    if names:
-        stated.setdefault(names, where)
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"cannot read {path} as JSON: {' '.join(str(error).split())[:150]}") from error
 
 
 # Where nothing is found
 
 
-def _missing(folder: Path, split: str) -> str:
-    entries = _entries(folder)
-    present = ", ".join(path.name for path in entries[:8]) or "nothing"
+def _missing(folder: Path, split: str, places: Sequence[Path]) -> str:
+    inside = entries(folder)
+    present = ", ".join(path.name for path in inside[:8]) or "nothing"
     told = (
         f"the data folder '{folder}' has no {split} split; it needs {split}.parquet, .csv, .tsv, "
         f".jsonl, .json or .arrow (or .csv.gz and the like, shards like {split}-00000-of-00002.parquet, or "
         f"{split}/*.parquet); it holds {present}"
     )
-    advice = _advice(folder, split, [path.name for path in entries])
+    advice = _advice(folder, split, [path.name for path in inside])
+    for place in [*places, folder / split]:
+        if not advice and place != folder and place.is_dir():
+            held = [path.relative_to(folder).as_posix() for path in entries(place)]
+            told += f"; {place.name} holds {', '.join(held[:5]) or 'nothing'}"
+            advice = _advice(folder, split, held)
     return f"{told}: {advice}" if advice else told
 
 
@@ -294,15 +266,34 @@ def _advice(folder: Path, split: str, names: list[str]) -> str:
         return "it is one saved data set without splits; save a DatasetDict of train and test"
     if (folder / "snapshots").is_dir():
         return "it is the Hub's cache; give the folder below snapshots"
-    beside = [name for name in names if re.fullmatch(rf"{split}\.[a-z]{{2,3}}(_[A-Za-z]+)?", name)]
+    if aligned := _aligned(names):
+        one, other = aligned
+        sides = ", ".join(f'"{match["language"]}": "..."' for match in aligned)
+        return (
+            f"put {one[0]} and {other[0]} side by side into {split}.jsonl, one {{{sides}}} a line"
+            f"{_unlike(folder, one[0], other[0])}"
+        )
     for endings, advice in ADVICE.items():
         for name in names:
             if name.lower().endswith(endings):
                 return advice.format(name)
-    if len(beside) > 1:
-        one, other = (Path(name).suffix[1:] for name in beside[:2])
-        return (
-            f"put {beside[0]} and {beside[1]} side by side into {split}.jsonl, "
-            f'one {{"{one}": "...", "{other}": "..."}} a line'
-        )
     return ""
+
+
+def _aligned(names: list[str]) -> tuple[re.Match[str], re.Match[str]] | None:
+    """Two files that are named alike but for their languages: each line of one is a line of the other."""
+    sides: dict[tuple[str, str], re.Match[str]] = {}
+    for match in filter(None, map(ALIGNED.fullmatch, names)):
+        if language_of(match["language"]) not in SHORT.values() or has_rows(Path(match[0])):
+            continue
+        other = sides.setdefault((match["before"], match["after"]), match)
+        if other is not match:
+            return other, match
+    return None
+
+
+def _unlike(folder: Path, one: str, other: str) -> str:
+    counts = [len((folder / name).read_bytes().splitlines()) for name in (one, other)]
+    if counts[0] == counts[1] or ending(f"a.csv{Path(one).suffix}") != (".csv", ""):
+        return ""
+    return f"; they have {counts[0]} and {counts[1]} lines, so lines of one of them are missing"

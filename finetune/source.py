@@ -1,6 +1,6 @@
 """Where a task's rows come from: a local folder, the Hub, its cache, or the built-in sample.
 
-``resolve`` decides and says why; ``read`` reads. ``datasets.load_dataset`` serves the Hub alone: between a
+``resolve`` decides and says why; ``read`` reads. The library ``datasets`` serves the Hub alone: between a
 local file and its rows stands no cache.
 """
 
@@ -13,8 +13,9 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from finetune import columns, files, hub, labels, layout
+from finetune.cards import SPLIT_NAMES
+from finetune.checksum import sha256
 from finetune.errors import UserError
-from finetune.layout import SPLIT_NAMES
 from finetune.readers import Part, parse
 from finetune.sample import SPLIT_SIZES, sample_rows
 from tasks.base import PARQUET_BRANCH, ClassificationTask, Task, languages
@@ -45,7 +46,8 @@ class Source:
 class Raw:
     """The canonical rows of each split, and what they were read from.
 
-    ``files``: ``split``, ``name`` (relative), ``bytes`` and ``sha256`` of each, as far as known.
+    ``files``: ``split``, ``name`` (relative), ``bytes`` and ``sha256`` of each. Of the Hub they are the Arrow
+    files that its client made and, with no split, those that it fetched.
     ``notes``: sentences that a user should see.
     """
 
@@ -123,11 +125,12 @@ def _read_folder(folder: Path, task: Task, pair: str | None) -> Raw:
     config = hub.config_name(task, pair)
     found = layout.find(folder, [name for name in (config, pair) if name], label)
     raw = Raw({})
+    parts = []
     for split, paths in found.files.items():
         tables = []
         for path in paths:
             part, facts = _read_file(path, path.relative_to(folder).as_posix(), task, pair)
-            part = Part(part.table, part.names or found.names, part.notes)
+            part = Part(part.table, part.names or found.names[path], part.notes)
             twin = next(
                 (f for f in raw.files if f["split"] == split and f["sha256"] == facts["sha256"]), None
             )
@@ -140,8 +143,38 @@ def _read_folder(folder: Path, task: Task, pair: str | None) -> Raw:
             raw.notes += _order_notes(part, task)
             where = f"split '{split}'" + (f" ({facts['name']})" if len(paths) > 1 else "")
             tables.append(columns.canonical(part, task, pair, where))
+            parts.append((facts["name"], part.names, tables[-1]))
         raw.tables[split] = pa.concat_tables(tables)
+    _check_orders(parts, task)
+    raw.notes += _same_file_notes(raw.files)
+    if found.unread:
+        told = ", ".join(found.unread[:6]) + (", ..." if len(found.unread) > 6 else "")
+        raw.notes.append(f"not read, as by its name it is of no split: {told}")
     return raw
+
+
+def _check_orders(parts: list[tuple[str, Any, pa.Table]], task: Task) -> None:
+    """Raise ``UserError`` where one file states label names in another order, and one numbers without any."""
+    if not isinstance(task, ClassificationTask):
+        return
+    ordered = [(name, names) for name, names, _ in parts if labels.in_another_order(names, task.labels)]
+    for name, names, table in parts if ordered else []:
+        if names is None and not labels.are_names(table["label"].chunks, task.labels):
+            raise UserError(
+                f"{ordered[0][0]} states its labels in the order {', '.join(ordered[0][1])}, and {name} "
+                f"holds numbers and states no names: write names instead of numbers into {name}, or state "
+                "them for all files in dataset_info.json"
+            )
+
+
+def _same_file_notes(facts: list[dict[str, Any]]) -> list[str]:
+    """Splits that are one file: a score on rows that were trained on is none."""
+    test = {entry["sha256"]: entry["name"] for entry in facts if entry["split"] == "test"}
+    return [
+        f"{entry['name']} and {test[entry['sha256']]} are the same file: the test rows are no unseen ones"
+        for entry in facts
+        if entry["split"] != "test" and entry["sha256"] in test
+    ]
 
 
 def _read_file(path: Path, name: str, task: Task, pair: str | None) -> tuple[Part, dict[str, Any]]:
@@ -223,6 +256,7 @@ def _read_hub(source: Source, task: Task, pair: str | None) -> Raw:
         part = _hub_part(rows, task, pair, f"{source.location}, split '{split}'")
         raw.tables[split] = columns.canonical(part, task, pair, f"split '{split}'")
         raw.notes += _order_notes(part, task)
+        raw.files += _prepared_files(rows, split)
     raw.files += _hub_files(next(iter(splits.values())))
     return raw
 
@@ -239,8 +273,20 @@ def _hub_part(rows: Any, task: Task, pair: str | None, where: str) -> Part:
     return Part(table, tuple(names) if names else None)
 
 
+def _prepared_files(rows: Any, split: str) -> list[dict[str, Any]]:
+    """The Arrow files that the client made of the Hub's, and that the rows of a split are read from."""
+    paths = [Path(entry["filename"]) for entry in rows.cache_files]
+    return [
+        {"split": split, "name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in paths
+    ]
+
+
 def _hub_files(rows: Any) -> list[dict[str, Any]]:
-    """The files that the client fetched, by their names on the Hub; it may keep their sizes and no hashes."""
+    """The files that the client fetched, by their names on the Hub, of all splits together.
+
+    The client hashed them when it made the rows; one that did so for another program may have kept nothing.
+    """
     return [
         {"split": None, "name": str(name).split("@")[-1].partition("/")[2] or str(name),
          "bytes": facts.get("num_bytes"), "sha256": facts.get("checksum")}
@@ -249,12 +295,18 @@ def _hub_files(rows: Any) -> list[dict[str, Any]]:
 
 
 def _load_remote(source: Source, task: Task, pair: str | None) -> dict[str, Any]:
+    """``datasets.load_dataset``, step by step, so that it hashes what it fetches."""
     import datasets
 
     config = hub.config_name(task, pair)
     which = {"data_dir": config or "default"} if task.revision == PARQUET_BRANCH else {"name": config}
     cache = str(hub.cache_dir(task, pair))
-    found = datasets.load_dataset(source.location, revision=source.revision, cache_dir=cache, **which)
+    builder = datasets.load_dataset_builder(
+        source.location, revision=source.revision, cache_dir=cache, **which
+    )
+    builder._record_checksums = True
+    builder.download_and_prepare()
+    found = builder.as_dataset()
     for split in found.values():
         # when anything goes wrong the client takes any version that is in its cache, with only a log line
         if any(Path(file["filename"]).parent.name != source.revision for file in split.cache_files):

@@ -12,6 +12,7 @@ import re
 import select
 import stat
 import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ MARKS = (  # of UTF-32 first: its mark begins as the one of UTF-16
 TAG = "tag:yaml.org,2002:"
 BOOL, INT, FLOAT = TAG + "bool", TAG + "int", TAG + "float"
 PLAIN = {TAG + name for name in ("map", "seq", "str", "null", "bool", "int", "float", "merge")}
+
+NAMES = (TAG + "str", TAG + "merge")  # what a key may be
 
 
 class UnreadableError(ValueError):
@@ -77,13 +80,40 @@ def json_value(text: str) -> Any:
 
 def yaml_value(text: str) -> Any:
     """The value of a YAML text. Numbers and true or false are those of YAML 1.2; a date is text."""
+
+    def value(loader: _Loader, node: yaml.Node) -> Any:
+        _check(node, NAMES, {}, frozenset())
+        return loader.construct_document(node)
+
+    return _yaml(text, value)
+
+
+def yaml_parts(text: str, names: Collection[str]) -> dict[str, Any]:
+    """The values of some keys of a YAML mapping, in which keys may be whole numbers too.
+
+    What the other keys hold is not looked at. Nothing comes of a text that is no mapping.
+    """
+    if len(text) > YAML_BYTES:
+        raise UnreadableError(f"larger than {YAML_BYTES / 2**20:g} MiB")
+
+    def parts(loader: _Loader, node: yaml.Node) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, part in node.value if isinstance(node, yaml.MappingNode) else []:
+            if key.value in names and key.value in found:
+                raise UnreadableError(f"not valid YAML: the key '{key.value}' is there twice")
+            if key.value in names:
+                _check(part, {*NAMES, INT}, {}, frozenset())
+                found[key.value] = loader.construct_document(part)
+        return found
+
+    return _yaml(text, parts) or {}
+
+
+def _yaml(text: str, build: Callable[[Any, yaml.Node], Any]) -> Any:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        if node is None:
-            return None
-        _check(node, {}, frozenset())
-        return loader.construct_document(node)
+        return None if node is None else build(loader, node)
     except RecursionError as error:
         raise UnreadableError(TOO_DEEP) from error
     except yaml.YAMLError as error:
@@ -218,11 +248,13 @@ _Loader.add_constructor(FLOAT, _Loader.number)
 _Loader.add_constructor(TAG + "str", _Loader.text)
 
 
-def _check(node: yaml.Node, known: dict[int, tuple[int, int]], above: frozenset[int]) -> tuple[int, int]:
+def _check(
+    node: yaml.Node, keys: Collection[str], known: dict[int, tuple[int, int]], above: frozenset[int]
+) -> tuple[int, int]:
     """How many values a node stands for, aliases written out, and how deep they are nested.
 
-    Raises ``UnreadableError`` where that is too much, and for keys and tags that are not read. PyYAML would
-    take the second of two equal keys without a word.
+    Raises ``UnreadableError`` where that is too much, and for tags that are not read; ``keys`` are those of
+    the keys. PyYAML would take the second of two equal keys without a word.
     """
     if id(node) in above:
         raise UnreadableError(
@@ -234,9 +266,9 @@ def _check(node: yaml.Node, known: dict[int, tuple[int, int]], above: frozenset[
         raise UnreadableError(f"not valid YAML here: the tag {node.tag.replace(TAG, '!!')[:80]} is not read")
     parts = node.value if isinstance(node, yaml.SequenceNode) else []
     if isinstance(node, yaml.MappingNode):
-        _check_keys(node)
+        _check_keys(node, keys)
         parts = [part for pair in node.value for part in pair]
-    found = [_check(part, known, above | {id(node)}) for part in parts]
+    found = [_check(part, keys, known, above | {id(node)}) for part in parts]
     size, depth = 1 + sum(size for size, _ in found), 1 + max((depth for _, depth in found), default=0)
     if size > VALUES:
         raise UnreadableError(f"too much: with its aliases written out it holds more than {VALUES:,} values")
@@ -246,11 +278,11 @@ def _check(node: yaml.Node, known: dict[int, tuple[int, int]], above: frozenset[
     return size, depth
 
 
-def _check_keys(node: yaml.MappingNode) -> None:
+def _check_keys(node: yaml.MappingNode, tags: Collection[str]) -> None:
     known: set[str] = set()
     for key, _ in node.value:
         where = f"line {key.start_mark.line + 1}"
-        if key.tag not in (TAG + "str", TAG + "merge"):
+        if key.tag not in tags:
             shown = f"'{key.value[:80]}'" if isinstance(key, yaml.ScalarNode) else "a list or a mapping"
             raise UnreadableError(f"not valid YAML here: a key must be a name, not {shown}, {where}")
         if key.value in known:

@@ -26,7 +26,7 @@ ORDER = [
     "errors", "letters", "checksum", "redaction", "values", "processes", "language_codes", "limits",
     "config", "ambient", "environment", "folders", "paths",
     "tasks.base", "tasks",
-    "hub", "pushed", "sample", "files", "readers", "layout", "labels", "columns", "source",
+    "hub", "pushed", "sample", "files", "readers", "cards", "layout", "labels", "columns", "source",
     "reading", "data", "batches", "tokens",
     "attention.functions", "attention.controls", "attention",
     "attention.inputs", "attention.plain", "attention.blocked",
@@ -123,7 +123,7 @@ def names_in(path: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "home"),
     [
-        ("load_dataset", "source"),
+        ("load_dataset_builder", "source"),
         ("AttentionInterface", "attention.swap"),
         ("AttentionMaskInterface", "attention.swap"),
     ],

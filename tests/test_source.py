@@ -4,6 +4,7 @@ The client reads its settings when it is imported, so what is asked under other 
 of its own.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -148,6 +149,16 @@ def test_rows_from_the_hub_then_from_its_cache(hub: Hub, tmp_path: Path) -> None
     assert online["revision"] == commit
     assert online["rows"] == {"train": 11, "test": 7}
     assert online["first"] == {"row": 0, "text": "exam item 0", "label": 0}
+    files = hub.repositories["fancyzhx/ag_news"].revisions[str(commit)]
+    expected = {
+        name: (len(content), hashlib.sha256(content).hexdigest())
+        for name, content in files.items()
+        if name.endswith(".parquet")
+    }
+    fetched = [entry for entry in online["files"] if entry["split"] is None]
+    assert {entry["name"]: (entry["bytes"], entry["sha256"]) for entry in fetched} == expected
+    made = [entry for entry in online["files"] if entry["split"]]
+    assert {(entry["split"], len(entry["sha256"])) for entry in made} == {("train", 64), ("test", 64)}
     for extra in ({}, {"HF_HUB_OFFLINE": "1"}):
         questions: list[Question] = [("agnews", None, wanted, None) for wanted in ("hub", "auto")]
         for offline in ask_all(tmp_path, closed_port(), questions, **extra):
@@ -155,6 +166,7 @@ def test_rows_from_the_hub_then_from_its_cache(hub: Hub, tmp_path: Path) -> None
             assert offline["revision"] == commit
             assert offline["rows"] == online["rows"]
             assert offline["first"] == online["first"]
+            assert offline["files"] == online["files"]
             assert offline["seconds"] < 5
             assert ("HF_HUB_OFFLINE is set" in offline["line"]) == bool(extra)
 
