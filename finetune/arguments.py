@@ -6,6 +6,7 @@ import re
 import sys
 import typing
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,11 @@ def _check_type(name: str, hint: Any, value: Any) -> None:
         raise UserError(f"train.{name} takes {expected}, not {shown(value)}") from error
     except PydanticUserError:
         return  # a type that only transformers itself can check
+    for kind in typing.get_args(hint):
+        if isinstance(kind, type) and issubclass(kind, Enum) and isinstance(value, str):
+            choices = [choice.value for choice in kind]
+            if value not in choices:  # the type takes any text beside the choices
+                raise unknown(f"value of train.{name}", value, choices)
 
 
 def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from finetune import terminal, verbs
 from finetune.config import Kind, merge, nest, parse_value, preset_names
-from finetune.errors import UserError, unknown
+from finetune.errors import UserError, shown, unknown
 from finetune.letters import clean
 from finetune.redaction import redact
 from finetune.verbs import VERBS
@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno is None:  # of a library that says by it more than the system does
             raise
-        place = f" {error.filename}" if error.filename else ""
-        print(f"finetune: error: {error.strerror}:{place or ' the output'}", file=sys.stderr)
+        place = "the output" if error.filename is None else shown(str(error.filename)).strip("'")
+        print(f"finetune: error: {error.strerror}: {clean(place)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("finetune: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
@@ -68,6 +68,9 @@ def _parse(words: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser, names = _parser()
     if words and not words[0].startswith("-") and words[0] not in names:
         raise unknown("verb", words[0], names)
+    for word in words:
+        if word.startswith("--") and word.endswith("=--"):  # argparse would make a list of it
+            raise UserError(f"{word[:-3]} needs a value, and -- is none")
     options, rest = parser.parse_known_args(words)
     if rest and options.verb not in VERBS:
         raise UserError(f"finetune {options.verb} takes no '{rest[0]}'; see finetune {options.verb} --help")
@@ -83,8 +86,8 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
         _add_train_verb(sub, verb, kind)
     _add_compare_verb(sub)
     summary = sub.add_parser("summary", help="one short Markdown table from a report.json")
-    summary.add_argument("file", type=Path, help="a report.json")
-    summary.add_argument("--into", type=Path, help="a document with a marked place for it, e.g. README.md")
+    summary.add_argument("file", type=_place, help="a report.json")
+    summary.add_argument("--into", type=_place, help="a document with a marked place for it, e.g. README.md")
     summary.set_defaults(function=verbs.summary)
     sub.add_parser("tasks", help="list the tasks").set_defaults(function=verbs.tasks)
     sub.add_parser("variants", help="list the attention variants").set_defaults(function=verbs.variants)
@@ -99,6 +102,13 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     _add_study_verb(sub)
     _add_diagnose_verb(sub)
     return parser, list(sub.choices)
+
+
+def _place(text: str) -> Path:
+    """A file or folder. An empty one, as of a variable that is not set, would be the working folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a name is missing (. is the working folder)")
+    return Path(text)
 
 
 def _add_train_verb(sub: Any, verb: str, kind: Kind) -> None:
@@ -117,11 +127,13 @@ def _add_train_verb(sub: Any, verb: str, kind: Kind) -> None:
     parser.add_argument("--attention", help="variants, e.g. softmax,sa-softmax (default: the preset's)")
     parser.add_argument("--seeds", help="integers, e.g. 0,1,2 (default: the preset's)")
     parser.add_argument("--preset", default="quick", help=f"{', '.join(preset_names(kind))} (default: quick)")
-    parser.add_argument("--config", type=Path, action="append", default=[], help="YAML laid over the preset")
+    parser.add_argument(
+        "--config", type=_place, action="append", default=[], help="YAML laid over the preset"
+    )
     parser.add_argument("--data", dest="data_source", help="auto, hub, sample or a folder")
     parser.add_argument("--model", dest="model_name", help="a Hub id, a folder or scratch:SIZE")
     parser.add_argument(
-        "--output", type=Path, default=Path("runs"), help="folder of the runs (default: runs)"
+        "--output", type=_place, default=Path("runs"), help="folder of the runs (default: runs)"
     )
     parser.add_argument(
         "--diagnose", action="store_true", help="look at the attention of ten steps (diagnostics.json)"
@@ -136,17 +148,17 @@ def _add_train_verb(sub: Any, verb: str, kind: Kind) -> None:
 
 def _add_compare_verb(sub: Any) -> None:
     parser = sub.add_parser("compare", help="compare recorded runs; writes report.html and other forms")
-    parser.add_argument("folders", nargs="*", type=Path, help="folders with runs (default: runs)")
-    parser.add_argument("--output", type=Path, help="where the report goes (default: the first folder)")
+    parser.add_argument("folders", nargs="*", type=_place, help="folders with runs (default: runs)")
+    parser.add_argument("--output", type=_place, help="where the report goes (default: the first folder)")
     parser.add_argument(
-        "--from", dest="source", type=Path, help="remake the report of a report.json; needs no predictions"
+        "--from", dest="source", type=_place, help="remake the report of a report.json; needs no predictions"
     )
     parser.set_defaults(function=verbs.compare)
 
 
 def _add_push_verb(sub: Any) -> None:
     parser = sub.add_parser("push", help="put a finished run on the Hub: model, record and model card")
-    parser.add_argument("folder", type=Path, metavar="RUN", help="folder of a run, e.g. runs/.../seed-0")
+    parser.add_argument("folder", type=_place, metavar="RUN", help="folder of a run, e.g. runs/.../seed-0")
     parser.add_argument("--to", required=True, metavar="org/name", help="the repository, made if need be")
     parser.add_argument("--private", action="store_true", help="make it private (default: the owner's)")
     parser.set_defaults(function=verbs.push)
@@ -162,14 +174,16 @@ def _add_bench_verb(sub: Any) -> None:
     parser.add_argument("--only", help="attention or steps (default: both)")
     parser.add_argument("--model", help="of the fine-tuning steps: a Hub id, a folder or scratch:SIZE")
     parser.add_argument("--data", help="their rows: sample, hub or a folder with AG News' columns")
-    parser.add_argument("--output", type=Path, help="folder of the result (default: bench)")
-    parser.add_argument("--from", dest="source", type=Path, help="remake tables and figures of a bench.json")
+    parser.add_argument("--output", type=_place, help="folder of the result (default: bench)")
+    parser.add_argument(
+        "--from", dest="source", type=_place, help="remake tables and figures of a bench.json"
+    )
     parser.set_defaults(function=verbs.bench)
 
 
 def _add_diagnose_verb(sub: Any) -> None:
     parser = sub.add_parser("diagnose", help="look at the attention of a finished run (diagnostics.json)")
-    parser.add_argument("run", type=Path, help="the folder of the run, e.g. runs/.../seed-0")
+    parser.add_argument("run", type=_place, help="the folder of the run, e.g. runs/.../seed-0")
     parser.add_argument("--rows", default="64", help="rows of its validation split (default: 64)")
     parser.add_argument("--data", help="auto, hub, sample or a folder (default: where the run found them)")
     parser.add_argument("--task", help="the declaration file, for a task of your own")
@@ -184,7 +198,7 @@ def _add_study_verb(sub: Any) -> None:
     asked.add_argument("--print", action="store_true", help="one command line a run that is not done")
     asked.add_argument("--rehearse", action="store_true", help="take a first step of every kind of run")
     parser.add_argument("--workers", help="runs at a time (default: the study's; one a GPU, or by cores)")
-    parser.add_argument("--output", type=Path, help="folder of the runs (default: runs/NAME-OF-THE-STUDY)")
+    parser.add_argument("--output", type=_place, help="folder of the runs (default: runs/NAME-OF-THE-STUDY)")
     parser.set_defaults(function=verbs.study)
 
 

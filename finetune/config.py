@@ -24,8 +24,14 @@ BASELINE = "softmax"  # the arm that every other one is compared with
 
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
-Tokens = Annotated[int, Field(ge=3)]  # room for one beside the two that mark the ends
+# Of what memory is taken for at once, a number beyond every use is a slip: the machine would not survive it.
+Tokens = Annotated[int, Field(ge=3, le=10**6)]  # room for one beside the two that mark the ends
+Entries = Annotated[int, Field(ge=1, le=10**6)]  # of a vocabulary
+NewTokens = Annotated[int, Field(ge=1, le=10**6)]
+Beams = Annotated[int, Field(ge=1, le=1000)]
+Rank = Annotated[int, Field(ge=0, le=10**5)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
+Name = Annotated[str, Field(min_length=1, max_length=1000)]  # Path("") would be the working folder
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Parameter = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -34,7 +40,7 @@ Parameter = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class DataConfig:
     """Which rows are used. ``None`` rows means all of them."""
 
-    source: str  # auto | hub | sample | a folder
+    source: Name  # auto | hub | sample | a folder
     train_rows: Positive | None
     validation_rows: Positive  # held out of train where the data set has no validation split
     test_rows: Positive | None
@@ -60,7 +66,7 @@ class BatchConfig:
 class LoraConfig:
     """Low-rank adapters (peft). ``rank`` 0 fine-tunes every weight."""
 
-    rank: Natural
+    rank: Rank
     alpha: Positive
     dropout: Dropout
     target_modules: list[str] | str | None  # None: peft's choice for the architecture
@@ -70,11 +76,11 @@ class LoraConfig:
 class ModelConfig:
     """A Hub id, a local folder, or ``scratch:SIZE``."""
 
-    name: str
-    revision: str | None
+    name: Name
+    revision: Name | None
     dropout: Dropout | None  # of residual and embedding outputs; None keeps the model's own
     attention_dropout: Dropout | None  # of attention weights, after re-weighting; None keeps the model's own
-    vocab_size: Positive  # of the tokenizer that a scratch model trains on the train split
+    vocab_size: Entries  # of the tokenizer that a scratch model trains on the train split
     lora: LoraConfig
 
 
@@ -94,9 +100,9 @@ class AttentionConfig:
 class GenerationConfig:
     """How translations are decoded for BLEU; these settings are part of every record."""
 
-    num_beams: Positive
+    num_beams: Beams
     length_penalty: Annotated[float, Field(allow_inf_nan=False)]
-    max_new_tokens: Positive
+    max_new_tokens: NewTokens
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -208,11 +214,24 @@ def build(values: Mapping[str, Any]) -> RunConfig:
         raise UserError("generation.* says how translations are decoded; a classification task has none")
     if values.get("kind") == "translation" and values.get("generation") is None:
         raise UserError("a translation task needs generation.num_beams, length_penalty and max_new_tokens")
+    _check_search(values.get("generation"))
     text = json.dumps(_settled(merge(EARLIER, values)), default=str)
     try:
         return TypeAdapter(RunConfig).validate_json(text, strict=True)
     except ValidationError as error:
         raise _as_user_error(error) from error
+
+
+def _check_search(generation: Any) -> None:
+    """A length penalty weighs hypotheses against each other: with a single one it cannot even be saved."""
+    if not isinstance(generation, Mapping) or generation.get("num_beams") != 1:
+        return
+    penalty = generation.get("length_penalty", 1.0)
+    if penalty != 1.0:
+        raise UserError(
+            f"generation.length_penalty {shown(penalty)} has no effect with generation.num_beams 1: raise "
+            "the beams, or leave it at 1.0"
+        )
 
 
 def _settled(values: dict[str, Any]) -> dict[str, Any]:

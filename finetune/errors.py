@@ -25,15 +25,16 @@ def shown(value: object) -> str:
     return text if len(text) <= LONG else f"{text[:LONG]}..."
 
 
-def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
-    """Build the error for a ``name`` that is not among ``allowed``.
+def unknown(kind: str, name: object, allowed: Iterable[str], meant: str | None = None) -> UserError:
+    """Build the error for a ``name`` that is not among ``allowed``; ``meant`` is the one to type, if known.
 
     >>> str(unknown("task", "agnew", ["agnews", "yelp"]))
     "unknown task 'agnew': did you mean 'agnews'? Allowed: agnews, yelp"
     """
     names = sorted(allowed)
     name = str(name) if len(str(name)) <= LONG else f"{str(name)[:LONG]}..."
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    lower = {known.lower(): known for known in names}
+    near = [meant] if meant else [lower[found] for found in get_close_matches(name.lower(), lower, 1, 0.5)]
     hint = f"did you mean '{near[0]}'? " if near else ""
-    listing = ", ".join(names) if len(names) <= 30 else f"{len(names)} names"
+    listing = ", ".join(names) or "none" if len(names) <= 30 else f"{len(names)} names"
     return UserError(f"unknown {kind} '{name}': {hint}Allowed: {listing}")

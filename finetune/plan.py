@@ -21,7 +21,7 @@ from finetune.config import (
     read_preset,
     unlike,
 )
-from finetune.errors import UserError, unknown
+from finetune.errors import UserError, shown, unknown
 from finetune.metrics import load_metric
 from finetune.pretrained import SCRATCH, build_tokenizer
 from finetune.redaction import redact
@@ -195,7 +195,7 @@ def _grid_axis(values: dict[str, Any], key: str, item: type) -> list[Any]:
     if not isinstance(found, list) or not found or not all(type(entry) is item for entry in found):
         option = "--attention softmax,sa-softmax" if item is str else "--seeds 0,1,2"
         what = "names" if item is str else "whole numbers"
-        raise UserError(f"{key} must be a list of {what}, not {found!r}: try {option}")
+        raise UserError(f"{key} must be a list of {what}, not {shown(found)}: try {option}")
     return list(dict.fromkeys(found))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import KINDS, Kind, RunConfig, merge, read_preset, read_yaml
-from finetune.errors import UserError, unknown
+from finetune.errors import UserError, shown, unknown
 
 VERBS: dict[str, Kind] = {verb: kind for kind, verb in KINDS.items()}
 OPTIONS = {
@@ -37,7 +37,9 @@ def train(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     if options.attention is not None:
         values["variants"] = _names(options.attention)
     if options.seeds is not None:
-        values["seeds"] = [_seed(word) for word in _names(options.seeds)]
+        values["seeds"] = [
+            _number(word, "--seeds takes whole numbers from 0, e.g. 0,1,2") for word in _names(options.seeds)
+        ]
     for section, key, value in (
         ("data", "source", options.data_source),
         ("model", "name", options.model_name),
@@ -68,9 +70,11 @@ def _refuse_unknown_sections(values: dict[str, Any], overrides: dict[str, Any]) 
             raise unknown("key", key, sections)
 
 
-def _seed(word: str) -> int:
-    if not (word.isascii() and word.isdigit()):
-        raise UserError(f"--seeds takes whole numbers from 0, e.g. 0,1,2, not '{word}'")
+def _number(word: str, what: str, least: int = 0) -> int:
+    """``word`` as a whole number; ``what`` begins the sentence that says what is taken instead."""
+    digits = word.isascii() and word.isdigit() and len(word) < 20  # Python reads no thousands of digits
+    if not (digits and int(word) >= least):
+        raise UserError(f"{what}, not {shown(word)}")
     return int(word)
 
 
@@ -130,8 +134,13 @@ def bench(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
         folder = run.check(options.output or beside)
         files = run.write(result, folder, json_too=False)
     else:
-        lengths = [_length(word) for word in _names(options.lengths)]
+        lengths = [
+            _number(word, "--lengths takes numbers of tokens, e.g. 128,512")
+            for word in _names(options.lengths)
+        ]
         parts = _names(options.only or "")
+        if options.only is not None and not parts:
+            raise UserError("--only takes attention or steps: leave it out for both")
         chosen = settings(
             options.device,
             quick=options.quick,
@@ -152,29 +161,22 @@ def bench(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     return 1 if failures else 0
 
 
-def _length(word: str) -> int:
-    if not (word.isascii() and word.isdigit()):
-        raise UserError(f"--lengths takes numbers of tokens, e.g. 128,512, not '{word}'")
-    return int(word)
-
-
 def diagnose(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
-    rows = options.rows
-    if not (rows.isascii() and rows.isdigit() and int(rows) > 0):
-        raise UserError(f"--rows takes a number of rows from 1, e.g. 64, not '{rows}'")
+    rows = _number(options.rows, "--rows takes a number of rows from 1, e.g. 64", least=1)
     from finetune.diagnose import diagnose, table
 
-    looked = diagnose(options.run, int(rows), options.data, options.task)
+    looked = diagnose(options.run, rows, options.data, options.task)
     print(table(looked))
     print(f"wrote {looked.file}")
 
 
 def study(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
-    from finetune.study.file import load
+    from finetune.study.file import load, workers_of
     from finetune.study.rehearsal import rehearse
     from finetune.study.run import commands, plan_text, run_study
 
-    workers = None if options.workers is None else _workers(options.workers)
+    said = "--workers takes a whole number from 1, e.g. 2"
+    workers = None if options.workers is None else workers_of(_number(options.workers, said, least=1))
     found = load(options.file, options.output)
     if options.plan:
         print(plan_text(found, workers))
@@ -186,12 +188,6 @@ def study(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     else:
         return run_study(found, workers)
     return 0
-
-
-def _workers(word: str) -> int:
-    if not (word.isascii() and word.isdigit() and int(word) > 0):
-        raise UserError(f"--workers takes a whole number from 1, e.g. 2, not '{word}'")
-    return int(word)
 
 
 def push(options: argparse.Namespace, overrides: dict[str, Any]) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 from finetune.errors import UserError, unknown
-from tasks.base import ClassificationTask, Task, TranslationTask
+from finetune.language_codes import language_of
+from tasks.base import ClassificationTask, Task, TranslationTask, languages
 
 __all__ = ["TASKS", "ClassificationTask", "Task", "TranslationTask", "check_pair", "get_task"]
 
@@ -37,8 +38,17 @@ def check_pair(task: Task, pair: str | None) -> str | None:
     if pair is None:
         return task.default_pair
     if pair not in task.pairs:
-        raise unknown(f"{task.name} pair", pair, task.pairs)
+        meant = [known for known in task.pairs if _spoken(known) == _spoken(pair)]
+        raise unknown(f"{task.name} pair", pair, task.pairs, meant[0] if len(meant) == 1 else None)
     return pair
+
+
+def _spoken(pair: str) -> list[str]:
+    """The languages of a pair however it is written: ``DE-en``, ``deu-eng``, ``de_DE-en_XX``."""
+    try:
+        return [language_of(code) for code in languages(pair)]
+    except UserError:  # no pair at all
+        return []
 
 
 def _declarations(module: ModuleType) -> dict[str, Task]:

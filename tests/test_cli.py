@@ -252,7 +252,7 @@ MISTAKES = [
     ("classify --train.max_steps 2.5", "train.max_steps takes int", "2.5"),
     ("classify --train.load_best_model_at_end no", "takes bool", "'no'"),
     ("classify --train.per_device_train_batch_size 0", "at least 1"),
-    ("classify --train.eval_strategy sometimes", "sometimes is not a valid", "'epoch'"),
+    ("classify --train.eval_strategy sometimes", "unknown value of train.eval_strategy 'sometimes'", "epoch"),
     ("classify --train.lr_scheduler_type liner", "'linear'"),
     ("classify --train.output_dir x", "train.output_dir is set by the run", "--output"),
     ("classify --train.hub_token x", "HF_TOKEN"),

@@ -292,6 +292,7 @@ def test_each_printed_line_plans_the_run_that_its_cell_foretells(
         **TINY,
         "task": "iwslt2017",
         "pair": "en-de",
+        "generation.num_beams": 2,
         "generation.length_penalty": -0.5,
         "model.revision": "-h",
     }

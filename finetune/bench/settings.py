@@ -9,6 +9,7 @@ from finetune.bench.cases import MASKS, Case
 from finetune.errors import UserError, unknown
 
 DEVICES = ("cpu", "cuda")
+LONGEST = 2**20  # tokens; the numbers of a row of scores alone are 4 MiB
 PARTS = ("attention", "steps")
 
 
@@ -80,8 +81,10 @@ def settings(
         if part not in PARTS:
             raise unknown("part of the benchmark", part, PARTS)
     for length in lengths:
-        if length < 2:
-            raise UserError(f"--lengths takes numbers of tokens from 2, e.g. 128,512, not {length}")
+        if not 2 <= length <= LONGEST:
+            raise UserError(
+                f"--lengths takes numbers of tokens from 2 to {LONGEST:,}, e.g. 128,512, not {length}"
+            )
     base = QUICK[chosen] if quick else (CUDA if chosen == "cuda" else CPU)
     return replace(
         base,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import RunConfig, parse_value
-from finetune.errors import UserError, unknown
+from finetune.errors import UserError, shown, unknown
 from finetune.folders import file_name
 
 OWN_KEYS = {"task", "pair", "preset", "variants", "seeds"}  # of a grid; all others are the configuration's
@@ -82,7 +82,7 @@ def _is_plain(text: str) -> bool:
 def _names(value: Any, key: str) -> list[Any]:
     found = value if isinstance(value, list) else [value]
     if not found or not all(isinstance(item, str) or (item is None and key == "pair") for item in found):
-        raise UserError(f"{key} must be a name or a list of names, not {value!r}")
+        raise UserError(f"{key} must be a name or a list of names, not {shown(value)}")
     return list(dict.fromkeys(found))
 
 
@@ -96,7 +96,7 @@ def _keys(grid: Mapping[str, Any]) -> dict[str, Any]:
         if section not in SECTIONS:
             raise unknown("key of a grid", section, OWN_KEYS | SECTIONS)
         if key in MAPPINGS:
-            raise UserError(f"{key} must be a mapping of keys to values, not {value!r}")
+            raise UserError(f"{key} must be a mapping of keys to values, not {shown(value)}")
         if key in found:
             raise UserError(f"the key '{key}' is there twice")
         found[key] = value

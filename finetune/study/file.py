@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import read_yaml
-from finetune.errors import UserError, unknown
+from finetune.errors import UserError, shown, unknown
 from finetune.study.axes import check_count
 from finetune.study.grid import Cell, expand
 
 KEYS = {"name", "workers", "diagnose", "seeds", "grids"}
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a folder on any file system, and a word in any shell
+MOST_WORKERS = 1000
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # a folder on any file system, and a word in any shell
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def load(name_or_path: str, root: Path | None = None) -> Study:
             raise unknown(f"key of the study {name_or_path}", key, KEYS)
     name = content.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise UserError(f"{name_or_path}: name must be a word such as agnews-ablation, not {name!r}")
+        raise UserError(f"{name_or_path}: name must be a word such as agnews-ablation, not {shown(name)}")
     root = root or Path("runs", name)
     seeds, diagnosed = _seeds(content, "seeds", name_or_path), _seeds(content, "diagnose", name_or_path)
     cells = _cells(_grids(content, name_or_path), seeds, diagnosed, root, name_or_path)
@@ -68,7 +69,9 @@ def _seeds(content: Mapping[str, Any], key: str, where: str) -> list[int] | None
     if found is None:
         return None
     if not isinstance(found, list) or not found or not all(type(seed) is int for seed in found):
-        raise UserError(f"{where}: {key} must be a list of whole numbers such as [0, 1, 2], not {found!r}")
+        raise UserError(
+            f"{where}: {key} must be a list of whole numbers such as [0, 1, 2], not {shown(found)}"
+        )
     return list(dict.fromkeys(found))
 
 
@@ -80,9 +83,9 @@ def _grids(content: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
         )
     for name, grid in grids.items():
         if not isinstance(name, str) or not NAME.fullmatch(name) or name == "logs":
-            raise UserError(f"{where}: a grid is named by a word such as agnews-scratch, not {name!r}")
+            raise UserError(f"{where}: a grid is named by a word such as agnews-scratch, not {shown(name)}")
         if not isinstance(grid, dict):
-            raise UserError(f"{where}: grid '{name}' must be a mapping of keys to values, not {grid!r}")
+            raise UserError(f"{where}: grid '{name}' must be a mapping of keys to values, not {shown(grid)}")
     return grids
 
 
@@ -91,8 +94,15 @@ def _workers(content: Mapping[str, Any], where: str) -> int | None:
     if found == "auto":
         return None
     if type(found) is not int or found < 1:
-        raise UserError(f"{where}: workers must be auto or a whole number from 1, not {found!r}")
-    return found
+        raise UserError(f"{where}: workers must be auto or a whole number from 1, not {shown(found)}")
+    return workers_of(found)
+
+
+def workers_of(number: int) -> int:
+    """``number`` of runs at a time. Raises ``UserError`` where no machine does so many."""
+    if number > MOST_WORKERS:
+        raise UserError(f"{number:,} runs at a time are too many for a machine: at most {MOST_WORKERS:,}")
+    return number
 
 
 def _cells(

@@ -21,7 +21,7 @@ from finetune.config import (
     nest,
     read_preset,
 )
-from finetune.errors import UserError, unknown
+from finetune.errors import UserError, shown, unknown
 from finetune.folders import run_folder
 from finetune.study import logs
 from finetune.study.axes import Point, check_count, points, value_text
@@ -54,7 +54,7 @@ def expand(
     """
     preset = grid.get("preset", "quick")
     if not isinstance(preset, str):
-        raise UserError(f"preset must be one name, not {preset!r}: runs of two presets are two grids")
+        raise UserError(f"preset must be one name, not {shown(preset)}: runs of two presets are two grids")
     found = points(name, grid, root)
     variants = _variants(grid)
     _check_parameters(found, variants)
@@ -78,10 +78,12 @@ def _variants(grid: Mapping[str, Any]) -> list[str]:
     """The baseline first, where it is there at all."""
     found = grid.get("variants")
     if not isinstance(found, list) or not found:
-        raise UserError(f"variants must be a list of names such as [softmax, sa-softmax], not {found!r}")
+        raise UserError(f"variants must be a list of names such as [softmax, sa-softmax], not {shown(found)}")
     for name in found:
         if not isinstance(name, str):
-            raise UserError(f"variants must be a list of names such as [softmax, sa-softmax], not {found!r}")
+            raise UserError(
+                f"variants must be a list of names such as [softmax, sa-softmax], not {shown(found)}"
+            )
         if name not in declared():
             raise unknown("attention variant", name, declared())
     return sorted(dict.fromkeys(found), key=lambda name: name != BASELINE)
