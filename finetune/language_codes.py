@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterable
 
-# ISO 639-1, and beside each the codes of ISO 639-2 and 639-3 that data sets and models have for it.
+# ISO 639-1, and beside each the codes of ISO 639-2 and 639-3 that data sets and models have for it: also that
+# of the one language of a group which is meant where nothing else is said (arb of ar, cmn of zh).
 _SAME = """
 af afr am amh ar arb as asm az azj be bel bg bul bn ben bs bos ca cat cs ces cy cym da dan de deu el
 ell en eng es spa et est eu eus fa pes fi fin fr fra ga gle gl glg gu guj ha hau he heb hi hin hr
@@ -12,10 +13,18 @@ kir lo lao lt lit lv lvs mk mkd ml mal mn khk mr mar ms zsm mt mlt my mya ne npi
 pan pl pol ps pbt pt por ro ron ru rus sd snd si sin sk slk sl slv so som sq als sr srp sv swe sw
 swh ta tam te tel tg tgk th tha tl tgl tr tur uk ukr ur urd uz uzn vi vie xh xho yo yor zh zho zu
 zul ar ara az aze fa fas lv lav mn mon ms msa ne nep no nor ps pus sq sqi sw swa uz uzb zh chi de
-ger fr fre nl dut
-""".split()  # noqa: SIM905  a table of 190 words
+ger fr fre nl dut sq alb hy arm eu baq my bur cs cze ka geo el gre is ice mk mac ms may fa per ro rum sk
+slo cy wel ak aka ay aym ay ayr ba bak bm bam bo bod bo tib br bre dz dzo ee ewe eo epo et ekk ff ful
+ff fuv fj fij fo fao fy fry gd gla gn grn ht hat kg kon ki kik kr kau kr knc ks kas ku kmr ku kur lb
+ltz lg lug li lim ln lin mg mlg mg plt mi mao mi mri nn nno ns nso ny nya oc oci om gaz om orm or ori
+or ory qu que qu quy rn run rw kin sa san sc srd sg sag sm smo sn sna ss ssw st sot su sun ti tir tk
+tuk tl fil tn tsn ts tso tt tat tw twi ug uig wo wol yi ydd yi yid zh cmn
+no nb he iw id in yi ji
+""".split()  # noqa: SIM905  a table of 400 words
 SHORT = dict(zip(_SAME[1::2], _SAME[::2], strict=True))
-"""Three letters -> two."""
+"""Three letters, and two of former times, -> two."""
+# The script of a language that is written in several, where nothing says which (Unicode's likely subtags).
+LIKELY = {"zh": "hans", "ks": "arab", "kr": "latn"}
 # Which script Chinese is written in goes by the region.
 CHINESE = {"cn": "hans", "sg": "hans", "tw": "hant", "hk": "hant", "mo": "hant"}
 
@@ -34,7 +43,7 @@ def matching(wanted: str, codes: Iterable[str]) -> list[str]:
     """Those of ``codes`` that a language may be meant by: the very one, or all of its language and script.
 
     >>> matching("pt-BR", ["pt_XX", "de_DE"]), matching("zh", ["zho_Hans", "zho_Hant"])
-    (['pt_XX'], ['zho_Hans', 'zho_Hant'])
+    (['pt_XX'], ['zho_Hans'])
     >>> matching("zh_TW", ["zho_Hans", "zho_Hant"]), matching("sr-Latn", ["srp_Cyrl"])
     (['zho_Hant'], [])
     """
@@ -43,7 +52,7 @@ def matching(wanted: str, codes: Iterable[str]) -> list[str]:
     if exact:
         return exact
     same = [code for code in known if language_of(code) == language_of(wanted)]
-    script = _script(wanted)
+    script = _script(wanted) or (LIKELY.get(language_of(wanted)) if len(same) > 1 else None)
     return [code for code in same if script is None or _script(code) in (None, script)]
 
 

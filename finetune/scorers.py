@@ -1,5 +1,6 @@
 """Which metric decides a task, and sacrebleu's scorers; light to import, so a report needs no torch."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 
 from sacrebleu.metrics import BLEU, CHRF
@@ -11,8 +12,14 @@ PRIMARY = {"classification": "accuracy", "translation": "bleu"}
 
 SCALE = {"accuracy": 100.0, "macro_f1": 100.0}  # recorded as fractions, reported in percent
 
-# 13a splits at spaces and Western punctuation, so it leaves Chinese, Japanese and Korean unsplit.
-_TOKENIZERS = {"zh": ("zh", None), "ja": ("ja-mecab", "MeCab"), "ko": ("ko-mecab", "mecab_ko")}
+# 13a splits at spaces and Western punctuation, and leaves a sentence of these languages unsplit: Chinese and
+# its relatives, Japanese and Korean, and those of South-East Asia and Tibet, for which sacrebleu has nothing.
+_TOKENIZERS: Mapping[str, tuple[str, str | None]] = {
+    **dict.fromkeys(("zh", "yue", "wuu", "hak", "nan", "gan", "hsn", "lzh"), ("zh", None)),
+    "ja": ("ja-mecab", "MeCab"),
+    "ko": ("ko-mecab", "mecab_ko"),
+    **dict.fromkeys(("th", "lo", "km", "my", "shn", "bo", "dz"), ("char", None)),
+}
 
 
 def score_text(name: str, value: float) -> str:
@@ -25,7 +32,7 @@ def score_text(name: str, value: float) -> str:
 
 
 def bleu_tokenizer(target_language: str | None) -> str:
-    """sacrebleu's tokenizer for a target language: 13a but for zh, ja and ko.
+    """sacrebleu's tokenizer for a target language: 13a but for those that are written without spaces.
 
     Japanese and Korean need sacrebleu's extras (``pip install "sacrebleu[ja,ko]"``) and are counted in
     characters without them; the signature of the score names the tokenizer that was used.
