@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -25,6 +26,7 @@ from finetune.diagnostics import Diagnostics, Sample
 from finetune.errors import UserError
 from finetune.lock import locked
 from finetune.record import Record
+from finetune.trainer import summed_loss
 from tasks import get_task
 
 SAMPLES = 10
@@ -32,7 +34,7 @@ SAMPLES = 10
 KINDS = {"local": "local", "hub": "hub", "cache": "hub", "sample": "sample"}
 """Where rows came from -> what ``--data`` calls it; of local ones, their folder."""
 BATCH = 8
-"""Rows that pass a finished model at a time; the gradients are those of the mean over all rows."""
+"""Rows that pass a finished model at a time; the gradients are those of the mean over all targets."""
 
 
 class Diagnosis(TrainerCallback, ExportableState):
@@ -211,14 +213,16 @@ def _validation(
 
 
 def _passes(recorder: Recorder, tokens: Dataset, collate: Any) -> Iterator[Sequence[Any]]:
-    """One forward and backward pass for every ``BATCH`` rows; the loss is the mean over all rows."""
+    """One forward and backward pass for every ``BATCH`` rows; the loss is the mean over all their targets."""
     model = recorder.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    count = sum(np.size(label) for label in tokens["labels"])
     for start in range(0, len(tokens), BATCH):
         rows = [tokens[index] for index in range(start, min(start + BATCH, len(tokens)))]
         batch: Mapping[str, torch.Tensor] = collate(rows)
         recorder.start()
-        output = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
-        (output.loss * len(rows) / len(tokens)).backward()
+        there = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        loss = summed_loss(model(**there).logits, there["labels"], smoothing=0.0)
+        (loss / count).backward()
         yield recorder.stop()
         model.zero_grad()
 

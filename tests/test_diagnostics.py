@@ -507,9 +507,10 @@ def test_adapters_and_translations_can_be_looked_at(tmp_path, looked_at, transla
     assert len(diagnostics.read(lora / "diagnostics.json")["samples"]) == 3 + 1
 
 
-def test_parts_of_the_rows_give_what_all_of_them_give(tmp_path, looked_at, monkeypatch):
-    """12 rows pass in parts of 5, padded otherwise than together; the loss is the mean over all of them."""
-    where = copied(tmp_path, looked_at)
+@pytest.mark.parametrize("kind", ["classification", "translation"])
+def test_parts_of_the_rows_give_what_all_of_them_give(tmp_path, looked_at, translated, monkeypatch, kind):
+    """12 rows pass in parts of 5, padded otherwise than together; the loss is the mean over all targets."""
+    where = copied(tmp_path, looked_at if kind == "classification" else translated[1])
     found = []
     for size in (5, 12):
         monkeypatch.setattr(finetune.diagnose, "BATCH", size)
