@@ -10,6 +10,8 @@ from torch.nn import functional
 from transformers.trainer_pt_utils import LabelSmoother
 
 from cuts import CASES, Base, assert_same_answers, assert_the_same, save_base, texts
+from finetune import start
+from finetune.attention import calibrate
 from finetune.batches import longest_first
 from finetune.trainer import summed_loss
 
@@ -96,6 +98,21 @@ def _hold_evaluations(base: Base, count: int) -> None:
         for order in (rows, longest_first(rows)):
             found = base.answers(order, per_device_eval_batch_size=size, label_smoothing_factor=0.1)
             assert_same_answers(found, wanted)
+
+
+@pytest.mark.parametrize(("kind", "family"), FEW)
+def test_a_calibration_does_not_depend_on_how_it_is_cut(kind: str, family: str, base_of: Any) -> None:
+    """Row sums and mean states, in batches of 1, 5 and all rows: padding takes no part in either."""
+    base = base_of(kind, family, "sa-softmax")
+    rows = base.rows(texts(ROWS))
+    found = []
+    for size in (32, 5, 1):
+        batches = start._batches(base.config(per_device_train_batch_size=size), base.built, rows)
+        sums = calibrate.row_sums(base.built.base, batches)
+        found.append((sums, calibrate.pooled(base.built.base, batches, 1.0)))
+    for sums, states in found[1:]:
+        assert sums == {name: pytest.approx(each, rel=1e-4) for name, each in found[0][0].items()}
+        torch.testing.assert_close(states, found[0][1], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 5)])

@@ -26,7 +26,6 @@ SAME: dict[str, dict[str, Any]] = {
     "one device": {"average_tokens_across_devices": False},
     "cache": {"use_cache": True},
     "no cache": {"use_cache": False},
-    "emptied": {"torch_empty_cache_steps": 1},
     "logged": {"logging_first_step": True, "logging_nan_inf_filter": False},
     "tokens": {"include_num_input_tokens_seen": "all"},
     "tokens without padding": {"include_num_input_tokens_seen": "non_padding"},
