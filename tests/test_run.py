@@ -148,12 +148,14 @@ def test_killed_run_resumes_to_the_same_numbers(tmp_path, capsys):
 
 
 def test_a_translation_resumes_to_the_same_numbers(tmp_path, capsys, monkeypatch):
-    """From its folder as it was when a checkpoint had just been written."""
+    """From its folder as it was when a checkpoint had just been written; with dropout, so that it counts what
+    is drawn."""
+    options = [*STEPS, "--model.dropout", "0.1"]
     whole, killed = (folder("translate", tmp_path / name, "sa-softmax") for name in ("whole", "killed"))
     kept_at(14, whole, killed, monkeypatch)
-    assert run("translate", tmp_path / "whole", *STEPS) == 0
+    assert run("translate", tmp_path / "whole", *options) == 0
     assert record.read(killed)["status"] == "running"
-    assert run("translate", tmp_path / "killed", *STEPS) == 0
+    assert run("translate", tmp_path / "killed", *options) == 0
     assert "resumes from its checkpoint" in capsys.readouterr().out
     same_end(whole, killed)
 
