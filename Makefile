@@ -65,7 +65,7 @@ calibration: $(READY)  ## simulate studies: how often the statistics claim what 
 test: $(READY)  ## run the tests (offline, on a CPU)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
 
-slow: $(READY)  ## run the tests that take minutes: thousands of damaged inputs
+slow: $(READY)  ## run the tests that take minutes: thousands of damaged inputs, and whole matrices of cases
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
 
 kills: $(READY)  ## kill KILLS=100 runs at random and hold what becomes of them against runs left alone (half an hour)
