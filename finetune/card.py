@@ -37,12 +37,12 @@ USE = {
     "classification": """\
 import torch
 
-inputs = tokenizer("a text", return_tensors="pt", truncation=True, max_length={max_length})
+inputs = tokenizer({text}, return_tensors="pt", truncation=True, max_length={max_length})
 with torch.no_grad():
     print(model.config.id2label[int(model(**inputs).logits.argmax(-1))])
 """,
     "translation": """\
-inputs = tokenizer("a sentence", return_tensors="pt", truncation=True, max_length={max_length})
+inputs = tokenizer({text}, return_tensors="pt", truncation=True, max_length={max_length})
 print(tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True)[0])
 """,
 }
@@ -102,7 +102,9 @@ def _loading(record: Record, place: str) -> str:
         )
     if has_adapters(record):
         lines.append(f"The adapters are loaded onto {model}.")
-    use = USE[record["task"]["kind"]].format(max_length=record["config"]["data"]["max_length"])
+    data, kind = record["config"]["data"], record["task"]["kind"]
+    example = (data.get("prefix") or "") + ("a text" if kind == "classification" else "a sentence")
+    use = USE[kind].format(max_length=data["max_length"], text=json.dumps(example, ensure_ascii=False))
     return "\n".join([fence(load, "python"), " ".join(lines), "", fence(use.rstrip(), "python")])
 
 
@@ -160,6 +162,7 @@ def _task_and_data(record: Record) -> str:
         "rows from": f"{data['kind']}, {data['location']}",
         "revision": data["revision"],
         "licence of the data, as its task says": data.get("licence"),
+        "put before every text": record["config"]["data"].get("prefix"),
         "tokens of a text, at most": record["config"]["data"]["max_length"],
     }
     splits = [(name, f"{s['rows']:,}", s["fingerprint"]) for name, s in data["splits"].items()]

@@ -23,10 +23,12 @@ from transformers import (
 from transformers.trainer_utils import SaveStrategy
 
 from finetune import admission, data, start, tokens, train
+from finetune.batches import evenly
 from finetune.config import RunConfig, as_dict
 from finetune.data import Data
 from finetune.errors import UserError
-from finetune.metrics import translation_metrics
+from finetune.memory import release_memory
+from finetune.metrics import extra_metric, translation_metrics
 from finetune.model import Built, build_model
 from finetune.pretrained import SCRATCH
 from finetune.reading import escaped
@@ -36,6 +38,8 @@ ROWS = 2
 """Rows of each split that a rehearsal trains on, evaluates and predicts."""
 TEXTS = 200
 """Rows of the train split that the tokenizer of a rehearsed scratch model is trained on."""
+SCORED = 200
+"""Rows of the test split, evenly spaced and so of all classes, that a further metric is tried on."""
 WRITTEN_ROWS, WRITTEN_TOKENS = 100, 3
 """Reference translations that a tokenizer reads and writes again, and tokens that a model writes on trial."""
 LEAST_WRITTEN, WELL_WRITTEN = 50.0, 95.0
@@ -50,6 +54,8 @@ def rehearse(configs: Iterable[RunConfig], loaded: Data, labels: Sequence[str] |
     """
     different = {json.dumps(as_dict(replace(config, seed=0))): config for config in reversed(list(configs))}
     notes: dict[str, None] = {}
+    for kind, name in {(config.kind, name) for config in different.values() for name in config.metrics}:
+        _check_further_metric(name, loaded.splits["test"]["label" if kind == "classification" else "target"])
     for config in reversed(different.values()):
         notes |= dict.fromkeys(_rehearse(config, loaded, labels))
     return list(notes)
@@ -70,8 +76,13 @@ def _rehearse(config: RunConfig, loaded: Data, labels: Sequence[str] | None) -> 
             f"{type(error).__name__}: {reason}{adapters}"
         ) from error
     finally:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release_memory()  # or the first run would count this model to its own peak
+
+
+def _check_further_metric(name: str, answers: Sequence[Any]) -> None:
+    """Raise ``UserError`` where one of ``metrics`` cannot score the test rows, even predicted as they are."""
+    right = [answers[row] for row in evenly(len(answers), SCORED)]
+    extra_metric(name, right, right)
 
 
 def _is_ours(error: Exception) -> bool:
@@ -96,6 +107,8 @@ def _tried(config: RunConfig, loaded: Data, labels: Sequence[str] | None) -> lis
             notes += _check_writing(config, built, loaded.splits["train"])
     with TemporaryDirectory() as folder:
         few = {name: _head(split, ROWS) for name, split in splits.items()}
+        if config.attention.start != "cold":  # which cannot fail: it only measures
+            start.prepare(config, built, splits["train"], Path(folder))
         _one_step(config, built, few, Path(folder), len(loaded.splits["train"]))
     return [*notes, *_head_note(config, built)]
 

@@ -131,6 +131,15 @@ def test_a_translation_has_its_languages() -> None:
     assert "on toy de-en: BLEU " in text and "model.generate" in text and "| generation.num\\_beams |" in text
 
 
+def test_a_prefix_is_told_and_typed() -> None:
+    """Without it the model would be given other texts than it was measured on."""
+    entry = finish(started("sa-softmax", 0, kind="translation"), translations(20, 0.3, 0))
+    entry["config"]["data"]["prefix"] = 'translate "German" to English: '
+    text = card.text(entry, "org/run")
+    assert r'tokenizer("translate \"German\" to English: a sentence", return_tensors' in text
+    assert "- put before every text: translate " in text
+
+
 def test_the_sample_is_stamped_and_gives_the_hub_no_figures() -> None:
     entry = made(sample=True)
     text, found = card.text(entry, "org/run"), head(entry)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from finetune.config import RunConfig, as_dict
 from finetune.errors import UserError
 from finetune.processes import python_module
-from finetune.study import devices
+from finetune.study import devices, schedule
 from finetune.study.file import Study
 from finetune.study.grid import Cell
 from finetune.study.overview import TO_RUN
@@ -20,14 +20,20 @@ from finetune.study.state import look
 def in_process_of_its_own(study: Study) -> int:
     """Rehearse where the runs will be: on one GPU, and letting go of its memory afterwards.
 
-    Returns the exit status; what is wrong has been printed by then.
+    Returns the exit status; what is wrong has been printed by then. Raises ``UserError`` where it was killed.
     """
     words = [*python_module("finetune"), "study", study.file, "--output", str(study.root), "--rehearse"]
     (slot,) = devices.slots(1)
     # A group of its own: a Ctrl-C in the terminal reaches this process alone, which then ends the other.
-    return subprocess.run(
+    ended = subprocess.run(
         words, stdin=subprocess.DEVNULL, env={**os.environ, **slot}, process_group=0, check=False
-    ).returncode
+    )
+    if ended.returncode < 0:
+        raise UserError(
+            f"the rehearsal before the first run was {schedule.killed_text(-ended.returncode)}; "
+            "finetune study FILE --rehearse shows at which model"
+        )
+    return ended.returncode
 
 
 def rehearse(study: Study) -> str:

@@ -126,7 +126,7 @@ def _by_record_and_log(job: Job) -> State:
     if status == 2 and logs.SOMEBODY_ELSE in complaint:
         return State("running", record=state.record)
     if status < 0:
-        reason = _signal_text(-status)
+        reason = killed_text(-status)
     elif state.kind == "failed" and job.log.tells_of(state.record):
         reason = state.reason
     else:
@@ -134,7 +134,8 @@ def _by_record_and_log(job: Job) -> State:
     return State("failed", reason, state.record)
 
 
-def _signal_text(number: int) -> str:
+def killed_text(number: int) -> str:
+    """What became of a process that ended by a signal, and what that mostly means."""
     guess = " (out of memory?)" if number == signal.SIGKILL else f" ({signal.strsignal(number)})"
     return f"killed by signal {number}{guess}"
 
