@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finetune.errors import UserError
-from test_readers import WRITERS, columnar, read, rows_of
+from finetune.letters import clean
+from test_readers import PACKERS, WRITERS, columnar, delimited, read, rows_of
 
 FORMS = ["csv", "tsv", "jsonl", "json", "parquet", "arrow"]
 QUICK, LONG = (
@@ -36,9 +37,13 @@ ROWS = st.lists(
 EDITS = st.lists(
     st.tuples(
         st.sampled_from(["replace", "insert", "cut", "drop", "double"]),
-        st.floats(0, 1),
         st.one_of(
-            st.sampled_from([b'"', b",", b"\t", b"\n", b"\r", b"{", b"[", b"\0", b"\xff", b"\\"]),
+            st.floats(0, 1), st.floats(0, 0.1), st.floats(0.9, 1)
+        ),  # the header and the end twice as often
+        st.one_of(
+            st.sampled_from(
+                [b'"', b",", b"\t", b"\n", b"\r", b"{", b"[", b"\0", b"\xff", b"\\", b"\xef\xbb\xbf"]
+            ),
             st.binary(max_size=4),
         ),
     ),
@@ -59,6 +64,22 @@ def damaged(data: bytes, edits: list[tuple[str, float, bytes]]) -> bytes:
             "double": before + after[:30] + after,
         }[how]
     return data
+
+
+TEXTUAL = ["csv", "tsv", "jsonl", "json"]
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be", "latin-1"]
+# Of what names are made; the pieces of one fit to those of another in every way.
+PIECES = st.lists(
+    st.sampled_from([
+        "train", "test", "valid", "dev", "-", "_", ".", " ", "0", "1", "2", "00000-of-00002",
+        "00001-of-00002", "00000-of-00001", "part-0", "copy", " (1)", "old", "Copy of ", "a", "\n", "é",
+        "data/", "train/", "test/",
+    ]),
+    min_size=1,
+    max_size=4,
+).map("".join).filter(lambda name: ".." not in name)  # fmt: skip
+ENDINGS_OF_NAMES = st.sampled_from([".csv", ".csv", ".csv", ".tsv", ".CSV", ".txt", ".csv~", "", ".csv.bak"])
+NAMES = st.lists(st.tuples(PIECES, ENDINGS_OF_NAMES).map("".join), max_size=4, unique_by=str.lower)
 
 
 def written(form: str, rows: list[dict[str, Any]]) -> bytes:
@@ -108,6 +129,71 @@ def check_damaged(form: str, edits: list[tuple[str, float, bytes]]) -> None:
         assert {(row["text"], row["label"]) for row in found} <= sound
 
 
+def one_sentence(error: UserError) -> None:
+    """As the program shows it: names of files are cleaned of line breaks there."""
+    assert "\n" not in clean(error)
+    assert len(str(error)) < 2_000
+
+
+def check_encoding(form: str, encoding: str, end: str, edits: list[tuple[str, float, bytes]]) -> None:
+    """The very rows, or one sentence; with damage, sound rows or one sentence."""
+    rows = rows_of([2, 0, 1])
+    text = WRITERS[form](rows).decode().replace("\r\n", "\n").replace("\n", end)
+    data = text.encode(encoding, "replace")
+    expected = [" ".join((row["subject"].replace("\n", end), row["body"])) for row in rows]
+    try:
+        found = [row["text"] for row in table_of(form, data)]
+        lossy = encoding == "latin-1" or form in ("json", "jsonl")  # whose texts keep their own line ends
+        assert lossy or found == expected
+        assert len(found) == len(rows)
+    except UserError as error:
+        one_sentence(error)
+    try:
+        assert all(row["label"] in (0, 1, 2) for row in table_of(form, damaged(data, edits)))
+    except UserError as error:
+        one_sentence(error)
+
+
+def check_packing(packing: str, form: str, edits: list[tuple[str, float, bytes]]) -> None:
+    """These packings carry a checksum: what can be unpacked is what was packed."""
+    rows = rows_of([2, 0, 1])
+    sound = written(form, rows)
+    data = damaged(PACKERS[packing](sound), edits)
+    try:
+        assert table_of(form + packing, data) == table_of(form, sound)
+    except UserError as error:
+        one_sentence(error)
+
+
+def check_names(names: list[str]) -> None:
+    """Each file of rows is read once or named as not read, or the folder is refused."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for number, name in enumerate(["train.csv", "test.csv"][: 2 - (len(names) > 3)] + names):
+            path = folder / name
+            if any(parent.is_file() for parent in path.parents) or path.exists():
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(delimited(rows_of([0, 1, 2], [f"file{number}"]), "\t" if "tsv" in name else ","))
+        there = [
+            path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in (".csv", ".tsv")
+        ]
+        names = [path.relative_to(folder).as_posix() for path in there if path.name[0] not in "._"]
+        try:
+            raw = read(folder)
+        except UserError as error:
+            one_sentence(error)
+            return
+        used = [entry["name"] for entry in raw.files]
+        assert len(used) == len(set(used))
+        assert sum(len(table) for table in raw.tables.values()) == len(used)
+        told = " ".join(note for note in raw.notes if note.startswith("not read"))
+        # what lies in a folder of another name is none of this data set's
+        places = (".", "data", "train", "test", "data/train", "data/test")
+        near = [name for name in names if Path(name).parent.as_posix() in places]
+        assert [name for name in near if name not in used and name not in told] == []
+
+
 @pytest.mark.parametrize("form", FORMS)
 @given(rows=ROWS)
 @QUICK
@@ -136,3 +222,54 @@ def test_many_random_rows_come_back(form: str, rows: list[dict[str, Any]]) -> No
 @LONG
 def test_much_random_damage_is_one_sentence(form: str, edits: list[tuple[str, float, bytes]]) -> None:
     check_damaged(form, edits)
+
+
+ENCODED = {
+    "encoding": st.sampled_from(ENCODINGS),
+    "end": st.sampled_from(["\n", "\r\n", "\r"]),
+    "edits": EDITS,
+}
+CHECKED_PACKINGS = [".gz", ".bz2", ".xz", ".zip"]
+
+
+@pytest.mark.parametrize("form", TEXTUAL)
+@given(**ENCODED)
+@QUICK
+def test_random_encodings(form: str, encoding: str, end: str, edits: list[tuple[str, float, bytes]]) -> None:
+    check_encoding(form, encoding, end, edits)
+
+
+@pytest.mark.parametrize("packing", CHECKED_PACKINGS)
+@given(form=st.sampled_from(FORMS), edits=EDITS)
+@QUICK
+def test_randomly_damaged_packings(packing: str, form: str, edits: list[tuple[str, float, bytes]]) -> None:
+    check_packing(packing, form, edits)
+
+
+@given(names=NAMES)
+@QUICK
+def test_random_names(names: list[str]) -> None:
+    check_names(names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", TEXTUAL)
+@given(**ENCODED)
+@LONG
+def test_many_encodings(form: str, encoding: str, end: str, edits: list[tuple[str, float, bytes]]) -> None:
+    check_encoding(form, encoding, end, edits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packing", CHECKED_PACKINGS)
+@given(form=st.sampled_from(FORMS), edits=EDITS)
+@LONG
+def test_many_damaged_packings(packing: str, form: str, edits: list[tuple[str, float, bytes]]) -> None:
+    check_packing(packing, form, edits)
+
+
+@pytest.mark.slow
+@given(names=NAMES)
+@LONG
+def test_many_names(names: list[str]) -> None:
+    check_names(names)
