@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import BertForSequenceClassification, Seq2SeqTrainingArguments, Trainer
 
 from finetune import ambient, compare, computed, effects, pairing, record
 from finetune.arguments import SET_ELSEWHERE, resolve_bf16, training_arguments
 from finetune.errors import UserError
 from finetune.schema import upgrade
+from finetune.trainer import ComparableTrainer
 from records import classified, run_config, save, started
 from small_runs import folder, run
 from tiny_models import FAMILIES
@@ -268,9 +270,8 @@ def read_back(tmp_path: Path, **train: Any) -> dict[str, Any]:
     family = FAMILIES["bert"]
     model = family.build(model_class=BertForSequenceClassification)
     rows = [{"input_ids": [2, 5, 6, 1], "labels": row % 2} for row in range(8)]
-    trainer = Trainer(
-        model=model, args=training_arguments(config, tmp_path), train_dataset=rows, eval_dataset=rows
-    )
+    data, args = Dataset.from_list(rows), training_arguments(config, tmp_path)
+    trainer = ComparableTrainer(model=model, args=args, train_dataset=data, eval_dataset=data)
     reader = computed.ReadBack(trainer)
     trainer.add_callback(reader)
     trainer.train()
