@@ -14,6 +14,7 @@ from finetune.batches import IGNORED, collator, lengths
 from finetune.config import RunConfig
 from finetune.errors import UserError
 from finetune.model import TOKEN_SETTINGS, Built
+from finetune.reading import LANGUAGE, target_codes
 
 MOST_UNKNOWN = 0.10
 """Share of unknown tokens in the training rows above which a comparison says nothing about the texts."""
@@ -61,7 +62,20 @@ def check(config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> lis
     _check_lengths(config, built, splits)
     _check_ends(config, built, splits)
     _check_padding(config, built, splits["train"])
-    return [*_unused(config, built), *_unknown(config, built, splits["train"])]
+    notes = [*_unused(config, built), *_unknown(config, built, splits["train"])]
+    return [*notes, *_target(config, built)]
+
+
+def _target(config: RunConfig, built: Built) -> list[str]:
+    """A Marian model of several languages guesses which one to write where no code says it."""
+    codes = target_codes(built.tokenizer)
+    if config.generation is None or len(codes) < 2 or LANGUAGE.match(config.data.prefix or ""):
+        return []
+    several = f"{', '.join(codes[:5])}{', ...' if len(codes) > 5 else ''}"
+    return [
+        f"note: {config.model.name} translates into {len(codes)} languages ({several}): say which one by "
+        f"--data.prefix '{codes[0]}', or it has to learn it"
+    ]
 
 
 def _check_special(config: RunConfig, built: Built) -> None:

@@ -24,7 +24,7 @@ from finetune import hub, loading, own_code
 from finetune.config import RunConfig
 from finetune.errors import UserError
 from finetune.languages import set_languages
-from finetune.reading import settle
+from finetune.reading import prefixed, settle
 from finetune.scratch import train_tokenizer
 
 SCRATCH = "scratch:"
@@ -48,6 +48,7 @@ def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokeni
     if name.startswith(SCRATCH):
         tokenizer = train_tokenizer(config.kind, texts, config.model.vocab_size)
         settle(tokenizer)
+        prefixed(tokenizer, config.data.prefix)
         return tokenizer
     with explain(name):
         if Path(name).is_dir():
@@ -67,6 +68,7 @@ def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokeni
     set_languages(tokenizer, config.pair)
     with explain(name):  # it reads a few words, and damaged files show
         settle(tokenizer)
+    prefixed(tokenizer, config.data.prefix)  # a language that the model lacks is told before its weights load
     return tokenizer
 
 

@@ -56,10 +56,15 @@ def prefixed(tokenizer: Any, prefix: str | None) -> str:
     code = LANGUAGE.match(prefix)
     if code is None:
         return prefix
-    known = [token for token in tokenizer.get_vocab() if LANGUAGE.fullmatch(token)]
+    known = target_codes(tokenizer)
     if code[0].strip() not in known:
         raise unknown("language code in data.prefix", code[0].strip(), known)
     return prefix if prefix.endswith(" ") else f"{prefix} "
+
+
+def target_codes(tokenizer: Any) -> list[str]:
+    """The languages that a Marian model translates into, where it has a token for each: ``>>fra<<``."""
+    return sorted(token for token in tokenizer.get_vocab() if LANGUAGE.fullmatch(token))
 
 
 def _is_read(backend: Tokenizer, word: str) -> bool:

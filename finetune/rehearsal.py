@@ -1,7 +1,7 @@
 """One step of every kind of run that a grid holds, on two rows, before its first run: what fails, fails here.
 
-Only the model, its tokenizer and what Trainer makes of ``train.*`` are tried; nothing is written, and each
-run draws from its own seed afterwards, so no number depends on a rehearsal.
+Only the model, its tokenizer and what Trainer makes of ``train.*`` are tried; nothing is written but the
+traceback of a failure, and each run draws from its own seed afterwards, so no number depends on a rehearsal.
 """
 
 import json
@@ -27,15 +27,19 @@ from finetune.batches import evenly
 from finetune.config import RunConfig, as_dict
 from finetune.data import Data
 from finetune.errors import UserError
+from finetune.folders import cache_folder
 from finetune.memory import release_memory
 from finetune.metrics import extra_metric, translation_metrics
 from finetune.model import Built, build_model
 from finetune.pretrained import SCRATCH
 from finetune.reading import escaped
+from finetune.redaction import redact
 from tasks.base import languages
 
 ROWS = 2
 """Rows of each split that a rehearsal trains on, evaluates and predicts."""
+ERROR_FILE = "error.txt"
+"""In the cache's folder: the traceback of the last rehearsal that failed."""
 TEXTS = 200
 """Rows of the train split that the tokenizer of a rehearsed scratch model is trained on."""
 SCORED = 200
@@ -73,7 +77,7 @@ def _rehearse(config: RunConfig, loaded: Data, labels: Sequence[str] | None) -> 
         adapters = " (with --model.lora.*, set --model.lora.target_modules)" if config.model.lora.rank else ""
         raise UserError(
             f"a first step of {config.attention.variant} on '{config.model.name}' fails, so no run is begun: "
-            f"{type(error).__name__}: {reason}{adapters}"
+            f"{type(error).__name__}: {reason}{adapters} ({_place(error)}{_kept()})"
         ) from error
     finally:
         release_memory()  # or the first run would count this model to its own peak
@@ -83,6 +87,25 @@ def _check_further_metric(name: str, answers: Sequence[Any]) -> None:
     """Raise ``UserError`` where one of ``metrics`` cannot score the test rows, even predicted as they are."""
     right = [answers[row] for row in evenly(len(answers), SCORED)]
     extra_metric(name, right, right)
+
+
+def _place(error: Exception) -> str:
+    """Where it was raised: ``in transformers/optimization.py, line 103``."""
+    *_, innermost = traceback.extract_tb(error.__traceback__)
+    parts = Path(innermost.filename).parts
+    inside = parts.index("site-packages") + 1 if "site-packages" in parts else -2
+    return f"in {'/'.join(parts[inside:])}, line {innermost.lineno}"
+
+
+def _kept() -> str:
+    """Write the whole traceback down, where this program keeps what it needs no more; where that is."""
+    file = cache_folder() / ERROR_FILE
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(redact(traceback.format_exc()), encoding="utf-8", errors="backslashreplace")
+    except OSError:
+        return ""
+    return f"; traceback in {file}"
 
 
 def _is_ours(error: Exception) -> bool:

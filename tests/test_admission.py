@@ -367,8 +367,8 @@ def test_a_scratch_model_has_positions_for_all_that_it_reads_and_writes(kind, le
     there = admission.positions(model)
     assert {there.encoder, there.decoder} - {None} == {700}
     too_long = {key: dict.fromkeys(values, 10**9) for key, values in lengths.items()}
-    with pytest.raises(UserError, match=r"scratch:tiny.* describes a model of .* GiB"):
-        build_model(configuration(kind, **too_long), iter(TEXTS), labels)
+    with pytest.raises(UserError, match="should be less than or equal to 1000000"):
+        configuration(kind, **too_long)
 
 
 def test_a_rehearsal_predicts_too(tmp_path, monkeypatch, capsys):
@@ -489,7 +489,7 @@ def test_a_missing_package_is_named(error):
         raise error
 
 
-def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):
+def test_a_fault_of_our_own_keeps_its_traceback_and_another_says_where_it_is(monkeypatch, tmp_path):
     def fault(*_):
         raise KeyError("ours")
 
@@ -498,7 +498,13 @@ def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):
     with pytest.raises(KeyError):
         rehearsal.rehearse([configuration("classification")], None, None)
     fault.__code__ = fault.__code__.replace(co_filename="transformers.py")
-    with pytest.raises(UserError, match="a first step of"):
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=r"a first step of .* \(in transformers\.py, line \d+; traceback in "):
+        rehearsal.rehearse([configuration("classification")], None, None)
+    assert "KeyError: 'ours'" in (tmp_path / "cache" / rehearsal.ERROR_FILE).read_text()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"transformers\.py, line \d+\)$"):
         rehearsal.rehearse([configuration("classification")], None, None)
 
 

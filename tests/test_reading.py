@@ -3,6 +3,7 @@
 import json
 import string
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ import transformers as hf
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES as LANGUAGES
 
-from finetune import data
+from finetune import admission, data
 from finetune.cli import _overrides
 from finetune.config import parse_value
 from finetune.errors import UserError
+from finetune.pretrained import build_tokenizer
 from finetune.reading import prefixed, settle
 from finetune.scratch import train_tokenizer
 from finetune.study.axes import value_text
@@ -116,7 +118,7 @@ def test_sentencepiece_reads_control_words_as_text(family: str, tmp_path: Path) 
     model = sentencepiece.SentencePieceProcessor(model_file=spm)
     pieces = [model.id_to_piece(number) for number in range(model.get_piece_size())]
     vocab = tmp_path / "vocab.json"
-    vocab.write_text(json.dumps(numbered("</s>", "<unk>", ">>fra<<", *pieces, "<pad>")))
+    vocab.write_text(json.dumps(numbered("</s>", "<unk>", ">>fra<<", ">>ron<<", *pieces, "<pad>")))
     if family == "marian":
         tokenizer = hf.MarianTokenizer(spm, spm, str(vocab))
     else:
@@ -133,6 +135,7 @@ def test_sentencepiece_reads_control_words_as_text(family: str, tmp_path: Path) 
         assert all(row == framed[0] for row in framed)
     if family == "marian":
         _check_language_code(tokenizer)
+        _check_plan(tokenizer, tmp_path / "model")
 
 
 def _check_language_code(tokenizer: Any) -> None:
@@ -146,6 +149,38 @@ def _check_language_code(tokenizer: Any) -> None:
     assert [ids.count(code) for ids in [*rows["input_ids"], *rows["labels"]]] == [1, 1, 0, 0]
     with pytest.raises(UserError, match="did you mean '>>fra<<'"):
         prefixed(tokenizer, ">>fr<< ")
+
+
+def _check_plan(tokenizer: Any, folder: Path) -> None:
+    """A language that the model lacks is told as its tokenizer is built, and several without a choice are."""
+    hf.MarianConfig(
+        vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, d_model=16, encoder_layers=1,
+        decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+    ).save_pretrained(folder)  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    chosen = {"kind": "translation", "generation": GENERATION, "model": {"name": str(folder)}}
+    with pytest.raises(UserError, match="did you mean '>>ron<<'"):
+        build_tokenizer(run_config(**chosen, data={"prefix": ">>ro<<"}), iter(()))
+    built = SimpleNamespace(tokenizer=build_tokenizer(run_config(**chosen), iter(())))
+    (note,) = admission._target(run_config(**chosen), built)
+    assert "translates into 2 languages (>>fra<<, >>ron<<)" in note
+    assert not admission._target(run_config(**chosen, data={"prefix": ">>fra<<"}), built)
+
+
+GENERATION = {"num_beams": 1, "length_penalty": 1.0, "max_new_tokens": 8}
+
+
+@pytest.mark.parametrize("name", ["t5", "mbart", "bert", "gpt2", "scratch translator"])
+def test_words_before_a_text_are_read_as_words_of_it(name: str) -> None:
+    tokenizer = TOKENIZERS[name]()
+    settle(tokenizer)
+    chosen = run_config(data={"max_length": 90, "prefix": "translate a to he: "}).data
+    rows = data._encoder(tokenizer, "translation", chosen)({"source": ["he a"], "target": ["a he"]})
+    assert rows["input_ids"] == [tokenizer("translate a to he: he a")["input_ids"]]
+    assert rows["labels"] == [tokenizer(text_target="a he")["input_ids"]]
+    with pytest.raises(UserError, match="Allowed: none"):
+        prefixed(tokenizer, ">>fra<<")
 
 
 def test_a_prefix_stands_before_every_input_and_no_target() -> None:
