@@ -144,7 +144,8 @@ def _check_frame(config: RunConfig, built: Built) -> None:
     lost = f"the tokenizer of '{config.model.name}' frames no text"
     mend = "its tokenizer.json has lost its post_processor: fetch the tokenizer's files anew"
     if model.config.is_encoder_decoder:
-        ends = {tokenizer.eos_token_id, *_flat(model.generation_config.eos_token_id)} - {None}
+        settings: Any = model.generation_config if config.kind == "translation" else model.config
+        ends = {tokenizer.eos_token_id, *_flat(settings.eos_token_id)} - {None}
         for row in (ids, tokenizer(text_target="a")["input_ids"]):
             if ends and not ends & set(row[-2:]):  # before a language's token, in mBART
                 raise UserError(f"{lost} with the end token {tokenizer.eos_token or min(ends)}; {mend}")
@@ -239,10 +240,8 @@ def _first_logits(config: RunConfig, built: Built, batch: list[dict[str, Any]]) 
 
 def _check_lengths(config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> None:
     """No text is without a token, and the longest rows and translation have their places in the model."""
-    texts = ["input_ids", "labels"] if config.kind == "translation" else ["input_ids"]
     for split, rows in splits.items():
-        for column in texts:
-            _check_not_empty(split, rows, column)
+        _check_not_empty(split, rows)
     there, data = positions(built.base), config.data
     padded = config.batches.padding == "max_length"
     longest = data.max_length if padded else max(int(lengths(rows).max()) for rows in splits.values())
@@ -258,9 +257,9 @@ def _check_lengths(config: RunConfig, built: Built, splits: Mapping[str, Dataset
     _check_length("translation", written, there.decoder, "generation.max_new_tokens")
 
 
-def _check_not_empty(split: str, rows: Dataset, column: str) -> None:
+def _check_not_empty(split: str, rows: Dataset) -> None:
     """A text of nothing that the tokenizer keeps is no row of tokens, least of all alone in its batch."""
-    empty = np.flatnonzero(lengths(rows, column) == 0)
+    empty = np.flatnonzero(lengths(rows) == 0)
     if len(empty):
         raise UserError(
             f"the tokenizer finds no token in {len(empty)} texts of split '{split}', the first is row "

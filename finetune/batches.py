@@ -23,9 +23,10 @@ def evenly(count: int, most: int) -> list[int]:
     return [int(index) for index in np.linspace(0, count - 1, min(most, count)).round()]
 
 
-def lengths(rows: Dataset, column: str = "input_ids") -> np.ndarray:
-    """Tokens of each row's input, or of another ``column``, (rows,), counted without reading the tokens."""
-    return np.asarray(pc.list_value_length(rows.select_columns(column).with_format("arrow")[:][column]))
+def lengths(rows: Dataset) -> np.ndarray:
+    """Tokens of each row's input, (rows,), counted without reading the tokens."""
+    column = rows.select_columns("input_ids").with_format("arrow")[:]["input_ids"]
+    return np.asarray(pc.list_value_length(column))
 
 
 def longest_first(rows: Dataset) -> Dataset:
