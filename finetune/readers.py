@@ -290,15 +290,16 @@ def _csv(data: bytes, wanted: Wanted) -> Part:
     """Commas, or what else stands between the columns that are needed in the header: their names decide."""
     failures = []
     for delimiter in (",", ";", "\t", "|"):
-        header = next(_records(data, delimiter, quoted=True), None)
-        if header is None:
-            raise UserError("it has no header")
-        try:
-            wanted.choose(header[1])
+        try:  # a quoted header, read by another delimiter than its own, is none
+            header = next(_records(data, delimiter, quoted=True), None)
+            if header is not None:
+                wanted.choose(header[1])
         except UserError as error:
             failures.append(error)
-        else:
-            return _delimited(data, delimiter, wanted, quoted=True)
+            continue
+        if header is None:
+            raise UserError("it has no header")
+        return _delimited(data, delimiter, wanted, quoted=True)
     raise failures[0]
 
 
@@ -427,12 +428,19 @@ class _Spans:
     def _look(self, start: int, lines: list[str], record: list[str]) -> None:
         self.longest = max(self.longest, (len(lines), start))
         inner = [line for cell in record for line in re.split("\r\n|\r|\n", cell)[1:]]
-        rows = [fields for fields in csv.reader(inner, delimiter=self.delimiter) if fields]
+        rows = self._fields(inner, quoted=True)
         if any(len(fields) == self.width for fields in rows):
             self.suspects.append((start, rows))
-        rows = list(csv.reader(lines, delimiter=self.delimiter, quoting=csv.QUOTE_NONE))
+        rows = self._fields(lines, quoted=False)
         if all(len(fields) == self.width and all(fields) for fields in rows):
             self.literal.append((start, rows))
+
+    def _fields(self, lines: list[str], *, quoted: bool) -> list[list[str]]:
+        """Lines as rows; one delimiter at their ends is none that counts."""
+        rows = csv.reader(
+            lines, delimiter=self.delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        )
+        return [row[:-1] if len(row) == self.width + 1 and not row[-1] else row for row in rows if row]
 
     def judge(self) -> list[str]:
         """What is worth saying; ``UserError`` where the lines of a text are rows themselves."""

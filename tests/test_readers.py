@@ -248,6 +248,8 @@ SOUND = {
     "blank lines": HEADER + "\na,b,1\n\n   \nc,d,2\n\n",
     "old line ends": "subject,body,kind\ra,b,1\r",
     "no line end": HEADER + "a,b,1",
+    "all quoted, between semicolons": '"subject";"body";"kind"\n"a";"b,c";"1"\n',
+    "all quoted, between tabs": '"subject"\t"body"\t"kind"\n"a"\t"b,c"\t"1"\n',
     "all quoted": '"subject","body","kind"\n"a","b","1"\n',
     "a text of several lines": HEADER + 'a,"b\nc, 5\nd",1\nc,d,2\n',
     "blank lines behind a carriage return": (HEADER + "a,b,1\nc,d,2\n").replace("\n", "\r\r\n"),
@@ -281,6 +283,14 @@ DAMAGED = {
     "a stray quote that swallows one row": (
         HEADER + "".join([*MANY[:9], 'a,"b,1\n', 'a,b",1\n', *MANY[9:]]),
         "each of the 2 lines from line 11 on is a row by itself: a quote is missing or stray",
+    ),
+    "the same with a delimiter at the ends": (
+        HEADER + "".join([*MANY[:9], 'a,"b,1\n', 'a,b",1\n', *MANY[9:]]).replace("\n", ",\n"),
+        "each of the 2 lines from line 11 on",
+    ),
+    "no header, and all quoted": (
+        '"a","b c","1"\n"c","d","2"\n',
+        "no column 'subject'.* the data has 'a', 'b c'",
     ),
     "the same with old line ends": (
         (HEADER + "".join([*MANY[:9], 'a,"b,1\n', 'a,b",1\n', *MANY[9:]])).replace("\n", "\r"),
