@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,22 +46,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # a full disk shows here
         return status
     except UserError as error:
-        print(f"finetune: error: {_shown(error)}", file=sys.stderr)
+        _complain(error)
         return 2
     except OSError as error:
         if error.errno is None:  # of a library that says by it more than the system does
             raise
         place = "the output" if error.filename is None else shown(str(error.filename)).strip("'")
-        print(f"finetune: error: {error.strerror}: {clean(place)}", file=sys.stderr)
+        _complain(f"{error.strerror}: {place}")
         return 2
     except KeyboardInterrupt:
         print("finetune: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
 
 
-def _shown(error: UserError) -> str:
+def _complain(error: object) -> None:
     """On one line, without secrets, and without the control characters that a terminal would obey."""
-    return redact(clean(error))
+    with suppress(OSError, AttributeError):
+        sys.stdout.flush()  # of a full disk, which is no second thing to say at the end
+    print(f"finetune: error: {redact(clean(error))}", file=sys.stderr)
 
 
 def _parse(words: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:

@@ -141,7 +141,21 @@ def inspect(folder: Path, config: RunConfig) -> State:
             "Choose another folder with --output, or remove this one"
         )
     whole = found["status"] == "finished" and manifest.finished_fault(folder) is None
-    return "finished" if whole else "resume"
+    if whole:
+        return "finished"
+    _check_links(folder)
+    return "resume"
+
+
+def _check_links(folder: Path) -> None:
+    """Raise ``UserError`` for a link out of a run that goes on: it would be written through."""
+    for entry in filter(Path.is_symlink, sorted(folder.iterdir())):
+        end = Path(os.path.realpath(entry))
+        if not end.is_relative_to(os.path.realpath(folder)):
+            raise UserError(
+                f"{entry} is a link to {end}, outside the run, and would be written through: remove it, or "
+                "choose another folder with --output"
+            )
 
 
 def validate(task_name: str | None, pair: str | None, wanted: str) -> list[str]:

@@ -5,6 +5,8 @@ import os
 import pickle
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +25,7 @@ from finetune.errors import UserError
 from finetune.metrics import load_metric
 from finetune.publish import _lay_out
 from finetune.redaction import redact
+from finetune.study import logs
 from records import classified, correctness, run_config, save, started
 from small_runs import COMMON, folder, run
 
@@ -270,6 +273,65 @@ def test_a_lock_does_not_empty_what_it_links_to(copied: Path, tmp_path: Path) ->
     (copied / ".lock").symlink_to(tmp_path / "thesis")
     assert main(["diagnose", str(copied), "--rows", "2"]) == 2
     assert (tmp_path / "thesis").read_text() == "words"
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "training_args.bin", "finetune.yaml", "checkpoint-5", "runs"]
+)
+def test_a_run_does_not_write_through_a_link(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    record.write(copied, {**record.read(copied), "status": "running"})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis").write_text("words")
+    (copied / name).unlink(missing_ok=True)
+    (copied / name).symlink_to(tmp_path / "mine" / ("thesis" if "." in name else "."))
+    capsys.readouterr()
+    assert run("classify", tmp_path / "runs", *STEPS, "--train.save_total_limit", "1") == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert f"{name} is a link to {tmp_path / 'mine'}" in told
+    assert [path.read_text() for path in files_of(tmp_path / "mine")] == ["words"]
+
+
+def test_of_a_link_among_checkpoints_nothing_but_the_link_is_removed(copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis").write_text("words")
+    (copied / "checkpoint-99").symlink_to(tmp_path / "mine")
+    (copied / "checkpoint-98").write_text("a file")
+    (copied / ".notes.tmp").write_text("of the user's own")
+    identity = json.loads((copied / manifest.FILE).read_text())["run"]
+    found = resume.newest(copied, identity)
+    assert found.checkpoint is not None and "checkpoint-99 is passed over: it is a link" in found.passed[0]
+    resume.discard(copied, found, identity)
+    assert [path.name for path in copied.glob("checkpoint-*")] == [found.checkpoint.name]
+    assert (tmp_path / "mine" / "thesis").read_text() == "words"
+    assert record.unfinished(copied) == []
+
+
+def test_a_log_of_a_study_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "thesis").write_text("words")
+    (tmp_path / "run.log").symlink_to(tmp_path / "thesis")
+    os.mkfifo(tmp_path / "pipe.log")
+    for name in ("run.log", "pipe.log"):
+        with pytest.raises(UserError, match="cannot write the log"):
+            logs.claim(tmp_path / name, ["finetune"])
+    assert (tmp_path / "thesis").read_text() == "words"
+
+
+# Full disks
+
+
+def test_a_full_disk_is_told_once_and_without_a_traceback(tmp_path: Path) -> None:
+    """Of the report and of the terminal's output both, as where they share a disk."""
+    save(tmp_path / "runs", started("softmax", 0), classified(correctness(40, 0.5, 0)))
+    (tmp_path / "taken").write_text("")
+    words = [sys.executable, "-m", "finetune", "compare", str(tmp_path / "runs"), "--output"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*words, str(tmp_path / "taken")], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("finetune: error: cannot write report.json")
 
 
 # Secrets

@@ -2,6 +2,7 @@
 
 import ast
 import fcntl
+import os
 import re
 import shlex
 import time
@@ -67,7 +68,9 @@ def claim(file: Path, words: Sequence[str]) -> Log | None:
     header = f"# {began}: {redact(shlex.join(words))}\n"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        stream = file.open("ab", buffering=0)
+        # Not through a link, which would write where it leads to.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        stream = os.fdopen(os.open(file, flags, 0o666), "ab", buffering=0)
         if not _lock(stream):
             stream.close()
             return None
