@@ -253,6 +253,74 @@ def test_a_kernel_folder_that_is_a_link_or_another_users_is_not_used(
     assert uid == 0 or not compile_native.is_own(place)
 
 
+@pytest.mark.parametrize("chain", [1, 2])
+@pytest.mark.parametrize("which", ["cache", "folder"])
+def test_a_kernel_folder_by_a_link_through_a_folder_of_all_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str, chain: int
+) -> None:
+    """What the link leads to is the user's own, but others can put something else in its place."""
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+    with compile_native._folder() as place:
+        pass
+    link = place if which == "folder" else place.parent
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    link.rename(tmp_path / "kept" if chain == 2 else open_to_all / "kept")
+    if chain == 2:
+        (open_to_all / "kept").symlink_to(tmp_path / "kept")
+    link.symlink_to(open_to_all / "kept")
+    with compile_native._folder() as found:
+        assert found != place
+    open_to_all.chmod(0o755)
+    with compile_native._folder() as found:
+        assert found == place or which == "folder", "a link alone does no harm"
+
+
+def test_a_kernel_folder_of_all_is_not_used_though_it_is_sticky(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+    with compile_native._folder() as place:
+        pass
+    place.parent.chmod(0o1777)
+    with compile_native._folder() as found:
+        assert found == place, "as /tmp, above it"
+    place.chmod(0o1777)
+    with compile_native._folder() as found:
+        assert found != place
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give files away")
+@pytest.mark.parametrize("which", ["library", "folder", "cache"])
+def test_a_kernel_of_another_user_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """Nor one by a link; a library that is there and one's own is taken as it is."""
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+    compiled: list[Path] = []
+
+    def compile_it(compiler: Any, flags: Any, source: str, target: Path) -> None:
+        compiled.append(target)
+        target.unlink(missing_ok=True)
+        target.write_bytes(b"")
+
+    monkeypatch.setattr(compile_native, "_compile", compile_it)
+    with compile_native._folder() as folder:
+        library = compile_native._compiled(folder)
+        assert compile_native._compiled(folder) == library and compiled == [library]
+    os.chown({"library": library, "folder": library.parent, "cache": library.parents[1]}[which], 1000, 1000)
+    with compile_native._folder() as folder:
+        assert (folder == library.parent) == (which == "library")
+        compile_native._compiled(folder)
+    assert len(compiled) == 2
+    if which == "library":
+        library.rename(tmp_path / "elsewhere.so")
+        library.symlink_to(tmp_path / "elsewhere.so")
+        compile_native._compiled(library.parent)
+        assert len(compiled) == 3
+
+
 # Links
 
 

@@ -101,7 +101,7 @@ def _folder() -> Iterator[Path]:
     folder = cache_folder() / f"native-{os.getuid() if hasattr(os, 'getuid') else 0}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        usable = all(map(is_own, [folder, *folder.absolute().parents])) and os.access(folder, os.W_OK)
+        usable = is_own(folder, sticky=False) and is_safe(folder.absolute()) and os.access(folder, os.W_OK)
     except OSError:  # a home that cannot be written to
         usable = False
     if usable:
@@ -111,18 +111,31 @@ def _folder() -> Iterator[Path]:
             yield Path(temporary)
 
 
-def is_own(path: Path) -> bool:
-    """Whether only this user, or the system's own, can put something else in the place of ``path``.
+def is_safe(path: Path) -> bool:
+    """Whether nobody but this user and the system can put something else in the place of ``path``.
 
-    No link and, but for folders such as /tmp in which everybody may remove what is theirs alone, not
-    writable by others. A group that is called as its user is that user's alone, as on most systems.
+    That goes for each folder on the way to it, and on the way to where a link among them leads.
+    """
+    for part in [*reversed(path.parents), path]:
+        if part.is_symlink():
+            owner = part.lstat().st_uid
+            if owner not in (0, os.getuid()) or not is_safe(part.parent / part.readlink()):
+                return False
+        elif not is_own(part):
+            return False
+    return True
+
+
+def is_own(path: Path, sticky: bool = True) -> bool:
+    """Whether ``path`` is this user's or the system's own, no link, and not writable by others.
+
+    ``sticky`` lets folders pass in which everybody may remove what is theirs alone, as in /tmp. A group that
+    is called as its user is that user's alone, as on most systems.
     """
     about = path.lstat()
-    if path.is_symlink():
-        return about.st_uid in (0, os.getuid()) and is_own(path.resolve())
     others = stat.S_IWOTH if _is_private(about.st_gid) else stat.S_IWOTH | stat.S_IWGRP
-    shared = bool(about.st_mode & others) and not about.st_mode & stat.S_ISVTX
-    return about.st_uid in (0, os.getuid()) and not shared
+    shared = bool(about.st_mode & others) and not (sticky and about.st_mode & stat.S_ISVTX)
+    return about.st_uid in (0, os.getuid()) and not shared and not path.is_symlink()
 
 
 def _is_private(group: int) -> bool:
