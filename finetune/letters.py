@@ -17,3 +17,8 @@ def visible(words: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in "\t\n" else "\ufffd" for char in text)
+
+
+def say(line: str) -> None:
+    """Print one line that names what somebody else has named: files, folders, labels, models."""
+    print(visible(line.replace("\n", " ")), flush=True)

@@ -22,6 +22,7 @@ from finetune.config import (
     unlike,
 )
 from finetune.errors import UserError, shown, unknown
+from finetune.letters import say
 from finetune.metrics import load_metric
 from finetune.pretrained import SCRATCH, build_tokenizer
 from finetune.redaction import redact
@@ -73,9 +74,9 @@ def plan_grid(
     values["train"] = resolve_bf16(values.get("train"))
     first, *_ = [build({**values, "seed": seeds[0], **_arm(values, variant)}) for variant in variants]
     for note in check(first, root):
-        print(note, flush=True)
+        say(note)
     found = source.resolve(task, pair, first.data.source)
-    print(found.describe(), flush=True)
+    say(found.describe())
     # Where a folder lies decides nothing: the record keeps it, and fingerprints tell whether rows are equal.
     fixed = {"data": {**values["data"], "source": _settled(found.kind)}}
     configs = [

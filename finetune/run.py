@@ -33,7 +33,7 @@ from finetune.attention.swap import calls_by_kernel
 from finetune.config import RunConfig
 from finetune.diagnose import Diagnosis
 from finetune.errors import UserError
-from finetune.letters import clean
+from finetune.letters import clean, say
 from finetune.lock import locked
 from finetune.memory import release_memory
 from finetune.plan import Grid, Run
@@ -57,14 +57,14 @@ def run_grid(grid: Grid, command: str, next_command: str) -> int:
         place = f"[{number}/{len(grid.runs)}]"
         if run.state == "finished":
             _mend(run.folder)
-            print(f"{place} {run.folder}: finished already, skipped", flush=True)
+            say(f"{place} {run.folder}: finished already, skipped")
             continue
         with locked(run.folder):
             statuses.append(_run_recorded(run, grid, loaded, place, command))
     groups = sorted({run.folder.parent.parent for run in grid.runs})
     print(report.text(compare.compare(groups)))
     if next_command:
-        print(f"The real thing, on a GPU: {next_command}")
+        say(f"The real thing, on a GPU: {next_command}")
     return max(statuses, default=0)
 
 
@@ -76,12 +76,12 @@ def rehearse_grid(grid: Grid) -> data.Data:
     _hide_bars_of_a_moment()
     loaded = data.load(grid.task, grid.pair, grid.source, grid.runs[0].config.data)
     for note in loaded.info["notes"]:
-        print(f"note: {note}", flush=True)
+        say(f"note: {note}")
     for run in grid.runs:
         _check_same_rows(run, grid, loaded)
     waiting = [run.config for run in grid.runs if run.state != "finished"]
     for note in rehearsal.rehearse(waiting, loaded, _labels(grid.task)):
-        print(note, flush=True)
+        say(note)
     return loaded
 
 
@@ -131,7 +131,7 @@ def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: 
     entry["hardware"]["threads"] = torch.get_num_threads()
     fault = manifest.finished_fault(run.folder) if run.state == "resume" else None
     if fault:
-        print(f"{place} {run.folder} was finished, but {fault}: it is made again", flush=True)
+        say(f"{place} {run.folder} was finished, but {fault}: it is made again")
     (run.folder / ERROR_FILE).unlink(missing_ok=True)
     (run.folder / manifest.FILE).unlink(missing_ok=True)
     record.write(run.folder, entry)
@@ -152,7 +152,7 @@ def _run_recorded(run: Run, grid: Grid, loaded: data.Data, place: str, command: 
     entry.update({"status": "finished", "finished": record.now()})
     card.write(run.folder, entry)
     record.write(run.folder, entry)  # last: a finished run lacks nothing
-    print(_closing_line(place, run, entry, grid.root), flush=True)
+    say(_closing_line(place, run, entry, grid.root))
     return 0
 
 
@@ -187,7 +187,7 @@ def _trained(
     identity = resume.identity(config, built.info)
     found = _resumed(run.folder, identity, place)
     steps = train.planned_steps(config, len(splits["train"]), run.folder)
-    print(_header_line(place, run, loaded, steps, found.checkpoint is not None), flush=True)
+    say(_header_line(place, run, loaded, steps, found.checkpoint is not None))
     begun = start.prepare(config, built, splits["train"], run.folder)
     callbacks = start.callbacks(config)
     if found.checkpoint is None:  # of an attempt that nothing is kept of
@@ -212,7 +212,7 @@ def _resumed(folder: Path, identity: str, place: str) -> resume.Found:
     """The checkpoint that a run goes on from. What is damaged or was overtaken is named and removed."""
     found = resume.newest(folder, identity)
     for reason in found.passed:
-        print(f"{place} {reason}", flush=True)
+        say(f"{place} {reason}")
     if found.passed and found.checkpoint is None:
         print(f"{place} no whole checkpoint is left: the run starts anew", flush=True)
     resume.discard(folder, found, identity)

@@ -8,6 +8,7 @@ from typing import Any
 
 from finetune.config import KINDS, Kind, RunConfig, merge, read_preset, read_yaml
 from finetune.errors import UserError, shown, unknown
+from finetune.letters import clean, say
 
 VERBS: dict[str, Kind] = {verb: kind for kind, verb in KINDS.items()}
 OPTIONS = {
@@ -103,7 +104,7 @@ def compare(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         comparison, output = report.read(options.source), options.output or beside
     print(report.text(comparison))
     for path in report.write(comparison, output, folders):
-        print(f"wrote {path}")
+        say(f"wrote {path}")
 
 
 def summary(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
@@ -114,7 +115,7 @@ def summary(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         print(text, end="")
     else:
         summaries.insert(text, options.into, options.file)
-        print(f"wrote {options.into}")
+        say(f"wrote {options.into}")
 
 
 def bench(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
@@ -154,10 +155,10 @@ def bench(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
         files = run.write(result, folder)
     print(tables.text(result))
     for path in files:
-        print(f"wrote {path}")
+        say(f"wrote {path}")
     failures = tables.failures(result)
     for line in failures:
-        print(line, file=sys.stderr)
+        print(clean(line), file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -167,7 +168,7 @@ def diagnose(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
     looked = diagnose(options.run, rows, options.data, options.task)
     print(table(looked))
-    print(f"wrote {looked.file}")
+    say(f"wrote {looked.file}")
 
 
 def study(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
@@ -194,7 +195,7 @@ def push(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from finetune.publish import push
 
     address = push(options.folder, options.to, options.private)
-    print(f"pushed {options.folder} to {address}")
+    say(f"pushed {options.folder} to {address}")
     print(f'load it with: finetune.load("{options.to}")')
 
 
@@ -216,7 +217,7 @@ def validate(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.task is None and (options.pair or options.data):
         raise UserError("--pair and --data say which rows of a task to check: give --task too")
     for line in validate(options.task, options.pair, options.data or "auto"):
-        print(line)
+        say(line)
 
 
 def env(options: argparse.Namespace, overrides: dict[str, Any]) -> None:

@@ -506,3 +506,24 @@ def test_a_secret_in_the_configuration_is_refused(tmp_path: Path, capsys: pytest
 def test_an_error_reaches_the_terminal_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["classify", "--task", "\x1b]0;owned\x07\u202e.py"]) == 2
     assert capsys.readouterr().err.strip().isprintable()
+
+
+def test_what_is_named_reaches_the_terminal_without_control_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Folders of data and of runs, labels in other letters, and notes on both."""
+    evil = "\x1b]0;owned\x07\u202e\r"
+    data = tmp_path / f"rows{evil}"
+    data.mkdir()
+    for name in ("train", "test"):
+        rows = [{"text": f"word {i} {name}", "label": i % 4} for i in range(40)]
+        (data / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (data / f"{name}{evil}.txt").write_text("beside the rows")
+    words = [str(data) if word == "sample" else word for word in COMMON]
+    root = str(tmp_path / f"runs{evil}")
+    train = ["classify", "--output", root, *words, "--attention", "softmax", "--train.max_steps", "1"]
+    for typed in (train, train, ["compare", root], ["validate", "--task", "agnews", "--data", str(data)]):
+        assert main(typed) == 0
+    told = capsys.readouterr().out
+    assert "finished already" in told and "wrote " in told and "rows\ufffd]0;owned" in told
+    assert not set("\x1b\x07\u202e\r") & set(told)

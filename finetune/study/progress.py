@@ -120,7 +120,7 @@ class LiveTable(Lines):
         workers = Table("worker", "run", "for", "last", box=None, pad_edge=False)
         for job in sorted(jobs, key=lambda job: job.worker):
             spent = duration(time.monotonic() - job.started)
-            last = Text(brief(job.log.last_line()), "dim", no_wrap=True, overflow="ellipsis")
+            last = Text(clean(brief(job.log.last_line())), "dim", no_wrap=True, overflow="ellipsis")
             run = Text(tally.name(job.cell), overflow="ellipsis", no_wrap=True)
             workers.add_row(str(job.worker + 1), run, spent, last)
         return Group(Text(title, "bold"), grids, workers)

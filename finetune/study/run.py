@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 
 from finetune.errors import UserError
-from finetune.letters import clean
+from finetune.letters import clean, say
 from finetune.study import devices, overview, progress, rehearsal, schedule
 from finetune.study.cost import Costs
 from finetune.study.file import Study
@@ -44,7 +44,7 @@ def run_study(study: Study, wanted: int | None) -> int:
     done = len(study.cells) - len(waiting)
     rest = f"{tally.rest([])} on {overview.many(workers)}, logs in {study.root / 'logs'}"
     head = f"study {study.name}: {len(study.cells)} runs in {study.root}, {done} done"
-    print(f"{head}; {rest if waiting else 'nothing is left to run'}", flush=True)
+    say(f"{head}; {rest if waiting else 'nothing is left to run'}")
     status = rehearsal.in_process_of_its_own(study) if waiting else 0
     if status:
         return status
@@ -67,7 +67,7 @@ def _closing(study: Study, states: Mapping[Cell, State]) -> int:
         print(f"{len(failed)} of {len(study.cells)} runs failed: the same command tries them again")
     if others:
         many = f"{len(others)} of {len(study.cells)} runs were left to another process"
-        print(f"{many}, the first is {others[0].folder}")
+        say(f"{many}, the first is {others[0].folder}")
     print(f"next: make compare OUTPUT={shlex.quote(str(study.root))}")
     return 1 if failed else 0
 
