@@ -1,7 +1,7 @@
 """A built model with its tokenizer, against the rows it is to read and write: can every one of them pass?"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -245,14 +245,16 @@ def _check_lengths(config: RunConfig, built: Built, splits: Mapping[str, Dataset
     there, data = positions(built.base), config.data
     padded = config.batches.padding == "max_length"
     longest = data.max_length if padded else max(int(lengths(rows).max()) for rows in splits.values())
-    _check_length("row of tokens", longest, there.encoder, "data.max_length")
+    tables = [there.encoder] if there.encoder and config.kind == "translation" else [*astuple(there)]
+    limit = min((table for table in tables if table is not None), default=None)  # a classifier reads by both
+    _check_length("row of tokens", longest, limit, "data.max_length")
     if config.generation is None:
         return
     target = data.max_target_length or data.max_length
     if not padded:
         target = max(max(map(len, rows["labels"])) for rows in splits.values())
-    limit = "data.max_target_length"
-    _check_length("target", target, there.decoder, limit if data.max_target_length else "data.max_length")
+    key = "data.max_target_length" if data.max_target_length else "data.max_length"
+    _check_length("target", target, there.decoder, key)
     written = config.generation.max_new_tokens
     _check_length("translation", written, there.decoder, "generation.max_new_tokens")
 

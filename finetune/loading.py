@@ -160,8 +160,9 @@ def check_sizes(described_by: str, stock: Any, architecture: Any) -> None:
 
     ``architecture`` is the auto class that builds it; it is built without memory for its weights.
     """
+    said = stock.to_dict()  # and not what it makes of it: XLNet's limit of -1 is in no file
     for size in SIZES:
-        value = getattr(stock, size, None)
+        value = said.get(stock.attribute_map.get(size, size))
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

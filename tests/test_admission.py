@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -18,7 +19,7 @@ from transformers import (
 )
 
 import finetune.run
-from finetune import admission, record, rehearsal
+from finetune import admission, loading, record, rehearsal
 from finetune.errors import UserError
 from finetune.loading import check_tokenizer
 from finetune.model import build_model
@@ -361,14 +362,14 @@ def test_a_tokenizer_writes_what_it_has_read(tmp_path):
         ("translation", {"generation": {"max_new_tokens": 700}}),
     ],
 )
-def test_a_scratch_model_has_positions_for_all_that_it_reads_and_writes(kind, lengths):
+def test_a_scratch_model_has_positions_for_all_that_it_reads_and_writes(kind, lengths, monkeypatch):
     labels = LABELS if kind == "classification" else None
     model = build_model(configuration(kind, **lengths), iter(TEXTS), labels).base
     there = admission.positions(model)
     assert {there.encoder, there.decoder} - {None} == {700}
-    too_long = {key: dict.fromkeys(values, 10**9) for key, values in lengths.items()}
-    with pytest.raises(UserError, match="should be less than or equal to 1000000"):
-        configuration(kind, **too_long)
+    monkeypatch.setattr(loading.psutil, "virtual_memory", lambda: SimpleNamespace(total=2**20))
+    with pytest.raises(UserError, match=r"scratch:tiny.* describes a model of .* GiB"):
+        build_model(configuration(kind, **lengths), iter(TEXTS), labels)
 
 
 def test_a_rehearsal_predicts_too(tmp_path, monkeypatch, capsys):
@@ -436,6 +437,18 @@ def test_rows_longer_than_the_positions_are_refused(tmp_path, family):
     padded = {"data": {"max_length": limit + 1}, "batches": {"padding": "max_length"}}
     with pytest.raises(UserError, match=r"data\.max_length"):
         admit(tmp_path, family, rows(3), **padded)
+
+
+@pytest.mark.parametrize("model", ["OPT", "BioGpt"])
+def test_the_table_of_a_decoder_alone_is_the_limit_of_its_rows(model):
+    """OPT's is found below a part called decoder."""
+    sizes = {"vocab_size": 99, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    stock = getattr(transformers, f"{model}Config")(**sizes, max_position_embeddings=POSITIONS)
+    built = SimpleNamespace(base=getattr(transformers, f"{model}ForSequenceClassification")(stock))
+    limit = max(filter(None, vars(admission.positions(built.base)).values()))
+    admission._check_lengths(configuration("classification"), built, {"test": rows(limit)})
+    with pytest.raises(UserError, match=f"{limit + 1} tokens .* set --data.max_length {limit}"):
+        admission._check_lengths(configuration("classification"), built, {"test": rows(limit + 1)})
 
 
 @pytest.mark.parametrize("family", names("seq2seq"))

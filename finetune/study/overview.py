@@ -55,7 +55,7 @@ def _closing(study: Study, states: Mapping[Cell, State], costs: Costs, workers: 
     told = ", ".join(f"{count[kind]} {kind}" for kind in KINDS if count[kind])
     left = [costs.expected(cell) for cell in study.cells if states[cell].kind in LEFT]
     return (
-        f"{told}; {rest_text(left, workers)} on {many(workers)}"
+        f"{told}; {rest_text(left, workers)} on {many(workers)}; --rehearse tries a step of each kind of run"
         if left
         else f"{told}; nothing is left to run"
     )
