@@ -438,7 +438,9 @@ def test_the_plan_counts_states_and_names_failures(tmp_path: Path) -> None:
     assert shown[2] == "a agnews scratch-tiny softmax 3 1 1 1 3 min"
     assert shown[3] == "a agnews scratch-tiny sa-softmax 3 2 1 5 min"
     assert lines[4] == f"failed: {study.cells[1].folder}: the disk is full"
-    assert lines[5] == "1 done, 3 missing, 1 failed, 1 unfinished; about 4 min on 2 workers"
+    assert lines[5].startswith(
+        "1 done, 3 missing, 1 failed, 1 unfinished; about 4 min on 2 workers; --rehearse"
+    )
 
 
 def test_a_plan_and_a_print_import_no_torch_and_write_nothing(tmp_path: Path) -> None:
