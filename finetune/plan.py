@@ -22,7 +22,7 @@ from finetune.config import (
     unlike,
 )
 from finetune.errors import UserError, shown, unknown
-from finetune.letters import say
+from finetune.letters import clean, say
 from finetune.metrics import load_metric
 from finetune.pretrained import SCRATCH, build_tokenizer
 from finetune.redaction import redact
@@ -176,7 +176,7 @@ def validate(task_name: str | None, pair: str | None, wanted: str) -> list[str]:
     rows = {facts["from"]: facts["of"] for facts in loaded.info["splits"].values()}
     counted = ", ".join(f"{count} {name}" for name, count in rows.items())
     read = [
-        f"read {entry['name']}: {entry['bytes']:,} bytes, SHA-256 {str(entry['sha256'])[:16]}"
+        f"read {clean(entry['name'])}: {entry['bytes']:,} bytes, SHA-256 {str(entry['sha256'])[:16]}"
         for entry in loaded.info["files"]
     ]
     notes = [f"note: {note}" for note in loaded.info["notes"]]

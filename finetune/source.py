@@ -16,6 +16,7 @@ from finetune import columns, files, hub, labels, layout
 from finetune.cards import SPLIT_NAMES
 from finetune.checksum import sha256
 from finetune.errors import UserError
+from finetune.letters import clean
 from finetune.readers import Part, parse
 from finetune.sample import SPLIT_SIZES, sample_rows
 from tasks.base import PARQUET_BRANCH, ClassificationTask, Task, languages
@@ -48,7 +49,7 @@ class Raw:
 
     ``files``: ``split``, ``name`` (relative), ``bytes`` and ``sha256`` of each. Of the Hub they are the Arrow
     files that its client made and, with no split, those that it fetched.
-    ``notes``: sentences that a user should see.
+    ``notes``: sentences that a user should see, each on one line.
     """
 
     tables: dict[str, pa.Table]
@@ -87,7 +88,7 @@ def read(source: Source, task: Task, pair: str | None) -> Raw:
         raw = _read_sample(task, pair) if source.kind == "sample" else _read_hub(source, task, pair)
     tables = columns.numbered(raw.tables, task)
     notes = [*raw.notes, *_absent_notes(tables["train"], task)]
-    return Raw(tables, raw.files, list(dict.fromkeys(notes)))
+    return Raw(tables, raw.files, list(dict.fromkeys(map(clean, notes))))
 
 
 def local_folders(task: Task, pair: str | None) -> list[Path]:

@@ -11,6 +11,7 @@ import datasets
 import pytest
 
 from finetune.errors import UserError
+from finetune.plan import validate
 from test_readers import CARD, FEATURES, delimited, notes_of, put, read, rows_of
 
 SPLITS = "\n  data_files:\n  - split: train\n    path: {}\n  - split: test\n    path: c.csv"
@@ -203,3 +204,13 @@ def test_the_card_of_a_clone(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_bytes(b"\xef\xbb\xbf" + CARD.replace(b"\n", b"\r\n"))
     put(tmp_path, "{}.csv", rows("a"))
     assert read(tmp_path).tables["train"]["label"].to_pylist() == [1, 2, 0]
+
+
+def test_names_of_files_move_no_terminal(tmp_path: Path) -> None:
+    odd = b"train-\xff\x1b[31m.csv", b"eval\x1b[2J\n\xe2\x80\xae.csv"
+    for name in (b"test.csv", *odd):
+        text = delimited([{"text": "a", "label": 0}, {"text": "b", "label": 1}])
+        (tmp_path / os.fsdecode(name)).write_bytes(text)
+    lines = validate("agnews", None, str(tmp_path))
+    assert any("not read" in line for line in lines) and any("read train-" in line for line in lines)
+    assert all(line.isprintable() for line in lines)
