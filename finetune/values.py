@@ -213,13 +213,19 @@ class _Loader(yaml.SafeLoader):
     }
 
     def whole_number(self, node: yaml.ScalarNode) -> int:
-        digits = node.value.replace("_", "")
+        digits = str(self.construct_scalar(node)).replace("_", "")
         if len(digits) > 20 or not -LARGEST <= (number := int(digits)) < LARGEST:
             raise self._refused(node, f"the number {node.value[:20]}... is too large")
         return number
 
     def number(self, node: yaml.ScalarNode) -> float:
-        number = float(node.value.lower().replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
+        number = float(
+            str(self.construct_scalar(node))
+            .lower()
+            .replace("_", "")
+            .replace(".inf", "inf")
+            .replace(".nan", "nan")
+        )
         if not math.isfinite(number):
             raise self._refused(node, f"'{node.value[:80]}' is no finite number")
         return number

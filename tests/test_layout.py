@@ -105,7 +105,7 @@ def test_the_ends_of_the_order() -> None:
     # finetune.load comes from checkpoint, and only when it is asked for
     assert list(imports(MODULES["finetune"])) == ["checkpoint"]
     top = ast.parse(MODULES["finetune"].read_text(encoding="utf-8")).body
-    assert [node.module for node in top if isinstance(node, ast.ImportFrom)] == ["typing"]
+    assert not [node for node in top if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def names_in(path: Path) -> set[str]:

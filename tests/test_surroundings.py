@@ -18,6 +18,7 @@ PLANTED = (
     "yaml.py",
     "configs/__init__.py",
     "datasets/__init__.py",
+    *(f"{name}.py" for name in sorted(sys.stdlib_module_names - set(sys.builtin_module_names) - {"site"})),
 )
 
 
