@@ -128,3 +128,11 @@ def test_a_figure_without_a_positive_value_is_drawn(tmp_path: Path) -> None:
     for row in result["attention"]["rows"]:
         row["memory_mib"] = row["memory_ratio"] = 0.0
     assert plot.draw(result, tmp_path)
+
+
+def test_a_ratio_of_memory_without_the_memory_is_left_out(tmp_path: Path) -> None:
+    result = few(BENCH)
+    for row in result["attention"]["rows"]:
+        row["memory_mib"], row["memory_ratio"] = None, 2.0
+    assert tables.text(result) and tables.markdown(result)
+    assert plot.draw(result, tmp_path)

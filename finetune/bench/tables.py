@@ -128,7 +128,9 @@ def number(value: float) -> str:
 
 
 def _memory(row: Mapping[str, Any]) -> str:
-    return "" if row["memory_ratio"] is None else f"{row['memory_ratio']:.2f} ({row['memory_mib']:,.0f})"
+    if row["memory_ratio"] is None or row["memory_mib"] is None:
+        return ""
+    return f"{row['memory_ratio']:.2f} ({row['memory_mib']:,.0f})"
 
 
 def _growth(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
