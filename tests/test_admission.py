@@ -304,6 +304,26 @@ def test_a_translation_starts_and_ends_as_in_training(tmp_path, family, spoil, s
         admit(tmp_path, family, rows(3, labels=[[5] * 4]), generation={"max_new_tokens": 9})
 
 
+@pytest.mark.parametrize("family", ["t5", "bart", "mbart"])
+def test_an_encoder_decoder_that_classifies_reads_its_end_token(tmp_path, family):
+    save(family, tmp_path)
+
+    def admitted():
+        config = configuration("classification", model={"name": str(tmp_path), **OWN_DROPOUT})
+        built = build_model(config, iter(()), LABELS)
+        return admission.check(config, built, {"train": tokenised(built.tokenizer)})
+
+    assert admitted() == []
+    unframed(tmp_path)
+    with pytest.raises(UserError, match="frames no text with the end token </s>"):
+        admitted()
+
+
+def tokenised(tokenizer):
+    ids = tokenizer(["one two three", "four"])["input_ids"]
+    return Dataset.from_dict({"input_ids": ids, "labels": [0, 1], "row": [0, 1]})
+
+
 def word_pieces(*words, lowercase, **special):
     """BERT's kind of tokenizer, which splits at spaces."""
     pieces = models.WordPiece(
