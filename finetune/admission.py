@@ -42,7 +42,7 @@ def positions(model: nn.Module) -> Positions:
     """
     found: dict[str, int] = {}
     for name, module in model.named_modules():
-        last = name.rpartition(".")[2]
+        last = name.removesuffix(".base_layer").rpartition(".")[2]  # which LoRA puts its adapters around
         if isinstance(module, nn.Embedding) and last in ("position_embeddings", "embed_positions", "wpe"):
             offset = getattr(module, "offset", 0)  # BART's own
             if module.padding_idx is not None:
@@ -119,7 +119,7 @@ def _check_special(config: RunConfig, built: Built) -> None:
 
 def _check_generated(config: RunConfig, built: Built) -> None:
     """Every token that the generation settings name is one of the vocabulary."""
-    entries = built.base.get_input_embeddings().num_embeddings
+    entries = _entries(built)
     for name in TOKEN_SETTINGS:
         for token in _flat(getattr(built.base.generation_config, name)):
             if type(token) is not int or not 0 <= token < entries:
@@ -169,7 +169,7 @@ def _first(model: Any, token: int) -> int | None:
 
 def _check_entries(built: Built, splits: Mapping[str, Dataset]) -> None:
     """Every token of every row has a row in the embedding."""
-    tokenizer, entries = built.tokenizer, built.base.get_input_embeddings().num_embeddings
+    tokenizer, entries = built.tokenizer, _entries(built)
     numbers = [tokenizer.pad_token_id]
     for rows in splits.values():
         for column in {"input_ids", "labels"} & set(rows.column_names):
@@ -236,6 +236,12 @@ def _first_logits(config: RunConfig, built: Built, batch: list[dict[str, Any]]) 
     logits = built.model.eval()(**inputs)["logits"][0]
     built.model.train(training)
     return logits[labels != IGNORED] if config.kind == "translation" else logits
+
+
+def _entries(built: Built) -> int:
+    """Rows of the model's embedding, be there adapters around it or not."""
+    rows: int = built.base.get_input_embeddings().weight.shape[0]
+    return rows
 
 
 def _check_lengths(config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> None:
@@ -311,7 +317,7 @@ def _unknown_token(tokenizer: Any) -> int | None:
 
 def _unused(config: RunConfig, built: Built) -> list[str]:
     """A tokenizer much smaller than the embedding may be another model's."""
-    entries, known = built.base.get_input_embeddings().num_embeddings, len(built.tokenizer)
+    entries, known = _entries(built), len(built.tokenizer)
     if known >= (1 - MUCH_UNUSED) * entries:
         return []
     return [

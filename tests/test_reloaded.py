@@ -1,7 +1,8 @@
 """What is saved is what was measured: every family, trained whole or by adapters, comes back as it was."""
 
+import re
 import shutil
-from dataclasses import replace
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,44 @@ from finetune import checkpoint, record
 from finetune.config import RunConfig, build, merge, read_preset
 from finetune.errors import UserError
 from finetune.model import build_model
+from finetune.reloaded import ReloadError
 from finetune.scratch import train_tokenizer
 from small_runs import folder, run
 from tiny_models import FAMILIES, names
 
+OWN_DROPOUT = ["--model.dropout", "null", "--model.attention_dropout", "null"]
 TEXTS = ["one two three four five", "six seven eight nine ten", "eleven twelve"] * 5
 LABELS = ("a", "b", "c")
 CASES = [
     *[("classification", name) for name in (*names("encoder", "decoder"), "t5", "bart", "mbart")],
     *[("translation", name) for name in names("seq2seq")],
 ]
+# What the families differ in here: a pooler, a score without bias, fused projections, a head over an
+# encoder-decoder, an embedding that is tied to the output, positions in no file.
+SMALL = [
+    ("classification", "bert", 2),
+    ("classification", "gpt2", 2),
+    ("classification", "llama", 0),
+    ("classification", "t5", 2),
+    ("classification", "bart", 2),
+    ("translation", "t5", 0),
+    ("translation", "marian", 2),
+]
+
+
+def cases() -> list[Any]:
+    """Every family, trained whole and by adapters; the small ones in every test run."""
+    return [
+        pytest.param(
+            kind,
+            family,
+            rank,
+            id=f"{kind}-{family}-{'lora' if rank else 'full'}",
+            marks=[] if (kind, family, rank) in SMALL else [pytest.mark.slow],
+        )
+        for kind, family in CASES
+        for rank in (0, 2)
+    ]
 
 
 def pretrained(family: str, kind: str, where: Path, **overrides: Any) -> Path:
@@ -87,8 +116,7 @@ def logits(model: Any, tokenizer: Any, kind: str) -> torch.Tensor:
 
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False but the target module is `Conv1D`")
-@pytest.mark.parametrize("rank", [0, 2], ids=["full", "lora"])
-@pytest.mark.parametrize(("kind", "family"), CASES)
+@pytest.mark.parametrize(("kind", "family", "rank"), cases())
 def test_a_model_comes_back_as_it_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, family: str, rank: int
 ) -> None:
@@ -210,53 +238,132 @@ def test_a_whole_model_of_which_a_weight_is_missing_is_refused(tmp_path: Path) -
 # Whole runs
 
 QUICK = ["--attention", "sa-softmax", "--train.max_steps", "2"]
+SHORT = ["--generation.max_new_tokens", "4", "--data.max_target_length", "16"]
+RUNS = {
+    "whole": ("classify", "bert", []),
+    "adapters": ("classify", "bart", ["--model.lora.rank", "2", "--attention.start", "calibrated"]),
+    "embeddings": (
+        "classify",
+        "llama",
+        ["--model.lora.rank", "2", "--model.lora.target_modules", "[embed_tokens]"],
+    ),
+    "translator": ("translate", "bart", [*SHORT, "--model.lora.rank", "2"]),
+}
+
+
+class Kept:
+    """What a finished run was held to: the arguments of ``reloaded.check``, and a copy of its folder."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        verb, family, options = RUNS[name]
+        pretrained(family, "classification", root / "base")
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`")  # as it should
+            patch.setattr(finetune.run.reloaded, "check", self._keep)
+            model = ["--model", str(root / "base"), "--data.max_length", "16", "--data.test_rows", "5"]
+            assert run(verb, root / "runs", *QUICK, *model, *OWN_DROPOUT, *options) == 0
+
+    def _keep(self, *arguments: Any) -> dict[str, Any]:
+        *self.arguments, folder = arguments
+        self.folder = folder
+        return check(*arguments)
+
+    def copy(self, where: Path) -> Path:
+        shutil.copytree(self.folder, where)
+        return where
+
+    def check(self, folder: Path) -> dict[str, Any]:
+        return check(*self.arguments, folder)
+
+
+check = finetune.run.reloaded.check
 
 
 @pytest.fixture(scope="module")
-def bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pretrained("bart", "classification", tmp_path_factory.mktemp("bart") / "base")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kept]:
+    return {name: Kept(tmp_path_factory.mktemp(name), name) for name in RUNS}
 
 
-def test_a_finished_run_says_that_it_was_loaded(bart: Path, tmp_path: Path) -> None:
-    lora = ["--model", str(bart), "--model.lora.rank", "2", "--data.max_length", "16"]
-    assert run("classify", tmp_path, *QUICK, *lora) == 0
-    where = next(tmp_path.glob("*/*/sa-softmax/seed-0"))
-    assert record.read(where)["model"]["reloaded"] == {"rows": 16, "equal": True, "ties": 0}
+@pytest.mark.parametrize("name", RUNS)
+def test_a_finished_run_says_that_it_was_loaded(kept: dict[str, Kept], name: str) -> None:
+    entry = record.read(kept[name].folder)
+    assert entry["model"]["reloaded"] == {"rows": 5, "equal": True, "ties": 0}
 
 
-@pytest.mark.parametrize(
-    ("verb", "spoilt"),
-    [("classify", "weights"), ("classify", "tokenizer"), ("translate", "predictions")],
-)
+def in_weights(file: str, part: str) -> Any:
+    """A weight of ``file`` whose name holds ``part`` is moved by a thousandth."""
+
+    def spoil(folder: Path) -> None:
+        weights = load_file(folder / file)
+        next(weights[key] for key in sorted(weights) if part in key).view(-1)[0] += 1e-3
+        save_file(weights, folder / file, metadata={"format": "pt"})
+
+    return spoil
+
+
+def in_text(file: str, before: str, after: str) -> Any:
+    def spoil(folder: Path) -> None:
+        text = (folder / file).read_text()
+        assert before in text
+        (folder / file).write_text(text.replace(before, after, 1))
+
+    return spoil
+
+
+def other_tokenizer(folder: Path) -> None:
+    train_tokenizer("classification", iter(TEXTS), 270).save_pretrained(folder)
+
+
+def without(file: str) -> Any:
+    return lambda folder: (folder / file).unlink()
+
+
+WHOLE, ADAPTERS = "model.safetensors", "adapter_model.safetensors"
+SPOILT = [
+    ("whole", in_weights(WHOLE, "classifier"), "its weights are others"),
+    ("whole", in_weights(WHOLE, "embeddings.word"), "its weights are others"),
+    ("whole", other_tokenizer, "other tokens of the test rows"),
+    ("whole", without(WHOLE), "no file named"),
+    ("whole", in_text("config.json", '"gelu"', '"relu"'), "its loss on"),
+    ("whole", in_text("config.json", '"num_attention_heads": 3', '"num_attention_heads": 9'), "its loss on"),
+    ("whole", in_text("config.json", '"intermediate_size": 11', '"intermediate_size": 12'), "has the shape"),
+    ("whole", in_text("finetune.yaml", "variant: sa-softmax", "variant: softmax"), "its loss on"),
+    ("adapters", in_weights(ADAPTERS, "lora_B"), "its weights are others"),
+    ("adapters", in_weights(ADAPTERS, "classification_head"), "its weights are others"),
+    ("adapters", without("calibration.json"), "its weights are others"),
+    ("adapters", without("adapter_config.json"), "adapter_config.json"),
+    ("adapters", in_text("adapter_config.json", '"lora_alpha": 16', '"lora_alpha": 19'), "lora_alpha is 19"),
+    ("embeddings", in_weights(ADAPTERS, "lora_embedding_B"), "its weights are others"),
+    ("translator", in_weights(ADAPTERS, "lora_A"), "its weights are others"),
+    ("translator", in_text("finetune.yaml", "max_new_tokens: 4", "max_new_tokens: 2"), "it predicts"),
+]
+
+
+@pytest.mark.parametrize(("name", "spoil", "said"), SPOILT)
+def test_a_folder_that_holds_another_model_is_told(
+    kept: dict[str, Kept], tmp_path: Path, name: str, spoil: Any, said: str
+) -> None:
+    folder = kept[name].copy(tmp_path / "run")
+    assert kept[name].check(folder)["equal"]
+    spoil(folder)
+    with pytest.raises((ReloadError, UserError), match=re.escape(said)):
+        kept[name].check(folder)
+
+
 def test_a_run_whose_folder_holds_another_model_fails(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    verb: str,
-    spoilt: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit = finetune.run.train.fit
 
     def spoiling(config: Any, built: Any, splits: Any, where: Path, *others: Any, **named: Any) -> Any:
         outcome = fit(config, built, splits, where, *others, **named)
-        if spoilt == "weights":
-            weights = load_file(where / "model.safetensors")
-            next(iter(weights.values())).view(-1)[0] += 1e-3
-            save_file(weights, where / "model.safetensors", metadata={"format": "pt"})
-        elif spoilt == "tokenizer":
-            train_tokenizer(config.kind, iter(TEXTS), 270).save_pretrained(where)
-        else:
-            other = dict.fromkeys(outcome.predictions, -1)
-            held = replace(outcome.held, predictions=other)
-            return replace(outcome, predictions=other, held=held)
+        in_weights(WHOLE, "")(where)
         return outcome
 
     monkeypatch.setattr(finetune.run.train, "fit", spoiling)
-    short = ["--generation.max_new_tokens", "4"] if verb == "translate" else []
-    assert run(verb, tmp_path, *QUICK, *short) == 1
-    where = folder(verb, tmp_path, "sa-softmax")
+    assert run("classify", tmp_path, *QUICK) == 1
+    where = folder("classify", tmp_path, "sa-softmax")
     entry = record.read(where)
-    said = {"weights": "its weights are others", "tokenizer": "other tokens", "predictions": "test row"}
-    assert entry["status"] == "failed" and said[spoilt] in entry["reason"]
+    assert entry["status"] == "failed" and "its weights are others" in entry["reason"]
     assert entry["metrics"] is None and "is not the one that was measured" in capsys.readouterr().err
     assert not (where / record.PREDICTIONS).exists()
