@@ -123,8 +123,10 @@ def _plain(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
 
 def _text(value: Any) -> str | None:
     """3, 3.0 and "3" -> "3"; what is empty or not a number -> nothing."""
-    if isinstance(value, float | Decimal):
-        return None if math.isnan(value) else str(int(value)) if value % 1 == 0 else str(value)
+    if isinstance(value, Decimal):  # of Arrow, so finite; its own arithmetic has 28 digits
+        return str(int(value)) if value.as_integer_ratio()[1] == 1 else str(value)
+    if isinstance(value, float):
+        return None if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)
     text = "" if value is None else str(value).strip()
     return (text.split(".")[0] if NUMBER.fullmatch(text) else text) or None
 

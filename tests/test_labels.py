@@ -80,6 +80,8 @@ def test_a_label_is_the_same_in_every_arrow_type(column: pa.Array) -> None:
         (["1", "0.5"], "has the label 0.5 in row 1"),
         ([1.0, 1e300], r"has the label 10{15}\d{24} in row 1"),
         ([decimal.Decimal("1.00000000000000000001")], "has the label 1.00000000000000000001 in row 0"),
+        ([decimal.Decimal(10**37), decimal.Decimal(0)], r"has the label 10{37} in row 0"),
+        ([float("inf"), 0.0], r"unknown label \(row 0 .*'inf'"),
         (["-1", "1"], "has the label -1 in row 0"),
         ([1, 2], "has the label 2 in row 1.*subtract 1"),
         ([2, 3], "has the label 2 in row 0.*'?World, Sports.?$"),
