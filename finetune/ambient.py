@@ -33,6 +33,8 @@ HALF = {"bf16": "--train.bf16 true", "fp16": "--train.fp16 true"}  # ACCELERATE_
 PRECISION: Mapping[str, frozenset[str]] = {
     "NVIDIA_TF32_OVERRIDE": frozenset({""}),  # 0 forbids what --train.tf32 true asks for
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": OFF,
+    "CUBLAS_EMULATE_SINGLE_PRECISION": OFF,  # float32 out of bfloat16 products
+    "HIPBLASLT_ALLOW_TF32": OFF,
     "ONEDNN_DEFAULT_FPMATH_MODE": OFF | {"strict"},
     "DNNL_DEFAULT_FPMATH_MODE": OFF | {"strict"},
     "XLA_USE_BF16": OFF,
