@@ -127,6 +127,7 @@ def load_pretrained(
         stock = AutoConfig.from_pretrained(name, **files, **heads, trust_remote_code=False)
         own_code.forget_kernels(stock)
         set_dropout(stock, config)
+        stock.return_dict = True  # outputs are asked for by their names
         purpose = stock.problem_type if heads else None
         if heads:  # one class a row, whatever the model was trained for before
             stock.problem_type = purpose and CLASSES

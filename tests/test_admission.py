@@ -260,6 +260,7 @@ def test_files_that_hold_no_model_are_one_line(tmp_path, fault):
         set_config(architectures=["BertForQuestionAnswering"]),
         set_config(architectures=["Mine"]),
         set_config(architectures=None),
+        set_config(return_dict=False),
     ],
 )
 def test_what_stands_beside_a_whole_model_is_no_fault(tmp_path, layout):
