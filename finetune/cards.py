@@ -100,9 +100,15 @@ def read_json(path: Path) -> Any:
         raise UserError(f"cannot read {path} as JSON: {' '.join(str(error).split())[:150]}") from error
 
 
-def stated_names(folder: Path, label: str, card: dict[str, Any]) -> tuple[str, ...] | None:
-    """The label names of dataset_info.json, dataset_infos.json and the card, which must agree."""
+def stated_names(
+    folder: Path, label: str, card: dict[str, Any], chosen: str | None = None
+) -> tuple[str, ...] | None:
+    """The label names of dataset_info.json, dataset_infos.json and the card, which must agree.
+
+    ``chosen``: the configuration that is read; what is stated of others counts for nothing.
+    """
     stated: dict[tuple[str, ...], str] = {}
+    meant = {chosen, None} if chosen else None
 
     def add(entry: Any, where: str) -> None:
         names = feature_names(entry.get("features"), label) if isinstance(entry, dict) else None
@@ -111,11 +117,13 @@ def stated_names(folder: Path, label: str, card: dict[str, Any]) -> tuple[str, .
 
     for name in INFOS:
         found = read_json(folder / name) if (folder / name).is_file() else {}
-        for entry in [found, *found.values()] if isinstance(found, dict) else []:
-            add(entry, name)
+        for key, entry in [(None, found), *found.items()] if isinstance(found, dict) else []:
+            if meant is None or key in meant:
+                add(entry, name)
     infos = card.get("dataset_info")
     for entry in infos if isinstance(infos, list) else [infos]:
-        add(entry, CARD)
+        if meant is None or not isinstance(entry, dict) or entry.get("config_name") in meant:
+            add(entry, CARD)
     if len(stated) > 1:
         told = " and ".join(f"{', '.join(names)} ({name})" for names, name in list(stated.items())[:2])
         raise UserError(f"the data folder '{folder}' states the names of '{label}' in several ways: {told}")

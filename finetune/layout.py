@@ -80,7 +80,7 @@ def find(folder: Path, configs: Sequence[str], label: str | None) -> Layout:
     used = {path for paths in files.values() for path in paths}
     beside = {path for place in places for path in entries(place) if path.is_file() and has_rows(path)}
     unread = sorted(path.relative_to(folder).as_posix() for path in beside - used)
-    return Layout(files, _stated(folder, used, label, card), unread)
+    return Layout(files, _stated(folder, used, label, card, chosen.get("config_name")), unread)
 
 
 def _check_apart(folder: Path, files: dict[str, list[Path]]) -> None:
@@ -96,7 +96,7 @@ def _check_apart(folder: Path, files: dict[str, list[Path]]) -> None:
 
 
 def _stated(
-    folder: Path, files: set[Path], label: str | None, card: dict[str, object]
+    folder: Path, files: set[Path], label: str | None, card: dict[str, object], chosen: str | None
 ) -> dict[Path, tuple[str, ...] | None]:
     """The label names for each file: those of its own folder before those of the folders above it."""
     of_folder: dict[Path, tuple[str, ...] | None] = {}
@@ -106,7 +106,7 @@ def _stated(
         for place in above if label is not None else []:
             if place not in of_folder:
                 about = card if place == folder else {}
-                of_folder[place] = cards.stated_names(place, str(label), about)
+                of_folder[place] = cards.stated_names(place, str(label), about, chosen)
         names[path] = next((of_folder[place] for place in above if of_folder.get(place)), None)
     return names
 

@@ -27,6 +27,9 @@ BATCH = 10_000
 
 QUOTED = r'^"([^"]|"")*""([^"]|"")*"$'
 
+GOES_ON = b"\xff\xff\xff\xff"
+"""Before each message of an Arrow stream, and with a length of 0 at its end."""
+
 LONG_TEXT = 50
 """Lines from which on one text is told of: a forgotten quote may have swallowed rows."""
 
@@ -78,6 +81,8 @@ def _parquet(data: bytes, wanted: Wanted) -> Part:
 def _arrow(data: bytes, wanted: Wanted) -> Part:
     """The file and the stream form; save_to_disk writes the second."""
     is_file = data.startswith(b"ARROW1")
+    if not is_file and data.startswith(GOES_ON) and not data.endswith(GOES_ON + bytes(4)):
+        raise UserError("it lacks the mark of its end: what wrote it was stopped, and rows may be missing")
     opened = (pa.ipc.open_file if is_file else pa.ipc.open_stream)(pa.BufferReader(data))
     chosen = wanted.choose(list(opened.schema.names))
     return _checked(opened.read_all().select(chosen), opened.schema, wanted)

@@ -121,6 +121,20 @@ def test_label_names_of_a_card_have_numbers_or_texts_for_keys(tmp_path: Path, qu
     assert read(folder).tables["train"]["label"].to_pylist() == [1, 2, 0]
 
 
+def test_label_names_are_those_of_the_configuration_that_is_read(tmp_path: Path) -> None:
+    """A clone of several data sets states the names of each."""
+    kind = "  - name: kind\n    dtype:\n      class_label:\n        names: {}\n"
+    infos = [f"- config_name: {name}\n  features:\n{kind.format(names)}" for name, names in
+             (("default", f"[{', '.join(ORDER)}]"), ("other", "[anger, joy, fear]"))]  # fmt: skip
+    configs = "configs:\n- config_name: default" + SPLITS.format("a.csv")
+    configs += "\n- config_name: other" + SPLITS.format("b.csv")
+    folder = folder_of(tmp_path, f"dataset_info:\n{''.join(infos)}{configs}", "a.csv", "b.csv", "c.csv")
+    assert read(folder).tables["train"]["label"].to_pylist() == [1, 2, 0]
+    both = {"default": json.loads(NAMES), "other": {"features": {"kind": {"names": ["x"] * 3}}}}
+    (folder / "dataset_infos.json").write_text(json.dumps(both), encoding="utf-8")
+    assert read(folder).tables["train"]["label"].to_pylist() == [1, 2, 0]
+
+
 @pytest.mark.parametrize("place", ["", "data/", "train/"])
 def test_label_names_are_those_of_the_nearest_folder(tmp_path: Path, place: str) -> None:
     name = {"": "{}.csv", "data/": "data/{}.csv", "train/": "{}/0.csv"}[place]

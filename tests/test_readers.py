@@ -136,6 +136,22 @@ def joined(rows: Rows) -> list[str]:
     return [f"{row['subject']} {row['body']}" for row in rows]
 
 
+def test_an_arrow_stream_is_read_to_its_mark(tmp_path: Path) -> None:
+    """A writer that is killed between two batches leaves whole messages, and fewer rows."""
+    table = pa.table({name: [row[name] for row in rows_of([0, 1])] for name in ("subject", "body", "kind")})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+        cut = sink.tell()
+        writer.write_table(table)
+    whole = sink.getvalue().to_pybytes()
+    put(tmp_path, "{}.arrow", whole)
+    assert read(tmp_path).tables["train"].num_rows == 2 * len(TEXTS)
+    put(tmp_path, "{}.arrow", whole[:cut])
+    with pytest.raises(UserError, match="lacks the mark of its end"):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize("packing", PACKERS)
 @pytest.mark.parametrize("form", WRITERS)
 def test_every_format_gives_the_same_rows_and_is_recorded(tmp_path: Path, form: str, packing: str) -> None:
