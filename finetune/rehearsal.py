@@ -24,7 +24,7 @@ from transformers.trainer_utils import SaveStrategy
 
 from finetune import admission, data, start, tokens, train
 from finetune.batches import evenly
-from finetune.config import RunConfig, as_dict
+from finetune.config import BASELINE, RunConfig, as_dict
 from finetune.data import Data
 from finetune.errors import UserError
 from finetune.folders import cache_folder
@@ -176,7 +176,7 @@ def _one_step(config: RunConfig, built: Built, splits: dict[str, Any], folder: P
     train.silence(trainer)
     trainer.add_callback(_StopAtOnce)
     try:
-        found = trainer.evaluate(splits["validation"])
+        found = _evaluated(config, trainer, splits["validation"])
         _check_metric(args.metric_for_best_model, found)
         args.max_steps, args.save_strategy, args.load_best_model_at_end = (
             max(1, steps),
@@ -189,6 +189,23 @@ def _one_step(config: RunConfig, built: Built, splits: dict[str, Any], folder: P
     if config.kind == "translation":
         built.base.generation_config.max_length = WRITTEN_TOKENS + 1
     train._predict(config, trainer, built.tokenizer, splits["test"])
+
+
+def _evaluated(config: RunConfig, trainer: Any, rows: Any) -> dict[str, float]:
+    """The first evaluation; ``UserError`` where a pretrained model gives no number under its own softmax.
+
+    Another variant may: that is a result, which its run records.
+    """
+    try:
+        found: dict[str, float] = trainer.evaluate(rows)
+    except train.NonFiniteLossError as error:
+        if config.attention.variant != BASELINE or config.model.name.startswith(SCRATCH):
+            raise
+        raise UserError(
+            f"'{config.model.name}' gives NaN before it is trained, under its own softmax: look at its "
+            "config.json (rope_theta, factors, epsilons), or set train.bf16 and train.fp16 to false"
+        ) from error
+    return found
 
 
 def _check_delay(args: TrainingArguments, steps: int, epochs: float) -> None:

@@ -406,6 +406,16 @@ def test_a_rehearsal_predicts_too(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_model_that_gives_no_numbers_is_found_before_its_run(tmp_path, capsys):
+    base = save("llama", tmp_path / "base")
+    change_json(base / "config.json", rope_parameters={"rope_type": "default", "rope_theta": 0})
+    options = ["--model", str(base), "--model.dropout", "null", "--attention", "softmax"]
+    assert run("classify", tmp_path / "runs", *options) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1 and "gives NaN before it is trained" in told[0]
+    assert not (tmp_path / "runs").exists()
+
+
 def rows(*lengths, first=5, labels=0):
     return Dataset.from_dict(
         {
