@@ -47,6 +47,8 @@ NARROW = ("F8", "F6", "F4", "E8", "C64")
 """Beginnings of safetensors' names of numbers that no weight can be trained from as it stands."""
 ROUNDING = 1e-2
 """How far, relative, a weight in half precision may be from the same weight in float32."""
+RENEWED = "new: the head in its files tells"
+"""How the note begins of a trained head that is none for the task."""
 CAPITALS = 0.05
 """Share of a vocabulary that has capital letters, from which on it is one of a cased text."""
 
@@ -293,11 +295,16 @@ def head_note(model: PreTrainedModel, own: Sequence[str], labels: Sequence[str],
             for key in _class_rows(head, len(labels)):
                 head[key].copy_(head[key][order])
         return f"kept: its labels stood in the order {', '.join(own)}, and its rows were put into the task's"
+    return renewed(model, own, fresh)
+
+
+def renewed(model: PreTrainedModel, own: Sequence[str], fresh: Any) -> str:
+    """Take the head of a new model, as ``fresh`` gives one, for the one in the files; what was done."""
     drawn = fresh().state_dict()
     with torch.no_grad():
-        for key, weights in head.items():
+        for key, weights in head_weights(model).items():
             weights.copy_(drawn[key])
-    return f"new: the head in its files tells {', '.join(own)} apart, which are not the task's labels"
+    return f"{RENEWED} {', '.join(own)} apart, which are not the task's labels"
 
 
 def head_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:

@@ -151,11 +151,15 @@ def load_pretrained(
         if heads:
             labels = list(heads["id2label"].values())
             before = [own.id2label[index] for index in sorted(own.id2label)]
-            fits = not set(loading.head_weights(model)) & set(new)
+            head, fresh = set(loading.head_weights(model)), partial(architecture.from_config, stock)
             facts["head"] = "new"
-            if fits:
-                fresh = partial(architecture.from_config, stock)
+            if not head & set(new):
                 facts["head"] = loading.head_note(model, before, labels, fresh)
+            elif head - set(new) and any(key in head for key, *_ in report["mismatched_keys"]):
+                # Of another number of classes; a language model's own layers below the last are kept.
+                facts["head"] = loading.renewed(model, before, fresh)
+            if facts["head"].startswith(loading.RENEWED):
+                facts["new_weights"] = sorted(head | set(new))
             if purpose not in (None, CLASSES):
                 facts["problem_type"] = f"{CLASSES}, where its config.json says {purpose}"
     return Pretrained(model, facts)

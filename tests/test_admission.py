@@ -596,6 +596,18 @@ def test_a_trained_head_is_kept_put_in_order_or_made_anew(tmp_path):
     assert anew.info["head"].startswith("new: the head in its files tells Three, one, two apart")
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_head_of_another_number_of_classes_is_made_anew_whole(tmp_path, count):
+    """RoBERTa's has two layers, of which only the last has a row a class."""
+    save("roberta", tmp_path)
+    before = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=count)
+    before.save_pretrained(tmp_path)
+    found = build(tmp_path, "roberta")
+    assert not torch.equal(found.base.classifier.dense.weight, before.classifier.dense.weight)
+    assert found.info["head"].startswith("new: the head in its files tells LABEL_0, LABEL_1")
+    assert {"classifier.dense.weight", "classifier.out_proj.bias"} <= set(found.info["new_weights"])
+
+
 def test_a_head_goes_by_the_names_that_data_go_by(tmp_path):
     """As the Hub writes them; a sign tells two labels apart."""
     before = trained(tmp_path, ("2 STAR", "1_star", "3 stars"))
