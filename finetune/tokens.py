@@ -146,7 +146,9 @@ def _is_whole(folder: Path, about: dict[str, Any]) -> bool:
 def _keep(folder: Path, about: dict[str, Any], tokens: Dataset) -> Dataset:
     """``tokens`` as an entry, written whole or not at all; as they are where the disk does not take them."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Tokens can be read back as the texts that they were: nobody else's business, where nobody has made
+        # the folder otherwise.
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with TemporaryDirectory(dir=folder.parent, prefix=".writing-") as aside:
             made = Path(aside, "made")
             made.mkdir()

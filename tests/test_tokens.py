@@ -98,6 +98,16 @@ def test_the_cache_gives_back_what_was_made(own_cache: Path, made: list[str], ki
     assert all(rows.cache_files for rows in from_disk.values())  # mapped, not copied into memory
 
 
+def test_rows_are_kept_from_other_users(own_cache: Path, made: list[str]) -> None:
+    """Unless somebody has made the folder for several."""
+    tokens.prepare(loaded(), tokenizer(), config())
+    (folder,) = own_cache.glob("**/tokens")
+    assert folder.stat().st_mode & 0o077 == 0
+    folder.chmod(0o750)
+    tokens.prepare(loaded(train={"label": [2, 2, 2, 2, 2]}), tokenizer(), config())
+    assert folder.stat().st_mode & 0o777 == 0o750
+
+
 def test_the_same_grid_does_not_read_twice(made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     tokens.prepare(loaded(), tokenizer(), config())
     monkeypatch.setattr(tokens, "_read", lambda *_: pytest.fail("read again"))
