@@ -6,7 +6,7 @@ traceback of a failure, and each run draws from its own seed afterwards, so no n
 
 import json
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,8 @@ from transformers.trainer_utils import SaveStrategy
 
 from finetune import admission, data, start, tokens, train
 from finetune.batches import evenly
-from finetune.config import BASELINE, RunConfig, as_dict
+from finetune.checkpoint import CONFIG_FILE
+from finetune.config import BASELINE, RunConfig, as_dict, read_yaml
 from finetune.data import Data
 from finetune.errors import UserError
 from finetune.folders import cache_folder
@@ -133,7 +134,7 @@ def _tried(config: RunConfig, loaded: Data, labels: Sequence[str] | None) -> lis
         if config.attention.start != "cold":  # which cannot fail: it only measures
             start.prepare(config, built, splits["train"], Path(folder))
         _one_step(config, built, few, Path(folder), len(loaded.splits["train"]))
-    return [*notes, *_head_note(config, built)]
+    return [*notes, *_head_note(config, built), *_attention_note(config)]
 
 
 def _check_writing(config: RunConfig, built: Built, pairs: Any) -> list[str]:
@@ -231,6 +232,21 @@ def _head_note(config: RunConfig, built: Built) -> list[str]:
     """Only a head that came with the files is worth a word: that of a language model is always new."""
     said = [f"{name}: {built.info[name]}" for name in ("head", "problem_type") if name in built.info]
     return [f"note: {config.model.name}: {line}" for line in said if line != "head: new"]
+
+
+def _attention_note(config: RunConfig) -> list[str]:
+    """A run of this program as the base model: its weights were trained with its own attention."""
+    file = Path(config.model.name, CONFIG_FILE)
+    if not file.is_file():
+        return []
+    attention = read_yaml(file).get("attention")
+    variant = attention.get("variant") if isinstance(attention, Mapping) else None
+    if variant in (None, config.attention.variant):
+        return []
+    return [
+        f"note: {config.model.name} was trained with {variant}, and {config.attention.variant} makes another "
+        "model of it: what training makes good again is in the figures"
+    ]
 
 
 def _few(loaded: Data, rows: int) -> Data:

@@ -14,7 +14,7 @@ from finetune import metrics, plan, rehearsal
 from finetune.errors import UserError
 from finetune.model import Built
 from finetune.study.rehearsal import in_process_of_its_own
-from small_runs import run
+from small_runs import folder, run
 
 
 def refused(root: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
@@ -73,6 +73,18 @@ def test_a_start_that_fails_fails_before_the_baseline_trains(
 
     monkeypatch.setattr(finetune.start, "fold", fold)
     assert "cannot divide by" in refused(tmp_path, capsys, "--attention.start", "calibrated")
+
+
+def test_a_base_model_that_was_trained_with_another_attention_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("classify", tmp_path / "first", "--attention", "sa-softmax", "--train.max_steps", "1") == 0
+    base = folder("classify", tmp_path / "first", "sa-softmax")
+    capsys.readouterr()
+    words = ["--model", str(base), "--attention", "softmax,sa-softmax", "--rehearse"]
+    assert run("classify", tmp_path / "second", *words) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "was trained with" in line]
+    assert len(told) == 1 and "was trained with sa-softmax, and softmax makes another model of it" in told[0]
 
 
 def test_a_rehearsal_of_a_study_that_is_killed_says_so(
