@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 classify: $(READY)  ## fine-tune on a classification task: TASK=agnews|dbpedia|yelp|yahoo|amazon|FILE.py
-	@$(BIN)/finetune classify --task $(or $(TASK),agnews) $(OPTIONS)
+	@$(BIN)/finetune classify --task $(or $(TASK),agnews) $(if $(PAIR),--pair $(PAIR)) $(OPTIONS)
 
 translate: $(READY)  ## fine-tune on a translation task: TASK=iwslt2017 PAIR=de-en
 	@$(BIN)/finetune translate --task $(or $(TASK),iwslt2017) $(if $(PAIR),--pair $(PAIR)) $(OPTIONS)

@@ -22,6 +22,8 @@ FREE = {
     "target_modules", "modules_to_save", "fan_in_fan_out", "task_type", "inference_mode", "peft_version",
     "base_model_name_or_path", "revision", "auto_mapping",
 }  # fmt: skip
+OLD_NAME = "`is_gradient_checkpointing` is deprecated"
+"""How transformers' warning begins of a name that peft uses."""
 
 
 def adapted_model(model: PreTrainedModel, kind: str, lora: LoraConfig, new_weights: Iterable[str]) -> Any:
@@ -35,18 +37,18 @@ def adapted_model(model: PreTrainedModel, kind: str, lora: LoraConfig, new_weigh
     from peft import TaskType, get_peft_model
 
     classify = kind == "classification"
+    wanted = PeftLoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        modules_to_save=whole_modules(model, new_weights, head=classify),
+        task_type=TaskType.SEQ_CLS if classify else TaskType.SEQ_2_SEQ_LM,
+    )
     try:
-        return get_peft_model(
-            model,
-            PeftLoraConfig(
-                r=lora.rank,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=lora.target_modules,
-                modules_to_save=whole_modules(model, new_weights, head=classify),
-                task_type=TaskType.SEQ_CLS if classify else TaskType.SEQ_2_SEQ_LM,
-            ),
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=OLD_NAME)
+            return get_peft_model(model, wanted)
     except ValueError as error:
         raise UserError(f"LoRA does not fit this model: {error}. Set --model.lora.target_modules") from error
 
@@ -88,6 +90,7 @@ def load_adapters(base: PreTrainedModel, folder: Path, lora: LoraConfig, new_wei
             held = set(file.keys())
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # told below, as an error
+            warnings.filterwarnings("ignore", message=OLD_NAME)
             model = PeftModel.from_pretrained(base, str(folder))
     except KeyError as error:  # a module that was trained whole is not in the file
         raise _lacking(folder, {str(error.args[0])}) from error

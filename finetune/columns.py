@@ -76,7 +76,7 @@ def _found(present: list[str], needed: list[str], task: Task) -> list[str]:
         if name not in present:
             raise UserError(
                 f"no column '{name}'; task '{task.name}' needs {', '.join(map(repr, needed))} "
-                f"and the data has {_told(present)}" + _headless(present, needed)
+                f"and the data has {_told(present)}" + (_headless(present, needed) or RENAME)
             )
         if present.count(name) > 1:
             raise UserError(f"the column '{name}' is there {present.count(name)} times: {_told(present)}")
@@ -85,6 +85,9 @@ def _found(present: list[str], needed: list[str], task: Task) -> list[str]:
 
 def _told(present: list[str]) -> str:
     return ", ".join(repr(name[:40]) for name in present[:20]) + (", ..." if len(present) > 20 else "")
+
+
+RENAME = ": rename it there, or declare a task of your own that reads what is there (README, Add a task)"
 
 
 def _headless(present: list[str], needed: list[str]) -> str:

@@ -56,6 +56,11 @@ def check(train: Mapping[str, Any]) -> None:
             raise UserError(f"train.{name} must be at least {SMALLEST[name]}, not {shown(value)}")
         if name in LARGEST and value > LARGEST[name]:
             raise UserError(f"train.{name} must be at most {LARGEST[name]:,}, not {shown(value)}")
+    if train.get("num_train_epochs") == 0 and not train.get("max_steps", -1) > 0:
+        raise UserError(
+            "train.num_train_epochs 0 trains nothing: what a model does before its training is in the record "
+            "of every run; set it above 0, or set --train.max_steps"
+        )
     _check_steps(train)
 
 

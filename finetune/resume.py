@@ -169,12 +169,20 @@ class Resumable:
     _ended = False  # the checkpoint is of the last step
 
     args: Any
+    model: Any
     control: Any
     state: Any
     callback_handler: Any
     _tr_loss: torch.Tensor
     _total_loss_scalar: float
     _globalstep_last_logged: int
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Of tied weights one alone is in a file, and the others follow it: nothing is missing."""
+        there, missing = self.model.state_dict(), load_result.missing_keys
+        found = {weights.data_ptr() for name, weights in there.items() if name not in missing}
+        missing[:] = [name for name in missing if name not in there or there[name].data_ptr() not in found]
+        super()._issue_warnings_after_load(load_result)  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Older checkpoints are removed once the new one is whole, and not before."""

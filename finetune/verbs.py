@@ -3,10 +3,12 @@
 import argparse
 import shlex
 import sys
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from finetune.config import KINDS, Kind, RunConfig, merge, read_preset, read_yaml
+from finetune.config import KINDS, Kind, RunConfig, flatten, merge, read_preset, read_yaml
 from finetune.errors import UserError, shown, unknown
 from finetune.letters import clean, say
 
@@ -66,9 +68,19 @@ def _refuse_unknown_sections(values: dict[str, Any], overrides: dict[str, Any]) 
     sections = {*RunConfig.__dataclass_fields__, "variants", "seeds"} - {"kind", "task", "pair", "seed"}
     for key in values:
         if key not in sections and key in overrides:
-            raise unknown("option", f"--{key}", [f"--{name}" for name in sections | OPTIONS])
+            names = [f"--{name}" for name in sections | OPTIONS]
+            raise unknown("option", f"--{key}", names, _meant(key, values, sections))
         if key not in sections:
             raise unknown("key", key, sections)
+
+
+def _meant(key: str, values: Mapping[str, Any], sections: set[str]) -> str | None:
+    """``--train.learning_rate`` of ``learning_rate``: the option below a section that an option is like."""
+    below = flatten({name: value for name, value in values.items() if name in sections})
+    options = {name.rpartition(".")[2]: f"--{name}" for name in below if "." in name}
+    options |= {name: f"--{name}" for name in sections | OPTIONS}
+    near = get_close_matches(key, options, 1, 0.5)
+    return options[near[0]] if near else None
 
 
 def _number(word: str, what: str, least: int = 0) -> int:

@@ -26,7 +26,8 @@ def text(study: Study, states: Mapping[Cell, State], costs: Costs, workers: int)
     lines = [f"study {study.name}: {len(study.cells)} runs in {study.root}", *_aligned([HEADINGS, *rows])]
     for kind in ("failed", "other"):
         found = [cell for cell in study.cells if states[cell].kind == kind]
-        lines += [clean(f"{kind}: {cell.folder}: {states[cell].reason}") for cell in found]
+        where = "" if kind == "other" else "{}: "  # what is wrong with a folder begins with the folder
+        lines += [clean(f"{kind}: {where.format(cell.folder)}{states[cell].reason}") for cell in found]
     return "\n".join([*lines, _closing(study, states, costs, workers)])
 
 
@@ -54,6 +55,8 @@ def _closing(study: Study, states: Mapping[Cell, State], costs: Costs, workers: 
     count = Counter(states[cell].kind for cell in study.cells)
     told = ", ".join(f"{count[kind]} {kind}" for kind in KINDS if count[kind])
     left = [costs.expected(cell) for cell in study.cells if states[cell].kind in LEFT]
+    if count["other"]:
+        return f"{told}; no run is begun while a folder holds something else: choose another --output"
     return (
         f"{told}; {rest_text(left, workers)} on {many(workers)}; --rehearse tries a step of each kind of run"
         if left

@@ -73,6 +73,7 @@ def _rehearse(cells: Sequence[Cell]) -> list[str]:
     found = source.resolve(task, wanted.pair, wanted.data.source)
     loaded = data.load(task, wanted.pair, found, wanted.data)
     labels = list(task.labels) if isinstance(task, ClassificationTask) else None
+    notes += [found.describe(), *(f"note: {note}" for note in loaded.info["notes"])]
     return [*notes, *rehearsal.rehearse(configs, loaded, labels)]
 
 
