@@ -31,6 +31,8 @@ PACKINGS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 MOST = psutil.virtual_memory().total // 2
 """Bytes that a packed file may hold: twice as much, text and table, fits into this machine's memory."""
+PIECE = 2**24
+"""Bytes that are unpacked at a time."""
 
 # First bytes -> the endings that such a file may have, and what it is.
 SIGNATURES = {
@@ -130,7 +132,7 @@ def _unpacked(path: Path, data: bytes, packing: str) -> bytes:
         if packing == ".zip":
             found = _only_member(path, data)
         elif packing == ".zst":
-            found = bytes(pa.CompressedInputStream(pa.BufferReader(data), "zstd").read(MOST + 1))
+            found = _at_most(pa.CompressedInputStream(pa.BufferReader(data), "zstd"))
         else:
             found = _streams(DECOMPRESSORS[packing], data)
     except (
@@ -144,6 +146,14 @@ def _unpacked(path: Path, data: bytes, packing: str) -> bytes:
             "save its rows as parquet, in shards"
         )
     return found
+
+
+def _at_most(stream: Any) -> bytes:
+    """``MOST`` bytes of a stream and one more. Arrow asks the system for all that one call may read."""
+    found = bytearray()
+    while len(found) <= MOST and (piece := stream.read(PIECE)):
+        found += piece
+    return bytes(found)
 
 
 def _streams(opened: Callable[[], Any], data: bytes) -> bytes:
@@ -175,4 +185,4 @@ def _only_member(path: Path, data: bytes) -> bytes:
         if inner and outer and inner[0] != outer[0]:
             raise UserError(f"{path} holds {members[0].filename}, which is no {outer[0][1:]}: unpack it")
         with archive.open(members[0].filename) as stream:
-            return stream.read(MOST + 1)
+            return _at_most(stream)

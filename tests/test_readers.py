@@ -9,6 +9,7 @@ import lzma
 import os
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -697,6 +698,22 @@ def test_a_packed_file_is_whole_and_nothing_else(tmp_path: Path, packing: str) -
         with pytest.raises(UserError, match="cannot unpack") as caught:
             read(put(tmp_path, f"{{}}.csv{packing}", damaged))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the size of a process is Linux's to tell")
+@pytest.mark.parametrize("packing", PACKERS)
+def test_a_packed_file_takes_no_more_memory_than_it_holds(tmp_path: Path, packing: str) -> None:
+    """Each .zst that was cut off kept half of the machine: after a few of them no process could fork."""
+    size = lambda: int(Path("/proc/self/status").read_text().split("VmSize:")[1].split()[0])  # noqa: E731
+    whole = PACKERS[packing](delimited(rows_of([0, 1, 2])))
+    put(tmp_path, f"{{}}.csv{packing}", whole)
+    read(tmp_path)
+    before = size()
+    read(tmp_path)
+    put(tmp_path, f"{{}}.csv{packing}", whole[:-9])
+    with suppress(UserError):  # not packed at all, it is only shorter
+        read(tmp_path)
+    assert size() - before < 2**20, "KiB"
 
 
 @pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst", ".zip"])

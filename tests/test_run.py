@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers.trainer
 import yaml
 from safetensors.torch import load_file
-from transformers import BertForSequenceClassification, PreTrainedTokenizerBase, Trainer
+from transformers import BertForSequenceClassification, PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import EvalLoopContainer
 
 import finetune.run
@@ -156,11 +157,10 @@ def test_a_translation_resumes_to_the_same_numbers(tmp_path, capsys, monkeypatch
     assert run("translate", tmp_path / "whole", *options) == 0
     assert record.read(killed)["status"] == "running"
     warned = []
-    warn = lambda _, result: warned.append(list(result.missing_keys))  # noqa: E731
-    monkeypatch.setattr(Trainer, "_issue_warnings_after_load", warn)
+    monkeypatch.setattr(transformers.trainer.logger, "warning", lambda text, *_: warned.append(text))
     assert run("translate", tmp_path / "killed", *options) == 0
     assert "resumes from its checkpoint" in capsys.readouterr().out
-    assert warned == [[]], "tied weights are not missing"
+    assert not [text for text in warned if "missing keys" in text], "tied weights are in the file once"
     same_end(whole, killed)
 
 
