@@ -110,6 +110,9 @@ def compare(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.source is None:
         folders = options.folders or [Path("runs")]
         comparison, output = compare_runs(folders), options.output or folders[0]
+        if not comparison.tables and not comparison.problems:
+            where = " and ".join(map(str, folders))
+            raise UserError(f"there is no run in {where}: give the folder that --output named")
     else:
         beside = options.source if options.source.is_dir() else options.source.parent
         folders = options.folders or [beside]

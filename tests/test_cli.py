@@ -243,6 +243,7 @@ MISTAKES = [
     ("classify --seeds ²", "'²'"),
     ("classify --seeds 4294967296", "less than 4294967296"),
     ("classify --seeds", "--seeds", "expected one argument", "--help"),
+    ("compare .", "there is no run in .", "--output"),
     ("classify --learning_rate 3e-5", "did you mean '--train.learning_rate'?"),
     ("classify --epochs 2", "did you mean '--train.num_train_epochs'?"),
     ("classify --train_rows 100", "did you mean '--data.train_rows'?"),
