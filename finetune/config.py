@@ -262,6 +262,11 @@ def as_dict(config: RunConfig) -> dict[str, Any]:
     return TypeAdapter(RunConfig).dump_python(config, mode="json")
 
 
+def but_for_seed(config: RunConfig) -> str:
+    """What the runs of one kind have in common: everything but their seed."""
+    return json.dumps(as_dict(config) | {"seed": 0})
+
+
 def config_hash(config: RunConfig) -> str:
     """Twelve hexadecimal digits that name a configuration (SHA-256 of its sorted JSON)."""
     text = json.dumps(as_dict(config), sort_keys=True)

@@ -4,7 +4,6 @@ Only the model, its tokenizer and what Trainer makes of ``train.*`` are tried; n
 traceback of a failure, and each run draws from its own seed afterwards, so no number depends on a rehearsal.
 """
 
-import json
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from transformers.trainer_utils import SaveStrategy
 from finetune import admission, data, start, tokens, train
 from finetune.batches import evenly
 from finetune.checkpoint import CONFIG_FILE
-from finetune.config import BASELINE, RunConfig, as_dict, read_yaml
+from finetune.config import BASELINE, RunConfig, but_for_seed, read_yaml
 from finetune.data import Data
 from finetune.errors import UserError
 from finetune.folders import cache_folder
@@ -52,23 +51,23 @@ LEAST_WRITTEN, WELL_WRITTEN = 50.0, 95.0
 the second it is worth a word."""
 
 
-def rehearse(configs: Iterable[RunConfig], loaded: Data, labels: Sequence[str] | None) -> list[str]:
+def rehearse(configs: Iterable[RunConfig], loaded: Data) -> list[str]:
     """Build and try each different configuration once, whatever its seed; lines that are worth a word.
 
     Raises ``UserError`` for the first that does not fit its model, its rows or this machine.
     """
-    different = {json.dumps(as_dict(replace(config, seed=0))): config for config in reversed(list(configs))}
+    different = {but_for_seed(config): config for config in reversed(list(configs))}
     notes: dict[str, None] = {}
     for kind, name in {(config.kind, name) for config in different.values() for name in config.metrics}:
         _check_further_metric(name, loaded.splits["test"]["label" if kind == "classification" else "target"])
     for config in reversed(different.values()):
-        notes |= dict.fromkeys(_rehearse(config, loaded, labels))
+        notes |= dict.fromkeys(_rehearse(config, loaded))
     return list(notes)
 
 
-def _rehearse(config: RunConfig, loaded: Data, labels: Sequence[str] | None) -> list[str]:
+def _rehearse(config: RunConfig, loaded: Data) -> list[str]:
     try:
-        return _tried(config, loaded, labels)
+        return _tried(config, loaded)
     except UserError:
         raise
     except Exception as error:  # whatever transformers, peft, accelerate or an optimizer's package objects to
@@ -116,11 +115,11 @@ def _is_ours(error: Exception) -> bool:
     return ours and not isinstance(error, torch.OutOfMemoryError | OSError | ImportError)
 
 
-def _tried(config: RunConfig, loaded: Data, labels: Sequence[str] | None) -> list[str]:
+def _tried(config: RunConfig, loaded: Data) -> list[str]:
     """Build a configuration, hold it to the rows and take a step; lines that are worth a word."""
     scratch = config.model.name.startswith(SCRATCH)
     rows = _few(loaded, TEXTS) if scratch else loaded
-    built = build_model(config, data.training_texts(rows.splits, config.kind), labels)
+    built = build_model(config, data.training_texts(rows.splits, config.kind), loaded.info["label_names"])
     if scratch:  # its tokenizer is not the run's, so the rows of the run are not to be had
         splits = data.tokenise(_few(loaded, ROWS).splits, built.tokenizer, config.kind, config.data)
         notes = []
@@ -189,7 +188,7 @@ def _one_step(config: RunConfig, built: Built, splits: dict[str, Any], folder: P
         return  # the run itself says so, and the other arms go on
     if config.kind == "translation":
         built.base.generation_config.max_length = WRITTEN_TOKENS + 1
-    train._predict(config, trainer, built.tokenizer, splits["test"])
+    train.predict(config, trainer, built.tokenizer, splits["test"])
 
 
 def _evaluated(config: RunConfig, trainer: Any, rows: Any) -> dict[str, float]:

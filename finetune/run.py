@@ -80,7 +80,7 @@ def rehearse_grid(grid: Grid) -> data.Data:
     for run in grid.runs:
         _check_same_rows(run, grid, loaded)
     waiting = [run.config for run in grid.runs if run.state != "finished"]
-    for note in rehearsal.rehearse(waiting, loaded, _labels(grid.task)):
+    for note in rehearsal.rehearse(waiting, loaded):
         say(note)
     return loaded
 

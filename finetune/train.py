@@ -35,6 +35,7 @@ __all__ = [
     "epoch_steps",
     "fit",
     "planned_steps",
+    "predict",
     "silence",
     "total_steps",
 ]
@@ -94,7 +95,7 @@ def fit(
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trained = time.monotonic()
     _check_finite(built.model)
-    predictions = _predict(config, trainer, built.tokenizer, splits["test"])
+    predictions = predict(config, trainer, built.tokenizer, splits["test"])
     predicted = time.monotonic()
     memory = peak_memory_mib() if measured else None
     trainer.save_model()
@@ -218,14 +219,15 @@ def _answers(
     else:
         batches = trainer.get_eval_dataloader(rows)
         found = trainer.evaluation_loop(batches, "", prediction_loss_only=True, metric_key_prefix=prefix)
-        predictions = _predict(config, trainer, tokenizer, rows, prefix)
+        predictions = predict(config, trainer, tokenizer, rows, prefix)
     return Answers(float(found.metrics[f"{prefix}_loss"]), predictions)
 
 
-def _predict(
+def predict(
     config: RunConfig, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Any, prefix: str = "test"
 ) -> dict[int, Any]:
-    """Predict every row once, in evaluation mode; trackers see it under ``prefix``."""
+    """Each row's number -> its class or its translation, predicted once, in evaluation mode; trackers see it
+    under ``prefix``."""
     if config.kind == "classification":
         answers: list[Any] = [
             int(label) for label in trainer.predict(rows, metric_key_prefix=prefix).predictions

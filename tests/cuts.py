@@ -15,7 +15,7 @@ from finetune import data
 from finetune.config import RunConfig, merge
 from finetune.model import Built, build_model
 from finetune.scratch import train_tokenizer
-from finetune.train import _predict, build_trainer
+from finetune.train import build_trainer, predict
 from pretrained_models import change_json
 from records import run_config
 from tiny_models import FAMILIES
@@ -165,7 +165,7 @@ class Base:
         trainer = self.trainer(rows, **train)
         loss = trainer.evaluate()["eval_loss"]
         if self.kind == "translation":
-            found = _predict(self.config(), trainer, self.built.tokenizer, rows)
+            found = predict(self.config(), trainer, self.built.tokenizer, rows)
             return loss, [found[number] for number in sorted(found)]
         trainer.preprocess_logits_for_metrics = trainer.compute_metrics = None
         logits = trainer.predict(rows).predictions

@@ -540,16 +540,16 @@ def test_a_fault_of_our_own_keeps_its_traceback_and_another_says_where_it_is(mon
     monkeypatch.setattr(rehearsal, "_tried", fault)
     fault.__code__ = fault.__code__.replace(co_filename=rehearsal.__file__)
     with pytest.raises(KeyError):
-        rehearsal.rehearse([configuration("classification")], None, None)
+        rehearsal.rehearse([configuration("classification")], None)
     fault.__code__ = fault.__code__.replace(co_filename="transformers.py")
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UserError, match=r"a first step of .* \(in transformers\.py, line \d+; traceback in "):
-        rehearsal.rehearse([configuration("classification")], None, None)
+        rehearsal.rehearse([configuration("classification")], None)
     assert "KeyError: 'ours'" in (tmp_path / "cache" / rehearsal.ERROR_FILE).read_text()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match=r"transformers\.py, line \d+\)$"):
-        rehearsal.rehearse([configuration("classification")], None, None)
+        rehearsal.rehearse([configuration("classification")], None)
 
 
 def test_tokens_without_a_place_in_the_embedding_are_refused(tmp_path):

@@ -216,6 +216,13 @@ def test_a_metric_of_the_hub_runs_only_where_that_is_said(monkeypatch: pytest.Mo
 # The kernel's folder
 
 
+def kernels_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that is made for kernels in a cache of the test's own."""
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+    with compile_native._folder() as place:
+        return place
+
+
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o722])
 def test_a_kernel_folder_that_others_can_write_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
@@ -235,9 +242,7 @@ def test_a_kernel_folder_that_others_can_write_is_not_used(
 def test_a_kernel_folder_that_is_a_link_or_another_users_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
-    with compile_native._folder() as place:
-        pass
+    place = kernels_at(tmp_path, monkeypatch)
     open_to_all = tmp_path / "elsewhere"
     open_to_all.mkdir(mode=0o700)
     open_to_all.chmod(0o777)
@@ -259,9 +264,7 @@ def test_a_kernel_folder_by_a_link_through_a_folder_of_all_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str, chain: int
 ) -> None:
     """What the link leads to is the user's own, but others can put something else in its place."""
-    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
-    with compile_native._folder() as place:
-        pass
+    place = kernels_at(tmp_path, monkeypatch)
     link = place if which == "folder" else place.parent
     open_to_all = tmp_path / "open"
     open_to_all.mkdir()
@@ -280,9 +283,7 @@ def test_a_kernel_folder_by_a_link_through_a_folder_of_all_is_not_used(
 def test_a_kernel_folder_of_all_is_not_used_though_it_is_sticky(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
-    with compile_native._folder() as place:
-        pass
+    place = kernels_at(tmp_path, monkeypatch)
     place.parent.chmod(0o1777)
     with compile_native._folder() as found:
         assert found == place, "as /tmp, above it"

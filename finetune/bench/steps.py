@@ -184,7 +184,7 @@ def _evaluate(prepared: Prepared, trainer: Any, device: str) -> float:
     if prepared.arm.recipe == "stock":
         trainer.predict(test)
     else:
-        train._predict(prepared.config, trainer, prepared.built.tokenizer, test)
+        train.predict(prepared.config, trainer, prepared.built.tokenizer, test)
     synchronise(device)
     return time.perf_counter() - started
 

@@ -26,8 +26,9 @@ def text(study: Study, states: Mapping[Cell, State], costs: Costs, workers: int)
     lines = [f"study {study.name}: {len(study.cells)} runs in {study.root}", *_aligned([HEADINGS, *rows])]
     for kind in ("failed", "other"):
         found = [cell for cell in study.cells if states[cell].kind == kind]
-        where = "" if kind == "other" else "{}: "  # what is wrong with a folder begins with the folder
-        lines += [clean(f"{kind}: {where.format(cell.folder)}{states[cell].reason}") for cell in found]
+        for cell in found:
+            where = f"{cell.folder}: " if kind == "failed" else ""  # what is wrong with a folder names it
+            lines.append(clean(f"{kind}: {where}{states[cell].reason}"))
     return "\n".join([*lines, _closing(study, states, costs, workers)])
 
 

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 
-from finetune.config import RunConfig, as_dict
+from finetune.config import as_dict, but_for_seed
 from finetune.errors import UserError
 from finetune.processes import python_module
 from finetune.study import devices, schedule
@@ -45,7 +45,7 @@ def rehearse(study: Study) -> str:
     printed: set[str] = set()
     tried = 0
     for (grid, _), cells in itertools.groupby(sorted(waiting, key=_rows), key=_rows):
-        different = list({_but_for_seed(cell.config): cell for cell in cells}.values())
+        different = list({but_for_seed(cell.config): cell for cell in cells}.values())
         tried += len(different)
         try:
             notes = _rehearse(different)
@@ -62,7 +62,7 @@ def _rehearse(cells: Sequence[Cell]) -> list[str]:
     """``cells`` read the same rows; lines that are worth a word."""
     from finetune import data, plan, rehearsal, source
     from finetune.arguments import resolve_bf16
-    from tasks import ClassificationTask, get_task
+    from tasks import get_task
 
     configs = [replace(cell.config, train=resolve_bf16(cell.config.train)) for cell in cells]
     notes = []
@@ -72,16 +72,11 @@ def _rehearse(cells: Sequence[Cell]) -> list[str]:
     task, wanted = get_task(cells[0].task), configs[0]
     found = source.resolve(task, wanted.pair, wanted.data.source)
     loaded = data.load(task, wanted.pair, found, wanted.data)
-    labels = list(task.labels) if isinstance(task, ClassificationTask) else None
     notes += [found.describe(), *(f"note: {note}" for note in loaded.info["notes"])]
-    return [*notes, *rehearsal.rehearse(configs, loaded, labels)]
+    return [*notes, *rehearsal.rehearse(configs, loaded)]
 
 
 def _rows(cell: Cell) -> tuple[str, str]:
     """The grid, and what decides which rows a cell reads."""
     config = cell.config
     return cell.grid, json.dumps([cell.task, config.pair, as_dict(config)["data"]])
-
-
-def _but_for_seed(config: RunConfig) -> str:
-    return json.dumps(as_dict(replace(config, seed=0)))
