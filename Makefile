@@ -60,7 +60,7 @@ study: $(READY)  ## run a grid of runs, several at a time: STUDY=configs/studies
 	@$(BIN)/finetune study $(or $(STUDY),quick) $(if $(filter-out file,$(origin OUTPUT)),--output "$(OUTPUT)") $(ARGS)
 
 calibration: $(READY)  ## simulate studies: how often the statistics claim what is not there (half an hour)
-	@$(BIN)/python -m finetune.calibration $(ARGS)
+	@$(BIN)/python -m tests.calibration $(ARGS)
 
 test: $(READY)  ## run the tests (offline, on a CPU)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
@@ -69,7 +69,7 @@ slow: $(READY)  ## run the tests that take minutes: thousands of damaged inputs,
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
 
 kills: $(READY)  ## kill KILLS=100 runs at random and hold what becomes of them against runs left alone (half an hour)
-	$(BIN)/python tests/kills.py --kills $(or $(KILLS),100) $(ARGS)
+	$(BIN)/python -m tests.kills --kills $(or $(KILLS),100) $(ARGS)
 
 check: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> "Any":
     """``finetune.load`` pulls in torch, so it is imported when it is first asked for."""
     if name == "load":
-        from finetune.checkpoint import load
+        from finetune.models.checkpoint import load
 
         return load
     raise AttributeError(f"module 'finetune' has no attribute {name!r}")

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 from finetune.errors import UserError, unknown
-from finetune.language_codes import language_of
-from tasks.base import ClassificationTask, Task, TranslationTask, languages
+from finetune.system.language_codes import language_of
+from finetune.tasks.base import ClassificationTask, Task, TranslationTask, languages
 
 __all__ = ["TASKS", "ClassificationTask", "Task", "TranslationTask", "check_pair", "get_task"]
 

@@ -1,6 +1,6 @@
 """AG News: which of four sections a news item belongs to (120,000 training and 7,600 test rows)."""
 
-from tasks.base import ClassificationTask
+from finetune.tasks.base import ClassificationTask
 
 AGNEWS = ClassificationTask(
     name="agnews",

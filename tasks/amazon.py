@@ -1,6 +1,6 @@
 """Amazon reviews: the stars (local files only) or the polarity (3,600,000 training rows) of a review."""
 
-from tasks.base import ClassificationTask
+from finetune.tasks.base import ClassificationTask
 
 AMAZON = ClassificationTask(
     name="amazon",

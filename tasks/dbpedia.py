@@ -1,6 +1,6 @@
 """DBpedia: which of fourteen kinds of thing an article is about (560,000 training and 70,000 test rows)."""
 
-from tasks.base import ClassificationTask
+from finetune.tasks.base import ClassificationTask
 
 DBPEDIA = ClassificationTask(
     name="dbpedia",

@@ -4,7 +4,7 @@ The Hub's test split is tst2010 to tst2015 together (8,079 rows for de-en), not 
 sacrebleu calls ``iwslt17``: BLEU measured here is not to be set beside figures on that one.
 """
 
-from tasks.base import PARQUET_BRANCH, TranslationTask
+from finetune.tasks.base import PARQUET_BRANCH, TranslationTask
 
 _BILINGUAL = [("ar", "en"), ("de", "en"), ("en", "fr"), ("en", "ja"), ("en", "ko"), ("en", "zh")]
 _MULTILINGUAL = [("en", "it"), ("en", "nl"), ("en", "ro"), ("it", "nl"), ("it", "ro"), ("nl", "ro")]

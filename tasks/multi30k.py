@@ -1,6 +1,6 @@
 """Multi30k: image captions (29,000 training, 1,000 test rows); short and simple sentences."""
 
-from tasks.base import TranslationTask
+from finetune.tasks.base import TranslationTask
 
 MULTI30K = TranslationTask(
     name="multi30k",

@@ -1,6 +1,6 @@
 """Yahoo! Answers: which of ten topics a question belongs to (1,400,000 training and 60,000 test rows)."""
 
-from tasks.base import ClassificationTask
+from finetune.tasks.base import ClassificationTask
 
 YAHOO = ClassificationTask(
     name="yahoo",

@@ -1,6 +1,6 @@
 """Yelp reviews: the stars (650,000 training rows) or the polarity (560,000 training rows) of a review."""
 
-from tasks.base import ClassificationTask
+from finetune.tasks.base import ClassificationTask
 
 YELP = ClassificationTask(
     name="yelp",

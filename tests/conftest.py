@@ -18,7 +18,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # triton reads it when it is imported, as transformers' Trainer does
     if importlib.util.find_spec("triton"):
-        from interpreter import patch_once_a_launch
+        from tests.support.interpreter import patch_once_a_launch
 
         patch_once_a_launch()
 

@@ -104,7 +104,7 @@ def _run(words: list[str], root: Path, last: int | None, draw: random.Random, lo
         os.dup2(output, 2)
         operations = Operations(root, last, draw)
         operations.watch()
-        from finetune.cli import main
+        from finetune.cli.main import main
 
         status = main(words)
         log.with_suffix(".count").write_text(str(operations.count))
@@ -217,10 +217,10 @@ def warm_up() -> list[str]:
     from transformers.models.bert import modeling_bert  # noqa: F401
     from transformers.models.marian import modeling_marian  # noqa: F401
 
-    import finetune.run  # noqa: F401
+    import finetune.training.run  # noqa: F401
 
     sys.path.insert(0, str(HERE))
-    from small_runs import COMMON
+    from tests.support.small_runs import COMMON
 
     gc.collect()
     gc.freeze()  # no child goes through what was imported here

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from finetune.attention.dry_run import observe
-from finetune.attention.forward import Setting, Watcher
-from finetune.attention.inputs import Inputs
-from finetune.attention.plain import scores_of
+from finetune.attention.interface import Setting, Watcher
+from finetune.attention.kernels.inputs import Inputs
+from finetune.attention.kernels.reference import scores_of
+from finetune.attention.probe import observe
 from finetune.attention.swap import blend, settings
 from finetune.errors import UserError
 

@@ -16,10 +16,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 from transformers.utils import logging
 
-from finetune.attention import VARIANTS, Variant, get_variant, kernels
-from finetune.attention.dry_run import Observed, expected_calls, observe
-from finetune.attention.forward import SETTING, SOFTMAX, Kind, Setting, attention
-from finetune.attention.inputs import Normaliser
+from finetune.attention import VARIANTS, Variant, get_variant
+from finetune.attention.interface import SETTING, SOFTMAX, Kind, Setting, attention
+from finetune.attention.kernels import dispatch
+from finetune.attention.kernels.inputs import Normaliser
+from finetune.attention.probe import Observed, expected_calls, observe
 from finetune.errors import UserError, unknown
 
 NAME = "finetune"
@@ -91,7 +92,7 @@ def swap(
     merged = _merge(chosen, parameters or {})
     for what, given, allowed in (
         ("attention scope", scope, SCOPES),
-        ("attention kernel", kernel, kernels.CHOICES),
+        ("attention kernel", kernel, dispatch.CHOICES),
     ):
         if given not in allowed:
             raise unknown(what, given, allowed)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.attention import plain
-from finetune.attention.inputs import Inputs
+from finetune.attention.kernels import reference
+from finetune.attention.kernels.inputs import Inputs
 from finetune.bench.cases import (
     BASELINE,
     MEASURED,
@@ -78,7 +78,7 @@ def _definition(variant: str, inputs: Inputs, upstream: Tensor) -> list[Tensor]:
         name: getattr(inputs, name).detach().double().requires_grad_() for name in ("query", "key", "value")
     }
     exact = replace(inputs, **wide)
-    output, _ = plain.reference(exact, normaliser(variant))
+    output, _ = reference.reference(exact, normaliser(variant))
     return [output, *gradients(output, exact, upstream.double())]
 
 

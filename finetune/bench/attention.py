@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.attention.inputs import Inputs
+from finetune.attention.kernels.inputs import Inputs
 from finetune.bench import accuracy, memory, timing
 from finetune.bench.cases import (
     BASELINE,

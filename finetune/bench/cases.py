@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from finetune.attention import VARIANTS, get_variant, kernels, native, triton_ops
-from finetune.attention.inputs import Inputs, Normaliser
+from finetune.attention import VARIANTS, get_variant
+from finetune.attention.kernels import dispatch
+from finetune.attention.kernels.inputs import Inputs, Normaliser
+from finetune.attention.kernels.native import native_attention
+from finetune.attention.kernels.triton import triton_attention
 
 MEASURED = [name for name, variant in VARIANTS.items() if not variant.control]
 MASK_TITLES = {"padded": "key padding", "whole": "no mask", "causal": "causal mask"}
@@ -106,7 +109,7 @@ def why_not(contender: Contender, inputs: Inputs) -> str | None:
     """Why a contender cannot do these inputs; None if it can."""
     if contender.kernel == "triton" and inputs.query.device.type != "cuda":
         return "no CUDA device"  # its interpreter on a CPU is for tests, and its speed says nothing
-    return kernels.why_not(contender.kernel, inputs, normaliser(contender.variant))
+    return dispatch.why_not(contender.kernel, inputs, normaliser(contender.variant))
 
 
 def attend(contender: Contender, inputs: Inputs) -> Tensor:
@@ -116,9 +119,9 @@ def attend(contender: Contender, inputs: Inputs) -> Tensor:
     """
     chosen = normaliser(contender.variant)
     if contender in CONTROLS.values():  # softmax goes to torch's own kernel when it has the choice
-        return (native if contender.kernel == "native" else triton_ops).attend(inputs, chosen)
+        return (native_attention if contender.kernel == "native" else triton_attention).attend(inputs, chosen)
     choice = "auto" if contender.kernel == "sdpa" else contender.kernel
-    output, _, ran = kernels.attend(inputs, chosen, choice)
+    output, _, ran = dispatch.attend(inputs, chosen, choice)
     if ran != contender.kernel:
         raise NotMeasuredError(f"{ran} ran in its place")
     return output
@@ -131,4 +134,4 @@ def gradients(output: Tensor, inputs: Inputs, upstream: Tensor) -> Sequence[Tens
 
 def automatic(inputs: Inputs, variant: str) -> str:
     """The kernel that ``attention.kernel: auto`` takes."""
-    return kernels.attend(inputs, normaliser(variant), "auto")[2]
+    return dispatch.attend(inputs, normaliser(variant), "auto")[2]

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from finetune.bench.cases import MASK_TITLES
 from finetune.bench.tables import device, groups, name
-from finetune.letters import clean
+from finetune.system.text import clean
 
 # One colour a kernel, which differ in grey too (Okabe and Ito, 2008); marker and dashes tell the variants.
 COLOURS = {

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from finetune.bench.cases import Case, Contender, attend, gradients, make
-from finetune.memory import peak_memory_mib, reset_peak_memory
-from finetune.processes import python_module
+from finetune.system.memory import peak_memory_mib, reset_peak_memory
+from finetune.system.processes import python_module
 
 Job = tuple[Case, Contender]
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from finetune import data, source, tokens
-from finetune.batches import lengths, longest_first
-from finetune.config import RunConfig
-from tasks import get_task
+from finetune.config.schema import RunConfig
+from finetune.data import dataset, sources, token_cache
+from finetune.data.collate import lengths, longest_first
+from finetune.tasks import get_task
 
 TASK = "agnews"
 MAX_LENGTH = 128  # tokens; what the stock recipe pads to
@@ -20,15 +20,15 @@ AG_NEWS_LENGTHS = {
 }  # fmt: skip
 
 
-def load(where: str, config: RunConfig) -> data.Data:
+def load(where: str, config: RunConfig) -> dataset.Data:
     """The splits of AG News' task from ``where``, "sample" or a folder; ``UserError`` as in a run."""
     task = get_task(TASK)
-    return data.load(task, None, source.resolve(task, None, where), config.data)
+    return dataset.load(task, None, sources.resolve(task, None, where), config.data)
 
 
-def tokenise(loaded: data.Data, tokenizer: Any, config: RunConfig) -> dict[str, Dataset]:
+def tokenise(loaded: dataset.Data, tokenizer: Any, config: RunConfig) -> dict[str, Dataset]:
     """Token rows as a run has them; those of the sample with AG News' lengths."""
-    splits = tokens.prepare(loaded, tokenizer, config)
+    splits = token_cache.prepare(loaded, tokenizer, config)
     if not loaded.info["sample"]:
         return splits
     lengthened = {name: _lengthen(split, config.seed) for name, split in splits.items()}

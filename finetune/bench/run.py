@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from finetune import record
 from finetune.bench import attention, plot, tables
 from finetune.bench.settings import Settings
 from finetune.bench.shape import SHAPE
-from finetune.environment import environment
 from finetune.errors import UserError
-from finetune.values import JSON_BYTES, UnreadableError, fitted, json_value, read_text
+from finetune.records import store
+from finetune.system.environment import environment
+from finetune.system.parsing import JSON_BYTES, UnreadableError, fitted, json_value, read_text
 
 FILE, PAGE = "bench.json", "bench.md"
 SCHEMA, VERSION = "finetune-bench", 1
@@ -28,7 +28,7 @@ def measure(chosen: Settings, command: str) -> dict[str, Any]:
 
     ``command`` is what was typed. Progress goes to the error output, a line a shape.
     """
-    started, clock = record.now(), time.monotonic()
+    started, clock = store.now(), time.monotonic()
 
     def say(what: str) -> None:
         print(f"[{time.monotonic() - clock:4.0f} s] {what}", file=sys.stderr, flush=True)
@@ -58,11 +58,11 @@ def write(result: Mapping[str, Any], folder: Path, json_too: bool = True) -> lis
     files = []
     if json_too:
         text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-        files.append(record.write_text(folder / FILE, [text, "\n"]))
+        files.append(store.write_text(folder / FILE, [text, "\n"]))
     folder.mkdir(parents=True, exist_ok=True)
     drawn = plot.draw(result, folder)
     shown = [path.name for path in drawn if path.suffix == ".svg"]
-    page = record.write_text(folder / PAGE, [tables.markdown(result, shown)])
+    page = store.write_text(folder / PAGE, [tables.markdown(result, shown)])
     return [*files, page, *drawn]
 
 

@@ -11,13 +11,15 @@ from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
-from finetune import data, model, train
-from finetune.arguments import resolve_bf16, training_arguments
 from finetune.bench import rows
 from finetune.bench.cases import MEASURED
 from finetune.bench.settings import Settings
 from finetune.bench.timing import spread, synchronise
-from finetune.config import RunConfig, as_dict, build, merge, read_preset
+from finetune.config.schema import RunConfig, as_dict, build, merge, read_preset
+from finetune.data import dataset
+from finetune.models import builder
+from finetune.training import loop
+from finetune.training.arguments import resolve_bf16, training_arguments
 
 Say = Callable[[str], None]
 FEWEST_ROUNDS = 2
@@ -48,7 +50,7 @@ class Prepared:
 
     arm: Arm
     config: RunConfig
-    built: model.Built
+    built: builder.Built
     splits: dict[str, Dataset]
     kernel: str
 
@@ -104,10 +106,10 @@ def configuration(chosen: Settings, arm: Arm) -> RunConfig:
     return build({**values, "train": resolve_bf16(values["train"])})
 
 
-def _prepare(arm: Arm, chosen: Settings, loaded: data.Data) -> Prepared:
+def _prepare(arm: Arm, chosen: Settings, loaded: dataset.Data) -> Prepared:
     config = configuration(chosen, arm)
-    texts = data.training_texts(loaded.splits, config.kind)
-    built = model.build_model(config, texts, loaded.info["label_names"])
+    texts = dataset.training_texts(loaded.splits, config.kind)
+    built = builder.build_model(config, texts, loaded.info["label_names"])
     splits = rows.tokenise(loaded, built.tokenizer, config)
     kernel = str(built.swap.to_json()["kernel"])
     if arm.recipe == "stock":
@@ -167,7 +169,7 @@ def _trainer(prepared: Prepared, folder: Path, steps: int) -> Any:
     over = {"max_steps": steps} | ({"train_sampling_strategy": "random"} if stock else {})
     config = build(merge(as_dict(prepared.config), {"train": over}))
     if not stock:
-        return train.build_trainer(config, prepared.built, prepared.splits, folder)
+        return loop.build_trainer(config, prepared.built, prepared.splits, folder)
     return Trainer(
         model=prepared.built.model,
         args=training_arguments(config, folder),
@@ -184,7 +186,7 @@ def _evaluate(prepared: Prepared, trainer: Any, device: str) -> float:
     if prepared.arm.recipe == "stock":
         trainer.predict(test)
     else:
-        train.predict(prepared.config, trainer, prepared.built.tokenizer, test)
+        loop.predict(prepared.config, trainer, prepared.built.tokenizer, test)
     synchronise(device)
     return time.perf_counter() - started
 

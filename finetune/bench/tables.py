@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.bench.cases import MASK_TITLES
-from finetune.letters import clean
-from finetune.reports.markdown import escape, lines
+from finetune.report.formats.markdown import escape, lines
+from finetune.system.text import clean
 
 Result = Mapping[str, Any]
 PASS_TITLES = {"forward": "forward", "both": "forward and backward"}

@@ -1,0 +1,94 @@
+"""Which kernel computes a call: the fastest that can, or the one that was asked for.
+
+| kernel | what it is | computes |
+|---|---|---|
+| sdpa | torch's scaled_dot_product_attention | softmax |
+| triton | one fused kernel on CUDA | the self-adjust forms |
+| native | one compiled loop on the CPU | the self-adjust forms |
+| blocked | PyTorch, some queries at a time | the self-adjust forms |
+| reference | the definition, step by step | everything |
+
+A fast kernel computes nothing before it has been held against the reference on the device at hand.
+"""
+
+import logging
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from finetune.attention.kernels import blocked, proof, reference
+from finetune.attention.kernels.inputs import Inputs, Normaliser
+from finetune.attention.kernels.native import native_attention
+from finetune.attention.kernels.triton import triton_attention
+
+CHOICES = ("auto", "reference", "blocked", "native", "triton")  # of attention.kernel
+_FAST = {"triton": triton_attention, "native": native_attention, "blocked": blocked}
+_log = logging.getLogger(__name__)
+_said: set[tuple[str, str]] = set()
+
+
+def attend(
+    inputs: Inputs, normaliser: Normaliser, choice: str, wants_weights: bool = False
+) -> tuple[Tensor, Tensor | None, str]:
+    """The output, (batch, query, heads, value width), the weights if wanted, and the kernel that ran.
+
+    ``choice``: one of ``CHOICES``. What the chosen kernel cannot do goes to the next one that can, and that
+    is said once for each reason, as a logged warning.
+    """
+    for kernel in _order(inputs, normaliser, choice):
+        if kernel == "reference":
+            output, weights = reference.reference(inputs, normaliser)
+            return output, weights, kernel
+        reason = "it returns no attention weights" if wants_weights else why_not(kernel, inputs, normaliser)
+        if reason is None:
+            output = reference.sdpa(inputs) if kernel == "sdpa" else _FAST[kernel].attend(inputs, normaliser)
+            return output, None, kernel
+        _say_once(kernel, reason)
+    raise AssertionError("the reference kernel computes everything")
+
+
+def why_not(kernel: str, inputs: Inputs, normaliser: Normaliser) -> str | None:
+    """Why ``kernel`` cannot do these inputs; None if it can."""
+    if kernel == "reference":
+        return None
+    if kernel == "sdpa":
+        return None if normaliser.name == "softmax" else "it computes softmax only"
+    module = _FAST[kernel]
+    return (
+        _misshapen(inputs)
+        or module.why_not(inputs, normaliser)
+        or proof.fault(module.attend, proof.Kind.of(inputs, normaliser.name))
+    )
+
+
+def _misshapen(inputs: Inputs) -> str | None:
+    """What the definition broadcasts or refuses by itself, the fast kernels do not take."""
+    batch, heads, _, width = inputs.query.shape
+    key_batch, key_heads, key_len, key_width = inputs.key.shape
+    fits = (key_batch, key_width) == (batch, width) and key_heads > 0 and heads % key_heads == 0
+    if fits and inputs.value.shape[:3] == (batch, key_heads, key_len):
+        return None
+    shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (inputs.query, inputs.key, inputs.value))
+    return f"query, key and value of shapes {shapes} do not fit each other"
+
+
+def _order(inputs: Inputs, normaliser: Normaliser, choice: str) -> Iterator[str]:
+    """Kernels to try, the best first, ending with the reference."""
+    if choice == "reference":
+        yield "reference"
+        return
+    if normaliser.name == "softmax":
+        yield from ("sdpa", "reference")
+        return
+    device = inputs.query.device.type
+    order = {"cuda": ["triton", "blocked"], "cpu": ["native", "blocked"]}.get(device, ["blocked"])
+    if choice != "auto":
+        order = [choice, *(kernel for kernel in order if kernel != choice)]
+    yield from order
+    yield "reference"
+
+
+def _say_once(kernel: str, reason: str) -> None:
+    if (kernel, reason) not in _said:
+        _said.add((kernel, reason))
+        _log.warning("attention kernel %s passed over: %s", kernel, reason)

@@ -1,0 +1,126 @@
+"""The native kernel: ``native.c``, compiled by the system's C compiler at first use, for float32 on a CPU."""
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.attention.kernels.inputs import Inputs, Normaliser, refuse_second_derivative
+from finetune.attention.kernels.native import build
+
+FORMS = ("sa-softmax", "sa-softmax-raw", "softmax")  # as native.c numbers them
+
+
+@torch.compiler.disable
+def why_not(inputs: Inputs, normaliser: Normaliser) -> str | None:
+    """Why this kernel cannot do these inputs; None if it can."""
+    query, value, bias = inputs.query, inputs.value, inputs.bias
+    reasons = {
+        f"it knows no formula for {normaliser.name}": normaliser.name not in FORMS,
+        f"it computes on the CPU, not on {query.device.type}": query.device.type != "cpu",
+        "it computes in float32, and these inputs are float64": query.dtype == torch.float64,
+        "the values are not as wide as the queries": query.shape[-1] != value.shape[-1],
+        "the position bias is trained, and it computes no gradient for one": (
+            bias is not None and bias.requires_grad
+        ),
+        # Checkpointing may pass a trained bias without gradients first, and draw again with another kernel.
+        "with a bias and dropout another kernel draws the dropout": bias is not None and inputs.dropout > 0,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None) or build.why_not()
+
+
+@torch.compiler.disable
+def attend(inputs: Inputs, normaliser: Normaliser) -> Tensor:
+    """The output, (batch, query, heads, width), in the value's type; float32 inside.
+
+    Dropout takes one number from torch's generator for the CPU, so ``torch.manual_seed`` repeats it.
+    """
+    tensors = (unit_width(tensor.float()) for tensor in (inputs.query, inputs.key, inputs.value))
+    output: Tensor = _Attention.apply(*tensors, inputs, normaliser, inputs.draw_seed())
+    return output.to(inputs.value.dtype)
+
+
+def unit_width(tensor: Tensor) -> Tensor:
+    """The tensor with its last dimension contiguous: copied only if it is not."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0917
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, inputs: Inputs, normaliser: Normaliser, seed: int
+    ) -> Tensor:
+        batch, heads, query_len, width = query.shape
+        out = query.new_empty(batch, query_len, heads, width)
+        inverse_sum = query.new_empty(batch, heads, query_len)
+        call = _call((query, key, value, inverse_sum), inputs, normaliser, seed)
+        call.out = _Strided.of(out.transpose(1, 2))
+        _run("attention_forward", call)
+        ctx.save_for_backward(query, key, value, inverse_sum)
+        ctx.rest = (inputs.without_tensors(), normaliser, seed)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
+        grad_out = unit_width(grad_out)
+        saved = ctx.saved_tensors  # once: under activation checkpointing each look recomputes
+        grads = [torch.empty_like(tensor) for tensor in saved[:3]]
+        call = _call(saved, *ctx.rest)
+        call.grad_out = _Strided.of(grad_out.transpose(1, 2))
+        call.grad_query, call.grad_key, call.grad_value = (_Strided.of(grad) for grad in grads)
+        _run("attention_backward", call)
+        return (*grads, None, None, None)
+
+
+class _Strided(ctypes.Structure):
+    """Tensor and Mask of native.c: data, and strides in elements."""
+
+    _fields_ = [("data", ctypes.c_void_p)] + [
+        (name, ctypes.c_int64) for name in ("batch", "head", "row", "column")
+    ]
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "_Strided":
+        return cls(tensor.data_ptr(), *tensor.stride())
+
+
+class _Call(ctypes.Structure):
+    """Call of native.c."""
+
+    _fields_ = (
+        [(name, ctypes.c_int64) for name in ("batch", "heads", "key_heads", "query_len", "key_len", "width")]
+        + [(name, ctypes.c_int64) for name in ("form", "causal", "threads")]
+        + [("seed", ctypes.c_uint64)]
+        + [(name, ctypes.c_float) for name in ("scaling", "eps", "dropout")]
+        + [(name, _Strided) for name in ("query", "key", "value", "bias", "out", "grad_out")]
+        + [(name, _Strided) for name in ("grad_query", "grad_key", "grad_value", "allowed")]
+        + [("inverse_sum", ctypes.c_void_p)]
+    )
+
+
+def _call(tensors: tuple[Tensor, ...], inputs: Inputs, normaliser: Normaliser, seed: int) -> _Call:
+    query, key, value, inverse_sum = tensors
+    batch, heads, query_len, width = query.shape
+    shape = (batch, heads, query_len, key.shape[-2])
+    call = _Call(
+        batch=batch, heads=heads, key_heads=key.shape[1], query_len=query_len, key_len=key.shape[-2],
+        width=width, form=FORMS.index(normaliser.name), causal=inputs.causal,
+        threads=torch.get_num_threads(), seed=seed, scaling=inputs.scaling,
+        eps=normaliser.parameters.get("eps", 0.0), dropout=inputs.dropout,
+        query=_Strided.of(query), key=_Strided.of(key), value=_Strided.of(value),
+        inverse_sum=inverse_sum.data_ptr(),
+    )  # fmt: skip
+    call.keep = []  # what the addresses point to lives as long as the call
+    for name, tensor in (("allowed", inputs.allowed), ("bias", inputs.bias)):
+        if tensor is not None:
+            typed = tensor if name == "allowed" else tensor.detach().float()
+            call.keep.append(typed)
+            setattr(call, name, _Strided.of(typed.expand(shape)))
+    return call
+
+
+def _run(function: str, call: _Call) -> None:
+    if getattr(build.library(), function)(ctypes.byref(call)):
+        raise MemoryError("not enough memory for the work buffers of the native attention kernel")

@@ -1,0 +1,116 @@
+"""A kernel's first use on a device is a small proof against the definition: wrong is never fast."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from finetune.attention import VARIANTS
+from finetune.attention.kernels import reference
+from finetune.attention.kernels.inputs import Inputs, Normaliser
+
+# Relative error, in norm, that rounding explains with room to spare; a wrong formula is off by far more.
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+Attend = Callable[[Inputs, Normaliser], Tensor]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What may take a kernel through other code: each kind of call is proved by itself."""
+
+    variant: str
+    device: torch.device
+    dtype: torch.dtype
+    width: int
+    causal: bool
+    bias: bool
+    trained_bias: bool
+
+    @classmethod
+    def of(cls, inputs: Inputs, variant: str) -> "Kind":
+        query, bias = inputs.query, inputs.bias
+        trained = bias is not None and bias.requires_grad
+        width = query.shape[-1]
+        return cls(variant, query.device, query.dtype, width, inputs.causal, bias is not None, trained)
+
+
+@cache
+@torch.compiler.disable
+def fault(attend: Attend, kind: Kind) -> str | None:
+    """What is wrong with ``attend`` on this device, tried once a process; None where it is right.
+
+    Output and gradients of a small padded call with grouped keys are held against the reference kernel's.
+    Running out of memory is no verdict: it is raised. Dropout is left to the tests.
+    """
+    normaliser = Normaliser.of(VARIANTS[kind.variant])
+    with _undisturbed(kind.device):
+        inputs = _inputs(kind, kind.device, kind.dtype)
+        exact = _inputs(kind, torch.device("cpu"), torch.float64)
+        try:
+            found = _results(attend(inputs, normaliser), inputs)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a compiler or driver can fail in any way; the reason is passed on
+            return f"it fails on {kind.device} ({type(error).__name__}: {_first_line(error)})"
+        expected = _results(reference.reference(exact, normaliser)[0], exact)
+    for name, tensor in found.items():
+        truth = expected[name].detach()
+        difference = float((tensor.detach().cpu().double() - truth).norm() / truth.norm())
+        if not difference <= _TOLERANCE[kind.dtype]:  # NaN is no proof either
+            return f"its {name} is wrong on {kind.device} in {kind.dtype}, by {difference:.1e} of its norm"
+    return None
+
+
+@contextmanager
+def _undisturbed(device: torch.device) -> Iterator[None]:
+    """Gradients as anywhere else, whatever surrounds the call: autocast, no_grad, activation checkpointing,
+    and matrix products of less than float32."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(device.type, enabled=False),
+            torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor),
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+def _inputs(kind: Kind, device: torch.device, dtype: torch.dtype) -> Inputs:
+    """Two rows of 45 keys, the second padded; 37 queries; 4 heads over 2 key heads."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        drawn = torch.randn(shape, generator=generator, device="cpu")
+        return drawn.to(kind.dtype).to(device, dtype)  # rounded as the kernel's own inputs are
+
+    width = kind.width
+    query, key, value = draw(2, 4, 37, width), draw(2, 2, 45, width), draw(2, 2, 45, width)
+    bias = draw(1, 4, 37, 45).requires_grad_(kind.trained_bias) if kind.bias else None
+    lengths = torch.tensor([[45], [30]], device=device)
+    allowed = (torch.arange(45, device=device) < lengths)[:, None, None]
+    for tensor in (query, key, value):
+        tensor.requires_grad_()
+    return Inputs(query, key, value, allowed, bias, kind.causal, width**-0.5, 0.0)
+
+
+def _results(output: Tensor, inputs: Inputs) -> dict[str, Tensor]:
+    arriving = torch.linspace(-1, 1, output.numel(), dtype=torch.float64, device="cpu").view(output.shape)
+    leaves = {"query": inputs.query, "key": inputs.key, "value": inputs.value}
+    if inputs.bias is not None and inputs.bias.requires_grad:
+        leaves["bias"] = inputs.bias
+    arrived = arriving.to(output.device, output.dtype)
+    gradients = torch.autograd.grad(output, list(leaves.values()), arrived)
+    named = {f"gradient of the {name}": each for name, each in zip(leaves, gradients, strict=True)}
+    return {"output": output, **named}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]

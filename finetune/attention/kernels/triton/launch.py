@@ -1,0 +1,154 @@
+"""How the Triton kernels are launched: the sizes of their tiles, and what they are told of the tensors."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FORMS = ("softmax", "sa-softmax", "sa-softmax-raw")  # the number of each in triton_kernels is its place here
+
+# (queries, keys, warps, stages) of a tile, by kernel, then by the widest axis of a head and the bytes of an
+# element. The one table to tune.
+TILES = {
+    "attend_rows": {(64, 2): (128, 64, 8, 3), (128, 2): (128, 64, 8, 3), (256, 2): (64, 64, 8, 2),
+                    (64, 4): (64, 32, 8, 2), (128, 4): (32, 32, 8, 2), (256, 4): (16, 32, 8, 2)},
+    "query_gradient": {(64, 2): (128, 64, 8, 2), (128, 2): (128, 32, 8, 2), (256, 2): (64, 32, 8, 2),
+                       (64, 4): (32, 32, 4, 2), (128, 4): (32, 32, 8, 2), (256, 4): (16, 16, 8, 1)},
+    "key_value_gradient": {(64, 2): (32, 128, 8, 3), (128, 2): (32, 128, 8, 2), (256, 2): (16, 64, 8, 2),
+                           (64, 4): (32, 32, 4, 2), (128, 4): (16, 32, 8, 1), (256, 4): (16, 32, 8, 1)},
+    "bias_gradient": {(64, 2): (64, 64, 8, 1), (128, 2): (64, 64, 8, 1), (256, 2): (32, 64, 8, 1),
+                      (64, 4): (32, 32, 4, 1), (128, 4): (32, 32, 4, 1), (256, 4): (16, 16, 4, 1)},
+}  # fmt: skip
+_INTERPRETED_TILE = (32, 16, 1, 1)  # small, so that small inputs have several
+_LEAST_TILE = 16  # of tl.dot
+_ROOMY = ((8, 0), (9, 0), (10, 0))  # compute capabilities with the shared memory for the table's stages
+
+
+@dataclass(frozen=True)
+class Call:
+    """One attention call, as the operators are given it."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    allowed: Tensor | None
+    bias: Tensor | None
+    seed: Tensor | None
+    form: str
+    eps: float
+    scaling: float
+    causal: bool
+    dropout: float
+
+    def launch(
+        self,
+        kernel: Any,
+        programs: Callable[[int, int], int],
+        matrices: Sequence[Tensor],
+        tensors: Sequence[Tensor],
+        extra: Sequence[Any] = (),
+    ) -> None:
+        """Run ``kernel`` on query, key, value, ``matrices``, ``tensors``, the ``Problem`` and ``extra``.
+
+        ``programs``: (queries, keys) of a tile -> how many programs.
+        """
+        queries, keys, warps, stages = self._tile(kernel.__name__)
+        with self._device():
+            kernel[(programs(queries, keys),)](
+                *(_matrices(tensor) for tensor in (self.query, self.key, self.value, *matrices)),
+                *tensors,
+                self._problem(queries, keys),
+                *extra,
+                num_warps=warps,
+                num_stages=stages,
+            )
+
+    def _tile(self, kernel: str) -> tuple[int, int, int, int]:
+        """The table's tile, no longer than the inputs, and fewer stages where memory on the chip is short."""
+        width = max(64, _power_of_two(self.query.shape[-1]), _power_of_two(self.value.shape[-1]))
+        size = TILES[kernel][width, self.query.element_size()]
+        queries, keys, warps, stages = _INTERPRETED_TILE if self.query.device.type == "cpu" else size
+        queries = min(queries, max(_LEAST_TILE, _power_of_two(self.query.shape[-2])))
+        keys = min(keys, max(_LEAST_TILE, _power_of_two(self.key.shape[-2])))
+        if any(mask is not None and not is_shared(mask, 2) for mask in (self.allowed, self.bias)):
+            stages = min(stages, 2)  # tiles of the mask are staged as well
+        if self.query.is_cuda and torch.cuda.get_device_capability(self.query.device) not in _ROOMY:
+            stages = 1
+        return queries, keys, warps, stages
+
+    def _device(self) -> AbstractContextManager[Any]:
+        device = self.query.device
+        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+    def _problem(self, queries: int, keys: int) -> Any:
+        from triton.language import constexpr
+
+        from finetune.attention.kernels.triton.tiles import Problem
+
+        batch, heads, query_len, _ = self.query.shape
+        return Problem(
+            allowed=scorewise(self.allowed, self.query),
+            bias=scorewise(self.bias, self.query),
+            seed=self.query if self.seed is None else self.seed,
+            heads=heads,
+            groups=heads // self.key.shape[1],
+            query_len=query_len,
+            key_len=self.key.shape[-2],
+            rows=batch * heads * query_len,
+            scaling=float(self.scaling),
+            eps=float(self.eps),
+            threshold=min(round(self.dropout * 2**31), 2**31 - 1),
+            keep_scale=1.0 / (1.0 - self.dropout) if self.dropout < 1.0 else 0.0,
+            form=constexpr(FORMS.index(self.form)),
+            causal=constexpr(self.causal),
+            dropout=constexpr(self.dropout > 0.0),
+            block_rows=constexpr(queries),
+            block_keys=constexpr(keys),
+            half=constexpr(self.query.element_size() == 2),
+            widen=constexpr(self.query.device.type == "cpu"),
+        )
+
+
+def with_contiguous_rows(tensor: Tensor) -> Tensor:
+    """``tensor`` itself if its last axis has stride 1, else a copy."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def is_shared(mask: Tensor, axis: int) -> bool:
+    """Whether one entry of ``mask`` serves the whole axis."""
+    return mask.shape[axis] == 1 or mask.stride(axis) == 0
+
+
+def scorewise(mask: Tensor | None, dummy: Tensor) -> Any:
+    """A mask or a bias, (batch or 1, heads or 1, query or 1, key or 1), as kernels take it."""
+    from triton.language import constexpr
+
+    from finetune.attention.kernels.triton.tiles import NONE, PER_KEY, PER_SCORE, Scorewise
+
+    if mask is None:
+        return Scorewise(dummy, 0, 0, 0, 0, constexpr(NONE.value))
+    base = mask.view(torch.uint8) if mask.dtype == torch.bool else mask
+    batch, head, query, key = (0 if is_shared(mask, axis) else mask.stride(axis) for axis in range(4))
+    kind = PER_KEY if is_shared(mask, 2) else PER_SCORE
+    return Scorewise(base, batch, head, query, key, constexpr(kind.value))
+
+
+def _matrices(tensor: Tensor) -> Any:
+    from triton.language import constexpr
+
+    from finetune.attention.kernels.triton.tiles import Matrices
+
+    tensor = with_contiguous_rows(tensor)
+    batch, head, row, _ = tensor.stride()
+    width = tensor.shape[-1]
+    return Matrices(
+        tensor, batch, head, row, tensor.shape[-2], constexpr(width), constexpr(_power_of_two(width))
+    )
+
+
+def _power_of_two(length: int) -> int:
+    """The least power of two that is at least ``length``."""
+    return 1 << (length - 1).bit_length()

@@ -1,0 +1,233 @@
+"""The fused kernels as torch operators, so that torch.compile and activation checkpointing work.
+
+Nothing of size query x key is made or kept: for the backward pass the operator keeps 2 floats of each row of
+scores, for sa-softmax 3 and two positions. Sums are taken in a fixed order: equal inputs give equal bits.
+Triton is imported when a kernel is first launched.
+"""
+
+# ruff: noqa: PLR0917 - an operator's schema is flat
+
+import importlib.util
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.attention.kernels.inputs import Inputs, Normaliser
+from finetune.attention.kernels.triton.launch import FORMS, Call, scorewise, with_contiguous_rows
+
+MOST_WIDTH = 256  # of a head; those under 16 are padded to it
+_TYPES = (torch.float16, torch.bfloat16, torch.float32)
+_INSTALLED = importlib.util.find_spec("triton") is not None
+
+
+def why_not(inputs: Inputs, normaliser: Normaliser) -> str | None:
+    """Why this kernel cannot do these inputs; None if it can."""
+    if normaliser.name not in FORMS:
+        return f"it computes {', '.join(FORMS)} only"
+    if not _INSTALLED:
+        return "triton is not installed"
+    return _device_lacks(inputs.query.device) or _inputs_lack(inputs)
+
+
+def _device_lacks(device: torch.device) -> str | None:
+    if _interpreted():
+        return None if device.type == "cpu" else "Triton's interpreter computes on the CPU only"
+    if device.type != "cuda":
+        return f"it needs a CUDA device, not {device.type}"
+    if _capability(device.index) < (8, 0):
+        return "it needs a GPU of compute capability 8.0 or later"
+    return None
+
+
+def _inputs_lack(inputs: Inputs) -> str | None:
+    types = {tensor.dtype for tensor in (inputs.query, inputs.key, inputs.value)}
+    for dtype in types:
+        if dtype not in _TYPES:
+            return f"it computes in float16, bfloat16 or float32, not {dtype}"
+    if len(types) > 1 and not torch.is_autocast_enabled(inputs.query.device.type):
+        return "query, key and value differ in type"
+    for width in (inputs.query.shape[-1], inputs.value.shape[-1]):
+        if width > MOST_WIDTH:
+            return f"it computes heads of width 1 to {MOST_WIDTH}, not {width}"
+    return None
+
+
+def attend(inputs: Inputs, normaliser: Normaliser) -> Tensor:
+    """The output, (batch, query, heads, value width), contiguous, in the value's type.
+
+    Under autocast the matrix products are in its type, as in torch's own attention.
+    """
+    query, key, value = inputs.query, inputs.key, inputs.value
+    if torch.is_autocast_enabled(query.device.type):
+        narrow = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(narrow), key.to(narrow), value.to(narrow)
+    bias = _four_dimensional(inputs.bias)
+    seed = None
+    if inputs.dropout > 0.0:
+        seed = torch.randint(2**62, (1,), dtype=torch.int64, device=query.device)
+    asked = any(tensor is not None and tensor.requires_grad for tensor in (query, key, value, bias))
+    output, _, _, _ = _attention(
+        query, key, value, _four_dimensional(inputs.allowed), bias, seed, normaliser.name,
+        normaliser.parameters.get("eps", 0.0), inputs.scaling, inputs.causal, inputs.dropout,
+        torch.is_grad_enabled() and asked,
+    )  # fmt: skip
+    return output.to(inputs.value.dtype)
+
+
+def _interpreted() -> bool:
+    """Whether Triton runs its kernels in Python, on the CPU. Triton reads this when it is imported."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+@torch.compiler.assume_constant_result
+def _capability(index: int | None) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
+
+
+def _four_dimensional(mask: Tensor | None) -> Tensor | None:
+    return mask if mask is None else mask[(None,) * (4 - mask.dim())]
+
+
+# The operators. ``remember``: a backward pass will come.
+
+
+@torch.library.custom_op("finetune::attention", mutates_args=())
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor,
+    allowed: Tensor | None, bias: Tensor | None, seed: Tensor | None,
+    form: str, eps: float, scaling: float, causal: bool, dropout: float, remember: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """(output, residual, statistics, positions); see ``triton_forward.attend_rows``."""
+    from finetune.attention.kernels.triton.forward import attend_rows
+
+    output, residual, statistics, positions = results = _forward_results(query, value, form, remember)
+    if output.numel() == 0 or key.shape[-2] == 0:
+        return output.zero_(), residual.zero_(), statistics.zero_(), positions.zero_()
+    call = Call(query, key, value, allowed, bias, seed, form, eps, scaling, causal, dropout)
+    call.launch(
+        attend_rows,
+        lambda queries, keys: query.shape[:2].numel() * -(-query.shape[-2] // queries),
+        [output.transpose(1, 2), residual.transpose(1, 2)],
+        [statistics, positions],
+        [remember],
+    )
+    return results
+
+
+def _forward_results(
+    query: Tensor, value: Tensor, form: str, remember: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    batch, heads, query_len, _ = query.shape
+    adjusts, half = form == "sa-softmax", value.element_size() == 2
+    return (
+        value.new_empty(batch, query_len, heads, value.shape[-1]),
+        value.new_empty(batch if half and remember else 0, query_len, heads, value.shape[-1]),
+        query.new_empty(3 if adjusts else 2, batch, heads, query_len, dtype=torch.float32),
+        query.new_empty(2 if adjusts and remember else 0, batch, heads, query_len, dtype=torch.int32),
+    )
+
+
+@torch.library.custom_op("finetune::attention_gradient", mutates_args=())
+def _attention_gradient(
+    given: Tensor, output: Tensor, residual: Tensor, statistics: Tensor, positions: Tensor,
+    query: Tensor, key: Tensor, value: Tensor,
+    allowed: Tensor | None, bias: Tensor | None, seed: Tensor | None,
+    form: str, eps: float, scaling: float, causal: bool, dropout: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """(dL/dquery, dL/dkey, dL/dvalue, numbers) from ``given`` = dL/doutput; see ``triton_backward``."""
+    from finetune.attention.kernels.triton.backward import key_value_gradient, query_gradient
+
+    for_query, for_key, for_value, numbers = results = _backward_results(query, key, value, form)
+    if query.numel() == 0 or key.shape[-2] == 0:
+        return for_query.zero_(), for_key.zero_(), for_value.zero_(), numbers.zero_()
+    call = Call(query, key, value, allowed, bias, seed, form, eps, scaling, causal, dropout)
+    given = with_contiguous_rows(given.transpose(1, 2))
+    call.launch(
+        query_gradient,
+        lambda queries, keys: query.shape[:2].numel() * -(-query.shape[-2] // queries),
+        [output.transpose(1, 2), residual.transpose(1, 2), given, for_query],
+        [statistics, positions, numbers],
+    )
+    call.launch(
+        key_value_gradient,
+        lambda queries, keys: key.shape[:2].numel() * -(-key.shape[-2] // keys),
+        [given, for_key, for_value],
+        [positions, numbers],
+    )
+    return results
+
+
+def _backward_results(
+    query: Tensor, key: Tensor, value: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    numbers = query.new_empty(6 if form == "sa-softmax" else 3, *query.shape[:3], dtype=torch.float32)
+    return _like(query), _like(key), _like(value), numbers
+
+
+def _like(tensor: Tensor) -> Tensor:
+    """Empty, in the same order of axes, and dense, so that no row is written twice."""
+    return torch.empty_like(tensor if tensor.stride(-1) == 1 else tensor.contiguous())
+
+
+@torch.library.custom_op("finetune::attention_bias_gradient", mutates_args=())
+def _attention_bias_gradient(
+    given: Tensor, numbers: Tensor, positions: Tensor,
+    query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, bias: Tensor, seed: Tensor | None,
+    form: str, eps: float, scaling: float, causal: bool, dropout: float,
+) -> Tensor:  # fmt: skip
+    """dL/dbias, of the bias's shape and type."""
+    from finetune.attention.kernels.triton.backward import bias_gradient
+
+    result = torch.empty_like(bias, memory_format=torch.contiguous_format)
+    if query.numel() == 0 or bias.numel() == 0:
+        return result.zero_()
+    call = Call(query, key, value, allowed, bias, seed, form, eps, scaling, causal, dropout)
+    shared = [query.shape[axis] // bias.shape[axis] for axis in (0, 1)]
+    per_query, per_key = bias.shape[2] > 1, bias.shape[3] > 1
+
+    def programs(queries: int, keys: int) -> int:
+        return bias.shape[:2].numel() * -(-bias.shape[2] // queries) * -(-bias.shape[3] // keys)
+
+    given = with_contiguous_rows(given.transpose(1, 2))
+    extra = [scorewise(result, result), *shared, per_query, per_key]
+    call.launch(bias_gradient, programs, [given], [positions, numbers], extra)
+    return result
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*output, *inputs[:6])
+    ctx.numbers = inputs[6:11]
+
+
+def _backward(ctx: Any, given: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    if given is None:
+        return (None,) * 12
+    output, residual, statistics, positions, *tensors = ctx.saved_tensors
+    *gradients, numbers = _attention_gradient(
+        given, output, residual, statistics, positions, *tensors, *ctx.numbers
+    )
+    for_bias = None
+    if ctx.needs_input_grad[4]:
+        for_bias = _attention_bias_gradient(given, numbers, positions, *tensors, *ctx.numbers)
+    return *gradients, None, for_bias, *(None,) * 7
+
+
+_attention.register_autograd(_backward, setup_context=_save)
+_attention.register_fake(
+    lambda query, key, value, allowed, bias, seed, form, eps, scaling, causal, dropout, remember: (
+        _forward_results(query, value, form, remember)
+    )
+)
+_attention_gradient.register_fake(
+    lambda given, output, residual, statistics, positions, query, key, value, allowed, bias, seed, form, *_: (
+        _backward_results(query, key, value, form)
+    )
+)
+_attention_bias_gradient.register_fake(
+    lambda given, numbers, positions, query, key, value, allowed, bias, *rest: torch.empty_like(
+        bias, memory_format=torch.contiguous_format
+    )
+)

@@ -1,2 +1,0 @@
-"""Do the statistics keep what they promise? ``python -m finetune.calibration`` simulates studies and writes
-down how often a difference was claimed where there is none, and found where there is one."""

@@ -1,0 +1,91 @@
+"""Tables -> what each arm shows over several tasks: interquartile means, with intervals over seeds.
+
+Described, never claimed: there is no p here, and tasks are taken as given: nothing is said about others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from finetune.comparison.claims import possible
+from finetune.comparison.tables import Arm, Table
+from finetune.config.schema import BASELINE
+from finetune.statistics.bootstrap import interquartile_mean, stratified
+
+FEWEST = 6  # numbers, of all tasks together: intervals from fewer miss too often (results/calibration)
+
+
+@dataclass(frozen=True)
+class Overall:
+    """One arm of one model over tasks of one metric: two or more, with two or more seeds paired in each.
+
+    Intervals are 95%, stratified bootstrap over the seeds of each task with the test rows taken as given.
+    ``difference`` is the interquartile mean of the paired differences, one a task and seed. It is not the
+    difference of two interquartile means of scores, in which only tasks of middling difficulty would count.
+    """
+
+    model: str
+    sample: bool
+    metric: str  # accuracy and BLEU are never put together
+    arm: str
+    tasks: list[str]
+    iqm: float  # of the scores, over tasks and the seeds that were paired; reported units
+    interval: list[float]
+    difference: float  # variant minus baseline; 0 for the baseline itself
+    difference_interval: list[float]
+
+
+def overall(tables: Sequence[Table]) -> list[Overall]:
+    """One line for each model, metric and arm that has two tasks or more; the baseline first.
+
+    Of the tables of one task and model the first counts, which has the most finished runs.
+    """
+    groups: dict[tuple[bool, str, str], dict[str, Table]] = {}
+    for table in tables:
+        groups.setdefault((table.sample, table.model, table.metric), {}).setdefault(table.title, table)
+    return [line for group in groups.values() for line in _lines(group)]
+
+
+def _lines(group: dict[str, Table]) -> list[Overall]:
+    names = dict.fromkeys([BASELINE, *(arm.name for table in group.values() for arm in table.arms[1:])])
+    lines = [_line(group, name) for name in names]
+    others = [line for line in lines[1:] if line]
+    return [line for line in lines if line] if others else []
+
+
+def _line(group: dict[str, Table], name: str) -> Overall | None:
+    found = {task: _paired(table, name) for task, table in group.items()}
+    tasks = {task: values for task, values in found.items() if len(values) > 1}
+    if len(tasks) < 2 or sum(map(len, tasks.values())) < FEWEST:
+        return None
+    table = next(iter(group.values()))
+    scores = [[score for score, _ in values] for values in tasks.values()]
+    differences = [[difference for _, difference in values] for values in tasks.values()]
+    return Overall(
+        model=table.model,
+        sample=table.sample,
+        metric=table.metric,
+        arm=name,
+        tasks=[", ".join(filter(None, (task, group[task].apart))) for task in tasks],
+        iqm=interquartile_mean(np.concatenate(scores)),
+        interval=possible(stratified(scores), least=0.0),
+        difference=interquartile_mean(np.concatenate(differences)),
+        difference_interval=possible(stratified(differences)),
+    )
+
+
+def _paired(table: Table, name: str) -> list[tuple[float, float]]:
+    """(score, difference) of each seed of an arm that was paired; all seeds of the baseline, difference 0."""
+    arm = next((arm for arm in table.arms if arm.name == name), None)
+    if arm is None or table.metric not in arm.metrics:
+        return []
+    scores = arm.metrics[table.metric].per_seed
+    if name == BASELINE:
+        return [(score, 0.0) for score in scores.values()]
+    return [(scores[seed], difference) for seed, difference in _differences(arm)]
+
+
+def _differences(arm: Arm) -> list[tuple[int, float]]:
+    found = arm.difference
+    return list(zip(found.seeds, found.per_seed, strict=True)) if found else []

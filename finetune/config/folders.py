@@ -1,0 +1,85 @@
+"""Where a run is kept: a folder name for its task, model, attention and seed. And where the cache is."""
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from finetune.config.schema import AttentionConfig, ModelConfig, RunConfig
+
+LONGEST = 200
+"""Letters of a file's name, of the 255 that file systems take: an ending or a mark may be added."""
+
+
+def run_folder(root: Path, config: RunConfig) -> Path:
+    """``root/<task>[-<pair>]/<model>/<attention>/seed-<n>``, the folder of a run.
+
+    For example ``runs/iwslt2017-de-en/scratch-small/sa-softmax-decoder/seed-0``.
+    """
+    task = task_slug(config.task, config.pair)
+    return root / task / model_slug(config.model) / arm_label(config.attention) / f"seed-{config.seed}"
+
+
+def cache_folder() -> Path:
+    """Where this program keeps what it can make again: ``FINETUNE_CACHE``, or ``finetune`` in the user's own
+    cache folder (``XDG_CACHE_HOME``, or ``~/.cache``)."""
+    chosen = os.environ.get("FINETUNE_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    if home.startswith("~"):  # there is no home
+        home = tempfile.gettempdir()
+    return Path(home, "finetune")
+
+
+def task_slug(name: str, pair: str | None) -> str:
+    """``iwslt2017-de-en``, from the name of a task and its language pair."""
+    return _slug(f"{name}-{pair}" if pair else name)
+
+
+def model_slug(model: ModelConfig) -> str:
+    """``scratch-small``, ``org--name``, or a local folder's base name; ``-lora8`` for adapters of rank 8.
+
+    A folder with a name that says nothing ("model", "checkpoint-500") takes its parent's name too, and the
+    folder of a run ("seed-0") those of its model and its attention.
+    """
+    name = model.name
+    if Path(name).is_absolute() or name.startswith((".", "~")) or Path(name).is_dir():
+        folder = Path(name).expanduser().resolve()
+        parts = 1
+        if re.fullmatch(r"model|final|best|checkpoint(-.*)?", folder.name):
+            parts = 2
+        if re.fullmatch(r"seed-\d+", folder.name):
+            parts = 3
+        name = "-".join(folder.parts[-parts:])
+    name = name.replace("/", "--").replace(":", "-")
+    return _slug(f"{name}-lora{model.lora.rank}" if model.lora.rank else name)
+
+
+def arm_label(attention: AttentionConfig) -> str:
+    """``sa-softmax``, ``sa-softmax-decoder`` for one scope, ``sa-softmax-eps1e-05`` for a parameter,
+    ``sa-softmax-calibrated`` and ``sa-softmax-annealed0.3`` for a warm start."""
+    scope = "" if attention.scope == "all" else f"-{attention.scope}"
+    share = "" if attention.annealing_share is None else f"{attention.annealing_share:g}"
+    start = "" if attention.start == "cold" else f"-{attention.start}{share}"
+    parameters = "".join(f"-{name}{value:g}" for name, value in sorted(attention.parameters.items()))
+    return _slug(f"{attention.variant}{scope}{start}{parameters}")
+
+
+def _slug(text: str) -> str:
+    """``text`` with what a file system or a shell may take amiss turned into dashes."""
+    return file_name(re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-.") or "unnamed")
+
+
+def file_name(text: str) -> str:
+    """``text`` if a file system takes it for a name; else its beginning, and eight digits that tell it from
+    others with that beginning.
+
+    >>> file_name("agnews"), len(file_name("x" * 1000))
+    ('agnews', 200)
+    """
+    if len(text) <= LONGEST:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{text[: LONGEST - 9]}-{digest}"

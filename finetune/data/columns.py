@@ -1,0 +1,157 @@
+"""A task's own columns -> the canonical ones, with every check that a row can fail.
+
+Works on whole Arrow columns, so that millions of rows cost seconds; only a faulty row is looked at by itself.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from finetune.data import labels
+from finetune.data.readers import Part, Wanted, decoded
+from finetune.errors import UserError
+from finetune.tasks.base import ClassificationTask, Task, TranslationTask, languages
+
+
+def wanted(task: Task, pair: str | None) -> Wanted:
+    """The columns that a task needs of a file, whatever else is in it."""
+    if isinstance(task, ClassificationTask):
+        needed = list(dict.fromkeys([*task.text, task.label]))
+        return Wanted(lambda present: _found(present, needed, task), task.label)
+    sides = languages(pair or task.default_pair)
+    return Wanted(lambda present: _sides(present, sides, task), inside=sides)
+
+
+def canonical(part: Part, task: Task, pair: str | None, where: str) -> pa.Table:
+    """Columns ``text, label`` or ``source, target`` of one part of a split; a label is a text still.
+
+    Texts are stripped of white space at their ends; a missing text becomes an empty one, for ``empty_rows``.
+    Raises ``UserError`` naming ``where``, and the row (counted from 0) where there is one.
+    """
+    table = part.table
+    if isinstance(task, ClassificationTask):
+        texts = _joined([_text(table[name], name, where) for name in task.text])
+        place = f"column '{task.label}' of {where}"
+        return pa.table(
+            {"text": texts, "label": labels.written(table[task.label], part.names, task.labels, place)}
+        )
+    columns = {}
+    for name, language in zip(("source", "target"), languages(pair or task.default_pair), strict=True):
+        columns[name] = _text(_side(table, language, task, where), language, where)
+    return pa.table(columns)
+
+
+def numbered(tables: Mapping[str, pa.Table], task: Task) -> dict[str, pa.Table]:
+    """The splits with a column ``row`` in front, and numbers for labels: labels are read alike in all."""
+    whole = {}
+    is_classification = isinstance(task, ClassificationTask)
+    flat = (
+        {name: table["label"].combine_chunks() for name, table in tables.items()} if is_classification else {}
+    )
+    named = isinstance(task, ClassificationTask) and labels.are_names(flat.values(), task.labels)
+    for split, table in tables.items():
+        columns: dict[str, Any] = {"row": pa.array(np.arange(table.num_rows))}
+        columns |= {name: table[name] for name in table.column_names}
+        if isinstance(task, ClassificationTask):
+            where = f"column '{task.label}' of split '{split}'"
+            columns["label"] = labels.numbers(flat[split], task.labels, named, where, task.name)
+        whole[split] = pa.table(columns)
+    return whole
+
+
+def empty_rows(table: pa.Table) -> np.ndarray:
+    """Which canonical rows hold an empty text: (rows,) of bool. For a translation either side counts."""
+    names = [name for name in table.column_names if name not in ("row", "label")]
+    empty = np.zeros(table.num_rows, dtype=bool)
+    for name in names:
+        empty |= pc.equal(table[name], "").to_numpy(zero_copy_only=False).astype(bool)
+    return empty
+
+
+def _found(present: list[str], needed: list[str], task: Task) -> list[str]:
+    for name in needed:
+        if name not in present:
+            raise UserError(
+                f"no column '{name}'; task '{task.name}' needs {', '.join(map(repr, needed))} "
+                f"and the data has {_told(present)}" + (_headless(present, needed) or RENAME)
+            )
+        if present.count(name) > 1:
+            raise UserError(f"the column '{name}' is there {present.count(name)} times: {_told(present)}")
+    return needed
+
+
+def _told(present: list[str]) -> str:
+    return ", ".join(repr(name[:40]) for name in present[:20]) + (", ..." if len(present) > 20 else "")
+
+
+RENAME = ": rename it there, or declare a task of your own that reads what is there (README, Add a task)"
+
+
+def _headless(present: list[str], needed: list[str]) -> str:
+    """A hint where the first row of a CSV stands in the place of its header."""
+    named = all(name.strip().isidentifier() for name in present)
+    if named or set(present) & set(needed) or len(present) != len(needed):
+        return ""
+    return f"; if that is a row of its own, put the header {','.join(needed)} (in their order) before it"
+
+
+def _sides(present: list[str], sides: tuple[str, str], task: TranslationTask) -> list[str]:
+    """The task's column of {language: text}, or a column for each language."""
+    if task.column in present:
+        return _found(present, [task.column], task)
+    if not set(sides) & set(present):
+        raise UserError(
+            f"neither a column '{task.column}' nor one called '{sides[0]}'; the data has {_told(present)}"
+        )
+    return _found(present, list(sides), task)
+
+
+def _side(table: pa.Table, language: str, task: TranslationTask, where: str) -> pa.ChunkedArray:
+    """One language of a translation: out of the task's column of {language: text}, or a column of its own."""
+    if task.column not in table.column_names:
+        return table[language]
+    column = table[task.column]
+    if not pa.types.is_struct(column.type):
+        raise UserError(f"column '{task.column}' of {where} holds {column.type}, not {{language: text}}")
+    present = [column.type.field(i).name for i in range(column.type.num_fields)]
+    if language not in present:
+        raise UserError(
+            f"column '{task.column}' of {where} has no language '{language}'; it has {', '.join(present)}"
+        )
+    if present.count(language) > 1:
+        raise UserError(f"column '{task.column}' of {where} has the language '{language}' twice")
+    return pc.struct_field(column, language)
+
+
+def _text(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
+    """Strings, stripped, with "" for what is missing."""
+    column = decoded(column)
+    kind = column.type
+    kinds = (pa.types.is_null, pa.types.is_string, pa.types.is_large_string)
+    if not any(is_kind(kind) for is_kind in (*kinds, pa.types.is_binary, pa.types.is_large_binary)):
+        raise UserError(f"column '{name}' of {where} holds {_not_text(column)}")
+    try:
+        # large_string: offsets of 64 bits, as all texts of a large set together pass 2 GiB
+        return pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.large_string()), ""))
+    except pa.ArrowInvalid as error:
+        raise UserError(f"column '{name}' of {where} holds {kind} that is no UTF-8 text") from error
+
+
+def _not_text(column: pa.ChunkedArray) -> str:
+    """What a column holds instead of text, with the first row at fault (counted from 0)."""
+    row = pc.index(pc.is_valid(column), True).as_py()
+    value = column[max(row, 0)] if len(column) else None
+    return f"{column.type}, not text: row {max(row, 0)} (counted from 0) is {str(value)[:40]!r}"
+
+
+def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """The texts of a row with one space between them; trimming after each leaves no gap for an empty one."""
+    joined = parts[0]
+    for part in parts[1:]:
+        joined = pc.utf8_trim_whitespace(
+            pc.binary_join_element_wise(joined, part, pa.scalar(" ", pa.large_string()))
+        )
+    return joined

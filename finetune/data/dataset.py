@@ -1,0 +1,193 @@
+"""Raw splits -> checked, capped, canonical splits -> token numbers.
+
+Everything here depends on the data settings alone, never on the variant or the seed of a run: every run of a
+comparison sees the same rows.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+
+from finetune.config.schema import DataConfig
+from finetune.data import columns
+from finetune.data.sources import Source, quiet, read
+from finetune.data.tokenizing import escaped, prefixed
+from finetune.errors import UserError
+from finetune.tasks.base import ClassificationTask, Task
+
+MANY_ROWS = 50_000
+"""From here on tokenising takes long enough (about 5 seconds) to show a progress bar."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Canonical splits and where they came from.
+
+    ``splits``: ``train``, ``validation`` and ``test``, with the columns ``row``, ``text``, ``label``
+    (classification) or ``row``, ``source``, ``target`` (translation). ``row`` is the position in the raw
+    split. ``info`` is ready for JSON.
+    """
+
+    splits: dict[str, Dataset]
+    info: dict[str, Any]
+
+
+def load(task: Task, pair: str | None, source: Source, config: DataConfig) -> Data:
+    """Read ``source``, check every row, hold out validation rows where there are none, and cap the splits.
+
+    Raises ``UserError`` for missing columns, empty or non-string texts, labels out of range and empty splits.
+    """
+    tables: dict[str, pa.Table] = {}
+    dropped: dict[str, int] = {}
+    raw = read(source, task, pair)
+    for name, table in raw.tables.items():
+        tables[name], dropped[name] = _without_empty(table, name, config.drop_empty)
+    chosen = _choose({name: table.num_rows for name, table in tables.items()}, config)
+    splits = {name: Dataset(tables[origin].take(pa.array(rows))) for name, (origin, rows) in chosen.items()}
+    info = {
+        "kind": source.kind,
+        "location": source.location,
+        "revision": source.revision,
+        "sample": source.kind == "sample",
+        "why": source.why,
+        "splits": {
+            name: {"rows": len(split), "of": tables[chosen[name][0]].num_rows, "from": chosen[name][0],
+                   "fingerprint": fingerprint(split)}
+            for name, split in splits.items()
+        },
+        "dropped_empty": dropped,
+        "label_names": list(task.labels) if isinstance(task, ClassificationTask) else None,
+        "licence": task.licence,
+        "files": raw.files,
+        "notes": raw.notes,
+    }  # fmt: skip
+    return Data(splits, info)
+
+
+def fingerprint(split: Dataset) -> str:
+    """Sixteen hexadecimal digits over the contents in order, row numbers included (SHA-256)."""
+    digest = hashlib.sha256()
+    for batch in split.iter(1000):
+        for row in zip(*(batch[name] for name in sorted(batch)), strict=True):
+            digest.update(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def tokenise(
+    splits: Mapping[str, Dataset], tokenizer: Any, kind: str, config: DataConfig
+) -> dict[str, Dataset]:
+    """Token numbers for texts: ``input_ids``, ``attention_mask``, ``labels``, ``row``; cut, never padded.
+
+    Rows stay in their order. What comes out depends on the arguments alone: ``tokens`` keeps it on disk.
+    """
+    encode = _encoder(tokenizer, kind, config)
+    encoded = {}
+    for name, split in splits.items():
+        unwanted = [column for column in split.column_names if column != "row"]
+        with quiet() if len(split) < MANY_ROWS else nullcontext():
+            encoded[name] = split.map(
+                encode, batched=True, remove_columns=unwanted, desc=f"Tokenising {name}"
+            )
+    return encoded
+
+
+def training_texts(splits: Mapping[str, Dataset], kind: str) -> Iterator[str]:
+    """Every text of the train split, to train a tokenizer on: sources and targets for translation."""
+    names = ["text"] if kind == "classification" else ["source", "target"]
+    for batch in splits["train"].iter(1000):
+        for name in names:
+            yield from batch[name]
+
+
+def _encoder(
+    tokenizer: Any, kind: str, config: DataConfig
+) -> Callable[[dict[str, list[Any]]], dict[str, Any]]:
+    """A batch of canonical rows -> token numbers."""
+
+    prefix = prefixed(tokenizer, config.prefix)
+
+    def cut(texts: list[str], length: int | None) -> dict[str, Any]:
+        return {"text": [prefix + text for text in readable(texts)], "truncation": True, "max_length": length}
+
+    def readable(texts: list[str]) -> list[str]:
+        return [escaped(tokenizer, text) for text in texts]
+
+    def encode(batch: dict[str, list[Any]]) -> dict[str, Any]:
+        if kind == "classification":
+            inputs = tokenizer(**cut(batch["text"], config.max_length), return_token_type_ids=False)
+            labels = batch["label"]
+        else:
+            inputs = tokenizer(**cut(batch["source"], config.max_length), return_token_type_ids=False)
+            limit = config.max_target_length or config.max_length
+            labels = tokenizer(text_target=readable(batch["target"]), truncation=True, max_length=limit)[
+                "input_ids"
+            ]
+        return {
+            "input_ids": inputs["input_ids"],
+            "attention_mask": inputs["attention_mask"],
+            "labels": labels,
+        }
+
+    return encode
+
+
+def _without_empty(table: pa.Table, split: str, drop: bool) -> tuple[pa.Table, int]:
+    """Stop at the first row with an empty text, or leave such rows out and count them."""
+    empty = columns.empty_rows(table)
+    if empty.any() and not drop:
+        first = int(np.flatnonzero(empty)[0])
+        raise UserError(
+            f"split '{split}' has {int(empty.sum())} rows with an empty text, the first is row {first} "
+            f"(counted from 0); "
+            f"mend them or leave them out with --data.drop_empty true"
+        )
+    kept = table.filter(pa.array(~empty))
+    if kept.num_rows == 0:
+        raise UserError(f"split '{split}' has no rows" + (" with a text" if table.num_rows else ""))
+    return kept, int(empty.sum())
+
+
+def _choose(sizes: Mapping[str, int], config: DataConfig) -> dict[str, tuple[str, np.ndarray]]:
+    """Split name -> (the raw split it is taken from, row positions in ascending order).
+
+    Validation rows come off train before train is capped, so a larger cap never reaches into them.
+    """
+    if config.validation_rows < 1:
+        raise UserError("data.validation_rows must be 1 or more: checkpoints are judged on validation rows")
+    train = _shuffled(sizes["train"], config.split_seed)
+    if "validation" in sizes:
+        origin, validation = (
+            "validation",
+            _shuffled(sizes["validation"], config.split_seed)[: config.validation_rows],
+        )
+    else:
+        origin, validation, train = "train", train[: config.validation_rows], train[config.validation_rows :]
+    if len(train) == 0:
+        raise UserError(
+            f"train has {sizes['train']} rows and data.validation_rows takes {config.validation_rows}; "
+            f"nothing is left to train on"
+        )
+    test = _shuffled(sizes["test"], config.split_seed)[: _cap("test_rows", config.test_rows)]
+    return {
+        "train": ("train", np.sort(train[: _cap("train_rows", config.train_rows)])),
+        "validation": (origin, np.sort(validation)),
+        "test": ("test", np.sort(test)),
+    }
+
+
+def _cap(name: str, rows: int | None) -> int | None:
+    if rows is not None and rows < 1:
+        raise UserError(f"data.{name} must be 1 or more, or null for all rows, not {rows}")
+    return rows
+
+
+def _shuffled(size: int, seed: int) -> np.ndarray:
+    """All positions in an order fixed by ``seed``: RandomState is frozen, so the same with every numpy."""
+    return np.random.RandomState(seed).permutation(size)

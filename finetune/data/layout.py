@@ -1,0 +1,299 @@
+"""Which files of a folder are which split, and which label names the folder states. Nothing is guessed.
+
+Files in the folder or in its ``data`` folder, shards, a folder a split, a clone of a Hub data set with the
+card that names its files, and what ``save_to_disk`` writes.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.data import cards
+from finetune.data.cards import SPLIT_NAMES, entries, has_rows
+from finetune.data.files import ending, stem
+from finetune.errors import UserError
+from finetune.system.language_codes import SHORT, language_of
+
+SHARD = re.compile(r"(?P<before>.*?)(?P<number>\d+)-of-(?P<count>\d+)(?P<after>(-[0-9a-f]{8,64})?)", re.I)
+NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>(\D.*)?)")
+# Names that are given to a copy of a file: "train (1)", "Copy of train".
+COPY = re.compile(
+    r"copy of (?P<first>.+)|"
+    r"(?P<of>.+?)( ?\(\d+\)|[ _.-](copy|checkpoint|old|new|bak|backup|orig)([ _-]?\d+)?)", re.I
+)  # fmt: skip
+ALIGNED = re.compile(
+    r"(?P<before>.+?)\.(?P<language>[a-z]{2,3}([_-][a-z]+)?)(?P<after>(\.(txt|xml|gz|bz2|xz))*)", re.I
+)
+
+# What a folder without a readable split may hold, and what to do about it.
+ADVICE = {
+    (".xlsx", ".xls", ".ods"): "save {} as CSV",
+    (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip", ".7z", ".rar"): "unpack {} in the folder",
+    (
+        ".pkl",
+        ".pickle",
+        ".pt",
+        ".npz",
+        ".npy",
+    ): "{} can run code or has no columns: save its rows as parquet or CSV",
+    (".txt", ".text"): "{} has no columns: save its rows as CSV with a header",
+    (".tmx", ".xliff", ".xlf", ".sgm", ".xml", ".po"): (
+        'write the pairs of {} into train.jsonl and test.jsonl, one {{"de": "...", "en": "..."}} a line'
+    ),
+    (".lz4", ".br", ".7z"): "unpack {}",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of each split in their order.
+
+    ``names``: the label names that the folder states for a file, by the file. ``unread``: files of rows that
+    lie beside them and are of no split.
+    """
+
+    files: dict[str, list[Path]]
+    names: dict[Path, tuple[str, ...] | None]
+    unread: list[str]
+
+
+def find(folder: Path, configs: Sequence[str], label: str | None) -> Layout:
+    """Look through ``folder``. ``configs`` are names by which the task's configuration may go in it.
+
+    Raises ``UserError`` where a split is missing, incomplete or there more than once.
+    """
+    card = cards.read_card(folder)
+    chosen = cards.configuration(card, configs)
+    names = dict.fromkeys(["", "data", *configs, "default", str(chosen.get("data_dir", ""))])
+    inside = [Path(name) for name in names if not Path(name).is_absolute() and ".." not in Path(name).parts]
+    places = [folder / name for name in dict.fromkeys(inside) if (folder / name).is_dir()]
+    named = cards.data_files(folder, chosen)
+    files = {split: _in_order(folder, paths, mixed=True) for split, paths in named.items()}
+    if not files:
+        files = {split: _of_names(folder, places, names) for split, names in SPLIT_NAMES.items()}
+    for split in ("train", "test"):
+        if not files.get(split):
+            raise UserError(_missing(folder, split, places))
+    _check_apart(folder, files)
+    files = {split: paths for split, paths in files.items() if paths}
+    used = {path for paths in files.values() for path in paths}
+    beside = {path for place in places for path in entries(place) if path.is_file() and has_rows(path)}
+    unread = sorted(path.relative_to(folder).as_posix() for path in beside - used)
+    return Layout(files, _stated(folder, used, label, card, chosen.get("config_name")), unread)
+
+
+def _check_apart(folder: Path, files: dict[str, list[Path]]) -> None:
+    seen: dict[Path, str] = {}
+    for split, paths in files.items():
+        for path in paths:
+            if seen.setdefault(path, split) != split:
+                shown = path.relative_to(folder)
+                raise UserError(
+                    f"by its name {shown} in '{folder}' is both {seen[path]} and {split}: rename it, or have "
+                    "the card name it once"
+                )
+
+
+def _stated(
+    folder: Path, files: set[Path], label: str | None, card: dict[str, object], chosen: str | None
+) -> dict[Path, tuple[str, ...] | None]:
+    """The label names for each file: those of its own folder before those of the folders above it."""
+    of_folder: dict[Path, tuple[str, ...] | None] = {}
+    names: dict[Path, tuple[str, ...] | None] = {}
+    for path in files:
+        above = [place for place in path.parents if place == folder or folder in place.parents]
+        for place in above if label is not None else []:
+            if place not in of_folder:
+                about = card if place == folder else {}
+                of_folder[place] = cards.stated_names(place, str(label), about, chosen)
+        names[path] = next((of_folder[place] for place in above if of_folder.get(place)), None)
+    return names
+
+
+# By their names
+
+
+def _of_names(folder: Path, places: list[Path], names: tuple[str, ...]) -> list[Path]:
+    any_of = "|".join(names)
+    for pattern in (rf"({any_of})([-_. (].*|\d+)?", rf".+[-_.]({any_of})([-_.].*)?"):
+        ways = [found for place in places for found in _ways(place, re.compile(pattern, re.I), names)]
+        if ways:
+            break
+    else:
+        return []
+    if len(ways) > 1:
+        told = " and ".join(str(way[0].relative_to(folder)) for way in ways)
+        raise UserError(f"the data folder '{folder}' has one split more than once: {told}; keep one of them")
+    return ways[0]
+
+
+def _ways(place: Path, pattern: re.Pattern[str], names: tuple[str, ...]) -> list[list[Path]]:
+    """Each way in which a place holds a split: files by their names, or a folder of it."""
+    inside = entries(place)
+    files = [path for path in inside if has_rows(path) and pattern.fullmatch(stem(path.name))]
+    files = _regular(files)
+    ways = [_in_order(place, files, mixed=False)] if files else []
+    for entry in inside:
+        if entry.is_dir() and stem(entry.name).lower() in names:
+            if (entry / "state.json").is_file():
+                ways.append(_saved(entry))
+            elif found := _of_folder(entry):
+                ways.append(_in_order(entry, found, mixed=True))
+    return ways
+
+
+def _regular(paths: list[Path]) -> list[Path]:
+    """The files among ``paths``; ``UserError`` for what is neither file nor folder."""
+    for path in paths:
+        if not path.is_file() and not path.is_dir():
+            raise UserError(f"{path} is no file: its link leads nowhere, or it is a pipe or a device")
+    return [path for path in paths if path.is_file()]
+
+
+def _of_folder(place: Path) -> list[Path]:
+    """The files of a folder that holds one split; ``UserError`` where more of them lie deeper."""
+    inside = entries(place)
+    for deeper in inside:
+        more = (path for path in (deeper.rglob("*") if deeper.is_dir() else ()) if path.is_file())
+        if any(has_rows(path) and not path.name.startswith((".", "_")) for path in more):
+            raise UserError(
+                f"'{place}' holds the folder '{deeper.name}' with files of rows: move them into '{place}' "
+                "itself, numbered as one set"
+            )
+    return _regular([path for path in inside if has_rows(path)])
+
+
+def _in_order(place: Path, files: list[Path], *, mixed: bool) -> list[Path]:
+    """The files of one split, complete and in the order of their numbers.
+
+    ``mixed`` allows names that are no numbers: those of a folder that holds one split and nothing else.
+    """
+    told = ", ".join(path.name for path in files[:6]) + (", ..." if len(files) > 6 else "")
+    if len({ending(path.name) for path in files}) > 1:
+        raise UserError(
+            f"'{place}' has one split more than once, in several formats: {told}; keep one of them"
+        )
+    stems = [stem(path.name) for path in files]
+    shards = [match for match in map(SHARD.fullmatch, stems) if match]
+    _check_copies(place, stems)
+    numbered = shards or [match for match in map(NUMBERED.fullmatch, stems) if match]
+    one_kind = {(match["before"], match["after"] if not shards else match["count"]) for match in numbered}
+    series = len(numbered) == len(files) and len(one_kind) == 1
+    if not series and (shards or (len(files) > 1 and not mixed)):
+        raise UserError(
+            f"'{place}' has one split more than once: {told} are no shards of one set; "
+            f"keep what belongs together"
+        )
+    if not series:
+        series_of = {(match["before"], match["number"]) for match in numbered}
+        if len(numbered) == len(files) and len(series_of) < len(files):
+            raise UserError(f"'{place}' holds two sets of files side by side: {told}; keep one of them")
+        return files
+    numbers = [int(match["number"]) for match in numbered]
+    count = int(shards[0]["count"]) if shards else None
+    _check_complete(place, told, numbers, count, padded=len(numbered[0]["number"]) >= 4)
+    return [path for _, path in sorted(zip(numbers, files, strict=True))]
+
+
+def _check_copies(place: Path, stems: list[str]) -> None:
+    for name in stems:
+        match = COPY.fullmatch(name)
+        of = match and (match["first"] or match["of"])
+        if of and of in stems:
+            raise UserError(
+                f"'{place}' has one split more than once: by its name '{name}' is a copy of '{of}', and they "
+                "are no shards of one set; keep one of them"
+            )
+
+
+def _check_complete(place: Path, told: str, numbers: list[int], count: int | None, *, padded: bool) -> None:
+    first = 1 if min(numbers) == 1 and (max(numbers) == count or (count is None and not padded)) else 0
+    if count is None and len(numbers) == 1 and not (padded and 0 < numbers[0] < 1000):
+        return  # a number in the name of a single file is no shard's: train-2024.csv
+    expected = range(first, first + (count if count is not None else max(numbers) + 1 - first))
+    if len(expected) > 100_000:
+        raise UserError(f"the shards in '{place}' are numbered too high to be complete: {told}")
+    missing = sorted(set(expected) - set(numbers))
+    if missing:
+        of = f" of {count}" if count is not None else ""
+        raise UserError(f"'{place}' lacks shard {missing[0]}{of}: it holds {told}")
+    twice = [number for number in numbers if numbers.count(number) > 1 or number not in expected]
+    if twice:
+        raise UserError(f"'{place}' has shard {twice[0]} twice or too many: it holds {told}")
+
+
+def _saved(folder: Path) -> list[Path]:
+    """The files of a split that ``save_to_disk`` wrote, in the order that it states."""
+    state = cards.read_json(folder / "state.json")
+    stated = state.get("_data_files") if isinstance(state, dict) else None
+    names = [entry.get("filename") for entry in stated or [] if isinstance(entry, dict)]
+    files = [folder / name for name in names if isinstance(name, str) and Path(name).name == name]
+    lacking = [path.name for path in files if not path.is_file()]
+    if lacking or not files or len(files) != len(stated or []):
+        raise UserError(f"'{folder}' lacks the file {(lacking or ['that its state.json names'])[0]}")
+    if state.get("_indices_data_files") or state.get("_indices_files"):
+        raise UserError(
+            f"'{folder}' was saved with a selection of rows: flatten_indices() it and save it anew"
+        )
+    if any(SHARD.fullmatch(path.stem) for path in files):
+        _in_order(folder, files, mixed=False)  # complete, whatever the state says
+    return files
+
+
+# Where nothing is found
+
+
+def _missing(folder: Path, split: str, places: Sequence[Path]) -> str:
+    inside = entries(folder)
+    present = ", ".join(path.name for path in inside[:8]) or "nothing"
+    told = (
+        f"the data folder '{folder}' has no {split} split; it needs {split}.parquet, .csv, .tsv, "
+        f".jsonl, .json or .arrow (or .csv.gz and the like, shards like {split}-00000-of-00002.parquet, or "
+        f"{split}/*.parquet); it holds {present}"
+    )
+    advice = _advice(folder, split, [path.name for path in inside])
+    for place in [*places, folder / split]:
+        if not advice and place != folder and place.is_dir():
+            held = [path.relative_to(folder).as_posix() for path in entries(place)]
+            told += f"; {place.name} holds {', '.join(held[:5]) or 'nothing'}"
+            advice = _advice(folder, split, held)
+    return f"{told}: {advice}" if advice else told
+
+
+def _advice(folder: Path, split: str, names: list[str]) -> str:
+    if (folder / "state.json").is_file():
+        return "it is one saved data set without splits; save a DatasetDict of train and test"
+    if (folder / "snapshots").is_dir():
+        return "it is the Hub's cache; give the folder below snapshots"
+    if aligned := _aligned(names):
+        one, other = aligned
+        sides = ", ".join(f'"{match["language"]}": "..."' for match in aligned)
+        return (
+            f"put {one[0]} and {other[0]} side by side into {split}.jsonl, one {{{sides}}} a line"
+            f"{_unlike(folder, one[0], other[0])}"
+        )
+    for endings, advice in ADVICE.items():
+        for name in names:
+            if name.lower().endswith(endings):
+                return advice.format(name)
+    return ""
+
+
+def _aligned(names: list[str]) -> tuple[re.Match[str], re.Match[str]] | None:
+    """Two files that are named alike but for their languages: each line of one is a line of the other."""
+    sides: dict[tuple[str, str], re.Match[str]] = {}
+    for match in filter(None, map(ALIGNED.fullmatch, names)):
+        if language_of(match["language"]) not in SHORT.values() or has_rows(Path(match[0])):
+            continue
+        other = sides.setdefault((match["before"], match["after"]), match)
+        if other is not match:
+            return other, match
+    return None
+
+
+def _unlike(folder: Path, one: str, other: str) -> str:
+    counts = [len((folder / name).read_bytes().splitlines()) for name in (one, other)]
+    if counts[0] == counts[1] or ending(f"a.csv{Path(one).suffix}") != (".csv", ""):
+        return ""
+    return f"; they have {counts[0]} and {counts[1]} lines, so lines of one of them are missing"

@@ -1,0 +1,547 @@
+"""A file's bytes -> an Arrow table of the columns that are needed: no guess, no cache.
+
+Cells of CSV and TSV are text, whatever they look like. Each reader names the row or line at fault.
+"""
+
+import ast
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from finetune.data.files import Content
+from finetune.errors import UserError
+from finetune.system.parsing import MARKS
+
+BATCH = 10_000
+"""Rows that are Python objects at one time; the others are Arrow columns already."""
+
+QUOTED = r'^"([^"]|"")*""([^"]|"")*"$'
+
+GOES_ON = b"\xff\xff\xff\xff"
+"""Before each message of an Arrow stream, and with a length of 0 at its end."""
+
+LONG_TEXT = 50
+"""Lines from which on one text is told of: a forgotten quote may have swallowed rows."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a task needs of a file.
+
+    ``choose`` takes the columns that are there and returns those to read, or raises ``UserError``.
+    ``label`` is the column of labels, ``inside`` the keys that are read of a column of {key: text}.
+    """
+
+    choose: Callable[[list[str]], list[str]]
+    label: str | None = None
+    inside: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one file. ``names`` are the label names that the file itself states, in their order."""
+
+    table: pa.Table
+    names: tuple[str, ...] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def parse(content: Content, wanted: Wanted) -> Part:
+    """Read one file. Raises ``UserError``, in words that go after ``cannot read <file> as <format>:``."""
+    readers = {"parquet": _parquet, "arrow": _arrow, "json": _json, "csv": _csv, "tsv": _tsv}
+    try:
+        return readers[content.format](content.data, wanted)
+    except (
+        pa.ArrowException, ValueError, OSError, KeyError, IndexError, TypeError, OverflowError,
+        MemoryError, RecursionError, EOFError, NotImplementedError, AttributeError,
+    ) as error:  # what the libraries raise for a damaged file  # fmt: skip
+        raise UserError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+
+
+# Columnar files
+
+
+def _parquet(data: bytes, wanted: Wanted) -> Part:
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    chosen = wanted.choose(list(file.schema_arrow.names))
+    table = file.read(columns=chosen).select(chosen)
+    return _checked(table, file.schema_arrow, wanted)
+
+
+def _arrow(data: bytes, wanted: Wanted) -> Part:
+    """The file and the stream form; save_to_disk writes the second."""
+    is_file = data.startswith(b"ARROW1")
+    if not is_file and data.startswith(GOES_ON) and not data.endswith(GOES_ON + bytes(4)):
+        raise UserError("it lacks the mark of its end: what wrote it was stopped, and rows may be missing")
+    opened = (pa.ipc.open_file if is_file else pa.ipc.open_stream)(pa.BufferReader(data))
+    chosen = wanted.choose(list(opened.schema.names))
+    return _checked(opened.read_all().select(chosen), opened.schema, wanted)
+
+
+def _checked(table: pa.Table, schema: pa.Schema, wanted: Wanted) -> Part:
+    table.validate(full=True)  # else damaged text is found only where it is used
+    return Part(table, _class_names(schema, wanted.label))
+
+
+def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The values of a column, out of whatever Arrow keeps them in: a dictionary, runs, views."""
+    if pa.types.is_dictionary(column.type):
+        chunks = [_unviewed(chunk.dictionary).take(chunk.indices) for chunk in column.chunks]
+        column = pa.chunked_array(chunks, _unviewed(pa.array([], column.type.value_type)).type)
+    elif pa.types.is_run_end_encoded(column.type):
+        chunks = [pc.run_end_decode(chunk) for chunk in column.chunks]
+        column = pa.chunked_array(chunks, column.type.value_type)
+    return _unviewed(column)
+
+
+def _unviewed(column: Any) -> Any:
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.large_string())
+    return column.cast(pa.large_binary()) if pa.types.is_binary_view(column.type) else column
+
+
+def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None:
+    """The ClassLabel names that ``datasets`` writes into a file's schema."""
+    stated = (schema.metadata or {}).get(b"huggingface")
+    if stated is None or label is None:
+        return None
+    found = json.loads(stated)
+    info = found.get("info") if isinstance(found, dict) else None
+    return feature_names(info.get("features"), label) if isinstance(info, dict) else None
+
+
+def feature_names(features: Any, label: str) -> tuple[str, ...] | None:
+    """The names of a ClassLabel in a data set's features: JSON's mapping, or the list of a card's YAML."""
+    stated: Any = None
+    if isinstance(features, dict):
+        stated = features.get(label)
+    elif isinstance(features, list):
+        entries = [entry for entry in features if isinstance(entry, dict) and entry.get("name") == label]
+        kind = entries[0].get("dtype") if entries else None
+        stated = kind.get("class_label") if isinstance(kind, dict) else None
+    names = stated.get("names") if isinstance(stated, dict) else None
+    if isinstance(names, dict) and all(str(key).isdecimal() for key in names):  # {"0": "World", ...}
+        numbered = {int(key): name for key, name in names.items()}
+        if set(numbered) != set(range(len(names))):
+            raise UserError(
+                f"the names of '{label}' that the data set states are numbered "
+                f"{', '.join(map(str, names))}, not 0 to {len(names) - 1}: number them so"
+            )
+        names = [numbered[number] for number in range(len(names))]
+    return tuple(str(name) for name in names) if isinstance(names, list) and names else None
+
+
+# JSON: one row a line, or one list of rows
+
+
+def _json(data: bytes, wanted: Wanted) -> Part:
+    rows = iter(_json_rows(data))
+    first = list(islice(rows, BATCH))
+    if not first:
+        raise UserError("it has no rows")
+    present = list(dict.fromkeys(key for _, row in first for key in row))
+    chosen = wanted.choose(present)
+    kinds: dict[str, tuple[str, str]] = {}
+    tables = []
+    batch = first
+    while batch:
+        columns = {name: _cells(name, batch, kinds, wanted) for name in chosen}
+        tables.append(pa.table(columns))
+        batch = list(islice(rows, BATCH))
+    return Part(pa.concat_tables(tables, promote_options="permissive"))
+
+
+class _Row(dict[str, Any]):
+    """A JSON object. ``twice`` are the keys that it has more than once: the last value stands for them."""
+
+    twice: frozenset[str] = frozenset()
+
+
+def _json_rows(data: bytes) -> Iterator[tuple[str, _Row]]:
+    """Each row with its place. A list is parsed whole; lines one by one."""
+    text = io.TextIOWrapper(io.BytesIO(data), _encoding(data), newline="\n")
+    start = _decoded(text.read, text, data, 256).lstrip()
+    text.seek(0)
+    if start.startswith("["):
+        found = _loads(_decoded(text.read, text, data))
+        for number, row in enumerate(found):
+            yield f"row {number}", _row(row, f"row {number}")
+        return
+    for number, line in enumerate(_lines(text, data), 1):
+        if line.strip():
+            yield f"line {number}", _row(_parsed(line, number), f"line {number}")
+
+
+def _parsed(line: str, number: int) -> Any:
+    try:
+        return _loads(line)
+    except (ValueError, RecursionError) as error:
+        one_line = "one row a line, or one list of all rows, is read"
+        raise UserError(
+            f"line {number} is {line.strip()[:40]!r}: {error or 'too deep'}; {one_line}"
+        ) from error
+
+
+def _loads(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_mapped, parse_int=_whole)
+
+
+def _mapped(pairs: list[tuple[str, Any]]) -> _Row:
+    row = _Row(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        row.twice = frozenset(name for name in row if names.count(name) > 1)
+    return row
+
+
+def _whole(digits: str) -> int | float:
+    """What an Arrow column cannot hold as a whole number is no label: a float is good enough to say so."""
+    return int(digits) if len(digits) < 19 else float(digits)
+
+
+def _row(row: Any, place: str) -> _Row:
+    if not isinstance(row, _Row):
+        raise UserError(f"{place} is {str(row)[:40]!r}, not a row such as {{'column': 'text', ...}}")
+    lists = [key for key, value in row.items() if isinstance(value, list) and len(value) > 1]
+    if place == "line 1" and lists and len(lists) == len(row):
+        raise UserError(
+            f"it is one object of the lists {', '.join(map(repr, lists[:5]))}; "
+            "one row a line, or one list of all rows, is read"
+        )
+    return row
+
+
+def _cells(
+    name: str, batch: list[tuple[str, _Row]], kinds: dict[str, tuple[str, str]], wanted: Wanted
+) -> pa.Array:
+    """One column of a batch. A column holds values of one kind, or the row at fault is named."""
+    cells = [row.get(name) for _, row in batch]
+    for (place, row), cell in zip(batch, cells, strict=True):
+        if name in row.twice:
+            raise UserError(f"the key '{name}' is there twice in {place}")
+        if cell is None:
+            continue
+        kind = "number" if type(cell) in (int, float) else type(cell).__name__.strip("_")
+        known, before = kinds.setdefault(name, (kind, place))
+        if kind != known:
+            raise UserError(
+                f"column '{name}' holds values of several types: "
+                f"{before} has {known}, {place} has {str(cell)[:40]!r}"
+            )
+        if isinstance(cell, _Row) and not wanted.inside:
+            raise UserError(f"column '{name}' holds no text and no number: {place} has {str(cell)[:40]!r}")
+    if kinds.get(name, ("",))[0] == _Row.__name__.strip("_"):
+        return _mappings(name, batch, cells, wanted.inside)
+    return _array(name, batch, cells)
+
+
+def _mappings(
+    name: str, batch: list[tuple[str, _Row]], cells: Sequence[Any], inside: tuple[str, ...]
+) -> pa.Array:
+    """A column of {key: text}, of the keys that are needed; of all that there are where one is missing."""
+    present = list(dict.fromkeys(key for cell in cells if cell for key in cell))
+    keys = list(inside) if set(inside) <= set(present) else present
+    for (place, _), cell in zip(batch, cells, strict=True):
+        for key in set(inside) & set(cell or ()):
+            if key in cell.twice:
+                raise UserError(f"'{key}' is there twice in column '{name}' of {place}")
+            if not isinstance(cell[key], str | None):
+                raise UserError(
+                    f"'{key}' in column '{name}' is not text: {place} has {str(cell[key])[:40]!r}"
+                )
+    kept = [cell and {key: cell.get(key) if key in inside else None for key in keys} for cell in cells]
+    return _array(name, batch, kept, pa.struct([(key, pa.string()) for key in keys]))
+
+
+def _array(name: str, batch: list[tuple[str, _Row]], cells: Sequence[Any], kind: Any = None) -> pa.Array:
+    try:
+        return pa.array(cells, kind)
+    except UnicodeEncodeError as error:
+        places = [place for (place, _), cell in zip(batch, cells, strict=True) if not _is_text(cell)]
+        told = f"column '{name}' holds half of a surrogate pair, which is no text, in {places[0]}"
+        raise UserError(told) from error
+
+
+def _is_text(cell: Any) -> bool:
+    try:
+        json.dumps(cell, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# CSV and TSV
+
+
+@dataclass
+class _Lines:
+    """The lines of one record, and how many stand before them."""
+
+    before: int
+    texts: list[str]
+
+
+def _csv(data: bytes, wanted: Wanted) -> Part:
+    """Commas, or what else stands between the columns that are needed in the header: their names decide."""
+    failures = []
+    for delimiter in (",", ";", "\t", "|"):
+        try:  # a quoted header, read by another delimiter than its own, is none
+            header = next(_records(data, delimiter, quoted=True), None)
+            if header is not None:
+                wanted.choose(header[1])
+        except UserError as error:
+            failures.append(error)
+            continue
+        if header is None:
+            raise UserError("it has no header")
+        return _delimited(data, delimiter, wanted, quoted=True)
+    raise failures[0]
+
+
+def _tsv(data: bytes, wanted: Wanted) -> Part:
+    """With quotes as in CSV or, where the file is none of that, with quotes that are part of the texts."""
+    try:
+        return _delimited(data, "\t", wanted, quoted=True)
+    except UserError as error:
+        if b'"' not in data:
+            raise
+        try:
+            part = _delimited(data, "\t", wanted, quoted=False)
+        except UserError:
+            raise error from None
+        if _has_quoting(part.table):
+            raise
+    return Part(part.table, notes=[*part.notes, "its quotes are part of its texts"])
+
+
+def _has_quoting(table: pa.Table) -> bool:
+    """Whether a cell is what only a program that quotes writes: quotes around, and twice inside."""
+    texts = [column for column in table.columns if pa.types.is_large_string(column.type)]
+    return any(pc.any(pc.match_substring_regex(column, QUOTED)).as_py() for column in texts)
+
+
+def _delimited(data: bytes, delimiter: str, wanted: Wanted, quoted: bool) -> Part:
+    records = _records(data, delimiter, quoted)
+    _, header = next(records, ([], []))
+    if not header:
+        raise UserError("it has no header")
+    chosen = wanted.choose(header)
+    places = [header.index(name) for name in chosen]
+    spans = _Spans(delimiter, header, wanted.label)
+    tables = []
+    rows = spans.watch(_of_width(records, header))
+    while batch := list(islice(rows, BATCH)):
+        columns = list(zip(*batch, strict=True))
+        tables.append(
+            pa.table({
+                name: pa.array(columns[place], pa.large_string())
+                for name, place in zip(chosen, places, strict=True)
+            })
+        )  # fmt: skip
+    if not tables:
+        raise UserError("it has a header and no rows")
+    table = _with_mappings(pa.concat_tables(tables), wanted)
+    return Part(table, notes=spans.judge())
+
+
+def _records(data: bytes, delimiter: str, quoted: bool) -> Iterator[tuple[_Lines, list[str]]]:
+    """Each record with the lines that it stands in; blank lines are none."""
+    csv.field_size_limit(sys.maxsize)
+    text = io.TextIOWrapper(io.BytesIO(data), _encoding(data), newline="")
+    lines = _Lines(0, [])
+
+    def read() -> Iterator[str]:
+        for line in _lines(text, data):
+            lines.texts.append(line)
+            yield line
+
+    records = csv.reader(
+        read(),
+        delimiter=delimiter,
+        strict=True,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+    )
+    try:
+        for record in records:
+            if record and not (len(record) == 1 and not record[0].strip()):
+                yield lines, record
+            lines.before += len(lines.texts)
+            lines.texts.clear()
+    except csv.Error as error:
+        told = {"unexpected end of data": "a quote that is never closed opens here"}.get(
+            str(error), str(error)
+        )
+        raise UserError(
+            f"the row at line {lines.before + 1}: {told}; a quote inside a quoted text is written twice"
+        ) from error
+
+
+def _of_width(
+    records: Iterator[tuple[_Lines, list[str]]], header: list[str]
+) -> Iterator[tuple[_Lines, list[str]]]:
+    """The records, each with as many fields as the header; every row may end in one delimiter more."""
+    width = len(header)
+    first = next(records, None)
+    if first is None:
+        return
+    if len(first[1]) == width + 1 and not first[1][-1]:
+        width += 1
+    elif not header[-1] and len(first[1]) == width - 1:
+        width -= 1
+    for lines, record in chain([first], records):
+        if len(record) != width:
+            raise UserError(
+                f"line {lines.before + len(lines.texts)} has {len(record)} fields and the header "
+                f"{len(header)} ({', '.join(map(repr, header))}): {', '.join(record)[:60]!r}; "
+                "a text with a delimiter or a line break in it stands in quotes"
+            )
+        yield lines, record
+
+
+class _Spans:
+    """Records of several lines: a text may have line breaks, and a forgotten quote swallows rows."""
+
+    def __init__(self, delimiter: str, header: list[str], label: str | None) -> None:
+        self.delimiter, self.width = delimiter, len(header)
+        self.place = header.index(label) if label in header else None
+        self.lines = self.records = 0
+        self.labels: set[str] = set()
+        self.suspects: list[tuple[int, list[list[str]]]] = []
+        self.literal: list[tuple[int, list[list[str]]]] = []
+        self.longest = (0, 0)  # lines, first line
+
+    def watch(self, records: Iterable[tuple[_Lines, list[str]]]) -> Iterator[list[str]]:
+        for lines, record in records:
+            self.records += 1
+            self.lines += len(lines.texts)
+            if len(lines.texts) > 1:
+                self._look(lines.before + 1, lines.texts, record)
+            elif self.place is not None and len(self.labels) < 10_000:
+                self.labels.add(record[self.place])
+            yield record
+
+    def _look(self, start: int, lines: list[str], record: list[str]) -> None:
+        self.longest = max(self.longest, (len(lines), start))
+        inner = [line for cell in record for line in re.split("\r\n|\r|\n", cell)[1:]]
+        rows = self._fields(inner, quoted=True)
+        if any(len(fields) == self.width for fields in rows):
+            self.suspects.append((start, rows))
+        rows = self._fields(lines, quoted=False)
+        if all(len(fields) == self.width and all(fields) for fields in rows):
+            self.literal.append((start, rows))
+
+    def _fields(self, lines: list[str], *, quoted: bool) -> list[list[str]]:
+        """Lines as rows; one delimiter at their ends is none that counts."""
+        rows = csv.reader(
+            lines, delimiter=self.delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        )
+        return [row[:-1] if len(row) == self.width + 1 and not row[-1] else row for row in rows if row]
+
+    def judge(self) -> list[str]:
+        """What is worth saying; ``UserError`` where the lines of a text are rows themselves."""
+        for start, rows in self.suspects:
+            whole = [row for row in rows if len(row) == self.width and self._labelled(row)]
+            body = rows if whole and rows[-1] is whole[-1] else rows[:-1]
+            many = len(whole) >= 2 and 2 * len(whole) >= len(body)
+            if many if self.place is not None else len(whole) >= 3 and len(whole) == len(body):
+                raise UserError(
+                    f"a text that begins near line {start} runs over {len(rows) + 1} lines, "
+                    f"and {len(whole)} of them are rows by themselves: a quote is missing or stray there"
+                )
+        notes = []
+        for start, rows in self.literal:
+            if not all(map(self._labelled, rows)):
+                continue
+            told = f"each of the {len(rows)} lines from line {start} on is a row by itself"
+            # Without labels two lines of a text may look so by chance, but for tabs, which are in no text.
+            if self.place is not None or self.delimiter == "\t":
+                raise UserError(f"{told}: a quote is missing or stray there")
+            notes.append(f"{told}, and they are read as one: is a quote missing or stray there?")
+        lines, start = self.longest
+        if lines >= LONG_TEXT or 2 * self.records < self.lines:
+            notes.append(
+                f"{self.records} rows in {self.lines} lines: "
+                f"the longest text takes {lines} lines, near line {start}"
+            )
+        return notes[:5]
+
+    def _labelled(self, row: list[str]) -> bool:
+        return self.place is None or row[self.place].strip('"') in self.labels
+
+
+def _with_mappings(table: pa.Table, wanted: Wanted) -> pa.Table:
+    """Cells such as {"de": "...", "en": "..."}, as JSON or as Python shows them, become mappings."""
+    if not wanted.inside or set(wanted.inside) & set(table.column_names):
+        return table
+    (name,) = table.column_names
+    batch = [
+        (f"row {number}", _Row({name: _mapping(cell, number)}))
+        for number, cell in enumerate(table[name].to_pylist())
+    ]
+    return pa.table({name: _mappings(name, batch, [row[name] for _, row in batch], wanted.inside)})
+
+
+def _mapping(cell: str, number: int) -> _Row:
+    try:
+        found = _loads(cell)
+    except ValueError:
+        try:
+            shown = ast.parse(cell.strip(), mode="eval").body
+            keys = [ast.literal_eval(key) for key in shown.keys if key] if isinstance(shown, ast.Dict) else []
+            found = _mapped(list(zip(keys, ast.literal_eval(shown).values(), strict=True))) if keys else None
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            found = None
+    if not isinstance(found, _Row):
+        raise UserError(f"row {number} (counted from 0) is {cell[:40]!r}, not {{language: text}}")
+    return found
+
+
+# Text
+
+
+def _encoding(data: bytes) -> str:
+    """By the mark at its beginning; UTF-8 where there is none."""
+    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in data[:4]:
+        raise UserError(
+            "it begins with bytes of zero, as UTF-16 without its mark does: save the file as UTF-8, e.g. "
+            "iconv -f UTF-16LE -t UTF-8"
+        )
+    return encoding
+
+
+def _lines(text: io.TextIOWrapper, data: bytes) -> Iterator[str]:
+    while line := _decoded(text.readline, text, data):
+        yield line
+
+
+def _decoded(read: Callable[..., str], text: io.TextIOWrapper, data: bytes, *size: int) -> str:
+    """What ``read`` of ``text`` reads; ``UserError`` with the first line that is no text in its encoding."""
+    try:
+        return read(*size)
+    except UnicodeError as error:
+        if not text.encoding.startswith("utf-8"):
+            raise UserError(
+                f"it begins as {text.encoding.upper()} and does not go on so: it is cut off or damaged; "
+                "save the file as UTF-8"
+            ) from error
+        for number, line in enumerate(data.split(b"\n"), 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as found:
+                raise UserError(
+                    f"line {number} is not UTF-8 (byte 0x{line[found.start]:02x}); "
+                    "save the file as UTF-8, e.g. "
+                    "iconv -f WINDOWS-1252 -t UTF-8"
+                ) from error
+        raise

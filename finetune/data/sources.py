@@ -1,0 +1,328 @@
+"""Where a task's rows come from: a local folder, the Hub, its cache, or the built-in sample.
+
+``resolve`` decides and says why; ``read`` reads. The library ``datasets`` serves the Hub alone: between a
+local file and its rows stands no cache.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from finetune.data import columns, files, hub, labels, layout
+from finetune.data.cards import SPLIT_NAMES
+from finetune.data.readers import Part, parse
+from finetune.data.synthetic import SPLIT_SIZES, sample_rows
+from finetune.errors import UserError
+from finetune.system.checksum import sha256
+from finetune.system.text import clean
+from finetune.tasks.base import PARQUET_BRANCH, ClassificationTask, Task, languages
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from. ``revision`` is the commit on the Hub, where there is one."""
+
+    kind: Literal["local", "hub", "cache", "sample"]
+    location: str  # a folder, a Hub id, or "built-in"
+    revision: str | None = None
+    why: str = ""
+
+    def describe(self) -> str:
+        """One line: which source, and why this one."""
+        what = {
+            "local": f"the local folder {self.location}",
+            "hub": f"the Hub data set {self.location}",
+            "cache": f"the cached copy of the Hub data set {self.location}",
+            "sample": "the built-in SAMPLE (synthetic rows: figures mean nothing beyond this machinery)",
+        }[self.kind]
+        revision = f" at {self.revision}" if self.revision else ""
+        return f"data: {what}{revision}" + (f" - {self.why}" if self.why else "")
+
+
+@dataclass
+class Raw:
+    """The canonical rows of each split, and what they were read from.
+
+    ``files``: ``split``, ``name`` (relative), ``bytes`` and ``sha256`` of each. Of the Hub they are the Arrow
+    files that its client made and, with no split, those that it fetched.
+    ``notes``: sentences that a user should see, each on one line.
+    """
+
+    tables: dict[str, pa.Table]
+    files: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def resolve(task: Task, pair: str | None, wanted: str) -> Source:
+    """Turn ``auto``, ``hub``, ``sample`` or a folder into a source.
+
+    ``auto`` takes the first of: a folder ``data/<task>[-<pair>]`` here, the Hub or its cache, the sample. The
+    others are strict: ``UserError`` where they cannot be had.
+    """
+    if wanted == "sample":
+        return Source("sample", "built-in", why="asked for")
+    if wanted == "hub":
+        return _from_hub(task, pair)
+    if wanted == "auto":
+        return _automatic(task, pair)
+    folder = Path(wanted).expanduser()
+    if folder.is_file():
+        raise UserError(f"'{wanted}' is a file; give the folder that holds it beside the other splits")
+    if not folder.is_dir():
+        raise UserError(f"there is no data folder '{wanted}'; give auto, hub, sample or an existing folder")
+    return Source("local", str(folder), why="asked for")
+
+
+def read(source: Source, task: Task, pair: str | None) -> Raw:
+    """The rows of ``train``, ``test`` and perhaps ``validation``, in canonical columns.
+
+    Raises ``UserError`` where files are missing or corrupt, rows are faulty, or the Hub fails half-way.
+    """
+    if source.kind == "local":
+        raw = _read_folder(Path(source.location), task, pair)
+    else:
+        raw = _read_sample(task, pair) if source.kind == "sample" else _read_hub(source, task, pair)
+    tables = columns.numbered(raw.tables, task)
+    notes = [*raw.notes, *_absent_notes(tables["train"], task)]
+    return Raw(tables, raw.files, list(dict.fromkeys(map(clean, notes))))
+
+
+def local_folders(task: Task, pair: str | None) -> list[Path]:
+    """Where ``auto`` looks: both directions of a pair can be read from one folder."""
+    if isinstance(task, ClassificationTask) or pair is None:
+        return [Path("data", task.name)]
+    backwards = "-".join(reversed(languages(pair)))
+    return [Path("data", f"{task.name}-{pair}"), Path("data", f"{task.name}-{backwards}")]
+
+
+def _automatic(task: Task, pair: str | None) -> Source:
+    folders = local_folders(task, pair)
+    for folder in folders:
+        if folder.is_dir():
+            return Source("local", str(folder), why="found here; it comes before the Hub")
+    missing = f"there is no folder {folders[0]}"
+    if task.hub_id is None:
+        return Source("sample", "built-in", why=f"{missing}, and this task is not on the Hub")
+    commit, reason = hub.probe(task)
+    if commit:
+        return Source("hub", task.hub_id, commit, why=missing)
+    cached = hub.cached_commit(task, pair)
+    if cached:
+        return Source("cache", task.hub_id, cached, why=f"{missing}; the Hub is out of reach ({reason})")
+    return Source(
+        "sample", "built-in", why=f"{missing}; the Hub is out of reach ({reason}) and nothing is cached"
+    )
+
+
+# Local files
+
+
+def _read_folder(folder: Path, task: Task, pair: str | None) -> Raw:
+    label = task.label if isinstance(task, ClassificationTask) else None
+    config = hub.config_name(task, pair)
+    found = layout.find(folder, [name for name in (config, pair) if name], label)
+    raw = Raw({})
+    parts = []
+    for split, paths in found.files.items():
+        tables = []
+        for path in paths:
+            part, facts = _read_file(path, path.relative_to(folder).as_posix(), task, pair)
+            part = Part(part.table, part.names or found.names[path], part.notes)
+            twin = next(
+                (f for f in raw.files if f["split"] == split and f["sha256"] == facts["sha256"]), None
+            )
+            if twin is not None:
+                raise UserError(
+                    f"{twin['name']} and {facts['name']} of split '{split}' are the same file twice"
+                )
+            raw.files.append({"split": split, **facts})
+            raw.notes += [f"{facts['name']}: {note}" for note in part.notes]
+            raw.notes += _order_notes(part, task)
+            where = f"split '{split}'" + (f" ({facts['name']})" if len(paths) > 1 else "")
+            tables.append(columns.canonical(part, task, pair, where))
+            parts.append((facts["name"], part.names, tables[-1]))
+        raw.tables[split] = pa.concat_tables(tables)
+    _check_orders(parts, task)
+    raw.notes += _same_file_notes(raw.files)
+    if found.unread:
+        told = ", ".join(found.unread[:6]) + (", ..." if len(found.unread) > 6 else "")
+        raw.notes.append(f"not read, as by its name it is of no split: {told}")
+    return raw
+
+
+def _check_orders(parts: list[tuple[str, Any, pa.Table]], task: Task) -> None:
+    """Raise ``UserError`` where one file states label names in another order, and one numbers without any."""
+    if not isinstance(task, ClassificationTask):
+        return
+    ordered = [(name, names) for name, names, _ in parts if labels.in_another_order(names, task.labels)]
+    for name, names, table in parts if ordered else []:
+        if names is None and not labels.are_names(table["label"].chunks, task.labels):
+            raise UserError(
+                f"{ordered[0][0]} states its labels in the order {', '.join(ordered[0][1])}, and {name} "
+                f"holds numbers and states no names: write names instead of numbers into {name}, or state "
+                "them for all files in dataset_info.json"
+            )
+
+
+def _same_file_notes(facts: list[dict[str, Any]]) -> list[str]:
+    """Splits that are one file: a score on rows that were trained on is none."""
+    test = {entry["sha256"]: entry["name"] for entry in facts if entry["split"] == "test"}
+    return [
+        f"{entry['name']} and {test[entry['sha256']]} are the same file: the test rows are no unseen ones"
+        for entry in facts
+        if entry["split"] != "test" and entry["sha256"] in test
+    ]
+
+
+def _read_file(path: Path, name: str, task: Task, pair: str | None) -> tuple[Part, dict[str, Any]]:
+    """One file's rows and facts. Every way in which a file can be broken becomes one sentence."""
+    content = files.read(path, name)
+    try:
+        return parse(content, columns.wanted(task, pair)), content.facts
+    except UserError as error:
+        form, packing = files.ending(path.name) or (".arrow", "")
+        raise UserError(f"cannot read {path} as {(form + packing)[1:]}: {error}") from error
+
+
+def _order_notes(part: Part, task: Task) -> list[str]:
+    if not isinstance(task, ClassificationTask) or not labels.in_another_order(part.names, task.labels):
+        return []
+    return [f"labels are mapped by the names that the data states: {', '.join(part.names or ())}"]
+
+
+def _absent_notes(train: pa.Table, task: Task) -> list[str]:
+    """Labels that nothing can be learned of: rows are missing, or numbers are counted from another one."""
+    absent = labels.absent(train["label"], task.labels) if isinstance(task, ClassificationTask) else []
+    told = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+    return [f"train has no row with the label{'s' * (len(absent) > 1)} {told}"] if absent else []
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of ``datasets`` for the length of the block: for what takes a moment."""
+    import datasets
+
+    hidden = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not hidden:
+            datasets.enable_progress_bars()
+
+
+# The Hub
+
+
+def _from_hub(task: Task, pair: str | None) -> Source:
+    """The Hub, or its cache where the Hub is out of reach; ``UserError`` where neither has the rows."""
+    if task.hub_id is None:
+        folder = local_folders(task, pair)[0]
+        hint = task.note or f"put its files into {folder}"
+        raise UserError(f"task '{task.name}' is not on the Hub; {hint} (then DATA=auto finds them)")
+    commit, reason = hub.probe(task)
+    if commit:
+        return Source("hub", task.hub_id, commit, why="asked for")
+    cached = hub.cached_commit(task, pair)
+    if cached:
+        return Source("cache", task.hub_id, cached, why=f"the Hub is out of reach ({reason})")
+    raise UserError(
+        f"cannot reach the Hub for {task.hub_id} ({reason}) and it is not in the cache; "
+        f"use DATA=sample, or a folder with its files"
+    )
+
+
+def _read_hub(source: Source, task: Task, pair: str | None) -> Raw:
+    """Read from the Hub at the commit that was resolved, or the prepared rows of that commit."""
+    try:
+        if source.kind == "cache":
+            found = hub.load_cached(task, pair, str(source.revision))
+        else:
+            found = _load_remote(source, task, pair)
+    except Exception as error:  # errors of the client, httpx, fsspec and pyarrow, which have no common parent
+        place = "the cache" if source.kind == "cache" else "the Hub"
+        raise UserError(f"cannot read {source.location} from {place}: {hub.cause(error)}") from error
+    splits = {split: found[name] for split, names in SPLIT_NAMES.items() for name in names if name in found}
+    for split in ("train", "test"):
+        if split not in splits:
+            raise UserError(
+                f"the Hub data set {source.location} has no {split} split; it has {', '.join(found)}"
+            )
+    raw = Raw({})
+    for split, rows in splits.items():
+        part = _hub_part(rows, task, pair, f"{source.location}, split '{split}'")
+        raw.tables[split] = columns.canonical(part, task, pair, f"split '{split}'")
+        raw.notes += _order_notes(part, task)
+        raw.files += _prepared_files(rows, split)
+    raw.files += _hub_files(next(iter(splits.values())))
+    return raw
+
+
+def _hub_part(rows: Any, task: Task, pair: str | None, where: str) -> Part:
+    """The needed columns of a data set of the Hub, with the label names that its features state."""
+    wanted = columns.wanted(task, pair)
+    try:
+        chosen = wanted.choose(list(rows.column_names))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    names = getattr(rows.features.get(wanted.label), "names", None)  # only a ClassLabel has names
+    table = rows.select_columns(chosen).with_format("arrow")[:]
+    return Part(table, tuple(names) if names else None)
+
+
+def _prepared_files(rows: Any, split: str) -> list[dict[str, Any]]:
+    """The Arrow files that the client made of the Hub's, and that the rows of a split are read from."""
+    paths = [Path(entry["filename"]) for entry in rows.cache_files]
+    return [
+        {"split": split, "name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in paths
+    ]
+
+
+def _hub_files(rows: Any) -> list[dict[str, Any]]:
+    """The files that the client fetched, by their names on the Hub, of all splits together.
+
+    The client hashed them when it made the rows; one that did so for another program may have kept nothing.
+    """
+    return [
+        {"split": None, "name": str(name).split("@")[-1].partition("/")[2] or str(name),
+         "bytes": facts.get("num_bytes"), "sha256": facts.get("checksum")}
+        for name, facts in (rows.info.download_checksums or {}).items()
+    ]  # fmt: skip
+
+
+def _load_remote(source: Source, task: Task, pair: str | None) -> dict[str, Any]:
+    """``datasets.load_dataset``, step by step, so that it hashes what it fetches."""
+    import datasets
+
+    config = hub.config_name(task, pair)
+    which = {"data_dir": config or "default"} if task.revision == PARQUET_BRANCH else {"name": config}
+    cache = str(hub.cache_dir(task, pair))
+    builder = datasets.load_dataset_builder(
+        source.location, revision=source.revision, cache_dir=cache, **which
+    )
+    builder._record_checksums = True
+    builder.download_and_prepare()
+    found = builder.as_dataset()
+    for split in found.values():
+        # when anything goes wrong the client takes any version that is in its cache, with only a log line
+        if any(Path(file["filename"]).parent.name != source.revision for file in split.cache_files):
+            raise RuntimeError(
+                f"the Hub failed half-way, and the cache holds another version than {source.revision}"
+            )
+    return dict(found)
+
+
+# The sample
+
+
+def _read_sample(task: Task, pair: str | None) -> Raw:
+    tables = {}
+    for split, size in SPLIT_SIZES[task.kind].items():
+        part = Part(pa.Table.from_pylist(sample_rows(task, pair, split, size)))
+        tables[split] = columns.canonical(part, task, pair, f"split '{split}'")
+    return Raw(tables)

@@ -1,0 +1,182 @@
+"""Tokenised rows, made once and kept on disk for every variant, seed and process that needs the same ones.
+
+An entry of the cache is a folder, named after everything that decides its rows: it is never out of date. It
+holds the rows as an Arrow stream, which is mapped into memory, and ``about.json`` with what they were made
+from and their checksum.
+"""
+
+import copy
+import errno
+import hashlib
+import json
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset
+
+from finetune.config.folders import cache_folder
+from finetune.config.schema import RunConfig
+from finetune.data.collate import longest_first
+from finetune.data.dataset import Data, tokenise
+from finetune.system.checksum import sha256
+from finetune.system.environment import versions
+
+FORMAT = 2
+"""To be raised when the same texts are to become other rows, or entries are to be written otherwise."""
+
+ROWS, ABOUT = "rows.arrow", "about.json"
+COLUMNS = {"row", "input_ids", "labels"}
+"""Of every entry; some tokenizers make more."""
+LIBRARIES = ("tokenizers", "transformers", "datasets")
+# What a tokenizer can be told once it is loaded, and does not save.
+TOLD = ("truncation_side", "src_lang", "tgt_lang", "split_special_tokens")
+
+_log = logging.getLogger(__name__)
+_said: set[str] = set()
+# What the last call returned, by folder: the next run of a grid asks for the same and need not read it again.
+_held: dict[Path, Dataset] = {}
+
+
+def prepare(loaded: Data, tokenizer: Any, config: RunConfig) -> dict[str, Dataset]:
+    """The splits of a run as ``data.tokenise`` makes them, taken from the cache where it has them.
+
+    ``train`` keeps its order; ``validation`` and ``test`` are put longest first if
+    ``batches.sort_evaluation`` says so. Where the cache cannot be used that is said once, as a logged
+    warning, and the rows are tokenised without it.
+    """
+    tokenizer = copy.deepcopy(tokenizer)  # truncation stays set in it, and the run's own is saved
+    if config.batches.cache_tokens:
+        tokens = _cached(loaded, tokenizer, config)
+    else:
+        tokens = tokenise(loaded.splits, tokenizer, config.kind, config.data)
+    if not config.batches.sort_evaluation:
+        return tokens
+    return {name: rows if name == "train" else longest_first(rows) for name, rows in tokens.items()}
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Sixteen hexadecimal digits over all of a tokenizer: the files that it saves and what it was told since.
+
+    Not over its vocabulary alone: two tokenizers of one vocabulary can cut, frame or normalise otherwise.
+    """
+    digest = hashlib.sha256()
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        for file in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+            content = file.read_bytes()
+            if file.name == "tokenizer.json":  # two settings in it are those of the last call
+                settings = json.loads(content) | {"truncation": None, "padding": None}
+                content = json.dumps(settings).encode()
+            digest.update(f"{file.relative_to(folder)} {len(content)}\n".encode() + content)
+    told = [type(tokenizer).__name__, *(str(getattr(tokenizer, name, None)) for name in TOLD)]
+    digest.update(json.dumps(told).encode())
+    return digest.hexdigest()[:16]
+
+
+def _cached(loaded: Data, tokenizer: Any, config: RunConfig) -> dict[str, Dataset]:
+    """Each split from memory, from the disk, or made and kept on both; in that order."""
+    try:
+        shared = _shared(tokenizer, config)
+    except OSError as error:  # a temporary folder is needed to know the tokenizer by
+        _say_once(f"tokenised rows are not kept: {error}")
+        return tokenise(loaded.splits, tokenizer, config.kind, config.data)
+    root = cache_folder() / "tokens"
+    tokens: dict[str, Dataset] = {}
+    held: dict[Path, Dataset] = {}
+    for name, split in loaded.splits.items():
+        about = {**shared, "rows": loaded.info["splits"][name]["fingerprint"]}
+        folder = root / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+        found = _held.get(folder)
+        if found is None:
+            found = _read(folder, about)
+        if found is None:
+            found = _keep(folder, about, tokenise({name: split}, tokenizer, config.kind, config.data)[name])
+        tokens[name] = held[folder] = found
+    _held.clear()
+    _held.update(held)
+    return tokens
+
+
+def _shared(tokenizer: Any, config: RunConfig) -> dict[str, Any]:
+    """Everything but the texts that decides the token rows. The variant and the seed do not."""
+    data, translation, installed = config.data, config.kind == "translation", versions()
+    return {
+        "format": FORMAT,
+        "kind": config.kind,
+        "max_length": data.max_length,
+        "prefix": data.prefix,
+        "max_target_length": (data.max_target_length or data.max_length) if translation else None,
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "versions": {name: installed[name] for name in LIBRARIES},
+    }
+
+
+def _read(folder: Path, about: dict[str, Any]) -> Dataset | None:
+    """The rows of an entry, mapped into memory; ``None`` where there is none, or it is not whole."""
+    if not os.path.exists(folder):  # Path.exists raises in a folder that may not be searched
+        return None
+    rows = _opened(folder / ROWS) if _is_whole(folder, about) else None
+    if rows is None or not COLUMNS.issubset(rows.column_names):
+        _say_once(f"the tokenised rows in {folder} are damaged and are made anew")
+        return None
+    return rows
+
+
+def _opened(file: Path) -> Dataset | None:
+    """The rows of ``file``; ``None`` where it is no Arrow stream of them, whatever its checksum says."""
+    try:
+        return Dataset.from_file(str(file))
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _is_whole(folder: Path, about: dict[str, Any]) -> bool:
+    try:
+        written = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        return bool(written == {**about, "sha256": sha256(folder / ROWS)})
+    except (OSError, ValueError):  # a file is missing, cannot be read, or is no JSON
+        return False
+
+
+def _keep(folder: Path, about: dict[str, Any], tokens: Dataset) -> Dataset:
+    """``tokens`` as an entry, written whole or not at all; as they are where the disk does not take them."""
+    try:
+        # Tokens can be read back as the texts that they were: nobody else's business, where nobody has made
+        # the folder otherwise.
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with TemporaryDirectory(dir=folder.parent, prefix=".writing-") as aside:
+            made = Path(aside, "made")
+            made.mkdir()
+            _write(made, about, tokens)
+            if not _is_whole(folder, about):  # else another process has been quicker, and may be reading it
+                with suppress(FileNotFoundError):
+                    folder.rename(Path(aside, "damaged"))
+                made.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # quicker by a moment
+            _say_once(
+                f"tokenised rows cannot be kept in {folder.parent} ({error.strerror or error}); "
+                "FINETUNE_CACHE names another folder, --batches.cache_tokens false keeps none"
+            )
+            return tokens
+    kept = _read(folder, about)
+    return tokens if kept is None else kept
+
+
+def _write(folder: Path, about: dict[str, Any], tokens: Dataset) -> None:
+    table = tokens.data.table
+    with pa.OSFile(str(folder / ROWS), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+    content = json.dumps({**about, "sha256": sha256(folder / ROWS)}, indent=2)
+    (folder / ABOUT).write_text(content, encoding="utf-8")
+
+
+def _say_once(message: str) -> None:
+    if message not in _said:
+        _said.add(message)
+        _log.warning(message)

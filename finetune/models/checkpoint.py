@@ -1,0 +1,160 @@
+"""A run folder <-> its model: what is written beside the weights, and how all of it comes back.
+
+A checkpoint on disk forgets its attention (``from_pretrained`` returns plain softmax, silently), so a run
+folder keeps its configuration beside it, and ``load`` swaps again. Adapters stand on a base model that the
+folder does not hold: it is named with the size and SHA-256 of its files, and only that very model is taken.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from finetune.attention.calibrate import RowSums, fold
+from finetune.config.schema import RunConfig, as_dict, build, read_yaml
+from finetune.data.tokenizing import settle
+from finetune.errors import UserError
+from finetune.models import own_code, pushed
+from finetune.models.adapters import load_adapters
+from finetune.models.builder import Built, fitted, head_options
+from finetune.models.languages import set_languages
+from finetune.models.pretrained import Pretrained, explain, load_pretrained
+from finetune.system.checksum import sha256
+
+CONFIG_FILE = "finetune.yaml"
+ORIGIN_FILE = "origin.yaml"
+CALIBRATION_FILE = "calibration.json"
+# What decides the weights of a base model in a folder.
+BASE_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
+
+
+def save_origin(config: RunConfig, labels: Sequence[str] | None, revision: str | None, folder: Path) -> None:
+    """Write what ``load`` starts from: the merged configuration, and beside it what adapters do not know: the
+    class names, the commit of a base model on the Hub, the place and files of one in a folder.
+
+    Raises ``UserError`` where adapters that are to go on were trained on other files.
+    """
+    base = _base_facts(config, folder)
+    if base and (folder / ORIGIN_FILE).is_file() and any(folder.glob("checkpoint-*")):
+        before = (read_yaml(folder / ORIGIN_FILE).get("base") or {}).get("files", base["files"])
+        _check_unchanged(folder, Path(base["path"]), before, base["files"])
+    origin = {"labels": list(labels) if labels else None, "revision": revision, "base": base}
+    for name, content in ((CONFIG_FILE, as_dict(config)), (ORIGIN_FILE, origin)):
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def save_calibration(sums: RowSums, folder: Path) -> None:
+    """Write what ``load`` folds into a base model again, which a folder of adapters does not hold."""
+    (folder / CALIBRATION_FILE).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_calibration(folder: Path) -> RowSums:
+    try:
+        sums: RowSums = json.loads((folder / CALIBRATION_FILE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{folder / CALIBRATION_FILE} is truncated or no JSON: run it again") from error
+    return sums
+
+
+def load(folder: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a finished run *with its attention variant*, LoRA adapters included, in evaluation mode.
+
+    ``folder`` is a run's, or the id of a Hub repository that ``finetune push`` made, with a ``revision``
+    (commit, tag or branch) if need be. Raises ``UserError`` where there is no finished run, where a weight is
+    in no file, and where adapters lack the base model that they were trained on.
+    """
+    built = load_run(pushed.fetch(folder, revision, CONFIG_FILE))
+    return built.model, built.tokenizer
+
+
+def load_run(folder: Path) -> Built:
+    """What ``load`` makes of a run's folder, with what the swap of its attention proved."""
+    config = build(read_yaml(folder / CONFIG_FILE))
+    with explain(str(folder)):
+        own_code.refuse_tokenizer(str(folder), {}, {})
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    settle(tokenizer)
+    set_languages(tokenizer, config.pair)  # which no tokenizer saves
+    found = _base_of(config, folder) if config.model.lora.rank else _whole(config, folder)
+    model, facts = found.model, found.facts
+    swapped = fitted(model, tokenizer, config)
+    if config.model.lora.rank:
+        if (folder / CALIBRATION_FILE).is_file():  # of a whole model its weights tell
+            fold(model, _read_calibration(folder))
+        model = load_adapters(model, folder, config.model.lora, facts["new_weights"])
+    return Built(model.eval(), found.model, tokenizer, swapped, facts)
+
+
+def _whole(config: RunConfig, folder: Path) -> Pretrained:
+    """A model that was trained whole; ``UserError`` where its files do not hold it whole."""
+    found = load_pretrained(config, str(folder), None, {})
+    lacking = found.facts["new_weights"]
+    if lacking:
+        raise UserError(f"the files in {folder} lack {len(lacking)} weights, e.g. {lacking[0]}: run it again")
+    return found
+
+
+def _base_of(config: RunConfig, folder: Path) -> Pretrained:
+    """The model that adapters in ``folder`` were trained on; ``UserError`` where it cannot be had."""
+    origin = read_yaml(folder / ORIGIN_FILE)
+    place, revision = _base_place(config, origin, folder), origin.get("revision") or config.model.revision
+    return load_pretrained(config, place, revision, head_options(origin.get("labels")))
+
+
+def _base_facts(config: RunConfig, folder: Path) -> dict[str, Any] | None:
+    """Where the base model of adapters is, from the root and from the run folder, and what its files are.
+
+    ``None`` without adapters, and for a base model on the Hub, whose commit says all.
+    """
+    path = Path(config.model.name).resolve()
+    if not config.model.lora.rank or not Path(config.model.name).is_dir():
+        return None
+    relative = os.path.relpath(path, folder.resolve())
+    return {"path": str(path), "relative": relative, "files": _files(path)}
+
+
+def _files(path: Path) -> dict[str, dict[str, Any]]:
+    found = {}
+    for file in sorted({file for pattern in BASE_FILES for file in path.glob(pattern)}):
+        found[file.name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+    return found
+
+
+def _base_place(config: RunConfig, origin: Mapping[str, Any], folder: Path) -> str:
+    """The Hub id or the folder of the base model; ``UserError`` where that is gone or another by now."""
+    name, known = config.model.name, origin.get("base")
+    if origin.get("revision"):
+        return name
+    if known is not None and not (isinstance(known, Mapping) and isinstance(known.get("path"), str)):
+        raise UserError(f"{folder / ORIGIN_FILE} must say 'base: {{path: /where/the/base/model/is}}'")
+    places = [Path(name)]  # all that earlier versions wrote down
+    if known:
+        places = [Path(known["path"]), folder / known.get("relative", known["path"]), Path(name)]
+    there = [place for place in places if place.is_dir()]
+    if not there:
+        raise UserError(
+            f"the base model of {folder} is not at {places[0]}: put it back there, or write where it is as "
+            f"base.path ('base: {{path: /...}}') into {folder / ORIGIN_FILE}"
+        )
+    wanted = (known or {}).get("files")
+    if not wanted:
+        return str(there[0])
+    for place in there:
+        if _files(place) == wanted:
+            return str(place)
+    _check_unchanged(folder, there[0], wanted, _files(there[0]))
+    raise AssertionError  # the files differ, which has been said
+
+
+def _check_unchanged(folder: Path, place: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if changed:
+        raise UserError(
+            f"the base model {place} has changed since the adapters in {folder} were trained on it "
+            f"({', '.join(changed)}): put the old files back, or train in another folder (--output)"
+        )

@@ -1,0 +1,231 @@
+"""A pretrained model and its tokenizer as they come from a folder, the Hub or its cache."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from finetune.config.schema import RunConfig
+from finetune.data import hub
+from finetune.data.tokenizing import prefixed, settle
+from finetune.errors import UserError
+from finetune.models import model_files, own_code
+from finetune.models.languages import set_languages
+from finetune.models.scratch import train_tokenizer
+
+SCRATCH = "scratch:"
+CLASSES = "single_label_classification"
+AUTO_MODELS = {"classification": AutoModelForSequenceClassification, "translation": AutoModelForSeq2SeqLM}
+# The names under which architectures keep their dropout rates.
+HIDDEN_DROPOUT = (
+    "hidden_dropout_prob",
+    "dropout",
+    "dropout_rate",
+    "resid_pdrop",
+    "embd_pdrop",
+    "hidden_dropout",
+)
+ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+
+
+def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokenizerBase:
+    """The model's own tokenizer, or one trained on ``texts`` for a scratch model."""
+    name = config.model.name
+    if name.startswith(SCRATCH):
+        tokenizer = train_tokenizer(config.kind, texts, config.model.vocab_size)
+        settle(tokenizer)
+        prefixed(tokenizer, config.data.prefix)
+        return tokenizer
+    with explain(name):
+        if Path(name).is_dir():
+            model_files.check_files(Path(name))
+            if not model_files.has_tokenizer(Path(name)):
+                raise model_files.no_tokenizer(name)
+        files = files_of(name, config.model.revision)
+        own_code.refuse(name, files)
+        tokenizer = AutoTokenizer.from_pretrained(name, **files, trust_remote_code=False)
+        model_files.check_tokenizer(name, tokenizer)
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise UserError(
+                f"the tokenizer of {name} has neither a padding nor an end token: choose another model"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    set_languages(tokenizer, config.pair)
+    with explain(name):  # it reads a few words, and damaged files show
+        settle(tokenizer)
+    prefixed(tokenizer, config.data.prefix)  # a language that the model lacks is told before its weights load
+    return tokenizer
+
+
+@cache
+def files_of(name: str, revision: str | None) -> dict[str, Any]:
+    """Which files of a model to load: a folder's, those of one commit on the Hub, or what its cache holds.
+
+    Asked once, in bounded time: transformers alone would try each file again and again without a network.
+    """
+    if Path(name).is_dir():
+        return {}
+    commit, _ = hub.probe_model(name, revision)
+    if commit:
+        with explain(name):  # by the branch's name too, under which the cache is asked without the Hub
+            hf_hub_download(name, "config.json", revision=revision)
+        return {"revision": commit}
+    return {"revision": revision or "main", "local_files_only": True}
+
+
+def commit_of(name: str, revision: str | None) -> str | None:
+    """The commit of a model on the Hub; ``None`` for a folder or a scratch model."""
+    if name.startswith(SCRATCH) or Path(name).is_dir():
+        return None
+    kept = try_to_load_from_cache(name, "config.json", revision=files_of(name, revision)["revision"])
+    return Path(kept).parent.name if isinstance(kept, str) else None
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model as its files hold it, and ``facts`` for the record: which weights and which head are new."""
+
+    model: PreTrainedModel
+    facts: dict[str, Any]
+
+
+def pretrained_model(
+    config: RunConfig, name: str, revision: str | None, heads: Mapping[str, Any]
+) -> PreTrainedModel:
+    """The model of ``load_pretrained`` alone."""
+    return load_pretrained(config, name, revision, heads).model
+
+
+def load_pretrained(
+    config: RunConfig, name: str, revision: str | None, heads: Mapping[str, Any]
+) -> Pretrained:
+    """Load a model, in float32. ``heads`` name the classes of a head that may be new; empty where none may.
+
+    Raises ``UserError`` where the files do not hold every other weight, finite and of the right shape.
+    """
+    files, architecture = files_of(name, revision), AUTO_MODELS[config.kind]
+    with explain(name):
+        if Path(name).is_dir():
+            model_files.check_files(Path(name))
+        own_code.refuse(name, files)
+        own = AutoConfig.from_pretrained(name, **files, trust_remote_code=False)
+        stock = AutoConfig.from_pretrained(name, **files, **heads, trust_remote_code=False)
+        own_code.forget_kernels(stock)
+        set_dropout(stock, config)
+        stock.return_dict = True  # outputs are asked for by their names
+        purpose = stock.problem_type if heads else None
+        if heads:  # one class a row, whatever the model was trained for before
+            stock.problem_type = purpose and CLASSES
+        model_files.check_unquantised(name, stock)
+        model_files.check_architecture(name, stock)
+        model_files.check_sizes(f"the config.json of '{name}'", stock, architecture)
+        # What has another shape is told by the report and not by an error that names no way out.
+        model, report = architecture.from_pretrained(
+            name,
+            config=stock,
+            **files,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+        new = model_files.new_weights(name, model, report, bool(heads))
+        model_files.check_finite(name, model)
+        model_files.check_fractions(name, model, new)
+        facts: dict[str, Any] = {"new_weights": new}
+        if heads:
+            labels = list(heads["id2label"].values())
+            before = [own.id2label[index] for index in sorted(own.id2label)]
+            head, fresh = set(model_files.head_weights(model)), partial(architecture.from_config, stock)
+            facts["head"] = "new"
+            if not head & set(new):
+                facts["head"] = model_files.head_note(model, before, labels, fresh)
+            elif head - set(new) and any(key in head for key, *_ in report["mismatched_keys"]):
+                # Of another number of classes; a language model's own layers below the last are kept.
+                facts["head"] = model_files.renewed(model, before, fresh)
+            if facts["head"].startswith(model_files.RENEWED):
+                facts["new_weights"] = sorted(head | set(new))
+            if purpose not in (None, CLASSES):
+                facts["problem_type"] = f"{CLASSES}, where its config.json says {purpose}"
+    return Pretrained(model, facts)
+
+
+def set_dropout(stock: Any, config: RunConfig) -> None:
+    """Set the dropout rates that the configuration asks for, under whatever names the architecture has."""
+    for key, wanted, names in (
+        ("dropout", config.model.dropout, HIDDEN_DROPOUT),
+        ("attention_dropout", config.model.attention_dropout, ATTENTION_DROPOUT),
+    ):
+        if wanted is None:
+            continue
+        present = [name for name in names if name in stock.to_dict()]
+        if not present:
+            raise UserError(
+                f"{stock.model_type} has none of the dropouts {', '.join(names)}: leave it null "
+                f"(--model.{key} null)"
+            )
+        for name in present:
+            setattr(stock, name, wanted)
+
+
+class explain:  # noqa: N801  used as a statement
+    """Turn what transformers raises for a model that cannot be had into one clear line.
+
+    It logs nothing meanwhile: what its report of a loading holds is checked here, and told in that line.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        self.verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.CRITICAL)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        logging.set_verbosity(self.verbosity)
+        # The files are the user's, and what they may provoke in transformers is anything at all.
+        if isinstance(error, Exception) and not isinstance(error, UserError):
+            package = _missing_package(error)
+            if package:
+                raise UserError(
+                    f"the files of the model '{self.name}' are read with the package {package}, which is "
+                    f"missing: type 'pip install {package}'"
+                ) from error
+            reason = " ".join(str(error).split())[:300]
+            if isinstance(error, UnpicklingError):  # torch's own words advise to run it
+                reason = own_code.PICKLE
+            elif isinstance(error, OSError | ValueError):
+                reason = own_code.unreadable_file(Path(self.name)) or reason
+            else:
+                reason = f"{type(error).__name__}: {reason}"
+            reason = reason.rstrip(".")
+            raise UserError(
+                f"cannot load the model '{self.name}': {reason}. "
+                "Give a Hub id, a local folder, or scratch:SIZE (--model.name)"
+            ) from error
+
+
+def _missing_package(error: Exception) -> str:
+    """The package that an error asks for, in Python's words or in those of transformers; else empty."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return error.name.partition(".")[0]
+    found = re.search(r"requires the (\S+) library|pip install (?:-U )?[`'\"]?([\w-]+)", str(error))
+    if not isinstance(error, ImportError) or not found:
+        return ""
+    return (found[1] or found[2]).lower()

@@ -1,0 +1,89 @@
+"""diagnostics.json, beside a run's record: what its attention did at some steps of the training."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, NotRequired
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
+
+from finetune.errors import UserError
+from finetune.records.store import write_text
+from finetune.system.parsing import JSON_BYTES, UnreadableError, read_text
+
+FILE = "diagnostics.json"
+SCHEMA: Literal["finetune-diagnostics"] = "finetune-diagnostics"
+VERSION: Literal[1] = 1
+
+Number = float | None  # None: not finite, or nothing there to count
+
+
+class Layer(TypedDict):
+    """One attention call of a pass. Weights are those of the variant, without dropout."""
+
+    layer: int  # in the order of the calls
+    module: str
+    kind: Literal["encoder", "decoder", "cross"]
+    gradient: dict[str, Number]  # query, key, value, output: L2 norm of dLoss/dTensor over the whole batch
+    weights: dict[str, Number]  # above, below, negative: shares of the allowed weights; entropy: nats, mean
+    row_sum: dict[str, Any]  # mean, sd, quantiles (0, 5, 25, 50, 75, 95, 100%)
+    score: dict[str, Number]  # min, max, and range: mean over rows of max - min
+    reach: dict[str, dict[str, Number]]  # variant -> mean |dLoss/dscore| of saturated, suppressed, all
+    counts: dict[str, int]  # scores that are saturated, suppressed, all
+
+
+class Sample(TypedDict):
+    """One look: the pass of the step after ``step`` updates."""
+
+    step: int
+    layers: list[Layer]
+    share: NotRequired[float]  # of the variant in the weights while they move there from softmax
+    after_training: NotRequired[bool]  # on validation rows, without dropout
+    rows: NotRequired[int]  # where not those of the file
+
+
+class Diagnostics(TypedDict):
+    """The whole file. Further keys are welcome."""
+
+    schema: Literal["finetune-diagnostics"]
+    version: Literal[1]
+    variant: str
+    rows: int  # of a batch, at most, whose weights were computed again
+    saturated: float  # a score is if its softmax probability is above
+    suppressed: float  # a score is if its softmax probability is below
+    total_steps: int
+    samples: list[Sample]
+
+
+_SHAPE = TypeAdapter(Diagnostics)
+
+
+def read(file: Path) -> Diagnostics:
+    """Read ``file``; raise ``UserError`` naming it where it is missing or not what was written."""
+    try:
+        text = read_text(file, JSON_BYTES)
+        return _SHAPE.validate_json(text, strict=True)
+    except OSError as error:
+        raise UserError(f"cannot read the diagnostics {file}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        problem = " ".join(f"{where}: {first['msg']}".split())
+    except UnreadableError as error:
+        problem = f"the file is {error}"
+    raise UserError(f"the diagnostics {file} are damaged ({problem}): remove the file")
+
+
+def write(file: Path, content: Diagnostics) -> Path:
+    """Write ``file``, wholly or not at all."""
+    return write_text(file, [json.dumps(content, indent=1, allow_nan=False), "\n"])
+
+
+def add(content: Diagnostics, sample: Sample) -> Diagnostics:
+    """``content`` with ``sample``, which takes the place of an earlier one of the same step."""
+    others = [known for known in content["samples"] if _moment(known) != _moment(sample)]
+    return {**content, "samples": [*others, sample]}
+
+
+def _moment(sample: Sample) -> tuple[bool, int]:
+    return sample.get("after_training", False), sample["step"]

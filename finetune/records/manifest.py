@@ -1,0 +1,84 @@
+"""manifest.json, written last: the files of a run or a checkpoint, by which a missing or cut one is known."""
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
+
+from finetune.records.store import write_text
+from finetune.system.checksum import sha256
+
+FILE = "manifest.json"
+QUICK = 16 * 2**20
+"""Bytes of the largest file that a quick look reads: predictions and tokenizers, not the weights."""
+
+
+class Entry(TypedDict):
+    """One file: its size in bytes and its SHA-256."""
+
+    size: int
+    sha256: str
+
+
+class Manifest(TypedDict):
+    """The whole file. ``run`` names the run that the files belong to; ``files`` are by relative path."""
+
+    run: str
+    files: dict[str, Entry]
+
+
+_SHAPE = TypeAdapter(Manifest)
+
+
+def write(folder: Path, run: str, files: Iterable[Path]) -> Path:
+    """Write ``folder/manifest.json`` of ``files`` in it, wholly or not at all; raises ``UserError``."""
+    entries = {
+        file.relative_to(folder).as_posix(): {"size": file.stat().st_size, "sha256": sha256(file)}
+        for file in sorted(files)
+    }
+    return write_text(folder / FILE, [json.dumps({"run": run, "files": entries}, indent=1), "\n"])
+
+
+def fault(folder: Path, run: str | None = None, largest: float = math.inf) -> str | None:
+    """Why ``folder`` is not whole, or ``None`` where it is.
+
+    It must belong to ``run`` if one is given; of files above ``largest`` bytes only the size is held.
+    """
+    try:
+        kept = _SHAPE.validate_json((folder / FILE).read_bytes(), strict=True)
+    except FileNotFoundError:
+        return f"it has no {FILE}: it was not written to its end, or by an earlier version"
+    except (OSError, ValidationError):
+        return f"its {FILE} is damaged"
+    if run is not None and kept["run"] != run:
+        return "it is of another run or base model"
+    problems = (_problem(folder / name, name, entry, largest) for name, entry in kept["files"].items())
+    return next((problem for problem in problems if problem), None)
+
+
+def strangers(folder: Path) -> list[Path]:
+    """The files in a whole ``folder`` that its manifest does not name; hidden ones are the system's own."""
+    known = {*_SHAPE.validate_json((folder / FILE).read_bytes())["files"], FILE}
+    found = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name[0] != ".")
+    return [file for file in found if file.relative_to(folder).as_posix() not in known]
+
+
+def finished_fault(folder: Path, largest: float = QUICK) -> str | None:
+    """Which file a finished run lacks. A run without a manifest, of an earlier version, is not looked at."""
+    return fault(folder, largest=largest) if (folder / FILE).exists() else None
+
+
+def _problem(file: Path, name: str, entry: Entry, largest: float) -> str | None:
+    try:
+        if not file.is_file():
+            return f"its {name} is missing"
+        if (size := file.stat().st_size) != entry["size"]:
+            return f"its {name} has {size} bytes instead of {entry['size']}"
+        if size <= largest and sha256(file) != entry["sha256"]:
+            return f"its {name} is not what was written"
+    except OSError as error:
+        return f"its {name} cannot be read ({error.strerror})"
+    return None

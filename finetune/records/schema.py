@@ -1,0 +1,210 @@
+"""What a record holds, and the check that what was read from a file is one."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import BeforeValidator, Field, TypeAdapter
+from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
+
+from finetune.config import schema as configuration
+from finetune.config.schema import Seed
+from finetune.errors import UserError
+from finetune.system.parsing import complaint
+
+SCHEMA = "finetune-record"
+VERSION = 3
+ADVICE = "move or delete its folder and run again"
+
+
+class Record(TypedDict):
+    """Everything known about one run; ``None`` where it is not known yet (or never will be)."""
+
+    schema: str
+    version: int
+    status: Literal["running", "finished", "failed"]
+    reason: str | None  # why a run failed
+    config: dict[str, Any]
+    config_hash: str
+    task: dict[str, Any]  # name, kind, pair, labels
+    data: dict[str, Any] | None  # kind, location, revision, sample, splits: {name: {rows, fingerprint, from}}
+    model: dict[str, Any] | None  # name, revision, architecture, parameters, trainable
+    attention: dict[str, Any] | None  # variant, parameters, scope, kernel, layers, total, dropout
+    versions: dict[str, str | None]
+    git: dict[str, Any] | None  # commit, dirty
+    hardware: dict[str, Any]  # device, devices (how many it trains on), cpu, cores, memory_gib
+    started: str  # ISO 8601, UTC
+    finished: str | None
+    times: dict[str, float | None] | None  # train_s (None if resumed), predict_s, total_s; seconds
+    peak_memory_mib: float | None
+    # With what it computed, read back from the built Trainer (``training.computed``): device, precision,
+    # optimizer, scheduler, batch, parallelism, compiled, gradient_*, determinism, attention; None: not known.
+    computed: dict[str, Any] | None
+    curve: list[dict[str, Any]]  # Trainer's log, one entry a logging step
+    untrained: dict[str, Any] | None  # swapped (at once) and not trained: split, rows, loss, accuracy | bleu
+    diagnostics: str | None  # file name beside the record, where attention was looked at while training
+    metrics: dict[str, Any] | None  # name -> {value, signature}; per_class
+    predictions: str | None  # file name beside the record
+    command: str  # reproduces the run
+
+
+# What the comparison reads of the nested mappings; further keys are welcome. Only a record that fits both
+# this and ``Record`` gets past ``check``, so that nothing behind it has to look again.
+Number = Annotated[float, Field(ge=-1e12, le=1e12)]
+
+
+class _Config(TypedDict):
+    seed: Seed
+    data: dict[str, Any]
+    model: dict[str, Any]
+    attention: dict[str, Any]
+    train: dict[str, Any]
+    generation: dict[str, Any] | None
+
+
+class _Task(TypedDict):
+    name: str
+    kind: configuration.Kind
+    pair: str | None
+
+
+class Split(TypedDict):
+    """What is read of a split of the data."""
+
+    rows: int
+    fingerprint: str
+
+
+class _Data(TypedDict):
+    kind: str
+    location: str | None
+    revision: str | None
+    sample: bool
+    splits: dict[str, Split]
+
+
+class _Model(TypedDict):
+    revision: str | None
+    tokenizer: NotRequired[str | None]  # records of earlier days lack this and the next
+    initial_weights: NotRequired[str | None]
+
+
+class _Attention(TypedDict):
+    variant: str
+    parameters: dict[str, Number]
+    kernel: str
+    layers: dict[str, int]
+    total: int
+    dropout: Number | dict[str, Number] | None
+
+
+class _Git(TypedDict):
+    commit: str
+    dirty: bool
+
+
+class _Hardware(TypedDict):
+    device: str | None
+    cpu: str | None
+    devices: NotRequired[int | None]
+
+
+class _Times(TypedDict):
+    train_s: Number | None
+
+
+class _Score(TypedDict):
+    value: Number | None
+    signature: NotRequired[str | None]
+
+
+def _scores(metrics: Any) -> Any:
+    """Without the report per class, which goes by the names of the labels and which nothing reads."""
+    return {k: v for k, v in metrics.items() if k != "per_class"} if isinstance(metrics, dict) else metrics
+
+
+class _Precision(TypedDict):
+    products: str
+    weights: list[str]
+
+
+class _Optimizer(TypedDict):
+    groups: list[dict[str, Any]]
+
+
+class _Computed(TypedDict):
+    device: str
+    precision: _Precision
+    optimizer: _Optimizer
+    scheduler: dict[str, Any]
+    batch: dict[str, Any]
+    parallelism: dict[str, Any]
+    attention: dict[str, Any]
+
+
+class _Nested(TypedDict):
+    config: _Config
+    task: _Task
+    data: _Data | None
+    model: _Model | None
+    attention: _Attention | None
+    git: _Git | None
+    hardware: _Hardware
+    times: _Times | None
+    peak_memory_mib: Number | None
+    computed: _Computed | None
+    metrics: Annotated[dict[str, _Score] | None, BeforeValidator(_scores)]
+
+
+_SHAPES: tuple[TypeAdapter[Any], ...] = (TypeAdapter(Record), TypeAdapter(_Nested))
+
+
+# What records of earlier versions lack: nobody knows it of them, so that it is None and not a guess.
+NEW_IN: Mapping[int, Mapping[str, Any]] = {
+    2: {"untrained": None, "diagnostics": None},
+    3: {"computed": None},
+}
+
+
+def upgrade(content: Any) -> Any:
+    """``content`` of a file, as this version would have written it; what is no record stays as it is."""
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        return content
+    version = content.get("version")
+    if version == 1:
+        config = content.get("config")
+        if isinstance(config, dict) and isinstance(config.get("attention"), dict):
+            config = {**config, "attention": {**configuration.EARLIER["attention"], **config["attention"]}}
+        content, version = {**NEW_IN[2], **content, "config": config}, 2
+    if version == 2:
+        content = {**NEW_IN[3], **content, "version": VERSION}
+    config = content.get("config")
+    if isinstance(config, dict) and isinstance(config.get("data"), dict):
+        content = {
+            **content,
+            "config": {**config, "data": {**configuration.EARLIER["data"], **config["data"]}},
+        }
+    return content
+
+
+def check(file: Path, content: Any) -> None:
+    """Raise ``UserError`` unless ``content``, read from ``file``, is a whole record of this version."""
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise UserError(f"{file} is no record of this program (no schema '{SCHEMA}'): {ADVICE}")
+    version = content.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise UserError(
+            f"the record {file} has version {version}, this program reads {VERSION}: upgrade this program"
+        )
+    wrong = set(content) ^ set(Record.__annotations__)
+    if version != VERSION or wrong:
+        keys = f" (missing or unknown keys: {', '.join(sorted(map(str, wrong)))})" if wrong else ""
+        raise UserError(f"the record {file} is damaged{keys}: {ADVICE}")
+    try:
+        # As text, whose strict rules take 1 for 1.0 and no "1"; NaN and infinity are no JSON.
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+        for shape in _SHAPES:
+            shape.validate_json(text, strict=True)
+    except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
+        raise UserError(f"the record {file} is damaged ({complaint(error)}): {ADVICE}") from error

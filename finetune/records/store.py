@@ -1,0 +1,233 @@
+"""One versioned JSON record a run, written atomically, and the predictions beside it.
+
+A record is a plain mapping with exactly the keys of ``Record``; nothing but this module writes or reads one.
+"""
+
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from finetune.config import schema as configuration
+from finetune.config.folders import arm_label, model_slug, run_folder, task_slug
+from finetune.config.schema import RunConfig
+from finetune.errors import UserError
+from finetune.records.schema import ADVICE, SCHEMA, VERSION, Record, check, upgrade
+from finetune.system.environment import environment
+from finetune.system.parsing import JSON_BYTES, UnreadableError, json_value, read_text
+from finetune.system.redaction import redact
+
+__all__ = [
+    "FILE",
+    "PREDICTIONS",
+    "Record",
+    "arm_label",
+    "environment",
+    "find",
+    "model_slug",
+    "new",
+    "now",
+    "read",
+    "read_predictions",
+    "run_folder",
+    "task_slug",
+    "unfinished",
+    "write",
+    "write_predictions",
+    "write_text",
+]
+
+FILE = "record.json"
+PREDICTIONS = "predictions.jsonl"
+UNFINISHED = re.compile(r"\..+\.\w+\.\w+\.tmp")  # .record.json.x1y2z3.tmp
+
+
+def now() -> str:
+    """The time in UTC, to the second: ``2026-01-31T12:00:00+00:00``."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def new(
+    config: RunConfig, *, command: str, task: Mapping[str, Any] | None = None, device: str | None = None
+) -> Record:
+    """The record of a run that starts now, on ``device`` ("cpu", "cuda:0"; ``None``: a GPU if there is one).
+
+    ``task`` (name, kind, pair, labels) may be left out where it is not known yet.
+    """
+    found = environment(device)
+    known = {"name": config.task, "kind": config.kind, "pair": config.pair, "labels": None}
+    return {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "status": "running",
+        "reason": None,
+        "config": configuration.as_dict(config),
+        "config_hash": configuration.config_hash(config),
+        "task": known | dict(task or {}),
+        "data": None,
+        "model": None,
+        "attention": None,
+        "versions": dict(found["versions"]),
+        "git": found["git"],
+        "hardware": dict(found["hardware"]),
+        "started": now(),
+        "finished": None,
+        "times": None,
+        "peak_memory_mib": None,
+        "computed": None,
+        "curve": [],
+        "untrained": None,
+        "diagnostics": None,
+        "metrics": None,
+        "predictions": None,
+        "command": redact(command),
+    }
+
+
+def write(folder: Path, record: Record) -> Path:
+    """Write ``record`` as ``folder/record.json``, wholly or not at all; return the file.
+
+    NaN and infinite numbers become null, which JSON has no other word for. Raises ``UserError`` where the
+    folder cannot be written, ``ValueError`` where a key is missing or unknown.
+    """
+    wrong = set(record) ^ set(Record.__annotations__)
+    if wrong:
+        raise ValueError(f"keys of a record that are missing or unknown: {', '.join(sorted(wrong))}")
+    text = json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False)
+    return write_text(folder / FILE, [text, "\n"])
+
+
+def read(folder: Path) -> Record:
+    """Read ``folder/record.json`` (or the file itself); raise ``UserError`` naming what is wrong with it."""
+    file = folder if folder.suffix == ".json" else folder / FILE
+    try:
+        content = upgrade(json_value(read_text(file, JSON_BYTES)))
+    except OSError as error:
+        raise UserError(f"cannot read the record {file}: {error.strerror}") from error
+    except UnreadableError as error:
+        raise UserError(f"the record {file} is {error}: {ADVICE}") from error
+    check(file, content)
+    record: Record = content
+    return record
+
+
+def find(root: Path) -> tuple[list[tuple[Path, Record]], list[str]]:
+    """Every run below ``root``, in the order of the paths: ``[(run folder, record)]``, and problems.
+
+    A problem is one line about a record that cannot be read. Raises ``UserError`` if ``root`` is no folder.
+    """
+    if not root.is_dir():
+        raise UserError(f"no folder {root}: name the folder that the runs were written to")
+    problems: list[str] = []
+    found: list[tuple[Path, Record]] = []
+    for folder in _folders(root, problems):
+        try:
+            found.append((folder, read(folder)))
+        except UserError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def write_predictions(folder: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write one JSON object a line, wholly or not at all; return the file.
+
+    Classification: ``{"row", "label", "prediction"}`` (class indices); translation: ``{"row", "reference",
+    "prediction"}`` (texts). ``row`` identifies the row of the data set. Raises ``UserError`` as ``write``.
+    """
+    lines = (json.dumps(_plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    return write_text(folder / PREDICTIONS, lines)
+
+
+def read_predictions(folder: Path) -> list[dict[str, Any]]:
+    """Read what ``write_predictions`` wrote; raise ``UserError`` naming the line that is wrong."""
+    file = folder / PREDICTIONS
+    rows: list[dict[str, Any]] = []
+    try:
+        lines = StringIO(read_text(file, JSON_BYTES), newline="\n")
+        for number, line in enumerate(lines, start=1):
+            row = json_value(line)
+            if not (isinstance(row, dict) and isinstance(row.get("row"), int) and "prediction" in row):
+                raise UserError(f"{file}, line {number}: no prediction (needs 'row' and 'prediction')")
+            rows.append(row)
+    except OSError as error:
+        raise UserError(f"cannot read the predictions {file}: {error.strerror}") from error
+    except UnreadableError as error:
+        raise UserError(f"{file}, line {len(rows) + 1}: {error}; run again") from error
+    return rows
+
+
+def write_text(file: Path, pieces: Iterable[str]) -> Path:
+    """Write ``file`` so that a reader, or a crash, sees the old or the new content and nothing between.
+
+    Makes the folder; raises ``UserError`` naming it and the system's reason where that fails.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _replace(file, pieces)
+    except OSError as error:
+        raise UserError(f"cannot write {file.name} in the folder {file.parent}: {error.strerror}") from error
+    return file
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """Files in ``folder`` that ``write_text`` was killed over; others of that ending are somebody else's."""
+    return sorted(
+        path for path in folder.glob(".*.tmp") if UNFINISHED.fullmatch(path.name) and path.is_file()
+    )
+
+
+def _replace(file: Path, pieces: Iterable[str]) -> None:
+    # In the same folder, since a rename is atomic only within one file system.
+    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.writelines(pieces)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp's 0600 would hide a run from colleagues
+        os.replace(name, file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _folders(root: Path, problems: list[str]) -> Iterator[Path]:
+    """Folders that hold a record, sorted; a folder that cannot be listed is a problem, not an end."""
+
+    def note(error: OSError) -> None:
+        problems.append(f"cannot look into {error.filename}: {error.strerror}")
+
+    for name, folders, files in os.walk(root, onerror=note):
+        folders[:] = sorted(f for f in folders if not f.startswith("checkpoint-"))
+        if FILE in files:
+            yield Path(name)
+
+
+def _plain(value: Any) -> Any:
+    """JSON-ready copy: numpy and torch scalars as numbers, paths as text, non-finite numbers as None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    plain = value.item() if hasattr(value, "item") else value  # a numpy or torch scalar
+    if isinstance(plain, float) and not math.isfinite(plain):
+        return None
+    if isinstance(plain, str):  # half a surrogate pair, as in a file name that is no UTF-8, is no JSON
+        return plain.encode("utf-8", "backslashreplace").decode("utf-8")
+    if plain is None or isinstance(plain, (bool, int, float)):
+        return plain
+    raise TypeError(f"{type(value).__name__} does not go into a record")

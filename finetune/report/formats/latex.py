@@ -1,0 +1,94 @@
+"""A comparison as ``report.tex``: a booktabs table for each table, for a paper to take in by ``\\input``."""
+
+import re
+from itertools import groupby
+
+from finetune.comparison.compare import Comparison
+from finetune.comparison.tables import Table
+from finetune.report import cells, facts, words
+from finetune.report.answer import answer
+from finetune.system.text import clean
+
+HEAD = "% Needs \\usepackage{booktabs}.\n"
+SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#",
+    "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "`": r"\textasciigrave{}", '"': r"{\char34}",
+    "[": "{[}", "]": "{]}", "*": "{*}",  # which would belong to the \\ of the row before
+    "±": r"$\pm$", "·": r"$\cdot$", "\ufffd": "?",
+}  # fmt: skip
+
+
+def latex(comparison: Comparison) -> str:
+    """The whole file."""
+    parts = [HEAD, f"% {clean(answer(comparison))}\n"]
+    for number, table in enumerate(comparison.tables, start=1):
+        parts.append(_of(table, number))
+    return "\n".join([*parts, *_overall(comparison)])
+
+
+def escape(text: str) -> str:
+    r"""``text`` as it is, on one line.
+
+    >>> print(escape("50% of $x_1"))
+    50\% of \$x\_1
+    """
+    return "".join(SPECIAL.get(char, char) for char in clean(text)).replace("--", "-{}-")
+
+
+def _of(table: Table, number: int) -> str:
+    columns = cells.columns(table)
+    # A printed page is no wider; the other forms have them.
+    left_out = {"untrained", "p", "train", "memory", *words.NAMES.values()} - {words.NAMES[table.metric]}
+    if "95%" in [column[0] for column in columns]:
+        left_out |= {"95% rows", "95% seeds"}
+    columns = [column for column in columns if column[0] not in left_out]
+    stamp = f" {escape(words.SAMPLE)}." if table.sample else ""
+    caption = f"{escape(words.title(table))}.{stamp} {escape(table.sentence)}"
+    return _float(columns, caption, str(number))
+
+
+def _overall(comparison: Comparison) -> list[str]:
+    """A table for each model and metric; both are in its caption, for side by side they are too wide."""
+    if not comparison.overall:
+        return []
+    head, *rows = zip(*cells.overall(comparison), strict=True)
+    floats = []
+    groups = zip(groupby(rows, key=lambda row: row[:2]), facts.over_tasks(comparison), strict=True)
+    for number, (((model, metric), group), tasks) in enumerate(groups, start=1):
+        what = f"{model}, {metric}: interquartile means over tasks and seeds, with 95% stratified intervals."
+        told = f"{what} {tasks}"
+        columns = [list(column) for column in zip(head[2:], *(row[2:] for row in group), strict=True)]
+        floats.append(_float(columns, escape(told), "overall" if number == 1 else f"overall-{number}"))
+    return floats
+
+
+def _float(columns: cells.Columns, caption: str, label: str) -> str:
+    """A floating table whose first column is text, the others numbers."""
+    head, *rows = zip(*columns, strict=True)
+    lines = [" & ".join(_cell(cell) for cell in row) + r" \\" for row in rows]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+            rf"\caption{{{caption}}}",
+            rf"\label{{tab:finetune-{label}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+            r"\toprule",
+            " & ".join(escape(cell) for cell in head) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _cell(cell: str) -> str:
+    """A cell with its signs as minus signs, where it is one number or two."""
+    if re.fullmatch(r"[-+][\d.]+( to [-+][\d.]+)?", cell):
+        return re.sub(r"[-+][\d.]+", lambda number: f"${number[0]}$", cell)
+    return escape(cell)

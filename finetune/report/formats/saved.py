@@ -1,0 +1,99 @@
+"""``report.json``: a comparison as it is, which can be read again where the predictions are gone."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
+
+from finetune.comparison.compare import Comparison
+from finetune.errors import UserError
+from finetune.records.schema import Number, Split
+from finetune.report.answer import answer
+from finetune.system.parsing import JSON_BYTES, UnreadableError, fitted, json_value, read_text
+
+FILE = "report.json"
+Interval = tuple[Number, Number]
+
+
+# What the forms read of the nested mappings, beside what ``Comparison`` itself says; more keys are welcome.
+class _Data(TypedDict):
+    kind: str
+    location: str | None
+    revision: str | None
+    splits: dict[str, Split]
+
+
+class _Attention(TypedDict):
+    variant: str
+    kernel: str
+    layers: dict[str, int]
+    total: int
+    parameters: dict[str, Number]
+
+
+class _Start(TypedDict):
+    kind: str
+    cosine_cold: NotRequired[Number | None]
+    cosine: NotRequired[Number | None]
+
+
+class _Difference(TypedDict):
+    interval: Interval | None
+    interval_rows: Interval | None
+    interval_seeds: Interval | None
+
+
+class _Arm(TypedDict):
+    difference: _Difference | None
+    attention: _Attention | None
+    start: _Start | None
+
+
+class _Table(TypedDict):
+    metric: Literal["accuracy", "bleu"]
+    data: _Data | None
+    arms: Annotated[list[_Arm], Field(min_length=1)]
+
+
+class _Overall(TypedDict):
+    interval: Interval
+    difference_interval: Interval
+
+
+class _Nested(TypedDict):
+    tables: list[_Table]
+    overall: list[_Overall]
+
+
+_SHAPES: tuple[TypeAdapter[Any], ...] = (TypeAdapter(_Nested), TypeAdapter(Comparison))
+
+
+def as_json(comparison: Comparison) -> str:
+    """The whole file: every number of every other form, and the answer in words."""
+    content = comparison.to_json() | {"answer": answer(comparison)}
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read(path: Path) -> Comparison:
+    """The comparison in ``path`` (a ``report.json``, or its folder); ``UserError`` naming what is wrong."""
+    file = path / FILE if path.is_dir() else path
+    again = "make it again from the runs by: finetune compare FOLDER"
+    try:
+        content = json_value(read_text(file, JSON_BYTES))
+    except OSError as error:
+        raise UserError(f"cannot read the report {file}: {error.strerror}") from error
+    except UnreadableError as error:
+        raise UserError(f"the report {file} is {error}: {again}") from error
+    head = Comparison([], []).to_json()
+    known = content if isinstance(content, dict) else {}
+    if any(known.get(key) != head[key] for key in ("schema", "version")):
+        wanted = f"schema '{head['schema']}', version {head['version']}"
+        raise UserError(f"{file} is no report of this version ({wanted}): {again}")
+    try:
+        _, found = [fitted(shape, known) for shape in _SHAPES]
+    except UnreadableError as error:
+        raise UserError(f"the report {file} is {error}: {again}") from error
+    comparison: Comparison = found
+    return comparison

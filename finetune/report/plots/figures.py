@@ -1,0 +1,220 @@
+"""matplotlib -> SVG that stands in a page: readable in its light and its dark theme, and on a phone.
+
+Colours are drawn as placeholders and become the page's CSS variables; text stays text; ids are unique.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+from markupsafe import Markup
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from finetune.config.schema import BASELINE
+from finetune.system.text import clean
+
+WIDTH, HEIGHT = 340, 200  # CSS pixels: what a phone shows at full size
+ROW = 40  # of one arm among several below each other, its name above its line
+LONGEST = 34  # letters of a name that fit above its line
+LONGEST_HEADING = 54  # letters where no value stands on the same line
+# Placeholders of the page's colours. Black itself would not do: matplotlib leaves it out.
+INK, MUTED, LINE = "#000003", "#000001", "#000002"  # text, lesser text, rules
+MARKERS, DASHES = "osD^vPX", ("-", "--", "-.", ":")
+LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
+COLOURS = 7  # of arms but the baseline; further arms take them again with other dashes
+DASH_ARRAYS = {"-": "none", "--": "7 4", "-.": "8 3 2 3", ":": "2 3"}
+SHAPES = {
+    "o": "M18 2.5a3.5 3.5 0 1 0 .01 0z", "s": "M15 3h6v6h-6z", "D": "M18 2l4 4-4 4-4-4z",
+    "^": "M18 2l4 7.5h-8z", "v": "M18 10l4-7.5h-8z",
+    "P": "M16.5 2h3v2.5H22v3h-2.5V10h-3V7.5H14v-3h2.5z", "X": "M14 2h8l-8 8h8z",
+}  # fmt: skip
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with two dollar signs is a name
+    "font.size": 11,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": LINE,
+    "axes.linewidth": 1,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 11,
+    "axes.titlecolor": INK,
+    "axes.formatter.useoffset": False,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.04,
+    "figure.constrained_layout.h_pad": 0.04,
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing and what is said about it."""
+
+    svg: Markup
+    heading: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one arm is drawn; colour, marker and dash each tell it from most others."""
+
+    colour: str
+    marker: str
+    dash: str
+
+
+class Palette:
+    """One look for each name in the whole page."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._looks: dict[str, Look] = {}
+        for name in (BASELINE, *names):
+            self[name]
+
+    def __getitem__(self, name: str) -> Look:
+        """The look of ``name``; the next free one where it is new."""
+        if name not in self._looks:
+            number = len(self._looks)
+            colour = (number - 1) % COLOURS + 1 if number else 0
+            dash = DASHES[max(0, number - 1) // COLOURS % len(DASHES)]
+            marker = MARKERS[number % len(MARKERS)]
+            self._looks[name] = Look(f"#0001{colour:02x}", marker, dash)
+        return self._looks[name]
+
+
+def swatch(look: Look) -> Markup:
+    """A line with a marker, for a legend beside plots; without axes, and so without matplotlib."""
+    style = re.sub(r"#000([012])([0-9a-f]{2})", _variable, f"stroke: {look.colour}; fill: {look.colour}")
+    return Markup(
+        '<svg viewBox="0 0 36 12" aria-hidden="true" style="{}"><path d="M0 6H36" stroke-width="2" '
+        'stroke-dasharray="{}"/><path d="{}"/></svg>'
+    ).format(style, DASH_ARRAYS[look.dash], SHAPES[look.marker])
+
+
+def depth(share: float) -> str:
+    """The colour of a layer, 0 for the first to 1 for the last."""
+    return f"#0002{round(100 * min(1.0, max(0.0, share))):02x}"
+
+
+def draw(
+    key: str,
+    label: str,
+    paint: Callable[[list[Axes]], None],
+    *,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    grid: tuple[int, int] = (1, 1),
+    sharey: bool = False,
+) -> Markup:
+    """Let ``paint`` draw on ``grid`` (rows, columns) axes; the SVG, for a page in which ``key`` is unique.
+
+    ``size`` is in CSS pixels. ``label`` says in words what is drawn, for readers who cannot see it.
+    """
+    # From the defaults, and so without a matplotlibrc of the working folder, which could have TeX run.
+    with style.context(["default", STYLE | {"svg.hashsalt": key}]), warnings.catch_warnings():
+        # The page's font draws the text, not the one that matplotlib measures with.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72))
+        axes = figure.subplots(*grid, squeeze=False, sharex=True, sharey=sharey)
+        paint(list(axes.flat))
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(stream.getvalue(), key, label)
+
+
+def name_row(axis: Axes, name: str, value: str, y: float, *, bold: bool = False) -> None:
+    """The name of a row above it, its value at the end of the same line."""
+    where = axis.get_yaxis_transform()
+    most, weight = (LONGEST_HEADING, "bold") if bold else (LONGEST, "normal")
+    shown = name if len(name) <= most else f"{name[: most - 1]}…"
+    axis.text(0, y + 0.3, clean(shown), transform=where, fontsize=10, va="bottom", fontweight=weight)
+    axis.text(1, y + 0.3, value, transform=where, fontsize=10, va="bottom", ha="right", color=MUTED)
+
+
+def log_scale(axis: Axes) -> None:
+    """Logarithmic, with tick labels that need no mathematical type."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(numticks=5))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def by_step(axis: Axes, **labels: str) -> None:
+    """The training steps across, from the start; once every line is drawn on this and all axes beside it."""
+    axis.set_xlim(left=0)
+    axis.set(xlabel="step", **labels)
+
+
+def only_rows(axis: Axes, count: int) -> None:
+    """One unit of height for each row; no vertical axis."""
+    axis.set_ylim(-count + 0.5, 0.75)
+    axis.set_yticks([])
+    axis.grid(axis="x", color=LINE)
+    axis.spines["left"].set_visible(False)
+    axis.margins(x=0.08)
+    axis.locator_params(axis="x", nbins=6)
+
+
+def _inline(text: str, key: str, label: str) -> Markup:
+    """matplotlib's file as an element of a page."""
+    root = ElementTree.fromstring(text)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag.endswith(("}metadata", "}style")):  # the latter would hold for the whole page
+                parent.remove(child)
+    named = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        for name, value in list(element.attrib.items()):
+            del element.attrib[name]
+            kept = _attribute(name.rpartition("}")[2], value, key, named)
+            if kept is not None:
+                element.set(name.rpartition("}")[2], kept)
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    root.set("role", "img")
+    root.set("aria-label", clean(label))
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _attribute(name: str, value: str, key: str, named: set[str]) -> str | None:
+    """An attribute with the page's names and colours; ``None`` where nothing needs it."""
+    if name == "id":
+        return f"{key}-{value}" if value in named else None
+    if name == "href":
+        return f"#{key}-{value[1:]}"
+    if name == "clip-path":
+        return value.replace("url(#", f"url(#{key}-")
+    if name == "style":
+        value = re.sub(r"font-family: [^;]*;?\s*", "", value)
+        return re.sub(r"#000([012])([0-9a-f]{2})\b", _variable, value)
+    if name == "transform" and value.startswith("rotate(-0 "):
+        return None  # as matplotlib says of text that is not turned
+    # Hundredths of a pixel are enough, and a third of the size.
+    return LONG_NUMBER.sub(lambda number: f"{float(number[0]):.2f}", " ".join(value.split()))
+
+
+def _variable(found: re.Match[str]) -> str:
+    """A placeholder's CSS."""
+    number = int(found[2], 16)
+    if found[1] == "0":
+        return f"var({('--ink', '--muted', '--line', '--ink')[number]})"
+    if found[1] == "1":
+        return f"var(--arm-{number})"
+    return f"color-mix(in srgb, var(--deep) {number}%, var(--shallow))"

@@ -1,0 +1,124 @@
+"""How a report names things and writes numbers, and what it says about its method; the same in every form."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetune.comparison.sentence import p_text, range_text
+from finetune.comparison.tables import Arm, Summary, Table
+
+HEADING = "Attention softmaxes compared"
+NAMES = {"accuracy": "accuracy (%)", "macro_f1": "macro-F1 (%)", "bleu": "BLEU", "chrf": "chrF"}
+SAMPLE = "SAMPLE: synthetic data; these numbers say nothing about any method"
+OVER_TASKS = (
+    "Interquartile means over tasks and seeds: the mean of the middle half of all scores, and of all paired "
+    "differences, which is not the difference of two means. Intervals draw seeds within each task; nothing "
+    "is claimed of these tasks or others. Of a task with several settings the one with the most runs counts."
+)
+METHOD = """\
+Runs are compared only where their configuration, rows, devices, model revision and attention dropout are
+equal, and a seed only where both runs began from the same weights: they differ in attention and seed
+alone. Values are means over seeds ± sample standard deviation.
+
+Differences are variant minus softmax over the seeds that both finished, in points of the metric. "95%"
+and p are those of a hierarchical bootstrap, which draws seeds and test rows at once; that interval is
+never narrower, and that p never smaller, than over test rows alone. Over few seeds of which one failed it
+may reach beyond what the score of softmax leaves room for: such seeds tell next to nothing. Where only
+one kind of noise is known, p is that of the test rows (one seed) or of the seeds (no predictions), and
+nothing is claimed. "95% rows" is a percentile bootstrap over test rows with the trained models taken as
+given; "95% seeds" is Student's t interval over seeds with the test rows taken as given. All p are
+two-sided. p (Holm) is adjusted for the comparisons of one table (one task, model and setting), each table
+being a question of its own: it does not allow for the number of tables. Where several tables could make
+claims, the answer says how many would be lost if it did.
+
+A difference is claimed only where p (Holm) is below 0.05 and all three intervals leave out 0, so never
+from one seed. Exact tests of one kind of noise alone (sign flips over seeds; McNemar's test, approximate
+randomisation and the paired bootstrap over rows) are told beside the data and decide nothing.
+
+"Would be claimed" is the true difference that runs like these would show 4 times in 5 (where some failed
+it may be more than there is room for), and "seeds for" the number of seeds that a true difference of that
+many points would need (a dash: no number is enough, the test rows being too few).
+
+Means over tasks are described and never claimed. Training time is the mean over seeds, memory the
+highest. Runs that failed or are missing count as such.
+"""
+
+
+def score(summary: Summary | None) -> str:
+    """``89.33 ± 0.07``: mean and sample standard deviation over seeds; empty for none."""
+    if summary is None:
+        return ""
+    return f"{summary.mean:.2f}" if summary.sd is None else f"{summary.mean:.2f} ± {summary.sd:.2f}"
+
+
+def signed(value: float | None) -> str:
+    """``+0.24``, in points of the metric; empty for none."""
+    return "" if value is None else f"{value:+.2f}"
+
+
+def interval(bounds: Sequence[float] | None) -> str:
+    """``-0.17 to +0.66``; empty for none."""
+    return "" if bounds is None else range_text(bounds)
+
+
+def p_value(p: float | None) -> str:
+    """``0.027``, or ``< 0.0001``; empty for none."""
+    return "" if p is None else p_text(p).removeprefix("p ").removeprefix("= ")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds up to 100, then minutes, then hours; empty for none."""
+    if seconds is None:
+        return ""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def memory(mib: float | None) -> str:
+    """MiB up to 1000, then GiB; empty for none."""
+    if mib is None:
+        return ""
+    return f"{mib:.0f} MiB" if mib < 1000 else f"{mib / 1024:.1f} GiB"
+
+
+def title(table: Table) -> str:
+    """Task, language pair, model, and what sets the table apart from others of the same task and model."""
+    parts = (table.title, table.model, table.apart, "SAMPLE" if table.sample else "")
+    return " · ".join(part for part in parts if part)
+
+
+def short(table: Table, tables: Sequence[Table]) -> str:
+    """Its task, and where others of ``tables`` have the same one, its model and setting as well."""
+    models = {each.model for each in tables if each.title == table.title}
+    alike = len({model.rpartition("/")[2] for model in models}) < len(models)
+    model = table.model if alike else table.model.rpartition("/")[2]
+    return ", ".join(part for part in (table.title, model if len(models) > 1 else "", table.apart) if part)
+
+
+def arm_name(arm: Arm) -> str:
+    """The name of an arm; one whose variant is not from the paper is called a control."""
+    return f"{arm.name} (control)" if arm.control else arm.name
+
+
+def plural(count: int, word: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def counts(number: Mapping[str, int], word: str) -> str:
+    """How many most have, and which have another number.
+
+    >>> counts({"softmax": 3, "sa-softmax": 3, "sa-softmax-raw": 2}, "seed")
+    '3 seeds each (sa-softmax-raw 2)'
+    """
+    usual = max(number.values(), key=list(number.values()).count)
+    others = ", ".join(f"{name} {count}" for name, count in number.items() if count != usual)
+    each = " each" if len(number) > 1 else ""
+    return f"{plural(usual, word)}{each}" + (f" ({others})" if others else "")
+
+
+def listed(values: Mapping[str, Any]) -> str:
+    """``eps 1e-06, heads 4``."""
+    return ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
+    )

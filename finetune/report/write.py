@@ -1,0 +1,34 @@
+"""A comparison, shown in the terminal and written in every form: HTML, Markdown, CSV, LaTeX and JSON."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune.comparison.compare import Comparison
+from finetune.records.store import write_text
+from finetune.report.formats import saved
+from finetune.report.formats.latex import latex
+from finetune.report.formats.markdown import escape, markdown
+from finetune.report.formats.saved import read
+from finetune.report.formats.spreadsheet import spreadsheet
+from finetune.report.formats.text import text
+from finetune.report.words import NAMES, SAMPLE
+
+__all__ = ["NAMES", "SAMPLE", "escape", "read", "text", "write"]
+
+
+def write(comparison: Comparison, folder: Path, roots: Sequence[Path] = ()) -> list[Path]:
+    """Write ``report.json``, ``.md``, ``.csv``, ``.tex`` and ``.html`` into ``folder``; the files.
+
+    Runs that moved since the comparison are looked for below ``roots``. Raises ``UserError`` where a file
+    cannot be written.
+    """
+    from finetune.report.html.page import page  # matplotlib takes a while, and the text needs none
+
+    forms = [
+        (saved.FILE, saved.as_json(comparison)),
+        ("report.md", markdown(comparison)),
+        ("report.csv", spreadsheet(comparison)),
+        ("report.tex", latex(comparison)),
+        ("report.html", page(comparison, roots)),
+    ]
+    return [write_text(folder / name, [content]) for name, content in forms]

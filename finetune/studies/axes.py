@@ -1,0 +1,143 @@
+"""The keys of one grid -> the points of its axes: a task, a pair, and what is laid over the preset."""
+
+import itertools
+import json
+import math
+import re
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.config.folders import file_name
+from finetune.config.schema import RunConfig, parse_value
+from finetune.errors import UserError, shown, unknown
+
+OWN_KEYS = {"task", "pair", "preset", "variants", "seeds"}  # of a grid; all others are the configuration's
+ELSEWHERE = {"kind": "task", "seed": "seeds", "attention.variant": "variants"}
+SECTIONS = set(RunConfig.__dataclass_fields__) - {"kind", "task", "pair", "seed"}
+MAPPINGS = {"attention", "attention.parameters", "train"}
+MOST_RUNS = 10_000
+"""Of a study; to plan so many takes a minute."""
+# A run's folder tells these by itself; an axis of any other key puts a folder of its own above it.
+TOLD_BY_FOLDER = ("model.name", "model.lora.rank", "attention.scope", "attention.start",
+                  "attention.annealing_share", "attention.parameters.")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the axes. ``keys``: dotted names and values, laid over the preset."""
+
+    task: str
+    pair: str | None
+    keys: Mapping[str, Any]
+    output: Path  # what --output says
+
+
+def points(name: str, grid: Mapping[str, Any], root: Path) -> list[Point]:
+    """Every point, tasks first and the last key of the file fastest. Raises ``UserError``."""
+    if "task" not in grid:
+        raise UserError("it names no task: give e.g. task: agnews")
+    tasks, pairs = _names(grid["task"], "task"), _names(grid.get("pair"), "pair")
+    keys = _keys(grid)
+    axes = {key: value if _is_axis(key, value) else [value] for key, value in keys.items()}
+    for key, choices in axes.items():
+        if not choices:
+            raise UserError(f"{key} is an empty list: give at least one value")
+    check_count(math.prod(map(len, axes.values())) * len(tasks) * len(pairs))
+    found = []
+    for task, pair, values in itertools.product(tasks, pairs, itertools.product(*axes.values())):
+        chosen = dict(zip(axes, values, strict=True))
+        folder = _axis_folder({key: chosen[key] for key, value in keys.items() if _is_axis(key, value)})
+        found.append(Point(task, pair, chosen, root / name / folder))
+    return found
+
+
+def check_count(runs: int) -> None:
+    """Raise ``UserError`` where a study asks for more runs than it can be planned for."""
+    if runs > MOST_RUNS:
+        raise UserError(
+            f"that is {runs:,} runs, and a study has at most {MOST_RUNS:,}: make studies of its parts"
+        )
+
+
+def value_text(value: Any) -> str:
+    """``value`` as one command-line word that ``parse_value`` reads back.
+
+    >>> [value_text(value) for value in (None, 1e-6, "linear", "1e-6", ["a"])]
+    ['null', '1e-06', 'linear', '"1e-6"', '["a"]']
+    """
+    return value if isinstance(value, str) and _is_plain(value) else json.dumps(value, ensure_ascii=False)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether ``parse_value`` reads ``text`` as itself."""
+    try:
+        return text.strip() == text != "" and parse_value(text) == text
+    except UserError:
+        return False
+
+
+def _names(value: Any, key: str) -> list[Any]:
+    found = value if isinstance(value, list) else [value]
+    if not found or not all(isinstance(item, str) or (item is None and key == "pair") for item in found):
+        raise UserError(f"{key} must be a name or a list of names, not {shown(value)}")
+    return list(dict.fromkeys(found))
+
+
+def _keys(grid: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the configuration that a grid sets, by dotted names; nested mappings are dotted too."""
+    found: dict[str, Any] = {}
+    for key, value in _leaves({key: value for key, value in grid.items() if key not in OWN_KEYS}):
+        if key in ELSEWHERE:
+            raise UserError(f"{key} is set by the grid: use {ELSEWHERE[key]}")
+        section = key.partition(".")[0]
+        if section not in SECTIONS:
+            raise unknown("key of a grid", section, OWN_KEYS | SECTIONS)
+        if key in MAPPINGS:
+            raise UserError(f"{key} must be a mapping of keys to values, not {shown(value)}")
+        if key in found:
+            raise UserError(f"the key '{key}' is there twice")
+        found[key] = value
+    return found
+
+
+def _leaves(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _is_axis(key: str, value: Any) -> bool:
+    """A list is an axis; for a key whose value is a list by itself (``metrics``), a list of lists is."""
+    if not isinstance(value, list):
+        return False
+    return not _takes_list(key) or (bool(value) and all(isinstance(item, list) for item in value))
+
+
+def _takes_list(key: str) -> bool:
+    """Whether the configuration has a list there."""
+    holder: Any = RunConfig
+    for part in key.split("."):
+        fields = getattr(holder, "__dataclass_fields__", {})
+        if part not in fields:
+            return False  # below train or attention.parameters; or unknown, which the configuration tells
+        holder = fields[part].type
+        if typing.get_origin(holder) is not list and typing.get_args(holder):
+            holder = typing.get_args(holder)[0]  # of "list[str] | str | None", say
+    return typing.get_origin(holder) is list
+
+
+def _axis_folder(varied: Mapping[str, Any]) -> str:
+    """``learning_rate-0.0001_train_rows-4000``: what a run's own folder does not tell.
+
+    Whole dotted names where two of them end alike.
+    """
+    told = {key: value for key, value in varied.items() if not key.startswith(TOLD_BY_FOLDER)}
+    last = [key.rpartition(".")[2] for key in told]
+    names = last if len(set(last)) == len(last) else list(told)
+    text = "_".join(f"{name}-{value_text(value)}" for name, value in zip(names, told.values(), strict=True))
+    return file_name(re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-."))

@@ -1,0 +1,82 @@
+"""How long a run of a study will take, from runs already made."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from statistics import median
+
+from finetune.config.schema import RunConfig
+from finetune.records import store
+from finetune.records.store import Record
+from finetune.studies.grid import Cell
+
+
+class Costs:
+    """Median seconds of the nearest finished runs: of the same arm and axes; else of the same task, model and
+    grid; else of the same kind of task and model anywhere below the root."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[Hashable, list[float]] = defaultdict(list)
+
+    def add(self, cell: Cell, found: Record | None) -> None:
+        """Learn from a finished run of a cell."""
+        seconds = _whole_run(found)
+        if seconds is not None:
+            for key in _keys(cell):
+                self._seconds[key].append(seconds)
+
+    def add_others(self, root: Path, known: Iterable[Cell]) -> None:
+        """Learn from finished runs below ``root`` that are no cell of the study."""
+        folders = {cell.folder for cell in known}
+        for folder, found in store.find(root)[0] if root.is_dir() else []:
+            seconds = _whole_run(found)
+            if seconds is not None and folder not in folders:
+                self._seconds[found["task"]["kind"], found["config"]["model"].get("name")].append(seconds)
+
+    def expected(self, cell: Cell) -> float | None:
+        """Seconds; None where no finished run is near enough."""
+        return next((median(self._seconds[key]) for key in _keys(cell) if key in self._seconds), None)
+
+
+def rest(expected: Iterable[float | None], workers: int) -> tuple[float, int]:
+    """Seconds that runs will take on so many workers, and how many of them nothing is known about."""
+    known = list(expected)
+    seconds = [value for value in known if value is not None]
+    return sum(seconds) / workers, len(known) - len(seconds)
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def rest_text(expected: Iterable[float | None], workers: int) -> str:
+    """``about 3.5 h``; says how many runs nothing is known about."""
+    seconds, unknown = rest(expected, workers)
+    if not unknown:
+        return f"about {duration(seconds)}"
+    runs = f"{unknown} run{'s' if unknown > 1 else ''} of unknown length"
+    return f"about {duration(seconds)} and {runs}" if seconds else runs
+
+
+def _whole_run(found: Record | None) -> float | None:
+    """Seconds of a finished run that was made at one go; a resumed one does not know its first part."""
+    if found is None or found["status"] != "finished" or found["times"] is None:
+        return None
+    times = found["times"]
+    return times.get("total_s") if times.get("train_s") is not None else None
+
+
+def _keys(cell: Cell) -> list[Hashable]:
+    """What a run has in common with others, the nearest kinship first."""
+    config = cell.config
+    near = (cell.grid, config.task, config.pair, config.model.name)
+    return [cell.folder.parent, near, _loosest(config)]
+
+
+def _loosest(config: RunConfig) -> Hashable:
+    return (config.kind, config.model.name)

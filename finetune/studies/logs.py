@@ -1,0 +1,131 @@
+"""What each run of a study prints, in ``ROOT/logs``; holding a run's log means to run it."""
+
+import ast
+import fcntl
+import os
+import re
+import shlex
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from finetune.config.folders import file_name
+from finetune.errors import UserError
+from finetune.records.store import Record, now
+from finetune.system.redaction import redact
+
+SOMEBODY_ELSE = "another process is training in"  # says lock.locked
+TAIL = 8192  # bytes in which the last lines are looked for
+MISTAKE = "finetune: error: "
+VERDICT = re.compile(r"# (\S+): failed: (.*)")
+
+
+@dataclass(frozen=True)
+class Log:
+    """The open, locked log of a run. ``start``: where what this attempt prints begins, in bytes."""
+
+    file: Path
+    stream: BinaryIO
+    start: int
+    began: str  # ISO 8601, UTC
+
+    def close(self, failure: str = "") -> None:
+        """Let go of it, once every process that writes into it has ended; keep why it failed, if it has."""
+        with suppress(OSError):  # of a full disk, which may be why
+            if failure:
+                self.stream.write(f"\n# {now()}: failed: {failure}\n".encode("utf-8", "backslashreplace"))
+        self.stream.close()
+
+    def last_line(self) -> str:
+        """The last line that says something."""
+        return next(reversed(_last_lines(self.file, self.start)), "")
+
+    def complaint(self) -> str:
+        """Why this attempt ended: its last ``finetune: error: ...``, or else its last line."""
+        lines = _last_lines(self.file, self.start)
+        mistakes = [line.removeprefix(MISTAKE) for line in lines if line.startswith(MISTAKE)]
+        return (mistakes or lines or [""])[-1]
+
+    def tells_of(self, record: Record | None) -> bool:
+        """Whether ``record`` was begun by this attempt, not by one before it."""
+        return record is not None and record["started"] >= self.began
+
+
+def path(root: Path, folder: Path) -> Path:
+    """``ROOT/logs/agnews--scratch-tiny--softmax--seed-0.log`` for a run's folder below ``root``."""
+    return root / "logs" / f"{file_name('--'.join(folder.relative_to(root).parts))}.log"
+
+
+def claim(file: Path, words: Sequence[str]) -> Log | None:
+    """Open a log for one attempt at a run; None where another process holds it.
+
+    The processes that write into it hold it too, so what a killed study has left running is not run twice.
+    """
+    began = now()
+    header = f"# {began}: {redact(shlex.join(words))}\n"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Not through a link, which would write where it leads to.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        stream = os.fdopen(os.open(file, flags, 0o666), "ab", buffering=0)
+        if not _lock(stream):
+            stream.close()
+            return None
+        stream.write(header.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise UserError(f"cannot write the log {file}: {error.strerror}") from error
+    return Log(file, stream, stream.seek(0, 2), began)
+
+
+def held(file: Path) -> bool:
+    """Whether a process holds a lock on ``file``."""
+    try:
+        with file.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def verdict(file: Path, since: str = "") -> str:
+    """Why the last attempt that a study made has failed; "" where it has not, or ended before ``since``
+    (ISO 8601, UTC)."""
+    found = VERDICT.fullmatch(next(reversed(_last_lines(file, 0)), "")) if file.is_file() else None
+    return found[2] if found and found[1] >= since else ""
+
+
+def brief(line: str) -> str:
+    """``epoch 1.5, loss 0.42`` of Trainer's line of numbers; any other line as it is."""
+    if not (line.startswith("{") and line.endswith("}")):
+        return line
+    try:
+        found = ast.literal_eval(line)
+    except (ValueError, SyntaxError):
+        return line
+    names = {"epoch": "epoch", "loss": "loss", "eval_loss": "validation loss"}
+    shown = [f"{name} {found[key]}" for key, name in names.items() if key in found]
+    return ", ".join(shown) or line
+
+
+def _lock(stream: BinaryIO) -> bool:
+    for _ in range(3):  # a look by ``held`` takes it for a moment
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False
+
+
+def _last_lines(file: Path, start: int) -> list[str]:
+    """Lines that say something, none from before the byte ``start``; of a progress bar, each state is one."""
+    with file.open("rb") as stream:
+        stream.seek(max(start, stream.seek(0, 2) - TAIL))
+        text = stream.read().decode("utf-8", "replace")
+    return [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]

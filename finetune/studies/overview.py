@@ -1,0 +1,79 @@
+"""The text of ``finetune study FILE --plan``: what is done and what is left, by arm, and for how long."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from finetune.config.folders import arm_label, model_slug, task_slug
+from finetune.studies.estimate import Costs, duration, rest, rest_text
+from finetune.studies.file import Study
+from finetune.studies.grid import Cell
+from finetune.studies.state import KINDS, State
+from finetune.system.text import clean
+
+HEADINGS = ["grid", "task", "model", "attention", "runs", *KINDS, "expected"]
+TO_RUN = ("missing", "failed", "unfinished")
+LEFT = (*TO_RUN, "running")  # a running one may have all of its time before it
+
+
+def text(study: Study, states: Mapping[Cell, State], costs: Costs, workers: int) -> str:
+    """One line an arm, then every failure with its reason, then the whole."""
+    arms: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in study.cells:
+        arms.setdefault(_arm(cell, study), []).append(cell)
+    places = list(dict.fromkeys(arm[:3] for arm in arms))
+    together = sorted(arms, key=lambda arm: places.index(arm[:3]))  # the arms of one comparison
+    rows = [[*arm, *_counts(arms[arm], states, costs)] for arm in together]
+    lines = [f"study {study.name}: {len(study.cells)} runs in {study.root}", *_aligned([HEADINGS, *rows])]
+    for kind in ("failed", "other"):
+        found = [cell for cell in study.cells if states[cell].kind == kind]
+        for cell in found:
+            where = f"{cell.folder}: " if kind == "failed" else ""  # what is wrong with a folder names it
+            lines.append(clean(f"{kind}: {where}{states[cell].reason}"))
+    return "\n".join([*lines, _closing(study, states, costs, workers)])
+
+
+def many(workers: int) -> str:
+    """``2 workers``."""
+    return f"{workers} worker{'s' if workers > 1 else ''}"
+
+
+def _arm(cell: Cell, study: Study) -> tuple[str, ...]:
+    config = cell.config
+    grid = cell.output.relative_to(study.root).as_posix()  # with the folder of its axes
+    return (grid, task_slug(config.task, config.pair), model_slug(config.model), arm_label(config.attention))
+
+
+def _counts(cells: Sequence[Cell], states: Mapping[Cell, State], costs: Costs) -> list[str]:
+    count = Counter(states[cell].kind for cell in cells)
+    left = [costs.expected(cell) for cell in cells if states[cell].kind in LEFT]
+    shown = [str(count[kind] or "") for kind in KINDS]
+    seconds, unknown = rest(left, 1)
+    expected = "unknown" if unknown else duration(seconds)
+    return [str(len(cells)), *shown, expected if left else ""]
+
+
+def _closing(study: Study, states: Mapping[Cell, State], costs: Costs, workers: int) -> str:
+    count = Counter(states[cell].kind for cell in study.cells)
+    told = ", ".join(f"{count[kind]} {kind}" for kind in KINDS if count[kind])
+    left = [costs.expected(cell) for cell in study.cells if states[cell].kind in LEFT]
+    if count["other"]:
+        return f"{told}; no run is begun while a folder holds something else: choose another --output"
+    return (
+        f"{told}; {rest_text(left, workers)} on {many(workers)}; --rehearse tries a step of each kind of run"
+        if left
+        else f"{told}; nothing is left to run"
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns under their headings: names to the left, numbers to the right. Columns without a value go."""
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    widths = [max(len(word) for word in column) for column in columns]
+    texts = sum(1 for column in columns if column[0] in HEADINGS[:4])
+    return [
+        "  ".join(
+            word.ljust(width) if number < texts else word.rjust(width)
+            for number, (word, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in zip(*columns, strict=True)
+    ]

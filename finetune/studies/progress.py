@@ -1,0 +1,154 @@
+"""What a running study shows: a live table on a terminal, one line a run elsewhere."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from finetune.metrics.scorers import PRIMARY, score_text
+from finetune.studies.estimate import Costs, duration, rest_text
+from finetune.studies.file import Study
+from finetune.studies.grid import Cell
+from finetune.studies.logs import brief
+from finetune.studies.schedule import Board, Job
+from finetune.studies.state import State
+from finetune.system.text import clean
+
+REFRESH_S = 0.5  # seconds between two pictures of the table
+COLUMNS = {"done": "green", "running": "cyan", "failed": "red", "left": ""}
+
+
+class Tally:
+    """How far a study is: what was done before, what has ended since, and how long the rest will take."""
+
+    def __init__(self, study: Study, before: Mapping[Cell, State], costs: Costs, workers: int) -> None:
+        self.study, self.costs, self.workers = study, costs, workers
+        self.states = dict(before)
+        self.waiting = [cell for cell in study.cells if before[cell].kind != "done"]
+        self.planned, self.ended = len(self.waiting), 0
+        self.began = time.monotonic()
+
+    def end(self, cell: Cell, state: State) -> None:
+        """Count a cell that needs no worker any more."""
+        self.states[cell] = state
+        self.waiting.remove(cell)
+        self.ended += 1
+        if state.kind == "done":
+            self.costs.add(cell, state.record)
+
+    def rest(self, jobs: Sequence[Job]) -> str:
+        """``about 12 min``, with what the runs that are going on still need."""
+        spent = {job.cell: time.monotonic() - job.started for job in jobs}
+        expected = [(cell, self.costs.expected(cell)) for cell in self.waiting]
+        return rest_text(
+            [None if s is None else max(0.0, s - spent.get(cell, 0.0)) for cell, s in expected], self.workers
+        )
+
+    def counts(self, grid: str, jobs: Sequence[Job]) -> Counter[str]:
+        """How many runs of a grid are done, running, failed and left."""
+        running, waiting = {job.cell for job in jobs}, set(self.waiting)
+        count: Counter[str] = Counter()
+        for cell in self.study.cells:
+            if cell.grid == grid:
+                kind = self.states[cell].kind
+                settled = kind if kind in ("done", "failed") and cell not in waiting else "left"
+                count["running" if cell in running else settled] += 1
+        return count
+
+    def name(self, cell: Cell) -> str:
+        return cell.folder.relative_to(self.study.root).as_posix()
+
+
+class Lines:
+    """Plain lines, for a log file or a job of a cluster."""
+
+    def __init__(self, tally: Tally, console: Console) -> None:
+        self.tally, self.console = tally, console
+        self.jobs: list[Job] = []
+
+    def started(self, job: Job) -> None:
+        self.jobs.append(job)
+        self.say(f"start {self.tally.name(job.cell)}")
+
+    def ended(self, cell: Cell, state: State, seconds: float) -> None:
+        self.jobs = [job for job in self.jobs if job.cell is not cell]
+        self.tally.end(cell, state)
+        place = f"[{self.tally.ended}/{self.tally.planned}] {self.tally.name(cell)}"
+        left = len(self.tally.waiting)
+        rest = f"; {left} left, {self.tally.rest(self.jobs)}" if left else ""
+        self.say(f"{place}: {_became(state, seconds)}{rest}", "red" if state.kind == "failed" else "")
+
+    def refresh(self, jobs: Sequence[Job]) -> None:
+        """Nothing: a line says what has happened, not what is going on."""
+
+    def say(self, line: str, style: str = "") -> None:
+        self.console.print(Text(line, style), soft_wrap=True)
+
+
+class LiveTable(Lines):
+    """A table that stays below the lines of the runs that have ended."""
+
+    def __init__(self, tally: Tally, console: Console, live: Live) -> None:
+        super().__init__(tally, console)
+        self.live, self.drawn = live, 0.0
+
+    def started(self, job: Job) -> None:
+        self.jobs.append(job)  # the table shows it
+
+    def refresh(self, jobs: Sequence[Job]) -> None:
+        if time.monotonic() - self.drawn >= REFRESH_S:
+            self.drawn = time.monotonic()
+            self.live.update(self.picture(jobs), refresh=True)
+
+    def picture(self, jobs: Sequence[Job]) -> Group:
+        """Title, one row a grid, one row a worker."""
+        tally = self.tally
+        elapsed = duration(time.monotonic() - tally.began)
+        title = (
+            f"study {tally.study.name}: {elapsed} so far, {tally.rest(jobs)} to go; Ctrl-C keeps what is done"
+        )
+        grids = Table("grid", *COLUMNS, box=None, pad_edge=False)
+        for grid in dict.fromkeys(cell.grid for cell in tally.study.cells):
+            count = tally.counts(grid, jobs)
+            shown = [Text(str(count[name] or "-"), style, justify="right") for name, style in COLUMNS.items()]
+            grids.add_row(Text(grid), *shown)
+        workers = Table("worker", "run", "for", "last", box=None, pad_edge=False)
+        for job in sorted(jobs, key=lambda job: job.worker):
+            spent = duration(time.monotonic() - job.started)
+            last = Text(clean(brief(job.log.last_line())), "dim", no_wrap=True, overflow="ellipsis")
+            run = Text(tally.name(job.cell), overflow="ellipsis", no_wrap=True)
+            workers.add_row(str(job.worker + 1), run, spent, last)
+        return Group(Text(title, "bold"), grids, workers)
+
+
+@contextmanager
+def board(tally: Tally) -> Iterator[Board]:
+    """The live table where standard output is a terminal, plain lines elsewhere."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        yield Lines(tally, console)
+        return
+    # Transient: what stays on the screen are the lines of the runs, also after a Ctrl-C.
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield LiveTable(tally, console, live)
+
+
+def _became(state: State, seconds: float) -> str:
+    if state.kind == "done":
+        return f"{_score(state)}, {duration(seconds)}" if seconds else f"{_score(state)}, by another process"
+    if state.kind == "failed":
+        return clean(f"FAILED: {state.reason}")
+    return clean(f"left alone: {state.reason or 'another process is at it'}")
+
+
+def _score(state: State) -> str:
+    record = state.record
+    assert record is not None  # of a finished run
+    name = PRIMARY[record["task"]["kind"]]
+    value = ((record["metrics"] or {}).get(name) or {}).get("value")
+    return "finished" if value is None else f"{name} {score_text(name, value)}"

@@ -1,0 +1,119 @@
+"""What a run ran on: package versions, the git commit of this code, and the hardware. Never raises."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# Every package that can move a number, by its name on the package index.
+PACKAGES = (
+    "softmax-finetune", "torch", "transformers", "tokenizers", "accelerate", "peft", "datasets", "evaluate",
+    "scikit-learn", "sacrebleu", "numpy", "scipy",
+)  # fmt: skip
+
+
+def environment(device: str | None = None) -> dict[str, Any]:
+    """``{"versions": {...}, "git": {"commit", "dirty"} | None, "hardware": {...}}``, ready for a record.
+
+    ``device`` ("cpu", "cuda:0", ...) is where the run computes; ``None`` takes a GPU where there is one.
+    What cannot be found out is ``None``.
+    """
+    return {"versions": versions(), "git": git(Path(__file__).parents[1]), "hardware": hardware(device)}
+
+
+def versions() -> dict[str, str | None]:
+    """Python's version and those of the packages that can move a number; ``None`` for one not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def git(package: Path) -> dict[str, Any] | None:
+    """Commit of the checkout that ``package`` is part of, and whether its code was changed since.
+
+    ``None`` where the package is not tracked by git, as when it is installed into an environment that
+    happens to lie inside some other repository.
+    """
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit = _git(package, "rev-parse", "HEAD")
+    # Only what can move a number: a note or a data folder beside the code leaves it clean.
+    changes = _git(package, "status", "--porcelain", "--", ".", "../tasks", "../configs")
+    return {"commit": commit, "dirty": bool(changes)} if commit and changes is not None else None
+
+
+def hardware(device: str | None = None) -> dict[str, Any]:
+    """``{"device", "devices", "cpu", "cores", "memory_gib"}``: the device's name, and what may be used.
+
+    ``devices`` is how many of them a run trains on: the processes of a launcher, or else every visible GPU.
+    """
+    import psutil
+
+    return {
+        "device": _device_name(device),
+        "devices": device_count(device),
+        "cpu": _cpu_name(),
+        "cores": cores(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+    }
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _device_name(device: str | None) -> str:
+    import torch
+
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if not name.startswith("cuda") or not torch.cuda.is_available():
+        return name
+    count = torch.cuda.device_count()
+    return f"{count} x {torch.cuda.get_device_name()}" if count > 1 else torch.cuda.get_device_name()
+
+
+def processes() -> int:
+    """How many processes a launcher such as torchrun has started for this run; 1 without one."""
+    launched = os.environ.get("WORLD_SIZE", "")
+    return int(launched) if launched.isdecimal() else 1
+
+
+def device_count(device: str | None = None) -> int:
+    """As Trainer counts: one device a process under a launcher, else every GPU that is visible."""
+    import torch
+
+    if processes() > 1:
+        return processes()
+    return max(1, torch.cuda.device_count()) if (device or "cuda") == "cuda" else 1
+
+
+def _cpu_name() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return platform.processor() or None
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, None) or platform.machine() or None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints, stripped; ``None`` where there is no git or it fails."""
+    # Inside a git hook these variables point at the repository of the hook, not at this one.
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    clean["GIT_OPTIONAL_LOCKS"] = "0"
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, env=clean, capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,245 @@
+"""Look at the attention of a run: at some steps while it trains (``Diagnosis``), or after (``diagnose``).
+
+Both fill diagnostics.json beside the record, and neither changes a number of the run.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+from transformers.utils import logging as transformers_logging
+
+from finetune.attention.diagnostics import statistics
+from finetune.attention.diagnostics.recorder import ROWS, Recorder, layers_json
+from finetune.config.schema import RunConfig, build
+from finetune.data import dataset, sources
+from finetune.data.collate import collator, evenly
+from finetune.errors import UserError
+from finetune.models.checkpoint import load
+from finetune.records import diagnostics, store
+from finetune.records.diagnostics import Diagnostics, Sample
+from finetune.records.store import Record
+from finetune.system.lock import locked
+from finetune.tasks import get_task
+from finetune.training.trainer import summed_loss
+
+SAMPLES = 10
+"""Steps of a training that are looked at, from the first to the last one, evenly spaced."""
+KINDS = {"local": "local", "hub": "hub", "cache": "hub", "sample": "sample"}
+"""Where rows came from -> what ``--data`` calls it; of local ones, their folder."""
+BATCH = 8
+"""Rows that pass a finished model at a time; the gradients are those of the mean over all targets."""
+
+
+class Diagnosis(TrainerCallback, ExportableState):
+    """Samples the attention of ``model`` while it trains, into ``file``, after each sample.
+
+    At a sampled step the first micro-batch is looked at, with the loss that is trained on: after
+    ``gradient_accumulation_steps`` have divided it, before gradients are clipped. A resumed run keeps the
+    samples from before its checkpoint.
+    """
+
+    def __init__(self, model: Any, file: Path, samples: int = SAMPLES, rows: int = ROWS) -> None:
+        self.file, self.samples, self.rows = file, samples, rows
+        self.recorder = Recorder(model, rows)
+        self.taken = "[]"  # the samples, which belong to every checkpoint; as text, since those sort keys
+        self._steps: set[int] = set()
+        self._content: Diagnostics
+        self._step: int | None = None  # the one that is being looked at
+        self._loss_scale = 1.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Plan the steps; write again what was sampled before the checkpoint that the run goes on from."""
+        self._steps = sampled_steps(state.max_steps, self.samples)
+        self._content = _new(self.recorder, self.rows, state.max_steps, json.loads(self.taken))
+        if self._content["samples"]:
+            diagnostics.write(self.file, self._content)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **options: Any
+    ) -> None:
+        """Start to look where this step is one of the sample."""
+        if state.global_step in self._steps:
+            self._step = state.global_step
+            scaler = options["optimizer"].scaler if args.fp16 else None
+            self._loss_scale = scaler.get_scale() if scaler is not None else 1.0
+            self.recorder.start()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """After the last backward pass of a step: compute what was looked at, and write it."""
+        if self._step is None:
+            return
+        layers = self.recorder.stop(self._loss_scale)
+        sample: Any = {"step": self._step, "layers": layers_json(self.recorder, [layers])}
+        share = min((layer.share for layer in layers), default=1.0)
+        if share < 1.0:
+            sample["share"] = share
+        self._content = diagnostics.add(self._content, sample)
+        self.taken = json.dumps(self._content["samples"])
+        diagnostics.write(self.file, self._content)
+        self._step = None
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {"args": {}, "attributes": {"taken": self.taken}}
+
+
+def sampled_steps(total: int, samples: int) -> set[int]:
+    """``samples`` steps of ``total``, counted from 0: the first, the last and evenly between them.
+
+    A look takes about an eighth of a step: ten cost less than 5% of a training of 27 steps or more.
+    """
+    return set(evenly(total, samples))
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What ``diagnose`` found: where it wrote it, the variant and the sample."""
+
+    file: Path
+    variant: str
+    sample: Sample
+
+
+def diagnose(folder: Path, rows: int, data_source: str | None, task_name: str | None) -> Looked:
+    """Look at a finished run, on ``rows`` evenly spaced rows of its validation split, without dropout.
+
+    Its rows are looked for where the run found them, or in ``data_source`` (auto, hub, sample or a folder);
+    ``task_name`` names the file of a task of one's own. Raises ``UserError`` for a folder without a finished
+    run, for rows that cannot be found, and for others than the run had.
+    """
+    entry = _finished(folder)
+    config = build(entry["config"])
+    transformers_logging.disable_progress_bar()
+    with locked(folder):
+        split = _validation(folder, entry, config, data_source, task_name)
+        chosen = evenly(len(split), rows)
+        model, tokenizer = load(folder)
+        recorder = Recorder(model.requires_grad_(True), BATCH)
+        tokens = dataset.tokenise({"rows": split.select(chosen)}, tokenizer, config.kind, config.data)["rows"]
+        passes = list(_passes(recorder, tokens, collator(tokenizer, model, config)))
+        file = folder / diagnostics.FILE
+        steps = _total_steps(folder, entry)
+        content = diagnostics.read(file) if file.is_file() else _new(recorder, len(chosen), steps, [])
+        sample: Any = {
+            "step": content["total_steps"],
+            "after_training": True,
+            "rows": len(chosen),
+            "layers": layers_json(recorder, passes),
+        }
+        diagnostics.write(file, diagnostics.add(content, sample))
+        store.write(folder, {**entry, "diagnostics": diagnostics.FILE})
+    return Looked(file, recorder.variant, sample)
+
+
+def table(looked: Looked) -> str:
+    """One line a layer: how its weights are spread, and how much gradient reaches which scores."""
+    other = "sa-softmax" if looked.variant == "softmax" else looked.variant
+    lines = [
+        f"{looked.variant}, {looked.sample['rows']} validation rows, no dropout. Last four columns: mean "
+        f"|dLoss/dscore| of {other} / softmax at the same scores; n scores are saturated",
+        f"{'layer':<6}{'kind':<9}{'> .99':>8}{'< .01':>8}{'entropy':>9}{'row sum':>9}"
+        f"{'n':>9}{'saturated':>11}{'suppressed':>12}{'all':>8}",
+    ]
+    for layer in looked.sample["layers"]:
+        weights, reach = layer["weights"], layer["reach"]
+        ratios = [_quotient(reach[other][group], reach["softmax"][group]) for group in statistics.GROUPS]
+        lines.append(
+            f"{layer['layer']:<6}{layer['kind']:<9}{_share(weights['above']):>8}{_share(weights['below']):>8}"
+            f"{_figure(weights['entropy']):>9}{_figure(layer['row_sum']['mean']):>9}"
+            f"{layer['counts']['saturated']:>9}{_figure(ratios[0]):>11}{_figure(ratios[1]):>12}{_figure(ratios[2]):>8}"
+        )
+    return "\n".join(lines)
+
+
+def _new(recorder: Recorder, rows: int, total_steps: int, samples: list[Sample]) -> Diagnostics:
+    return {
+        "schema": diagnostics.SCHEMA,
+        "version": diagnostics.VERSION,
+        "variant": recorder.variant,
+        "rows": rows,
+        "saturated": statistics.SATURATED,
+        "suppressed": statistics.SUPPRESSED,
+        "total_steps": total_steps,
+        "samples": samples,
+    }
+
+
+def _finished(folder: Path) -> Record:
+    if not (folder / store.FILE).is_file():
+        raise UserError(f"{folder} is not a run folder: it holds no {store.FILE}")
+    entry = store.read(folder)
+    if entry["status"] != "finished" or entry["data"] is None:
+        raise UserError(f"the run {folder} did not finish ({entry['status']}): type its command again first")
+    return entry
+
+
+def _validation(
+    folder: Path, entry: Record, config: RunConfig, wanted: str | None, task_name: str | None
+) -> Dataset:
+    """The validation rows of the run; ``UserError`` where they cannot be had, or are others by now."""
+    known = entry["data"] or {}
+    if known["kind"] not in KINDS or "validation" not in known["splits"]:
+        raise UserError(
+            f"the record of {folder} does not say which validation rows the run had: run it again"
+        )
+    place = known["location"] if known["kind"] == "local" else KINDS[known["kind"]]
+    try:
+        task = get_task(task_name or config.task)
+    except UserError as error:
+        raise UserError(f"{error}; --task names the file of a task of your own") from error
+    try:
+        found = sources.resolve(task, config.pair, wanted or str(place))
+        loaded = dataset.load(task, config.pair, found, config.data)
+    except UserError as error:
+        raise UserError(f"cannot have the rows of {folder}: {error}; --data says where they are") from error
+    now, then = (info["splits"]["validation"]["fingerprint"] for info in (loaded.info, known))
+    if now != then:
+        raise UserError(
+            f"{found.location} holds other validation rows than the run {folder} had: --data says where "
+            "its rows are"
+        )
+    return loaded.splits["validation"]
+
+
+def _passes(recorder: Recorder, tokens: Dataset, collate: Any) -> Iterator[Sequence[Any]]:
+    """One forward and backward pass for every ``BATCH`` rows; the loss is the mean over all their targets."""
+    model = recorder.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    count = sum(np.size(label) for label in tokens["labels"])
+    for start in range(0, len(tokens), BATCH):
+        rows = [tokens[index] for index in range(start, min(start + BATCH, len(tokens)))]
+        batch: Mapping[str, torch.Tensor] = collate(rows)
+        recorder.start()
+        there = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        loss = summed_loss(model(**there).logits, there["labels"], smoothing=0.0)
+        (loss / count).backward()
+        yield recorder.stop()
+        model.zero_grad()
+
+
+def _total_steps(folder: Path, entry: Record) -> int:
+    """Updates that the run made; its learning curve ends there."""
+    return max((int(point["step"]) for point in entry["curve"] if "step" in point), default=0)
+
+
+def _quotient(one: float | None, other: float | None) -> float | None:
+    return one / other if one is not None and other else None
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

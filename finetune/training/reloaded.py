@@ -1,0 +1,68 @@
+"""A run's model as it comes back from its folder, held to what was measured.
+
+A record says what a model in memory did. Whoever loads the run gets the model of its folder: that the two are
+one is found out at the end of every run, on a few test rows, and not believed.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from finetune.config.schema import RunConfig
+from finetune.data import dataset
+from finetune.models.builder import weights_fingerprint
+from finetune.models.checkpoint import load_run
+from finetune.training.loop import Answers, Outcome, answers
+
+TOLERANCE, HALF_TOLERANCE = 1e-5, 1e-2
+"""How far the mean loss may differ, relative, in float32 and in half precision (the weights are equal)."""
+
+
+class ReloadError(RuntimeError):
+    """The model in a run's folder is another one than was measured."""
+
+
+def check(config: RunConfig, outcome: Outcome, split: Any, tokens: Any, folder: Path) -> dict[str, Any]:
+    """Load the run in ``folder`` and have it answer the rows of ``outcome.held`` again; facts for the record.
+
+    ``split`` holds the test rows as texts, ``tokens`` as they were predicted. ``ties`` counts rows that both
+    models answer alike here, and otherwise than among all rows: another batch moves the last digits, and two
+    classes or words were that close. Raises ``ReloadError`` where anything else differs.
+    """
+    held = outcome.held
+    built = load_run(folder)
+    rows = dataset.tokenise({"test": _chosen(split, held)}, built.tokenizer, config.kind, config.data)["test"]
+    known = _chosen(tokens, held)
+    for column in ("input_ids", "labels"):
+        if rows[column] != known[column]:
+            raise ReloadError(_told(folder, "its tokenizer makes other tokens of the test rows"))
+    if weights_fingerprint(built.model) != outcome.weights:
+        raise ReloadError(_told(folder, "its weights are others"))
+    again = answers(config, built, rows, folder)
+    half = any(config.train.get(name) for name in ("bf16", "fp16", "tf32"))
+    if not math.isclose(again.loss, held.loss, rel_tol=HALF_TOLERANCE if half else TOLERANCE):
+        raise ReloadError(
+            _told(folder, f"its loss on {len(rows)} test rows is {again.loss}, not {held.loss}")
+        )
+    for row, prediction in again.predictions.items():
+        if prediction not in (held.predictions[row], outcome.predictions[row]):
+            recorded = outcome.predictions[row]
+            raise ReloadError(
+                _told(folder, f"it predicts {prediction!r} for test row {row}, not {recorded!r}")
+            )
+    ties = sum(outcome.predictions[row] != found for row, found in again.predictions.items())
+    return {"rows": len(rows), "equal": True, "ties": ties}
+
+
+def _chosen(rows: Any, held: Answers) -> Any:
+    """Those of ``rows`` that were answered, in the order in which they were."""
+    places: Mapping[int, int] = {row: place for place, row in enumerate(rows["row"])}
+    return rows.select([places[row] for row in held.predictions])
+
+
+def _told(folder: Path, difference: str) -> str:
+    return (
+        f"the model in {folder} is not the one that was measured: {difference}. What was measured is not "
+        "recorded; look for what else writes into this folder, and type the same command again"
+    )

@@ -1,0 +1,235 @@
+"""A killed run goes on as if nothing had happened: which checkpoint it goes on from, and what is in one."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_pt_utils import safe_globals
+from transformers.trainer_utils import rotate_checkpoints
+
+from finetune.config.schema import NEUTRAL, RunConfig, as_dict, flatten
+from finetune.records import manifest
+
+STATE = "trainer_state.json"
+NEVER_READ = "training_args.bin"  # a pickle that Trainer leaves, and nobody opens
+TORCH_FILES = (".pt", ".pth", ".bin")
+LOSS = "loss since the last log"  # beside the callbacks in a checkpoint's state
+
+
+@dataclass(frozen=True)
+class Found:
+    """The newest whole checkpoint of a run, if there is one, and why the newer ones are passed over."""
+
+    checkpoint: Path | None
+    passed: list[str]
+
+
+def identity(config: RunConfig, info: dict[str, Any]) -> str:
+    """What a checkpoint must be of to be gone on from: configuration, weights before training, tokenizer."""
+    settings = {key: value for key, value in flatten(as_dict(config)).items() if key not in NEUTRAL}
+    text = json.dumps([settings, info["initial_weights"], info["tokenizer"]], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def newest(folder: Path, run: str) -> Found:
+    """Look for the checkpoint in ``folder`` that ``run`` goes on from; every file of it is read."""
+    passed: list[str] = []
+    for checkpoint in _checkpoints(folder):
+        fault = _fault(checkpoint, run)
+        if fault is None:
+            return Found(checkpoint, passed)
+        passed.append(f"{checkpoint.name} is passed over: {fault}")
+    return Found(None, passed)
+
+
+def discard(folder: Path, found: Found, run: str) -> None:
+    """Remove what is newer than the checkpoint that is gone on from, and older ones that are not whole.
+
+    Rotation and the search for the best model go by the folders that are there.
+    """
+    newer = found.checkpoint is not None
+    for checkpoint in _checkpoints(folder):
+        newer = newer and checkpoint != found.checkpoint
+        if checkpoint != found.checkpoint and (newer or _fault(checkpoint, run)):
+            if checkpoint.is_dir() and not checkpoint.is_symlink():
+                shutil.rmtree(checkpoint)
+            else:  # what a link leads to stays
+                checkpoint.unlink()
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The newest first."""
+    steps = {int(match[1]): path for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
+    return [steps[step] for step in sorted(steps, reverse=True)]
+
+
+_NAME = re.compile(r"checkpoint-(0|[1-9][0-9]{0,17})")
+
+
+def _fault(checkpoint: Path, run: str) -> str | None:
+    """What is wrong with a checkpoint, or with the one of the best model that it refers to."""
+    fault = _own_fault(checkpoint, run)
+    if fault is not None:
+        return fault
+    best = TrainerState.load_from_json(str(checkpoint / STATE)).best_model_checkpoint
+    if best is None or Path(best).name == checkpoint.name:
+        return None
+    fault = _own_fault(checkpoint.parent / Path(best).name, run)
+    return fault and f"of the best model, {Path(best).name}, {fault}"
+
+
+def _own_fault(checkpoint: Path, run: str) -> str | None:
+    """A manifest agrees with whatever it was written over, and Trainer reads what it finds by its name."""
+    if checkpoint.is_symlink():
+        return "it is a link, and what it leads to is not the run's own"
+    return manifest.fault(checkpoint, run) or _planted(checkpoint) or _unreadable(checkpoint)
+
+
+def _planted(checkpoint: Path) -> str | None:
+    """Which file that was not written with a checkpoint a reader could take for a part of it."""
+    read = (*TORCH_FILES, ".safetensors", ".json", ".pkl", ".py")
+    found = [file.relative_to(checkpoint) for file in manifest.strangers(checkpoint) if file.suffix in read]
+    return f"{found[0]} was not written with it" if found else None
+
+
+def _unreadable(checkpoint: Path) -> str | None:
+    """Which file the readers that a run goes on with would not take; tensors stay on the disk."""
+    for file in sorted(checkpoint.iterdir()):
+        try:
+            if file.suffix in TORCH_FILES and file.name != NEVER_READ:
+                with safe_globals():  # of numpy, for its random state
+                    torch.load(file, map_location="meta", mmap=True, weights_only=True)
+            elif file.suffix == ".safetensors":
+                with safe_open(file, "pt"):
+                    pass
+            elif file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+            if file.name == STATE:
+                kept = TrainerState.load_from_json(str(file)).stateful_callbacks
+                float(kept[LOSS]["sum"]), int(kept[LOSS]["logged"])
+                bool(kept[TrainerControl.__name__]["args"]["should_training_stop"])
+        except Exception:  # whatever a file of anybody's makes of these readers
+            return f"its {file.name} cannot be read"
+    return None
+
+
+class SaveAtEpochEnd(TrainerCallback):
+    """A checkpoint of the last step of an epoch is written after the evaluation and the log at its end.
+
+    A run that is resumed from it begins the next epoch, and would go without.
+    """
+
+    def __init__(self) -> None:
+        self.within = self.due = False
+
+    def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+        """From here to the end of the epoch a checkpoint can be put off."""
+        self.within = True
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The last step of an epoch, or of all."""
+        if control.should_training_stop or float(state.epoch).is_integer():
+            self._put_off(control)
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """An evaluation after which training stops early."""
+        if control.should_training_stop and self.within:
+            self._put_off(control)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Nothing is left of the epoch but to evaluate, to log and to save."""
+        control.should_save = control.should_save or self.due
+        self.within = self.due = False
+
+    def _put_off(self, control: TrainerControl) -> None:
+        self.due = self.due or control.should_save
+        control.should_save = False
+
+
+class Resumable:
+    """Overrides of Trainer by which a checkpoint is whole, and holds everything that the run goes on with."""
+
+    identity = ""  # of the run, in the manifest of its checkpoints
+    _carried: dict[str, float] | None = None  # the loss since the last log, until the first epoch takes it up
+    _ended = False  # the checkpoint is of the last step
+
+    args: Any
+    model: Any
+    control: Any
+    state: Any
+    callback_handler: Any
+    _tr_loss: torch.Tensor
+    _total_loss_scalar: float
+    _globalstep_last_logged: int
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Of tied weights one alone is in a file, and the others follow it: nothing is missing."""
+        there, missing = self.model.state_dict(), load_result.missing_keys
+        found = {weights.data_ptr() for name, weights in there.items() if name not in missing}
+        missing[:] = [name for name in missing if name not in there or there[name].data_ptr() not in found]
+        super()._issue_warnings_after_load(load_result)  # type: ignore[misc]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Older checkpoints are removed once the new one is whole, and not before."""
+        self.state.stateful_callbacks[LOSS] = {
+            "sum": float(self._tr_loss),
+            "logged": self._globalstep_last_logged,
+        }
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        self.args.save_total_limit = limit
+        folder = Path(self.args.output_dir)
+        checkpoint = folder / f"checkpoint-{self.state.global_step}"
+        manifest.write(checkpoint, self.identity, _files(checkpoint))
+        rotate_checkpoints(str(folder), limit, self.state.best_model_checkpoint)
+
+    def _load_callback_state(self) -> None:
+        """Give every callback its state back; the stock method makes new ones, without what they refer to."""
+        kept = self.state.stateful_callbacks
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ExportableState) and type(callback).__name__ in kept:
+                found = kept[type(callback).__name__]["attributes"]
+                vars(callback).update(
+                    {key: found[key] for key in callback.state()["attributes"] if key in found}
+                )
+        self._carried = kept[LOSS]
+        stopped = kept[TrainerControl.__name__]["args"]["should_training_stop"]
+        self._ended = stopped or self.state.global_step >= self.state.max_steps
+        best = Path(self.args.output_dir, f"checkpoint-{self.state.best_global_step}")
+        if best.is_dir():  # also where the folder has been moved since
+            self.state.best_model_checkpoint = str(best)
+
+    def _evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Before the first epoch (``eval_on_start``) only where the run begins: it would count twice."""
+        return {} if self._carried is not None else super()._evaluate(*args, **kwargs)  # type: ignore[misc]
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """No further step where the checkpoint is of the last one: the loop looks only after a step."""
+        if self._carried is not None:
+            self._tr_loss += self._carried["sum"]
+            self._total_loss_scalar -= self._carried["sum"]  # the mean at the end is over the steps from here
+            self._globalstep_last_logged = int(self._carried["logged"])
+            self._carried = None
+        if self._ended:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,163 @@
+"""The places where Hugging Face's Trainer must be overridden, since no callback reaches them.
+
+Above all the loss: one definition for every kind of task and every family, a sum over targets divided by the
+number of targets of the whole optimizer step, so that it does not depend on how the step is cut into batches.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import Seq2SeqTrainer, Trainer
+from transformers.trainer_pt_utils import LabelSmoother, get_length_grouped_indices
+
+from finetune.data.collate import IGNORED, lengths
+from finetune.training.resume import Resumable
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss became NaN or infinite, in training or in an evaluation."""
+
+
+def summed_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Cross entropy in nats, summed over the targets: a scalar, float32 or better.
+
+    ``logits`` (..., classes or vocabulary), ``labels`` (...), of which ``IGNORED`` ones count for nothing.
+    With ``smoothing`` e it is (1 - e) times that plus e times the mean of -log p over the classes (Szegedy et
+    al., 2016, arXiv 1512.00567, section 7), as transformers' ``LabelSmoother`` has it.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if smoothing:
+        return LabelSmoother(smoothing)((logits,), labels, num_items_in_batch=1)
+    return functional.cross_entropy(
+        logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def targets(labels: Tensor) -> Tensor:
+    """How many labels count: target tokens of a translation, rows of a classification; a scalar."""
+    return labels.ne(IGNORED).sum()
+
+
+class EpochSampler(Sampler[int]):
+    """An order of the training rows that depends on the seed and the epoch, and on nothing else.
+
+    The stock samplers draw from torch's global generator, as dropout on a CPU does: two variants whose
+    attention kernels take unequally many numbers would see other batches from the second epoch on.
+    ``lengths`` (tokens) groups rows of like length, ``None`` shuffles freely.
+    """
+
+    def __init__(self, rows: int, lengths: Sequence[int] | None, batch_size: int, seed: int) -> None:
+        self.rows, self.lengths, self.batch_size, self.seed, self.epoch = rows, lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate at the start of every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        if self.lengths is None:
+            return iter(torch.randperm(self.rows, generator=generator).tolist())
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+
+
+class _Comparable:
+    """Overrides shared by both trainers."""
+
+    loss_is_scaled_for_ga = True  # Trainer is not to divide by the accumulation steps
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False  # no model is asked for its own loss
+        self._evaluated: list[tuple[Tensor, Tensor]] = []  # loss and targets of each batch
+        self.optimizer_built: list[dict[str, Any]] = []  # the settings of its groups, before any step
+        self.schedule_built: dict[str, Any] = {}
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
+        """Targets of one optimizer step, or of one batch of an evaluation."""
+        if not batch_samples or "labels" not in batch_samples[0]:
+            return None
+        return sum(targets(batch["labels"]) for batch in batch_samples).to(device)  # type: ignore[union-attr]
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The mean loss over the targets of the step; of one batch, its share of that mean."""
+        labels = inputs["labels"]
+        # A model that is given no decoder inputs makes them of the labels; with them it needs no labels.
+        left_out = ("labels", "loss") if "decoder_input_ids" in inputs else ("loss",)
+        outputs = model(**{name: value for name, value in inputs.items() if name not in left_out})
+        loss = summed_loss(outputs["logits"], labels, self.args.label_smoothing_factor)  # type: ignore[attr-defined]
+        if not model.training:
+            self._evaluated.append((loss.detach(), targets(labels)))
+        loss = loss / (targets(labels) if num_items_in_batch is None else num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """The stock loop, but for its loss: the mean over all targets, where that is one of batch means.
+
+        Raises ``NonFiniteLossError``: of answers that are no numbers the first class would be the largest.
+        """
+        self._evaluated.clear()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)  # type: ignore[misc]
+        name = f"{metric_key_prefix}_loss"
+        if name in output.metrics:
+            losses, counts = zip(*self._evaluated, strict=True)
+            loss = math.fsum(torch.stack(losses).tolist()) / int(torch.stack(counts).sum())
+            if not math.isfinite(loss):
+                step = self.state.global_step  # type: ignore[attr-defined]
+                raise NonFiniteLossError(
+                    f"an evaluation after {step} steps gave a loss of {loss}: some answers are no "
+                    "numbers; lower train.learning_rate, or set train.bf16 and train.fp16 to false"
+                )
+            output.metrics[name] = loss
+        return output
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """Keep what the optimizer and its schedule are set to: a resumed run loads both as they were left."""
+        scheduler = super().create_scheduler(*args, **kwargs)  # type: ignore[misc]
+        self.optimizer_built = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in scheduler.optimizer.param_groups
+        ]
+        self.schedule_built = dict(vars(scheduler))
+        return scheduler
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        args = self.args  # type: ignore[attr-defined]
+        rows = train_dataset if train_dataset is not None else self.train_dataset  # type: ignore[attr-defined]
+        if args.train_sampling_strategy not in ("random", "group_by_length"):
+            return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
+        grouped = args.train_sampling_strategy == "group_by_length"
+        batch_size = args.train_batch_size * args.gradient_accumulation_steps
+        seed = args.seed if args.data_seed is None else args.data_seed
+        return EpochSampler(len(rows), lengths(rows).tolist() if grouped else None, batch_size, seed)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        """Rows in their own order: with group_by_length the stock sampler shuffles what it predicts too."""
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None  # type: ignore[attr-defined]
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        if not torch.isfinite(loss):
+            step = self.state.global_step + 1  # type: ignore[attr-defined]
+            raise NonFiniteLossError(
+                f"the loss became {loss.item()} at step {step}: lower train.learning_rate, lengthen "
+                "train.warmup_steps, or set train.bf16 and train.fp16 to false"
+            )
+        return loss
+
+
+class ComparableTrainer(_Comparable, Resumable, Trainer):
+    """Trainer for classification."""
+
+
+class ComparableSeq2SeqTrainer(_Comparable, Resumable, Seq2SeqTrainer):
+    """Trainer for translation."""

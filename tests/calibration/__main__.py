@@ -1,0 +1,104 @@
+"""The command: simulate, and write every rate into ``calibration.json`` and ``calibration.md``."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from finetune.comparison.aggregate import FEWEST as FEWEST_NUMBERS
+from finetune.errors import UserError
+from finetune.records.store import environment, write_text
+from finetune.statistics.power import ALPHA, POWER
+from tests.calibration import page, rates
+from tests.calibration.studies import DESIGNS, Design
+
+FOLDER = Path("results/calibration")
+MOST = 8.0  # points of a true difference that there is room for around 90%
+BLEU = ("errors", "mixed")  # designs that are simulated for BLEU too
+FEWEST = 8  # studies, so that each line has some
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.calibration",
+        description="Simulate studies and write down how often the statistics were wrong (half an hour).",
+    )
+    parser.add_argument("--studies", type=int, default=2000, help="simulated studies a line (2000)")
+    parser.add_argument("--output", type=Path, default=FOLDER, help=f"folder for the results ({FOLDER})")
+    options = parser.parse_args()
+    try:
+        if options.studies < FEWEST:
+            raise UserError(f"--studies takes a number from {FEWEST}, e.g. 2000, not {options.studies}")
+        write(measure(options.studies), options.output)
+    except UserError as error:
+        print(f"tests.calibration: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write(result: dict[str, Any], folder: Path) -> None:
+    """Both files; ``UserError`` where the folder cannot be written."""
+    text = json.dumps(result, indent=1, allow_nan=False)
+    for name, content in (("calibration.json", text + "\n"), ("calibration.md", page.markdown(result))):
+        print(f"wrote {write_text(folder / name, [content])}")
+
+
+def measure(
+    studies: int, designs: Sequence[Design] = DESIGNS, seeds: Sequence[int] = rates.SEEDS
+) -> dict[str, Any]:
+    """Every rate, as plain values; prints a line for each as it is known."""
+    alarms = list(_told(_alarms(studies, designs, seeds)))
+    return {
+        "schema": "finetune-calibration",
+        "version": 1,
+        "studies": studies,
+        "rows": rates.ROWS,
+        "alpha": ALPHA,
+        "power": POWER,
+        "versions": {name: environment()["versions"].get(name) for name in ("numpy", "scipy", "sacrebleu")},
+        "alarms": [asdict(line) for line in alarms],
+        "found": [asdict(line) for line in _told(_found(studies, designs, alarms))],
+        "middle": [asdict(line) for line in _told(_middles(studies, seeds))],
+    }
+
+
+def _alarms(studies: int, designs: Sequence[Design], seeds: Sequence[int]) -> Iterator[rates.Alarms]:
+    for design in designs:
+        for count in seeds:
+            yield rates.alarms(
+                design.name, "accuracy", rates.classification(design, count, studies, plain=True)
+            )
+    for design in designs:
+        for count in seeds if design.name in BLEU else ():
+            yield rates.alarms(design.name, "bleu", rates.translation(design, count, studies // 4))
+
+
+def _found(studies: int, designs: Sequence[Design], alarms: list[rates.Alarms]) -> Iterator[rates.Found]:
+    """True differences of the size that is said to be detectable; then seeds that are said to be needed."""
+    for design in designs:
+        lines = [line for line in alarms if (line.design, line.metric) == (design.name, "accuracy")]
+        for line in lines if not design.collapses else ():
+            if line.detectable is not None and line.detectable <= MOST:
+                yield rates.find(design, line.seeds, studies // 2, line.detectable, POWER)
+            if line.needed is not None and line.seeds == 6:
+                yield rates.find(design, line.needed, studies // 2, rates.WANTED, POWER)
+
+
+def _middles(studies: int, seeds: Sequence[int]) -> Iterator[rates.Middle]:
+    for tasks in rates.TASKS:
+        for count in seeds:
+            if count > 1 and tasks * count >= FEWEST_NUMBERS:
+                yield rates.middles(tasks, count, studies)
+
+
+def _told(lines: Iterator[Any]) -> Iterator[Any]:
+    for line in lines:
+        print(line, flush=True)
+        yield line
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,251 @@
+"""How the project is laid out: who may import whom, what is named where, and what the README may promise."""
+
+import ast
+import doctest
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import fields
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+from transformers import Seq2SeqTrainingArguments
+
+from finetune.attention import VARIANTS
+from finetune.cli.verbs import OPTIONS, VERBS
+from finetune.config.schema import KINDS, flatten, preset_names, read_preset
+from finetune.tasks import get_task
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "finetune"
+SOURCES = sorted([*PACKAGE.glob("**/*.py"), *ROOT.glob("tasks/*.py"), *ROOT.glob("configs/*.py")])
+
+# The way of the data, from the last stage to the first: a package imports only from those below it.
+ORDER = (
+    "cli",
+    "bench",
+    "studies",
+    "training",
+    "publishing",
+    "report",
+    "comparison",
+    "models",
+    "attention",
+    "data",
+    "records",
+    "metrics",
+    "tasks",
+    "config",
+    "system",
+    "statistics",
+    "errors",
+)
+
+
+def name_of(path: Path) -> str:
+    """``finetune/attention/swap.py`` -> ``attention.swap``; a package goes by its folder."""
+    parts = path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in SOURCES}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Modules of this project that a file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            # "from finetune.data import hub" imports a module, "from finetune.errors import UserError" does not
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            assert name.split(".")[0] not in ("tasks", "configs"), f"{path}: say finetune.{name}"
+            if name.startswith("finetune."):
+                short = name.removeprefix("finetune.")
+                yield short if short in MODULES else short.rpartition(".")[0]
+
+
+def package_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def test_the_order_names_every_package_once() -> None:
+    assert len(ORDER) == len(set(ORDER))
+    assert set(ORDER) == {package_of(name) for name in MODULES} - {"", "__main__", "configs"}
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_a_package_imports_only_from_those_below_it(package: str) -> None:
+    below = {package, *ORDER[ORDER.index(package) + 1 :]}
+    upward = [
+        f"{name} imports {other}"
+        for name, path in MODULES.items()
+        if package_of(name) == package
+        for other in imports(path)
+        if package_of(other) not in below
+    ]
+    assert not upward
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_a_package_has_no_cycle(package: str) -> None:
+    inside = {
+        name: {other for other in imports(path) if package_of(other) == package and other != name}
+        for name, path in MODULES.items()
+        if package_of(name) == package
+    }
+    assert list(TopologicalSorter(inside).static_order())  # raises CycleError, naming the cycle
+
+
+def test_the_ends_of_the_order() -> None:
+    assert list(imports(MODULES["__main__"])) == ["system.processes", "cli.main"]
+    for name, path in MODULES.items():
+        if name.startswith("tasks.") and name != "tasks.base":
+            assert set(imports(path)) == {"tasks.base"}, name
+    # finetune.load comes from the checkpoints, and only when it is asked for
+    top = ast.parse(MODULES[""].read_text(encoding="utf-8")).body
+    assert not [node for node in top if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def names_in(path: Path) -> set[str]:
+    """Every name that the code of a file uses; what its comments and texts say is not looked at."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                names.add(name)
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                names.update(alias.name for alias in aliases)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("name", "home"),
+    [
+        ("load_dataset_builder", "data.sources"),
+        ("AttentionInterface", "attention.swap"),
+        ("AttentionMaskInterface", "attention.swap"),
+    ],
+)
+def test_what_has_one_home(name: str, home: str) -> None:
+    assert [module for module, path in MODULES.items() if name in names_in(path)] == [home]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/*.yaml")), ids=lambda path: path.stem)
+def test_every_value_in_a_preset_says_what_it_is(path: Path) -> None:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        setting, _, comment = line.partition("  #")
+        if re.match(r"\s*\w+:\s*\S", setting):  # not a bare heading such as "data:"
+            assert len(comment.strip()) > 3, f"{path.name}, line {number} has no comment: {line}"
+
+
+def test_no_file_depends_on_one_machine_or_one_index() -> None:
+    """Every text of the project, these tests too, but for folders beside the checkout that tests may read."""
+    places = re.compile(
+        r"(?<![\w.~-])/(?:work|root|home)/|(?:extra-)?index-url|/simple\b|pypi\.|pythonhosted"
+    )
+    beside = re.compile(r"\bshared/")
+    names = [
+        "Makefile",
+        "README.md",
+        "pyproject.toml",
+        "constraints.txt",
+        ".gitignore",
+        ".ci/*",
+        "configs/*.yaml",
+    ]
+    for path in [
+        *SOURCES,
+        *(found for name in names for found in ROOT.glob(name)),
+        *ROOT.glob("tests/**/*.py"),
+    ]:
+        text = path.read_text(encoding="utf-8")
+        if path != Path(__file__):
+            assert not places.search(text), f"{path}: {places.search(text)}"
+        if not path.is_relative_to(ROOT / "tests"):
+            assert not beside.search(text), f"{path}: {beside.search(text)}"
+
+
+# The README
+
+
+def readme() -> str:
+    if not (ROOT / "README.md").is_file():
+        pytest.skip("there is no README.md yet")
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands(text: str) -> list[list[str]]:
+    """Each command in the README's shell blocks and its ``make ...`` phrases, split into words."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    typed = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    typed += re.findall(r"(?<!`)`(make(?: [^`]+)?)`(?!`)", text)
+    return [shlex.split(line.replace("...", ""), comments=True) for line in typed]
+
+
+def test_the_readme_types_targets_and_variables_that_the_makefile_has() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
+    typed = [words for words in commands(readme()) if words[0] == "make"]
+    assert {"classify", "translate", "compare", "test"} <= {words[1] for words in typed if len(words) > 1}
+    for words in typed:
+        for word in words[1:]:
+            variable, equals, _ = word.partition("=")
+            known = f"$({variable})" in makefile if equals else word in targets
+            assert known, f"README.md: {shlex.join(words)}: the Makefile has no {variable}"
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
+    assert phony and set(phony[1].split()) == targets
+
+
+def test_the_readme_types_verbs_and_options_that_the_command_has() -> None:
+    text = readme()
+    for words in commands(text):
+        if words[0].endswith("finetune"):
+            others = {"compare", "summary", "study", "diagnose", "bench", "push"}
+            assert words[1] in {*VERBS, *others, "tasks", "variants", "validate", "env"}
+    values = [read_preset(kind, preset) for kind in KINDS for preset in preset_names(kind)]
+    known = OPTIONS | {key for preset in values for key in flatten(preset)}
+    known |= {f"train.{field.name}" for field in fields(Seq2SeqTrainingArguments)}
+    known |= {"quick", "device", "lengths", "only", "from"}  # of bench
+    known |= {"to", "private", "logdir"}  # of push, and of tensorboard
+    known |= {
+        "plan",
+        "print",
+        "workers",
+        "rows",
+        "into",
+        "array",
+    }  # of study, diagnose, summary, and of sbatch
+    known |= {f"attention.parameters.{name}" for variant in VARIANTS.values() for name in variant.parameters}
+    code = "\n".join(re.findall(r"```sh\n.*?```|`[^`\n]+`", text, flags=re.DOTALL))
+    for option in re.findall(r"(?<![\w-])--([a-z_][\w.]*\w)(?![\w.]*\*)", code):
+        assert option in known, f"README.md names --{option}"
+
+
+def test_the_readme_s_task_is_one(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", readme(), flags=re.DOTALL)
+    (declared,) = [block for block in blocks if "finetune.tasks" in block]
+    (tmp_path / "mine.py").write_text(declared, encoding="utf-8")
+    assert get_task(str(tmp_path / "mine.py")).kind == "classification"
+
+
+def test_the_readme_lists_every_preset_and_variant() -> None:
+    text = readme()
+    for name in {*VARIANTS, *(preset for kind in KINDS for preset in preset_names(kind))}:
+        assert f"| `{name}` |" in text, name
+
+
+EXAMPLES = [path for path in SOURCES if ">>> " in path.read_text()]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=name_of)
+def test_the_examples_in_docstrings_are_true(path: Path) -> None:
+    module = importlib.import_module(f"finetune.{name_of(path)}")
+    found = doctest.testmod(module)
+    assert found.attempted > 0 and found.failed == 0

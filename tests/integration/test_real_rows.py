@@ -1,0 +1,55 @@
+"""The real rows, where this checkout has them beside it: every task reads, checks and keeps them."""
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from finetune.config.schema import DataConfig
+from finetune.data import dataset, sources
+from finetune.tasks import TASKS
+from finetune.tasks.base import ClassificationTask
+
+ROWS = Path(__file__).parents[3] / "shared" / "data"
+SIZES = {
+    ("agnews", None): (26_284, 7_600),
+    ("dbpedia", None): (7_756, 2_996),
+    ("yelp", None): (3_900, 1_000),
+    ("amazon", None): (8_500, 2_500),
+    ("yahoo", None): (3_070, 800),
+    ("iwslt2017", "de-en"): (9_397, 1_080),
+    ("iwslt2017", "en-fr"): (6_031, 1_210),
+    ("multi30k", "en-de"): (28_993, 1_000),
+}
+CONFIG = DataConfig(
+    source="local",
+    train_rows=None,
+    validation_rows=100,
+    test_rows=None,
+    split_seed=0,
+    drop_empty=False,
+    prefix=None,
+    max_length=64,
+    max_target_length=64,
+)
+
+
+@pytest.mark.skipif(not ROWS.is_dir(), reason=f"the real rows are not at {ROWS}")
+@pytest.mark.parametrize(("name", "pair"), SIZES)
+def test_every_real_row_passes_the_checks(
+    name: str, pair: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    folder = name if pair is None else f"{name}-{'-'.join(sorted(pair.split('-')))}"
+    task = TASKS[name]
+    loaded = dataset.load(task, pair, sources.resolve(task, pair, str(ROWS / folder)), CONFIG)
+    splits: dict[str, Any] = loaded.splits
+    held_out = 0 if "iwslt" in name or "multi30k" in name else 100
+    assert (len(splits["train"]) + held_out, len(splits["test"])) == SIZES[name, pair]
+    assert set(loaded.info["dropped_empty"].values()) == {0}
+    if isinstance(task, ClassificationTask):
+        assert set(splits["test"]["label"]) == set(range(len(task.labels)))
+    else:
+        german = {"de-en": "source", "en-de": "target"}.get(str(pair), "")
+        assert not german or any("ü" in text for text in splits["test"][german])

@@ -1,0 +1,221 @@
+"""Models: loading back with attention, LoRA, dropout, scratch sizes, languages."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GPT2Config,
+    M2M100Tokenizer,
+    MBart50Tokenizer,
+    MBartTokenizer,
+)
+
+import finetune
+from finetune.attention.interface import SETTING
+from finetune.config.schema import build, merge, read_preset
+from finetune.errors import UserError
+from finetune.models.builder import build_model
+from finetune.models.languages import set_languages
+from finetune.models.pretrained import build_tokenizer
+from finetune.models.scratch import ENCODER_DECODERS, ENCODERS, train_tokenizer
+from finetune.records import store
+from tests.support.small_runs import folder, run
+
+TEXTS = ["one two three four five", "six seven eight nine ten", "eleven twelve"] * 5
+
+
+def configuration(kind="classification", **overrides):
+    values = read_preset(kind, "quick")
+    values = {key: value for key, value in values.items() if key not in ("variants", "seeds")}
+    pair = "de-en" if kind == "translation" else None
+    values |= {"kind": kind, "task": "any", "pair": pair, "seed": 0}
+    values["attention"] = {**values["attention"], "variant": "sa-softmax"}
+    return build(merge(values, overrides))
+
+
+def predict(where):
+    """Class of each test row of a small run, by the loaded model on single rows."""
+    from finetune.config.schema import read_yaml
+    from finetune.data import dataset, sources
+    from finetune.tasks import get_task
+
+    model, tokenizer = finetune.load(where)
+    config = build(read_yaml(where / "finetune.yaml"))
+    task = get_task(config.task)
+    loaded = dataset.load(task, config.pair, sources.resolve(task, config.pair, "sample"), config.data)
+    split = dataset.tokenise(loaded.splits, tokenizer, config.kind, config.data)["test"]
+    answers = {}
+    for row in split:
+        ids = torch.tensor([row["input_ids"]])
+        with torch.no_grad():
+            if config.kind == "classification":
+                answers[row["row"]] = int(model(ids).logits.argmax())
+            else:
+                text = tokenizer.decode(model.generate(input_ids=ids)[0], skip_special_tokens=True)
+                answers[row["row"]] = text.strip()
+    return model, answers
+
+
+@pytest.mark.parametrize("verb", ["classify", "translate"])
+def test_run_folder_loads_with_its_variant_and_predicts_the_same(tmp_path, verb):
+    assert run(verb, tmp_path, "--attention", "sa-softmax", "--attention.parameters.eps", "0.5") == 0
+    where = next(tmp_path.glob("*/*/sa-softmax-eps0.5/seed-0"))
+    model, answers = predict(where)
+    assert answers == {row["row"]: row["prediction"] for row in store.read_predictions(where)}
+    settings = [getattr(module, SETTING) for module in model.modules() if hasattr(module, SETTING)]
+    assert {setting.normaliser.parameters["eps"] for setting in settings} == {0.5}
+
+
+def test_lora_run_loads_with_its_variant_and_predicts_the_same(tmp_path):
+    assert run("classify", tmp_path, "--attention", "softmax") == 0
+    base = folder("classify", tmp_path)
+    lora = ["--model", str(base), "--model.lora.rank", "3", "--train.learning_rate", "1e-2"]
+    assert run("classify", tmp_path / "lora", "--attention", "sa-softmax", *lora) == 0
+    where = next((tmp_path / "lora").glob("*/*lora3/sa-softmax/seed-0"))
+    assert (where / "adapter_model.safetensors").is_file() and not (where / "model.safetensors").exists()
+    found = store.read(where)
+    assert found["model"]["trainable"] < found["model"]["parameters"]
+    assert found["attention"]["layers"] == {"encoder": 2}
+    _, answers = predict(where)
+    assert answers == {row["row"]: row["prediction"] for row in store.read_predictions(where)}
+
+
+def test_translation_adapters_load_with_generation_settings(tmp_path):
+    assert run("translate", tmp_path, "--attention", "softmax") == 0
+    base = folder("translate", tmp_path)
+    lora = ["--model", str(base), "--model.lora.rank", "2", "--train.learning_rate", "1e-2"]
+    lora += ["--generation.num_beams", "2", "--generation.max_new_tokens", "9"]
+    assert run("translate", tmp_path / "lora", "--attention", "sa-softmax", *lora) == 0
+    where = next((tmp_path / "lora").glob("*/*lora2/sa-softmax/seed-0"))
+    used = store.read(where)["metrics"]["bleu"]["generation"]
+    assert (used["num_beams"], used["max_length"]) == (2, 10)
+    model, answers = predict(where)
+    assert model.generation_config.num_beams == 2
+    assert answers == {row["row"]: row["prediction"] for row in store.read_predictions(where)}
+
+
+def test_search_settings_of_a_checkpoint_do_not_slip_in(tmp_path):
+    assert run("translate", tmp_path, "--attention", "softmax") == 0
+    base = folder("translate", tmp_path)
+    own = GenerationConfig.from_pretrained(base)
+    own.update(max_length=None, max_new_tokens=3, min_length=2, no_repeat_ngram_size=2, num_beams=4)
+    own.save_pretrained(base)
+    config = configuration("translation", model={"name": str(base)})
+    used = build_model(config, iter(TEXTS), None).model.generation_config
+    assert (used.num_beams, used.max_length, used.max_new_tokens) == (1, 65, None)
+    assert (used.min_length, used.no_repeat_ngram_size) == (None, None)
+    assert used.decoder_start_token_id == own.decoder_start_token_id
+
+
+def test_head_for_other_classes_is_new(tmp_path):
+    assert run("classify", tmp_path, "--attention", "softmax") == 0
+    config = configuration(model={"name": str(folder("classify", tmp_path))})
+    model = build_model(config, iter(TEXTS), ("a", "b", "c")).model
+    assert model.config.num_labels == 3 and model.classifier.out_features == 3
+
+
+def test_multilingual_tokenizer_that_is_not_known_is_refused():
+    class PLBartTokenizer:
+        def __init__(self, src_lang=None):
+            """One with languages of its own."""
+
+    with pytest.raises(UserError, match="PLBartTokenizer needs languages"):
+        set_languages(PLBartTokenizer(), "de-en")
+
+
+def test_initial_weights_name_the_seed_and_not_the_variant():
+    def weights(variant, seed):
+        config = configuration(attention={"variant": variant}, seed=seed)
+        return build_model(config, iter(TEXTS), ("a", "b")).info["initial_weights"]
+
+    assert weights("softmax", 0) == weights("sa-softmax", 0) != weights("softmax", 1)
+
+
+def test_decoder_classifies_from_a_local_folder(tmp_path):
+    """GPT-2 has no padding token: rows of unequal length in one batch need one."""
+    tokenizer = train_tokenizer("translation", iter(TEXTS), 300)
+    tokenizer.pad_token = None
+    sizes = {"n_layer": 2, "n_head": 3, "n_embd": 24, "n_positions": 64}
+    stock = GPT2Config(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **sizes)
+    AutoModelForCausalLM.from_config(stock).save_pretrained(tmp_path / "gpt")
+    tokenizer.save_pretrained(tmp_path / "gpt")
+    assert run("classify", tmp_path, "--model", str(tmp_path / "gpt"), "--attention", "sa-softmax") == 0
+    where = tmp_path / "agnews/gpt/sa-softmax/seed-0"
+    assert store.read(where)["attention"]["layers"] == {"decoder": 2}
+    _, answers = predict(where)
+    assert answers == {row["row"]: row["prediction"] for row in store.read_predictions(where)}
+
+
+def test_load_refuses_a_folder_without_a_run(tmp_path):
+    with pytest.raises(UserError, match="not a run folder"):
+        finetune.load(tmp_path)
+
+
+def test_dropout_rates_are_set_by_role():
+    config = configuration(model={"dropout": 0.25, "attention_dropout": 0.05})
+    built = build_model(config, iter(TEXTS), ("a", "b", "c"))
+    assert built.model.config.hidden_dropout_prob == 0.25
+    assert built.swap.dropout == pytest.approx(0.05)
+    assert built.model.config.id2label == {0: "a", 1: "b", 2: "c"}
+
+
+def test_generation_settings_reach_the_model():
+    config = configuration(
+        "translation", generation={"num_beams": 3, "length_penalty": 0.7, "max_new_tokens": 11}
+    )
+    model = build_model(config, iter(TEXTS), None).model
+    out = model.generate(torch.tensor([[5, 6, 7, model.config.eos_token_id]]))
+    assert out.shape[-1] <= 12
+    assert (model.generation_config.num_beams, model.generation_config.length_penalty) == (3, 0.7)
+
+
+@pytest.mark.parametrize("kind", ["classification", "translation"])
+def test_scratch_tokenizer_is_the_same_every_time(kind):
+    config = configuration(kind, model={"vocab_size": 290})
+    one, two = (build_tokenizer(config, iter(TEXTS)) for _ in range(2))
+    assert one.get_vocab() == two.get_vocab()
+    assert one("five six")["input_ids"] == two("five six")["input_ids"]
+    assert one.decode(one("five six")["input_ids"], skip_special_tokens=True).strip() == "five six"
+
+
+def test_scratch_sizes_divide_into_heads():
+    for size in ENCODERS.values():
+        assert size["hidden_size"] % size["num_attention_heads"] == 0
+    for size in ENCODER_DECODERS.values():
+        assert size["d_model"] % size["encoder_attention_heads"] == 0
+
+
+def test_unknown_scratch_size_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'small'"):
+        build_model(configuration(model={"name": "scratch:smal"}), iter(TEXTS), ("a", "b"))
+
+
+def test_mbart_starts_the_decoder_with_the_target_language():
+    tokenizer = MBartTokenizer(
+        vocab=[("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁a", -1.0)]
+    )
+    settings = set_languages(tokenizer, "de-en")
+    assert settings == {"decoder_start_token_id": tokenizer.convert_tokens_to_ids("en_XX")}
+    assert tokenizer("a")["input_ids"][-1] == tokenizer.convert_tokens_to_ids("de_DE")
+    assert tokenizer(text_target="a")["input_ids"][-1] == tokenizer.convert_tokens_to_ids("en_XX")
+    with pytest.raises(UserError, match="language"):
+        set_languages(tokenizer, "de-xx")
+
+
+def test_mbart50_forces_the_target_language():
+    tokenizer = MBart50Tokenizer(
+        vocab=[("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁a", -1.0)]
+    )
+    assert set_languages(tokenizer, "fr-de") == {
+        "forced_bos_token_id": tokenizer.convert_tokens_to_ids("de_DE")
+    }
+    assert tokenizer("a")["input_ids"][0] == tokenizer.convert_tokens_to_ids("fr_XX")
+
+
+def test_tokenizer_without_languages_is_left_alone():
+    from transformers import PreTrainedTokenizerFast
+
+    assert set_languages(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE())), "de-en") == {}
+    assert M2M100Tokenizer.__name__ == "M2M100Tokenizer"  # the key of its row in languages.TARGET_SETTING

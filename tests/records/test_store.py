@@ -1,0 +1,315 @@
+"""Records: written wholly or not at all, read with one clear line about what is wrong."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finetune.config.schema import LoraConfig
+from finetune.errors import UserError
+from finetune.records import store
+from finetune.system import environment
+from tests.support.records import classified, run_config, save, started
+
+
+def _entry() -> store.Record:
+    return store.new(run_config(), command="finetune classify", task={"labels": ["a", "b"]})
+
+
+def test_a_new_record_has_every_key_and_survives_the_disk(tmp_path: Path) -> None:
+    entry = _entry()
+    assert set(entry) == set(store.Record.__annotations__)
+    assert entry["task"] == {"name": "agnews", "kind": "classification", "pair": None, "labels": ["a", "b"]}
+    assert (entry["status"], entry["metrics"]) == ("running", None)
+    file = store.write(tmp_path / "new" / "run", entry)
+    assert file == tmp_path / "new" / "run" / store.FILE
+    assert store.read(file.parent) == store.read(file) == entry
+    assert [path.name for path in file.parent.iterdir()] == [store.FILE]
+
+
+def test_numbers_of_numpy_and_non_finite_ones_become_json(tmp_path: Path) -> None:
+    entry = _entry()
+    entry["curve"] = [{"step": np.int64(3), "loss": np.float32(0.5), "bad": float("nan"), "folder": tmp_path}]
+    store.write(tmp_path, entry)
+    expected = {"step": 3, "loss": 0.5, "bad": None, "folder": str(tmp_path)}
+    assert store.read(tmp_path)["curve"] == [expected]
+    assert type(store.read(tmp_path)["curve"][0]["step"]) is int
+
+
+def test_unknown_keys_and_values_are_the_programmers_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="missing or unknown: extra"):
+        store.write(tmp_path, _entry() | {"extra": 1})  # type: ignore[typeddict-item]
+    entry = _entry()
+    entry["curve"] = [{"x": {1, 2}}]
+    with pytest.raises(TypeError, match="set does not go"):
+        store.write(tmp_path, entry)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"schema": "finetune-rec', "truncated"),
+        ("", "truncated"),
+        ("[1, 2]", "no record of this program"),
+        ('{"schema": "other", "version": 1}', "no record of this program"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"schema": "finetune-record", "version": 4}', "has version 4.*upgrade"),
+        ('{"schema": "finetune-record", "version": 1}', "damaged.*missing or unknown keys: attention"),
+        ('{"schema": "finetune-record", "version": "x"}', "damaged"),
+        (b"\xff\xfa", "not UTF-8"),
+        ('{"schema": ' + "1" * 5000 + "}", "thousands of digits"),
+    ],
+)
+def test_a_record_that_is_not_one_is_named(tmp_path: Path, content: str | bytes, message: str) -> None:
+    data = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / store.FILE).write_bytes(data)
+    with pytest.raises(UserError, match=message) as error:
+        store.read(tmp_path)
+    assert str(tmp_path) in str(error.value)
+    assert "\n" not in str(error.value)
+    found, problems = store.find(tmp_path)
+    assert (found, problems) == ([], [str(error.value)])
+
+
+def test_a_status_that_is_none_of_ours_and_a_missing_file(tmp_path: Path) -> None:
+    store.write(tmp_path, _entry())
+    content = json.loads((tmp_path / store.FILE).read_text()) | {"status": "done"}
+    (tmp_path / store.FILE).write_text(json.dumps(content))
+    with pytest.raises(
+        UserError, match=r"damaged .status: input should be 'running', 'finished' or 'failed'"
+    ):
+        store.read(tmp_path)
+    with pytest.raises(UserError, match="No such file"):
+        store.read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ({"data": "x"}, "data: "),
+        ({"model": "x"}, "model: "),
+        ({"attention": "x"}, "attention: "),
+        ({"times": "x"}, "times: "),
+        ({"times": {"train_s": "x"}}, "times.train_s: "),
+        ({"metrics": "x"}, "metrics: "),
+        ({"metrics": {"accuracy": 0.9}}, "metrics.accuracy: "),
+        ({"metrics": {"accuracy": {"value": float("nan")}}}, "a number that is none"),
+        ({"metrics": {"accuracy": {"value": 10**400}}}, "metrics.accuracy.value: "),
+        ({"versions": None}, "versions: "),
+        ({"hardware": None}, "hardware: "),
+        ({"hardware": {"device": "cpu", "cpu": None, "devices": "two"}}, "hardware.devices: "),
+        ({"git": {"a": 1}}, "git.commit: "),
+        ({"peak_memory_mib": "x"}, "peak_memory_mib: "),
+        ({"command": None}, "command: "),
+        ({"reason": "\ud800"}, "unable to parse raw data as a unicode string"),
+        ({"curve": json.loads("[" * 300 + "]" * 300)}, "recursion limit"),
+        ({"config": {}}, "config.seed: "),
+        ({"config": {"seed": True}}, "config.seed: "),
+        ({"task": {"name": "a", "kind": "other", "pair": None}}, "task.kind: "),
+        ({"versions": {"a\nb": 1}}, "versions.a b: "),
+    ],
+)
+def test_a_damaged_value_is_named_on_one_line(tmp_path: Path, damage: dict[str, object], named: str) -> None:
+    folder = save(tmp_path, started("softmax", 0), classified([True, False]))
+    content = json.loads((folder / store.FILE).read_text()) | damage
+    (folder / store.FILE).write_text(json.dumps(content))
+    found, (problem,) = store.find(tmp_path)
+    assert found == []
+    assert f"{folder / store.FILE} is damaged (" in problem and named in problem
+    assert "\n" not in problem
+
+
+def test_a_record_of_earlier_days_is_read(tmp_path: Path) -> None:
+    """Without the number of devices, the initial weights and the tokenizer; a class may be called "value"."""
+    folder = save(tmp_path, started("softmax", 0), classified([True, False]))
+    content = json.loads((folder / store.FILE).read_text())
+    del content["hardware"]["devices"]
+    content["model"] = {"name": "m", "revision": None}
+    content["metrics"]["per_class"] = {"value": {"f1": 1.0}}
+    (folder / store.FILE).write_text(json.dumps(content))
+    assert store.read(folder) == content
+
+
+def test_texts_that_are_no_unicode_are_written_all_the_same(tmp_path: Path) -> None:
+    entry = _entry() | {"command": "finetune --data caf\udce9"}
+    store.write(tmp_path, entry)  # type: ignore[arg-type]
+    assert store.read(tmp_path)["command"] == "finetune --data caf\\udce9"
+
+
+def test_find_lists_runs_in_order_and_keeps_out_of_checkpoints(tmp_path: Path) -> None:
+    names = ["b/seed-1", "b/seed-0", "a/seed-0", "a/seed-0/checkpoint-10"]
+    for name in names:
+        store.write(tmp_path / name, _entry())
+    found, problems = store.find(tmp_path)
+    assert [folder.relative_to(tmp_path).as_posix() for folder, _ in found] == [
+        "a/seed-0",
+        "b/seed-0",
+        "b/seed-1",
+    ]
+    assert problems == []
+    with pytest.raises(UserError, match="no folder"):
+        store.find(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_record_and_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    old = _entry()
+    store.write(tmp_path, old)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(UserError, match="No space left on device") as error:
+        store.write(tmp_path, _entry() | {"status": "failed"})
+    assert str(tmp_path) in str(error.value)
+    monkeypatch.undo()
+    assert store.read(tmp_path) == old
+    assert [path.name for path in tmp_path.iterdir()] == [store.FILE]
+
+
+def test_a_file_that_may_not_grow_is_reported_by_the_real_system(tmp_path: Path) -> None:
+    """The kernel's own refusal to write on, through RLIMIT_FSIZE, in a process of its own."""
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from finetune.records import store\n"
+        "from finetune.errors import UserError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))\n"
+        "try: store.write_predictions(Path(sys.argv[1]), [{'row': i, 'prediction': 0} for i in range(99)])\n"
+        "except UserError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"cannot write predictions.jsonl in the folder {tmp_path}: File too large"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"in the folder .*file/run: Not a directory"):
+        store.write(tmp_path / "file" / "run", _entry())
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    old = os.umask(0o022)
+    try:
+        file = store.write(tmp_path, _entry())
+    finally:
+        os.umask(old)
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_predictions_survive_the_disk_and_are_checked(tmp_path: Path) -> None:
+    rows = [
+        {"row": 0, "reference": "é\u2028 \n|", "prediction": ""},
+        {"row": 7, "reference": "b", "prediction": "ß"},
+    ]
+    file = store.write_predictions(tmp_path, iter(rows))
+    assert store.read_predictions(tmp_path) == rows
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(UserError, match="line 2: truncated"):
+        store.read_predictions(tmp_path)
+    file.write_text('{"prediction": 1}\n')
+    with pytest.raises(UserError, match="line 1: no prediction"):
+        store.read_predictions(tmp_path)
+    file.unlink()
+    with pytest.raises(UserError, match="No such file"):
+        store.read_predictions(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("over", "expected"),
+    [
+        ({}, "agnews/scratch-tiny/sa-softmax/seed-3"),
+        ({"model": {"name": "org/name"}}, "agnews/org--name/sa-softmax/seed-3"),
+        ({"model": {"name": "/data/models/MiniLM/"}}, "agnews/MiniLM/sa-softmax/seed-3"),
+        ({"model": {"name": "/data/MiniLM/model"}}, "agnews/MiniLM-model/sa-softmax/seed-3"),
+        ({"model": {"name": "./out/checkpoint-500"}}, "agnews/out-checkpoint-500/sa-softmax/seed-3"),
+        ({"model": {"lora": {"rank": 8}}}, "agnews/scratch-tiny-lora8/sa-softmax/seed-3"),
+        ({"attention": {"scope": "encoder"}}, "agnews/scratch-tiny/sa-softmax-encoder/seed-3"),
+        ({"attention": {"parameters": {"eps": 1e-5}}}, "agnews/scratch-tiny/sa-softmax-eps1e-05/seed-3"),
+        ({"task": "my task.py"}, "my-task.py/scratch-tiny/sa-softmax/seed-3"),  # a name, never a file
+        ({"kind": "translation", "pair": "en-fr"}, "toy-en-fr/scratch-tiny/sa-softmax/seed-3"),
+    ],
+)
+def test_run_folders(over: dict[str, object], expected: str) -> None:
+    config = run_config("sa-softmax", 3, **over)
+    assert store.run_folder(Path("runs"), config) == Path("runs") / expected
+
+
+def test_a_local_model_folder_goes_by_its_base_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models" / "mini").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    model = run_config(model={"name": "models/mini"}).model
+    assert store.model_slug(model) == "mini"
+    assert model.lora == LoraConfig(0, model.lora.alpha, model.lora.dropout, model.lora.target_modules)
+
+
+def test_the_environment_is_known_and_json_ready() -> None:
+    found = store.environment("cpu")
+    assert json.loads(json.dumps(found)) == found
+    assert found["versions"]["torch"].startswith("2.")
+    assert (found["hardware"]["device"], found["hardware"]["devices"]) == ("cpu", 1)
+    assert found["hardware"]["cores"] >= 1
+    assert found["hardware"]["memory_gib"] > 0
+
+
+def test_a_run_has_as_many_devices_as_its_launcher_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert environment.hardware("cpu")["devices"] == 4
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert [environment.hardware(name)["devices"] for name in (None, "cuda", "cuda:0", "cpu")] == [2, 2, 1, 1]
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    names = {
+        "GIT_AUTHOR_NAME": "a",
+        "GIT_AUTHOR_EMAIL": "a@b",
+        "GIT_COMMITTER_NAME": "a",
+        "GIT_COMMITTER_EMAIL": "a@b",
+    }
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, env=os.environ | names, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_the_commit_is_that_of_the_package_and_of_no_outer_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "finetune"
+    for name in ("finetune", "tasks", "configs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+    assert environment.git(package) is None  # no repository
+    _git(tmp_path, "init", "-q")
+    assert environment.git(package) is None  # a repository that does not track it
+    _git(tmp_path, "add", ".")
+    _git(tmp_path, "commit", "-q", "--no-verify", "-m", "x")
+    commit = _git(tmp_path, "rev-parse", "HEAD")
+    assert environment.git(package) == {"commit": commit, "dirty": False}
+    (tmp_path / "notes.txt").write_text("")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))  # as inside a hook of another repository
+    assert environment.git(package) == {"commit": commit, "dirty": False}
+    (package / "__init__.py").write_text("changed = True")
+    assert environment.git(package) == {"commit": commit, "dirty": True}
+    monkeypatch.setenv("PATH", "")
+    assert environment.git(package) is None  # no git at all
+
+
+def test_a_saved_run_is_found_with_its_predictions(tmp_path: Path) -> None:
+    rows = classified([True, False, True])
+    folder = save(tmp_path, started("softmax", 0), rows)
+    ((found, entry),), problems = store.find(tmp_path)
+    assert (found, problems) == (folder, [])
+    assert (entry["status"], entry["predictions"]) == ("finished", store.PREDICTIONS)
+    assert store.read_predictions(folder) == rows

@@ -1,0 +1,427 @@
+"""The page: self-contained, with every plot that the records allow, and the right numbers drawn."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from finetune.cli.main import main
+from finetune.comparison.compare import Comparison, compare
+from finetune.errors import UserError
+from finetune.records import store
+from finetune.records.diagnostics import Layer
+from finetune.report.answer import answer, state
+from finetune.report.formats import saved
+from finetune.report.histories import History, collect, mean_curve
+from finetune.report.html.page import page
+from finetune.report.html.style import DARK, LIGHT
+from finetune.report.plots import curves, forest, gradients, looked, weights
+from finetune.report.plots.figures import COLOURS, Palette, depth, draw
+from tests.support.records import classified, correctness, save, save_accuracies, started
+from tests.support.report_records import FILE, diagnostics, enrich
+
+
+def _study(root: Path, looked_at: bool = True) -> Comparison:
+    for variant, values in (("softmax", [0.8, 0.81, 0.79]), ("sa-softmax", [0.86, 0.87, 0.855])):
+        for folder in save_accuracies(root, variant, values, rows=2000):
+            enrich(folder, looked_at=looked_at)
+    return compare([root])
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Three seeds of two variants, with curves and diagnostics."""
+    return _study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def html(study: Comparison) -> str:
+    return page(study)
+
+
+def test_the_page_asks_nothing_of_the_network(html: str) -> None:
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!#|data:,)""", html)
+    assert not re.search(r"@import|url\((?!#)|<script|<link(?! rel=\"icon\")|<iframe", html)
+    assert "default-src 'none'" in html
+
+
+def test_ids_are_unique_and_every_reference_has_its_own(html: str) -> None:
+    counts = Counter(re.findall(r'\sid="([^"]+)"', html))
+    assert max(counts.values()) == 1
+    asked = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', html))
+    assert {name for pair in asked for name in pair if name} <= set(counts)
+
+
+def test_every_plot_has_a_label_a_heading_and_a_caption_that_says_n(html: str) -> None:
+    figures = re.findall(r"<figure>.*?</figure>", html, re.S)
+    assert len(figures) == 14
+    for figure in figures:
+        assert re.search(r'<svg [^>]*role="img"', figure)
+        assert re.search(r'aria-label="[^"]{30,}"', figure)
+        assert re.search(r"<figcaption>.*n: (3 (paired )?(seeds|runs)|3 runs).*</figcaption>", figure, re.S)
+    headings = re.findall(r"<h4>(.*?)</h4>", html)
+    assert headings[:5] == [
+        "Difference from softmax", "Seed by seed", "Training loss", "Validation loss", "Validation metric"
+    ]  # fmt: skip
+    assert {"Gradient norms, softmax", "Row sums", "Gradient that scores get, sa-softmax"} <= set(headings)
+
+
+def test_plots_have_the_page_s_colours_only(html: str) -> None:
+    for svg in re.findall(r"<svg .*?</svg>", html, re.S):
+        assert not re.search(r"#[0-9a-fA-F]{6}\b", svg)
+        assert "font-family" not in svg
+        assert "<text" in svg or 'aria-hidden="true"' in svg
+    names = set(re.findall(r"var\((--[a-z0-9-]+)\)", html))
+    for theme in (LIGHT, DARK):
+        assert names <= set(re.findall(r"(--[a-z0-9-]+):", theme))
+
+
+def _contrast(one: str, two: str) -> float:
+    """WCAG 2.2, relative luminance and contrast ratio."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted([luminance(one), luminance(two)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+def test_contrast_is_wcag_aa(theme: str) -> None:
+    colours = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", theme))
+    for name in ("ink", "muted", "accent"):
+        assert _contrast(colours[name], colours["surface"]) >= 4.5, name
+        assert _contrast(colours[name], colours["raised"]) >= 4.5, name
+    drawn = ["shallow", "deep", *(f"arm-{i}" for i in range(COLOURS + 1))]
+    for name in drawn:
+        assert _contrast(colours[name], colours["surface"]) >= 3, name
+
+
+def test_a_page_is_the_same_for_the_same_records(study: Comparison, html: str) -> None:
+    assert page(study) == html
+
+
+def test_the_label_of_a_plot_tells_its_numbers(study: Comparison) -> None:
+    (table,) = study.tables
+    palette = Palette(["sa-softmax"])
+    found = table.arms[1].difference
+    plot, values = forest.differences(table, palette, "a"), curves.seeds(table, palette, "b")
+    assert plot and values and found and found.interval
+    assert f"sa-softmax {found.mean:+.2f}, 95% {found.interval[0]:+.2f} to" in plot.svg
+    assert "80.00 ± 1.00, 3 seeds" in values.svg
+
+
+def test_an_arm_that_broke_down_does_not_hide_the_others(tmp_path: Path) -> None:
+    """Its axis ends where the others still show; the number and an arrow tell where it lies."""
+    save_accuracies(tmp_path, "softmax", [0.80, 0.81, 0.82], rows=2000)
+    save_accuracies(tmp_path, "sa-softmax", [0.80, 0.812, 0.82], rows=2000)
+    whole = compare([tmp_path])
+    save_accuracies(tmp_path, "sa-softmax-raw", [0.10, 0.11, 0.12], rows=2000)
+    broken = compare([tmp_path])
+    palette = Palette(["sa-softmax", "sa-softmax-raw"])
+    plain, cut = (forest.differences(each.tables[0], palette, "a") for each in (whole, broken))
+    assert plain and cut and "beyond the axis" in cut.caption and "beyond" not in plain.caption
+    ticks = [abs(float(text.replace("−", "-"))) for text in re.findall(r">(−?[\d.]+)</text>", cut.svg)]
+    assert ticks and max(ticks) < 60
+    assert "-70.00" in cut.svg
+
+
+def test_the_glance_names_every_task_and_each_arm_in_full(tmp_path: Path) -> None:
+    for root in ("a", "b"):
+        model = "scratch:tiny" if root == "a" else "sentence-transformers/all-MiniLM-L6-v2"
+        for arm in ("softmax", "sa-softmax-renormalised"):
+            save_accuracies(tmp_path / root, arm, [0.80, 0.81], model={"name": model})
+    (glance,) = forest.at_a_glance(compare([tmp_path]), Palette(["sa-softmax-renormalised"]))
+    words = re.findall(r">([^<>]+)</text>", glance.svg)
+    assert words.count("sa-softmax-renormalised") == 2
+    assert {"agnews, scratch:tiny", "agnews, all-MiniLM-L6-v2"} <= set(words)
+
+
+def test_the_glance_tells_two_settings_of_one_task_apart(tmp_path: Path) -> None:
+    for rate in (0.001, 0.0003):
+        for arm in ("softmax", "sa-softmax"):
+            save_accuracies(tmp_path / str(rate), arm, [0.80, 0.81], train={"learning_rate": rate})
+    (glance,) = forest.at_a_glance(compare([tmp_path]), Palette(["sa-softmax"]))
+    words = set(re.findall(r">([^<>]+)</text>", glance.svg))
+    assert {f"agnews, train.learning_rate = {rate}" for rate in ("0.001", "0.0003")} <= words
+
+
+def test_a_mean_curve_has_only_the_steps_that_all_seeds_have() -> None:
+    assert mean_curve([{10: 1.0, 20: 3.0}, {10: 2.0, 30: 9.0}]) == {10: 1.5}
+    assert mean_curve([]) == {}
+
+
+def test_a_curve_skips_what_is_no_number_and_takes_the_later_of_two() -> None:
+    entry = started("softmax", 0)
+    entry["curve"] = [
+        {"step": 2, "loss": 0.5}, {"step": 1, "loss": 1.0}, {"step": 1, "loss": 0.9}, {"loss": 1.0},
+        {"step": 3, "loss": "x"}, {"step": True, "loss": 1.0}, {"step": 4, "loss": 1e300},
+        {"step": 5, "eval_loss": 1.0},
+    ]  # fmt: skip
+    assert History("softmax", 0, Path(), entry, None).curve("loss") == {1: 0.9, 2: 0.5}
+
+
+def test_a_failed_run_does_not_cut_the_mean_short(tmp_path: Path) -> None:
+    for folder in save_accuracies(tmp_path, "softmax", [0.8, 0.81]):
+        enrich(folder, looked_at=False)
+    failed = started("softmax", 2)
+    failed["status"], failed["reason"], failed["curve"] = "failed", "NaN", [{"step": 10, "loss": 9.0}]
+    save(tmp_path, failed)
+    (table,) = compare([tmp_path]).tables
+    plot = curves.curves(table, collect(table)[0], Palette([]), "k")[0]
+    assert "at step 120" in plot.svg and "n: 3 runs" in plot.caption
+
+
+def test_a_run_without_curve_and_diagnostics_has_neither_plot(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.8])
+    assert "<figure>" not in page(compare([tmp_path]))
+
+
+def _seen(variant: str, *runs: dict[str, object]) -> list[looked.Looked]:
+    entry = started(variant, 0)
+    histories = [History(variant, i, Path(), entry, run) for i, run in enumerate(runs)]  # type: ignore[arg-type]
+    return looked.looked_at(histories, [variant, "other"])
+
+
+def test_layers_and_runs_are_averaged_with_the_weight_of_what_was_counted() -> None:
+    (seen,) = _seen("softmax", diagnostics("softmax", [0]), diagnostics("softmax", [0, 7]))
+    first, second, third = seen.runs[0]["samples"][0]["layers"]
+    first["reach"]["softmax"]["saturated"], second["reach"]["softmax"]["saturated"] = 1.0, 4.0
+    third["reach"]["softmax"]["saturated"] = None  # counts for nothing
+    for layer in seen.runs[1]["samples"][0]["layers"]:
+        layer["reach"]["softmax"]["saturated"] = 3.0
+
+    def pick(layer: Layer) -> float | None:
+        return layer["reach"]["softmax"]["saturated"]
+
+    first["counts"]["saturated"], second["counts"]["saturated"] = 30, 10
+    assert looked.over_layers(seen, pick, lambda layer: layer["counts"]["saturated"]) == {0: (1.75 + 3) / 2}
+    layers = looked.by_layer(seen, pick)
+    assert layers[0, "encoder"] == {0: 2.0} and layers[1, "encoder"] == {0: 3.5}
+    assert layers[2, "encoder"][0] == 3.0
+
+
+def test_looks_after_training_stand_alone_where_there_are_no_others() -> None:
+    both, after = diagnostics("softmax", [0, 5]), diagnostics("softmax", [9])
+    both["samples"][1]["after_training"] = True
+    after["samples"][0] |= {"after_training": True, "rows": 64}
+    (during,) = _seen("softmax", both, after)
+    assert [[sample["step"] for sample in run["samples"]] for run in during.runs] == [[0]]
+    assert looked.counted([during]) == "n: 1 run, 16 rows of a training batch."
+    (alone,) = _seen("softmax", after)
+    assert looked.counted([alone]) == "n: 1 run, 64 rows of the validation split after training."
+    assert gradients.norms([alone], "k") and weights.weights([alone], Palette([]), "k")
+
+
+def test_encoder_decoder_and_cross_attention_are_told_apart() -> None:
+    content = diagnostics("softmax", [0, 5], layers=3)
+    for sample in content["samples"]:
+        for layer, kind in zip(sample["layers"], ("encoder", "decoder", "cross"), strict=True):
+            layer["kind"] = kind
+    (plot,) = gradients.norms(_seen("softmax", content), "k")
+    assert "encoder solid, decoder dashed, cross dotted" in plot.caption
+    assert len(set(re.findall(r"stroke-dasharray: ([^;]+)", plot.svg))) >= 2
+
+
+def test_a_zone_without_scores_leaves_the_other_its_plot() -> None:
+    content = diagnostics("softmax")
+    for layer in (layer for sample in content["samples"] for layer in sample["layers"]):
+        layer["counts"]["saturated"] = 0
+        layer["reach"]["softmax"]["saturated"] = None
+    (plot,) = gradients.reach(_seen("softmax", content), ["softmax"], Palette([]), "k")
+    assert plot.svg.count(">100<") == 2, "steps reach as far as the samples"
+    assert "suppressed, softmax 3e-06 at step 0" in plot.svg and "no such score" in plot.svg
+    assert gradients.reach(_seen("softmax", content), ["another"], Palette([]), "k") == []
+
+
+def test_only_variants_with_negative_weights_get_that_plot() -> None:
+    def headings(variant: str) -> list[str]:
+        return [
+            plot.heading for plot in weights.weights(_seen(variant, diagnostics(variant)), Palette([]), "k")
+        ]
+
+    assert "Weights below 0" not in headings("softmax")
+    assert "Weights below 0" in headings("sa-softmax-raw")
+
+
+def test_a_palette_tells_many_arms_apart() -> None:
+    palette = Palette(f"arm{i}" for i in range(20))
+    assert len({palette[f"arm{i}"] for i in range(20)}) == 20
+    assert palette["softmax"].colour == "#000100"
+    assert depth(0) != depth(1) and depth(-1) == depth(0)
+
+
+def test_drawing_changes_no_setting_of_matplotlib() -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    draw("k", "l", lambda axes: axes[0].plot([0, 1]))  # type: ignore[arg-type,return-value]
+    assert dict(matplotlib.rcParams) == before
+
+
+# The answer
+
+
+def _judged(study: Comparison, *verdicts: str, seeds: int = 3, p: float = 0.001) -> Comparison:
+    """One table for each verdict, each with the same p before Holm."""
+    (table,) = study.tables
+    baseline, arm = table.arms
+    tables = []
+    for i, verdict in enumerate(verdicts):
+        mean = -5.0 if verdict == "worse" else 5.0
+        found = replace(arm.difference, verdict=verdict, mean=mean, seeds=list(range(seeds)), p=p)  # type: ignore[type-var]
+        tables.append(replace(table, task=f"t{i}", arms=[baseline, replace(arm, difference=found)]))
+    return Comparison(tables, [])
+
+
+def test_the_answer_is_nothing_where_nothing_stands_out(study: Comparison) -> None:
+    assert answer(_judged(study, "none", "none")) == (
+        "Nothing may be claimed: none of the 2 comparisons with softmax stands out from the noise."
+    )
+    alone = answer(_judged(study, "none", seeds=1))
+    assert alone.startswith("Nothing may be claimed: the one comparison with softmax does not")
+    assert alone.endswith("one seed never allows a claim.")
+
+
+def test_the_answer_names_what_may_be_claimed(study: Comparison) -> None:
+    assert answer(_judged(study, "better", "none", "worse")) == (
+        "Of 3 comparisons with softmax, 2 allow a claim: sa-softmax is better on t0 (+5.00 points of "
+        "accuracy) and worse on t2 (-5.00 points of accuracy). With p adjusted for all 3 comparisons at "
+        "once, and not by table, no claim would be lost."
+    )
+    assert "sa-softmax is better in 5 tables" in answer(_judged(study, *["better"] * 5))
+
+
+def test_the_answer_tells_which_claims_the_number_of_tables_takes_back(study: Comparison) -> None:
+    assert "at once" not in answer(_judged(study, "better", p=0.03)), "one table is one family already"
+    assert "at once" not in answer(_judged(study, "none", "none", p=0.03)), "nothing to take back"
+    sure, doubtful = (_judged(study, "worse", p=p).tables[0] for p in (1e-5, 0.03))
+    sure = replace(sure, task="t1")
+    two = answer(Comparison([sure, doubtful], []))
+    assert two.endswith("for all 2 comparisons at once, and not by table, no claim would be lost."), (
+        "0.03 x 1"
+    )
+    third = replace(_judged(study, "none", p=0.5).tables[0], task="t2")
+    three = answer(Comparison([sure, doubtful, third], []))
+    assert three.endswith(
+        "for all 3 comparisons at once, and not by table, 1 claim would be lost: sa-softmax on t0 (p = 0.06)."
+    ), "0.03 x 2"
+    assert answer(_judged(study, *["better"] * 4, p=0.03)).endswith(
+        "for all 4 comparisons at once, and not by table, 4 claims would be lost."
+    )
+
+
+def test_what_can_never_be_claimed_takes_no_claim_back(study: Comparison) -> None:
+    claimed, other = _judged(study, "better", "none", p=0.03).tables
+    single = replace(other.arms[1].difference, seeds=[0], interval=None, p=0.9)  # type: ignore[type-var]
+    tables = [
+        replace(other, task=f"s{i}", arms=[other.arms[0], replace(other.arms[1], difference=single)])
+        for i in (1, 2)
+    ]
+    assert "at once" not in answer(Comparison([claimed, *tables], [])), "one table that can claim"
+    unsure = replace(
+        other, arms=[other.arms[0], replace(other.arms[1], difference=replace(single, interval=[-1.0, 1.0]))]
+    )
+    told = answer(Comparison([claimed, unsure, *tables], []))
+    assert (
+        "all 2 comparisons that could make a claim at once, and not by table, 1 claim would be lost" in told
+    )
+
+
+def test_the_answer_tells_the_model_where_there_are_several(study: Comparison) -> None:
+    first, second = _judged(study, "better", "none").tables
+    two = Comparison([first, replace(second, task=first.task, model="a/nother")], [])
+    assert f"is better on t0, {first.model} (+5.00" in answer(two)
+    apart = replace(first, setting={"train.learning_rate": 0.1})
+    assert "is better on t0, train.learning_rate = 0.1 (+5.00" in answer(Comparison([apart], []))
+
+
+def test_a_sample_a_failure_and_nothing_at_all_claim_nothing(study: Comparison, tmp_path: Path) -> None:
+    assert answer(Comparison([], [])) == "No run was found."
+    sample = [replace(table, sample=True) for table in _judged(study, "better").tables]
+    assert "every run is on the synthetic sample" in answer(Comparison(sample, []))
+    failed = started("softmax", 0)
+    failed["status"], failed["reason"] = "failed", "no memory"
+    save(tmp_path, failed)
+    found = compare([tmp_path])
+    assert answer(found).startswith("Nothing may be claimed: no variant has a finished run")
+    assert state(found) == "0 finished runs in 1 table; 1 run failed, missing or still running."
+
+
+# A report from a report
+
+
+def _kept(root: Path, kept: Path) -> None:
+    """What is kept of a study: the report, and its records without predictions, in another place."""
+    assert main(["compare", str(root), "--output", str(kept)]) == 0
+    for file in [*root.rglob(store.FILE), *root.rglob(FILE)]:
+        place = kept / "records" / file.relative_to(root).parent
+        place.mkdir(parents=True, exist_ok=True)
+        (place / file.name).write_bytes(file.read_bytes())
+
+
+def test_a_report_is_remade_without_predictions_and_elsewhere(tmp_path: Path) -> None:
+    root, kept = tmp_path / "runs", tmp_path / "kept"
+    (table,) = _study(root, looked_at=False).tables
+    enrich(Path(table.arms[1].runs[0].folder))
+    _kept(root, kept)
+    before = {file.name: file.read_text() for file in kept.glob("report.*")}
+    root.rename(tmp_path / "gone")
+    for name in before:
+        if name != saved.FILE:
+            (kept / name).unlink()
+    assert main(["compare", "--from", str(kept / saved.FILE), str(kept / "records")]) == 0
+    assert {file.name: file.read_text() for file in kept.glob("report.*")} == before
+    assert (
+        main(["compare", "--from", str(kept), str(kept / "records"), "--output", str(tmp_path / "new")]) == 0
+    )
+    assert (tmp_path / "new" / "report.html").read_text() == before["report.html"]
+
+
+def test_runs_that_are_gone_or_others_are_named_and_not_plotted(tmp_path: Path) -> None:
+    found = _study(tmp_path / "runs", looked_at=False)
+    (table,) = found.tables
+    folder = Path(table.arms[0].runs[0].folder)
+    entry = store.read(folder)
+    assert entry["metrics"]
+    entry["metrics"]["accuracy"]["value"] += 0.001
+    store.write(folder, entry)
+    (Path(table.arms[1].runs[2].folder) / store.FILE).unlink()
+    histories, problems = collect(table)
+    assert len(histories) == 4 and len(problems) == 2
+    assert all("its record is not there any more, or is another run's" in line for line in problems)
+    assert "n: 2 runs each" in page(found)
+
+
+@pytest.mark.parametrize(
+    ("content", "telling"),
+    [
+        ("{", "truncated or no JSON"),
+        ("[]", "no report of this version"),
+        ('{"schema": "finetune-comparison", "version": 1}', "version 2"),
+        ('{"schema": "finetune-comparison", "version": 2, "tables": 3, "problems": []}', "damaged (tables"),
+    ],
+)
+def test_what_is_no_report_is_one_sentence(tmp_path: Path, content: str, telling: str) -> None:
+    (tmp_path / saved.FILE).write_text(content)
+    with pytest.raises(UserError, match=re.escape(telling)) as caught:
+        saved.read(tmp_path)
+    assert "finetune compare" in str(caught.value)
+    with pytest.raises(UserError, match="cannot read the report"):
+        saved.read(tmp_path / "none.json")
+
+
+def test_a_report_is_read_back_as_it_was(study: Comparison, tmp_path: Path) -> None:
+    failed = started("sa-softmax", 0)
+    failed["status"], failed["reason"] = "failed", "no memory"
+    save(tmp_path / "runs", failed)
+    save(tmp_path / "runs", started("softmax", 0), classified(correctness(10, 0.5, 0)))
+    for found in (study, compare([tmp_path / "runs"])):
+        (tmp_path / saved.FILE).write_text(saved.as_json(found))
+        assert saved.read(tmp_path) == found
+        assert json.loads(saved.as_json(found)) == json.loads(saved.as_json(saved.read(tmp_path)))

@@ -1,0 +1,162 @@
+"""Whatever is wrong with a record, its predictions or its diagnostics, the report comes out and says so."""
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markupsafe import Markup
+
+from finetune.comparison.compare import compare
+from finetune.errors import UserError
+from finetune.records import store
+from finetune.report import write
+from finetune.report.html.page import page
+from finetune.report.plots import curves, forest, gradients, weights
+from finetune.statistics import over_seeds
+from tests.support.records import classified, save, started, translations
+from tests.support.report_records import FILE, curve, diagnostics
+
+
+def _not_written(file: Path, pieces: Iterable[str]) -> Path:
+    """Only that there is something to write, which UTF-8 has letters for."""
+    assert "".join(pieces).encode("utf-8", "backslashreplace")
+    return file
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Few resamples, no waiting for the disk; and plots drawn only now and then, since each takes a while."""
+    monkeypatch.setattr(over_seeds, "RESAMPLES", 5)
+    monkeypatch.setattr(over_seeds, "PAIRED_RESAMPLES", 5)
+    monkeypatch.setattr(over_seeds, "TRIALS", 5)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(write, "write_text", _not_written)
+    real, turn = forest.draw, itertools.count()
+
+    def draw(*parts: Any, **options: Any) -> Markup:
+        return real(*parts, **options) if next(turn) % 200 == 0 else Markup("")
+
+    for module in (curves, forest, gradients, weights):
+        monkeypatch.setattr(module, "draw", draw)
+    yield
+
+
+WRONG = (None, "x", 7, -1.5, True, [], [1], {}, {"a": 1}, "\ud800", 10**400, float("nan"))
+
+
+def _places(value: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    """Every key of a nested mapping or list, by its path."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, item in items for place in [(*path, key), *_places(item, (*path, key))]]
+
+
+def _changed(content: Any, place: tuple[Any, ...], *value: object) -> Any:
+    """A copy of ``content`` with another value at ``place``, or with none."""
+    copy = json.loads(json.dumps(content))
+    holder = copy
+    for key in place[:-1]:
+        holder = holder[key]
+    if value:
+        holder[place[-1]] = value[0]
+    else:
+        del holder[place[-1]]
+    return copy
+
+
+def _survives(root: Path, out: Path, what: object) -> None:
+    """The report comes out in every form, with what the good run of the other task says."""
+    try:
+        found = compare([root])
+        shown = write.text(found)
+        write.write(found, out)
+    except Exception as error:
+        raise AssertionError(f"{what!r} broke the report") from error
+    assert any(table.task == "untouched" and table.arms[0].finished for table in found.tables), what
+    assert all("\n" not in problem for problem in found.problems)
+    assert len(found.problems) <= 1, what
+    shown.encode()
+
+
+def _entry(variant: str, kind: str) -> store.Record:
+    """The record of a run that starts, with a learning curve."""
+    entry = started(variant, 0, kind=kind)
+    entry["curve"] = curve(0, steps=40)[-2:]
+    return entry
+
+
+@pytest.mark.parametrize(("kind", "arm"), [("classification", 1), ("translation", 0)])
+def test_no_wrong_value_in_a_record_takes_the_report_down(tmp_path: Path, kind: str, arm: int) -> None:
+    """Every key of a good record, at every depth, taken out and given values of every wrong type.
+
+    The two kinds of task share the values between them: what a record holds is nearly the same.
+    """
+    root, out = tmp_path / "runs", tmp_path / "out"
+    rows = classified([True, False, True]) if kind == "classification" else translations(3, 0.3, 0)
+    save(root / "other", started("softmax", 0, task="untouched"), classified([True, False]))
+    folders = [save(root, _entry(name, kind), rows) for name in ("softmax", "sa-softmax")]
+    file = folders[arm] / store.FILE
+    good = json.loads(file.read_text())
+    places = [place for place in _places(good) if place[:2] != ("config", "train") or place[-1] == "bf16"]
+    values: list[tuple[object, ...]] = [(), *((wrong,) for wrong in WRONG)]
+    for number, (place, value) in enumerate([*itertools.product(places, values)][arm::2]):
+        file.write_text(json.dumps(_changed(good, place, *value)))
+        try:
+            store.read(file)
+        except UserError as error:
+            assert "\n" not in str(error)
+            if number % 50:  # that a problem is only listed is worth a look now and then
+                continue
+        _survives(root, out, (place, value))
+
+
+@pytest.mark.parametrize("kind", ["classification", "translation"])
+def test_no_wrong_value_in_the_predictions_takes_the_report_down(tmp_path: Path, kind: str) -> None:
+    root, out = tmp_path / "runs", tmp_path / "out"
+    rows = classified([True, False, True]) if kind == "classification" else translations(3, 0.3, 0)
+    save(root / "other", started("softmax", 0, task="untouched"), classified([True, False]))
+    for variant in ("softmax", "sa-softmax"):
+        folder = save(root, started(variant, 0, kind=kind), rows)
+    file = folder / store.PREDICTIONS
+    for key in rows[1]:
+        for value in [(), *((wrong,) for wrong in WRONG)]:
+            lines = [json.dumps(row) for row in [rows[0], _changed(rows[1], (key,), *value), rows[2]]]
+            file.write_text("\n".join(lines))
+            _survives(root, out, (key, value))
+    file.write_text("[" * 100_000)
+    _survives(root, out, "deep")
+
+
+def test_no_wrong_value_in_the_diagnostics_takes_the_report_down(tmp_path: Path) -> None:
+    root, out = tmp_path / "runs", tmp_path / "out"
+    save(root / "other", started("softmax", 0, task="untouched"), classified([True, False]))
+    entry = started("sa-softmax", 0)
+    entry["diagnostics"] = FILE
+    folder = save(root, entry, classified([True, False, True]))
+    good, found = diagnostics("sa-softmax", steps=[0], layers=1), compare([root])
+    values: list[tuple[object, ...]] = [(), *((wrong,) for wrong in WRONG)]
+    for place, value in itertools.product(_places(good), values):
+        (folder / FILE).write_text(json.dumps(_changed(good, place, *value)))
+        try:
+            page(found)
+        except Exception as error:
+            raise AssertionError(f"{place, value!r} broke the page") from error
+    for content in ("", "{", "[" * 100_000, b"\xff"):
+        (folder / FILE).write_bytes(content if isinstance(content, bytes) else content.encode())
+        _survives(root, out, content)
+        assert "diagnostics" in page(found)
+
+
+@pytest.mark.parametrize("signature", [None, "x", "bleu|tok:flores200", "bleu|tok:none such", "bleu|tok:"])
+def test_a_foreign_signature_is_a_reason_and_fetches_nothing(tmp_path: Path, signature: str | None) -> None:
+    for variant in ("softmax", "sa-softmax"):
+        folder = save(tmp_path, started(variant, 0, kind="translation"), translations(3, 0.3, 0))
+        entry = store.read(folder)
+        assert entry["metrics"] is not None
+        entry["metrics"]["bleu"]["signature"] = signature
+        store.write(folder, entry)
+    (table,) = compare([tmp_path]).tables
+    assert any("cannot score again as" in note for note in table.notes)

@@ -1,0 +1,121 @@
+"""The statistics keep what they promise, in simulated studies that go the way of real ones."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from finetune.statistics.power import ALPHA
+from tests.calibration import __main__ as command
+from tests.calibration import page, rates, studies
+from tests.calibration.studies import DESIGNS
+
+RECORDED = Path(__file__).parents[2] / "results" / "calibration"
+BY_NAME = {design.name: design for design in DESIGNS}
+
+
+def most(promised: float, count: int) -> float:
+    """The highest rate that so many studies of the promised rate give by chance, 1 time in 1,000."""
+    return float(scipy_stats.binom.ppf(0.999, count, promised)) / count
+
+
+def test_equal_methods_are_claimed_to_differ_no_more_often_than_promised() -> None:
+    """2,000 studies of three seeds with every kind of noise: two comparisons each, Holm, `evidence.judge`."""
+    found = rates.alarms("mixed", "accuracy", rates.classification(BY_NAME["mixed"], 3, 2000))
+    assert found.studies == 2000
+    assert found.claims <= most(ALPHA, 2000)
+    assert found.misses is not None and found.misses <= most(ALPHA, 2000)
+    # The studies are no walk-over: each kind of noise by itself says too much.
+    assert found.claims_rows > 0.09
+    assert found.misses_seeds is not None and found.misses_seeds > 0.07
+
+
+@pytest.mark.parametrize("name", ["errors", "seeds", "tastes", "collapse"])
+def test_no_kind_of_noise_makes_more_claims_than_promised(name: str) -> None:
+    for seeds, count in ((1, 25), (2, 100), (7, 100)):
+        found = rates.alarms(name, "accuracy", rates.classification(BY_NAME[name], seeds, count))
+        assert found.claims <= (0 if seeds == 1 else most(ALPHA, count)), seeds
+        assert (found.misses or 0.0) <= most(ALPHA, 2 * count), seeds
+
+
+def test_rows_alone_and_seeds_alone_claim_too_much() -> None:
+    by_rows = rates.alarms("seeds", "accuracy", rates.classification(BY_NAME["seeds"], 2, 60))
+    by_seeds = rates.alarms("tastes", "accuracy", rates.classification(BY_NAME["tastes"], 7, 60))
+    assert by_rows.claims_rows > 0.5
+    assert by_seeds.claims_seeds > 0.15
+
+
+def test_equal_translations_are_not_claimed_to_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "finetune.statistics.over_seeds.TRIALS", 64
+    )  # of the approximate randomisation, which decides nothing
+    monkeypatch.setattr("finetune.statistics.over_seeds.RESAMPLES", 400)
+    found = rates.alarms("mixed", "bleu", rates.translation(BY_NAME["mixed"], 3, 100))
+    assert found.claims <= most(ALPHA, 100)
+    assert found.misses is not None and found.misses <= most(ALPHA, 200)
+
+
+def test_a_true_difference_is_found_about_as_often_as_predicted() -> None:
+    """And the variant beside it, which is equal to the baseline, is not claimed to differ."""
+    mean = rates.alarms("errors", "accuracy", rates.classification(BY_NAME["errors"], 6, 60))
+    assert mean.detectable is not None
+    found = rates.find(BY_NAME["errors"], 6, 120, mean.detectable, 0.8)
+    assert 0.65 <= found.claims <= 0.95
+    assert found.wrong == 0.0
+    assert found.others <= most(ALPHA, 120)
+
+
+def test_interquartile_means_keep_their_promise_with_few_seeds() -> None:
+    found = rates.middles(3, 3, 150)
+    assert found.misses <= most(ALPHA, 150)
+    assert found.misses_plain > found.misses
+
+
+def test_the_made_up_accuracy_is_what_it_says() -> None:
+    design = BY_NAME["mixed"]
+    shifts = (0.0, design.shift_for(0.05))
+    low, high = studies.classify(design, np.random.default_rng(0), 400, 1000, shifts)
+    assert high.mean() - low.mean() == pytest.approx(0.05, abs=0.02)
+    expected = scipy_stats.norm.cdf(design.level / design.deviation)
+    assert low.mean() == pytest.approx(expected, abs=0.03)
+
+
+def test_the_command_writes_both_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = command.measure(8, designs=[BY_NAME["errors"]], seeds=(1, 2))
+    assert [(a["metric"], a["seeds"], a["studies"]) for a in result["alarms"]] == [
+        *[("accuracy", 1, 8), ("accuracy", 2, 8)],
+        *[("bleu", 1, 2), ("bleu", 2, 2)],
+    ]
+    monkeypatch.setattr(command, "measure", lambda count: result)
+    monkeypatch.setattr("sys.argv", ["calibration", "--studies", "8", "--output", str(tmp_path / "out")])
+    assert command.main() == 0
+    assert json.loads((tmp_path / "out" / "calibration.json").read_text()) == result
+    assert (tmp_path / "out" / "calibration.md").read_text() == page.markdown(result)
+    monkeypatch.setattr("sys.argv", ["calibration", "--studies", "2"])
+    assert command.main() == 2
+    assert "--studies takes a number from 8" in capsys.readouterr().err
+
+
+def test_the_recorded_rates_keep_the_promise() -> None:
+    """``results/calibration``, of 2,000 studies a line, as the command left it."""
+    result = json.loads((RECORDED / "calibration.json").read_text(encoding="utf-8"))
+    assert (RECORDED / "calibration.md").read_text(encoding="utf-8") == page.markdown(result)
+    assert result["studies"] >= 2000
+    accuracy = [line for line in result["alarms"] if line["metric"] == "accuracy"]
+    assert {(a["design"], a["seeds"]) for a in accuracy} == {
+        (design.name, seeds) for design in DESIGNS for seeds in rates.SEEDS
+    }
+    for line in result["alarms"]:
+        assert line["claims"] <= most(ALPHA, line["studies"]), line
+        assert (line["misses"] or 0.0) <= most(ALPHA, 2 * line["studies"]), line
+        assert line["seeds"] > 1 or line["claims"] == 0
+    for line in result["middle"]:
+        assert line["misses"] <= most(ALPHA, line["studies"]), line
+    for line in result["found"]:
+        assert math.isclose(line["predicted"], 0.8)
+        assert line["others"] <= most(ALPHA, line["studies"]), line

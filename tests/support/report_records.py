@@ -1,0 +1,79 @@
+"""Diagnostics and learning curves as a run leaves them, made up: what the reports are tested on."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.records import store
+
+FILE = "diagnostics.json"
+
+
+def layer(number: int, step: int, variant: str, kind: str = "encoder") -> dict[str, Any]:
+    """One attention call of a model whose scores grow as it learns."""
+    grown = 1 - math.exp(-step / 60)
+    kept = 1.0 if variant == "softmax" else 0.6 + 0.3 * grown
+    size = {"softmax": 1.0, "sa-softmax": 1.5, "sa-softmax-raw": 2.5}[variant]
+    norms = {"query": 0.01, "key": 0.012, "value": 0.2, "output": 0.15}
+    spread = [0.0, -0.1, -0.05, 0.0, 0.03, 0.06, 0.1] if variant != "softmax" else [0.0] * 7
+    reach = {"softmax": 1.0, "sa-softmax": 3.0, "sa-softmax-raw": 9.0}
+    return {
+        "layer": number,
+        "module": f"bert.encoder.layer.{number}.attention.self",
+        "kind": kind,
+        "gradient": {name: size * norm * 1.4**number * (1.2 - grown) for name, norm in norms.items()},
+        "weights": {
+            "above": (0.01 + 0.04 * grown * (number + 1)) / size,
+            "below": 0.3 + 0.1 * grown,
+            "entropy": 2.5 - grown / size - 0.1 * number,
+            "negative": 0.2 if variant == "sa-softmax-raw" else 0.0,
+        },
+        "row_sum": {"mean": kept, "sd": 0.02, "quantiles": [kept + s for s in spread]},
+        "score": {"min": -3.0, "max": 4.0, "range": 5.0 + 3 * grown * size},
+        "reach": {
+            name: {"saturated": 1e-7 * size * (1.1 - grown), "suppressed": 3e-6 * size, "all": 1e-5 * size}
+            for name, size in reach.items()
+        },
+        "counts": {"saturated": 40 + number, "suppressed": 900, "all": 4000},
+    }
+
+
+def diagnostics(variant: str, steps: Sequence[int] = (0, 20, 60, 120), layers: int = 3) -> dict[str, Any]:
+    """The whole file of a run."""
+    return {
+        "schema": "finetune-diagnostics",
+        "version": 1,
+        "variant": variant,
+        "rows": 16,
+        "saturated": 0.99,
+        "suppressed": 0.01,
+        "total_steps": max(steps),
+        "samples": [
+            {"step": step, "layers": [layer(n, step, variant) for n in range(layers)]} for step in steps
+        ],
+    }
+
+
+def curve(seed: int, rate: float = 40.0, steps: int = 120, metric: str = "accuracy") -> list[dict[str, Any]]:
+    """Trainer's log: the loss every 10 steps, an evaluation every 40."""
+    log: list[dict[str, Any]] = []
+    for step in range(10, steps + 1, 10):
+        loss = 0.3 + math.exp(-step / rate) + 0.02 * math.sin(step + seed)
+        log.append({"loss": loss, "grad_norm": 1.0, "step": step, "epoch": step / 40})
+        if step % 40 == 0:
+            log.append({"eval_loss": loss + 0.05, f"eval_{metric}": 0.9 - loss / 8, "step": step})
+    return log
+
+
+def enrich(folder: Path, *, looked_at: bool = True) -> None:
+    """Give the run in ``folder`` a curve, and what its diagnostics found."""
+    entry = store.read(folder)
+    variant = entry["config"]["attention"]["variant"]
+    metric = "accuracy" if entry["task"]["kind"] == "classification" else "bleu"
+    entry["curve"] = curve(entry["config"]["seed"], 40.0 if variant == "softmax" else 34.0, metric=metric)
+    if looked_at:
+        entry["diagnostics"] = FILE
+        (folder / FILE).write_text(json.dumps(diagnostics(variant)))
+    store.write(folder, entry)

@@ -1,0 +1,37 @@
+"""What a run leaves that is killed, and what it ends with when it is resumed."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finetune.records import store
+from finetune.training.resume import Resumable
+
+
+def kept_at(step: int, whole: Path, killed: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let a run in the folder ``whole`` leave a copy in ``killed``, as a kill would leave it that comes when
+    the checkpoint of ``step`` has just been written."""
+    save = Resumable._save_checkpoint
+
+    def save_and_copy(trainer: Any, model: Any, trial: Any) -> None:
+        save(trainer, model, trial)
+        if trainer.args.output_dir == str(whole) and trainer.state.global_step == step:
+            shutil.copytree(whole, killed)
+
+    patch.setattr(Resumable, "_save_checkpoint", save_and_copy)
+
+
+def same_end(whole: Path, resumed: Path) -> None:
+    """Hold numbers, weights and predictions of both to be equal to the last bit."""
+    first, second = store.read(whole), store.read(resumed)
+    assert second["metrics"] == first["metrics"] and second["untrained"] == first["untrained"]
+    assert second["times"] is not None and second["times"]["train_s"] is None
+    losses = [[point.get("loss") for point in found["curve"]] for found in (first, second)]
+    assert losses[0] == losses[1]
+    assert (whole / "predictions.jsonl").read_bytes() == (resumed / "predictions.jsonl").read_bytes()
+    weights = [load_file(where / "model.safetensors") for where in (whole, resumed)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
