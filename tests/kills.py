@@ -1,6 +1,6 @@
 """Kill runs at random until they finish, and hold each against one that was never killed.
 
-    python tests/kills.py --kills 100 --seed 0
+    python -m tests.kills --kills 100 --seed 0
 
 A run is started again after every kill, until it finishes; then every file of its folder must be that of the
 run that was not killed: weights, optimizer and predictions to the last bit, records and logs but for times,
@@ -24,7 +24,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-HERE = Path(__file__).parent
 STEPS = ["--train.save_strategy", "steps", "--train.save_steps", "4"]
 EVALUATED = [*STEPS, "--train.eval_strategy", "steps", "--train.eval_steps", "4"]
 BEST = [*EVALUATED, "--train.load_best_model_at_end", "true", "--train.learning_rate", "5e-3"]
@@ -218,8 +217,6 @@ def warm_up() -> list[str]:
     from transformers.models.marian import modeling_marian  # noqa: F401
 
     import finetune.training.run  # noqa: F401
-
-    sys.path.insert(0, str(HERE))
     from tests.support.small_runs import COMMON
 
     gc.collect()

@@ -17,6 +17,7 @@ from finetune.bench.shape import SHAPE
 from finetune.errors import UserError
 from finetune.records import store
 from finetune.system.environment import environment
+from finetune.system.files import write_text
 from finetune.system.parsing import JSON_BYTES, UnreadableError, fitted, json_value, read_text
 
 FILE, PAGE = "bench.json", "bench.md"
@@ -58,11 +59,11 @@ def write(result: Mapping[str, Any], folder: Path, json_too: bool = True) -> lis
     files = []
     if json_too:
         text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-        files.append(store.write_text(folder / FILE, [text, "\n"]))
+        files.append(write_text(folder / FILE, [text, "\n"]))
     folder.mkdir(parents=True, exist_ok=True)
     drawn = plot.draw(result, folder)
     shown = [path.name for path in drawn if path.suffix == ".svg"]
-    page = store.write_text(folder / PAGE, [tables.markdown(result, shown)])
+    page = write_text(folder / PAGE, [tables.markdown(result, shown)])
     return [*files, page, *drawn]
 
 

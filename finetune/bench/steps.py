@@ -15,7 +15,10 @@ from finetune.bench import rows
 from finetune.bench.cases import MEASURED
 from finetune.bench.settings import Settings
 from finetune.bench.timing import spread, synchronise
-from finetune.config.schema import RunConfig, as_dict, build, merge, read_preset
+from finetune.config.build import build
+from finetune.config.identity import as_dict
+from finetune.config.loading import merge, read_preset
+from finetune.config.schema import RunConfig
 from finetune.data import dataset
 from finetune.models import builder
 from finetune.training import loop

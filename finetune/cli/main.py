@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 
 from finetune.cli import terminal, verbs
 from finetune.cli.verbs import VERBS
-from finetune.config.schema import Kind, merge, nest, parse_value, preset_names
+from finetune.config.loading import merge, nest, parse_value, preset_names
+from finetune.config.schema import Kind
 from finetune.errors import UserError, shown, unknown
 from finetune.system.redaction import redact
 from finetune.system.text import clean

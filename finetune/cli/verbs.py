@@ -8,7 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from finetune.config.schema import KINDS, Kind, RunConfig, flatten, merge, read_preset, read_yaml
+from finetune.config.identity import flatten
+from finetune.config.loading import merge, read_preset, read_yaml
+from finetune.config.schema import KINDS, Kind, RunConfig
 from finetune.errors import UserError, shown, unknown
 from finetune.system.text import clean, say
 
@@ -238,7 +240,7 @@ def validate(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 def env(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     import json
 
-    from finetune.records.store import environment
+    from finetune.system.environment import environment
 
     print(json.dumps(environment(), indent=2))
 

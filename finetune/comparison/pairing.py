@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from finetune.config.folders import arm_label, model_slug
-from finetune.config.schema import BASELINE, NEUTRAL, AttentionConfig, ModelConfig, differing_keys, flatten
+from finetune.config.identity import differing_keys, flatten
+from finetune.config.schema import BASELINE, NEUTRAL, AttentionConfig, ModelConfig
 from finetune.errors import UserError
 from finetune.metrics.scorers import PRIMARY
 from finetune.records.store import Record, find

@@ -1,9 +1,7 @@
-"""Where a run is kept: a folder name for its task, model, attention and seed. And where the cache is."""
+"""Where a run is kept: a folder name for its task, model, attention and seed."""
 
 import hashlib
-import os
 import re
-import tempfile
 from pathlib import Path
 
 from finetune.config.schema import AttentionConfig, ModelConfig, RunConfig
@@ -19,18 +17,6 @@ def run_folder(root: Path, config: RunConfig) -> Path:
     """
     task = task_slug(config.task, config.pair)
     return root / task / model_slug(config.model) / arm_label(config.attention) / f"seed-{config.seed}"
-
-
-def cache_folder() -> Path:
-    """Where this program keeps what it can make again: ``FINETUNE_CACHE``, or ``finetune`` in the user's own
-    cache folder (``XDG_CACHE_HOME``, or ``~/.cache``)."""
-    chosen = os.environ.get("FINETUNE_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    if home.startswith("~"):  # there is no home
-        home = tempfile.gettempdir()
-    return Path(home, "finetune")
 
 
 def task_slug(name: str, pair: str | None) -> str:

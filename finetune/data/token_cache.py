@@ -19,10 +19,10 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
-from finetune.config.folders import cache_folder
 from finetune.config.schema import RunConfig
 from finetune.data.collate import longest_first
 from finetune.data.dataset import Data, tokenise
+from finetune.system.cache import cache_folder
 from finetune.system.checksum import sha256
 from finetune.system.environment import versions
 

@@ -15,7 +15,10 @@ import yaml
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.attention.calibrate import RowSums, fold
-from finetune.config.schema import RunConfig, as_dict, build, read_yaml
+from finetune.config.build import build
+from finetune.config.identity import as_dict
+from finetune.config.loading import read_yaml
+from finetune.config.schema import RunConfig
 from finetune.data.tokenizing import settle
 from finetune.errors import UserError
 from finetune.models import own_code, pushed

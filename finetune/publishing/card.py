@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.attention import VARIANTS
-from finetune.config.schema import flatten
+from finetune.config.identity import flatten
 from finetune.metrics.scorers import score_text
 from finetune.publishing.metadata import (
     LIBRARY,
@@ -24,9 +24,10 @@ from finetune.publishing.metadata import (
     task_name,
     title,
 )
-from finetune.records.store import Record, write_text
+from finetune.records.store import Record
 from finetune.report.formats.markdown import fence, lines
 from finetune.report.write import NAMES, SAMPLE, escape
+from finetune.system.files import write_text
 from finetune.system.paths import without_paths
 from finetune.system.text import visible
 

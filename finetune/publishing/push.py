@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import yaml
 from transformers.utils import logging as transformers_logging
 
-from finetune.config.schema import read_yaml
+from finetune.config.loading import read_yaml
 from finetune.data import hub
 from finetune.errors import UserError
 from finetune.models.checkpoint import CONFIG_FILE, ORIGIN_FILE, load
@@ -20,6 +20,7 @@ from finetune.models.pushed import FILES, HUB_ID
 from finetune.publishing import card
 from finetune.publishing.metadata import base_model, data_of, has_adapters
 from finetune.records import store
+from finetune.system import files
 from finetune.system.paths import without_paths
 
 LOGIN = "set HF_TOKEN to a token that may write there, or type: hf auth login"
@@ -92,7 +93,7 @@ def _lay_out(folder: Path, entry: store.Record, name: str, stage: Path) -> None:
         card.FILE: card.text(entry, name),
     }
     for file, text in texts.items():
-        store.write_text(stage / file, [text])
+        files.write_text(stage / file, [text])
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in texts and any(fnmatch(path.name, kind) for kind in FILES):
             _check_inside(path, folder)

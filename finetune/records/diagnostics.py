@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
 
 from finetune.errors import UserError
-from finetune.records.store import write_text
+from finetune.system.files import write_text
 from finetune.system.parsing import JSON_BYTES, UnreadableError, read_text
 
 FILE = "diagnostics.json"

@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
 
-from finetune.records.store import write_text
 from finetune.system.checksum import sha256
+from finetune.system.files import write_text
 
 FILE = "manifest.json"
 QUICK = 16 * 2**20

@@ -6,46 +6,23 @@ A record is a plain mapping with exactly the keys of ``Record``; nothing but thi
 import json
 import math
 import os
-import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from finetune.config import schema as configuration
-from finetune.config.folders import arm_label, model_slug, run_folder, task_slug
+from finetune.config import identity
 from finetune.config.schema import RunConfig
 from finetune.errors import UserError
 from finetune.records.schema import ADVICE, SCHEMA, VERSION, Record, check, upgrade
 from finetune.system.environment import environment
+from finetune.system.files import write_text
 from finetune.system.parsing import JSON_BYTES, UnreadableError, json_value, read_text
 from finetune.system.redaction import redact
 
-__all__ = [
-    "FILE",
-    "PREDICTIONS",
-    "Record",
-    "arm_label",
-    "environment",
-    "find",
-    "model_slug",
-    "new",
-    "now",
-    "read",
-    "read_predictions",
-    "run_folder",
-    "task_slug",
-    "unfinished",
-    "write",
-    "write_predictions",
-    "write_text",
-]
-
 FILE = "record.json"
 PREDICTIONS = "predictions.jsonl"
-UNFINISHED = re.compile(r"\..+\.\w+\.\w+\.tmp")  # .record.json.x1y2z3.tmp
 
 
 def now() -> str:
@@ -67,8 +44,8 @@ def new(
         "version": VERSION,
         "status": "running",
         "reason": None,
-        "config": configuration.as_dict(config),
-        "config_hash": configuration.config_hash(config),
+        "config": identity.as_dict(config),
+        "config_hash": identity.config_hash(config),
         "task": known | dict(task or {}),
         "data": None,
         "model": None,
@@ -160,47 +137,6 @@ def read_predictions(folder: Path) -> list[dict[str, Any]]:
     except UnreadableError as error:
         raise UserError(f"{file}, line {len(rows) + 1}: {error}; run again") from error
     return rows
-
-
-def write_text(file: Path, pieces: Iterable[str]) -> Path:
-    """Write ``file`` so that a reader, or a crash, sees the old or the new content and nothing between.
-
-    Makes the folder; raises ``UserError`` naming it and the system's reason where that fails.
-    """
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _replace(file, pieces)
-    except OSError as error:
-        raise UserError(f"cannot write {file.name} in the folder {file.parent}: {error.strerror}") from error
-    return file
-
-
-def unfinished(folder: Path) -> list[Path]:
-    """Files in ``folder`` that ``write_text`` was killed over; others of that ending are somebody else's."""
-    return sorted(
-        path for path in folder.glob(".*.tmp") if UNFINISHED.fullmatch(path.name) and path.is_file()
-    )
-
-
-def _replace(file: Path, pieces: Iterable[str]) -> None:
-    # In the same folder, since a rename is atomic only within one file system.
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.writelines(pieces)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's 0600 would hide a run from colleagues
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _folders(root: Path, problems: list[str]) -> Iterator[Path]:

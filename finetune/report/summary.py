@@ -8,8 +8,8 @@ from finetune.comparison.claims import Difference
 from finetune.comparison.compare import Comparison
 from finetune.comparison.tables import Table
 from finetune.errors import UserError
-from finetune.records.store import write_text
 from finetune.report import words, write
+from finetune.system.files import write_text
 from finetune.system.parsing import YAML_BYTES, UnreadableError, read_text
 
 HEAD = ("task", "model", "attention", "runs", "score", "difference", "95% interval", "p (Holm)", "claim")

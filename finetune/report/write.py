@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.comparison.compare import Comparison
-from finetune.records.store import write_text
 from finetune.report.formats import saved
 from finetune.report.formats.latex import latex
 from finetune.report.formats.markdown import escape, markdown
@@ -12,6 +11,7 @@ from finetune.report.formats.saved import read
 from finetune.report.formats.spreadsheet import spreadsheet
 from finetune.report.formats.text import text
 from finetune.report.words import NAMES, SAMPLE
+from finetune.system.files import write_text
 
 __all__ = ["NAMES", "SAMPLE", "escape", "read", "text", "write"]
 

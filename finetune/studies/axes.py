@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.folders import file_name
-from finetune.config.schema import RunConfig, parse_value
+from finetune.config.loading import parse_value
+from finetune.config.schema import RunConfig
 from finetune.errors import UserError, shown, unknown
 
 OWN_KEYS = {"task", "pair", "preset", "variants", "seeds"}  # of a grid; all others are the configuration's

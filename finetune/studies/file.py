@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from finetune.config.schema import read_yaml
+from finetune.config.loading import read_yaml
 from finetune.errors import UserError, shown, unknown
 from finetune.studies.axes import check_count
 from finetune.studies.grid import Cell, expand

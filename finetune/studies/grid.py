@@ -8,20 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import limits
+from finetune.config.build import arm, build
 from finetune.config.folders import run_folder
-from finetune.config.schema import (
-    BASELINE,
-    KINDS,
-    Kind,
-    RunConfig,
-    arm,
-    as_dict,
-    build,
-    differing_keys,
-    merge,
-    nest,
-    read_preset,
-)
+from finetune.config.identity import as_dict, differing_keys
+from finetune.config.loading import merge, nest, read_preset
+from finetune.config.schema import BASELINE, KINDS, Kind, RunConfig
 from finetune.errors import UserError, shown, unknown
 from finetune.studies import logs
 from finetune.studies.axes import Point, check_count, points, value_text

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 
-from finetune.config.schema import as_dict, but_for_seed
+from finetune.config.identity import as_dict, but_for_seed
 from finetune.errors import UserError
 from finetune.studies import devices, schedule
 from finetune.studies.file import Study

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from finetune.config.schema import as_dict, flatten, unlike
+from finetune.config.identity import as_dict, flatten, unlike
 from finetune.errors import UserError
 from finetune.records import manifest, store
 from finetune.records.store import Record

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finetune.errors import UserError
-from finetune.records.store import unfinished
+from finetune.system.files import unfinished
 
 
 @contextmanager

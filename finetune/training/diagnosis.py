@@ -18,7 +18,8 @@ from transformers.utils import logging as transformers_logging
 
 from finetune.attention.diagnostics import statistics
 from finetune.attention.diagnostics.recorder import ROWS, Recorder, layers_json
-from finetune.config.schema import RunConfig, build
+from finetune.config.build import build
+from finetune.config.schema import RunConfig
 from finetune.data import dataset, sources
 from finetune.data.collate import collator, evenly
 from finetune.errors import UserError

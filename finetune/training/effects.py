@@ -14,7 +14,8 @@ from transformers import TrainingArguments
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR
 from transformers.trainer_utils import SchedulerType
 
-from finetune.config.schema import Kind, preset_names, read_preset
+from finetune.config.loading import preset_names, read_preset
+from finetune.config.schema import Kind
 from finetune.errors import UserError, unknown
 
 ONE_DEVICE = "a run is one process on one device"

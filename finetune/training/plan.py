@@ -7,18 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetune.attention import get_variant
-from finetune.config.schema import (
-    KINDS,
-    Kind,
-    RunConfig,
-    arm,
-    as_dict,
-    build,
-    flatten,
-    preset_names,
-    read_preset,
-    unlike,
-)
+from finetune.config import folders
+from finetune.config.build import arm, build
+from finetune.config.identity import as_dict, flatten, unlike
+from finetune.config.loading import preset_names, read_preset
+from finetune.config.schema import KINDS, Kind, RunConfig
 from finetune.data import dataset, sources
 from finetune.errors import UserError, shown, unknown
 from finetune.metrics.compute import load_metric
@@ -87,10 +80,10 @@ def plan_grid(
         for seed in seeds
         for variant in variants
     ]
-    folders = [store.run_folder(root, config) for config in configs]
+    places = [folders.run_folder(root, config) for config in configs]
     _check_writable(root)
     runs = [
-        Run(config, folder, inspect(folder, config)) for config, folder in zip(configs, folders, strict=True)
+        Run(config, folder, inspect(folder, config)) for config, folder in zip(configs, places, strict=True)
     ]
     if any(run.state != "finished" for run in runs):
         check_model(first)

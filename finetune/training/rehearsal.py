@@ -21,8 +21,9 @@ from transformers import (
 )
 from transformers.trainer_utils import SaveStrategy
 
-from finetune.config.folders import cache_folder
-from finetune.config.schema import BASELINE, RunConfig, but_for_seed, read_yaml
+from finetune.config.identity import but_for_seed
+from finetune.config.loading import read_yaml
+from finetune.config.schema import BASELINE, RunConfig
 from finetune.data import dataset, token_cache
 from finetune.data.collate import evenly
 from finetune.data.dataset import Data
@@ -33,6 +34,7 @@ from finetune.models import admission, warm_start
 from finetune.models.builder import Built, build_model
 from finetune.models.checkpoint import CONFIG_FILE
 from finetune.models.pretrained import SCRATCH
+from finetune.system.cache import cache_folder
 from finetune.system.memory import release_memory
 from finetune.system.redaction import redact
 from finetune.tasks.base import languages

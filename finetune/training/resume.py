@@ -16,7 +16,8 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_pt_utils import safe_globals
 from transformers.trainer_utils import rotate_checkpoints
 
-from finetune.config.schema import NEUTRAL, RunConfig, as_dict, flatten
+from finetune.config.identity import as_dict, flatten
+from finetune.config.schema import NEUTRAL, RunConfig
 from finetune.records import manifest
 
 STATE = "trainer_state.json"

@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from finetune.attention.swap import calls_by_kernel
 from finetune.comparison import compare
+from finetune.config import folders
 from finetune.config.schema import RunConfig
 from finetune.data import dataset, token_cache
 from finetune.errors import UserError
@@ -21,6 +22,7 @@ from finetune.models import builder, checkpoint, warm_start
 from finetune.publishing import card
 from finetune.records import diagnostics, manifest, store
 from finetune.report import write
+from finetune.system import files
 from finetune.system.lock import locked
 from finetune.system.memory import release_memory
 from finetune.system.redaction import redact
@@ -76,7 +78,7 @@ def rehearse_grid(grid: Grid) -> dataset.Data:
 
 def _mend(folder: Path) -> None:
     """Write the card of a finished run where it is missing, and remove what a killed process left."""
-    if not (folder / card.FILE).is_file() or store.unfinished(folder):
+    if not (folder / card.FILE).is_file() or files.unfinished(folder):
         with locked(folder):
             card.write(folder, store.read(folder))
 
@@ -133,7 +135,7 @@ def _run_recorded(run: Run, grid: Grid, loaded: dataset.Data, place: str, comman
         told = clean(f"{place} failed: {entry['reason']} | recorded in {run.folder}")
         print(told, file=sys.stderr, flush=True)
         if not isinstance(error, EXPLAINED):
-            store.write_text(run.folder / ERROR_FILE, [redact(traceback.format_exc())])
+            files.write_text(run.folder / ERROR_FILE, [redact(traceback.format_exc())])
         return 2 if isinstance(error, UserError | OSError) else 1
     finally:
         trackers.close()
@@ -264,7 +266,7 @@ def _header_line(place: str, run: Run, loaded: dataset.Data, steps: int, resumes
     rows = " / ".join(f"{len(split)} {name}" for name, split in loaded.splits.items())
     stamp = " | SAMPLE data" if loaded.info["sample"] else ""
     resumed = " | resumes from its checkpoint" if resumes else ""
-    task = store.task_slug(config.task, config.pair)
+    task = folders.task_slug(config.task, config.pair)
     return (
         f"{place} {task} | {config.attention.variant} | {config.model.name} | seed {config.seed} | "
         f"{rows} rows | {steps} steps{stamp}{resumed}"

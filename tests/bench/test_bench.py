@@ -219,8 +219,8 @@ def test_a_kernel_that_fails_is_said_and_the_rest_measured(
 def test_a_kernel_refused_for_its_faults_is_a_failure_too(
     result: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = cases.kernels.blocked.attend
-    monkeypatch.setattr(cases.kernels.blocked, "attend", lambda *given: real(*given) * 1.1)
+    real = cases.dispatch.blocked.attend
+    monkeypatch.setattr(cases.dispatch.blocked, "attend", lambda *given: real(*given) * 1.1)
     result["attention"]["rows"] = list(rows_of_one_case().values())
     assert all("blocked: its output is wrong on cpu" in failure for failure in tables.failures(result))
     assert len(tables.failures(result)) in (1, 2), "one line a size of the error"
@@ -234,7 +234,7 @@ def test_a_failure_is_the_exit_status_too(result: Any, monkeypatch: pytest.Monke
 
 
 def test_another_kernel_than_the_one_asked_for_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cases.kernels.blocked, "why_not", lambda *_: "it is tired")
+    monkeypatch.setattr(cases.dispatch.blocked, "why_not", lambda *_: "it is tired")
     assert rows_of_one_case()["sa-softmax blocked"]["reason"] == "it is tired"
     monkeypatch.setattr(cases, "why_not", lambda *_: None)
     inputs, _ = cases.make(Case("whole", 1, 5, 1, 16, "float32"), "cpu", 0)

@@ -10,8 +10,9 @@ from typing import Any
 
 from finetune.comparison.aggregate import FEWEST as FEWEST_NUMBERS
 from finetune.errors import UserError
-from finetune.records.store import environment, write_text
 from finetune.statistics.power import ALPHA, POWER
+from finetune.system.environment import environment
+from finetune.system.files import write_text
 from tests.calibration import page, rates
 from tests.calibration.studies import DESIGNS, Design
 

@@ -12,7 +12,7 @@ Made by `python -m tests.calibration` ({versions}).
 random number from one fixed seed. Each study has a baseline and two variants and {rows} test rows (a third of
 that for BLEU), and goes through `finetune.comparison.claims.judge` as a real one does.
 
-The model is in `finetune/calibration/studies.py`: a run's latent score of a row is the sum of how hard the
+The model is in `tests/calibration/studies.py`: a run's latent score of a row is the sum of how hard the
 row is for all (standard deviation 1.6), of its seed, and of noise of its own, with these standard deviations:
 
 | design | by seed | by row, all seeds alike | by seed and row | |

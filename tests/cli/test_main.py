@@ -16,8 +16,10 @@ import finetune.training.plan
 import finetune.training.run
 from finetune.attention import VARIANTS
 from finetune.cli.main import main
-from finetune.config.schema import KINDS, preset_names, read_preset
+from finetune.config.loading import preset_names, read_preset
+from finetune.config.schema import KINDS
 from finetune.records import store
+from finetune.system import files
 from finetune.tasks import TASKS
 from finetune.training.plan import Grid
 from tests.support.records import classified, save, started
@@ -504,7 +506,7 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(
     assert run("classify", tmp_path, *grid, "--attention", "softmax") == 0
     before = contents(folder("classify", tmp_path))
     capsys.readouterr()
-    real = store._replace
+    real = files._replace
 
     def full(file: Path, pieces: Any) -> None:
         text = "".join(pieces)
@@ -512,14 +514,14 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(file, [text])
 
-    monkeypatch.setattr(store, "_replace", full)
+    monkeypatch.setattr(files, "_replace", full)
     assert run("classify", tmp_path, *grid) == 2
     error = capsys.readouterr().err
     assert error.startswith(start) and error.count("\n") == 1, error
     assert "No space left on device" in error and "Traceback" not in error
     assert contents(folder("classify", tmp_path)) == before
 
-    monkeypatch.setattr(store, "_replace", real)
+    monkeypatch.setattr(files, "_replace", real)
     assert run("classify", tmp_path, *grid) == 0
     assert store.read(folder("classify", tmp_path, "sa-softmax"))["status"] == "finished"
     assert contents(folder("classify", tmp_path)) == before

@@ -19,6 +19,7 @@ from finetune.comparison.compare import Comparison, compare
 from finetune.comparison.pairing import FROM_THE_PAPER
 from finetune.comparison.sentence import p_text
 from finetune.comparison.tables import Arm, Table
+from finetune.config import folders
 from finetune.errors import UserError
 from finetune.records import store
 from finetune.report.answer import state
@@ -669,7 +670,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 def test_the_fixtures_are_real_records(tmp_path: Path) -> None:
     entry = started("softmax", 0)
     assert entry["task"]["labels"] == LABELS
-    assert folder_of(tmp_path, entry) == store.run_folder(tmp_path, run_config())
+    assert folder_of(tmp_path, entry) == folders.run_folder(tmp_path, run_config())
     assert (p_text(0.0123), p_text(0.00001)) == ("p = 0.012", "p < 0.0001")
 
 

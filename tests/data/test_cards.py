@@ -9,10 +9,10 @@ from typing import Any
 
 import datasets
 import pytest
-from test_readers import CARD, FEATURES, delimited, notes_of, put, read, rows_of
 
 from finetune.errors import UserError
 from finetune.training.plan import validate
+from tests.data.test_readers import CARD, FEATURES, delimited, notes_of, put, read, rows_of
 
 SPLITS = "\n  data_files:\n  - split: train\n    path: {}\n  - split: test\n    path: c.csv"
 ORDER = ["spam", "other", "ham"]

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_readers import PACKERS, WRITERS, columnar, delimited, read, rows_of
 
 from finetune.errors import UserError
 from finetune.system.text import clean
+from tests.data.test_readers import PACKERS, WRITERS, columnar, delimited, read, rows_of
 
 FORMS = ["csv", "tsv", "jsonl", "json", "parquet", "arrow"]
 QUICK, LONG = (

@@ -31,19 +31,19 @@ Question = tuple[str, str | None, str, str | None]
 PROGRAM = """
 import dataclasses, json, sys, time
 start = time.monotonic()
-from finetune import source
+from finetune.data import sources
 from finetune.errors import UserError
-from tasks import get_task
+from finetune.tasks import get_task
 for name, pair, wanted, revision in json.loads(sys.argv[1]):
     task = get_task(name)
     if revision:
         task = dataclasses.replace(task, revision=revision)
     answer = {}
     try:
-        found = source.resolve(task, pair, wanted)
+        found = sources.resolve(task, pair, wanted)
         answer = {"kind": found.kind, "revision": found.revision, "line": found.describe()}
         answer["seconds"] = time.monotonic() - start
-        raw = source.read(found, task, pair)
+        raw = sources.read(found, task, pair)
         answer |= {"rows": {k: len(v) for k, v in raw.tables.items()}}
         answer |= {"first": raw.tables["test"].to_pylist()[0], "files": raw.files}
     except UserError as error:

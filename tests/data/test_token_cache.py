@@ -14,11 +14,11 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from finetune.config.folders import cache_folder
 from finetune.config.schema import RunConfig
 from finetune.data import token_cache
 from finetune.data.dataset import Data, fingerprint, tokenise
 from finetune.models.scratch import train_tokenizer
+from finetune.system.cache import cache_folder
 from tests.support.records import run_config
 
 WORDS = ["<pad>", "<unk>", "</s>", "a", "b", "c", "d", "A"]
@@ -188,7 +188,8 @@ def test_a_tokenizer_has_one_fingerprint_wherever_it_is_used(tmp_path: Path) -> 
     trained.pad([{"input_ids": [1]}, {"input_ids": [1, 2]}])
     assert token_cache.tokenizer_fingerprint(trained) == first
     program = (
-        "from finetune.models.scratch import train_tokenizer; from finetune.data.token_cache import tokenizer_fingerprint; "
+        "from finetune.data.token_cache import tokenizer_fingerprint; "
+        "from finetune.models.scratch import train_tokenizer; "
         f"print(tokenizer_fingerprint(train_tokenizer('translation', iter({TEXTS!r} * 9), 280)))"
     )
     done = subprocess.run(

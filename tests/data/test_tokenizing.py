@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES as LANGUAGES
 
 from finetune.cli.main import _overrides
-from finetune.config.schema import parse_value
+from finetune.config.loading import parse_value
 from finetune.data import dataset
 from finetune.data.tokenizing import prefixed, settle
 from finetune.errors import UserError

@@ -9,7 +9,6 @@ from typing import Any, get_args
 
 import pytest
 from markupsafe import Markup
-from test_report_damage import WRONG, _changed, _places
 
 from finetune.bench import plot, run, shape, tables
 from finetune.bench.cases import MASK_TITLES
@@ -24,6 +23,7 @@ from finetune.report.html.page import page
 from finetune.report.plots import curves, forest, gradients, weights
 from finetune.report.summary import markdown as summary
 from finetune.statistics import over_seeds
+from tests.report.test_saved_damage import WRONG, _changed, _places
 from tests.support.records import save_accuracies
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,9 @@ from transformers import Seq2SeqTrainingArguments
 
 from finetune.attention import VARIANTS
 from finetune.cli.verbs import OPTIONS, VERBS
-from finetune.config.schema import KINDS, flatten, preset_names, read_preset
+from finetune.config.identity import flatten
+from finetune.config.loading import preset_names, read_preset
+from finetune.config.schema import KINDS
 from finetune.tasks import get_task
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +62,7 @@ def imports(path: Path) -> Iterator[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            # "from finetune.data import hub" imports a module, "from finetune.errors import UserError" does not
+            # "from finetune.data import hub" imports finetune.data.hub
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue

@@ -25,6 +25,7 @@ from finetune.models.checkpoint import CONFIG_FILE, ORIGIN_FILE
 from finetune.publishing.push import _lay_out
 from finetune.records import manifest, store
 from finetune.studies import logs
+from finetune.system import files
 from finetune.system.checksum import sha256
 from finetune.system.redaction import redact
 from finetune.training import resume
@@ -377,7 +378,7 @@ def test_of_a_link_among_checkpoints_nothing_but_the_link_is_removed(copied: Pat
     resume.discard(copied, found, identity)
     assert [path.name for path in copied.glob("checkpoint-*")] == [found.checkpoint.name]
     assert (tmp_path / "mine" / "thesis").read_text() == "words"
-    assert store.unfinished(copied) == []
+    assert files.unfinished(copied) == []
 
 
 def test_a_log_of_a_study_is_not_written_through_a_link(tmp_path: Path) -> None:

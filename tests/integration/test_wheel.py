@@ -43,7 +43,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("tree")
     for name in SHIPPED:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+            )
         elif (ROOT / name).is_file():
             shutil.copy(ROOT / name, tree / name)
     # No isolation, which would fetch setuptools: build comes with the dev extra, setuptools with torch.
@@ -55,7 +57,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_module_and_preset(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     patterns = ("finetune/**/*.py", "finetune/**/*.c", "tasks/*.py", "configs/*.py", "configs/**/*.yaml")
-    shipped = {path.relative_to(ROOT).as_posix() for pattern in patterns for path in ROOT.glob(pattern)}
+    files = {path.relative_to(ROOT).as_posix() for pattern in patterns for path in ROOT.glob(pattern)}
+    shipped = {name if name.startswith("finetune/") else f"finetune/{name}" for name in files}
     assert {name for name in names if ".dist-info/" not in name} == shipped
     assert any(name.endswith("LICENSE") for name in names)
 

@@ -10,7 +10,6 @@ import torch
 import transformers
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
-from test_model import configuration
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import (
     AutoModel,
@@ -27,6 +26,7 @@ from finetune.models.model_files import check_tokenizer
 from finetune.models.pretrained import explain
 from finetune.records import store
 from finetune.training import rehearsal
+from tests.models.test_builder import configuration
 from tests.support.pretrained_models import (
     POSITIONS,
     TEXTS,

@@ -14,7 +14,8 @@ from transformers import (
 
 import finetune
 from finetune.attention.interface import SETTING
-from finetune.config.schema import build, merge, read_preset
+from finetune.config.build import build
+from finetune.config.loading import merge, read_preset
 from finetune.errors import UserError
 from finetune.models.builder import build_model
 from finetune.models.languages import set_languages
@@ -37,7 +38,7 @@ def configuration(kind="classification", **overrides):
 
 def predict(where):
     """Class of each test row of a small run, by the loaded model on single rows."""
-    from finetune.config.schema import read_yaml
+    from finetune.config.loading import read_yaml
     from finetune.data import dataset, sources
     from finetune.tasks import get_task
 

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_model import predict
 
 import finetune
 from finetune.attention import VARIANTS, Variant, calibrate, functions
@@ -14,6 +13,7 @@ from finetune.attention.annealing import Annealing
 from finetune.attention.swap import blend, settings, swap
 from finetune.errors import UserError
 from finetune.records import store
+from tests.models.test_builder import predict
 from tests.support.resumed import kept_at, same_end
 from tests.support.small_runs import folder, run
 from tests.support.tiny_models import FAMILIES, PAD, batch, kept_logits, names

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from finetune.config.schema import merge
+from finetune.config.loading import merge
 from finetune.publishing import card
 from finetune.records import store
 from finetune.report.write import SAMPLE

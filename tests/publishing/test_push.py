@@ -20,7 +20,7 @@ from transformers import AutoModelForSequenceClassification
 
 from finetune import load
 from finetune.cli.main import main
-from finetune.config.schema import merge
+from finetune.config.loading import merge
 from finetune.errors import UserError
 from finetune.models.checkpoint import CONFIG_FILE
 from finetune.publishing.push import push
@@ -36,8 +36,9 @@ import contextlib, io, json, sys
 from pathlib import Path
 import torch
 from huggingface_hub import HfApi, constants
-from finetune import load, record
-from finetune.cli import main
+from finetune import load
+from finetune.records import store as record
+from finetune.cli.main import main
 from finetune.errors import UserError
 
 def type_(*words):

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_report_damage import WRONG, _changed, _places
 
 from finetune.cli.main import main
-from finetune.config.schema import as_dict
+from finetune.config.identity import as_dict
 from finetune.errors import UserError
 from finetune.records import store
 from finetune.studies.file import load
+from tests.report.test_saved_damage import WRONG, _changed, _places
 from tests.support.records import classified, finish, started
 
 ROWS = classified([True, False, True])

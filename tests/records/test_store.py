@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from finetune.config import folders
 from finetune.config.schema import LoraConfig
 from finetune.errors import UserError
 from finetune.records import store
@@ -242,19 +243,19 @@ def test_predictions_survive_the_disk_and_are_checked(tmp_path: Path) -> None:
 )
 def test_run_folders(over: dict[str, object], expected: str) -> None:
     config = run_config("sa-softmax", 3, **over)
-    assert store.run_folder(Path("runs"), config) == Path("runs") / expected
+    assert folders.run_folder(Path("runs"), config) == Path("runs") / expected
 
 
 def test_a_local_model_folder_goes_by_its_base_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models" / "mini").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     model = run_config(model={"name": "models/mini"}).model
-    assert store.model_slug(model) == "mini"
+    assert folders.model_slug(model) == "mini"
     assert model.lora == LoraConfig(0, model.lora.alpha, model.lora.dropout, model.lora.target_modules)
 
 
 def test_the_environment_is_known_and_json_ready() -> None:
-    found = store.environment("cpu")
+    found = environment.environment("cpu")
     assert json.loads(json.dumps(found)) == found
     assert found["versions"]["torch"].startswith("2.")
     assert (found["hardware"]["device"], found["hardware"]["devices"]) == ("cpu", 1)

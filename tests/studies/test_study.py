@@ -25,7 +25,8 @@ import finetune.studies.schedule as scheduling
 import finetune.training.run
 from finetune.attention import VARIANTS
 from finetune.cli.main import main
-from finetune.config.schema import as_dict, parse_value
+from finetune.config.identity import as_dict
+from finetune.config.loading import parse_value
 from finetune.errors import UserError
 from finetune.records import store
 from finetune.studies import devices, estimate, logs, progress, variants
@@ -78,7 +79,7 @@ def folders(study: Study) -> list[str]:
 def keep(cell: Cell, status: str = "finished", seconds: float | None = 100.0, **over: Any) -> Path:
     """Leave the record of a run in the folder of a cell, or beside it for a stub to put there."""
     entry = started("softmax", 0, sample=True)
-    entry["config"] = store.configuration.as_dict(cell.config)
+    entry["config"] = as_dict(cell.config)
     if entry["config"]["data"]["source"] != "sample":
         entry["config"]["data"]["source"] = "local"
     if status == "finished":
@@ -447,7 +448,7 @@ def test_a_plan_and_a_print_import_no_torch_and_write_nothing(tmp_path: Path) ->
     """For every shipped study."""
     code = f"""
 import sys
-from finetune.cli import main
+from finetune.cli.main import main
 for name in {shipped()!r}:
     for option in ("--plan", "--print"):
         assert main(["study", name, option]) == 0
@@ -617,8 +618,8 @@ def test_what_a_killed_study_leaves_running_is_not_run_twice(tmp_path: Path) -> 
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from finetune.study.file import load
-from finetune.study.schedule import run
+from finetune.studies.file import load
+from finetune.studies.schedule import run
 cells = load({str(tmp_path / "mine.yaml")!r}, Path({str(study.root)!r})).cells
 board = SimpleNamespace(started=lambda job: print("started", flush=True), refresh=lambda jobs: None)
 run(cells, [{{}}], board, lambda cell: [sys.executable, "-c", "import time; time.sleep(60)"])

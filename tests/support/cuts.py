@@ -11,7 +11,8 @@ import torch
 import transformers as hf
 from datasets import Dataset
 
-from finetune.config.schema import RunConfig, merge
+from finetune.config.loading import merge
+from finetune.config.schema import RunConfig
 from finetune.data import dataset
 from finetune.models.builder import Built, build_model
 from finetune.models.scratch import train_tokenizer

@@ -8,21 +8,23 @@ from typing import Any
 from unittest.mock import patch
 
 from finetune.comparison.caveats import HALF
+from finetune.config import build, folders, loading
 from finetune.config import schema as configuration
 from finetune.config.schema import RunConfig
 from finetune.metrics.scorers import bleu_scorer
 from finetune.records import store
+from finetune.system import environment
 
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "red", "small", ",", "."]
 
 
-_environment = cache(store.environment)  # asks git and a dozen packages, each time
+_environment = cache(environment.environment)  # asks git and a dozen packages, each time
 
 
 @cache
 def _preset(kind: configuration.Kind) -> dict[str, Any]:
-    return configuration.read_preset(kind, "quick")
+    return loading.read_preset(kind, "quick")
 
 
 def run_config(variant: str = "softmax", seed: int = 0, **over: Any) -> RunConfig:
@@ -31,7 +33,7 @@ def run_config(variant: str = "softmax", seed: int = 0, **over: Any) -> RunConfi
     values = {key: value for key, value in _preset(kind).items() if key not in ("variants", "seeds")}
     task = {"task": "agnews", "pair": None} if kind == "classification" else {"task": "toy", "pair": "de-en"}
     chosen = {"kind": kind, "seed": seed, "attention": {"variant": variant}} | task
-    return configuration.build(configuration.merge(configuration.merge(values, chosen), over))
+    return build.build(loading.merge(loading.merge(values, chosen), over))
 
 
 def correctness(rows: int, accuracy: float, seed: int) -> list[bool]:
@@ -62,7 +64,7 @@ def started(
 ) -> store.Record:
     """The record of a run that has its data and its model, and no result yet."""
     source = {"data": {"source": "sample" if sample else "local"}}
-    config = run_config(variant, seed, **configuration.merge(source, over))
+    config = run_config(variant, seed, **loading.merge(source, over))
     task = {"labels": LABELS} if config.kind == "classification" else {}
     command = f"finetune classify --attention {variant} --seeds {seed}"
     with patch.object(store, "environment", _environment):
@@ -123,7 +125,7 @@ def finish(entry: store.Record, rows: list[dict[str, Any]]) -> store.Record:
 
 
 def folder_of(root: Path, entry: store.Record) -> Path:
-    return store.run_folder(root, configuration.build(entry["config"]))
+    return folders.run_folder(root, build.build(entry["config"]))
 
 
 def save(root: Path, entry: store.Record, rows: list[dict[str, Any]] | None = None) -> Path:

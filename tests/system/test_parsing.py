@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finetune.cli.main import main
-from finetune.config.schema import parse_value, read_yaml
+from finetune.config.loading import parse_value, read_yaml
 from finetune.errors import UserError
 from finetune.system import parsing as module
 from finetune.system.parsing import UnreadableError, json_value, read_text, yaml_value

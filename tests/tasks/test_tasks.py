@@ -11,7 +11,7 @@ from finetune.tasks import TASKS, check_pair, get_task
 from finetune.tasks.base import PARQUET_BRANCH, ClassificationTask, TranslationTask, languages
 
 MINE = """
-from tasks import ClassificationTask
+from finetune.tasks import ClassificationTask
 
 {name} = ClassificationTask(name="{task}", title="Mine", text=("body",), label="kind", labels=("ham", "spam"))
 """
@@ -90,7 +90,7 @@ def test_a_users_own_file(tmp_path: Path) -> None:
 def test_a_users_file_may_start_from_a_known_task(tmp_path: Path) -> None:
     path = write(
         tmp_path,
-        "import dataclasses\nfrom tasks.agnews import AGNEWS\n"
+        "import dataclasses\nfrom finetune.tasks.agnews import AGNEWS\n"
         "TASK = dataclasses.replace(AGNEWS, name='news', labels=('a', 'b', 'c', 'd'))\n",
     )
     assert get_task(path).name == "news"

@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
 import finetune.training.run
-from finetune.config.schema import RunConfig, build, merge, read_preset
+from finetune.config.build import build
+from finetune.config.loading import merge, read_preset
+from finetune.config.schema import RunConfig
 from finetune.errors import UserError
 from finetune.models import checkpoint
 from finetune.models.builder import build_model

@@ -19,6 +19,7 @@ from finetune.training import resume
 from tests.support.resumed import kept_at, same_end
 from tests.support.small_runs import folder, run
 
+ROOT = Path(__file__).parents[2]
 STEPS = ["--attention", "sa-softmax", "--train.save_strategy", "steps", "--train.save_steps", "7"]
 STEPS += ["--train.save_total_limit", "3"]
 LATER = [
@@ -229,7 +230,7 @@ def test_what_a_finished_run_lacks_is_mended(
 
 def test_random_kills_change_nothing() -> None:
     """The script in its smallest form."""
-    words = [sys.executable, str(Path(__file__).with_name("kills.py")), "--kills", "3", "--seed", "219"]
+    words = [sys.executable, "-m", "tests.kills", "--kills", "3", "--seed", "219"]
     words += ["--case", "ends of epochs"]
-    told = subprocess.run(words, capture_output=True, text=True, check=False)
+    told = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
     assert told.returncode == 0 and "0 ended otherwise" in told.stdout, told.stdout + told.stderr

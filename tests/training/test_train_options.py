@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune.config.schema import merge
+from finetune.config.loading import merge
 from finetune.training import trainer
 from finetune.training.trainer import NonFiniteLossError
 from tests.support.cuts import Base, Trained, assert_same_answers, assert_the_same, save_base, texts

@@ -17,7 +17,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from finetune.config.folders import cache_folder
+from finetune.system.cache import cache_folder
 
 FLAGS = ["-std=gnu11", "-O3", "-fPIC", "-fopenmp", "-c"]
 

@@ -1,0 +1,88 @@
+"""Nested mappings -> one frozen, checked ``RunConfig``."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from finetune.config.loading import merge
+from finetune.config.schema import BASELINE, EARLIER, RunConfig
+from finetune.errors import UserError, shown, unknown
+
+
+def build(values: Mapping[str, Any]) -> RunConfig:
+    """Check ``values`` and freeze them; raise ``UserError`` naming the first key that is wrong.
+
+    By way of JSON, whose strict rules take 1 for 1.0 but neither true for 1 nor "5" for 5.
+    """
+    if values.get("kind") == "classification" and values.get("generation") is not None:
+        raise UserError("generation.* says how translations are decoded; a classification task has none")
+    if values.get("kind") == "translation" and values.get("generation") is None:
+        raise UserError("a translation task needs generation.num_beams, length_penalty and max_new_tokens")
+    _check_search(values.get("generation"))
+    text = json.dumps(_settled(merge(EARLIER, values)), default=str)
+    try:
+        return TypeAdapter(RunConfig).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise _as_user_error(error) from error
+
+
+def _check_search(generation: Any) -> None:
+    """A length penalty weighs hypotheses against each other: with a single one it cannot even be saved."""
+    if not isinstance(generation, Mapping) or generation.get("num_beams") != 1:
+        return
+    penalty = generation.get("length_penalty", 1.0)
+    if penalty != 1.0:
+        raise UserError(
+            f"generation.length_penalty {shown(penalty)} has no effect with generation.num_beams 1: raise "
+            "the beams, or leave it at 1.0"
+        )
+
+
+def _settled(values: dict[str, Any]) -> dict[str, Any]:
+    """A share of the steps is for the start that has one: equal runs have equal configurations."""
+    attention = values.get("attention")
+    if not isinstance(attention, Mapping):
+        return values
+    if attention["start"] != "annealed":
+        return {**values, "attention": {**attention, "annealing_share": None}}
+    if attention["annealing_share"] is None:
+        raise UserError("attention.start annealed needs attention.annealing_share, e.g. 0.3 of the steps")
+    return values
+
+
+def arm(attention: Mapping[str, Any], variant: str, parameters: Collection[str]) -> dict[str, Any]:
+    """``attention`` of a grid for its arm ``variant``, which has ``parameters`` (names).
+
+    Parameters go to the variants that have them, a scope and a warm start to those that differ from the
+    baseline: softmax within a scope and outside it is softmax everywhere.
+    """
+    own = {name: value for name, value in attention["parameters"].items() if name in parameters}
+    baseline = {"scope": "all", "start": "cold"} if variant == BASELINE else {}
+    return {**attention, "variant": variant, "parameters": own, **baseline}
+
+
+def _as_user_error(error: ValidationError) -> UserError:
+    """The first of pydantic's complaints as one line, with the nearest key where a key is unknown."""
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location)
+    if first["type"] in ("unexpected_keyword_argument", "dataclass_exact_type"):
+        return unknown("key", key, _allowed_keys(location[:-1]))
+    if first["type"] == "missing":
+        return UserError(f"the key '{key}' is missing from the configuration")
+    message = first["msg"].replace("an object", "a mapping of keys to values").replace("valid array", "list")
+    if first["type"] == "json_invalid":
+        return UserError(f"a value of the configuration is no text of letters: {message}")
+    return UserError(f"{key}: {message[0].lower()}{message[1:]}, not {shown(first['input'])}")
+
+
+def _allowed_keys(parents: Iterable[str]) -> list[str]:
+    """Dotted names of the fields beside an unknown one."""
+    holder: Any = RunConfig
+    for part in parents:
+        holder = holder.__dataclass_fields__[part].type
+        holder = next((t for t in getattr(holder, "__args__", ()) if t is not type(None)), holder)
+    prefix = "".join(f"{part}." for part in parents)
+    return [prefix + name for name in holder.__dataclass_fields__]

@@ -1,0 +1,49 @@
+"""What makes two configurations one run: plain values, their hash, and the keys in which they differ."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from finetune.config.schema import NEUTRAL, RunConfig
+
+
+def as_dict(config: RunConfig) -> dict[str, Any]:
+    """Plain JSON-ready values, the same for equal configurations."""
+    return TypeAdapter(RunConfig).dump_python(config, mode="json")
+
+
+def but_for_seed(config: RunConfig) -> str:
+    """What the runs of one kind have in common: everything but their seed."""
+    return json.dumps(as_dict(config) | {"seed": 0})
+
+
+def config_hash(config: RunConfig) -> str:
+    """Twelve hexadecimal digits that name a configuration (SHA-256 of its sorted JSON)."""
+    text = json.dumps(as_dict(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings -> ``{"train.learning_rate": 3e-5}``, the names used on the command line."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Dotted names of the keys in which two configurations differ, sorted."""
+    one, two = flatten(first), flatten(second)
+    absent = object()
+    return sorted(key for key in one.keys() | two.keys() if one.get(key, absent) != two.get(key, absent))
+
+
+def unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """The keys in which two configurations differ and that make them two runs: all but the neutral ones."""
+    return [key for key in differing_keys(first, second) if key not in NEUTRAL]

@@ -1,0 +1,75 @@
+"""YAML files and command-line values -> nested mappings, laid over each other."""
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from finetune.config.schema import Kind
+from finetune.errors import UserError, shown, unknown
+from finetune.system.parsing import YAML_BYTES, UnreadableError, read_text, yaml_value
+
+TEXTS = frozenset({"data.prefix"})
+"""Keys whose values on the command line are taken to the letter, unless null or in quotation marks."""
+
+
+def parse_value(text: str, key: str = "") -> Any:
+    """Read one command-line value, of ``key``, by the rules of the YAML files.
+
+    >>> [parse_value(text) for text in ("3e-5", "true", "null", "linear", "no")]
+    [3e-05, True, None, 'linear', 'no']
+    """
+    if key in TEXTS and text != "null" and text[:1] not in ('"', "'"):
+        return text
+    try:
+        return yaml_value(text)
+    except UnreadableError as error:
+        raise UserError(f"cannot read the value {shown(text)}: it is {error}") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; raise ``UserError`` where it is missing, malformed, too much or no mapping."""
+    try:
+        content = yaml_value(read_text(path, YAML_BYTES))
+    except OSError as error:
+        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except UnreadableError as error:
+        raise UserError(f"{path} is {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a mapping of keys to values, not {type(content).__name__}")
+    return content
+
+
+def preset_names(kind: Kind) -> list[str]:
+    """The presets shipped for a kind of task: ``configs/<kind>-<preset>.yaml``."""
+    prefix = f"{kind}-"
+    files = [entry.name for entry in resources.files("finetune.configs").iterdir()]
+    return sorted(f[len(prefix) : -5] for f in files if f.startswith(prefix) and f.endswith(".yaml"))
+
+
+def read_preset(kind: Kind, preset: str) -> dict[str, Any]:
+    """Read a shipped preset; its ``seeds`` and ``variants`` say which grid it runs by default."""
+    if preset not in preset_names(kind):
+        raise unknown("preset", preset, preset_names(kind))
+    with resources.as_file(resources.files("finetune.configs") / f"{kind}-{preset}.yaml") as path:
+        return read_yaml(path)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``base``, mapping by mapping; neither is changed."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """A dotted name and its value as ``merge`` takes them.
+
+    >>> nest("model.lora.rank", 8)
+    {'model': {'lora': {'rank': 8}}}
+    """
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
