@@ -14,7 +14,7 @@ OPTIONS = --preset $(PRESET) --output $(OUTPUT) \
 	$(if $(ATTENTION),--attention "$(ATTENTION)") $(if $(SEEDS),--seeds "$(SEEDS)") \
 	$(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
-.PHONY: help classify translate compare push tasks variants validate env bench study calibration test slow kills check wheel clean
+.PHONY: help classify translate compare push tasks variants validate env bench study calibration test exhaustive slow kills check wheel clean
 
 help:  ## print this
 	@echo "make TARGET [TASK=agnews] [PRESET=quick|small|scratch|full] [ATTENTION=\"softmax sa-softmax\"] [SEEDS=\"0 1\"]"
@@ -62,11 +62,13 @@ study: $(READY)  ## run a grid of runs, several at a time: STUDY=configs/studies
 calibration: $(READY)  ## simulate studies: how often the statistics claim what is not there (half an hour)
 	@$(BIN)/python -m tests.calibration $(ARGS)
 
-test: $(READY)  ## run the tests (offline, on a CPU)
+test: $(READY)  ## run the tests (offline, on a CPU); the fast ones alone: ARGS="-m 'not slow'"
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
 
-slow: $(READY)  ## run the tests that take minutes: thousands of damaged inputs, and whole matrices of cases
-	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
+exhaustive: $(READY)  ## run the tests that take minutes: thousands of damaged inputs, and whole matrices of cases
+	$(BIN)/python -m pytest -m exhaustive --timeout 3600 $(ARGS)
+
+slow: exhaustive
 
 kills: $(READY)  ## kill KILLS=100 runs at random and hold what becomes of them against runs left alone (half an hour)
 	$(BIN)/python -m tests.kills --kills $(or $(KILLS),100) $(ARGS)

@@ -1,4 +1,9 @@
-"""No test touches the network or the user's caches. Set before torch and Hugging Face are imported."""
+"""No test touches the network or the user's caches. Set before torch and Hugging Face are imported.
+
+Marks: ``slow`` is a test of over a second (a run of its own, a browser, a child process that imports torch, a
+kernel in Triton's interpreter), ``exhaustive`` a whole matrix of cases. ``make test`` leaves the exhaustive
+out, ``make test ARGS="-m 'not slow'"`` both.
+"""
 
 import gc
 import importlib.util
@@ -13,6 +18,7 @@ os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: more threads only wait for each other
 
 import hypothesis  # noqa: F401 - by the freezing below it has looked at what refers to its generators
+import pytest
 import torch
 
 if not torch.cuda.is_available():
@@ -21,6 +27,13 @@ if not torch.cuda.is_available():
         from tests.support.interpreter import patch_once_a_launch
 
         patch_once_a_launch()
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("exhaustive"):
+            item.add_marker("slow")
 
 
 def pytest_collection_finish() -> None:

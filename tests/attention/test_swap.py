@@ -68,13 +68,14 @@ def swap_to(model: Any, variant: str, kernel: str) -> None:
 
 
 def every_kernel() -> list[Any]:
-    """Every family on every kernel; in Triton's interpreter, most of them with the slow tests."""
+    """Every family on every kernel; in Triton's interpreter, most of them with the exhaustive tests."""
     cases = []
     for family in FAMILIES:
         for variant, kernels in (("sa-softmax", FAST), ("sa-softmax-raw", FAST[:2])):
             for kernel in kernels:
-                slow = kernel == "triton" and family not in SLOWLY
-                cases.append(pytest.param(family, variant, kernel, marks=[pytest.mark.slow] if slow else []))
+                left_out = kernel == "triton" and family not in SLOWLY
+                marks = [pytest.mark.exhaustive] if left_out else []
+                cases.append(pytest.param(family, variant, kernel, marks=marks))
     return cases
 
 

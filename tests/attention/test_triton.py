@@ -37,11 +37,11 @@ every_form = pytest.mark.parametrize("form", FORMS)
 
 
 def by_turns(*cases: Any) -> list[Any]:
-    """(form, case): each case with sa-softmax and, in turn, with one of the others; the rest is slow."""
+    """(form, case): each case with sa-softmax and, in turn, with one of the others; others are exhaustive."""
     found = []
     for number, case in enumerate(cases):
         now = ("sa-softmax", ("softmax", "sa-softmax-raw")[number % 2])
-        found += [pytest.param(f, case, marks=[] if f in now else [pytest.mark.slow]) for f in FORMS]
+        found += [pytest.param(f, case, marks=[] if f in now else [pytest.mark.exhaustive]) for f in FORMS]
     return found
 
 
@@ -461,7 +461,7 @@ def test_checkpointed_and_compiled_give_the_same_bits(way: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "form", ["softmax", "sa-softmax", pytest.param("sa-softmax-raw", marks=pytest.mark.slow)]
+    "form", ["softmax", "sa-softmax", pytest.param("sa-softmax-raw", marks=pytest.mark.exhaustive)]
 )
 def test_the_operators_keep_the_rules_of_torch(form: str) -> None:
     leaves, _, rest = SMALL.build()

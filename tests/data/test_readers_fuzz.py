@@ -208,7 +208,7 @@ def test_random_damage_is_one_sentence(form: str, edits: list[tuple[str, float, 
     check_damaged(form, edits)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("form", FORMS)
 @given(rows=ROWS)
 @LONG
@@ -216,7 +216,7 @@ def test_many_random_rows_come_back(form: str, rows: list[dict[str, Any]]) -> No
     check_sound(form, rows)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("form", FORMS)
 @given(edits=EDITS)
 @LONG
@@ -252,7 +252,7 @@ def test_random_names(names: list[str]) -> None:
     check_names(names)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("form", TEXTUAL)
 @given(**ENCODED)
 @LONG
@@ -260,7 +260,7 @@ def test_many_encodings(form: str, encoding: str, end: str, edits: list[tuple[st
     check_encoding(form, encoding, end, edits)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("packing", CHECKED_PACKINGS)
 @given(form=st.sampled_from(FORMS), edits=EDITS)
 @LONG
@@ -268,7 +268,7 @@ def test_many_damaged_packings(packing: str, form: str, edits: list[tuple[str, f
     check_packing(packing, form, edits)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @given(names=NAMES)
 @LONG
 def test_many_names(names: list[str]) -> None:

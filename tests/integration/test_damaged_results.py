@@ -114,7 +114,7 @@ def test_no_wrong_value_in_a_benchmark_breaks_or_changes_what_is_shown(tmp_path:
     damage(tmp_path / run.FILE, few(BENCH), show_bench, share=0.03)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_wrong_value_in_reports_and_benchmarks(tmp_path: Path, reported: Any) -> None:
     damage(tmp_path / saved.FILE, reported, show_report, share=1)
     damage(tmp_path / run.FILE, few(BENCH), show_bench, share=1)

@@ -16,7 +16,7 @@ from finetune.training.trainer import summed_loss
 from tests.support.cuts import CASES, Base, assert_same_answers, assert_the_same, save_base, texts
 
 ROWS = 11
-# One of each way to make a decoder's inputs, to pool, and to count positions; the others are slow.
+# One of each way to make a decoder's inputs, to pool, and to count positions; the others are exhaustive.
 FEW = [
     ("classification", "roberta"),
     ("classification", "gpt2"),
@@ -49,7 +49,7 @@ def test_a_step_does_not_depend_on_how_it_is_cut(kind: str, family: str, base_of
         assert_the_same(base.trained(rows, 2, 4, label_smoothing_factor=smoothing), whole)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("count", [35, 97])
 @pytest.mark.parametrize(("kind", "family"), CASES)
@@ -67,7 +67,7 @@ def test_every_cut_of_every_family(
         assert_the_same(base.trained(rows, per_batch, accumulated, **train), whole)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False but the target module is `Conv1D`")
 @pytest.mark.parametrize(("kind", "family"), CASES)
 def test_every_cut_of_adapters(kind: str, family: str, base_of: Any) -> None:
@@ -83,7 +83,7 @@ def test_what_is_predicted_does_not_depend_on_the_evaluation(kind: str, family: 
     _hold_evaluations(base_of(kind, family), ROWS)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("variant", ["softmax", "sa-softmax", "sa-softmax-raw", "entmax15", "ssmax"])
 @pytest.mark.parametrize(("kind", "family"), CASES)
 def test_every_evaluation_of_every_family(kind: str, family: str, variant: str, base_of: Any) -> None:

@@ -26,8 +26,8 @@ PADDING: dict[str, tuple[str | None, int | None]] = {
 }
 
 
-def slow(family: str) -> Any:
-    return pytest.param(family, marks=pytest.mark.slow)
+def exhaustive(family: str) -> Any:
+    return pytest.param(family, marks=pytest.mark.exhaustive)
 
 
 def padded(folder: Path, kind: str, family: str, name: str) -> Path:
@@ -50,7 +50,7 @@ def hold_evaluations(base: Base) -> None:
 
 
 @pytest.mark.parametrize("padding", PADDING)
-@pytest.mark.parametrize("family", ["llama", "gpt2", slow("qwen3"), slow("gpt_neox")])
+@pytest.mark.parametrize("family", ["llama", "gpt2", exhaustive("qwen3"), exhaustive("gpt_neox")])
 def test_a_decoder_classifies_the_same_however_it_is_padded(
     tmp_path: Path, family: str, padding: str
 ) -> None:
@@ -59,7 +59,9 @@ def test_a_decoder_classifies_the_same_however_it_is_padded(
     hold_evaluations(base)
 
 
-@pytest.mark.parametrize("family", ["t5", "m2m100", slow("bart"), slow("mbart"), slow("marian")])
+@pytest.mark.parametrize(
+    "family", ["t5", "m2m100", exhaustive("bart"), exhaustive("mbart"), exhaustive("marian")]
+)
 def test_a_translator_that_pads_with_its_end_token_does_the_same(tmp_path: Path, family: str) -> None:
     base = Base("translation", padded(tmp_path, "translation", family, "the end token"))
     hold_evaluations(base)

@@ -132,7 +132,7 @@ def test_any_damage_to_a_record_is_read_or_named(place: Path, damage: tuple[int,
     _read_or_named(place / store.PREDICTIONS, damage, store.read_predictions)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @settings(settle, max_examples=2000)
 @given(damages)
 def test_two_thousand_damages_to_records(place: Path, damage: tuple[int, Any, str, str]) -> None:

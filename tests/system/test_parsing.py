@@ -242,7 +242,7 @@ def test_any_damage_to_yaml_is_read_or_named(value: Any, text: str, place: int) 
     _fuzz_yaml(value, text, place)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @settings(settle, max_examples=2000)
 @given(values, spiced, st.integers(0, 10**6))
 def test_two_thousand_damages_to_yaml(value: Any, text: str, place: int) -> None:

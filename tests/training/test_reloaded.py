@@ -53,7 +53,7 @@ def cases() -> list[Any]:
             family,
             rank,
             id=f"{kind}-{family}-{'lora' if rank else 'full'}",
-            marks=[] if (kind, family, rank) in SMALL else [pytest.mark.slow],
+            marks=[] if (kind, family, rank) in SMALL else [pytest.mark.exhaustive],
         )
         for kind, family in CASES
         for rank in (0, 2)

@@ -53,9 +53,9 @@ FAMILIES = [("classification", "bert"), ("translation", "t5")]
 every_family = pytest.mark.parametrize(("kind", "family"), FAMILIES)
 
 
-def some_slow(names: Any) -> list[Any]:
+def few_of(names: Any) -> list[Any]:
     """Names of options, of which few are tried every time."""
-    return [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in names]
+    return [pytest.param(name, marks=() if name in FEW else pytest.mark.exhaustive) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def plain_of(base_of: Any) -> Callable[[str, str], tuple[Trained, Any]]:
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")
 @every_family
-@pytest.mark.parametrize("name", some_slow(SAME))
+@pytest.mark.parametrize("name", few_of(SAME))
 def test_how_the_work_is_done_moves_no_number(
     kind: str, family: str, name: str, base_of: Any, plain_of: Any
 ) -> None:
@@ -94,7 +94,7 @@ def test_how_the_work_is_done_moves_no_number(
 
 
 @every_family
-@pytest.mark.parametrize("name", some_slow(STEPS))
+@pytest.mark.parametrize("name", few_of(STEPS))
 def test_what_a_step_is_does_not_depend_on_how_it_is_cut(
     kind: str, family: str, name: str, base_of: Any
 ) -> None:
