@@ -1,19 +1,7 @@
-"""The variants of attention that can be compared: the paper's, then the controls.
-
-``controls.py`` is the one file to edit to add one.
+"""Attention variants: what they compute (``functions``, ``controls``), how they come into a model (``swap``)
+and what computes them fast (``kernels``). Importing this package imports no torch.
 """
 
-from finetune.attention.controls import CONTROLS
-from finetune.attention.functions import PAPER, Variant
-from finetune.errors import unknown
+from finetune.attention.variants import PAPER, VARIANTS, Variant, get_variant
 
-__all__ = ["VARIANTS", "Variant", "get_variant"]
-
-VARIANTS: dict[str, Variant] = {variant.name: variant for variant in (*PAPER, *CONTROLS)}
-
-
-def get_variant(name: str) -> Variant:
-    """The variant called ``name``; ``UserError`` with the nearest name where there is none."""
-    if name not in VARIANTS:
-        raise unknown("attention variant", name, VARIANTS)
-    return VARIANTS[name]
+__all__ = ["PAPER", "VARIANTS", "Variant", "get_variant"]

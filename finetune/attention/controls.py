@@ -5,7 +5,7 @@ of ``functions.py``: (scores, allowed) -> weights, (batch, heads, query, key), i
 where a key is blocked. They run step by step on the reference kernel. Below, x are the allowed scores of a
 row and n is how many there are, whatever the length that the row is padded to.
 
-To add a variant of your own, add its function here and its entry in ``CONTROLS``.
+A control is a function here and an entry in ``variants.py``.
 """
 
 import math
@@ -14,7 +14,7 @@ import entmax
 import torch
 from torch import Tensor, nn
 
-from finetune.attention.functions import Variant, at_least_float32, fill_blocked, softmax
+from finetune.attention.functions import at_least_float32, fill_blocked, softmax
 
 
 def softmax_plus_one(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
@@ -103,58 +103,3 @@ def _below_highest(scores: Tensor, allowed: Tensor | None) -> Tensor:
     scores = at_least_float32(scores)
     lowest = torch.finfo(scores.dtype).min
     return scores - _filled(scores.detach(), allowed, lowest).amax(dim=-1, keepdim=True)
-
-
-CONTROLS: tuple[Variant, ...] = (
-    Variant(
-        name="softmax-plus-one",
-        function=softmax_plus_one,
-        paper="E. Miller, Attention Is Off By One, evanmiller.org (2023)",
-        equation="exp(x) / (1 + sum(exp(x)))",
-        summary="softmax with a silent further key of score 0",
-        control=True,
-    ),
-    Variant(
-        name="ssmax",
-        function=ssmax,
-        parameters={"s": 0.168},
-        paper="Scalable-Softmax Is Superior for Attention, arXiv 2501.19399 (2025)",
-        equation="softmax(s * log(n) * x), n = allowed keys",
-        summary="softmax that sharpens with the number of keys; s is fixed here, its paper learns it",
-        control=True,
-    ),
-    Variant(
-        name="sigmoid",
-        function=sigmoid,
-        paper="Theory, Analysis, and Best Practices for Sigmoid Self-Attention, arXiv 2409.04431 (2024)",
-        equation="sigmoid(x - log(n)), n = allowed keys",
-        summary="each key weighed by itself; rows do not sum to 1",
-        control=True,
-    ),
-    Variant(
-        name="entmax15",
-        function=entmax15,
-        paper="Sparse Sequence-to-Sequence Models, arXiv 1905.05702 (ACL 2019)",
-        equation="max(x / 2 - t, 0)^2, t such that the sum is 1",
-        summary="1.5-entmax: low scores weigh exactly 0",
-        control=True,
-    ),
-    Variant(
-        name="softpick",
-        function=softpick,
-        parameters={"eps": 1e-6},
-        paper="Softpick: No Attention Sink, No Massive Activations, arXiv 2504.20966 (2025)",
-        equation="max(exp(x) - 1, 0) / (sum(|exp(x) - 1|) + eps)",
-        summary="rectified softmax: scores below 0 weigh exactly 0",
-        control=True,
-    ),
-    Variant(
-        name="sa-softmax-renormalised",
-        function=sa_softmax_renormalised,
-        parameters={"eps": 1e-6},
-        paper="this project, to tell apart two effects of sa-softmax",
-        equation="a / (sum(a) + eps), a = (x - m) * p, m = min(min(x), 0)",
-        summary="sa-softmax with rows that sum to 1",
-        control=True,
-    ),
-)

@@ -1,6 +1,6 @@
 """The maps from attention scores to attention weights that the paper compares, and what every map is.
 
-No transformers here, and no configuration. A map of your own goes into ``controls.py``, function and entry.
+No transformers here, and no configuration. ``variants.py`` gives each map its name.
 
 Every map has the signature ``(scores, allowed=None, **parameters) -> weights``:
 
@@ -11,9 +11,6 @@ Every map has the signature ``(scores, allowed=None, **parameters) -> weights``:
 
 Below, x are the allowed scores of one row and p = softmax(x).
 """
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -79,44 +76,3 @@ def fill_blocked(scores: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor
         return scores, torch.softmax(scores, dim=-1)
     blocked = ~allowed
     return scores.masked_fill(blocked, 0.0), _softmax_over_allowed(scores, blocked)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One map from attention scores to weights, as described above."""
-
-    name: str
-    function: Callable[..., Tensor]  # (scores, allowed, **parameters) -> weights
-    paper: str
-    equation: str
-    summary: str
-    parameters: Mapping[str, float] = field(default_factory=dict)  # name -> default, all above 0
-    control: bool = False  # not from the Self-Adjust Softmax paper: there to compare with
-
-
-_SELF_ADJUST = "Self-Adjust Softmax, arXiv 2502.18277 (EMNLP 2025)"
-
-PAPER: tuple[Variant, ...] = (
-    Variant(
-        name="softmax",
-        function=softmax,
-        paper="Attention Is All You Need, arXiv 1706.03762 (NIPS 2017)",
-        equation="p = exp(x) / sum(exp(x))",
-        summary="the baseline, equal to the library's own",
-    ),
-    Variant(
-        name="sa-softmax",
-        function=sa_softmax,
-        parameters={"eps": 1e-6},
-        paper=f"{_SELF_ADJUST}, Eq. 10",
-        equation="(x - m) / (M - m + eps) * p, m = min(min(x), 0), M = max(max(x), 0)",
-        summary="softmax times the place of the score in its row's range; the form the paper recommends",
-    ),
-    Variant(
-        name="sa-softmax-raw",
-        function=sa_softmax_raw,
-        paper=_SELF_ADJUST,
-        equation="x * p",
-        summary="softmax times the score; weights may be negative and rows do not sum to 1",
-    ),
-)

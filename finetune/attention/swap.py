@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -21,10 +21,11 @@ from finetune.attention.interface import SETTING, SOFTMAX, Kind, Setting, attent
 from finetune.attention.kernels import dispatch
 from finetune.attention.kernels.inputs import Normaliser
 from finetune.attention.probe import Observed, expected_calls, observe
+from finetune.config.schema import Scope
 from finetune.errors import UserError, unknown
 
 NAME = "finetune"
-SCOPES = ("all", "encoder", "decoder", "cross")
+SCOPES: tuple[str, ...] = get_args(Scope)
 SUPPORTED = (
     "BERT, RoBERTa, DistilBERT, ALBERT, ELECTRA, ModernBERT, GPT-2, GPT-NeoX, Llama, Qwen3, T5, BART, mBART, "
     "Marian, M2M100, and other models that call transformers' attention interface in every layer"

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune.attention import PAPER
 from finetune.attention.kernels import reference
 from finetune.attention.kernels.inputs import Inputs
 from finetune.bench.cases import (
     BASELINE,
-    MEASURED,
     Case,
     Contender,
     NotMeasuredError,
@@ -42,7 +42,7 @@ def measure(
 
 def _of_case(case: Case, device: str, seed: int) -> Iterator[dict[str, Any]]:
     inputs, upstream = make(case, device, seed)
-    exact = {name: _definition(name, inputs, upstream) for name in MEASURED}
+    exact = {name: _definition(name, inputs, upstream) for name in PAPER}
     limit = {"output": LIMIT, "gradients": LIMIT}
     for contender in contenders():
         if why_not(contender, inputs) is not None:

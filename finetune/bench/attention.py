@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune.attention import PAPER
 from finetune.attention.kernels.inputs import Inputs
 from finetune.bench import accuracy, memory, timing
 from finetune.bench.cases import (
     BASELINE,
     CONTROLS,
     MASK_TITLES,
-    MEASURED,
     Case,
     Contender,
     attend,
@@ -172,4 +172,4 @@ def _automatic(chosen: Settings, case: Case) -> dict[str, str]:
     """The kernel that each variant takes by itself."""
     inputs, _ = make(case, chosen.device, chosen.seed)
     with torch.no_grad():
-        return {variant: automatic(inputs, variant) for variant in MEASURED}
+        return {variant: automatic(inputs, variant) for variant in PAPER}

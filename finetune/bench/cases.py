@@ -6,16 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from finetune.attention import VARIANTS, get_variant
+from finetune.attention import PAPER, get_variant
 from finetune.attention.kernels import dispatch
 from finetune.attention.kernels.inputs import Inputs, Normaliser
 from finetune.attention.kernels.native import native_attention
 from finetune.attention.kernels.triton import triton_attention
 
-MEASURED = [name for name, variant in VARIANTS.items() if not variant.control]
 MASK_TITLES = {"padded": "key padding", "whole": "no mask", "causal": "causal mask"}
 MASKS = tuple(MASK_TITLES)
-FAST = ("triton", "native", "blocked")
+FAST = tuple(dispatch.FAST)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -59,9 +58,9 @@ CONTROLS = {"cpu": Contender("softmax", "native"), "cuda": Contender("softmax", 
 
 def contenders() -> list[Contender]:
     """Every variant of the paper on every kernel, the baseline first."""
-    others = [name for name in MEASURED if name != BASELINE.variant]
+    others = [name for name in PAPER if name != BASELINE.variant]
     fused = [Contender(variant, kernel) for kernel in FAST for variant in others]
-    plain = [Contender(variant, "reference") for variant in MEASURED]
+    plain = [Contender(variant, "reference") for variant in PAPER]
     return [BASELINE, *CONTROLS.values(), *fused, *plain]
 
 

@@ -11,8 +11,8 @@ from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
+from finetune.attention import PAPER
 from finetune.bench import rows
-from finetune.bench.cases import MEASURED
 from finetune.bench.settings import Settings
 from finetune.bench.timing import spread, synchronise
 from finetune.config.build import build
@@ -60,8 +60,8 @@ class Prepared:
 
 def arms() -> list[Arm]:
     """Every variant of the paper as a run has it, the others step by step too, and the stock recipe."""
-    others = [name for name in MEASURED if name != BASELINE.variant]
-    toolkit = [Arm("toolkit", name, "auto") for name in MEASURED]
+    others = [name for name in PAPER if name != BASELINE.variant]
+    toolkit = [Arm("toolkit", name, "auto") for name in PAPER]
     plain = [Arm("toolkit", name, "reference") for name in others]
     return [*toolkit, *plain, Arm("stock", "softmax", "eager"), STOCK]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from finetune.attention import PAPER
 from finetune.config.folders import arm_label, model_slug
 from finetune.config.identity import differing_keys, flatten
 from finetune.config.schema import BASELINE, NEUTRAL, AttentionConfig, ModelConfig
@@ -15,8 +16,7 @@ from finetune.errors import UserError
 from finetune.metrics.scorers import PRIMARY
 from finetune.records.store import Record, find
 
-# All others are controls. Written here too, since the list of variants wants torch.
-FROM_THE_PAPER = frozenset({BASELINE, "sa-softmax", "sa-softmax-raw"})
+FROM_THE_PAPER = frozenset(PAPER)  # all others are controls
 COMPUTED = "computed"  # how the facts of ``record["computed"]`` begin
 PRECISION = frozenset({"train.bf16", "train.fp16", "train.tf32"})  # the keys that ask for another
 

@@ -27,6 +27,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 Name = Annotated[str, Field(min_length=1, max_length=1000)]  # Path("") would be the working folder
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Parameter = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Scope = Literal["all", "encoder", "decoder", "cross"]
+KernelChoice = Literal["auto", "reference", "blocked", "native", "triton"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -82,8 +84,8 @@ class AttentionConfig:
     """The normaliser inside attention. ``parameters`` override the variant's own, by name."""
 
     variant: str
-    scope: Literal["all", "encoder", "decoder", "cross"]
-    kernel: Literal["auto", "reference", "blocked", "native", "triton"]
+    scope: Scope
+    kernel: KernelChoice
     start: Literal["cold", "calibrated", "annealed"]  # how a pretrained model comes to the variant
     annealing_share: Annotated[float, Field(gt=0, le=1)] | None  # of the steps; annealed only
     parameters: dict[str, Parameter]

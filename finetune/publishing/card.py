@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.attention import VARIANTS
+from finetune.attention import PAPER, VARIANTS
 from finetune.config.identity import flatten
 from finetune.metrics.scorers import score_text
 from finetune.publishing.metadata import (
@@ -232,7 +232,7 @@ def _limits(record: Record) -> str:
         "The figures hold for the test rows with the fingerprint above, and for no others.",
         "The licence is not stated here: those of the base model and of the data apply.",
     ]
-    if variant not in VARIANTS or VARIANTS[variant].control:
+    if variant not in PAPER:
         lines.append(f"{escape(variant)} is not from the Self-Adjust Softmax paper.")
     if record["git"] is None or record["git"]["dirty"]:
         lines.append("The code that made it is no commit as it stands: it cannot be had again for certain.")

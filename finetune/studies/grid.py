@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from finetune.attention import get_variant
 from finetune.config import limits
 from finetune.config.build import arm, build
 from finetune.config.folders import run_folder
@@ -16,7 +17,6 @@ from finetune.config.schema import BASELINE, KINDS, Kind, RunConfig
 from finetune.errors import UserError, shown, unknown
 from finetune.studies import logs
 from finetune.studies.axes import Point, check_count, points, value_text
-from finetune.studies.variants import declared
 from finetune.tasks import check_pair, get_task
 
 PARAMETER = "attention.parameters."
@@ -75,13 +75,12 @@ def _variants(grid: Mapping[str, Any]) -> list[str]:
             raise UserError(
                 f"variants must be a list of names such as [softmax, sa-softmax], not {shown(found)}"
             )
-        if name not in declared():
-            raise unknown("attention variant", name, declared())
+        get_variant(name)  # raises for an unknown one
     return sorted(dict.fromkeys(found), key=lambda name: name != BASELINE)
 
 
 def _check_parameters(found: list[Point], variants: list[str]) -> None:
-    known = {name for variant in variants for name in declared()[variant]}
+    known = {name for variant in variants for name in get_variant(variant).parameters}
     for key in found[0].keys:
         if key.startswith(PARAMETER) and key.removeprefix(PARAMETER) not in known:
             raise unknown(f"parameter of {', '.join(variants)}", key.removeprefix(PARAMETER), known)
@@ -96,7 +95,7 @@ def _config(point: Point, preset: str, variant: str, seed: int) -> RunConfig:
         values = merge(values, nest(key, value))
     _check_train(task.kind, values["train"], base["train"])
     values |= {"kind": task.kind, "task": task.name, "pair": check_pair(task, point.pair), "seed": seed}
-    return build({**values, "attention": arm(values["attention"], variant, declared()[variant])})
+    return build({**values, "attention": arm(values["attention"], variant, get_variant(variant).parameters)})
 
 
 _preset = cache(read_preset)  # a study builds hundreds of cells from it; nothing changes it

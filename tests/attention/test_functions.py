@@ -2,6 +2,8 @@
 
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -13,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from finetune.attention import VARIANTS, Variant, controls, get_variant
-from finetune.attention.controls import CONTROLS
-from finetune.attention.functions import PAPER, sa_softmax, sa_softmax_raw, softmax
+from finetune.attention import PAPER, VARIANTS, Variant, controls, get_variant
+from finetune.attention.functions import sa_softmax, sa_softmax_raw, softmax
+from finetune.attention.kernels import dispatch
 from finetune.errors import UserError
 
 EPS = 1e-6
-MAPS: dict[str, Callable[..., Tensor]] = {name: variant.function for name, variant in VARIANTS.items()}
+MAPS: dict[str, Callable[..., Tensor]] = {name: variant.weigh for name, variant in VARIANTS.items()}
 every_map = pytest.mark.parametrize("name", MAPS)
 
 
@@ -344,9 +346,8 @@ def test_a_blocked_key_might_as_well_not_be_there(name: str, shape: tuple[int, .
 
 
 def test_the_paper_s_variants_come_first_and_the_others_are_controls() -> None:
-    assert list(VARIANTS) == [variant.name for variant in (*PAPER, *CONTROLS)]
-    assert [name for name, variant in VARIANTS.items() if not variant.control] == list(VARIANTS)[:3]
-    assert list(VARIANTS)[:3] == ["softmax", "sa-softmax", "sa-softmax-raw"]
+    assert list(VARIANTS)[:3] == list(PAPER) == ["softmax", "sa-softmax", "sa-softmax-raw"]
+    assert [name for name, variant in VARIANTS.items() if not variant.control] == list(PAPER)
 
 
 @pytest.mark.parametrize(
@@ -419,7 +420,7 @@ def test_the_controls_take_their_parameters() -> None:
     torch.testing.assert_close(controls.ssmax(x, s=0.43), torch.tensor(rows, dtype=torch.float64))
 
 
-def test_the_readme_s_variant_is_one() -> None:
+def test_the_readme_s_variant_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Function and entry as they are printed there, in the place where they are to go."""
     readme = Path(__file__).parents[2] / "README.md"
     if not readme.is_file():
@@ -429,15 +430,27 @@ def test_the_readme_s_variant_is_one() -> None:
     (entry,) = [block for block in blocks if block.startswith("Variant(")]
     names: dict[str, Any] = dict(vars(controls))
     exec(function, names)
-    variant = eval(entry, names)
+    monkeypatch.setattr(controls, "relu_over_n", names["relu_over_n"], raising=False)
+    variant = eval(entry, {"Variant": Variant})
     assert isinstance(variant, Variant) and variant.control
     x = torch.randn(2, 3, 4, 5, requires_grad=True)
     allowed = torch.rand(2, 1, 1, 5) < 0.6
-    weights = variant.function(x.half(), allowed, **variant.parameters)
+    weights = variant.weigh(x.half(), allowed, **variant.parameters)
     assert weights.dtype == torch.float32 and weights.shape == x.shape
     assert (weights[~allowed.expand(x.shape)] == 0).all() and weights.abs().max() > 0
     wide = x.detach().double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda scores: variant.function(scores, allowed), (wide,))
+    assert torch.autograd.gradcheck(lambda scores: variant.weigh(scores, allowed), (wide,))
+
+
+def test_the_declarations_load_no_torch() -> None:
+    code = "import sys, finetune.attention as a; a.get_variant('ssmax'); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_fused_kernel_that_a_variant_names_is_one() -> None:
+    kernels = {*dispatch.FAST, "sdpa"}
+    assert {kernel for variant in VARIANTS.values() for kernel in variant.kernels} == kernels
+    assert {*dispatch.FAST, "auto", "reference"} == set(dispatch.CHOICES)
 
 
 def test_an_unknown_variant_names_the_nearest() -> None:
@@ -453,4 +466,4 @@ def test_every_variant_is_documented(name: str) -> None:
     assert variant.equation
     assert variant.summary
     x = torch.randn(2, 3)
-    assert torch.equal(variant.function(x, None, **variant.parameters), variant.function(x))
+    assert torch.equal(variant.weigh(x, None, **variant.parameters), variant.weigh(x))

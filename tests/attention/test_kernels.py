@@ -31,7 +31,7 @@ MASKS = ("none", "padded", "left-padded", "causal", "causal and padded", "arbitr
 
 def normaliser(variant: str, **parameters: float) -> Normaliser:
     bound = {**VARIANTS[variant].parameters, **parameters}
-    return Normaliser(variant, partial(VARIANTS[variant].function, **bound), bound)
+    return Normaliser(variant, partial(VARIANTS[variant].weigh, **bound), bound)
 
 
 def mask_of(name: str, batch: int, heads: int, queries: int, keys: int) -> Tensor | None:
@@ -94,7 +94,7 @@ def magnitudes(exact: Inputs, arriving: Tensor, form: Normaliser) -> list[Tensor
     x = query @ key.mT * exact.scaling + (0 if exact.bias is None else exact.bias.detach())
     allowed = exact.all_allowed()
     x = x if allowed is None else x.masked_fill(~allowed, 0)
-    p, w = VARIANTS["softmax"].function(x, allowed), form.weigh(x, allowed).abs()
+    p, w = VARIANTS["softmax"].weigh(x, allowed), form.weigh(x, allowed).abs()
     span = x.amax(-1, keepdim=True).clamp(min=0) - x.amin(-1, keepdim=True).clamp(max=0)
     factor = {"softmax": 1, "sa-softmax-raw": 1 + x.abs()}.get(form.name, 1 + 1 / span.clamp(min=1e-6))
     upstream = arriving.double().transpose(1, 2)

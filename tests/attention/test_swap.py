@@ -8,7 +8,7 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from finetune.attention import VARIANTS
+from finetune.attention import PAPER, VARIANTS
 from finetune.attention.interface import SETTING, attention
 from finetune.attention.kernels import proof
 from finetune.attention.kernels.native import native_attention
@@ -18,7 +18,6 @@ from tests.support import tiny_models
 from tests.support.tiny_models import FAMILIES, VOCAB, batch, kept_logits, names
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
-PAPER = [name for name, variant in VARIANTS.items() if not variant.control]
 CONTROLS = [name for name in VARIANTS if name not in PAPER]
 FEW = ("bert", "llama", "t5", "marian")  # families that stand for all where a control is tried
 every_variant = pytest.mark.parametrize("variant", PAPER)
@@ -678,7 +677,7 @@ def test_an_additive_mask_blocks_and_biases(variant: str, kernel: str, minimum: 
     bias = torch.randn(2, 1, 3, 5)
     additive = bias.masked_fill(blocked, minimum)
     repeated = key.repeat_interleave(2, 1), value.repeat_interleave(2, 1)
-    weights = VARIANTS[variant].function(query @ repeated[0].mT * 0.3 + bias, ~blocked)
+    weights = VARIANTS[variant].weigh(query @ repeated[0].mT * 0.3 + bias, ~blocked)
     expected = (weights @ repeated[1]).transpose(1, 2)
     module = _Module(True, kernel, variant)
     output, _ = attention(module, query, key, value, additive, scaling=0.3)

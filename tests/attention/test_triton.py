@@ -47,7 +47,7 @@ def by_turns(*cases: Any) -> list[Any]:
 
 def normaliser(form: str) -> Normaliser:
     variant = get_variant(form)
-    return Normaliser(form, partial(variant.function, **variant.parameters), variant.parameters)
+    return Normaliser(form, partial(variant.weigh, **variant.parameters), variant.parameters)
 
 
 @dataclass(frozen=True)

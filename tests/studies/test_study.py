@@ -29,7 +29,7 @@ from finetune.config.identity import as_dict
 from finetune.config.loading import parse_value
 from finetune.errors import UserError
 from finetune.records import store
-from finetune.studies import devices, estimate, logs, progress, variants
+from finetune.studies import devices, estimate, logs, progress
 from finetune.studies.file import Study, load, shipped
 from finetune.studies.grid import Cell
 from finetune.studies.rehearsal import rehearse
@@ -266,17 +266,6 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
     grid = {**TINY, "model.name": [str(tmp_path / "one/bert"), str(tmp_path / "two/bert")]}
     with pytest.raises(UserError, match=r"share the folder .* and differ in model\.name: make two grids"):
         study_of(tmp_path, {"a": grid})
-
-
-def test_the_variants_are_read_from_the_source_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = {name: frozenset(variant.parameters) for name, variant in VARIANTS.items()}
-    assert variants.declared.__wrapped__() == expected
-
-    def computed(tree: Any) -> Any:
-        raise ValueError
-
-    monkeypatch.setattr(variants, "_entries", computed)
-    assert variants.declared.__wrapped__() == expected
 
 
 def test_each_printed_line_plans_the_run_that_its_cell_foretells(

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.attention import VARIANTS, functions
+from finetune.attention import PAPER, VARIANTS, functions
 from finetune.attention.kernels.inputs import Inputs, Normaliser
 from finetune.attention.kernels.reference import one_per_query_head, scores_of
 
@@ -26,7 +26,6 @@ SATURATED = 0.99
 SUPPRESSED = 0.01
 """A score is suppressed, a loser, if its p is below: softmax passes less than a hundredth here too."""
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-COMPARED = ("softmax", "sa-softmax", "sa-softmax-raw")  # at every score, beside the run's own variant
 GROUPS = ("saturated", "suppressed", "all")
 
 Columns = dict[str, Tensor]  # name -> one number for each row that counts, (counted rows,)
@@ -48,7 +47,7 @@ class Part:
 
 def compared(normalisers: Sequence[Normaliser]) -> dict[str, Normaliser]:
     """The variants whose gradients are compared: the paper's, and ``normalisers`` with their parameters."""
-    chosen = {name: Normaliser.of(VARIANTS[name]) for name in COMPARED}
+    chosen = {name: Normaliser.of(VARIANTS[name]) for name in PAPER}
     return chosen | {normaliser.name: normaliser for normaliser in normalisers}
 
 

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from finetune.attention.kernels.inputs import Inputs, Normaliser, refuse_second_derivative
+from finetune.attention.variants import known_to
 
-FORMS = ("sa-softmax", "sa-softmax-raw")
+VARIANTS = known_to("blocked")
 # Scores of a block, in numbers: some fit a CPU's cache, many keep a GPU busy.
 _BLOCK = {"cpu": 2**18}
 _BLOCK_ELSEWHERE = 2**24
@@ -28,7 +29,7 @@ _FEWEST_QUERIES = 16
 
 def why_not(inputs: Inputs, normaliser: Normaliser) -> str | None:
     """Why this kernel cannot do these inputs; None if it can."""
-    return None if normaliser.name in FORMS else f"it knows no formula for {normaliser.name}"
+    return None if normaliser.name in VARIANTS else f"it knows no formula for {normaliser.name}"
 
 
 @torch.compiler.disable

@@ -13,6 +13,7 @@ A fast kernel computes nothing before it has been held against the reference on 
 
 import logging
 from collections.abc import Iterator
+from typing import get_args
 
 from torch import Tensor
 
@@ -20,9 +21,10 @@ from finetune.attention.kernels import blocked, proof, reference
 from finetune.attention.kernels.inputs import Inputs, Normaliser
 from finetune.attention.kernels.native import native_attention
 from finetune.attention.kernels.triton import triton_attention
+from finetune.config.schema import KernelChoice
 
-CHOICES = ("auto", "reference", "blocked", "native", "triton")  # of attention.kernel
-_FAST = {"triton": triton_attention, "native": native_attention, "blocked": blocked}
+CHOICES: tuple[str, ...] = get_args(KernelChoice)  # of attention.kernel
+FAST = {"triton": triton_attention, "native": native_attention, "blocked": blocked}
 _log = logging.getLogger(__name__)
 _said: set[tuple[str, str]] = set()
 
@@ -41,7 +43,7 @@ def attend(
             return output, weights, kernel
         reason = "it returns no attention weights" if wants_weights else why_not(kernel, inputs, normaliser)
         if reason is None:
-            output = reference.sdpa(inputs) if kernel == "sdpa" else _FAST[kernel].attend(inputs, normaliser)
+            output = reference.sdpa(inputs) if kernel == "sdpa" else FAST[kernel].attend(inputs, normaliser)
             return output, None, kernel
         _say_once(kernel, reason)
     raise AssertionError("the reference kernel computes everything")
@@ -53,7 +55,7 @@ def why_not(kernel: str, inputs: Inputs, normaliser: Normaliser) -> str | None:
         return None
     if kernel == "sdpa":
         return None if normaliser.name == "softmax" else "it computes softmax only"
-    module = _FAST[kernel]
+    module = FAST[kernel]
     return (
         _misshapen(inputs)
         or module.why_not(inputs, normaliser)

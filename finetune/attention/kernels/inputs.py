@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from finetune.attention.functions import Variant
+from finetune.attention.variants import Variant
 from finetune.errors import UserError
 
 Weigh = Callable[[Tensor, Tensor | None], Tensor]  # (scores, allowed) -> weights
@@ -32,7 +32,7 @@ class Normaliser:
     def of(cls, variant: Variant, parameters: Mapping[str, float] | None = None) -> "Normaliser":
         """``variant`` with all its ``parameters``, or with its defaults."""
         bound = dict(variant.parameters if parameters is None else parameters)
-        return cls(variant.name, partial(variant.function, **bound), bound)
+        return cls(variant.name, partial(variant.weigh, **bound), bound)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SELF_ADJUST, RAW, SOFTMAX };                    /* forms */
+enum { SOFTMAX, SELF_ADJUST, RAW };                    /* forms: variants.py, in the order it lists them */
 
 #define INLINE static inline __attribute__((always_inline))
 

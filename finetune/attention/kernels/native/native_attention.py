@@ -8,8 +8,9 @@ from torch import Tensor
 
 from finetune.attention.kernels.inputs import Inputs, Normaliser, refuse_second_derivative
 from finetune.attention.kernels.native import build
+from finetune.attention.variants import known_to
 
-FORMS = ("sa-softmax", "sa-softmax-raw", "softmax")  # as native.c numbers them
+VARIANTS = known_to("native")  # as native.c numbers them
 
 
 @torch.compiler.disable
@@ -17,7 +18,7 @@ def why_not(inputs: Inputs, normaliser: Normaliser) -> str | None:
     """Why this kernel cannot do these inputs; None if it can."""
     query, value, bias = inputs.query, inputs.value, inputs.bias
     reasons = {
-        f"it knows no formula for {normaliser.name}": normaliser.name not in FORMS,
+        f"it knows no formula for {normaliser.name}": normaliser.name not in VARIANTS,
         f"it computes on the CPU, not on {query.device.type}": query.device.type != "cpu",
         "it computes in float32, and these inputs are float64": query.dtype == torch.float64,
         "the values are not as wide as the queries": query.shape[-1] != value.shape[-1],
@@ -106,7 +107,7 @@ def _call(tensors: tuple[Tensor, ...], inputs: Inputs, normaliser: Normaliser, s
     shape = (batch, heads, query_len, key.shape[-2])
     call = _Call(
         batch=batch, heads=heads, key_heads=key.shape[1], query_len=query_len, key_len=key.shape[-2],
-        width=width, form=FORMS.index(normaliser.name), causal=inputs.causal,
+        width=width, form=VARIANTS.index(normaliser.name), causal=inputs.causal,
         threads=torch.get_num_threads(), seed=seed, scaling=inputs.scaling,
         eps=normaliser.parameters.get("eps", 0.0), dropout=inputs.dropout,
         query=_Strided.of(query), key=_Strided.of(key), value=_Strided.of(value),

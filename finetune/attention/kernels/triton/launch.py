@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FORMS = ("softmax", "sa-softmax", "sa-softmax-raw")  # the number of each in triton_kernels is its place here
+from finetune.attention.variants import known_to
+
+VARIANTS = known_to("triton")  # the number of each in tiles.py is its place here
 
 # (queries, keys, warps, stages) of a tile, by kernel, then by the widest axis of a head and the bytes of an
 # element. The one table to tune.
@@ -102,7 +104,7 @@ class Call:
             eps=float(self.eps),
             threshold=min(round(self.dropout * 2**31), 2**31 - 1),
             keep_scale=1.0 / (1.0 - self.dropout) if self.dropout < 1.0 else 0.0,
-            form=constexpr(FORMS.index(self.form)),
+            form=constexpr(VARIANTS.index(self.form)),
             causal=constexpr(self.causal),
             dropout=constexpr(self.dropout > 0.0),
             block_rows=constexpr(queries),

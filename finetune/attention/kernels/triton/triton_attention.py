@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from finetune.attention.kernels.inputs import Inputs, Normaliser
-from finetune.attention.kernels.triton.launch import FORMS, Call, scorewise, with_contiguous_rows
+from finetune.attention.kernels.triton.launch import VARIANTS, Call, scorewise, with_contiguous_rows
 
 MOST_WIDTH = 256  # of a head; those under 16 are padded to it
 _TYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -24,8 +24,8 @@ _INSTALLED = importlib.util.find_spec("triton") is not None
 
 def why_not(inputs: Inputs, normaliser: Normaliser) -> str | None:
     """Why this kernel cannot do these inputs; None if it can."""
-    if normaliser.name not in FORMS:
-        return f"it computes {', '.join(FORMS)} only"
+    if normaliser.name not in VARIANTS:
+        return f"it computes {', '.join(VARIANTS)} only"
     if not _INSTALLED:
         return "triton is not installed"
     return _device_lacks(inputs.query.device) or _inputs_lack(inputs)
