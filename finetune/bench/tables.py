@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.bench.cases import MASK_TITLES
-from finetune.report.formats.markdown import escape, lines
+from finetune.system.tables import aligned, escape
+from finetune.system.tables import markdown as markdown_table
 from finetune.system.text import clean
 
 Result = Mapping[str, Any]
@@ -25,8 +26,8 @@ class Table:
 
 def text(result: Result) -> str:
     """Everything, aligned, for a terminal."""
-    parts = [clean(heading(result)), *map(_aligned, tables(result)), *map(clean, notes(result))]
-    return "\n\n".join(parts)
+    parts = [f"{clean(table.title)}\n{aligned([table.header, *table.rows])}" for table in tables(result)]
+    return "\n\n".join([clean(heading(result)), *parts, *map(clean, notes(result))])
 
 
 def markdown(result: Result, plots: Sequence[str] = ()) -> str:
@@ -34,8 +35,8 @@ def markdown(result: Result, plots: Sequence[str] = ()) -> str:
     parts = ["# Benchmark", escape(heading(result))]
     parts += [f"![{name.partition('.')[0].replace('-', ' ')}]({name})" for name in plots]
     for table in tables(result):
-        ruler = ["---", *["---:"] * (len(table.header) - 1)]
-        parts.append(f"## {escape(table.title)}\n\n{lines([table.header, *table.rows], ruler).rstrip()}")
+        rows = markdown_table([table.header, *table.rows]).rstrip()
+        parts.append(f"## {escape(table.title)}\n\n{rows}")
     return "\n\n".join([*parts, *map(escape, notes(result))]) + "\n"
 
 
@@ -231,14 +232,3 @@ def failures(result: Result) -> list[str]:
                 f"Wrong: {name(row)}, {row['mask']}, heads of {row['width']}: relative error {sizes}."
             )
     return [clean(line) for line in found]
-
-
-def _aligned(table: Table) -> str:
-    """Columns padded with blanks: names to the left, figures to the right."""
-    rows = [[clean(cell) for cell in row] for row in [table.header, *table.rows]]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    shown = [clean(table.title)]
-    for cells in rows:
-        padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
-        shown.append("  ".join([cells[0].ljust(widths[0]), *padded[1:]]).rstrip())
-    return "\n".join(shown)

@@ -17,6 +17,9 @@ SPLIT_SIZES = {
     "translation": {"train": 6000, "validation": 500, "test": 500},
 }
 
+STAMP = "SAMPLE: synthetic data; these numbers say nothing about any method"
+"""On everything that was trained on the sample."""
+
 _SEED = "sample-1"  # raise the number when the generated rows change
 _CLASS_WORDS = 16  # words that speak for one class
 _COMMON_WORDS = 300  # words that speak for none

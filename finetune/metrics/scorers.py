@@ -10,6 +10,8 @@ from finetune.system.language_codes import language_of
 # The metric that a comparison tests, by kind of task; every other metric is only described.
 PRIMARY = {"classification": "accuracy", "translation": "bleu"}
 
+TITLES = {"accuracy": "accuracy (%)", "macro_f1": "macro-F1 (%)", "bleu": "BLEU", "chrf": "chrF"}
+
 SCALE = {"accuracy": 100.0, "macro_f1": 100.0}  # recorded as fractions, reported in percent
 
 # 13a splits at spaces and Western punctuation, and leaves a sentence of these languages unsplit: Chinese and

@@ -6,13 +6,14 @@ user named is escaped.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from finetune.attention import PAPER, VARIANTS
 from finetune.config.identity import flatten
-from finetune.metrics.scorers import score_text
+from finetune.data.synthetic import STAMP
+from finetune.metrics.scorers import TITLES, score_text
 from finetune.publishing.metadata import (
     LIBRARY,
     attention_of,
@@ -25,10 +26,9 @@ from finetune.publishing.metadata import (
     title,
 )
 from finetune.records.store import Record
-from finetune.report.formats.markdown import fence, lines
-from finetune.report.write import NAMES, SAMPLE, escape
 from finetune.system.files import write_text
 from finetune.system.paths import without_paths
+from finetune.system.tables import escape, fence, markdown
 from finetune.system.text import visible
 
 FILE = "README.md"
@@ -59,7 +59,7 @@ def write(folder: Path, record: Record) -> Path:
 def text(record: Record, place: str) -> str:
     """The card of a finished run that ``finetune.load(place)`` loads: its folder, or its Hub id."""
     record = without_paths(record)
-    stamp = [f"> **{SAMPLE}**\n"] if data_of(record)["sample"] else []
+    stamp = [f"> **{STAMP}**\n"] if data_of(record)["sample"] else []
     parts = [
         f"---\n{front_matter(record)}\n---\n",
         f"# {escape(run_name(record))}\n",
@@ -121,7 +121,7 @@ def _result(record: Record) -> str:
             f"\nBefore training, with the attention already swapped, {title(name)} was "
             f"{_shown(name, before[name])} on {before['rows']:,} {escape(before['split'])} rows.\n"
         )
-    return f"## Result\n\n{_table([('metric', 'value', 'signature'), *rows])}{untrained}"
+    return f"## Result\n\n{markdown([('metric', 'value', 'signature'), *rows], 'l')}{untrained}"
 
 
 def _attention(record: Record) -> str:
@@ -167,7 +167,7 @@ def _task_and_data(record: Record) -> str:
         "tokens of a text, at most": record["config"]["data"]["max_length"],
     }
     splits = [(name, f"{s['rows']:,}", s["fingerprint"]) for name, s in data["splits"].items()]
-    return f"## Data\n\n{_facts(facts)}\n{_table([('split', 'rows', 'fingerprint'), *splits])}"
+    return f"## Data\n\n{_facts(facts)}\n{markdown([('split', 'rows', 'fingerprint'), *splits], 'l')}"
 
 
 def _training(record: Record) -> str:
@@ -194,7 +194,7 @@ def _training(record: Record) -> str:
     chosen |= {"train": {k: v for k, v in config["train"].items() if not SILENT.fullmatch(k)}}
     settings = [(key, json.dumps(value, ensure_ascii=False)) for key, value in flatten(chosen).items()]
     return (
-        f"## Training\n\n{_facts(facts)}\n{_table([('setting', 'value'), *settings])}\n"
+        f"## Training\n\n{_facts(facts)}\n{markdown([('setting', 'value'), *settings], 'l')}\n"
         f"{fence(visible(record['command']), 'sh')}"
     )
 
@@ -242,12 +242,8 @@ def _limits(record: Record) -> str:
 def _shown(name: str, value: float | None) -> str:
     if value is None:
         return "none"
-    return score_text(name, value) if name in NAMES else f"{value:.4g}"
+    return score_text(name, value) if name in TITLES else f"{value:.4g}"
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
     return "".join(f"- {name}: {escape(str(value))}\n" for name, value in facts.items() if value is not None)
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    return lines(rows, ["---"] * len(rows[0]))

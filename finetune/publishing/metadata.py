@@ -5,8 +5,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from finetune.metrics.scorers import TITLES
 from finetune.records.store import Record
-from finetune.report.write import NAMES
 from finetune.system.language_codes import language_of
 from finetune.tasks.base import languages
 
@@ -117,4 +117,4 @@ def scores(record: Record) -> dict[str, dict[str, Any]]:
 
 def title(metric: str) -> str:
     """A metric's name for a reader: ``macro-F1``."""
-    return NAMES.get(metric, metric).removesuffix(" (%)")
+    return TITLES.get(metric, metric).removesuffix(" (%)")

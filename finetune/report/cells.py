@@ -1,27 +1,29 @@
-"""Columns of cells under their heads: scores and differences, cost, starts, all tables at a glance."""
+"""Rows of cells, the first one their heads: scores and differences, cost, starts, all tables at a glance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from finetune.comparison.claims import LARGEST, Difference
 from finetune.comparison.compare import Comparison
 from finetune.comparison.sentence import MOST_SEEDS
 from finetune.comparison.tables import Arm, Table
 from finetune.config.schema import BASELINE
+from finetune.metrics.scorers import TITLES
 from finetune.report import words
 
-Columns = list[list[str]]
+Cells = list[list[str]]
+"""Rows, the heads first, without columns that would be empty; no row at all where all would be."""
 
 
-def columns(table: Table, *, whole: bool = True) -> Columns:
-    """One row an arm; a column that would be empty is left out, and where not ``whole``, what ``cost`` and
-    ``starts`` show."""
+def scores(table: Table, *, whole: bool = True) -> Cells:
+    """Scores and differences, one row an arm; not ``whole``: without what ``cost`` and ``starts`` show."""
     names = list(dict.fromkeys(name for arm in table.arms for name in [table.metric, *arm.metrics]))
-    found = _filled(
+    elsewhere = () if whole else ("untrained", "train", "memory")
+    return _filled(
         [
             ["attention", *(words.arm_name(arm) for arm in table.arms)],
             ["runs", *(str(arm.finished) for arm in table.arms)],
             *(
-                [words.NAMES.get(name, name), *(words.score(arm.metrics.get(name)) for arm in table.arms)]
+                [TITLES.get(name, name), *(words.score(arm.metrics.get(name)) for arm in table.arms)]
                 for name in names
             ),
             ["untrained", *(words.score(arm.untrained) for arm in table.arms)],
@@ -33,13 +35,12 @@ def columns(table: Table, *, whole: bool = True) -> Columns:
             ["p (Holm)", *_of(table, lambda found: words.p_value(found.p_adjusted))],
             ["train", *(words.duration(arm.train_s) for arm in table.arms)],
             ["memory", *(words.memory(arm.peak_memory_mib) for arm in table.arms)],
-        ]
+        ],
+        elsewhere,
     )
-    elsewhere = () if whole else ("untrained", "train", "memory")
-    return [column for column in found if column[0] not in elsewhere]
 
 
-def cost(table: Table) -> Columns:
+def cost(table: Table) -> Cells:
     """Time and memory of each arm, and their ratio to the baseline's."""
     baseline = table.arms[0]
     arms = [arm for arm in table.arms if arm.finished]
@@ -55,13 +56,13 @@ def cost(table: Table) -> Columns:
     )
 
 
-def starts(table: Table) -> Columns:
+def starts(table: Table) -> Cells:
     """What the swap alone does, before training: the score, and how near the model is to softmax's."""
     arms = [arm for arm in table.arms if arm.untrained or _near(arm, "cosine")]
     return _filled(
         [
             ["attention", *(words.arm_name(arm) for arm in arms)],
-            [f"{words.NAMES.get(table.metric, table.metric)}", *(words.score(arm.untrained) for arm in arms)],
+            [f"{TITLES.get(table.metric, table.metric)}", *(words.score(arm.untrained) for arm in arms)],
             ["start", *(str((arm.start or {}).get("kind") or "") for arm in arms)],
             ["cosine, cold", *(_near(arm, "cosine_cold") for arm in arms)],
             ["cosine", *(_near(arm, "cosine") for arm in arms)],
@@ -69,7 +70,7 @@ def starts(table: Table) -> Columns:
     )
 
 
-def power(table: Table) -> Columns:
+def power(table: Table) -> Cells:
     """What each kind of noise says alone, what these runs would show, and how many seeds would do."""
     arms = [(arm, arm.difference) for arm in table.arms if arm.difference]
     wanted = dict.fromkeys(size for _, found in arms for size in found.seeds_needed or {})
@@ -83,16 +84,16 @@ def power(table: Table) -> Columns:
             *([f"seeds for {size}", *(_seeds(found, size) for _, found in arms)] for size in wanted),
         ]
     )
-    return rows if len(rows) > 1 else []
+    return rows if rows and len(rows[0]) > 1 else []
 
 
-def overall(comparison: Comparison) -> Columns:
+def overall(comparison: Comparison) -> Cells:
     """Interquartile means over tasks and seeds."""
     found = comparison.overall
     return _filled(
         [
             ["model", *(each.model + (" · SAMPLE" if each.sample else "") for each in found)],
-            ["metric", *(words.NAMES.get(each.metric, each.metric) for each in found)],
+            ["metric", *(TITLES.get(each.metric, each.metric) for each in found)],
             ["attention", *(each.arm for each in found)],
             ["tasks", *(str(len(each.tasks)) for each in found)],
             ["IQM", *(f"{each.iqm:.2f}" for each in found)],
@@ -109,7 +110,7 @@ def overall(comparison: Comparison) -> Columns:
     )
 
 
-def glance(comparison: Comparison) -> Columns:
+def glance(comparison: Comparison) -> Cells:
     """Every difference of every table, one a row."""
     rows = [
         (table, arm, arm.difference) for table in comparison.tables for arm in table.arms if arm.difference
@@ -118,7 +119,7 @@ def glance(comparison: Comparison) -> Columns:
         [
             ["task and model", *(words.title(table) for table, _, _ in rows)],
             ["attention", *(words.arm_name(arm) for _, arm, _ in rows)],
-            ["metric", *(words.NAMES.get(table.metric, table.metric) for table, _, _ in rows)],
+            ["metric", *(TITLES.get(table.metric, table.metric) for table, _, _ in rows)],
             ["seeds", *(str(len(found.seeds)) for _, _, found in rows)],
             ["difference", *(words.signed(found.mean) for _, _, found in rows)],
             ["95%", *(_widest(found) for _, _, found in rows)],
@@ -174,5 +175,6 @@ def _unsigned(bounds: list[float]) -> str:
     return f"{bounds[0]:.2f} to {bounds[1]:.2f}"
 
 
-def _filled(found: Columns) -> Columns:
-    return [column for column in found if any(column[1:])]
+def _filled(columns: Sequence[Sequence[str]], without: Collection[str] = ()) -> Cells:
+    kept = [column for column in columns if any(column[1:]) and column[0] not in without]
+    return [list(row) for row in zip(*kept, strict=True)]

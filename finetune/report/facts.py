@@ -5,6 +5,7 @@ from typing import Any
 from finetune.comparison.caveats import UNLEARNED
 from finetune.comparison.compare import Comparison
 from finetune.comparison.tables import Arm, Table
+from finetune.metrics.scorers import TITLES
 from finetune.report import words
 
 
@@ -49,7 +50,7 @@ def over_tasks(comparison: Comparison) -> list[str]:
         arms = groups.setdefault((each.model, each.sample, each.metric), {})
         arms[each.arm] = "; ".join(each.tasks)
     return [
-        _tasks(f"{model}{' · SAMPLE' if sample else ''}, {words.NAMES.get(metric, metric)}", arms)
+        _tasks(f"{model}{' · SAMPLE' if sample else ''}, {TITLES.get(metric, metric)}", arms)
         for (model, sample, metric), arms in groups.items()
     ]
 

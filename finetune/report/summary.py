@@ -8,7 +8,9 @@ from finetune.comparison.claims import Difference
 from finetune.comparison.compare import Comparison
 from finetune.comparison.tables import Table
 from finetune.errors import UserError
+from finetune.metrics.scorers import TITLES
 from finetune.report import words, write
+from finetune.system import tables
 from finetune.system.files import write_text
 from finetune.system.parsing import YAML_BYTES, UnreadableError, read_text
 
@@ -28,8 +30,7 @@ def read(file: Path) -> Comparison:
 def markdown(comparison: Comparison) -> str:
     """One table; a row for each arm, in the units of the reports. Runs on the sample are left out."""
     rows = [row for table in comparison.tables if not table.sample for row in _rows(table)]
-    ruler = ["---"] * 3 + ["---:"] * 5 + ["---"]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [list(HEAD), ruler, *rows]) + "\n"
+    return tables.markdown([HEAD, *rows], "lllrrrrrl")
 
 
 def insert(text: str, document: Path, source: Path) -> None:
@@ -52,15 +53,15 @@ def _rows(table: Table) -> Iterator[list[str]]:
         found = arm.metrics.get(table.metric)
         if found is None:
             continue
-        score = f"{words.score(found)} {words.NAMES[table.metric]}"
+        score = f"{words.score(found)} {TITLES[table.metric]}"
         model = ", ".join(part for part in (table.model, table.apart) if part)
         cells = [table.title, model, arm.name, str(len(found.per_seed)), score]
-        yield [write.escape(cell) for cell in cells] + _difference(arm.difference)
+        yield cells + _difference(arm.difference)
 
 
 def _difference(found: Difference | None) -> list[str]:
     if found is None:
         return ["", "", "", ""]
-    claim = "none" if found.verdict == "none" else f"**{found.verdict}**"
-    p = write.escape(words.p_value(found.p_adjusted))
+    claim = "none" if found.verdict == "none" else tables.Markup(f"**{found.verdict}**")
+    p = words.p_value(found.p_adjusted)
     return [words.signed(found.mean), words.interval(found.interval), p, claim]

@@ -7,8 +7,6 @@ from finetune.comparison.sentence import p_text, range_text
 from finetune.comparison.tables import Arm, Summary, Table
 
 HEADING = "Attention softmaxes compared"
-NAMES = {"accuracy": "accuracy (%)", "macro_f1": "macro-F1 (%)", "bleu": "BLEU", "chrf": "chrF"}
-SAMPLE = "SAMPLE: synthetic data; these numbers say nothing about any method"
 OVER_TASKS = (
     "Interquartile means over tasks and seeds: the mean of the middle half of all scores, and of all paired "
     "differences, which is not the difference of two means. Intervals draw seeds within each task; nothing "

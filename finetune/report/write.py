@@ -6,14 +6,13 @@ from pathlib import Path
 from finetune.comparison.compare import Comparison
 from finetune.report.formats import saved
 from finetune.report.formats.latex import latex
-from finetune.report.formats.markdown import escape, markdown
+from finetune.report.formats.markdown import markdown
 from finetune.report.formats.saved import read
 from finetune.report.formats.spreadsheet import spreadsheet
 from finetune.report.formats.text import text
-from finetune.report.words import NAMES, SAMPLE
 from finetune.system.files import write_text
 
-__all__ = ["NAMES", "SAMPLE", "escape", "read", "text", "write"]
+__all__ = ["read", "text", "write"]
 
 
 def write(comparison: Comparison, folder: Path, roots: Sequence[Path] = ()) -> list[Path]:

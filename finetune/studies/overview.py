@@ -8,6 +8,7 @@ from finetune.studies.estimate import Costs, duration, rest, rest_text
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.state import KINDS, State
+from finetune.system.tables import aligned
 from finetune.system.text import clean
 
 HEADINGS = ["grid", "task", "model", "attention", "runs", *KINDS, "expected"]
@@ -23,7 +24,10 @@ def text(study: Study, states: Mapping[Cell, State], costs: Costs, workers: int)
     places = list(dict.fromkeys(arm[:3] for arm in arms))
     together = sorted(arms, key=lambda arm: places.index(arm[:3]))  # the arms of one comparison
     rows = [[*arm, *_counts(arms[arm], states, costs)] for arm in together]
-    lines = [f"study {study.name}: {len(study.cells)} runs in {study.root}", *_aligned([HEADINGS, *rows])]
+    kept = [column for column in zip(HEADINGS, *rows, strict=True) if any(column[1:])]
+    align = "".join("l" if column[0] in HEADINGS[:4] else "r" for column in kept)
+    lines = [f"study {study.name}: {len(study.cells)} runs in {study.root}"]
+    lines.append(aligned(list(zip(*kept, strict=True)), align))
     for kind in ("failed", "other"):
         found = [cell for cell in study.cells if states[cell].kind == kind]
         for cell in found:
@@ -63,17 +67,3 @@ def _closing(study: Study, states: Mapping[Cell, State], costs: Costs, workers: 
         if left
         else f"{told}; nothing is left to run"
     )
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns under their headings: names to the left, numbers to the right. Columns without a value go."""
-    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
-    widths = [max(len(word) for word in column) for column in columns]
-    texts = sum(1 for column in columns if column[0] in HEADINGS[:4])
-    return [
-        "  ".join(
-            word.ljust(width) if number < texts else word.rjust(width)
-            for number, (word, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in zip(*columns, strict=True)
-    ]

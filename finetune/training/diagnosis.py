@@ -28,6 +28,7 @@ from finetune.records import diagnostics, store
 from finetune.records.diagnostics import Diagnostics, Sample
 from finetune.records.store import Record
 from finetune.system.lock import locked
+from finetune.system.tables import aligned
 from finetune.tasks import get_task
 from finetune.training.trainer import summed_loss
 
@@ -147,21 +148,21 @@ def diagnose(folder: Path, rows: int, data_source: str | None, task_name: str | 
 def table(looked: Looked) -> str:
     """One line a layer: how its weights are spread, and how much gradient reaches which scores."""
     other = "sa-softmax" if looked.variant == "softmax" else looked.variant
-    lines = [
+    title = (
         f"{looked.variant}, {looked.sample['rows']} validation rows, no dropout. Last four columns: mean "
-        f"|dLoss/dscore| of {other} / softmax at the same scores; n scores are saturated",
-        f"{'layer':<6}{'kind':<9}{'> .99':>8}{'< .01':>8}{'entropy':>9}{'row sum':>9}"
-        f"{'n':>9}{'saturated':>11}{'suppressed':>12}{'all':>8}",
+        f"|dLoss/dscore| of {other} / softmax at the same scores; n scores are saturated"
+    )
+    rows: list[tuple[str, ...]] = [
+        ("layer", "kind", "> .99", "< .01", "entropy", "row sum", "n", "saturated", "suppressed", "all")
     ]
     for layer in looked.sample["layers"]:
         weights, reach = layer["weights"], layer["reach"]
         ratios = [_quotient(reach[other][group], reach["softmax"][group]) for group in statistics.GROUPS]
-        lines.append(
-            f"{layer['layer']:<6}{layer['kind']:<9}{_share(weights['above']):>8}{_share(weights['below']):>8}"
-            f"{_figure(weights['entropy']):>9}{_figure(layer['row_sum']['mean']):>9}"
-            f"{layer['counts']['saturated']:>9}{_figure(ratios[0]):>11}{_figure(ratios[1]):>12}{_figure(ratios[2]):>8}"
-        )
-    return "\n".join(lines)
+        shares = (_share(weights["above"]), _share(weights["below"]))
+        sizes = (_figure(weights["entropy"]), _figure(layer["row_sum"]["mean"]))
+        counted = str(layer["counts"]["saturated"])
+        rows.append((str(layer["layer"]), layer["kind"], *shares, *sizes, counted, *map(_figure, ratios)))
+    return f"{title}\n{aligned(rows, 'llr')}"
 
 
 def _new(recorder: Recorder, rows: int, total_steps: int, samples: list[Sample]) -> Diagnostics:

@@ -8,9 +8,9 @@ import yaml
 from huggingface_hub import ModelCard
 
 from finetune.config.loading import merge
+from finetune.data.synthetic import STAMP
 from finetune.publishing import card
 from finetune.records import store
-from finetune.report.write import SAMPLE
 from finetune.system.paths import without_paths
 from tests.support.records import classified, correctness, finish, started, translations
 
@@ -62,7 +62,7 @@ def test_a_card_says_what_the_record_says() -> None:
         "One run with one seed says nothing about a method",
     ):
         assert words in text, words
-    assert "transformers 5" in text and SAMPLE not in text and "logging_steps" not in text
+    assert "transformers 5" in text and STAMP not in text and "logging_steps" not in text
 
 
 def test_the_first_code_loads_the_model_with_its_attention() -> None:
@@ -144,7 +144,7 @@ def test_a_prefix_is_told_and_typed() -> None:
 def test_the_sample_is_stamped_and_gives_the_hub_no_figures() -> None:
     entry = made(sample=True)
     text, found = card.text(entry, "org/run"), head(entry)
-    assert f"**{SAMPLE}**" in text.split("```")[0]
+    assert f"**{STAMP}**" in text.split("```")[0]
     assert "model-index" not in found and "metrics" not in found and "sample" in found["tags"]
 
 

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from finetune.comparison.compare import Comparison, compare
+from finetune.data.synthetic import STAMP
 from finetune.errors import UserError
 from finetune.records import store
 from finetune.report import words, write
 from finetune.report.answer import answer
-from finetune.report.formats.markdown import escape, markdown
+from finetune.report.formats.markdown import markdown
+from finetune.system.tables import escape
 from tests.support.records import classified, correctness, save, save_accuracies, started, translations
 
 
@@ -155,7 +157,7 @@ def test_the_sentence_the_gaps_and_the_stamp_are_everywhere(comparison: Comparis
     for shown in (plain, marked):
         assert "loss became NaN at step 3" in shown
         assert "truncated" in shown
-        assert shown.count(write.SAMPLE) == 1
+        assert shown.count(STAMP) == 1
     assert "exact McNemar" in marked
     assert "tok:13a" in marked
     assert "length\\_penalty" in marked

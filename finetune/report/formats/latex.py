@@ -5,8 +5,11 @@ from itertools import groupby
 
 from finetune.comparison.compare import Comparison
 from finetune.comparison.tables import Table
+from finetune.data.synthetic import STAMP
+from finetune.metrics.scorers import TITLES
 from finetune.report import cells, facts, words
 from finetune.report.answer import answer
+from finetune.system.tables import Rows
 from finetune.system.text import clean
 
 HEAD = "% Needs \\usepackage{booktabs}.\n"
@@ -38,43 +41,43 @@ def escape(text: str) -> str:
 
 
 def _of(table: Table, number: int) -> str:
-    columns = cells.columns(table)
+    head, *rows = cells.scores(table)
     # A printed page is no wider; the other forms have them.
-    left_out = {"untrained", "p", "train", "memory", *words.NAMES.values()} - {words.NAMES[table.metric]}
-    if "95%" in [column[0] for column in columns]:
+    left_out = {"untrained", "p", "train", "memory", *TITLES.values()} - {TITLES[table.metric]}
+    if "95%" in head:
         left_out |= {"95% rows", "95% seeds"}
-    columns = [column for column in columns if column[0] not in left_out]
-    stamp = f" {escape(words.SAMPLE)}." if table.sample else ""
+    kept = [number for number, name in enumerate(head) if name not in left_out]
+    stamp = f" {escape(STAMP)}." if table.sample else ""
     caption = f"{escape(words.title(table))}.{stamp} {escape(table.sentence)}"
-    return _float(columns, caption, str(number))
+    return _float([[row[number] for number in kept] for row in [head, *rows]], caption, str(number))
 
 
 def _overall(comparison: Comparison) -> list[str]:
     """A table for each model and metric; both are in its caption, for side by side they are too wide."""
     if not comparison.overall:
         return []
-    head, *rows = zip(*cells.overall(comparison), strict=True)
+    head, *rows = cells.overall(comparison)
     floats = []
     groups = zip(groupby(rows, key=lambda row: row[:2]), facts.over_tasks(comparison), strict=True)
     for number, (((model, metric), group), tasks) in enumerate(groups, start=1):
         what = f"{model}, {metric}: interquartile means over tasks and seeds, with 95% stratified intervals."
         told = f"{what} {tasks}"
-        columns = [list(column) for column in zip(head[2:], *(row[2:] for row in group), strict=True)]
-        floats.append(_float(columns, escape(told), "overall" if number == 1 else f"overall-{number}"))
+        label = "overall" if number == 1 else f"overall-{number}"
+        floats.append(_float([head[2:], *(row[2:] for row in group)], escape(told), label))
     return floats
 
 
-def _float(columns: cells.Columns, caption: str, label: str) -> str:
+def _float(rows: Rows, caption: str, label: str) -> str:
     """A floating table whose first column is text, the others numbers."""
-    head, *rows = zip(*columns, strict=True)
-    lines = [" & ".join(_cell(cell) for cell in row) + r" \\" for row in rows]
+    head, *others = rows
+    lines = [" & ".join(_cell(cell) for cell in row) + r" \\" for row in others]
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
             rf"\caption{{{caption}}}",
             rf"\label{{tab:finetune-{label}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
             r"\toprule",
             " & ".join(escape(cell) for cell in head) + r" \\",
             r"\midrule",

@@ -4,8 +4,10 @@ import textwrap
 
 from finetune.comparison.compare import Comparison
 from finetune.comparison.tables import Table
+from finetune.data.synthetic import STAMP
 from finetune.report import cells, facts, words
 from finetune.report.answer import answer
+from finetune.system.tables import aligned
 from finetune.system.text import clean
 
 WIDTH = 110  # of wrapped lines
@@ -18,32 +20,18 @@ def text(comparison: Comparison) -> str:
         parts.append("\n".join(["Records that could not be used:", *_bullets(comparison.problems)]))
     if comparison.overall:
         told = [*_wrapped(words.OVER_TASKS, ""), *_bullets(facts.over_tasks(comparison))]
-        parts.append("\n".join([*_aligned(cells.overall(comparison), 3), *told]))
+        parts.append("\n".join([aligned(cells.overall(comparison), "lllr"), *told]))
     parts.append("\n".join(_wrapped(answer(comparison), "")))
     return "\n\n".join(parts)
 
 
 def _of(table: Table) -> str:
-    lines = [clean(words.title(table))] + ([words.SAMPLE] if table.sample else [])
-    lines += _aligned(cells.columns(table))
+    lines = [clean(words.title(table))] + ([STAMP] if table.sample else [])
+    lines.append(aligned(cells.scores(table)))
     lines += _wrapped(table.sentence, "=> ")
     for heading, items in facts.lists(table):
         lines += [f"{heading}:", *_bullets(items)]
     return "\n".join(lines)
-
-
-def _aligned(columns: cells.Columns, left: int = 1) -> list[str]:
-    """Lines of cells: the first ``left`` columns to the left, the others, which are numbers, to the right."""
-    columns = [[clean(cell) for cell in column] for column in columns]
-    widths = [max(len(cell) for cell in column) for column in columns]
-    lines = []
-    for row in zip(*columns, strict=True):
-        padded = [
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return lines
 
 
 def _wrapped(sentence: str, mark: str) -> list[str]:

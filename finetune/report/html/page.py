@@ -12,6 +12,7 @@ from markupsafe import Markup
 from finetune.comparison.compare import Comparison
 from finetune.comparison.pairing import FROM_THE_PAPER
 from finetune.comparison.tables import RunLine, Table
+from finetune.data.synthetic import STAMP
 from finetune.report import cells, facts, histories, words
 from finetune.report.answer import answer, state
 from finetune.report.html.style import STYLE
@@ -56,7 +57,7 @@ def page(comparison: Comparison, roots: Sequence[Path] = ()) -> str:
         tables=tables,
         problems=problems,
         method=words.METHOD.strip().split("\n\n"),
-        sample=words.SAMPLE,
+        sample=STAMP,
     )
 
 
@@ -91,7 +92,7 @@ def _table(table: Table, found: Sequence[histories.History], palette: Palette, k
         "title": words.title(table),
         "sample": table.sample,
         "sentence": table.sentence,
-        "main": _grid(cells.columns(table, whole=False), words.title(table)),
+        "main": _grid(cells.scores(table, whole=False), words.title(table)),
         "legend": _legend(arms, palette),
         "plots": [plot for plot in drawn if plot] + curves.curves(table, found, palette, key),
         "starts": _grid(cells.starts(table), "Before training"),
@@ -134,8 +135,5 @@ def _legend(names: Iterable[str], palette: Palette) -> list[dict[str, Any]]:
     return [{"name": name, "swatch": swatch(palette[name])} for name in names]
 
 
-def _grid(columns: cells.Columns, label: str, left: int = 1) -> Grid | None:
-    if not columns or len(columns[0]) < 2:
-        return None
-    head, *rows = zip(*columns, strict=True)
-    return Grid(head, rows, label, left)
+def _grid(rows: cells.Cells, label: str, left: int = 1) -> Grid | None:
+    return Grid(rows[0], rows[1:], label, left) if len(rows) > 1 else None

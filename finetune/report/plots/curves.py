@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from finetune.comparison.tables import Table
-from finetune.metrics.scorers import SCALE
+from finetune.metrics.scorers import SCALE, TITLES
 from finetune.report import words
 from finetune.report.histories import Curve, History, mean_curve
 from finetune.report.plots.figures import (
@@ -42,7 +42,7 @@ def seeds(table: Table, palette: Palette, key: str) -> Plot | None:
             axis.plot([mean, mean], [-i - 0.16, -i + 0.16], color=INK, linewidth=2, zorder=2)
             axis.plot(list(each.values()), [-i] * len(each), look.marker, color=look.colour, markersize=6)
             name_row(axis, words.arm_name(arm), words.score(arm.metrics[table.metric]), -i)
-        axis.set_xlabel(words.NAMES.get(table.metric, table.metric))
+        axis.set_xlabel(TITLES.get(table.metric, table.metric))
         only_rows(axis, len(arms))
 
     told = "; ".join(
@@ -57,7 +57,7 @@ def seeds(table: Table, palette: Palette, key: str) -> Plot | None:
 
 def curves(table: Table, found: Sequence[History], palette: Palette, key: str) -> list[Plot]:
     """Training loss, validation loss and validation metric by step."""
-    metric, scale = words.NAMES.get(table.metric, table.metric), SCALE.get(table.metric, 1.0)
+    metric, scale = TITLES.get(table.metric, table.metric), SCALE.get(table.metric, 1.0)
     wanted = [
         _Quantity("loss", "Training loss", "training loss"),
         _Quantity("eval_loss", "Validation loss", "validation loss"),
