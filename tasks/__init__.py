@@ -8,9 +8,17 @@ from types import ModuleType
 
 from finetune.errors import UserError, unknown
 from finetune.system.language_codes import language_of
-from finetune.tasks.base import ClassificationTask, Task, TranslationTask, languages
+from finetune.tasks.base import TASK_TYPES, ClassificationTask, Task, TranslationTask, languages
 
-__all__ = ["TASKS", "ClassificationTask", "Task", "TranslationTask", "check_pair", "get_task"]
+__all__ = [
+    "TASKS",
+    "TASK_TYPES",
+    "ClassificationTask",
+    "Task",
+    "TranslationTask",
+    "check_pair",
+    "get_task",
+]
 
 
 def get_task(name_or_path: str) -> Task:
@@ -28,12 +36,10 @@ def get_task(name_or_path: str) -> Task:
 
 
 def check_pair(task: Task, pair: str | None) -> str | None:
-    """The language pair to run: the task's default where none is asked for, None for classification."""
-    if isinstance(task, ClassificationTask):
+    """The language pair to run: the task's default where none is asked for, None for a task without pairs."""
+    if not task.pairs:
         if pair is not None:
-            raise UserError(
-                f"task '{task.name}' is a classification task and takes no pair; leave out '{pair}'"
-            )
+            raise UserError(f"task '{task.name}' is a {task.kind} task and takes no pair; leave out '{pair}'")
         return None
     if pair is None:
         return task.default_pair
@@ -53,11 +59,7 @@ def _spoken(pair: str) -> list[str]:
 
 def _declarations(module: ModuleType) -> dict[str, Task]:
     """Variable name -> task, for the tasks that a module declares."""
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, ClassificationTask | TranslationTask)
-    }
+    return {name: value for name, value in vars(module).items() if isinstance(value, Task)}
 
 
 def _discover() -> dict[str, Task]:

@@ -1,11 +1,13 @@
 """What a task is: a frozen declaration of columns, labels and where the rows come from.
 
-A task holds no code. Reading, checking, tokenising and scoring live in ``finetune``, the same for every task.
+A task holds no code of its own. What is done with the tasks of one kind, from encoding to scoring, is that
+kind's objective (``finetune.objectives``).
 """
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from finetune.errors import UserError
 
@@ -18,58 +20,104 @@ _LANGUAGE = r"[A-Za-z]+(?:_[A-Za-z0-9]+)*(?:-(?:[A-Z][a-z]{3}|[A-Z]{2}|\d{3}))*"
 _PAIR = re.compile(f"({_LANGUAGE})-({_LANGUAGE})")
 
 
-@dataclass(frozen=True)
-class ClassificationTask:
-    """One text in, one of ``labels`` out."""
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What every type of task declares. A type is a subclass that sets ``kind`` and what goes with it.
+
+    The code that asks a task about ``labels`` or ``pairs`` need not know its type: a type without them has
+    none. Defining a type registers its kind in ``TASK_TYPES``; ``finetune.objectives`` says what is done with
+    a task of that kind.
+    """
+
+    kind: ClassVar[str]  # the objective's module in finetune.objectives, the beginning of its presets' names
+    verb: ClassVar[str]  # of the command line
+    example: ClassVar[str]  # the name of the task that the verb runs where none is given
 
     name: str  # also names the folder of its runs
     title: str
-    text: tuple[str, ...]  # columns; their texts are joined by one space, empty ones left out
-    label: str  # column of numbers (an index into ``labels``) or of label names
-    labels: tuple[str, ...]  # names, in the order of their numbers
     hub_id: str | None = None  # None: rows come from local files only
-    hub_config: str | None = None
+    hub_config: str | None = None  # may be a template such as "iwslt2017-{pair}"
     revision: str | None = None  # commit, tag or branch on the Hub; None is its main branch
     licence: str = "unknown"
     source: str = "unknown"  # where the data set was published
     note: str = ""  # what a user should know where the Hub has no such data set
+    # What a type declares as an argument of its own, by overriding the field; none of them by default.
+    label: str | None = field(default=None, init=False)  # column of class numbers or names
+    labels: tuple[str, ...] = field(default=(), init=False)  # class names, in the order of their numbers
+    pairs: tuple[str, ...] = field(default=(), init=False)  # language pairs; "de-en" reads de and writes en
+    default_pair: str | None = field(default=None, init=False)
+    column: str | None = field(default=None, init=False)  # that may hold a mapping of the other columns
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in vars(cls):
+            TASK_TYPES[cls.kind] = cls
+
+    def texts(self, pair: str | None) -> Mapping[str, tuple[str, ...]]:
+        """Column of texts here -> the data set's columns whose texts are joined to it, by one space."""
+        raise NotImplementedError
 
     @property
-    def kind(self) -> Literal["classification"]:
-        """Tells the two sorts of task apart."""
-        return "classification"
+    def shape(self) -> str:
+        """What goes in and what comes out, in a few words."""
+        raise NotImplementedError
 
     def __post_init__(self) -> None:
         _check_name(self.name)
+
+
+TASK_TYPES: dict[str, type[Task]] = {}
+"""Kind of task -> its type."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationTask(Task):
+    """One text in, one of ``labels`` out."""
+
+    kind = "classification"
+    verb = "classify"
+    example = "agnews"
+
+    text: tuple[str, ...]  # columns; their texts are joined by one space, empty ones left out
+    label: str = field()  # column of numbers (an index into ``labels``) or of label names
+    labels: tuple[str, ...] = field()  # names, in the order of their numbers
+
+    def texts(self, pair: str | None) -> Mapping[str, tuple[str, ...]]:
+        return {"text": self.text}
+
+    @property
+    def shape(self) -> str:
+        return f"{len(self.labels)} classes from {' + '.join(self.text)}"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         _check_strings(self.name, "text", self.text)
         _check_strings(self.name, "labels", self.labels)
         if len(self.labels) < 2:
             raise UserError(f"task '{self.name}' declares {len(self.labels)} label; at least 2 are needed")
 
 
-@dataclass(frozen=True)
-class TranslationTask:
+@dataclass(frozen=True, kw_only=True)
+class TranslationTask(Task):
     """A sentence in one language in, its translation out."""
 
-    name: str
-    title: str
-    pairs: tuple[str, ...]  # "de-en" reads de and writes en
-    default_pair: str
+    kind = "translation"
+    verb = "translate"
+    example = "iwslt2017"
+
+    pairs: tuple[str, ...] = field()  # "de-en" reads de and writes en
+    default_pair: str = field()
     column: str = "translation"  # holds {"de": ..., "en": ...}; columns "de" and "en" side by side do as well
-    hub_id: str | None = None
-    hub_config: str | None = None  # a template such as "iwslt2017-{pair}"
-    revision: str | None = None
-    licence: str = "unknown"
-    source: str = "unknown"
-    note: str = ""
+
+    def texts(self, pair: str | None) -> Mapping[str, tuple[str, ...]]:
+        source, target = languages(pair or self.default_pair)
+        return {"source": (source,), "target": (target,)}
 
     @property
-    def kind(self) -> Literal["translation"]:
-        """Tells the two sorts of task apart."""
-        return "translation"
+    def shape(self) -> str:
+        return f"pairs: {', '.join(self.pairs)}"
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        super().__post_init__()
         _check_strings(self.name, "pairs", self.pairs)
         for pair in self.pairs:
             found = _PAIR.fullmatch(pair)
@@ -79,9 +127,6 @@ class TranslationTask:
                 )
         if self.default_pair not in self.pairs:
             raise UserError(f"task '{self.name}': default_pair {self.default_pair!r} is not among its pairs")
-
-
-Task = ClassificationTask | TranslationTask
 
 
 def languages(pair: str) -> tuple[str, str]:

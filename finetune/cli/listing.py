@@ -1,7 +1,7 @@
 """The texts of ``finetune tasks`` and ``finetune variants``."""
 
 from finetune.attention import VARIANTS
-from finetune.tasks import TASKS, ClassificationTask
+from finetune.tasks import TASKS
 
 
 def tasks_text() -> str:
@@ -9,12 +9,9 @@ def tasks_text() -> str:
     blocks = []
     for name, task in sorted(TASKS.items()):
         where = f"Hub: {task.hub_id} at {task.revision}" if task.hub_id else "local files only (DATA=folder)"
-        shape = (
-            f"{len(task.labels)} classes from {' + '.join(task.text)}"
-            if isinstance(task, ClassificationTask)
-            else f"pairs: {', '.join(task.pairs)}"
+        blocks.append(
+            f"{name}: {task.title}\n  {task.shape}\n  {where}\n  licence: {task.licence}; {task.source}"
         )
-        blocks.append(f"{name}: {task.title}\n  {shape}\n  {where}\n  licence: {task.licence}; {task.source}")
     return "\n".join(blocks)
 
 

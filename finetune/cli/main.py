@@ -12,12 +12,10 @@ from typing import Any, NoReturn
 from finetune.cli import terminal, verbs
 from finetune.cli.verbs import VERBS
 from finetune.config.loading import merge, nest, parse_value, preset_names
-from finetune.config.schema import Kind
 from finetune.errors import UserError, shown, unknown
 from finetune.system.redaction import redact
 from finetune.system.text import clean
-
-DEFAULT_TASK = {"classify": "agnews", "translate": "iwslt2017"}
+from finetune.tasks import TASK_TYPES, get_task
 
 
 class _Parser(argparse.ArgumentParser):
@@ -115,7 +113,7 @@ def _place(text: str) -> Path:
     return Path(text)
 
 
-def _add_train_verb(sub: Any, verb: str, kind: Kind) -> None:
+def _add_train_verb(sub: Any, verb: str, kind: str) -> None:
     parser = sub.add_parser(
         verb,
         help=f"fine-tune on a {kind} task, one run for each variant and seed",
@@ -124,9 +122,10 @@ def _add_train_verb(sub: Any, verb: str, kind: Kind) -> None:
         "--attention.scope cross --attention.parameters.eps 1e-5, and every field of transformers'\n"
         "TrainingArguments under --train., e.g. --train.learning_rate 3e-5. The presets list them all.",
     )
-    default = DEFAULT_TASK[verb]
+    default = TASK_TYPES[kind].example
     parser.add_argument("--task", default=default, help=f"a task or a declaration file (default: {default})")
-    pair_help = "language pair, source first, e.g. de-en" if kind == "translation" else argparse.SUPPRESS
+    has_pairs = bool(get_task(default).pairs)
+    pair_help = "language pair, source first, e.g. de-en" if has_pairs else argparse.SUPPRESS
     parser.add_argument("--pair", help=pair_help)
     parser.add_argument("--attention", help="variants, e.g. softmax,sa-softmax (default: the preset's)")
     parser.add_argument("--seeds", help="integers, e.g. 0,1,2 (default: the preset's)")

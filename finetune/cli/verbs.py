@@ -10,11 +10,12 @@ from typing import Any
 
 from finetune.config.identity import flatten
 from finetune.config.loading import merge, read_preset, read_yaml
-from finetune.config.schema import KINDS, Kind, RunConfig
+from finetune.config.schema import RunConfig
 from finetune.errors import UserError, shown, unknown
 from finetune.system.text import clean, say
+from finetune.tasks import TASK_TYPES
 
-VERBS: dict[str, Kind] = {verb: kind for kind, verb in KINDS.items()}
+VERBS = {task_type.verb: kind for kind, task_type in TASK_TYPES.items()}
 OPTIONS = {
     "task",
     "pair",

@@ -5,7 +5,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from finetune.config.schema import Kind
 from finetune.errors import UserError, shown, unknown
 from finetune.system.parsing import YAML_BYTES, UnreadableError, read_text, yaml_value
 
@@ -40,14 +39,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def preset_names(kind: Kind) -> list[str]:
+def preset_names(kind: str) -> list[str]:
     """The presets shipped for a kind of task: ``configs/<kind>-<preset>.yaml``."""
     prefix = f"{kind}-"
     files = [entry.name for entry in resources.files("finetune.configs").iterdir()]
     return sorted(f[len(prefix) : -5] for f in files if f.startswith(prefix) and f.endswith(".yaml"))
 
 
-def read_preset(kind: Kind, preset: str) -> dict[str, Any]:
+def read_preset(kind: str, preset: str) -> dict[str, Any]:
     """Read a shipped preset; its ``seeds`` and ``variants`` say which grid it runs by default."""
     if preset not in preset_names(kind):
         raise unknown("preset", preset, preset_names(kind))

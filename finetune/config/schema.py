@@ -11,8 +11,6 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid")
-Kind = Literal["classification", "translation"]
-KINDS: dict[Kind, str] = {"classification": "classify", "translation": "translate"}  # kind -> verb
 BASELINE = "softmax"  # the arm that every other one is compared with
 
 Natural = Annotated[int, Field(ge=0)]
@@ -104,7 +102,7 @@ class GenerationConfig:
 class RunConfig:
     """Everything that decides a run's numbers."""
 
-    kind: Kind
+    kind: Name  # of task; an objective of that name does the rest
     task: str
     pair: str | None
     seed: Seed

@@ -13,49 +13,44 @@ import pyarrow.compute as pc
 from finetune.data import labels
 from finetune.data.readers import Part, Wanted, decoded
 from finetune.errors import UserError
-from finetune.tasks.base import ClassificationTask, Task, TranslationTask, languages
+from finetune.tasks.base import Task
 
 
 def wanted(task: Task, pair: str | None) -> Wanted:
     """The columns that a task needs of a file, whatever else is in it."""
-    if isinstance(task, ClassificationTask):
-        needed = list(dict.fromkeys([*task.text, task.label]))
+    needed = [name for names in task.texts(pair).values() for name in names]
+    if task.label is not None:
+        needed.append(task.label)
+    needed = list(dict.fromkeys(needed))
+    if task.column is None:
         return Wanted(lambda present: _found(present, needed, task), task.label)
-    sides = languages(pair or task.default_pair)
-    return Wanted(lambda present: _sides(present, sides, task), inside=sides)
+    return Wanted(lambda present: _nested(present, needed, task), task.label, inside=tuple(needed))
 
 
 def canonical(part: Part, task: Task, pair: str | None, where: str) -> pa.Table:
-    """Columns ``text, label`` or ``source, target`` of one part of a split; a label is a text still.
+    """The columns of ``task.texts`` and ``label`` of one part of a split; a label is a text still.
 
     Texts are stripped of white space at their ends; a missing text becomes an empty one, for ``empty_rows``.
     Raises ``UserError`` naming ``where``, and the row (counted from 0) where there is one.
     """
-    table = part.table
-    if isinstance(task, ClassificationTask):
-        texts = _joined([_text(table[name], name, where) for name in task.text])
+    table, columns = part.table, dict[str, Any]()
+    for name, raw in task.texts(pair).items():
+        columns[name] = _joined([_text(_column(table, one, task, where), one, where) for one in raw])
+    if task.label is not None:
         place = f"column '{task.label}' of {where}"
-        return pa.table(
-            {"text": texts, "label": labels.written(table[task.label], part.names, task.labels, place)}
-        )
-    columns = {}
-    for name, language in zip(("source", "target"), languages(pair or task.default_pair), strict=True):
-        columns[name] = _text(_side(table, language, task, where), language, where)
+        columns["label"] = labels.written(table[task.label], part.names, task.labels, place)
     return pa.table(columns)
 
 
 def numbered(tables: Mapping[str, pa.Table], task: Task) -> dict[str, pa.Table]:
     """The splits with a column ``row`` in front, and numbers for labels: labels are read alike in all."""
     whole = {}
-    is_classification = isinstance(task, ClassificationTask)
-    flat = (
-        {name: table["label"].combine_chunks() for name, table in tables.items()} if is_classification else {}
-    )
-    named = isinstance(task, ClassificationTask) and labels.are_names(flat.values(), task.labels)
+    flat = {name: table["label"].combine_chunks() for name, table in tables.items() if task.labels}
+    named = labels.are_names(flat.values(), task.labels)
     for split, table in tables.items():
         columns: dict[str, Any] = {"row": pa.array(np.arange(table.num_rows))}
         columns |= {name: table[name] for name in table.column_names}
-        if isinstance(task, ClassificationTask):
+        if task.labels:
             where = f"column '{task.label}' of split '{split}'"
             columns["label"] = labels.numbers(flat[split], task.labels, named, where, task.name)
         whole[split] = pa.table(columns)
@@ -98,32 +93,32 @@ def _headless(present: list[str], needed: list[str]) -> str:
     return f"; if that is a row of its own, put the header {','.join(needed)} (in their order) before it"
 
 
-def _sides(present: list[str], sides: tuple[str, str], task: TranslationTask) -> list[str]:
-    """The task's column of {language: text}, or a column for each language."""
+def _nested(present: list[str], needed: list[str], task: Task) -> list[str]:
+    """The task's column of {name: text}, or a column for each name."""
     if task.column in present:
         return _found(present, [task.column], task)
-    if not set(sides) & set(present):
+    if not set(needed) & set(present):
         raise UserError(
-            f"neither a column '{task.column}' nor one called '{sides[0]}'; the data has {_told(present)}"
+            f"neither a column '{task.column}' nor one called '{needed[0]}'; the data has {_told(present)}"
         )
-    return _found(present, list(sides), task)
+    return _found(present, needed, task)
 
 
-def _side(table: pa.Table, language: str, task: TranslationTask, where: str) -> pa.ChunkedArray:
-    """One language of a translation: out of the task's column of {language: text}, or a column of its own."""
-    if task.column not in table.column_names:
-        return table[language]
+def _column(table: pa.Table, name: str, task: Task, where: str) -> pa.ChunkedArray:
+    """One column of texts: of its own, or out of the task's column of {language: text}."""
+    if task.column is None or task.column not in table.column_names:
+        return table[name]
     column = table[task.column]
     if not pa.types.is_struct(column.type):
         raise UserError(f"column '{task.column}' of {where} holds {column.type}, not {{language: text}}")
     present = [column.type.field(i).name for i in range(column.type.num_fields)]
-    if language not in present:
+    if name not in present:
         raise UserError(
-            f"column '{task.column}' of {where} has no language '{language}'; it has {', '.join(present)}"
+            f"column '{task.column}' of {where} has no language '{name}'; it has {', '.join(present)}"
         )
-    if present.count(language) > 1:
-        raise UserError(f"column '{task.column}' of {where} has the language '{language}' twice")
-    return pc.struct_field(column, language)
+    if present.count(name) > 1:
+        raise UserError(f"column '{task.column}' of {where} has the language '{name}' twice")
+    return pc.struct_field(column, name)
 
 
 def _text(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:

@@ -20,7 +20,7 @@ from finetune.data import columns
 from finetune.data.sources import Source, quiet, read
 from finetune.data.tokenizing import escaped, prefixed
 from finetune.errors import UserError
-from finetune.tasks.base import ClassificationTask, Task
+from finetune.tasks.base import Task
 
 MANY_ROWS = 50_000
 """From here on tokenising takes long enough (about 5 seconds) to show a progress bar."""
@@ -63,7 +63,7 @@ def load(task: Task, pair: str | None, source: Source, config: DataConfig) -> Da
             for name, split in splits.items()
         },
         "dropped_empty": dropped,
-        "label_names": list(task.labels) if isinstance(task, ClassificationTask) else None,
+        "label_names": list(task.labels) or None,
         "licence": task.licence,
         "files": raw.files,
         "notes": raw.notes,

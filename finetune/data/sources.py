@@ -19,7 +19,7 @@ from finetune.data.synthetic import SPLIT_SIZES, sample_rows
 from finetune.errors import UserError
 from finetune.system.checksum import sha256
 from finetune.system.text import clean
-from finetune.tasks.base import PARQUET_BRANCH, ClassificationTask, Task, languages
+from finetune.tasks.base import PARQUET_BRANCH, Task, languages
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def read(source: Source, task: Task, pair: str | None) -> Raw:
 
 def local_folders(task: Task, pair: str | None) -> list[Path]:
     """Where ``auto`` looks: both directions of a pair can be read from one folder."""
-    if isinstance(task, ClassificationTask) or pair is None:
+    if pair is None:
         return [Path("data", task.name)]
     backwards = "-".join(reversed(languages(pair)))
     return [Path("data", f"{task.name}-{pair}"), Path("data", f"{task.name}-{backwards}")]
@@ -122,9 +122,8 @@ def _automatic(task: Task, pair: str | None) -> Source:
 
 
 def _read_folder(folder: Path, task: Task, pair: str | None) -> Raw:
-    label = task.label if isinstance(task, ClassificationTask) else None
     config = hub.config_name(task, pair)
-    found = layout.find(folder, [name for name in (config, pair) if name], label)
+    found = layout.find(folder, [name for name in (config, pair) if name], task.label)
     raw = Raw({})
     parts = []
     for split, paths in found.files.items():
@@ -156,7 +155,7 @@ def _read_folder(folder: Path, task: Task, pair: str | None) -> Raw:
 
 def _check_orders(parts: list[tuple[str, Any, pa.Table]], task: Task) -> None:
     """Raise ``UserError`` where one file states label names in another order, and one numbers without any."""
-    if not isinstance(task, ClassificationTask):
+    if not task.labels:
         return
     ordered = [(name, names) for name, names, _ in parts if labels.in_another_order(names, task.labels)]
     for name, names, table in parts if ordered else []:
@@ -189,14 +188,14 @@ def _read_file(path: Path, name: str, task: Task, pair: str | None) -> tuple[Par
 
 
 def _order_notes(part: Part, task: Task) -> list[str]:
-    if not isinstance(task, ClassificationTask) or not labels.in_another_order(part.names, task.labels):
+    if not task.labels or not labels.in_another_order(part.names, task.labels):
         return []
     return [f"labels are mapped by the names that the data states: {', '.join(part.names or ())}"]
 
 
 def _absent_notes(train: pa.Table, task: Task) -> list[str]:
     """Labels that nothing can be learned of: rows are missing, or numbers are counted from another one."""
-    absent = labels.absent(train["label"], task.labels) if isinstance(task, ClassificationTask) else []
+    absent = labels.absent(train["label"], task.labels) if task.labels else []
     told = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
     return [f"train has no row with the label{'s' * (len(absent) > 1)} {told}"] if absent else []
 

@@ -34,6 +34,7 @@ def sample_rows(task: Task, pair: str | None, split: str, n: int) -> list[dict[s
     """The first ``n`` rows of a split in the task's own columns; no row of one split is in another."""
     if isinstance(task, ClassificationTask):
         return _classification_rows(task, split, n)
+    assert isinstance(task, TranslationTask)
     return _translation_rows(task, pair or task.default_pair, split, n)
 
 

@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
 
 from finetune.config import schema as configuration
 from finetune.config.schema import Seed
 from finetune.errors import UserError
 from finetune.system.parsing import complaint
+from finetune.tasks.base import TASK_TYPES
 
 SCHEMA = "finetune-record"
 VERSION = 3
@@ -63,9 +65,19 @@ class _Config(TypedDict):
     generation: dict[str, Any] | None
 
 
+def _known_kind(kind: str) -> str:
+    """``kind`` where a type of task has it; a user's own type is known once its file has run."""
+    if kind not in TASK_TYPES:
+        kinds = ", ".join(TASK_TYPES)
+        raise PydanticCustomError(
+            "kind", "'{kind}' is none of the kinds {kinds}", {"kind": kind, "kinds": kinds}
+        )
+    return kind
+
+
 class _Task(TypedDict):
     name: str
-    kind: configuration.Kind
+    kind: Annotated[str, AfterValidator(_known_kind)]
     pair: str | None
 
 

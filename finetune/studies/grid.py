@@ -13,11 +13,11 @@ from finetune.config.build import arm, build
 from finetune.config.folders import run_folder
 from finetune.config.identity import as_dict, differing_keys
 from finetune.config.loading import merge, nest, read_preset
-from finetune.config.schema import BASELINE, KINDS, Kind, RunConfig
+from finetune.config.schema import BASELINE, RunConfig
 from finetune.errors import UserError, shown, unknown
 from finetune.studies import logs
 from finetune.studies.axes import Point, check_count, points, value_text
-from finetune.tasks import check_pair, get_task
+from finetune.tasks import TASK_TYPES, check_pair, get_task
 
 PARAMETER = "attention.parameters."
 
@@ -101,7 +101,7 @@ def _config(point: Point, preset: str, variant: str, seed: int) -> RunConfig:
 _preset = cache(read_preset)  # a study builds hundreds of cells from it; nothing changes it
 
 
-def _check_train(kind: Kind, train: Mapping[str, Any], preset: Mapping[str, Any]) -> None:
+def _check_train(kind: str, train: Mapping[str, Any], preset: Mapping[str, Any]) -> None:
     """A key of the preset with a like value is taken; transformers is asked about others, in seconds."""
     limits.check(train)
     doubtful = {key: value for key, value in train.items() if not _is_like(value, preset.get(key))}
@@ -119,7 +119,8 @@ def _is_like(value: Any, known: Any) -> bool:
 
 def _words(point: Point, preset: str, config: RunConfig) -> list[str]:
     """What is typed for a run: its task, its arm, and the keys of its point."""
-    words = [KINDS[config.kind], "--task", point.task, *(["--pair", config.pair] if config.pair else [])]
+    words = [TASK_TYPES[config.kind].verb, "--task", point.task]
+    words += ["--pair", config.pair] if config.pair else []
     words += ["--preset", preset, "--attention", config.attention.variant, "--seeds", str(config.seed)]
     words += ["--output", str(point.output)]
     for key, value in point.keys.items():

@@ -15,7 +15,6 @@ from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR
 from transformers.trainer_utils import SchedulerType
 
 from finetune.config.loading import preset_names, read_preset
-from finetune.config.schema import Kind
 from finetune.errors import UserError, unknown
 
 ONE_DEVICE = "a run is one process on one device"
@@ -99,7 +98,7 @@ def check(train: Mapping[str, Any], arguments: TrainingArguments) -> None:
     _check_schedule(arguments)
 
 
-def notes(kind: Kind, train: Mapping[str, Any], arguments: TrainingArguments) -> list[str]:
+def notes(kind: str, train: Mapping[str, Any], arguments: TrainingArguments) -> list[str]:
     """One line for each value of a shipped preset that another option leaves without effect.
 
     Raises ``UserError`` where no preset of this kind holds the value: it was asked for. That max_steps

@@ -11,7 +11,7 @@ from finetune.config import folders
 from finetune.config.build import arm, build
 from finetune.config.identity import as_dict, flatten, unlike
 from finetune.config.loading import preset_names, read_preset
-from finetune.config.schema import KINDS, Kind, RunConfig
+from finetune.config.schema import RunConfig
 from finetune.data import dataset, sources
 from finetune.errors import UserError, shown, unknown
 from finetune.metrics.compute import load_metric
@@ -21,7 +21,7 @@ from finetune.records import manifest, store
 from finetune.system import environment
 from finetune.system.redaction import redact
 from finetune.system.text import clean, say
-from finetune.tasks import TASKS, Task, check_pair, get_task
+from finetune.tasks import TASK_TYPES, TASKS, Task, check_pair, get_task
 from finetune.training import effects
 from finetune.training.arguments import resolve_bf16, training_arguments
 
@@ -50,7 +50,7 @@ class Grid:
 
 
 def plan_grid(
-    kind: Kind,
+    kind: str,
     task_name: str,
     pair: str | None,
     values: Mapping[str, Any],
@@ -158,7 +158,7 @@ def _check_links(folder: Path) -> None:
 def validate(task_name: str | None, pair: str | None, wanted: str) -> list[str]:
     """Check every shipped preset and task; with a task, load its rows as training would. Lines to print."""
     lines = []
-    for kind in KINDS:
+    for kind in TASK_TYPES:
         for preset in preset_names(kind):
             preset_config(kind, preset)
             lines.append(f"preset {kind} {preset}: ok")
@@ -179,7 +179,7 @@ def validate(task_name: str | None, pair: str | None, wanted: str) -> list[str]:
     return [*lines, found.describe(), *read, *notes, f"task {task.name}: ok, {counted} rows"]
 
 
-def preset_config(kind: Kind, preset: str) -> RunConfig:
+def preset_config(kind: str, preset: str) -> RunConfig:
     """Build a preset's configuration, checking its variants and its TrainingArguments."""
     values = read_preset(kind, preset)
     variants = _grid_axis(values, "variants", str)
@@ -193,10 +193,10 @@ def preset_config(kind: Kind, preset: str) -> RunConfig:
     return config
 
 
-def _task_of_kind(name: str, kind: Kind) -> Task:
+def _task_of_kind(name: str, kind: str) -> Task:
     task = get_task(name)
     if task.kind != kind:
-        raise UserError(f"'{task.name}' is a {task.kind} task: use finetune {KINDS[task.kind]}")
+        raise UserError(f"'{task.name}' is a {task.kind} task: use finetune {task.verb}")
     return task
 
 

@@ -27,7 +27,7 @@ from finetune.system.lock import locked
 from finetune.system.memory import release_memory
 from finetune.system.redaction import redact
 from finetune.system.text import clean, say
-from finetune.tasks import ClassificationTask, Task
+from finetune.tasks import Task
 from finetune.tasks.base import languages
 from finetune.training import loop, rehearsal, reloaded, resume, trackers
 from finetune.training.diagnosis import Diagnosis
@@ -104,7 +104,7 @@ def _check_same_rows(run: Run, grid: Grid, loaded: dataset.Data) -> None:
 
 
 def _labels(task: Task) -> list[str] | None:
-    return list(task.labels) if isinstance(task, ClassificationTask) else None
+    return list(task.labels) or None
 
 
 def _hide_bars_of_a_moment() -> None:

@@ -17,10 +17,9 @@ import finetune.training.run
 from finetune.attention import VARIANTS
 from finetune.cli.main import main
 from finetune.config.loading import preset_names, read_preset
-from finetune.config.schema import KINDS
 from finetune.records import store
 from finetune.system import files
-from finetune.tasks import TASKS
+from finetune.tasks import TASK_TYPES, TASKS
 from finetune.training.plan import Grid
 from tests.support.records import classified, save, started
 from tests.support.small_runs import folder, run
@@ -148,7 +147,7 @@ def test_env_is_json_with_versions_and_hardware(capsys: pytest.CaptureFixture[st
 def test_validate_checks_every_preset_and_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    presets = [f"preset {kind} {name}: ok" for kind in KINDS for name in preset_names(kind)]
+    presets = [f"preset {kind} {name}: ok" for kind in TASK_TYPES for name in preset_names(kind)]
     assert lines == presets + [f"task {name}: ok" for name in sorted(TASKS)]
     assert main(["validate", "--task", "agnews", *SAMPLE]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("task agnews: ok, ")

@@ -17,8 +17,7 @@ from finetune.attention import VARIANTS
 from finetune.cli.verbs import OPTIONS, VERBS
 from finetune.config.identity import flatten
 from finetune.config.loading import preset_names, read_preset
-from finetune.config.schema import KINDS
-from finetune.tasks import get_task
+from finetune.tasks import TASK_TYPES, get_task
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "finetune"
@@ -216,7 +215,7 @@ def test_the_readme_types_verbs_and_options_that_the_command_has() -> None:
         if words[0].endswith("finetune"):
             others = {"compare", "summary", "study", "diagnose", "bench", "push"}
             assert words[1] in {*VERBS, *others, "tasks", "variants", "validate", "env"}
-    values = [read_preset(kind, preset) for kind in KINDS for preset in preset_names(kind)]
+    values = [read_preset(kind, preset) for kind in TASK_TYPES for preset in preset_names(kind)]
     known = OPTIONS | {key for preset in values for key in flatten(preset)}
     known |= {f"train.{field.name}" for field in fields(Seq2SeqTrainingArguments)}
     known |= {"quick", "device", "lengths", "only", "from"}  # of bench
@@ -244,7 +243,7 @@ def test_the_readme_s_task_is_one(tmp_path: Path) -> None:
 
 def test_the_readme_lists_every_preset_and_variant() -> None:
     text = readme()
-    for name in {*VARIANTS, *(preset for kind in KINDS for preset in preset_names(kind))}:
+    for name in {*VARIANTS, *(preset for kind in TASK_TYPES for preset in preset_names(kind))}:
         assert f"| `{name}` |" in text, name
 
 

@@ -9,11 +9,11 @@ from unittest.mock import patch
 
 from finetune.comparison.caveats import HALF
 from finetune.config import build, folders, loading
-from finetune.config import schema as configuration
 from finetune.config.schema import RunConfig
 from finetune.metrics.scorers import bleu_scorer
 from finetune.records import store
 from finetune.system import environment
+from finetune.tasks import TASK_TYPES
 
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "red", "small", ",", "."]
@@ -23,14 +23,18 @@ _environment = cache(environment.environment)  # asks git and a dozen packages, 
 
 
 @cache
-def _preset(kind: configuration.Kind) -> dict[str, Any]:
+def _preset(kind: str) -> dict[str, Any]:
     return loading.read_preset(kind, "quick")
 
 
 def run_config(variant: str = "softmax", seed: int = 0, **over: Any) -> RunConfig:
     """A whole configuration from the shipped preset; ``over`` lays nested values on it."""
     kind = over.get("kind", "classification")
-    values = {key: value for key, value in _preset(kind).items() if key not in ("variants", "seeds")}
+    values = {
+        key: value
+        for key, value in _preset(kind if kind in TASK_TYPES else "classification").items()
+        if key not in ("variants", "seeds")
+    }
     task = {"task": "agnews", "pair": None} if kind == "classification" else {"task": "toy", "pair": "de-en"}
     chosen = {"kind": kind, "seed": seed, "attention": {"variant": variant}} | task
     return build.build(loading.merge(loading.merge(values, chosen), over))
