@@ -1,10 +1,10 @@
-"""The SHA-256 of a file, by which a cache, a manifest and a base model are known again."""
+"""SHA-256 of files: identifies the files of a cache, a manifest and a base model."""
 
 import hashlib
 from pathlib import Path
 
 
 def sha256(file: Path) -> str:
-    """64 hexadecimal digits over the bytes of ``file``, which is read in pieces; raises ``OSError``."""
+    """The SHA-256 of ``file`` as 64 hexadecimal digits, read in pieces; raises ``OSError``."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

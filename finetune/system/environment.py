@@ -1,4 +1,4 @@
-"""What a run ran on: package versions, the git commit of this code, and the hardware. Never raises."""
+"""The environment of a run: package versions, the git commit of this code, and the hardware. Never raises."""
 
 import os
 import platform
@@ -18,24 +18,24 @@ def environment(device: str | None = None) -> dict[str, Any]:
     """``{"versions": {...}, "git": {"commit", "dirty"} | None, "hardware": {...}}``, ready for a record.
 
     ``device`` ("cpu", "cuda:0", ...) is where the run computes; ``None`` takes a GPU where there is one.
-    What cannot be found out is ``None``.
+    A part that cannot be determined is ``None``.
     """
     return {"versions": versions(), "git": git(Path(__file__).parents[1]), "hardware": hardware(device)}
 
 
 def versions() -> dict[str, str | None]:
-    """Python's version and those of the packages that can move a number; ``None`` for one not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    """Versions of Python and of ``PACKAGES``; ``None`` for a package that is not installed."""
+    installed: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+            installed[package] = None
+    return installed
 
 
 def git(package: Path) -> dict[str, Any] | None:
-    """Commit of the checkout that ``package`` is part of, and whether its code was changed since.
+    """Commit of the checkout that ``package`` is part of, and whether its code has changed since.
 
     ``None`` where the package is not tracked by git, as when it is installed into an environment that
     happens to lie inside some other repository.
@@ -49,8 +49,9 @@ def git(package: Path) -> dict[str, Any] | None:
 
 
 def hardware(device: str | None = None) -> dict[str, Any]:
-    """``{"device", "devices", "cpu", "cores", "memory_gib"}``: the device's name, and what may be used.
+    """``{"device", "devices", "cpu", "cores", "memory_gib"}``, of what this process may use.
 
+    ``device`` is the name of a GPU, with their number before it where there are several, or "cpu".
     ``devices`` is how many of them a run trains on: the processes of a launcher, or else every visible GPU.
     """
     import psutil
@@ -88,7 +89,7 @@ def processes() -> int:
 
 
 def device_count(device: str | None = None) -> int:
-    """As Trainer counts: one device a process under a launcher, else every GPU that is visible."""
+    """Devices of a run as Trainer counts them: one a process under a launcher, else every visible GPU."""
     import torch
 
     if processes() > 1:
@@ -106,7 +107,7 @@ def _cpu_name() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, stripped; ``None`` where there is no git or it fails."""
+    """Output of a git command, stripped; ``None`` where there is no git or it fails."""
     # Inside a git hook these variables point at the repository of the hook, not at this one.
     clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     clean["GIT_OPTIONAL_LOCKS"] = "0"

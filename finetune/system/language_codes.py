@@ -1,10 +1,10 @@
-"""Codes of languages as users, data sets and models write them: ``zh``, ``zho``, ``zh_CN``, ``es_419``."""
+"""Language codes as users, data sets and models write them: ``zh``, ``zho``, ``zh_CN``, ``es_419``."""
 
 import re
 from collections.abc import Iterable
 
-# ISO 639-1, and beside each the codes of ISO 639-2 and 639-3 that data sets and models have for it: also that
-# of the one language of a group which is meant where nothing else is said (arb of ar, cmn of zh).
+# Pairs: an ISO 639-1 code, and a code of ISO 639-2 or 639-3 that data sets and models use for it. A group of
+# languages is paired with the member that is meant where nothing else is said (ar with arb, zh with cmn).
 _SAME = """
 af afr am amh ar arb as asm az azj be bel bg bul bn ben bs bos ca cat cs ces cy cym da dan de deu el
 ell en eng es spa et est eu eus fa pes fi fin fr fra ga gle gl glg gu guj ha hau he heb hi hin hr
@@ -22,7 +22,7 @@ tuk tl fil tn tsn ts tso tt tat tw twi ug uig wo wol yi ydd yi yid zh cmn
 no nb he iw id in yi ji
 """.split()  # noqa: SIM905  a table of 400 words
 SHORT = dict(zip(_SAME[1::2], _SAME[::2], strict=True))
-"""Three letters, and two of former times, -> two."""
+"""Three letters -> two; also the former two-letter codes (iw, in, ji, no) -> those of today."""
 # The script of a language that is written in several, where nothing says which (Unicode's likely subtags).
 LIKELY = {"zh": "hans", "ks": "arab", "kr": "latn"}
 # Which script Chinese is written in goes by the region.
@@ -30,7 +30,7 @@ CHINESE = {"cn": "hans", "sg": "hans", "tw": "hant", "hk": "hant", "mo": "hant"}
 
 
 def language_of(code: str) -> str:
-    """The language alone, in two letters where it has them.
+    """The language of a code without script or region, in two letters where it has them.
 
     >>> [language_of(code) for code in ("zh_CN", "deu", "es-419", "ceb")]
     ['zh', 'de', 'es', 'ceb']
@@ -40,7 +40,7 @@ def language_of(code: str) -> str:
 
 
 def matching(wanted: str, codes: Iterable[str]) -> list[str]:
-    """Those of ``codes`` that a language may be meant by: the very one, or all of its language and script.
+    """Those of ``codes`` that may stand for ``wanted``: the same code, or all of its language and script.
 
     >>> matching("pt-BR", ["pt_XX", "de_DE"]), matching("zh", ["zho_Hans", "zho_Hant"])
     (['pt_XX'], ['zho_Hans'])
@@ -57,7 +57,7 @@ def matching(wanted: str, codes: Iterable[str]) -> list[str]:
 
 
 def _script(code: str) -> str | None:
-    """``latn`` of ``sr-Latn``; that of Chinese by its region; None where the code does not say."""
+    """The script of a code: ``latn`` of ``sr-Latn``, that of Chinese also from the region, else None."""
     parts = re.split(r"[-_]", code.lower())[1:]
     if language_of(code) == "zh":
         parts = [CHINESE.get(part, part) for part in parts]

@@ -1,4 +1,4 @@
-"""Memory of a run, of the GPU where there is one, else of the process (Linux): its peak, and its release."""
+"""Memory of a run, of the GPU where there is one, else of the process (Linux): peak and release."""
 
 import gc
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 
 def reset_peak_memory() -> bool:
-    """Start a new peak, so that runs in one process do not share it; False where that cannot be."""
+    """Starts a new peak, so that runs in one process do not share it; False where that is impossible."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return True
@@ -19,7 +19,7 @@ def reset_peak_memory() -> bool:
 
 
 def peak_memory_mib() -> float:
-    """Peak since the last successful reset, in MiB."""
+    """Peak memory since the last successful reset, in MiB."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status").read_text()
@@ -28,7 +28,7 @@ def peak_memory_mib() -> float:
 
 
 def release_memory() -> None:
-    """Give back what nothing refers to any more: a trained model and its Trainer refer to each other."""
-    gc.collect()
+    """Frees memory that nothing uses any more."""
+    gc.collect()  # a trained model and its Trainer refer to each other
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,7 +1,7 @@
-"""What users and other programs wrote: files -> text -> values of YAML or JSON, within limits.
+"""Reads files of users and other programs: bytes -> text -> values of YAML or JSON, within limits.
 
-Whatever does not fit raises ``UnreadableError``, whose text goes on after "FILE is". Values are what JSON
-has: ``None``, bool, int, float, str, list, and dict with names for keys.
+What does not fit raises ``UnreadableError``, whose text continues "FILE is ...". Values are those of JSON:
+``None``, bool, int, float, str, list, and dict with text for keys.
 """
 
 import codecs
@@ -20,18 +20,18 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 YAML_BYTES = 2**20
-"""Of a YAML file; the parser needs some five seconds for so much."""
+"""Largest YAML file; the parser takes about five seconds for it."""
 JSON_BYTES = 2**28
-"""Of a JSON file: a record of a million logged steps, and room to spare."""
+"""Largest JSON file: a record of a million logged steps, and room to spare."""
 VALUES = 200_000
-"""Of a YAML file, with those that its aliases repeat."""
+"""Most values in a YAML file, counting those that its aliases repeat."""
 DEPTH = 60
-"""Of mappings and lists in each other, in YAML."""
+"""Deepest nesting of mappings and lists in YAML."""
 TOO_DEEP = f"nested too deeply: no more than {DEPTH} levels are read"
 LARGEST = 2**63
-"""No whole number in YAML is larger."""
+"""Bound of whole numbers in YAML: those of 64 bits."""
 PATIENCE_S = 10
-"""Seconds to wait for more from a pipe, such as the shell's ``<(...)``."""
+"""Longest wait for a pipe, such as the shell's ``<(...)``."""
 
 MARKS = (  # of UTF-32 first: its mark begins as the one of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF8, "utf-8-sig"),
@@ -40,20 +40,30 @@ MARKS = (  # of UTF-32 first: its mark begins as the one of UTF-16
 TAG = "tag:yaml.org,2002:"
 BOOL, INT, FLOAT = TAG + "bool", TAG + "int", TAG + "float"
 PLAIN = {TAG + name for name in ("map", "seq", "str", "null", "bool", "int", "float", "merge")}
-
-NAMES = (TAG + "str", TAG + "merge")  # what a key may be
+KEYS = (TAG + "str", TAG + "merge")
 
 
 class UnreadableError(ValueError):
-    """Why a file is not what it should be, in words that go on after "FILE is"."""
+    """A file that cannot be read; the text continues "FILE is ..."."""
 
 
 def read_text(file: Path, limit: int) -> str:
     """The text of ``file``, of at most ``limit`` bytes: UTF-8, or what its byte order mark says.
 
-    Raises ``OSError``, and ``UnreadableError`` for what is no file or no text. Never waits for long.
+    Raises ``OSError``, and ``UnreadableError`` for what is neither a file nor a pipe, or no text.
     """
-    content = _read(file, limit)
+    # Without O_NONBLOCK, open() would already wait for a pipe that nobody writes to.
+    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    with open(handle, "rb") as stream:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISFIFO(mode):
+            content = _drain(handle, limit)
+        elif stat.S_ISREG(mode):
+            content = stream.read(limit + 1)
+        else:
+            raise UnreadableError("a device, not a file")
+    if len(content) > limit:
+        raise UnreadableError(f"larger than {limit / 2**20:g} MiB, which no such file is")
     encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)
@@ -65,9 +75,18 @@ def read_text(file: Path, limit: int) -> str:
 
 
 def json_value(text: str) -> Any:
-    """The value of a JSON text; numbers may be NaN, which is for the reader of a record to refuse."""
+    """The value of a JSON text. NaN and infinity are read: ``fitted`` refuses them."""
+
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for number, key in enumerate(keys) if key in keys[:number])
+            raise UnreadableError(f"no JSON that can be relied on: the key {twice[:80]!r} is there twice")
+        return value
+
     try:
-        return json.loads(text, object_pairs_hook=_mapping)
+        return json.loads(text, object_pairs_hook=mapping)
     except json.JSONDecodeError as error:
         raise UnreadableError(f"truncated or no JSON (line {error.lineno})") from error
     except RecursionError as error:
@@ -79,37 +98,38 @@ def json_value(text: str) -> Any:
 
 
 def yaml_value(text: str) -> Any:
-    """The value of a YAML text. Numbers and true or false are those of YAML 1.2; a date is text."""
+    """The value of a YAML text. Numbers and booleans are those of YAML 1.2; a date is text."""
 
     def value(loader: _Loader, node: yaml.Node) -> Any:
-        _check(node, NAMES, {}, frozenset())
+        _measure(node, KEYS, {}, frozenset())
         return loader.construct_document(node)
 
     return _yaml(text, value)
 
 
 def yaml_parts(text: str, names: Collection[str]) -> dict[str, Any]:
-    """The values of some keys of a YAML mapping, in which keys may be whole numbers too.
+    """The values of the keys ``names`` of a YAML mapping; inside them, keys may also be whole numbers.
 
-    What the other keys hold is not looked at. Nothing comes of a text that is no mapping.
+    The values of other keys are neither checked nor built. A text that is no mapping has no values.
     """
     if len(text) > YAML_BYTES:
         raise UnreadableError(f"larger than {YAML_BYTES / 2**20:g} MiB")
 
     def parts(loader: _Loader, node: yaml.Node) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for key, part in node.value if isinstance(node, yaml.MappingNode) else []:
-            if key.value in names and key.value in found:
+            if key.value in names and key.value in values:
                 raise UnreadableError(f"not valid YAML: the key '{key.value}' is there twice")
             if key.value in names:
-                _check(part, {*NAMES, INT}, {}, frozenset())
-                found[key.value] = loader.construct_document(part)
-        return found
+                _measure(part, {*KEYS, INT}, {}, frozenset())
+                values[key.value] = loader.construct_document(part)
+        return values
 
     return _yaml(text, parts) or {}
 
 
 def _yaml(text: str, build: Callable[[Any, yaml.Node], Any]) -> Any:
+    """The value that ``build`` makes of the root of a YAML text; None of an empty one."""
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -126,9 +146,10 @@ def _yaml(text: str, build: Callable[[Any, yaml.Node], Any]) -> Any:
 
 
 def fitted(shape: TypeAdapter[Any], content: Any) -> Any:
-    """``content`` of a JSON file, which must have ``shape``.
+    """The content of a JSON file as ``shape``; raises ``UnreadableError`` where it does not fit.
 
-    By way of text, whose strict rules take 1 for 1.0 and no "1". No number may be beyond what a float holds.
+    Goes by way of text, since pydantic's strict rules for JSON take 1 for 1.0, but not "1". Numbers must be
+    finite, and far enough from the largest float to be added.
     """
     try:
         if not _is_finite(content):
@@ -147,7 +168,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def complaint(error: Exception) -> str:
-    """The first thing that is wrong, with the dotted name of the key, on one line."""
+    """The first fault that an error names, with the dotted name of the key, on one line."""
     if not isinstance(error, ValidationError):
         return (
             "nested too deeply"
@@ -156,28 +177,12 @@ def complaint(error: Exception) -> str:
         )
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
-    said = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-    return " ".join(f"{key}: {said}".split()) if key else said
+    fault = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+    return " ".join(f"{key}: {fault}".split()) if key else fault
 
 
-def _read(file: Path, limit: int) -> bytes:
-    # A pipe that nobody writes to would otherwise be waited for in open() already.
-    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
-    with open(handle, "rb") as stream:
-        mode = os.fstat(handle).st_mode
-        if stat.S_ISFIFO(mode):
-            content = _drained(handle, limit)
-        elif stat.S_ISREG(mode):
-            content = stream.read(limit + 1)
-        else:
-            raise UnreadableError("a device, not a file")
-    if len(content) > limit:
-        raise UnreadableError(f"larger than {limit / 2**20:g} MiB, which no such file is")
-    return content
-
-
-def _drained(handle: int, limit: int) -> bytes:
-    """What is written into a pipe until its writer closes it."""
+def _drain(handle: int, limit: int) -> bytes:
+    """Reads a pipe until its writer closes it, or until ``limit`` bytes are passed."""
     content, end = b"", time.monotonic() + PATIENCE_S
     while len(content) <= limit:
         try:
@@ -192,19 +197,10 @@ def _drained(handle: int, limit: int) -> bytes:
     return content
 
 
-def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [key for key, _ in pairs]
-        twice = next(key for number, key in enumerate(names) if key in names[:number])
-        raise UnreadableError(f"no JSON that can be relied on: the key {twice[:80]!r} is there twice")
-    return found
-
-
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads ``3e-5`` as a number, and ``no``, ``017``, ``1:30`` and dates as text.
+    """SafeLoader by the rules of YAML 1.2: ``3e-5`` is a number; ``no``, ``017``, ``1:30``, dates are text.
 
-    YAML 1.1 would read the first as text, and the others as false, 15, 90 and a date.
+    YAML 1.1, which PyYAML follows, reads the first as text, and the others as false, 15, 90 and a date.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012  declared by the parent
@@ -231,9 +227,9 @@ class _Loader(yaml.SafeLoader):
         return number
 
     def text(self, node: yaml.ScalarNode) -> str:
-        found = str(self.construct_scalar(node))
-        try:  # a pair of escapes, as JSON writes what is beyond 16 bits, is one letter
-            return found.encode("utf-16", "surrogatepass").decode("utf-16")
+        text = str(self.construct_scalar(node))
+        try:  # JSON writes a character beyond 16 bits as a pair of escapes
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError as error:
             raise self._refused(node, "a text holds half of a surrogate pair") from error
 
@@ -254,13 +250,14 @@ _Loader.add_constructor(FLOAT, _Loader.number)
 _Loader.add_constructor(TAG + "str", _Loader.text)
 
 
-def _check(
+def _measure(
     node: yaml.Node, keys: Collection[str], known: dict[int, tuple[int, int]], above: frozenset[int]
 ) -> tuple[int, int]:
-    """How many values a node stands for, aliases written out, and how deep they are nested.
+    """The number of values below a node, with aliases written out, and their depth.
 
-    Raises ``UnreadableError`` where that is too much, and for tags that are not read; ``keys`` are those of
-    the keys. PyYAML would take the second of two equal keys without a word.
+    Raises ``UnreadableError`` where either is too large, before PyYAML builds the values, and for a tag that
+    is not plain. ``keys`` are the tags that a key may have, ``known`` the measures of nodes seen before, and
+    ``above`` the nodes that hold this one.
     """
     if id(node) in above:
         raise UnreadableError(
@@ -272,10 +269,10 @@ def _check(
         raise UnreadableError(f"not valid YAML here: the tag {node.tag.replace(TAG, '!!')[:80]} is not read")
     parts = node.value if isinstance(node, yaml.SequenceNode) else []
     if isinstance(node, yaml.MappingNode):
-        _check_keys(node, keys)
+        _check_keys(node, keys)  # PyYAML takes the second of two equal keys silently
         parts = [part for pair in node.value for part in pair]
-    found = [_check(part, keys, known, above | {id(node)}) for part in parts]
-    size, depth = 1 + sum(size for size, _ in found), 1 + max((depth for _, depth in found), default=0)
+    measures = [_measure(part, keys, known, above | {id(node)}) for part in parts]
+    size, depth = 1 + sum(size for size, _ in measures), 1 + max((depth for _, depth in measures), default=0)
     if size > VALUES:
         raise UnreadableError(f"too much: with its aliases written out it holds more than {VALUES:,} values")
     if depth > DEPTH:
@@ -285,15 +282,15 @@ def _check(
 
 
 def _check_keys(node: yaml.MappingNode, tags: Collection[str]) -> None:
-    known: set[str] = set()
+    seen: set[str] = set()
     for key, _ in node.value:
         where = f"line {key.start_mark.line + 1}"
         if key.tag not in tags:
             shown = f"'{key.value[:80]}'" if isinstance(key, yaml.ScalarNode) else "a list or a mapping"
             raise UnreadableError(f"not valid YAML here: a key must be a name, not {shown}, {where}")
-        if key.value in known:
+        if key.value in seen:
             raise UnreadableError(f"not valid YAML: the key '{key.value[:80]}' is there twice, {where}")
-        known.add(key.value)
+        seen.add(key.value)
 
 
 def _one_line(error: BaseException) -> str:

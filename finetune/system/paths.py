@@ -1,4 +1,4 @@
-"""What a record says of one machine's folders, taken out of a copy of it before others read it."""
+"""Absolute paths, stripped from the copy of a record that others read."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ NAMES_OF_THINGS = ("labels", "label_names", "per_class")  # a label may look lik
 
 
 def without_paths(value: Any) -> Any:
-    """A copy of a record, or of a part, with each absolute path cut to its base name; relative ones stay.
+    """Copies a record, or a part of one, with each absolute path cut to its base name; relative paths stay.
 
     >>> without_paths({"location": "/disk/agnews", "command": "finetune classify --data=~/agnews"})
     {'location': 'agnews', 'command': 'finetune classify --data=agnews'}
@@ -33,12 +33,12 @@ def without_paths(value: Any) -> Any:
 
 
 def base_name(text: str) -> str:
-    """The last part of an absolute path; any other text as it is."""
+    """The last part of an absolute path; any other text unchanged."""
     return (PurePosixPath(text).name or text) if ABSOLUTE.match(text) else text
 
 
 def _of_command(command: str) -> str:
-    """Each word of a shell command by itself: ``--data=/disk/rows`` -> ``--data=rows``."""
+    """Cuts each word of a shell command by itself: ``--data=/disk/rows`` -> ``--data=rows``."""
     try:
         words = shlex.split(command)
     except ValueError:  # an open quotation mark
@@ -51,4 +51,4 @@ def _of_word(word: str) -> str:
     if equals and option.startswith("--"):
         return f"{option}={_of_word(given)}"
     whole = base_name(word)
-    return whole if whole != word else INSIDE.sub(lambda found: base_name(found[0]), word)
+    return whole if whole != word else INSIDE.sub(lambda match: base_name(match[0]), word)

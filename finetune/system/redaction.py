@@ -1,22 +1,23 @@
-"""Passwords and tokens, taken out of what is written down: records, logs, messages, tracebacks."""
+"""Passwords and tokens, removed from records, logs, messages and tracebacks."""
 
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 HIDDEN = "***"
-# Names of environment variables that hold a secret, as words between underscores or run together.
+# In the name of an environment variable that holds a secret: a word between underscores, or a part of a word.
 NAMES = re.compile(
     r"(^|_)(KEYS?|PASS|PWD|PW|PAT|AUTH|BEARER|COOKIE|SIGNATURE|CREDS?|CONNECTION_STRING|DSN)(_|$)"
     r"|TOKEN(?!IZER)|SECRET|PASSW|PASSPHRASE|CREDENTIAL|APIKEY|AUTHORIZATION",
     re.IGNORECASE,
 )
 SHORTEST, SHORTEST_WORD = 8, 12
-"""Characters of a value that is looked for; a shorter one, and a short word, is found in too many texts."""
+"""Characters of the shortest secret, and of the shortest of letters alone: others occur in too many texts."""
 ADDRESS = re.compile(r"://(?P<user>[^\s/@:'\"]*)(?::(?P<password>[^\s/@'\"]*))?@")
-# Not those of a tokenizer: pad_token=...
+# Not the special tokens of a tokenizer: pad_token=...
 KIND = (
     r"(?<!pad_)(?<!eos_)(?<!bos_)(?<!unk_)(?<!cls_)(?<!sep_)(?<!mask_)"
     r"(?:token|secret|passw(?:or)?d|passphrase|credentials?|(?:api|access|private|account)[_-]?key)"
@@ -44,40 +45,45 @@ SHAPES = tuple(
 
 
 def redact(text: str) -> str:
-    """``text`` with ``***`` for the values of environment variables named as secrets are, for the token that
-    ``hf auth login`` keeps, and for what looks like one.
+    """Writes ``***`` for secrets: values of environment variables with the name of a secret, the token that
+    ``hf auth login`` keeps, and whatever has the shape of a token or password.
 
     >>> redact("git clone https://me:pass@example.org/x?token=0123456789")
     'git clone https://***@example.org/x?token=***'
     """
-    for value in sorted(set(_secrets()), key=len, reverse=True):  # one may be a part of another
-        text = text.replace(value, HIDDEN)
+    secrets = {
+        spelling
+        for value in map(str.strip, _values())
+        # neither too short nor a folder, as in SSH_AUTH_SOCK
+        if len(value) >= (SHORTEST_WORD if value.isalpha() else SHORTEST) and value[0] != "/"
+        for spelling in (value, quote(value, safe=""), unquote(value))  # also as an address writes it
+    }
+    for secret in sorted(secrets, key=len, reverse=True):  # one may be a part of another
+        text = text.replace(secret, HIDDEN)
     for shape, shown in SHAPES:
         text = shape.sub(shown, text)
     return text
 
 
-def _secrets() -> Iterator[str]:
-    """What is looked for, each also as an address writes it."""
-    for value in map(str.strip, _values()):
-        if len(value) >= (SHORTEST_WORD if value.isalpha() else SHORTEST) and value[0] != "/":  # no folder
-            yield from (value, quote(value, safe=""), unquote(value))
-
-
 def _values() -> Iterator[str]:
+    """Possible secrets: values of variables, passwords of addresses in variables, the login's token."""
     for name, value in os.environ.items():
         if NAMES.search(name):
             yield value
         for found in ADDRESS.finditer(value):  # HF_ENDPOINT, https_proxy, DATABASE_URL ...
             yield found["password"] or found["user"]
+    # The place where the Hub's client keeps its token.
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or os.path.join(cache, "huggingface")
+    file = os.path.expanduser(os.environ.get("HF_TOKEN_PATH") or os.path.join(home, "token"))
     try:
-        yield _hub_token().read_text(encoding="utf-8", errors="replace")
+        status = os.stat(file)
+        yield _read(file, (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino))
     except OSError:
         return  # nobody has logged in
 
 
-def _hub_token() -> Path:
-    """Where the Hub's client keeps it."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("HF_HOME") or os.path.join(cache, "huggingface")
-    return Path(os.path.expanduser(os.environ.get("HF_TOKEN_PATH") or os.path.join(home, "token")))
+@lru_cache(maxsize=1)
+def _read(file: str, version: tuple[int, ...]) -> str:
+    """The text of ``file``, read once for each ``version`` of it, since every line of a log asks for it."""
+    return Path(file).read_text(encoding="utf-8", errors="replace")

@@ -1,8 +1,8 @@
-"""Text of anybody's on one line and in letters that can be seen: for a terminal, a report, a plot."""
+"""Text from outside made safe for a terminal, a report or a plot: one line, no invisible characters."""
 
 
 def clean(words: object) -> str:
-    """``words`` on one line, without characters that no one can see, such as those that turn text around.
+    """Puts ``words`` on one line and marks invisible characters, such as those that reverse the direction.
 
     >>> clean("two\\nlines \\u202e")
     'two lines \ufffd'
@@ -11,8 +11,8 @@ def clean(words: object) -> str:
 
 
 def visible(words: str) -> str:
-    """``words`` with white space and lines as they are, and a mark for each character that cannot be seen."""
-    # A folder's name may be no text; no file and no terminal takes it as it is.
+    """Marks each invisible character of ``words`` and keeps its white space and lines."""
+    # The name of a folder may be bytes that are no text, which no file and no terminal takes.
     text = words.encode("utf-8", "backslashreplace").decode("utf-8")
     if text.isprintable():
         return text
@@ -20,5 +20,5 @@ def visible(words: str) -> str:
 
 
 def say(line: str) -> None:
-    """Print one line that names what somebody else has named: files, folders, labels, models."""
+    """Prints one line that holds names from outside: of files, folders, labels, models."""
     print(visible(line.replace("\n", " ")), flush=True)

@@ -505,22 +505,22 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(
     assert run("classify", tmp_path, *grid, "--attention", "softmax") == 0
     before = contents(folder("classify", tmp_path))
     capsys.readouterr()
-    real = files._replace
+    real = os.replace
 
-    def full(file: Path, pieces: Any) -> None:
-        text = "".join(pieces)
-        if fails(file, text):
+    def full(source: Any, target: Any) -> None:
+        unfinished = files.UNFINISHED.fullmatch(Path(source).name)
+        if unfinished and fails(Path(target), Path(source).read_text(encoding="utf-8")):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(file, [text])
+        real(source, target)
 
-    monkeypatch.setattr(files, "_replace", full)
+    monkeypatch.setattr(os, "replace", full)
     assert run("classify", tmp_path, *grid) == 2
     error = capsys.readouterr().err
     assert error.startswith(start) and error.count("\n") == 1, error
     assert "No space left on device" in error and "Traceback" not in error
     assert contents(folder("classify", tmp_path)) == before
 
-    monkeypatch.setattr(files, "_replace", real)
+    monkeypatch.setattr(os, "replace", real)
     assert run("classify", tmp_path, *grid) == 0
     assert store.read(folder("classify", tmp_path, "sa-softmax"))["status"] == "finished"
     assert contents(folder("classify", tmp_path)) == before

@@ -1,5 +1,6 @@
-"""The real rows, where this checkout has them beside it: every task reads, checks and keeps them."""
+"""Real rows, in the folder of data sets that ``FINETUNE_TEST_ROWS`` names: every task reads them."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from finetune.data import dataset, sources
 from finetune.tasks import TASKS
 from finetune.tasks.base import ClassificationTask
 
-ROWS = Path(__file__).parents[3] / "shared" / "data"
+ROWS = os.environ.get("FINETUNE_TEST_ROWS", "")
 SIZES = {
     ("agnews", None): (26_284, 7_600),
     ("dbpedia", None): (7_756, 2_996),
@@ -35,7 +36,8 @@ CONFIG = DataConfig(
 )
 
 
-@pytest.mark.skipif(not ROWS.is_dir(), reason=f"the real rows are not at {ROWS}")
+@pytest.mark.slow
+@pytest.mark.skipif(not ROWS, reason="FINETUNE_TEST_ROWS names no folder of data sets")
 @pytest.mark.parametrize(("name", "pair"), SIZES)
 def test_every_real_row_passes_the_checks(
     name: str, pair: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -43,7 +45,7 @@ def test_every_real_row_passes_the_checks(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     folder = name if pair is None else f"{name}-{'-'.join(sorted(pair.split('-')))}"
     task = TASKS[name]
-    loaded = dataset.load(task, pair, sources.resolve(task, pair, str(ROWS / folder)), CONFIG)
+    loaded = dataset.load(task, pair, sources.resolve(task, pair, str(Path(ROWS, folder))), CONFIG)
     splits: dict[str, Any] = loaded.splits
     held_out = 0 if "iwslt" in name or "multi30k" in name else 100
     assert (len(splits["train"]) + held_out, len(splits["test"])) == SIZES[name, pair]
