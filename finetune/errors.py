@@ -1,5 +1,6 @@
-"""The one exception for a user's mistake, and the sentence that names the nearest allowed value."""
+"""The exceptions that end the command in one line, and the sentence that names the nearest allowed value."""
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -9,6 +10,14 @@ class UserError(Exception):
 
     The text says what was wrong, what is allowed and what to type.
     """
+
+    exit_status = 2
+
+
+class BusyError(UserError):
+    """Another process holds what is asked for: no mistake, and later it can be had."""
+
+    exit_status = os.EX_TEMPFAIL  # 75
 
 
 LONG = 100

@@ -29,7 +29,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns the exit status: 1 after a failed run, 2 for a user's mistake, 130 on Ctrl-C."""
+    """Run one verb. Returns the exit status.
+
+    1 after a failed run, 2 for a user's mistake, 75 where another process is at it, 130 on Ctrl-C.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except UserError as error:
         _complain(error)
-        return 2
+        return error.exit_status
     except OSError as error:
         if error.errno is None:  # of a library that says by it more than the system does
             raise

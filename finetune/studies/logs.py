@@ -1,11 +1,8 @@
 """What each run of a study prints, in ``ROOT/logs``; holding a run's log means to run it."""
 
 import ast
-import fcntl
-import os
 import re
 import shlex
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,9 +12,9 @@ from typing import BinaryIO
 from finetune.config.folders import file_name
 from finetune.errors import UserError
 from finetune.records.store import Record, now
+from finetune.system import lock
 from finetune.system.redaction import redact
 
-SOMEBODY_ELSE = "another process is training in"  # says lock.locked
 TAIL = 8192  # bytes in which the last lines are looked for
 MISTAKE = "finetune: error: "
 VERDICT = re.compile(r"# (\S+): failed: (.*)")
@@ -68,28 +65,13 @@ def claim(file: Path, words: Sequence[str]) -> Log | None:
     header = f"# {began}: {redact(shlex.join(words))}\n"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Not through a link, which would write where it leads to.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-        stream = os.fdopen(os.open(file, flags, 0o666), "ab", buffering=0)
-        if not _lock(stream):
-            stream.close()
+        stream = lock.claim(file)
+        if stream is None:
             return None
         stream.write(header.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise UserError(f"cannot write the log {file}: {error.strerror}") from error
     return Log(file, stream, stream.seek(0, 2), began)
-
-
-def held(file: Path) -> bool:
-    """Whether a process holds a lock on ``file``."""
-    try:
-        with file.open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def verdict(file: Path, since: str = "") -> str:
@@ -110,17 +92,6 @@ def brief(line: str) -> str:
     names = {"epoch": "epoch", "loss": "loss", "eval_loss": "validation loss"}
     shown = [f"{name} {found[key]}" for key, name in names.items() if key in found]
     return ", ".join(shown) or line
-
-
-def _lock(stream: BinaryIO) -> bool:
-    for _ in range(3):  # a look by ``held`` takes it for a moment
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.02)
-        else:
-            return True
-    return False
 
 
 def _last_lines(file: Path, start: int) -> list[str]:

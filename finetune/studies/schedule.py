@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from finetune.errors import BusyError
 from finetune.studies import logs
 from finetune.studies.grid import Cell
 from finetune.studies.state import State, look
@@ -123,7 +124,7 @@ def _by_record_and_log(job: Job) -> State:
     status, state, complaint = job.process.returncode, look(job.cell, claimed=True), job.log.complaint()
     if state.kind == "done":
         return state
-    if status == 2 and logs.SOMEBODY_ELSE in complaint:
+    if status == BusyError.exit_status:
         return State("running", record=state.record)
     if status < 0:
         reason = killed_text(-status)

@@ -10,6 +10,7 @@ from finetune.records import manifest, store
 from finetune.records.store import Record
 from finetune.studies import logs
 from finetune.studies.grid import Cell
+from finetune.system import lock
 
 Kind = Literal["done", "failed", "unfinished", "running", "missing", "other"]
 KINDS: Mapping[Kind, str] = {
@@ -20,7 +21,6 @@ KINDS: Mapping[Kind, str] = {
     "running": "another process is at it",
     "other": "its folder holds something else",
 }
-LOCK = ".lock"  # in a run's folder; ``lock.locked`` holds it while the run goes on
 # Settled when a run starts: what a configuration may say, and what the record then has.
 SETTLED: Mapping[str, Mapping[Any, set[Any]]] = {
     "data.source": {
@@ -44,7 +44,7 @@ def look(cell: Cell, *, claimed: bool = False) -> State:
 
     ``claimed``: this process holds the log, so that the lock on it is no sign of another one.
     """
-    if not claimed and logs.held(cell.log):
+    if not claimed and lock.held(cell.log):
         return State("running")
     if not (cell.folder / store.FILE).is_file():
         reason = logs.verdict(cell.log)
@@ -65,7 +65,7 @@ def _by_status(cell: Cell, found: Record) -> State:
         return State("unfinished", fault, found) if fault else State("done", record=found)
     if found["status"] == "failed":
         return State("failed", found["reason"] or "no reason was recorded", found)
-    if logs.held(cell.folder / LOCK):
+    if lock.held(cell.folder / lock.FILE):
         return State("running", record=found)
     reason = logs.verdict(cell.log, since=found["started"])  # a killed run cannot say so itself
     return State("failed" if reason else "unfinished", reason, found)

@@ -1,34 +1,75 @@
-"""One process at a time in a run folder."""
+"""One process at a time: in a run's folder, and at the log of a run.
+
+A lock is ``flock`` on an open file, not ``filelock``, which lacks two things needed: a child inherits
+a lock with its standard output, so that the run of a killed study still holds its log; and whether a file is
+locked can be asked without creating the file, opening it for writing or taking the lock. The kernel lets go
+of a lock when the last process that has the file open ends, however it ends.
+"""
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from finetune.errors import UserError
+from finetune.errors import BusyError, UserError
 from finetune.system.files import unfinished
+
+FILE = ".lock"
+"""In a run's folder; held while the run goes on."""
+ATTEMPTS, PAUSE_S = 3, 0.02  # another process that asks whether a file is held takes it for a moment
+
+
+def claim(file: Path) -> BinaryIO | None:
+    """Open ``file`` at its end and lock it; None where another process holds it.
+
+    Creates the file. Raises ``OSError``, also for a link, through which the file at its end would be written.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    stream = os.fdopen(os.open(file, flags, 0o666), "ab", buffering=0)
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE_S)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+    stream.close()
+    return None
+
+
+def held(file: Path) -> bool:
+    """Whether a process holds a lock on ``file``. Writes nothing."""
+    try:
+        with file.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process; ``UserError`` where another one does. A killed process lets go.
+    """Hold a run's ``folder`` for this process; raises ``BusyError`` where another one does.
 
-    What one that was killed had half written, and had not yet given its name, is removed.
+    Removes what a killed process had half written, and had not yet given its name.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Not through a link, which would empty what lies at its end.
-        handle = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w")
+        stream = claim(folder / FILE)
     except OSError as error:
         raise UserError(f"cannot write in the run folder {folder}: {error.strerror}") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another process is training in {folder}: wait for it, or choose another --output"
-            ) from error
+    if stream is None:
+        raise BusyError(f"another process is training in {folder}: wait for it, or choose another --output")
+    with stream:
         for left in unfinished(folder):
             left.unlink()
         yield

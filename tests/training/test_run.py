@@ -413,7 +413,7 @@ def test_changed_rows_behind_a_finished_run_stop(tmp_path, capsys):
 
 def test_one_process_at_a_time_in_a_run_folder(tmp_path, capsys):
     with locked(folder("classify", tmp_path)):
-        assert run("classify", tmp_path, *GRID) == 2
+        assert run("classify", tmp_path, *GRID) == os.EX_TEMPFAIL
     assert "another process is training in" in capsys.readouterr().err
     assert run("classify", tmp_path, "--attention", "softmax") == 0
 
