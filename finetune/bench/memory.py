@@ -7,6 +7,7 @@ import torch
 
 from finetune.bench import resident
 from finetune.bench.cases import Case, Contender, attend, gradients, make
+from finetune.system.text import reason
 
 Answer = dict[str, Any]
 
@@ -25,7 +26,7 @@ def measure(jobs: Sequence[tuple[Case, Contender]], device: str, seed: int) -> I
         except torch.OutOfMemoryError:
             yield {"reason": "out of GPU memory"}
         except Exception as error:  # said in the tables and by the exit status
-            yield {"reason": f"failed: {' '.join(str(error).split())[:200]}"}
+            yield {"reason": f"failed: {reason(error)}"}
         torch.cuda.empty_cache()
 
 

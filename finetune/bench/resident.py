@@ -22,6 +22,7 @@ import torch
 from finetune.bench.cases import Case, Contender, attend, gradients, make
 from finetune.system.memory import peak_memory_mib, reset_peak_memory
 from finetune.system.processes import python_module
+from finetune.system.text import reason
 
 Job = tuple[Case, Contender]
 
@@ -68,7 +69,7 @@ def _answer(case: Case, contender: Contender, seed: int) -> None:
     try:
         _say({"mib": _extra(case, contender, seed)})
     except Exception as error:  # a line for each job, whatever happens
-        _say({"reason": f"failed: {' '.join(str(error).split())[:200] or type(error).__name__}"})
+        _say({"reason": f"failed: {reason(error)}"})
 
 
 def _extra(case: Case, contender: Contender, seed: int) -> float:

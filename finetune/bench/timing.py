@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from finetune.bench.cases import NotMeasuredError
+from finetune.system.text import reason
 
 MOST_ROUNDS = 11
 SHORTEST = 0.01  # seconds; a shorter task is repeated within a round until it takes so long
@@ -56,7 +57,7 @@ def _first_round(
         except NotMeasuredError as error:
             failures[name] = str(error)
         except Exception as error:  # said in the tables and by the exit status
-            failures[name] = f"failed: {' '.join(str(error).split())[:200] or type(error).__name__}"
+            failures[name] = f"failed: {reason(error)}"
         if name in failures and device != "cpu":
             torch.cuda.empty_cache()
     return times, failures

@@ -15,6 +15,7 @@ from finetune.config.schema import BASELINE, NEUTRAL, AttentionConfig, ModelConf
 from finetune.errors import UserError
 from finetune.metrics.scorers import PRIMARY
 from finetune.records.store import Record, find
+from finetune.system.text import one_line
 
 FROM_THE_PAPER = frozenset(PAPER)  # all others are controls
 COMPUTED = "computed"  # how the facts of ``record["computed"]`` begin
@@ -248,5 +249,5 @@ def _setting_of(run: Run, known: dict[str, list[Run]]) -> str:
 
 
 def _short(value: object) -> str:
-    text = " ".join(str(value).split())
+    text = one_line(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

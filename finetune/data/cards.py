@@ -13,6 +13,7 @@ from finetune.data.files import ending
 from finetune.data.readers import feature_names
 from finetune.errors import UserError
 from finetune.system.parsing import UnreadableError, yaml_parts
+from finetune.system.text import reason
 
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 CARD = "README.md"
@@ -97,7 +98,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"cannot read {path} as JSON: {' '.join(str(error).split())[:150]}") from error
+        raise UserError(f"cannot read {path} as JSON: {reason(error)}") from error
 
 
 def stated_names(

@@ -16,6 +16,8 @@ import psutil
 import pyarrow as pa
 
 from finetune.errors import UserError
+from finetune.system.files import refuse_pointer
+from finetune.system.text import one_line
 
 FORMATS = {
     ".parquet": "parquet",
@@ -55,9 +57,6 @@ MARKUP = {
     b"<html": "a web page: the download failed",
     b"<?xml": "XML: save its rows as CSV or JSON lines",
 }
-LFS_POINTER = b"version https://git-lfs"
-
-
 DECOMPRESSORS: dict[str, Callable[[], Any]] = {
     ".gz": lambda: zlib.decompressobj(16 + zlib.MAX_WBITS),
     ".bz2": bz2.BZ2Decompressor,
@@ -110,10 +109,7 @@ def read(path: Path, name: str) -> Content:
 
 
 def _check_signature(path: Path, data: bytes, form: str) -> None:
-    if data.removeprefix(BOM_UTF8).startswith(LFS_POINTER):
-        raise UserError(
-            f"the file {path} is a Git LFS pointer and not the data: type git lfs pull in its folder"
-        )
+    refuse_pointer(path, data.removeprefix(BOM_UTF8))
     told = next((
         f"{what}; rename it to end in {endings[0]}" if endings and ":" not in what else what
         for first, (endings, what) in SIGNATURES.items()
@@ -139,7 +135,7 @@ def _unpacked(path: Path, data: bytes, packing: str) -> bytes:
         OSError, EOFError, ValueError, MemoryError, RuntimeError, NotImplementedError,
         zlib.error, lzma.LZMAError, zipfile.BadZipFile,
     ) as error:  # fmt: skip
-        raise UserError(f"cannot unpack {path}: {' '.join(str(error).split()) or 'it is damaged'}") from error
+        raise UserError(f"cannot unpack {path}: {one_line(error) or 'it is damaged'}") from error
     if len(found) > MOST:
         raise UserError(
             f"{path} holds more than {MOST / 2**30:,.1f} GiB unpacked, too much for this machine's memory: "

@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune.errors import UserError
 from finetune.system.redaction import redact
+from finetune.system.text import reason
 from finetune.tasks.base import PARQUET_BRANCH, Task
 
 PROBE_SECONDS = 2.5
@@ -121,4 +122,4 @@ def cause(error: BaseException) -> str:
     """The innermost reason, on one line and without secrets."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return redact(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+    return redact(reason(error, typed=True))

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from finetune.data.readers import decoded
 from finetune.errors import UserError, unknown
+from finetune.system.text import one_line
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,8})(\.0+)?")
 
@@ -80,7 +81,7 @@ def numbers(column: pa.Array, labels: Sequence[str], named: bool, where: str, ta
             if _is_float(text):
                 raise beyond(place)
             told = f"label ({row(place)} of {where}, counted from 0)"
-            raise unknown(told, " ".join(text.split())[:60], labels)
+            raise unknown(told, one_line(text)[:60], labels)
     for place, number in enumerate(found):
         if number is None:
             name = next(i for i, known in enumerate(by_name) if known is not None)

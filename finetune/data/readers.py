@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from finetune.data.files import Content
 from finetune.errors import UserError
-from finetune.system.parsing import MARKS
+from finetune.system.parsing import MARKS, repeated
+from finetune.system.text import reason
 
 BATCH = 10_000
 """Rows that are Python objects at one time; the others are Arrow columns already."""
@@ -65,7 +66,7 @@ def parse(content: Content, wanted: Wanted) -> Part:
         pa.ArrowException, ValueError, OSError, KeyError, IndexError, TypeError, OverflowError,
         MemoryError, RecursionError, EOFError, NotImplementedError, AttributeError,
     ) as error:  # what the libraries raise for a damaged file  # fmt: skip
-        raise UserError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(reason(error, typed=True)) from error
 
 
 # Columnar files
@@ -198,9 +199,8 @@ def _loads(text: str) -> Any:
 
 def _mapped(pairs: list[tuple[str, Any]]) -> _Row:
     row = _Row(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        row.twice = frozenset(name for name in row if names.count(name) > 1)
+    if len(row) < len(pairs):  # seldom, and there are as many as rows
+        row.twice = frozenset(repeated(pairs))
     return row
 
 

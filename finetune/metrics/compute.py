@@ -18,6 +18,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_su
 
 from finetune.errors import UserError
 from finetune.metrics.scorers import PRIMARY, bleu_scorer, bleu_tokenizer, chrf_scorer
+from finetune.system.text import reason
 
 __all__ = [
     "PRIMARY",
@@ -143,7 +144,7 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
         return evaluate.load(known, keep_in_memory=True)
     except (OSError, ImportError, ValueError) as error:  # OSError holds FileNotFound and ConnectionError
         raise UserError(
-            f"cannot load the metric '{name}': {_line(error)} (further metrics are fetched from the Hugging "
+            f"cannot load the metric '{name}': {reason(error)} (further metrics are fetched from the Hugging "
             "Face Hub; take it out of 'metrics', or run where the Hub can be reached)"
         ) from error
 
@@ -158,7 +159,7 @@ def extra_metric(name: str, predictions: Sequence[Any], references: Sequence[Any
     try:
         result = metric.compute(predictions=predictions, references=references) or {}
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"the metric '{name}' cannot score these rows: {_line(error)}") from error
+        raise UserError(f"the metric '{name}' cannot score these rows: {reason(error)}") from error
     signature = f"{name.removeprefix(HUB)}|evaluate:{evaluate.__version__}"
     numbers = {key: value for key, value in result.items() if isinstance(value, Real)}
     return {key: {"value": float(value), "signature": signature} for key, value in numbers.items()}
@@ -194,10 +195,6 @@ def _per_class(
 def _check_lengths(predictions: Sequence[Any], references: Sequence[Any]) -> None:
     if len(predictions) != len(references) or len(references) == 0:
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 # sacrebleu advises, at every call, against text that looks tokenised; the text is the model's own.

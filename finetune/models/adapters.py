@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from finetune.config.schema import LoraConfig
 from finetune.errors import UserError, shown
+from finetune.system.text import reason
 
 ADAPTERS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 # What peft settles by the model, and notes of where adapters came from, which it does not follow here.
@@ -95,8 +96,7 @@ def load_adapters(base: PreTrainedModel, folder: Path, lora: LoraConfig, new_wei
     except KeyError as error:  # a module that was trained whole is not in the file
         raise _lacking(folder, {str(error.args[0])}) from error
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"cannot load the adapters in {folder}: {reason}") from error
+        raise UserError(f"cannot load the adapters in {folder}: {reason(error)}") from error
     lacking = set(get_peft_model_state_dict(model, save_embedding_layers=False)) - held
     lacking |= {name for name in new_weights if not _is_trained_whole(model, name)}
     if lacking:

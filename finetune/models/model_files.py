@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from finetune.data.files import LFS_POINTER
 from finetune.data.labels import finder
 from finetune.errors import UserError
+from finetune.system.files import LFS_POINTER, refuse_pointer
 
 # The sizes of an architecture, under whatever names it keeps them; each is a whole number from 1.
 SIZES = (
@@ -65,10 +65,7 @@ def check_files(folder: Path) -> None:
             continue
         with path.open("rb") as file:
             beginning = file.read(len(LFS_POINTER))
-        if beginning == LFS_POINTER:
-            raise UserError(
-                f"{path} is a git-LFS pointer and not the file itself: type 'git lfs pull' in {folder}"
-            )
+        refuse_pointer(path, beginning)
         if path.suffix == ".bin" and beginning.startswith(b"PK") and not zipfile.is_zipfile(path):
             raise UserError(f"{path} is cut off or damaged: fetch it again")
         if path.suffix == ".safetensors":

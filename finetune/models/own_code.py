@@ -13,6 +13,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config, tok
 from transformers.utils import find_adapter_config_file
 
 from finetune.errors import UserError
+from finetune.system.text import reason
 
 PICKLE = "its weights are a pickle that holds more than weights, or a damaged one, and are not read"
 INSTEAD = "choose a model of an architecture that transformers has (--model.name)"
@@ -66,7 +67,7 @@ def unreadable_file(folder: Path) -> str:
                 json.loads(text)
         except (OSError, ValueError, RecursionError) as error:
             kind = "UTF-8 text" if isinstance(error, UnicodeDecodeError) else "JSON"
-            return f"{path.name} is no {kind} ({' '.join(str(error).split())})."
+            return f"{path.name} is no {kind} ({reason(error)})."
     return ""
 
 

@@ -27,6 +27,7 @@ from finetune.errors import UserError
 from finetune.models import model_files, own_code
 from finetune.models.languages import set_languages
 from finetune.models.scratch import train_tokenizer
+from finetune.system.text import reason
 
 SCRATCH = "scratch:"
 CLASSES = "single_label_classification"
@@ -207,16 +208,14 @@ class explain:  # noqa: N801  used as a statement
                     f"the files of the model '{self.name}' are read with the package {package}, which is "
                     f"missing: type 'pip install {package}'"
                 ) from error
-            reason = " ".join(str(error).split())[:300]
             if isinstance(error, UnpicklingError):  # torch's own words advise to run it
-                reason = own_code.PICKLE
+                why = own_code.PICKLE
             elif isinstance(error, OSError | ValueError):
-                reason = own_code.unreadable_file(Path(self.name)) or reason
+                why = own_code.unreadable_file(Path(self.name)) or reason(error)
             else:
-                reason = f"{type(error).__name__}: {reason}"
-            reason = reason.rstrip(".")
+                why = reason(error, typed=True)
             raise UserError(
-                f"cannot load the model '{self.name}': {reason}. "
+                f"cannot load the model '{self.name}': {why.rstrip('.')}. "
                 "Give a Hub id, a local folder, or scratch:SIZE (--model.name)"
             ) from error
 

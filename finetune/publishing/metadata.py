@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from finetune.metrics.scorers import TITLES
 from finetune.records.store import Record
 from finetune.system.language_codes import language_of
+from finetune.system.text import one_line
 from finetune.tasks.base import languages
 
 LIBRARY = "softmax-finetune"  # as the Hub lists it: "transformers" would offer code that loads plain softmax
@@ -72,7 +73,7 @@ def _on_one_line(value: Any) -> Any:
         return {_on_one_line(key): _on_one_line(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_on_one_line(item) for item in value]
-    return " ".join(value.split()) if isinstance(value, str) else value
+    return one_line(value) if isinstance(value, str) else value
 
 
 def run_name(record: Record) -> str:

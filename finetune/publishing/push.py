@@ -22,6 +22,7 @@ from finetune.publishing.metadata import base_model, data_of, has_adapters
 from finetune.records import store
 from finetune.system import files
 from finetune.system.paths import without_paths
+from finetune.system.text import one_line
 
 LOGIN = "set HF_TOKEN to a token that may write there, or type: hf auth login"
 UNTOUCHED = (".gitattributes", card.FILE)  # what the Hub's web page puts into a new repository
@@ -136,4 +137,4 @@ def _reason(error: Exception) -> str:
     if not isinstance(error, HfHubHTTPError):
         return hub.cause(error)
     refused = error.response.status_code in (401, 403, 404)
-    return " ".join((error.server_message or hub.cause(error)).split()) + (f"; {LOGIN}" if refused else "")
+    return one_line(error.server_message or hub.cause(error)) + (f"; {LOGIN}" if refused else "")

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from finetune.errors import UserError
 
+LFS_POINTER = b"version https://git-lfs"
+"""How a file begins whose content Git LFS has still to fetch."""
+
 UNFINISHED = re.compile(r"\..+\.\w+\.\w+\.tmp")  # .record.json.x1y2z3.tmp
 
 
@@ -34,6 +37,14 @@ def write_text(file: Path, pieces: Iterable[str]) -> Path:
     except OSError as error:
         raise UserError(f"cannot write {file.name} in the folder {file.parent}: {error.strerror}") from error
     return file
+
+
+def refuse_pointer(path: Path, beginning: bytes) -> None:
+    """Raise ``UserError`` for a file that begins as a Git LFS pointer."""
+    if beginning.startswith(LFS_POINTER):
+        raise UserError(
+            f"{path} is a Git LFS pointer and not the file itself: type 'git lfs pull' in {path.parent}"
+        )
 
 
 def unfinished(folder: Path) -> list[Path]:

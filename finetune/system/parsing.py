@@ -12,12 +12,15 @@ import re
 import select
 import stat
 import time
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+
+from finetune.system.text import LONGEST, one_line
 
 YAML_BYTES = 2**20
 """Largest YAML file; the parser takes about five seconds for it."""
@@ -80,9 +83,8 @@ def json_value(text: str) -> Any:
     def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
         if len(value) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for number, key in enumerate(keys) if key in keys[:number])
-            raise UnreadableError(f"no JSON that can be relied on: the key {twice[:80]!r} is there twice")
+            twice = repeated(pairs)[0][:80]
+            raise UnreadableError(f"no JSON that can be relied on: the key {twice!r} is there twice")
         return value
 
     try:
@@ -95,6 +97,11 @@ def json_value(text: str) -> Any:
         raise
     except ValueError as error:
         raise UnreadableError("no JSON that can be read: a number in it has thousands of digits") from error
+
+
+def repeated(pairs: Sequence[tuple[str, Any]]) -> list[str]:
+    """Keys that stand more than once in a mapping, of which ``dict`` would keep the last without a word."""
+    return [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
 
 
 def yaml_value(text: str) -> Any:
@@ -178,7 +185,7 @@ def complaint(error: Exception) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     fault = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-    return " ".join(f"{key}: {fault}".split()) if key else fault
+    return one_line(f"{key}: {fault}") if key else fault
 
 
 def _drain(handle: int, limit: int) -> bytes:
@@ -294,4 +301,4 @@ def _check_keys(node: yaml.MappingNode, tags: Collection[str]) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).replace('in "<unicode string>", ', "at ").split())[:300]
+    return one_line(str(error).replace('in "<unicode string>", ', "at "))[:LONGEST]

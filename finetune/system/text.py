@@ -1,5 +1,27 @@
 """Text from outside made safe for a terminal, a report or a plot: one line, no invisible characters."""
 
+LONGEST = 300
+"""Letters of what a library says that a message of ours quotes."""
+
+
+def one_line(words: object) -> str:
+    """``words`` with each run of blanks and line breaks as one blank."""
+    return " ".join(str(words).split())
+
+
+def reason(error: BaseException, *, typed: bool = False) -> str:
+    """What an error of somebody else's code says, on one line; the name of its class where it says nothing.
+
+    ``typed`` puts that name before it.
+
+    >>> reason(ValueError("no\\nsuch row")), reason(KeyError("x"), typed=True), reason(MemoryError())
+    ('no such row', "KeyError: 'x'", 'MemoryError')
+    """
+    name, said = type(error).__name__, one_line(error)[:LONGEST]
+    if not said:
+        return name
+    return f"{name}: {said}" if typed else said
+
 
 def clean(words: object) -> str:
     """Puts ``words`` on one line and marks invisible characters, such as those that reverse the direction.
@@ -7,7 +29,7 @@ def clean(words: object) -> str:
     >>> clean("two\\nlines \\u202e")
     'two lines \ufffd'
     """
-    return visible(" ".join(str(words).split()))
+    return visible(one_line(words))
 
 
 def visible(words: str) -> str:

@@ -20,6 +20,7 @@ from finetune.config.folders import run_folder
 from finetune.config.schema import RunConfig
 from finetune.errors import UserError, shown, unknown
 from finetune.system import ambient
+from finetune.system.text import reason
 from finetune.training import effects, renamed, trackers
 
 # What the run itself decides, and where to set it instead.
@@ -126,7 +127,7 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
     try:
         arguments = ARGUMENTS[config.kind](**options)
     except (ValueError, TypeError, ImportError) as error:
-        said = re.sub(r"(?<![\w-])--(?=[a-z])", "--train.", " ".join(str(error).split()))
+        said = re.sub(r"(?<![\w-])--(?=[a-z])", "--train.", reason(error))
         raise UserError(f"train.*: {said}") from error
     trackers.check(arguments.report_to)
     effects.check(config.train, arguments)

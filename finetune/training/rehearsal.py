@@ -37,6 +37,7 @@ from finetune.models.pretrained import SCRATCH
 from finetune.system.cache import cache_folder
 from finetune.system.memory import release_memory
 from finetune.system.redaction import redact
+from finetune.system.text import reason
 from finetune.tasks.base import languages
 from finetune.training import loop
 
@@ -77,11 +78,10 @@ def _rehearse(config: RunConfig, loaded: Data) -> list[str]:
     except Exception as error:  # whatever transformers, peft, accelerate or an optimizer's package objects to
         if _is_ours(error):
             raise
-        reason = " ".join(str(error).split())[:300]
         adapters = " (with --model.lora.*, set --model.lora.target_modules)" if config.model.lora.rank else ""
         raise UserError(
             f"a first step of {config.attention.variant} on '{config.model.name}' fails, so no run is begun: "
-            f"{type(error).__name__}: {reason}{adapters} ({_place(error)}{_kept()})"
+            f"{reason(error, typed=True)}{adapters} ({_place(error)}{_kept()})"
         ) from error
     finally:
         release_memory()  # or the first run would count this model to its own peak

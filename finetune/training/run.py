@@ -26,7 +26,7 @@ from finetune.system import files
 from finetune.system.lock import locked
 from finetune.system.memory import release_memory
 from finetune.system.redaction import redact
-from finetune.system.text import clean, say
+from finetune.system.text import clean, one_line, say
 from finetune.tasks import Task
 from finetune.tasks.base import languages
 from finetune.training import loop, rehearsal, reloaded, resume, trackers
@@ -281,7 +281,7 @@ def _closing_line(place: str, run: Run, entry: store.Record, root: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    text = redact(" ".join(str(error).split()))
+    text = redact(one_line(error))
     if "No space left" in text:
         return f"the disk is full ({text}): free some space and type the same command again"
     known = isinstance(error, EXPLAINED)

@@ -9,6 +9,7 @@ from typing import Any
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from finetune.errors import UserError, unknown
+from finetune.system.text import reason
 
 ALONE = ("all", "none")  # what TrainingArguments itself turns into a list of names
 TENSORBOARD = "tensorboard"
@@ -49,10 +50,10 @@ def _check_usable(name: str) -> None:
     try:
         INTEGRATION_TO_CALLBACK[name]()
     except Exception as error:  # from packages of a dozen makers, which have no common parent
-        reason = " ".join(str(error).split()) or type(error).__name__
+        why = reason(error)
         if name == TENSORBOARD:
-            reason = "it needs a package that is not here: pip install 'softmax-finetune[tensorboard]'"
-        raise UserError(f"train.report_to {name} cannot be used: {reason}") from error
+            why = "it needs a package that is not here: pip install 'softmax-finetune[tensorboard]'"
+        raise UserError(f"train.report_to {name} cannot be used: {why}") from error
 
 
 def close() -> None:
