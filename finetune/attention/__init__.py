@@ -2,6 +2,13 @@
 and what computes them fast (``kernels``). Importing this package imports no torch.
 """
 
-from finetune.attention.variants import PAPER, VARIANTS, Variant, get_variant
+from finetune.attention.variants import (
+    PAPER,
+    VARIANTS,
+    Variant,
+    find_variant,
+    get_variant,
+    register_variant,
+)
 
-__all__ = ["PAPER", "VARIANTS", "Variant", "get_variant"]
+__all__ = ["PAPER", "VARIANTS", "Variant", "find_variant", "get_variant", "register_variant"]

@@ -16,11 +16,12 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 from transformers.utils import logging
 
-from finetune.attention import VARIANTS, Variant, get_variant
+from finetune.attention import VARIANTS, Variant, contract, get_variant, register_variant
 from finetune.attention.interface import SETTING, SOFTMAX, Kind, Setting, attention
 from finetune.attention.kernels import dispatch
 from finetune.attention.kernels.inputs import Normaliser
 from finetune.attention.probe import Observed, expected_calls, observe
+from finetune.attention.variants import BUILT_IN
 from finetune.config.schema import Scope
 from finetune.errors import UserError, unknown
 
@@ -72,7 +73,7 @@ class SwapReport:
 
 def swap(
     model: Any,
-    variant: str,
+    variant: str | Variant,
     *,
     scope: str = "all",
     kernel: str = "auto",
@@ -80,6 +81,7 @@ def swap(
 ) -> SwapReport:
     """Make the attention of ``model``, a transformers model, compute ``variant`` within ``scope``.
 
+    ``variant`` is a name, the path of a file that declares one, or a ``Variant`` of the user's own.
     ``scope``: "all", or only "encoder" self-, "decoder" self- or "cross"-attention; the rest computes plain
     softmax. ``kernel``, one of ``kernels.CHOICES``: "auto" takes the fastest that there is for the device,
     "reference" computes everything step by step; plain softmax runs on torch's fused kernel unless
@@ -89,7 +91,9 @@ def swap(
     Raises ``UserError``, and leaves the model as it was, for an unknown name, for a scope of which the model
     has no layer, and for a model that would not use the variant in every layer.
     """
-    chosen = get_variant(variant)
+    chosen = get_variant(variant) if isinstance(variant, str) else register_variant(variant)
+    if chosen.name not in BUILT_IN:
+        contract.check(chosen)
     merged = _merge(chosen, parameters or {})
     for what, given, allowed in (
         ("attention scope", scope, SCOPES),
@@ -111,9 +115,9 @@ def swap(
             inside = scope in ("all", kind)
             setattr(module, SETTING, Setting(swapped if inside else plain, kind, kernel))
         observe(model)
-        ran = "+".join(sorted(calls_by_kernel(model, variant)))
+        ran = "+".join(sorted(calls_by_kernel(model, chosen.name)))
         forget_calls(model)
-    return SwapReport(variant, merged, scope, ran, dict(counts), len(observed.calls), observed.dropout)
+    return SwapReport(chosen.name, merged, scope, ran, dict(counts), len(observed.calls), observed.dropout)
 
 
 def calls_by_kernel(model: Any, variant: str) -> dict[str, int]:

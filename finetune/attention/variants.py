@@ -1,23 +1,29 @@
 """The attention variants that can be compared: name, formula and source of each. Imports no torch.
 
 The functions are in ``functions.py`` (the paper's) and ``controls.py`` (others to compare with); an entry
-names its function, which is imported when it is first used.
+names its function, which is imported when it is first used. A variant from outside of the project is a file
+that declares one, ``--attention path/to/mine.py``, or comes by ``register_variant``.
 """
 
+import math
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.config.schema import BASELINE
-from finetune.errors import unknown
+from finetune.config.schema import BASELINE, AttentionConfig, VariantFile
+from finetune.errors import UserError, shown, unknown
+from finetune.system import user_file
+from finetune.system.checksum import sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variant:
     """One map from attention scores to attention weights; ``functions.py`` says what every map keeps to."""
 
@@ -33,6 +39,8 @@ class Variant:
     """Not from the paper on Self-Adjust Softmax: there to compare with."""
     kernels: tuple[str, ...] = ()
     """The fused kernels that know its formula; every variant runs on the reference kernel."""
+    file: VariantFile | None = None
+    """Where it comes from, for one that a file of the user's declares; set when that file is read."""
 
     @cached_property
     def weigh(self) -> "Callable[..., Tensor]":
@@ -123,17 +131,128 @@ _BUILT_IN = (
 )
 
 VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _BUILT_IN}
+BUILT_IN = frozenset(VARIANTS)
 PAPER = tuple(variant.name for variant in _BUILT_IN if not variant.control)
 """The variants that the paper compares, the baseline first."""
 
 
-def get_variant(name: str) -> Variant:
-    """The variant called ``name``; ``UserError`` with the nearest name where there is none."""
-    if name not in VARIANTS:
-        raise unknown("attention variant", name, VARIANTS)
-    return VARIANTS[name]
+def get_variant(name_or_path: str) -> Variant:
+    """A known name, or a user's own ``path/to/mine.py`` (``path/to/mine.py:NAME`` where it declares several).
+
+    A file's variant is known by its name from then on. Raises ``UserError`` for an unknown name (with the
+    nearest one) and for a file that is missing, fails to run, or does not hold exactly one declaration.
+    """
+    if user_file.is_file(name_or_path):
+        return _from_file(name_or_path)
+    if name_or_path not in VARIANTS:
+        raise unknown("attention variant", name_or_path, VARIANTS)
+    return VARIANTS[name_or_path]
+
+
+def register_variant(variant: Variant | str | Path) -> Variant:
+    """Make a variant of the user's own, or the one that a file of theirs declares, known by its name.
+
+    A script that trains with a loop of its own may declare one and ``swap`` it in. A run records the file
+    that its variant comes from, so for ``finetune classify`` and studies it must be one. Registering a name
+    again replaces it. Raises ``UserError`` for the name of a built-in variant.
+    """
+    if not isinstance(variant, Variant):
+        return get_variant(str(variant))
+    if variant is VARIANTS.get(variant.name):
+        return variant
+    _check_own(variant)
+    VARIANTS[variant.name] = variant
+    return variant
+
+
+def find_variant(attention: AttentionConfig) -> Variant:
+    """The variant that a configuration names; where it is a user's own, by its file.
+
+    The file must hold what the configuration's SHA-256 says: ``UserError`` with what to give where it is gone
+    or another by now.
+    """
+    wanted = attention.file
+    known = VARIANTS.get(attention.variant)
+    if wanted is None or (known and known.file and known.file.sha256 == wanted.sha256):
+        return get_variant(attention.variant)
+    path, _ = user_file.split(wanted.path)
+    if not path.is_file():
+        fault = f"there is no file '{path}'"
+    elif sha256(path) != wanted.sha256:
+        fault = f"'{path}' has another content by now"
+    else:
+        return get_variant(wanted.path)
+    raise UserError(
+        f"the attention variant '{attention.variant}' is from a file with SHA-256 {wanted.sha256[:12]}..., "
+        f"and {fault}: put that file back, or say where it is: "
+        f'finetune.load(..., attention="path/to/{path.name}"), or --attention path/to/{path.name}'
+    )
+
+
+def arm(attention: Mapping[str, Any], name_or_path: str) -> dict[str, Any]:
+    """``attention`` of a grid's configuration for the runs of one variant.
+
+    Parameters go to the variants that have them, a scope and a warm start to those that differ from the
+    baseline: softmax within a scope and outside it is softmax everywhere.
+    """
+    variant = get_variant(name_or_path)
+    if variant.name not in BUILT_IN and variant.file is None:
+        raise UserError(
+            f"the variant '{variant.name}' was registered by a script, and a run records the file that its "
+            "variant comes from: put it into a file, and give its path, e.g. --attention path/to/mine.py"
+        )
+    own = {name: value for name, value in attention["parameters"].items() if name in variant.parameters}
+    baseline = {"scope": "all", "start": "cold"} if variant.name == BASELINE else {}
+    file = {"file": asdict(variant.file)} if variant.file else {}
+    return {**attention, "variant": variant.name, "parameters": own, **baseline, **file}
 
 
 def known_to(kernel: str) -> tuple[str, ...]:
     """The variants whose formula a fused kernel knows; a kernel numbers them by their place here."""
     return tuple(variant.name for variant in _BUILT_IN if kernel in variant.kernels)
+
+
+def _from_file(text: str) -> Variant:
+    """The variant that a file declares, registered; it runs again only where its content has changed."""
+    path, _ = user_file.split(text)
+    if not path.is_file():
+        raise UserError(
+            f"there is no variant file '{path}'; give a path to a .py file or one of: {', '.join(VARIANTS)}"
+        )
+    file = VariantFile(path=text, sha256=sha256(path))
+    for variant in VARIANTS.values():
+        if variant.file == file:
+            return variant
+    example = "VARIANT = Variant(name=..., function=..., ...)"
+    found = user_file.declared(text, "variant", Variant, example, VARIANTS.values())
+    try:
+        _check_own(found)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    other = VARIANTS.get(found.name)
+    if other is not None and other.file is not None and not _is_same_place(other.file.path, text):
+        raise UserError(f"{path} and {other.file.path} both name a variant '{found.name}'; rename one")
+    return register_variant(replace(found, file=file))
+
+
+def _is_same_place(one: str, two: str) -> bool:
+    (first, name), (second, other) = user_file.split(one), user_file.split(two)
+    return first.resolve() == second.resolve() and name == other
+
+
+def _check_own(variant: Variant) -> None:
+    """Raise ``UserError`` where a declaration is not one that a run can have."""
+    name = variant.name
+    if name in BUILT_IN:
+        raise UserError(f"the variant '{name}' is built in; give yours another name")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,63}", str(name)):
+        raise UserError(
+            f"a variant's name is of letters, digits, - and _, such as relu-over-n, not {shown(name)}"
+        )
+    if variant.kernels:
+        raise UserError(f"no fused kernel knows the formula of '{name}': leave kernels out")
+    for parameter, default in variant.parameters.items():
+        if not (isinstance(default, int | float) and math.isfinite(default) and default > 0):
+            raise UserError(
+                f"the parameter {parameter} of '{name}' needs a default above 0, not {shown(default)}"
+            )

@@ -130,7 +130,9 @@ def _add_train_verb(sub: Any, verb: str, kind: str) -> None:
     has_pairs = bool(get_task(default).pairs)
     pair_help = "language pair, source first, e.g. de-en" if has_pairs else argparse.SUPPRESS
     parser.add_argument("--pair", help=pair_help)
-    parser.add_argument("--attention", help="variants, e.g. softmax,sa-softmax (default: the preset's)")
+    parser.add_argument(
+        "--attention", help="variants or declaration files, e.g. softmax,sa-softmax (default: the preset's)"
+    )
     parser.add_argument("--seeds", help="integers, e.g. 0,1,2 (default: the preset's)")
     parser.add_argument("--preset", default="quick", help=f"{', '.join(preset_names(kind))} (default: quick)")
     parser.add_argument(
@@ -193,6 +195,7 @@ def _add_diagnose_verb(sub: Any) -> None:
     parser.add_argument("--rows", default="64", help="rows of its validation split (default: 64)")
     parser.add_argument("--data", help="auto, hub, sample or a folder (default: where the run found them)")
     parser.add_argument("--task", help="the declaration file, for a task of your own")
+    parser.add_argument("--attention", help="the declaration file, for a variant of your own")
     parser.set_defaults(function=verbs.diagnose)
 
 

@@ -184,7 +184,7 @@ def diagnose(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     rows = _number(options.rows, "--rows takes a number of rows from 1, e.g. 64", least=1)
     from finetune.training.diagnosis import diagnose, table
 
-    looked = diagnose(options.run, rows, options.data, options.task)
+    looked = diagnose(options.run, rows, options.data, options.task, options.attention)
     print(table(looked))
     say(f"wrote {looked.file}")
 

@@ -1,13 +1,13 @@
 """Nested mappings -> one frozen, checked ``RunConfig``."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from finetune.config.loading import merge
-from finetune.config.schema import BASELINE, EARLIER, RunConfig
+from finetune.config.schema import EARLIER, RunConfig
 from finetune.errors import UserError, shown, unknown
 
 
@@ -50,17 +50,6 @@ def _settled(values: dict[str, Any]) -> dict[str, Any]:
     if attention["annealing_share"] is None:
         raise UserError("attention.start annealed needs attention.annealing_share, e.g. 0.3 of the steps")
     return values
-
-
-def arm(attention: Mapping[str, Any], variant: str, parameters: Collection[str]) -> dict[str, Any]:
-    """``attention`` of a grid for its arm ``variant``, which has ``parameters`` (names).
-
-    Parameters go to the variants that have them, a scope and a warm start to those that differ from the
-    baseline: softmax within a scope and outside it is softmax everywhere.
-    """
-    own = {name: value for name, value in attention["parameters"].items() if name in parameters}
-    baseline = {"scope": "all", "start": "cold"} if variant == BASELINE else {}
-    return {**attention, "variant": variant, "parameters": own, **baseline}
 
 
 def _as_user_error(error: ValidationError) -> UserError:

@@ -45,12 +45,16 @@ def model_slug(model: ModelConfig) -> str:
 
 def arm_label(attention: AttentionConfig) -> str:
     """``sa-softmax``, ``sa-softmax-decoder`` for one scope, ``sa-softmax-eps1e-05`` for a parameter,
-    ``sa-softmax-calibrated`` and ``sa-softmax-annealed0.3`` for a warm start."""
+    ``sa-softmax-calibrated`` and ``sa-softmax-annealed0.3`` for a warm start.
+
+    A variant of the user's own has the first digits of its file's SHA-256: another formula is another arm.
+    """
+    file = "" if attention.file is None else f"-{attention.file.sha256[:8]}"
     scope = "" if attention.scope == "all" else f"-{attention.scope}"
     share = "" if attention.annealing_share is None else f"{attention.annealing_share:g}"
     start = "" if attention.start == "cold" else f"-{attention.start}{share}"
     parameters = "".join(f"-{name}{value:g}" for name, value in sorted(attention.parameters.items()))
-    return _slug(f"{attention.variant}{scope}{start}{parameters}")
+    return _slug(f"{attention.variant}{file}{scope}{start}{parameters}")
 
 
 def _slug(text: str) -> str:

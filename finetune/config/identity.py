@@ -12,7 +12,10 @@ from finetune.config.schema import NEUTRAL, RunConfig
 
 def as_dict(config: RunConfig) -> dict[str, Any]:
     """Plain JSON-ready values, the same for equal configurations."""
-    return TypeAdapter(RunConfig).dump_python(config, mode="json")
+    values: dict[str, Any] = TypeAdapter(RunConfig).dump_python(config, mode="json")
+    if config.attention.file is None:  # as of before there were files: a built-in variant keeps its hash
+        del values["attention"]["file"]
+    return values
 
 
 def but_for_seed(config: RunConfig) -> str:

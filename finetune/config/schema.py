@@ -78,8 +78,16 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class VariantFile:
+    """The file that declares a variant of the user's own."""
+
+    path: Name  # as --attention has it: path/to/mine.py, or path/to/mine.py:NAME
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True, config=STRICT)
 class AttentionConfig:
-    """The normaliser inside attention. ``parameters`` override the variant's own, by name."""
+    """The attention function. ``parameters`` override the variant's own, by name."""
 
     variant: str
     scope: Scope
@@ -87,6 +95,7 @@ class AttentionConfig:
     start: Literal["cold", "calibrated", "annealed"]  # how a pretrained model comes to the variant
     annealing_share: Annotated[float, Field(gt=0, le=1)] | None  # of the steps; annealed only
     parameters: dict[str, Parameter]
+    file: VariantFile | None = None  # of a variant that is not built in; a record of one that is lacks it
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -124,8 +133,9 @@ EARLIER: Mapping[str, Any] = {
 }
 
 
-# What moves no number: where tokens are kept, and what is shown, logged and tracked.
+# What moves no number: where files and tokens are kept, and what is shown, logged and tracked.
 NEUTRAL = frozenset({
+    "attention.file.path",
     "batches.cache_tokens", "train.report_to", "train.run_name", "train.project", "train.trackio_space_id",
     "train.trackio_bucket_id", "train.trackio_static_space_id", "train.hub_private_repo",
     "train.disable_tqdm", "train.log_level", "train.log_level_replica", "train.log_on_each_node",

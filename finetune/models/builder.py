@@ -16,6 +16,7 @@ from transformers import (
 )
 from transformers import GenerationConfig as HFGenerationConfig
 
+from finetune.attention import find_variant
 from finetune.attention.swap import SwapReport, swap
 from finetune.config.schema import RunConfig
 from finetune.models.adapters import adapted_model
@@ -88,7 +89,7 @@ def fitted(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: R
     attention = config.attention
     return swap(
         model,
-        attention.variant,
+        find_variant(attention),
         scope=attention.scope,
         kernel=attention.kernel,
         parameters=attention.parameters,

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from finetune.attention import VARIANTS, register_variant
 from finetune.attention.calibrate import RowSums, fold
 from finetune.config.build import build
 from finetune.config.identity import as_dict
@@ -26,6 +27,7 @@ from finetune.models.adapters import load_adapters
 from finetune.models.builder import Built, fitted, head_options
 from finetune.models.languages import set_languages
 from finetune.models.pretrained import Pretrained, explain, load_pretrained
+from finetune.system import user_file
 from finetune.system.checksum import sha256
 
 CONFIG_FILE = "finetune.yaml"
@@ -64,15 +66,37 @@ def _read_calibration(folder: Path) -> RowSums:
     return sums
 
 
-def load(folder: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load(
+    folder: str | Path, revision: str | None = None, *, attention: str | Path | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a finished run *with its attention variant*, LoRA adapters included, in evaluation mode.
 
     ``folder`` is a run's, or the id of a Hub repository that ``finetune push`` made, with a ``revision``
-    (commit, tag or branch) if need be. Raises ``UserError`` where there is no finished run, where a weight is
-    in no file, and where adapters lack the base model that they were trained on.
+    (commit, tag or branch) if need be. ``attention`` is the file of a variant of the user's own, where it is
+    not where the run found it, or where the run comes from the Hub. Raises ``UserError`` where there is no
+    finished run, where a weight is in no file, where that file lacks or is another, and where adapters lack
+    the base model that they were trained on.
     """
-    built = load_run(pushed.fetch(folder, revision, CONFIG_FILE))
+    if attention is not None:
+        register_variant(attention)
+    place = pushed.fetch(folder, revision, CONFIG_FILE)
+    _refuse_file(place, is_local=place == Path(folder))
+    built = load_run(place)
     return built.model, built.tokenizer
+
+
+def _refuse_file(folder: Path, is_local: bool) -> None:
+    """Raise ``UserError`` rather than run a file that came with a model: only its reader may ask for that."""
+    attention = build(read_yaml(folder / CONFIG_FILE)).attention
+    file = attention.file
+    if file is None or attention.variant in VARIANTS:
+        return
+    path, _ = user_file.split(file.path)
+    if not is_local or path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"the run {folder} computes '{attention.variant}' of a file, {path.name}, which is not run by "
+            f'itself: look at it, and pass finetune.load(..., attention="path/to/{path.name}")'
+        )
 
 
 def load_run(folder: Path) -> Built:

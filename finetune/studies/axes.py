@@ -16,7 +16,8 @@ from finetune.config.schema import RunConfig
 from finetune.errors import UserError, shown, unknown
 
 OWN_KEYS = {"task", "pair", "preset", "variants", "seeds"}  # of a grid; all others are the configuration's
-ELSEWHERE = {"kind": "task", "seed": "seeds", "attention.variant": "variants"}
+ELSEWHERE = {"kind": "task", "seed": "seeds", "attention.variant": "variants",
+             "attention.file.path": "variants", "attention.file.sha256": "variants"}  # fmt: skip
 SECTIONS = set(RunConfig.__dataclass_fields__) - {"kind", "task", "pair", "seed"}
 MAPPINGS = {"attention", "attention.parameters", "train"}
 MOST_RUNS = 10_000

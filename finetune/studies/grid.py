@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from finetune.attention import get_variant
+from finetune.attention.variants import arm, get_variant
 from finetune.config import limits
-from finetune.config.build import arm, build
+from finetune.config.build import build
 from finetune.config.folders import run_folder
 from finetune.config.identity import as_dict, differing_keys
 from finetune.config.loading import merge, nest, read_preset
@@ -95,7 +95,7 @@ def _config(point: Point, preset: str, variant: str, seed: int) -> RunConfig:
         values = merge(values, nest(key, value))
     _check_train(task.kind, values["train"], base["train"])
     values |= {"kind": task.kind, "task": task.name, "pair": check_pair(task, point.pair), "seed": seed}
-    return build({**values, "attention": arm(values["attention"], variant, get_variant(variant).parameters)})
+    return build({**values, "attention": arm(values["attention"], variant)})
 
 
 _preset = cache(read_preset)  # a study builds hundreds of cells from it; nothing changes it
@@ -121,7 +121,9 @@ def _words(point: Point, preset: str, config: RunConfig) -> list[str]:
     """What is typed for a run: its task, its arm, and the keys of its point."""
     words = [TASK_TYPES[config.kind].verb, "--task", point.task]
     words += ["--pair", config.pair] if config.pair else []
-    words += ["--preset", preset, "--attention", config.attention.variant, "--seeds", str(config.seed)]
+    file = config.attention.file
+    variant = file.path if file else config.attention.variant
+    words += ["--preset", preset, "--attention", variant, "--seeds", str(config.seed)]
     words += ["--output", str(point.output)]
     for key, value in point.keys.items():
         if _has(config, key):

@@ -114,12 +114,15 @@ class Looked:
     sample: Sample
 
 
-def diagnose(folder: Path, rows: int, data_source: str | None, task_name: str | None) -> Looked:
+def diagnose(
+    folder: Path, rows: int, data_source: str | None, task_name: str | None, attention: str | None = None
+) -> Looked:
     """Look at a finished run, on ``rows`` evenly spaced rows of its validation split, without dropout.
 
     Its rows are looked for where the run found them, or in ``data_source`` (auto, hub, sample or a folder);
-    ``task_name`` names the file of a task of one's own. Raises ``UserError`` for a folder without a finished
-    run, for rows that cannot be found, and for others than the run had.
+    ``task_name`` and ``attention`` name the files of a task and of a variant of one's own. Raises
+    ``UserError`` for a folder without a finished run, for rows that cannot be found, and for others than the
+    run had.
     """
     entry = _finished(folder)
     config = build(entry["config"])
@@ -127,7 +130,7 @@ def diagnose(folder: Path, rows: int, data_source: str | None, task_name: str | 
     with locked(folder):
         split = _validation(folder, entry, config, data_source, task_name)
         chosen = evenly(len(split), rows)
-        model, tokenizer = load(folder)
+        model, tokenizer = load(folder, attention=attention)
         recorder = Recorder(model.requires_grad_(True), BATCH)
         tokens = dataset.tokenise({"rows": split.select(chosen)}, tokenizer, config.kind, config.data)["rows"]
         passes = list(_passes(recorder, tokens, collator(tokenizer, model, config)))

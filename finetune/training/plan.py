@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from finetune.attention import get_variant
+from finetune.attention.variants import arm, get_variant
 from finetune.config import folders
-from finetune.config.build import arm, build
+from finetune.config.build import build
 from finetune.config.identity import as_dict, flatten, unlike
 from finetune.config.loading import preset_names, read_preset
 from finetune.config.schema import RunConfig
@@ -68,7 +68,10 @@ def plan_grid(
     variants, seeds = _grid_axis(values, "variants", str), _grid_axis(values, "seeds", int)
     _check_parameters(values, variants)
     values["train"] = resolve_bf16(values.get("train"))
-    first, *_ = [build({**values, "seed": seeds[0], **_arm(values, variant)}) for variant in variants]
+    first, *_ = [
+        build({**values, "seed": seeds[0], "attention": arm(values["attention"], variant)})
+        for variant in variants
+    ]
     for note in check(first, root):
         say(note)
     found = sources.resolve(task, pair, first.data.source)
@@ -76,7 +79,7 @@ def plan_grid(
     # Where a folder lies decides nothing: the record keeps it, and fingerprints tell whether rows are equal.
     fixed = {"data": {**values["data"], "source": _settled(found.kind)}}
     configs = [
-        build({**values, **fixed, "seed": seed, **_arm(values, variant)})
+        build({**values, **fixed, "seed": seed, "attention": arm(values["attention"], variant)})
         for seed in seeds
         for variant in variants
     ]
@@ -187,7 +190,14 @@ def preset_config(kind: str, preset: str) -> RunConfig:
     _check_parameters(values, variants)
     values["train"] = resolve_bf16(values["train"])
     config = build(
-        {**values, "kind": kind, "task": "any", "pair": None, "seed": 0, **_arm(values, variants[0])}
+        {
+            **values,
+            "kind": kind,
+            "task": "any",
+            "pair": None,
+            "seed": 0,
+            "attention": arm(values["attention"], variants[0]),
+        }
     )
     training_arguments(config, Path("runs"))
     return config
@@ -210,17 +220,13 @@ def _grid_axis(values: dict[str, Any], key: str, item: type) -> list[Any]:
     return list(dict.fromkeys(found))
 
 
-def _arm(values: Mapping[str, Any], variant: str) -> dict[str, Any]:
-    return {"attention": arm(values["attention"], variant, get_variant(variant).parameters)}
-
-
 def _check_parameters(values: Mapping[str, Any], variants: list[str]) -> None:
     """Each of attention.parameters must belong to at least one of the variants."""
     declared = {name for variant in variants for name in get_variant(variant).parameters}
     attention = values.get("attention")
     if not isinstance(attention, Mapping) or not isinstance(attention.get("parameters"), Mapping):
         raise UserError("attention must hold scope, kernel and parameters, and parameters names and numbers")
-    if "variant" in attention:
+    if "variant" in attention or "file" in attention:
         raise UserError("attention.variant is set by the grid: use --attention, or variants in the YAML")
     for name in attention["parameters"]:
         if name not in declared:

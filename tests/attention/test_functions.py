@@ -1,13 +1,10 @@
 """The maps from scores to weights: against a slow float64 reference, exact gradients, and every edge."""
 
 import math
-import re
 import subprocess
 import sys
 from collections.abc import Callable
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from finetune.attention import PAPER, VARIANTS, Variant, controls, get_variant
+from finetune.attention import PAPER, VARIANTS, controls, get_variant
 from finetune.attention.functions import sa_softmax, sa_softmax_raw, softmax
 from finetune.attention.kernels import dispatch
 from finetune.errors import UserError
@@ -418,28 +415,6 @@ def test_the_controls_take_their_parameters() -> None:
         torch.testing.assert_close(MAPS[name](x, eps=0.5), slow(name, x, None, eps=0.5))
     rows = [ssmax_row(row, s=0.43) for row in x.tolist()]
     torch.testing.assert_close(controls.ssmax(x, s=0.43), torch.tensor(rows, dtype=torch.float64))
-
-
-def test_the_readme_s_variant_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Function and entry as they are printed there, in the place where they are to go."""
-    readme = Path(__file__).parents[2] / "README.md"
-    if not readme.is_file():
-        pytest.skip("there is no README.md yet")
-    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
-    (function,) = [block for block in blocks if block.startswith("def ") and "scores: Tensor" in block]
-    (entry,) = [block for block in blocks if block.startswith("Variant(")]
-    names: dict[str, Any] = dict(vars(controls))
-    exec(function, names)
-    monkeypatch.setattr(controls, "relu_over_n", names["relu_over_n"], raising=False)
-    variant = eval(entry, {"Variant": Variant})
-    assert isinstance(variant, Variant) and variant.control
-    x = torch.randn(2, 3, 4, 5, requires_grad=True)
-    allowed = torch.rand(2, 1, 1, 5) < 0.6
-    weights = variant.weigh(x.half(), allowed, **variant.parameters)
-    assert weights.dtype == torch.float32 and weights.shape == x.shape
-    assert (weights[~allowed.expand(x.shape)] == 0).all() and weights.abs().max() > 0
-    wide = x.detach().double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda scores: variant.weigh(scores, allowed), (wide,))
 
 
 def test_the_declarations_load_no_torch() -> None:

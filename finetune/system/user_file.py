@@ -1,0 +1,68 @@
+"""A user's own Python file, ``path/to/mine.py`` or ``path/to/mine.py:NAME``, and what it declares."""
+
+import importlib.util
+from collections.abc import Collection
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from finetune.errors import UserError, unknown
+
+Declaration = TypeVar("Declaration")
+
+
+def is_file(text: str) -> bool:
+    """Whether a text means a file and not a name."""
+    return text.endswith(".py") or ".py:" in text
+
+
+def split(text: str) -> tuple[Path, str | None]:
+    """The file, and the variable in it where one is named.
+
+    >>> split("mine.py:WIDE")
+    (PosixPath('mine.py'), 'WIDE')
+    """
+    path, _, wanted = text.partition(".py:")
+    return Path(path if path.endswith(".py") else f"{path}.py"), wanted or None
+
+
+def declared(
+    text: str, what: str, kind: type[Declaration], example: str, built_in: Collection[Any]
+) -> Declaration:
+    """Run the file and take its one declaration of ``kind``, or the one that ``text`` names.
+
+    ``what`` is a word for it, ``example`` shows one; those in ``built_in``, which a file may import, do not
+    count. Raises ``UserError`` for a file that is missing, fails to run, or leaves open which one is meant.
+    """
+    path, wanted = split(text)
+    if not path.is_file():
+        raise UserError(f"there is no {what} file '{path}'")
+    known = {id(value) for value in built_in}
+    found = {
+        name: value
+        for name, value in vars(run(path)).items()
+        if isinstance(value, kind) and id(value) not in known
+    }
+    if wanted is not None and wanted not in found:
+        raise unknown(f"{what} variable in {path}", wanted, found)
+    if not found:
+        raise UserError(f"{path} declares no {what}; it needs one like {example}")
+    if wanted is None and len(found) > 1:
+        names = ", ".join(f"{path}:{name}" for name in found)
+        raise UserError(f"{path} declares {len(found)} {what}s; choose one: {names}")
+    return found[wanted or next(iter(found))]
+
+
+def run(path: Path) -> ModuleType:
+    """Run a file as a module of its own; ``UserError`` with whatever it raises."""
+    spec = importlib.util.spec_from_file_location(f"user_file_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} cannot be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises is the user's to mend
+        raise UserError(f"{path} failed to run: {type(error).__name__}: {error}") from error
+    return module
