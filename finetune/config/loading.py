@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def shipped() -> Traversable:
+    """The folder ``configs/``, wherever it is installed.
+
+    Raises ``UserError`` in a checkout whose links are text files, as git makes them with core.symlinks=false.
+    """
+    try:
+        return resources.files("finetune.configs")
+    except ModuleNotFoundError as error:
+        if error.name != "finetune.configs":
+            raise
+        raise UserError(
+            "finetune/configs and finetune/tasks are links, and this checkout holds files of text in their "
+            "place: type git config core.symlinks true, then git checkout -- finetune (on Windows in "
+            "developer mode, or in WSL), or install the wheel"
+        ) from error
+
+
 def preset_names(kind: str) -> list[str]:
     """The presets shipped for a kind of task: ``configs/<kind>-<preset>.yaml``."""
     prefix = f"{kind}-"
-    files = [entry.name for entry in resources.files("finetune.configs").iterdir()]
+    files = [entry.name for entry in shipped().iterdir()]
     return sorted(f[len(prefix) : -5] for f in files if f.startswith(prefix) and f.endswith(".yaml"))
 
 
@@ -50,7 +68,7 @@ def read_preset(kind: str, preset: str) -> dict[str, Any]:
     """Read a shipped preset; its ``seeds`` and ``variants`` say which grid it runs by default."""
     if preset not in preset_names(kind):
         raise unknown("preset", preset, preset_names(kind))
-    with resources.as_file(resources.files("finetune.configs") / f"{kind}-{preset}.yaml") as path:
+    with resources.as_file(shipped() / f"{kind}-{preset}.yaml") as path:
         return read_yaml(path)
 
 

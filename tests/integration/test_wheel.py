@@ -1,9 +1,10 @@
-"""The wheel builds from the tree alone, installs elsewhere and trains from another folder, all offline."""
+"""What is installed: one name, ``finetune``, which trains from any folder and beside any other package."""
 
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from finetune.records import store
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ["finetune", "tasks", "configs", "pyproject.toml", "README.md", "LICENSE"]
+LINKS = ("finetune/tasks", "finetune/configs")
+PIP = ["-m", "pip", "--disable-pip-version-check", "--quiet"]
+OFFLINE = ["--no-deps", "--no-index", "--no-build-isolation"]
 # 2 steps on 64 rows; every other option has its quick value.
 QUICK = (
     "classify --task agnews --data sample --attention softmax,sa-softmax --data.train_rows 64 "
@@ -20,26 +24,38 @@ QUICK = (
     "--train.max_steps 2 --train.per_device_train_batch_size 8 --train.eval_strategy no "
     "--train.save_strategy no"
 )
+# What somebody else's packages of our folders' names say, and what of ours is there beside them.
+BESIDE = """
+import configs, tasks, tests
+assert {configs.OWNER, tasks.OWNER, tests.OWNER} == {"somebody else"}, (configs, tasks, tests)
+import finetune.tasks
+from finetune.config.loading import preset_names, shipped
+assert finetune.tasks.get_task("agnews").name == "agnews"
+assert "quick" in preset_names("classification")
+assert shipped().joinpath("studies", "quick.yaml").is_file()
+print(finetune.tasks.__file__)
+"""
 
 
-def run(words: list[str], folder: Path, **environment: str) -> str:
-    """Run this Python with ``words`` in ``folder``; its output. Nothing of the tree leaks in."""
+def python(words: list[str], folder: Path, executable: Path | str = sys.executable) -> tuple[int, str, str]:
+    """Run Python with ``words`` in ``folder``: exit status, output, errors. Nothing of the tree leaks in."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PIP_"))}
     done = subprocess.run(
-        [sys.executable, *words],
-        cwd=folder,
-        env=clean | environment,
-        check=False,
-        capture_output=True,
-        text=True,
+        [str(executable), *words], cwd=folder, env=clean, check=False, capture_output=True, text=True
     )
-    assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return done.returncode, done.stdout, done.stderr
+
+
+def run(words: list[str], folder: Path, executable: Path | str = sys.executable) -> str:
+    """The output of what must succeed."""
+    status, output, errors = python(words, folder, executable)
+    assert status == 0, f"{words}\n{output}\n{errors}"
+    return output
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that neither build outputs nor an editable installation of the tree matter."""
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy, so that neither build outputs nor an editable installation of the tree matter."""
     tree = tmp_path_factory.mktemp("tree")
     for name in SHIPPED:
         if (ROOT / name).is_dir():
@@ -48,34 +64,86 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
         elif (ROOT / name).is_file():
             shutil.copy(ROOT / name, tree / name)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def wheels(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The wheel of the tree, and the one of its source distribution."""
     # No isolation, which would fetch setuptools: build comes with the dev extra, setuptools with torch.
-    run(["-m", "build", "--wheel", "--no-isolation", "--outdir", "out", "."], tree)
-    (built,) = (tree / "out").glob("*.whl")
+    built = []
+    for way in (
+        ["--wheel"],
+        [],
+    ):  # without a word build makes the source distribution, and the wheel from that
+        out = tmp_path_factory.mktemp("out")
+        run(["-m", "build", "--no-isolation", *way, "--outdir", str(out), "."], tree)
+        built += out.glob("*.whl")
     return built
 
 
-def test_the_wheel_holds_every_module_and_preset(wheel: Path) -> None:
-    names = set(zipfile.ZipFile(wheel).namelist())
+def environment(folder: Path) -> Path:
+    """The Python of a new environment that has this one's libraries, and somebody else's three packages."""
+    run(["-m", "venv", "--without-pip", str(folder)], folder.parent)
+    executable = folder / "bin" / "python"
+    place = run(["-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], folder, executable).strip()
+    # A path alone: the .pth files that lie there, an editable installation's among them, are not read.
+    Path(place, "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    for name in ("tasks", "configs", "tests"):
+        Path(place, name).mkdir()
+        Path(place, name, "__init__.py").write_text("OWNER = 'somebody else'\n")
+    return executable
+
+
+def test_a_wheel_holds_every_module_and_preset_below_one_name(wheels: list[Path]) -> None:
     patterns = ("finetune/**/*.py", "finetune/**/*.c", "tasks/*.py", "configs/*.py", "configs/**/*.yaml")
     files = {path.relative_to(ROOT).as_posix() for pattern in patterns for path in ROOT.glob(pattern)}
     shipped = {name if name.startswith("finetune/") else f"finetune/{name}" for name in files}
-    assert {name for name in names if ".dist-info/" not in name} == shipped
-    assert any(name.endswith("LICENSE") for name in names)
+    for wheel in wheels:
+        names = set(zipfile.ZipFile(wheel).namelist())
+        assert {name for name in names if ".dist-info/" not in name} == shipped
+        assert any(name.endswith("LICENSE") for name in names)
 
 
-def test_the_wheel_installs_elsewhere_and_trains_from_another_folder(wheel: Path, tmp_path: Path) -> None:
-    target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
+def test_a_wheel_trains_from_another_folder_beside_packages_of_our_folders_names(
+    wheels: list[Path], tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    options = ["--no-deps", "--no-index", "--disable-pip-version-check", "--quiet"]
-    run(["-m", "pip", "install", *options, "--target", str(target), str(wheel)], elsewhere)
-    assert list(target.glob("bin/finetune*"))
-    where = run(["-c", "import finetune; print(finetune.__file__)"], elsewhere, PYTHONPATH=str(target))
-    assert Path(where.strip()).is_relative_to(target)
+    executable = environment(tmp_path / "env")
+    run([*PIP, "--python", str(executable), "install", *OFFLINE, str(wheels[-1])], elsewhere)
+    assert (executable.parent / "finetune").is_file()
+    assert Path(run(["-c", BESIDE], elsewhere, executable).strip()).is_relative_to(tmp_path / "env")
 
-    printed = run(["-m", "finetune", *QUICK.split()], elsewhere, PYTHONPATH=str(target))
+    printed = run(["-m", "finetune", *QUICK.split()], elsewhere, executable)
     for variant in ("softmax", "sa-softmax"):
         found = store.read(elsewhere / "runs/agnews/scratch-tiny" / variant / "seed-0")
         assert found["status"] == "finished"
         assert found["git"] is None, "the installed code is no checkout"
     assert "SAMPLE" in printed
     assert (elsewhere / "runs").is_dir() and [path.name for path in elsewhere.iterdir()] == ["runs"]
+
+
+def test_an_editable_installation_owns_one_name_too(tree: Path, tmp_path: Path) -> None:
+    executable = environment(tmp_path / "env")
+    run([*PIP, "--python", str(executable), "install", *OFFLINE, "--editable", str(tree)], tmp_path)
+    assert Path(run(["-c", BESIDE], tmp_path, executable).strip()).is_relative_to(tree)
+    for name in ("tasks", "configs", "tests"):
+        shutil.rmtree(next((tmp_path / "env").glob(f"lib/*/site-packages/{name}")))
+        status, _, errors = python(["-c", f"import {name}"], tmp_path, executable)
+        assert status == 1 and f"No module named '{name}'" in errors
+
+
+def test_a_checkout_without_links_says_so(tree: Path, tmp_path: Path) -> None:
+    """git writes a link as a file that holds its end where core.symlinks is false, as on many a Windows."""
+    copy = tmp_path / "copy"
+    shutil.copytree(tree, copy, symlinks=True)
+    for link in LINKS:
+        assert (copy / link).is_symlink()
+        end = os.readlink(copy / link)
+        (copy / link).unlink()
+        (copy / link).write_text(end)
+    executable = environment(tmp_path / "env")
+    status, _, errors = python(["-m", "finetune", "tasks"], copy, executable)
+    assert status == 2 and errors.count("\n") == 1
+    assert "git config core.symlinks true, then git checkout -- finetune" in errors
