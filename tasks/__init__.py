@@ -1,13 +1,20 @@
 """The tasks. Every declaration in a module of this package is found by itself: adding a file adds a task."""
 
+import builtins
 import importlib
 import importlib.util
 import pkgutil
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from finetune.errors import UserError, unknown
 from finetune.system.language_codes import language_of
+from finetune.system.text import clean
 from finetune.tasks.base import TASK_TYPES, ClassificationTask, Task, TranslationTask, languages
 
 __all__ = [
@@ -102,6 +109,8 @@ def _run(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UserError(f"{path} cannot be loaded as Python")
     module = importlib.util.module_from_spec(spec)
+    # Names are looked up in a module's own builtins: no import but those of this very file is another one.
+    vars(module)["__builtins__"] = {**vars(builtins), "__import__": _import_by_the_old_name(path)}
     try:
         spec.loader.exec_module(module)
     except UserError as error:
@@ -109,6 +118,74 @@ def _run(path: Path) -> ModuleType:
     except (Exception, SystemExit) as error:  # whatever the user's own code raises is the user's to mend
         raise UserError(f"{path} failed to run: {type(error).__name__}: {error}") from error
     return module
+
+
+OLD_NAME = "tasks"
+"""What this package was called, and what other people's packages are called too."""
+
+
+def _import_by_the_old_name(path: Path) -> Callable[..., Any]:
+    """An ``__import__`` for the file ``path`` that takes ``tasks`` for this package where nobody else has it.
+
+    What Python finds by that name comes first, so that a file which means another package gets that.
+    """
+
+    def import_(
+        name: str,
+        globals: Any = None,
+        locals: Any = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> Any:
+        names = [each for each in fromlist or () if each != "*"]
+        ours = _ours(name, names) if not level and name.partition(".")[0] == OLD_NAME else None
+        if ours is None:
+            return builtins.__import__(name, globals, locals, fromlist or (), level)
+        if _is_of_others():
+            try:
+                theirs = builtins.__import__(name, globals, locals, fromlist or (), level)
+                if all(hasattr(theirs, each) for each in names):
+                    return theirs
+            except ModuleNotFoundError as error:
+                if error.name is None or not f"{name}.".startswith(f"{error.name}."):  # of their own code
+                    raise
+        here = sys.modules[__name__]
+        home = here if names and all(hasattr(here, each) for each in names) else ours
+        wanted = ", ".join(fromlist or ())
+        advice = f"from {home.__name__} import {wanted}" if wanted else f"import {ours.__name__}"
+        warnings.warn(f"{path} imports {name}: write {advice}", DeprecationWarning, stacklevel=2)
+        _note(f"note: {path} says {'from' if wanted else 'import'} {name}: write {advice}")
+        return ours if wanted else here  # as Python does: "import tasks.base" is to bind tasks
+
+    return import_
+
+
+def _ours(name: str, names: Sequence[str]) -> ModuleType | None:
+    """The module here that ``name`` is an old name of, if it has all of ``names``."""
+    new = __name__ + name.removeprefix(OLD_NAME)
+    try:
+        ours = importlib.import_module(new)
+        for each in names:
+            if not hasattr(ours, each):
+                importlib.import_module(f"{new}.{each}")  # which makes it an attribute
+    except ModuleNotFoundError:
+        return None
+    return ours
+
+
+def _is_of_others() -> bool:
+    """Whether ``import tasks`` finds somebody else's package, and not this one at the top of a checkout."""
+    try:
+        spec = importlib.util.find_spec(OLD_NAME)
+    except ValueError:  # a module without a specification
+        return True
+    return spec is not None and Path(spec.origin or "").resolve() != Path(__file__).resolve()
+
+
+@cache
+def _note(line: str) -> None:
+    """Show a line once. On standard error: the output of a study's --print is read by programs."""
+    print(clean(line), file=sys.stderr, flush=True)
 
 
 TASKS: dict[str, Task] = _discover()

@@ -12,6 +12,8 @@ import pytest
 
 from finetune.records import store
 
+pytestmark = pytest.mark.slow  # builds, installs and new environments
+
 ROOT = Path(__file__).parents[2]
 SHIPPED = ["finetune", "tasks", "configs", "pyproject.toml", "README.md", "LICENSE"]
 LINKS = ("finetune/tasks", "finetune/configs")
@@ -34,6 +36,12 @@ assert finetune.tasks.get_task("agnews").name == "agnews"
 assert "quick" in preset_names("classification")
 assert shipped().joinpath("studies", "quick.yaml").is_file()
 print(finetune.tasks.__file__)
+"""
+# A declaration of the days when our folder was called so in site-packages.
+OLD = """
+from tasks.base import ClassificationTask
+import tasks
+TASK = ClassificationTask(name="mail", title=tasks.OWNER, text=("body",), label="kind", labels=("no", "yes"))
 """
 
 
@@ -114,6 +122,9 @@ def test_a_wheel_trains_from_another_folder_beside_packages_of_our_folders_names
     run([*PIP, "--python", str(executable), "install", *OFFLINE, str(wheels[-1])], elsewhere)
     assert (executable.parent / "finetune").is_file()
     assert Path(run(["-c", BESIDE], elsewhere, executable).strip()).is_relative_to(tmp_path / "env")
+    (tmp_path / "mine.py").write_text(OLD)
+    ask = f"import finetune.tasks; print(finetune.tasks.get_task({str(tmp_path / 'mine.py')!r}).title)"
+    assert run(["-c", ask], elsewhere, executable).strip() == "somebody else"
 
     printed = run(["-m", "finetune", *QUICK.split()], elsewhere, executable)
     for variant in ("softmax", "sa-softmax"):

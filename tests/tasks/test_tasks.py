@@ -1,6 +1,9 @@
 """The declarations, finding them, and a user's own."""
 
 import dataclasses
+import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -94,6 +97,106 @@ def test_a_users_file_may_start_from_a_known_task(tmp_path: Path) -> None:
         "TASK = dataclasses.replace(AGNEWS, name='news', labels=('a', 'b', 'c', 'd'))\n",
     )
     assert get_task(path).name == "news"
+
+
+FROM_AGNEWS = """
+import dataclasses
+from tasks.agnews import AGNEWS
+TASK = dataclasses.replace(AGNEWS, name="mail")
+"""
+NAMED = [  # by what it needs, so that a package of the same name is told apart
+    "from tasks.base import ClassificationTask",
+    "from tasks import ClassificationTask",
+    "from tasks import agnews as _; from tasks import ClassificationTask",
+]
+WHOLE = {
+    "import tasks.base\nClassificationTask = tasks.base.ClassificationTask": "import finetune.tasks.base",
+    "import tasks.base as base\nClassificationTask = base.ClassificationTask": "import finetune.tasks.base",
+    "import tasks\nClassificationTask = tasks.ClassificationTask": "import finetune.tasks",
+    "from tasks import base\nClassificationTask = base.ClassificationTask": "from finetune.tasks import base",
+    "from tasks.base import *": "from finetune.tasks.base import *",
+}
+
+
+def declared(imports: str) -> str:
+    text = MINE.format(name="TASK", task="mail")
+    return text.replace("from finetune.tasks import ClassificationTask", imports)
+
+
+@pytest.mark.parametrize(
+    ("imports", "advice"), [(NAMED[0], "from finetune.tasks import ClassificationTask"), *WHOLE.items()]
+)
+def test_the_old_name_of_the_package_still_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], imports: str, advice: str
+) -> None:
+    path = write(tmp_path, declared(imports))
+    before = sys.modules.keys() & {"tasks", "tasks.base"}
+    with pytest.warns(DeprecationWarning, match=f"{re.escape(advice)}$") as warned:
+        assert get_task(path).name == "mail"
+        assert get_task(path).name == "mail"
+    assert warned[0].filename == path
+    old = " ".join(imports.split()[:2])
+    assert capsys.readouterr().err == f"note: {path} says {old}: write {advice}\n"  # once
+    assert sys.modules.keys() & {"tasks", "tasks.base"} == before
+
+
+THEIRS = """
+OWNER = "somebody else"
+class Task: pass
+"""
+
+
+@pytest.fixture
+def others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Somebody else's package of the old name, first in the path."""
+    folder = tmp_path / "site"
+    (folder / "tasks").mkdir(parents=True)
+    (folder / "tasks" / "__init__.py").write_text(THEIRS)
+    (folder / "tasks" / "base.py").write_text(THEIRS)
+    monkeypatch.syspath_prepend(folder)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tasks"]:
+        monkeypatch.delitem(sys.modules, name)
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tasks"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("text", [*map(declared, NAMED), FROM_AGNEWS])
+def test_the_old_name_works_beside_a_package_that_has_it(others: Path, tmp_path: Path, text: str) -> None:
+    with pytest.warns(DeprecationWarning, match=r"write from finetune\.tasks"):
+        assert get_task(write(tmp_path, text)).name == "mail"
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import tasks\nassert tasks.OWNER == 'somebody else'",
+        "from tasks import OWNER\nassert OWNER == 'somebody else'",
+        "from tasks import *\nassert OWNER == 'somebody else'",
+        "from tasks.base import Task\nassert Task.__module__ == 'tasks.base'",
+        "from tasks import base\nassert base.OWNER == 'somebody else'",
+        "def look():\n    import tasks.base\n    return tasks.base.OWNER\nassert look() == 'somebody else'",
+    ],
+)
+def test_a_file_that_means_the_other_package_gets_it(others: Path, tmp_path: Path, imports: str) -> None:
+    text = f"{imports}\n{MINE.format(name='TASK', task='mail')}"
+    assert get_task(write(tmp_path, text)).name == "mail"
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("from tasks.base import Nothing", "cannot import name 'Nothing' from 'tasks.base'"),
+        ("import tasks.nowhere", "No module named 'tasks.nowhere'"),
+        ("from tasks.broken import Task", "No module named 'a_library_of_theirs'"),
+    ],
+)
+def test_what_neither_package_has_is_python_s_own_error(
+    others: Path, tmp_path: Path, statement: str, message: str
+) -> None:
+    (others / "tasks" / "broken.py").write_text("import a_library_of_theirs\n")
+    with pytest.raises(UserError, match=message):
+        get_task(write(tmp_path, f"{statement}\n"))
 
 
 @pytest.mark.parametrize(
