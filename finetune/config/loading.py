@@ -41,20 +41,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def shipped() -> Traversable:
-    """The folder ``configs/``, wherever it is installed.
-
-    Raises ``UserError`` in a checkout whose links are text files, as git makes them with core.symlinks=false.
-    """
-    try:
-        return resources.files("finetune.configs")
-    except ModuleNotFoundError as error:
-        if error.name != "finetune.configs":
-            raise
-        raise UserError(
-            "finetune/configs and finetune/tasks are links, and this checkout holds files of text in their "
-            "place: type git config core.symlinks true, then git checkout -- finetune (on Windows in "
-            "developer mode, or in WSL), or install the wheel"
-        ) from error
+    """The folder ``configs/``, wherever it is installed."""
+    return resources.files("finetune.configs")
 
 
 def preset_names(kind: str) -> list[str]:
