@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS := $(VENV)/.docs
 
 PRESET ?= quick
 OUTPUT ?= runs
@@ -14,7 +15,7 @@ OPTIONS = --preset $(PRESET) --output $(OUTPUT) \
 	$(if $(ATTENTION),--attention "$(ATTENTION)") $(if $(SEEDS),--seeds "$(SEEDS)") \
 	$(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
-.PHONY: help classify translate compare push tasks variants validate env bench study calibration test exhaustive slow kills check wheel clean
+.PHONY: help classify translate compare push tasks variants validate env bench study calibration test exhaustive slow kills check docs wheel clean
 
 help:  ## print this
 	@echo "make TARGET [TASK=agnews] [PRESET=quick|small|scratch|full] [ATTENTION=\"softmax sa-softmax\"] [SEEDS=\"0 1\"]"
@@ -73,13 +74,22 @@ slow: exhaustive
 kills: $(READY)  ## kill KILLS=100 runs at random and hold what becomes of them against runs left alone (half an hour)
 	$(BIN)/python -m tests.kills --kills $(or $(KILLS),100) $(ARGS)
 
-check: $(READY)  ## ruff and mypy
+check: $(READY)  ## ruff, mypy and codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS)  ## build the documentation into site/; fails on a broken link, or on a page that was out of date
+	$(BIN)/python -m docs.generate
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky -c docs . site
 
 wheel: $(READY)  ## build dist/*.whl
 	$(BIN)/python -m build --wheel
 
 clean:  ## remove .venv and build outputs; runs stay
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

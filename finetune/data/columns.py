@@ -82,7 +82,7 @@ def _told(present: list[str]) -> str:
     return ", ".join(repr(name[:40]) for name in present[:20]) + (", ..." if len(present) > 20 else "")
 
 
-RENAME = ": rename it there, or declare a task of your own that reads what is there (README, Add a task)"
+RENAME = ": rename it there, or declare a task of your own that reads what is there (docs/tasks.md)"
 
 
 def _headless(present: list[str], needed: list[str]) -> str:

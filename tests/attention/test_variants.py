@@ -169,11 +169,9 @@ def test_the_built_in_variants_keep_the_contract(name: str) -> None:
     contract.check(VARIANTS[name])
 
 
-def test_the_readme_s_variant_is_one(tmp_path: Path) -> None:
-    readme = Path(__file__).parents[2] / "README.md"
-    if not readme.is_file():
-        pytest.skip("there is no README.md yet")
-    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
+def test_the_variant_of_the_docs_is_one(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "variants.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     (declared,) = [block for block in blocks if "Variant(" in block]
     variant = get_variant(write(tmp_path, declared))
     contract.check(variant)

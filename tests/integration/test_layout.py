@@ -1,23 +1,14 @@
-"""How the project is laid out: who may import whom, what is named where, and what the README may promise."""
+"""How the project is laid out: who may import whom, and what is named where."""
 
 import ast
 import doctest
 import importlib
 import re
-import shlex
 from collections.abc import Iterator
-from dataclasses import fields
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from transformers import Seq2SeqTrainingArguments
-
-from finetune.attention import VARIANTS
-from finetune.cli.verbs import OPTIONS, VERBS
-from finetune.config.identity import flatten
-from finetune.config.loading import preset_names, read_preset
-from finetune.tasks import TASK_TYPES, get_task
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "finetune"
@@ -158,7 +149,13 @@ def test_no_file_depends_on_one_machine_or_one_index() -> None:
     )
     names = [
         "Makefile",
-        "README.md",
+        "*.md",
+        "*.cff",
+        ".*.yaml",
+        ".github/**/*.yml",
+        "docs/**/*.md",
+        "docs/**/*.py",
+        "docs/**/*.ipynb",
         "pyproject.toml",
         "constraints.txt",
         ".gitignore",
@@ -173,75 +170,6 @@ def test_no_file_depends_on_one_machine_or_one_index() -> None:
         text = path.read_text(encoding="utf-8")
         if path != Path(__file__):
             assert not places.search(text), f"{path}: {places.search(text)}"
-
-
-# The README
-
-
-def readme() -> str:
-    if not (ROOT / "README.md").is_file():
-        pytest.skip("there is no README.md yet")
-    return (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def commands(text: str) -> list[list[str]]:
-    """Each command in the README's shell blocks and its ``make ...`` phrases, split into words."""
-    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
-    typed = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
-    typed += re.findall(r"(?<!`)`(make(?: [^`]+)?)`(?!`)", text)
-    return [shlex.split(line.replace("...", ""), comments=True) for line in typed]
-
-
-def test_the_readme_types_targets_and_variables_that_the_makefile_has() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
-    typed = [words for words in commands(readme()) if words[0] == "make"]
-    assert {"classify", "translate", "compare", "test"} <= {words[1] for words in typed if len(words) > 1}
-    for words in typed:
-        for word in words[1:]:
-            variable, equals, _ = word.partition("=")
-            known = f"$({variable})" in makefile if equals else word in targets
-            assert known, f"README.md: {shlex.join(words)}: the Makefile has no {variable}"
-    phony = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
-    assert phony and set(phony[1].split()) == targets
-
-
-def test_the_readme_types_verbs_and_options_that_the_command_has() -> None:
-    text = readme()
-    for words in commands(text):
-        if words[0].endswith("finetune"):
-            others = {"compare", "summary", "study", "diagnose", "bench", "push"}
-            assert words[1] in {*VERBS, *others, "tasks", "variants", "validate", "env"}
-    values = [read_preset(kind, preset) for kind in TASK_TYPES for preset in preset_names(kind)]
-    known = OPTIONS | {key for preset in values for key in flatten(preset)}
-    known |= {f"train.{field.name}" for field in fields(Seq2SeqTrainingArguments)}
-    known |= {"quick", "device", "lengths", "only", "from"}  # of bench
-    known |= {"to", "private", "logdir"}  # of push, and of tensorboard
-    known |= {
-        "plan",
-        "print",
-        "workers",
-        "rows",
-        "into",
-        "array",
-    }  # of study, diagnose, summary, and of sbatch
-    known |= {f"attention.parameters.{name}" for variant in VARIANTS.values() for name in variant.parameters}
-    code = "\n".join(re.findall(r"```sh\n.*?```|`[^`\n]+`", text, flags=re.DOTALL))
-    for option in re.findall(r"(?<![\w-])--([a-z_][\w.]*\w)(?![\w.]*\*)", code):
-        assert option in known, f"README.md names --{option}"
-
-
-def test_the_readme_s_task_is_one(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", readme(), flags=re.DOTALL)
-    (declared,) = [block for block in blocks if "finetune.tasks" in block]
-    (tmp_path / "mine.py").write_text(declared, encoding="utf-8")
-    assert get_task(str(tmp_path / "mine.py")).kind == "classification"
-
-
-def test_the_readme_lists_every_preset_and_variant() -> None:
-    text = readme()
-    for name in {*VARIANTS, *(preset for kind in TASK_TYPES for preset in preset_names(kind))}:
-        assert f"| `{name}` |" in text, name
 
 
 EXAMPLES = [path for path in SOURCES if ">>> " in path.read_text()]

@@ -1,9 +1,6 @@
-"""The short table for a README: the numbers of report.json, and the README holds what the command makes."""
+"""The short table for a README: the numbers of report.json."""
 
 import json
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -70,20 +67,3 @@ def test_a_document_without_a_place_says_what_to_write(report, tmp_path):
     document.write_text("nothing here\n")
     with pytest.raises(UserError, match=r"write the lines '<!-- summary of .*"):
         summary.insert("x", document, report)
-
-
-def test_the_readme_holds_what_the_kept_reports_say():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    places = re.findall(r"<!-- summary of (\S+) -->\n(.*?)" + re.escape(summary.END), readme, re.DOTALL)
-    assert places
-    for file, text in places:
-        assert text.strip() == summary.markdown(summary.read(ROOT / file)).strip(), file
-
-
-def test_the_readme_holds_the_counts_that_a_script_makes_from_the_records():
-    command = [sys.executable, str(ROOT / "results/cpu/counts.py")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    told = [line.partition(": ")[2] for line in done.stdout.splitlines()]
-    assert len(told) == 13
-    assert [words for words in told if words not in readme] == []

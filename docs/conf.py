@@ -1,0 +1,129 @@
+"""The site of the documentation. Its source is the repository, so that a link is right in both.
+
+``sphinx-build -W -n -c docs . site`` reads it (``make docs``); any broken link or reference is a warning, and
+a warning is an error.
+"""
+
+import sys
+from pathlib import Path
+
+import finetune
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+project = "softmax-finetune"
+release = finetune.__version__
+author = "the softmax-finetune contributors"
+project_copyright = author
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx_copybutton",
+    "sphinxcontrib.mermaid",
+]
+root_doc = "README"
+include_patterns = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "docs/*.md",
+    "docs/reference/*.md",
+    "docs/notebooks/*.ipynb",
+    "results/*/*.md",
+]
+
+myst_enable_extensions = ["attrs_inline", "colon_fence"]
+myst_fence_as_directive = ["mermaid"]
+myst_heading_anchors = 4  # a link to page.md#heading must find it
+nb_execution_mode = "off"  # docs/generate/notebook.py runs the notebook; its outputs are kept
+nitpicky = True
+nitpick_ignore_regex = [
+    # Other projects' names, which no inventory is fetched for.
+    (r"py:.*", r"(torch|transformers|pandas|pathlib|collections|numpy|datasets)\..*"),
+    (
+        r"py:.*",
+        r"(Path|Tensor|Mapping|Sequence|Callable|Any|PreTrainedModel|PreTrainedTokenizerBase|.*DataFrame)",
+    ),
+]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+
+html_theme = "furo"
+html_title = "softmax-finetune"
+html_extra_path = ["redirect"]  # index.html, which leads to the README
+html_static_path = ["style"]
+html_css_files = ["wide.css"]
+html_copy_source = False
+html_theme_options = {"source_repository": "", "navigation_with_keys": True}
+templates_path: list[str] = []
+
+# The README is the first page. It must look right in the repository too, so its contents are listed here.
+CONTENTS = """
+
+```{toctree}
+:hidden:
+:caption: Guide
+
+docs/quickstart
+docs/runs
+docs/tasks
+docs/variants
+docs/warm-starts
+docs/studies
+docs/reports
+```
+
+```{toctree}
+:hidden:
+:caption: Method
+
+docs/concepts
+docs/protocol
+docs/limits
+```
+
+```{toctree}
+:hidden:
+:caption: Results
+
+docs/results
+docs/performance
+Report of the study <results/cpu/report>
+Report of the first runs <results/first-runs/report>
+Benchmark <results/bench-cpu/bench>
+Simulated studies <results/calibration/calibration>
+```
+
+```{toctree}
+:hidden:
+:caption: Reference
+
+docs/reference/cli
+docs/reference/configuration
+docs/reference/api
+```
+
+```{toctree}
+:hidden:
+:caption: Project
+
+docs/architecture
+CONTRIBUTING
+CHANGELOG
+SECURITY
+```
+"""
+
+
+def setup(app):  # type: ignore[no-untyped-def]
+    app.connect("source-read", add_contents)
+
+
+def add_contents(app, docname: str, source: list[str]) -> None:  # type: ignore[no-untyped-def]
+    if docname == root_doc:
+        source[0] += CONTENTS

@@ -1,0 +1,28 @@
+"""Tables of what is declared: variants, tasks, presets, studies."""
+
+from docs.generate.markdown import code, table, text
+from finetune.attention import VARIANTS
+from finetune.tasks import TASKS
+
+
+def variants(control: bool) -> str:
+    """The variants of the paper, or the controls."""
+    rows = [
+        [code(name), code(each.equation), text(each.summary), _parameters(each.parameters), text(each.paper)]
+        for name, each in VARIANTS.items()
+        if each.control == control
+    ]
+    return table(["variant", "attention weights", "in words", "parameters", "source"], rows)
+
+
+def _parameters(values: object) -> str:
+    return ", ".join(code(f"{key} = {value:g}") for key, value in dict(values).items()) or "none"  # type: ignore[call-overload]
+
+
+def tasks() -> str:
+    """Every task of ``tasks/``."""
+    rows = []
+    for name, task in sorted(TASKS.items()):
+        hub = code(task.hub_id) if task.hub_id else "local files only"
+        rows.append([code(name), text(task.title), text(task.shape), hub])
+    return table(["task", "data set", "what is predicted", "on the Hub"], rows)

@@ -1,0 +1,93 @@
+"""What README and docs/ type exists, and what is generated is up to date. ``make docs`` checks the links."""
+
+import argparse
+import re
+import shlex
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from transformers import Seq2SeqTrainingArguments
+
+from docs.generate.pages import pages
+from finetune.attention import VARIANTS
+from finetune.cli.main import _parser
+from finetune.config.identity import flatten
+from finetune.config.loading import preset_names, read_preset
+from finetune.tasks import TASK_TYPES, get_task
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+OF_OTHERS = {"logdir", "array"}  # options of tensorboard and sbatch
+document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+
+
+def commands(text: str) -> list[list[str]]:
+    """Each command in a document's shell blocks and its ``make ...`` phrases, split into words."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    typed = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    typed += re.findall(r"(?<!`)`(make(?: [^`]+)?)`(?!`)", text)
+    return [shlex.split(line.replace("...", ""), comments=True) for line in typed]
+
+
+def verbs() -> dict[str, set[str]]:
+    """Verb of the command -> its options, without their dashes."""
+    (found,) = (each for each in _parser()[0]._actions if isinstance(each, argparse._SubParsersAction))
+    return {
+        verb: {option.lstrip("-") for action in parser._actions for option in action.option_strings}
+        for verb, parser in found.choices.items()
+    }
+
+
+def configuration_keys() -> set[str]:
+    """Every key of the configuration, as it is typed after two dashes."""
+    presets = [read_preset(kind, preset) for kind in TASK_TYPES for preset in preset_names(kind)]
+    keys = {key for preset in presets for key in flatten(preset)}
+    keys |= {f"train.{field.name}" for field in fields(Seq2SeqTrainingArguments)}
+    return keys | {f"attention.parameters.{name}" for each in VARIANTS.values() for name in each.parameters}
+
+
+@document
+def test_a_document_types_targets_and_variables_that_the_makefile_has(path: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
+    for words in commands(path.read_text(encoding="utf-8")):
+        for word in words[1:] if words[0] == "make" else ():
+            variable, equals, _ = word.partition("=")
+            known = f"$({variable})" in makefile if equals else word in targets
+            assert known, f"{path.name}: {shlex.join(words)}: the Makefile has no {variable}"
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
+    assert phony and set(phony[1].split()) == targets
+
+
+@document
+def test_a_document_types_verbs_and_options_that_the_command_has(path: Path) -> None:
+    text, known_verbs = path.read_text(encoding="utf-8"), verbs()
+    for words in commands(text):
+        if words[0].endswith("finetune"):
+            assert words[1] in known_verbs, f"{path.name}: {shlex.join(words)}"
+    known = configuration_keys() | OF_OTHERS | set().union(*known_verbs.values())
+    code = "\n".join(re.findall(r"```sh\n.*?```|`[^`\n]+`", text, flags=re.DOTALL))
+    for option in re.findall(r"(?<![\w-])--([a-z_][\w.]*\w)(?![\w.]*\*)", code):
+        assert option in known, f"{path.name} names --{option}"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    stale = [path for path, text in pages() if (ROOT / path).read_text(encoding="utf-8") != text]
+    assert not stale, "python -m docs.generate makes them anew"
+
+
+def python_block(page: str, holding: str) -> str:
+    """The one Python block of a page of docs/ that holds a word."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    (block,) = [each for each in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if holding in each]
+    return block
+
+
+def test_the_task_of_the_docs_is_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(python_block("tasks.md", "finetune.tasks"), encoding="utf-8")
+    assert get_task(str(tmp_path / "mine.py")).kind == "classification"
