@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune.comparison.claims import possible
-from finetune.comparison.tables import Arm, Table
+from finetune.comparison.tables import ResultTable, VariantResult
 from finetune.config.schema import BASELINE
+from finetune.metrics import registry
 from finetune.statistics.bootstrap import interquartile_mean, stratified
 
 FEWEST = 6  # numbers, of all tasks together: intervals from fewer miss too often (results/calibration)
@@ -36,30 +37,31 @@ class Overall:
     difference_interval: list[float]
 
 
-def overall(tables: Sequence[Table]) -> list[Overall]:
+def overall(tables: Sequence[ResultTable]) -> list[Overall]:
     """One line for each model, metric and arm that has two tasks or more; the baseline first.
 
     Of the tables of one task and model the first counts, which has the most finished runs.
     """
-    groups: dict[tuple[bool, str, str], dict[str, Table]] = {}
+    groups: dict[tuple[bool, str, str], dict[str, ResultTable]] = {}
     for table in tables:
         groups.setdefault((table.sample, table.model, table.metric), {}).setdefault(table.title, table)
     return [line for group in groups.values() for line in _lines(group)]
 
 
-def _lines(group: dict[str, Table]) -> list[Overall]:
+def _lines(group: dict[str, ResultTable]) -> list[Overall]:
     names = dict.fromkeys([BASELINE, *(arm.name for table in group.values() for arm in table.arms[1:])])
     lines = [_line(group, name) for name in names]
     others = [line for line in lines[1:] if line]
     return [line for line in lines if line] if others else []
 
 
-def _line(group: dict[str, Table], name: str) -> Overall | None:
+def _line(group: dict[str, ResultTable], name: str) -> Overall | None:
     found = {task: _paired(table, name) for task, table in group.items()}
     tasks = {task: values for task, values in found.items() if len(values) > 1}
     if len(tasks) < 2 or sum(map(len, tasks.values())) < FEWEST:
         return None
     table = next(iter(group.values()))
+    metric = registry.get(table.metric)
     scores = [[score for score, _ in values] for values in tasks.values()]
     differences = [[difference for _, difference in values] for values in tasks.values()]
     return Overall(
@@ -69,13 +71,15 @@ def _line(group: dict[str, Table], name: str) -> Overall | None:
         arm=name,
         tasks=[", ".join(filter(None, (task, group[task].apart))) for task in tasks],
         iqm=interquartile_mean(np.concatenate(scores)),
-        interval=possible(stratified(scores), least=0.0),
+        interval=possible(stratified(scores), metric.lowest, metric.highest),
         difference=interquartile_mean(np.concatenate(differences)),
-        difference_interval=possible(stratified(differences)),
+        difference_interval=possible(
+            stratified(differences), -metric.largest_difference, metric.largest_difference
+        ),
     )
 
 
-def _paired(table: Table, name: str) -> list[tuple[float, float]]:
+def _paired(table: ResultTable, name: str) -> list[tuple[float, float]]:
     """(score, difference) of each seed of an arm that was paired; all seeds of the baseline, difference 0."""
     arm = next((arm for arm in table.arms if arm.name == name), None)
     if arm is None or table.metric not in arm.metrics:
@@ -86,6 +90,6 @@ def _paired(table: Table, name: str) -> list[tuple[float, float]]:
     return [(scores[seed], difference) for seed, difference in _differences(arm)]
 
 
-def _differences(arm: Arm) -> list[tuple[int, float]]:
+def _differences(arm: VariantResult) -> list[tuple[int, float]]:
     found = arm.difference
     return list(zip(found.seeds, found.per_seed, strict=True)) if found else []

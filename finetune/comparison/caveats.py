@@ -2,19 +2,14 @@
 
 from statistics import median
 
-from finetune.comparison.pairing import Run, Setting
-from finetune.metrics.scorers import PRIMARY, score_text
+from finetune.comparison.pairing import RunGroup
+from finetune.metrics.registry import Metric
+from finetune.records.run import Run
 
-GUESSING = 0.05  # of the way from guessing among equally frequent labels to no error at all
-FAR_BELOW = 0.25  # of the median BLEU of all runs of a table; seeds of one method do not differ by so much
-
+GUESSING = 0.05  # of the way from guessing to the best value
 REVERSED = 0.5  # of the accuracy of guessing: no guess comes as low on a test set of some size
 
 UNLEARNED = "did not learn"
-WHY = {
-    "classification": "at or near chance",
-    "translation": "less than a quarter of the median of these runs",
-}
 UNREAD = (
     "what was computed (precision, optimizer, schedule, batch) is not in these records, which an earlier "
     "version wrote: the runs are paired by what was asked for"
@@ -22,68 +17,82 @@ UNREAD = (
 HALF = {"bf16": "bfloat16", "fp16": "float16"}  # by the name of the option
 
 
-def notes(setting: Setting) -> list[str]:
+def notes(group: RunGroup) -> list[str]:
     """What does not forbid a comparison, but may explain one."""
-    runs = [run for run in setting.runs if run.finished]
-    lines = [f"{run.folder} is left out: a newer run of this arm and seed is there" for run in setting.spare]
-    lines += _unlearned(setting, runs)
-    lines += _kernel_notes(setting, runs)
+    runs = [run for run in group.runs if run.finished]
+    lines = [
+        f"{run.folder} is left out: a newer run of this variant and seed is there" for run in group.spare
+    ]
+    lines += _unlearned(group, runs)
+    lines += _kernel_notes(group, runs)
     if runs and all(run.record["computed"] is None for run in runs):
         lines.append(UNREAD)
-    lines += _differing("hardware", [{"": _hardware(run)} for run in runs])
+    lines += _differing("hardware", [{"": run.hardware} for run in runs])
     lines += _differing("package versions", [dict(run.record["versions"]) for run in runs])
-    lines += _differing("the project's commit", [{"": _commit(run)} for run in runs])
+    lines += _differing("the project's commit", [{"": run.commit} for run in runs])
     return lines
 
 
-def _unlearned(setting: Setting, runs: list[Run]) -> list[str]:
-    """Arms with runs that failed to learn: a mean over those and others is of neither."""
+def _unlearned(group: RunGroup, runs: list[Run]) -> list[str]:
+    """Variants with runs that failed to learn: a mean over those and others is of neither."""
+    metric = group.first.metric
     middle = median([run.value for run in runs]) if runs else 0.0
     lines = []
-    for name in setting.arms:
-        mine = [run for run in runs if run.arm == name]
-        failed = [run for run in mine if _failed(run, middle)]
+    for name in group.variants:
+        mine = [run for run in runs if run.variant == name]
+        failed = [run for run in mine if _failed(metric, run, middle)]
         if failed:
-            told = ", ".join(f"seed {run.seed}: {_score(run)}" for run in failed)
-            why = WHY[failed[0].record["task"]["kind"]]
-            if any(_far_below_chance(run) for run in failed):
+            values = ", ".join(f"seed {run.seed}: {metric.name} {metric.text(run.value)}" for run in failed)
+            if any(_far_below_chance(metric, run) for run in failed):
                 why = "far below chance: are labels in another order?"
-            lines.append(f"{name} {UNLEARNED} in {len(failed)} of {len(mine)} runs ({told}; {why})")
+            elif metric.chance:
+                why = "at or near chance"
+            else:
+                why = f"{_beyond_median(metric)} the median of these runs"
+            lines.append(f"{name} {UNLEARNED} in {len(failed)} of {len(mine)} runs ({values}; {why})")
     return lines
 
 
-def _failed(run: Run, middle: float) -> bool:
-    if run.record["task"]["kind"] == "translation":
-        return run.value < FAR_BELOW * middle
-    labels = run.record["task"].get("labels")
-    if not isinstance(labels, list | tuple) or not labels:  # a damaged record
+def _failed(metric: Metric, run: Run, middle: float) -> bool:
+    if metric.chance:
+        chance = metric.chance(run.record["task"])
+        if chance is None:  # the labels are not known: a damaged record
+            return False
+        limit = chance + GUESSING * (metric.best - chance)
+        return run.value <= limit if metric.higher_is_better else run.value >= limit
+    if metric.share_of_median is None:
         return False
-    chance = 1 / len(labels)
-    return run.value <= chance + GUESSING * (1 - chance)
+    if metric.higher_is_better:
+        return run.value < metric.share_of_median * middle
+    return run.value > middle / metric.share_of_median
 
 
-def _far_below_chance(run: Run) -> bool:
+def _beyond_median(metric: Metric) -> str:
+    """``less than a quarter of``; ``more than 4 times`` for a metric of which less is better."""
+    share = metric.share_of_median or 1.0
+    if not metric.higher_is_better:
+        return f"more than {1 / share:g} times"
+    return f"less than {'a quarter' if share == 0.25 else f'{share:g}'} of"
+
+
+def _far_below_chance(metric: Metric, run: Run) -> bool:
     """At most half of what guessing reaches, and four standard errors below it."""
-    record = run.record
-    labels = record["task"].get("labels") or ()
-    rows = ((record["data"] or {}).get("splits") or {}).get("test", {}).get("rows")
-    if record["task"]["kind"] == "translation" or not labels or not rows:
+    chance = metric.chance(run.record["task"]) if metric.chance else None
+    rows = run.splits.get("test", {}).get("rows")
+    if not metric.is_share_of_rows or chance is None or not rows:
         return False
-    chance = 1 / len(labels)
-    return bool(run.value <= min(REVERSED * chance, chance - 4 * (chance * (1 - chance) / rows) ** 0.5))
-
-
-def _score(run: Run) -> str:
-    name = PRIMARY[run.record["task"]["kind"]]
-    return f"{name} {score_text(name, run.value)}"
+    error = (chance * (metric.highest - chance) / rows) ** 0.5
+    return bool(run.value <= min(REVERSED * chance, chance - 4 * error))
 
 
 _HALF = ("sdpa", "triton")  # they multiply half-precision inputs as they are, and take softmax in float32
 
 
-def _kernel_notes(setting: Setting, runs: list[Run]) -> list[str]:
-    """What follows from arms, or runs of one arm, whose attention was computed by different kernels."""
-    kernels = {name: sorted({str(run.kernel) for run in runs if run.arm == name}) for name in setting.arms}
+def _kernel_notes(group: RunGroup, runs: list[Run]) -> list[str]:
+    """What follows where variants, or runs of one variant, had different attention kernels."""
+    kernels = {
+        name: sorted({str(run.kernel) for run in runs if run.variant == name}) for name in group.variants
+    }
     if len({run.kernel for run in runs}) < 2:
         return []
     text = ", ".join(f"{name} {' / '.join(used)}" for name, used in kernels.items() if used)
@@ -118,22 +127,8 @@ def _differing(what: str, facts: list[dict[str, str | None]]) -> list[str]:
     return [f"the runs differ in {what}: {', '.join(parts)}"] if parts else []
 
 
-def _hardware(run: Run) -> str:
-    hardware = run.record["hardware"]
-    device = str(hardware.get("device"))
-    if device != "cpu":
-        return device
-    threads = f", {hardware['threads']} threads" if hardware.get("threads") else ""
-    return f"CPU, {hardware.get('cpu')}, {hardware.get('cores')} cores{threads}"
-
-
 def ran_on(run: Run) -> str:
     """Hardware, packages and commit of a run, in a line."""
     versions = run.record["versions"]
     packages = ", ".join(f"{name} {versions.get(name)}" for name in ("torch", "transformers"))
-    return f"{_hardware(run)}; {packages}; commit {_commit(run)}"
-
-
-def _commit(run: Run) -> str:
-    git = run.record["git"]
-    return f"{str(git['commit'])[:10]}{' with changes' if git['dirty'] else ''}" if git else "unknown"
+    return f"{run.hardware}; {packages}; commit {run.commit}"

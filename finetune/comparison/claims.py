@@ -15,18 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from finetune.comparison.pairing import Run
 from finetune.comparison.rescoring import Predictions
 from finetune.errors import UserError
-from finetune.metrics.scorers import PRIMARY, SCALE
+from finetune.metrics.registry import Metric
+from finetune.records.run import Run
 from finetune.statistics import over_seeds, power
 from finetune.statistics.bootstrap import Both, hierarchical
 from finetune.statistics.over_rows import RowResult
 from finetune.statistics.over_seeds import Interval
 from finetune.statistics.power import ALPHA
 
-LARGEST = 100.0  # points: no difference of accuracy, BLEU or chrF is larger
-WANTED = ("0.25", "0.5", "1")  # points of the metric; how many seeds each would need
 Verdict = Literal["better", "worse", "none"]
 
 
@@ -75,29 +73,23 @@ def pair(baseline: Mapping[int, Run], variant: Mapping[int, Run], predictions: P
     seeds = tuple(sorted(baseline.keys() & variant.keys()))
     if not seeds:
         return None
-    scale = scale_of(baseline[seeds[0]])
-    per_seed = tuple(scale * (variant[seed].value - baseline[seed].value) for seed in seeds)
+    per_seed = tuple(variant[seed].value - baseline[seed].value for seed in seeds)
     try:
         rows = predictions.pair([baseline[s] for s in seeds], [variant[s] for s in seeds])
     except UserError as error:
         return Paired(seeds, per_seed, None, str(error))
-    return Paired(seeds, per_seed, rows.scaled(scale), None)
+    return Paired(seeds, per_seed, rows, None)
 
 
-def judge(pairs: Sequence[Paired]) -> list[Difference]:
-    """One family of comparisons: test each one, adjust p (Holm), and say what may be claimed."""
+def judge(pairs: Sequence[Paired], metric: Metric) -> list[Difference]:
+    """One family of comparisons of one metric: test each, adjust p (Holm), and say what may be claimed."""
     tests = [_test(paired) for paired in pairs]
     known = [test.p for test in tests if test]
     adjusted = iter(over_seeds.holm(known))
     return [
-        _difference(paired, test, next(adjusted) if test else None, len(known))
+        _difference(metric, paired, test, next(adjusted) if test else None, len(known))
         for paired, test in zip(pairs, tests, strict=True)
     ]
-
-
-def scale_of(run: Run) -> float:
-    """From the recorded unit of a run's primary metric to the reported one."""
-    return SCALE.get(PRIMARY[run.record["task"]["kind"]], 1.0)
 
 
 def _test(paired: Paired) -> _Test | None:
@@ -113,19 +105,28 @@ def _test(paired: Paired) -> _Test | None:
     return None
 
 
-def _difference(paired: Paired, test: _Test | None, adjusted: float | None, comparisons: int) -> Difference:
+def _difference(
+    metric: Metric, paired: Paired, test: _Test | None, adjusted: float | None, comparisons: int
+) -> Difference:
     rows, several = paired.rows, len(paired.seeds) > 1
     interval_seeds = over_seeds.t_interval(paired.per_seed) if several else None
     both = test.both if test else None
-    verdict, why = _verdict(paired, both, interval_seeds, adjusted, comparisons)
-    needed = {w: power.seeds_needed(float(w), both.noise, comparisons) for w in WANTED} if both else None
+    mean = over_seeds.mean_sd(paired.per_seed)[0]
+    significant, why = _judgment(paired, both, interval_seeds, adjusted, comparisons)
+    verdict: Verdict = "none"
+    if significant:
+        verdict = "better" if metric.is_better(mean) else "worse"
+    needed = None
+    if both:
+        needed = {size: power.seeds_needed(float(size), both.noise, comparisons) for size in metric.wanted}
+    largest = metric.largest_difference
     return Difference(
         seeds=list(paired.seeds),
         per_seed=list(paired.per_seed),
-        mean=over_seeds.mean_sd(paired.per_seed)[0],
-        interval=possible(both.interval) if both else None,
-        interval_rows=possible(rows.interval) if rows else None,
-        interval_seeds=possible(interval_seeds) if interval_seeds else None,
+        mean=mean,
+        interval=possible(both.interval, -largest, largest) if both else None,
+        interval_rows=possible(rows.interval, -largest, largest) if rows else None,
+        interval_seeds=possible(interval_seeds, -largest, largest) if interval_seeds else None,
         test=test.name if test else None,
         p=test.p if test else None,
         p_adjusted=adjusted,
@@ -143,18 +144,19 @@ def _difference(paired: Paired, test: _Test | None, adjusted: float | None, comp
     )
 
 
-def possible(interval: Interval, least: float = -LARGEST) -> list[float]:
-    """An interval cut at what any difference, or with ``least`` 0 any score, can be: two seeds of which one
-    failed tell very little. What a difference from this one baseline can be is not known exactly."""
-    return [min(LARGEST, max(least, end)) for end in interval]
+def possible(interval: Interval, lowest: float, highest: float) -> list[float]:
+    """An interval cut at what a score, or a difference of two, can be at all: two seeds of which one failed
+    tell very little. What a difference from this one baseline can be is not known exactly."""
+    return [min(highest, max(lowest, end)) for end in interval]
 
 
-def _verdict(
+def _judgment(
     paired: Paired, both: Both | None, seeds: Interval | None, adjusted: float | None, comparisons: int
-) -> tuple[Verdict, str]:
+) -> tuple[bool, str]:
+    """Whether the difference is significant, and what that follows from."""
     mean, rows = over_seeds.mean_sd(paired.per_seed)[0], paired.rows
     if rows is None:
-        return "none", f"there is no comparison over rows: {paired.no_rows}"
+        return False, f"there is no comparison over rows: {paired.no_rows}"
     several = both is not None and seeds is not None
     told = "which is more than the noise of the test rows"
     unvaried = "the seed was not varied"
@@ -171,8 +173,8 @@ def _verdict(
     }
     why = next((reason for reason, forbids in forbidding.items() if forbids), None)
     if why is None:
-        return "better" if mean > 0 else "worse", f"{told} and of the seeds"
-    return "none", why if several or unvaried in why else f"{why}, and {unvaried}"
+        return True, f"{told} and of the seeds"
+    return False, why if several or unvaried in why else f"{why}, and {unvaried}"
 
 
 def _holds_zero(interval: Interval | None) -> bool:

@@ -4,16 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from finetune.comparison.pairing import Run
 from finetune.errors import UserError
-from finetune.metrics.scorers import bleu_scorer, tokenizer_of
-from finetune.records.store import read_predictions
-from finetune.statistics import bleu
-from finetune.statistics.over_rows import RowResult, compare_accuracy
-
-TOKENIZERS = ("13a", "intl", "none", "char", "zh", "ja-mecab", "ko-mecab")  # sacrebleu fetches the others
+from finetune.records.run import Run
+from finetune.statistics.over_rows import RowResult
 
 
 class Predictions:
@@ -23,7 +16,8 @@ class Predictions:
         self._known: dict[Path, tuple[list[Any], Any]] = {}
 
     def pair(self, baseline: Sequence[Run], variant: Sequence[Run]) -> RowResult:
-        """Compare over rows, one run a seed on each side; raise ``UserError`` where they do not match."""
+        """Compare over rows, one run a seed on each side, in reported units; raise ``UserError`` where they
+        do not match."""
         first, second = [self._of(run) for run in baseline], [self._of(run) for run in variant]
         wanted = first[0][0]
         for run, (rows, _) in zip([*baseline, *variant], [*first, *second], strict=True):
@@ -31,10 +25,9 @@ class Predictions:
                 raise UserError(
                     f"the predictions in {run.folder} are of other rows than {baseline[0].folder}"
                 )
-        scored_first, scored_second = [s for _, s in first], [s for _, s in second]
-        if baseline[0].record["task"]["kind"] == "classification":
-            return compare_accuracy(np.stack(scored_first), np.stack(scored_second))
-        return bleu.compare_bleu(scored_first, scored_second)
+        metric = baseline[0].metric
+        result = metric.row_scorer().compare([s for _, s in first], [s for _, s in second])
+        return result.scaled(metric.scale)
 
     def _of(self, run: Run) -> tuple[list[Any], Any]:
         if run.folder not in self._known:
@@ -43,37 +36,24 @@ class Predictions:
 
 
 def _scored(run: Run) -> tuple[list[Any], Any]:
-    """The rows of a run in order of their identity, and what is right about each.
+    """The rows of a run in order of their identity, and the score of each.
 
-    Rows come with label or reference, so that other data under the same numbers is noticed.
+    Rows come with the right answer, so that other data under the same numbers is noticed.
     """
-    rows = sorted(read_predictions(run.folder), key=lambda row: row["row"])
-    truth = "label" if run.record["task"]["kind"] == "classification" else "reference"
-    if not rows or any(truth not in row for row in rows):
-        raise UserError(f"the predictions in {run.folder} are empty or lack '{truth}'")
-    identity = [(row["row"], row[truth]) for row in rows]
+    metric = run.metric
+    rows = sorted(run.predictions(), key=lambda row: row["row"])
+    if not rows or any(metric.truth not in row for row in rows):
+        raise UserError(f"the predictions in {run.folder} are empty or lack '{metric.truth}'")
+    identity = [(row["row"], row[metric.truth]) for row in rows]
     if len({row for row, _ in identity}) < len(identity):
         raise UserError(f"the predictions in {run.folder} hold a row twice")
-    if truth == "label":
-        scored: Any = np.array([row["prediction"] == row["label"] for row in rows])
-        value = float(scored.mean())
-    else:
-        texts = [row["prediction"] for row in rows], [row["reference"] for row in rows]
-        if not all(isinstance(text, str) for side in texts for text in side):
-            raise UserError(f"the predictions in {run.folder} are no texts")
-        scored = bleu.counts(_scorer(run), *texts)
-        value = float(bleu.bleu(scored.sum(axis=0)))
-    if abs(value - run.value) > 1e-6 * max(1.0, abs(value)):
-        raise UserError(f"the predictions in {run.folder} give {value:.6g}, its record says {run.value:.6g}")
-    return identity, scored
-
-
-def _scorer(run: Run) -> Any:
-    signature = (run.record["metrics"] or {})["bleu"].get("signature") or ""
+    scorer = metric.row_scorer()
     try:
-        tokenizer = tokenizer_of(signature)
-        if tokenizer not in TOKENIZERS:
-            raise KeyError(tokenizer)
-        return bleu_scorer(tokenizer)
-    except (KeyError, RuntimeError) as error:  # a foreign signature; a tokenizer that is not installed
-        raise UserError(f"cannot score again as '{signature}': {error}") from error
+        scores = scorer.score(rows, run.signature or "")
+    except ValueError as error:
+        raise UserError(f"the predictions in {run.folder} {error}") from error
+    value = metric.reported(scorer.value(scores))
+    # A value below 1 in recorded units is held to an absolute precision, as rounding is.
+    if abs(value - run.value) > 1e-6 * max(metric.scale, abs(value)):
+        raise UserError(f"the predictions in {run.folder} give {value:.6g}, its record says {run.value:.6g}")
+    return identity, scores

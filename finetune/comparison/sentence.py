@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
-from finetune.comparison import claims
 from finetune.comparison.claims import Difference
-from finetune.comparison.tables import Arm, Table
+from finetune.comparison.tables import ResultTable, VariantResult
 from finetune.config.schema import BASELINE
+from finetune.metrics import registry
+from finetune.metrics.registry import Metric
 
-UNITS = {"accuracy": "points of accuracy", "bleu": "BLEU"}
 FEW = 2  # comparisons that are told one after the other; more are told together
 MOST_SEEDS = 1000  # more are of no use to anyone, and come from the noise of a run that failed
 
 
-def sentence(table: Table) -> str:
+def sentence(table: ResultTable) -> str:
     """What the table shows, in one plain sentence."""
     others = [arm for arm in table.arms[1:] if arm.finished]
     if not any(arm.finished for arm in table.arms):
@@ -22,7 +22,7 @@ def sentence(table: Table) -> str:
     elif not table.arms[0].finished:
         text = f"nothing can be compared: {BASELINE} has no finished run in this setting"
     else:
-        text = "; ".join(_clauses(others, table.arms[0], UNITS[table.metric]))
+        text = "; ".join(_clauses(others, table.arms[0], registry.get(table.metric)))
     if table.sample:
         return f"SAMPLE data, which says nothing about any method: {text}."
     named = text.startswith(tuple(arm.name for arm in others))  # a name is written as it is
@@ -34,31 +34,32 @@ def p_text(p: float) -> str:
     return f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
 
 
-def _clauses(arms: Sequence[Arm], baseline: Arm, unit: str) -> list[str]:
+def _clauses(arms: Sequence[VariantResult], baseline: VariantResult, metric: Metric) -> list[str]:
     found = {arm.name: arm.difference for arm in arms if arm.difference}
     alone = [_unpaired(arm, baseline) for arm in arms if not arm.difference]
     if len(found) > FEW:
-        return [*_together(found, unit), *alone]
-    return [*(_one(name, each, unit) for name, each in found.items()), *alone]
+        return [*_together(found, metric), *alone]
+    return [*(_one(name, each, metric) for name, each in found.items()), *alone]
 
 
-def _unpaired(arm: Arm, baseline: Arm) -> str:
+def _unpaired(arm: VariantResult, baseline: VariantResult) -> str:
     if arm.seeds & baseline.seeds:
         return f"{arm.name} cannot be paired with {BASELINE}: their initial weights differ"
     return f"{arm.name} has no finished seed in common with {BASELINE}"
 
 
-def _one(name: str, found: Difference, unit: str) -> str:
+def _one(name: str, found: Difference, metric: Metric) -> str:
+    unit = _unit(metric)
     over = f"over {len(found.seeds)} seeds" if len(found.seeds) > 1 else "with one seed"
     facts = f"({_intervals(found)})"
     if found.verdict != "none":
         return f"{name} is {found.verdict} than {BASELINE} by {abs(found.mean):.2f} {unit} {over} {facts}"
     claim = f"no difference between {name} and {BASELINE} can be claimed"
     shown = f"{claim}: {found.mean:+.2f} {unit} {over} {facts}, {found.why}"
-    return "; ".join([shown, *_could(found)])
+    return "; ".join([shown, *_could(found, metric)])
 
 
-def _together(found: Mapping[str, Difference], unit: str) -> list[str]:
+def _together(found: Mapping[str, Difference], metric: Metric) -> list[str]:
     """What is better, what is worse, what is neither, and how far to trust that; each p is in the table."""
     clauses = []
     for verdict in ("better", "worse"):
@@ -69,16 +70,21 @@ def _together(found: Mapping[str, Difference], unit: str) -> list[str]:
     clauses += [f"no difference from {BASELINE} can be claimed for {', '.join(told)}"] if told else []
     tested = max(each.comparisons for each in found.values())
     holm = f", claims after Holm for {tested} comparisons" if tested > 1 else ""
-    clauses.append(f"in {unit} with {_noise(found)}, {_over(found)}{holm}")
-    return clauses + _reach(list(neither.values()))
+    clauses.append(f"in {_unit(metric)} with {_noise(found)}, {_over(found)}{holm}")
+    return clauses + _reach(list(neither.values()), metric)
 
 
-def _reach(neither: Sequence[Difference]) -> list[str]:
+def _reach(neither: Sequence[Difference], metric: Metric) -> list[str]:
     """What the least certain of them would have shown."""
     widest = max(neither, key=lambda each: each.detectable or 0.0, default=None)
-    could = _could(widest) if widest else []
+    could = _could(widest, metric) if widest else []
     several = "" if all(len(each.seeds) > 1 for each in neither) else " and with several seeds"
     return [f"for the least certain of those without a claim{several} {text}" for text in could]
+
+
+def _unit(metric: Metric) -> str:
+    """``points of accuracy``; says where less is better, since the signs of differences are shown."""
+    return metric.unit if metric.higher_is_better else f"{metric.unit} (lower is better)"
 
 
 def _size(found: Difference) -> str:
@@ -107,11 +113,11 @@ def _noise(found: Mapping[str, Difference]) -> str:
     return f"95% intervals {' or '.join(kinds)}" if kinds else "no intervals"
 
 
-def _could(found: Difference) -> list[str]:
+def _could(found: Difference, metric: Metric) -> list[str]:
     """What this design would have shown, and what the next smaller difference would take (none: unknown)."""
     if not found.detectable:
         return []
-    if found.detectable > claims.LARGEST:
+    if found.detectable > metric.largest_difference:
         return ["no true difference would be claimed 4 times in 5"]
     text = f"a true difference of about {found.detectable:.2f} would be claimed 4 times in 5"
     needed = found.seeds_needed or {}

@@ -1,19 +1,18 @@
 """Settings -> tables: what was run, what it scored, what is missing and what may not be paired.
 
-Numbers are in reported units: accuracy and F1 in percent, BLEU and chrF from 0 to 100, differences in
-points of these, times in seconds, memory in MiB.
+Numbers are in reported units (``finetune.metrics.registry``): accuracy and F1 in percent, BLEU and chrF from
+0 to 100, differences in points of these; times in seconds, memory in MiB.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.comparison import claims
 from finetune.comparison.caveats import notes, ran_on
 from finetune.comparison.claims import Difference
-from finetune.comparison.pairing import Run, Setting, differences, differing_settings
+from finetune.comparison.pairing import RunGroup, differences, differing_settings, is_control
 from finetune.config.schema import BASELINE
-from finetune.metrics.scorers import PRIMARY, SCALE
+from finetune.records.run import Run, is_number
 from finetune.statistics import over_seeds
 
 
@@ -40,7 +39,7 @@ class RunLine:
 
 
 @dataclass(frozen=True)
-class Arm:
+class VariantResult:
     """One variant in one table."""
 
     name: str
@@ -65,7 +64,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """Runs that are equal but for attention and seed."""
 
     task: str
@@ -79,7 +78,7 @@ class Table:
     generation: dict[str, Any] | None
     data: dict[str, Any] | None
     ran_on: list[str]  # hardware, packages and commit of the finished runs
-    arms: list[Arm]  # the baseline first
+    arms: list[VariantResult]  # the baseline first
     missing: list[str]  # runs that are not there, failed or unfinished
     refused: list[str]  # pairs that are not fair, and why
     notes: list[str]
@@ -96,49 +95,49 @@ class Table:
         return ", ".join(f"{key} = {value}" for key, value in self.setting.items())
 
 
-def first_of(setting: Setting) -> Run:
-    """The run that speaks for its setting: a finished one where there is one."""
-    return next((run for run in setting.runs if run.finished), setting.runs[0])
-
-
 def build(
-    group: list[Setting], setting: Setting, found: Mapping[str, Difference], no_rows: Mapping[str, str]
-) -> Table:
-    """The table of one ``setting`` of its ``group``.
+    siblings: list[RunGroup],
+    group: RunGroup,
+    differences_by_variant: Mapping[str, Difference],
+    no_rows: Mapping[str, str],
+) -> ResultTable:
+    """The table of one ``group`` of runs, which is one of its ``siblings`` of the same task and model.
 
-    ``found`` holds the difference of each arm that could be paired; ``no_rows`` says why an arm has no
+    ``differences_by_variant`` holds each variant that could be paired; ``no_rows`` says why a variant has no
     comparison over rows.
     """
-    run = first_of(setting)
-    record = run.record
-    metric = PRIMARY[record["task"]["kind"]]
-    refused = _refused(group, setting)
-    lines = [f"{name}: no comparison over rows: {why}" for name, why in no_rows.items()]
-    return Table(
-        task=record["task"]["name"],
-        pair=record["task"]["pair"],
-        kind=record["task"]["kind"],
+    run = group.first
+    refused = _refused(siblings, group)
+    unlike = [
+        f"{name}, seed {seed} is not paired with {BASELINE}, seed {seed}: {why}"
+        for name in group.variants[1:]
+        for seed, why in group.unlike_starts(name).items()
+    ]
+    return ResultTable(
+        task=run.task,
+        pair=run.pair,
+        kind=run.kind,
         model=run.model,
-        sample=setting.sample,
-        setting=_apart(group, run),
-        metric=metric,
-        signature=((record["metrics"] or {}).get(metric) or {}).get("signature"),
-        generation=record["config"].get("generation"),
-        data=record["data"],
-        ran_on=sorted({ran_on(run) for run in setting.runs if run.finished}),
-        arms=[_arm(setting, name, metric, found.get(name)) for name in setting.arms],
-        missing=_missing(group, setting, skip_baseline=bool(refused)),
-        refused=refused + _unlike(setting),
-        notes=lines + notes(setting),
+        sample=group.sample,
+        setting=_apart(siblings, run),
+        metric=run.metric.name,
+        signature=run.signature,
+        generation=run.config.get("generation"),
+        data=run.record["data"],
+        ran_on=sorted({ran_on(run) for run in group.runs if run.finished}),
+        arms=[_variant(group, name, differences_by_variant.get(name)) for name in group.variants],
+        missing=_missing(siblings, group, skip_baseline=bool(refused)),
+        refused=refused + unlike,
+        notes=[f"{name}: no comparison over rows: {why}" for name, why in no_rows.items()] + notes(group),
     )
 
 
-def _apart(group: list[Setting], run: Run) -> dict[str, Any]:
-    """What ``run`` has in the keys in which the settings of its group differ.
+def _apart(siblings: list[RunGroup], run: Run) -> dict[str, Any]:
+    """What ``run`` has in the keys in which the settings of the ``siblings`` differ.
 
     A run that is not finished lacks facts; there its configuration is all that can differ.
     """
-    runs = [first_of(setting) for setting in group]
+    runs = [group.first for group in siblings]
     facts = [each.settings() for each in runs if each.finished]
     configured = [each.configured() for each in runs]
     pairs = [(side[0], other) for side in (facts, configured) for other in side[1:]]
@@ -147,110 +146,92 @@ def _apart(group: list[Setting], run: Run) -> dict[str, Any]:
     return {key: mine[key] for key in keys if key in mine}
 
 
-def _arm(setting: Setting, name: str, metric: str, difference: Difference | None) -> Arm:
-    finished = setting.finished(name)
-    runs = [run for run in setting.runs if run.arm == name]
-    times = [(run.record["times"] or {}).get("train_s") for run in finished.values()]
-    known = [float(seconds) for seconds in times if seconds is not None]
-    memory = [run.record["peak_memory_mib"] for run in finished.values()]
-    return Arm(
+def _variant(group: RunGroup, name: str, difference: Difference | None) -> VariantResult:
+    """One row of the table: every number is over the variant's finished seeds."""
+    runs = [run for run in group.runs if run.variant == name]
+    finished = group.finished(name)
+    times = [run.train_s for run in finished.values() if run.train_s is not None]
+    memory = [run.peak_memory_mib for run in finished.values() if run.peak_memory_mib is not None]
+    untrained = {seed: run.untrained for seed, run in finished.items() if run.untrained is not None}
+    values: dict[str, dict[int, float]] = {group.first.metric.name: {}}  # the primary metric comes first
+    for seed, run in finished.items():
+        for metric, value in run.metrics.items():
+            values.setdefault(metric, {})[seed] = value
+    return VariantResult(
         name=name,
-        attention=next((run.record["attention"] for run in runs if run.record["attention"]), None),
-        metrics=_summaries(finished, metric),
-        train_s=over_seeds.mean_sd(known)[0] if known else None,
-        peak_memory_mib=max((mib for mib in memory if mib is not None), default=None),
-        runs=[_line(run) for run in runs],
+        attention=next((run.record["attention"] for run in runs if run.attention), None),
+        metrics={metric: _summary(per_seed) for metric, per_seed in values.items() if per_seed},
+        train_s=over_seeds.mean_sd(times)[0] if times else None,
+        peak_memory_mib=max(memory, default=None),
+        runs=[
+            RunLine(
+                seed=run.seed,
+                status=run.status,
+                reason=run.reason,
+                value=run.value if run.finished else None,
+                folder=str(run.folder),
+                command=run.record["command"],
+                device=run.device,
+            )
+            for run in runs
+        ],
         difference=difference,
-        control=any(run.control for run in runs),
-        untrained=_untrained(finished, metric),
+        control=any(is_control(run) for run in runs),
+        untrained=_summary(untrained) if untrained else None,
         start=_start(list(finished.values())),
     )
 
 
-def _summaries(finished: Mapping[int, Run], primary: str) -> dict[str, Summary]:
-    values: dict[str, dict[int, float]] = {primary: {}}
-    for seed, run in finished.items():
-        for name, score in (run.record["metrics"] or {}).items():
-            if isinstance(score, dict) and isinstance(score.get("value"), (int, float)):
-                values.setdefault(name, {})[seed] = SCALE.get(name, 1.0) * score["value"]
-    return {name: Summary(*over_seeds.mean_sd(list(v.values())), v) for name, v in values.items() if v}
-
-
-def _untrained(finished: Mapping[int, Run], metric: str) -> Summary | None:
-    scores = {seed: (run.record["untrained"] or {}).get(metric) for seed, run in finished.items()}
-    scale = SCALE.get(metric, 1.0)
-    known = {seed: scale * value for seed, value in scores.items() if isinstance(value, (int, float))}
-    return Summary(*over_seeds.mean_sd(list(known.values())), known) if known else None
+def _summary(per_seed: dict[int, float]) -> Summary:
+    return Summary(*over_seeds.mean_sd(list(per_seed.values())), per_seed)
 
 
 def _start(finished: list[Run]) -> dict[str, Any] | None:
-    """The kind of start, the same for all runs of an arm, and the mean cosines with softmax's states."""
+    """The kind of start, the same for all runs of a variant, and the mean cosines with softmax's states."""
     starts = [run.start for run in finished if run.start]
     if not starts:
         return None
-    found: dict[str, Any] = {"kind": starts[0].get("kind")}
+    summary: dict[str, Any] = {"kind": starts[0].get("kind")}
     for key in ("cosine_cold", "cosine"):
-        values = [start[key] for start in starts if isinstance(start.get(key), (int, float))]
-        found[key] = over_seeds.mean_sd(values)[0] if values else None
-    return found
+        values = [start[key] for start in starts if is_number(start.get(key))]
+        summary[key] = over_seeds.mean_sd(values)[0] if values else None
+    return summary
 
 
-def _line(run: Run) -> RunLine:
-    record = run.record
-    return RunLine(
-        seed=run.seed,
-        status=record["status"],
-        reason=record["reason"],
-        value=claims.scale_of(run) * run.value if run.finished else None,
-        folder=str(run.folder),
-        command=record["command"],
-        device=record["hardware"].get("device"),
-    )
-
-
-def _missing(group: list[Setting], setting: Setting, *, skip_baseline: bool) -> list[str]:
-    """Every arm and seed of this setting without a result."""
+def _missing(siblings: list[RunGroup], group: RunGroup, *, skip_baseline: bool) -> list[str]:
+    """Every variant and seed of this group without a result."""
     lines = []
-    for name in setting.arms[int(skip_baseline) :]:
-        for seed in sorted({run.seed for run in setting.runs}):
-            run = setting.find(name, seed)
+    for name in group.variants[int(skip_baseline) :]:
+        for seed in sorted({run.seed for run in group.runs}):
+            run = group.find(name, seed)
             what = f"{name}, seed {seed}"
             if run is None:
-                lines.append(f"{what}: not run{_elsewhere(group, setting, name, seed)}")
-            elif run.record["status"] == "failed":
-                lines.append(f"{what}: failed: {run.record['reason']} ({run.folder})")
+                lines.append(f"{what}: not run{_elsewhere(siblings, group, name, seed)}")
+            elif run.status == "failed":
+                lines.append(f"{what}: failed: {run.reason} ({run.folder})")
             elif not run.finished:
                 lines.append(f"{what}: still running, or broken off ({run.folder})")
     return lines
 
 
-def _elsewhere(group: list[Setting], setting: Setting, name: str, seed: int) -> str:
+def _elsewhere(siblings: list[RunGroup], group: RunGroup, name: str, seed: int) -> str:
     """Where the same task and model has this run in a setting that cannot be paired with this one."""
-    others = (other.find(name, seed) for other in group if other is not setting)
+    others = (other.find(name, seed) for other in siblings if other is not group)
     run = next((run for run in others if run), None)
     if run is None:
         return ""
-    return f" in this setting ({run.folder} differs in {_listed(differences(first_of(setting), run))})"
+    return f" in this setting ({run.folder} differs in {_listed(differences(group.first, run))})"
 
 
-def _refused(group: list[Setting], setting: Setting) -> list[str]:
-    """Arms with results in this setting, where the baseline has results only in another."""
-    mine = [name for name in setting.arms[1:] if setting.finished(name)]
-    others = (other.finished(BASELINE) for other in group if other is not setting)
+def _refused(siblings: list[RunGroup], group: RunGroup) -> list[str]:
+    """Variants with results in this group, where the baseline has results only in another."""
+    mine = [name for name in group.variants[1:] if group.finished(name)]
+    others = (other.finished(BASELINE) for other in siblings if other is not group)
     baseline = next((run for runs in others for run in runs.values()), None)
-    if setting.finished(BASELINE) or baseline is None or not mine:
+    if group.finished(BASELINE) or baseline is None or not mine:
         return []
-    keys = _listed(differences(first_of(setting), baseline))
+    keys = _listed(differences(group.first, baseline))
     return [f"{name} cannot be compared with {baseline.folder}: they differ in {keys}" for name in mine]
-
-
-def _unlike(setting: Setting) -> list[str]:
-    """Pairs of one seed that did not begin from the same weights."""
-    return [
-        f"{name}, seed {seed} is not paired with {BASELINE}, seed {seed}: {why}"
-        for name in setting.arms[1:]
-        for seed, why in setting.unlike_starts(name).items()
-    ]
 
 
 def _listed(lines: Iterable[str], most: int = 5) -> str:

@@ -1,94 +1,27 @@
-"""The metrics as ``evaluate.Metric`` classes on scikit-learn and sacrebleu; nothing is fetched.
+"""The values of metrics, by scikit-learn and sacrebleu; nothing is fetched but a further metric by name.
 
-Every value comes with a signature, and a number without its signature is not comparable. Accuracy and F1
-are fractions in [0, 1]; BLEU and chrF run from 0 to 100.
+Every value comes with a signature, and a number without its signature is not comparable. Values are as they
+go into a record: accuracy and F1 as fractions in [0, 1], BLEU and chrF from 0 to 100. What they mean is
+declared in ``finetune.metrics.registry``.
 """
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import evaluate
 import sklearn
-from datasets import Features, Value
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 from finetune.errors import UserError
-from finetune.metrics.scorers import PRIMARY, bleu_scorer, bleu_tokenizer, chrf_scorer
+from finetune.metrics.scorers import bleu_scorer, bleu_tokenizer, chrf_scorer
 from finetune.system.text import reason
-
-__all__ = [
-    "PRIMARY",
-    "Accuracy",
-    "Bleu",
-    "ChrF",
-    "MacroF1",
-    "classification_metrics",
-    "extra_metric",
-    "translation_metrics",
-]
 
 HUB = "hub:"  # before the name of a metric there
 
-
-def _info(description: str, citation: str, dtype: str) -> evaluate.MetricInfo:
-    features = Features({"predictions": Value(dtype), "references": Value(dtype)})
-    inputs = f"predictions, references: one {dtype} a row, in the same order"
-    return evaluate.MetricInfo(
-        description=description, citation=citation, inputs_description=inputs, features=features
-    )
-
-
-class Accuracy(evaluate.Metric):
-    """Share of rows whose predicted class index is the right one, in [0, 1]."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return _info("Share of rows predicted right.", "", "int64")
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, Any]:
-        signature = f"accuracy|scikit-learn:{sklearn.__version__}"
-        return {"accuracy": float(accuracy_score(references, predictions)), "signature": signature}
-
-
-class MacroF1(evaluate.Metric):
-    """Unweighted mean of the classes' F1, in [0, 1], over classes that occur in labels or predictions."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return _info("Unweighted mean of the F1 of every class that occurs.", "", "int64")
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, Any]:
-        score = f1_score(references, predictions, average="macro", zero_division=0.0)
-        signature = f"macro_f1|classes:occurring|zero_division:0|scikit-learn:{sklearn.__version__}"
-        return {"macro_f1": float(score), "signature": signature}
-
-
-class Bleu(evaluate.Metric):
-    """Corpus BLEU, 0 to 100, one reference a row."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return _info("sacrebleu's corpus BLEU.", "https://aclanthology.org/W18-6319", "string")
-
-    def _compute(
-        self, predictions: Sequence[str], references: Sequence[str], target_lang: str | None = None
-    ) -> dict[str, Any]:
-        scorer = bleu_scorer(bleu_tokenizer(target_lang))
-        score = scorer.corpus_score(list(predictions), [list(references)]).score
-        return {"bleu": float(score), "signature": f"bleu|{scorer.get_signature()}"}
-
-
-class ChrF(evaluate.Metric):
-    """Corpus chrF2, 0 to 100, one reference a row."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return _info("sacrebleu's corpus chrF.", "https://aclanthology.org/W15-3049", "string")
-
-    def _compute(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
-        scorer = chrf_scorer()
-        score = scorer.corpus_score(list(predictions), [list(references)]).score
-        return {"chrf": float(score), "signature": f"chrf|{scorer.get_signature()}"}
+# sacrebleu advises, at every call, against text that looks tokenized; the text is the model's own.
+logging.getLogger("sacrebleu").setLevel(logging.ERROR)
 
 
 def classification_metrics(
@@ -98,16 +31,31 @@ def classification_metrics(
 
     ``predictions`` and ``labels`` are class indices into ``names``, one a row, in the same order. Returns
     ``{"accuracy": {"value", "signature"}, "macro_f1": {...}, "per_class": {name: {"precision", "recall",
-    "f1", "support"}}}``. Raises ``ValueError`` for unequal lengths, no row, or an index outside ``names``.
+    "f1", "support"}}}``. Macro-F1 is over the classes that occur in labels or predictions. Raises
+    ``ValueError`` for unequal lengths, no row, or an index outside ``names``.
     """
     _check_lengths(predictions, labels)
     outside = {int(i) for i in [*predictions, *labels] if not 0 <= int(i) < len(names)}
     if outside:
         raise ValueError(f"class indices {sorted(outside)} are outside 0..{len(names) - 1}")
+    version = f"scikit-learn:{sklearn.__version__}"
+    macro_f1 = f1_score(labels, predictions, average="macro", zero_division=0.0)
+    per_class = precision_recall_fscore_support(
+        labels, predictions, labels=list(range(len(names))), zero_division=0.0
+    )
     return {
-        "accuracy": _score(Accuracy, "accuracy", predictions, labels),
-        "macro_f1": _score(MacroF1, "macro_f1", predictions, labels),
-        "per_class": _per_class(predictions, labels, names),
+        "accuracy": {
+            "value": float(accuracy_score(labels, predictions)),
+            "signature": f"accuracy|{version}",
+        },
+        "macro_f1": {
+            "value": float(macro_f1),
+            "signature": f"macro_f1|classes:occurring|zero_division:0|{version}",
+        },
+        "per_class": {
+            name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+            for name, p, r, f, n in zip(names, *per_class, strict=True)
+        },
     }
 
 
@@ -119,13 +67,15 @@ def translation_metrics(
     ``target_lang`` ("en", "zh", ...) chooses BLEU's tokenizer. Raises ``ValueError`` for unequal lengths.
     """
     _check_lengths(predictions, references)
-    return {
-        "bleu": _score(Bleu, "bleu", predictions, references, target_lang=target_lang),
-        "chrf": _score(ChrF, "chrf", predictions, references),
-    }
+    scores = {}
+    for name, scorer in (("bleu", bleu_scorer(bleu_tokenizer(target_lang))), ("chrf", chrf_scorer())):
+        value = scorer.corpus_score(list(predictions), [list(references)]).score
+        # The signature is complete only once the scorer has seen the references.
+        scores[name] = {"value": float(value), "signature": f"{name}|{scorer.get_signature()}"}
+    return scores
 
 
-def load_metric(name: str) -> evaluate.EvaluationModule:
+def load_metric(name: str) -> Any:
     """A metric of ``evaluate``, which is a script that runs: a ``.py`` file, or ``hub:`` and its name there.
 
     Raises ``UserError`` where it cannot be had, where a name does not say that a script is meant to run, and
@@ -140,6 +90,8 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
     script = Path(known, f"{Path(known).name}.py")
     if script.is_file():
         raise UserError(f"the metric '{name}' is a folder here, whose script would run: write {script} if so")
+    import evaluate  # seconds, and only a further metric needs it
+
     try:
         return evaluate.load(known, keep_in_memory=True)
     except (OSError, ImportError, ValueError) as error:  # OSError holds FileNotFound and ConnectionError
@@ -156,6 +108,8 @@ def extra_metric(name: str, predictions: Sequence[Any], references: Sequence[Any
     """
     _check_lengths(predictions, references)
     metric = load_metric(name)
+    import evaluate
+
     try:
         result = metric.compute(predictions=predictions, references=references) or {}
     except (ValueError, TypeError, KeyError) as error:
@@ -165,37 +119,6 @@ def extra_metric(name: str, predictions: Sequence[Any], references: Sequence[Any
     return {key: {"value": float(value), "signature": signature} for key, value in numbers.items()}
 
 
-def _score(
-    metric: type[evaluate.Metric],
-    key: str,
-    predictions: Sequence[Any],
-    references: Sequence[Any],
-    **kwargs: Any,
-) -> dict[str, Any]:
-    # evaluate.Metric makes its cache folder in any case, so it is given one that goes away again.
-    with tempfile.TemporaryDirectory() as folder:
-        scorer = metric(keep_in_memory=True, cache_dir=folder)
-        result = scorer.compute(predictions=list(predictions), references=list(references), **kwargs)
-    return {"value": result[key], "signature": result["signature"]}
-
-
-def _per_class(
-    predictions: Sequence[int], labels: Sequence[int], names: Sequence[str]
-) -> dict[str, dict[str, float | int]]:
-    columns = precision_recall_fscore_support(
-        labels, predictions, labels=list(range(len(names))), zero_division=0.0
-    )
-    rows = zip(names, *columns, strict=True)
-    return {
-        name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
-        for name, p, r, f, n in rows
-    }
-
-
 def _check_lengths(predictions: Sequence[Any], references: Sequence[Any]) -> None:
     if len(predictions) != len(references) or len(references) == 0:
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
-
-
-# sacrebleu advises, at every call, against text that looks tokenised; the text is the model's own.
-logging.getLogger("sacrebleu").setLevel(logging.ERROR)

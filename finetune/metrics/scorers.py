@@ -1,4 +1,4 @@
-"""Which metric decides a task, and sacrebleu's scorers; light to import, so a report needs no torch."""
+"""sacrebleu's scorers as this project uses them; light to import, so that a report needs no torch."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -6,13 +6,6 @@ from importlib.util import find_spec
 from sacrebleu.metrics import BLEU, CHRF
 
 from finetune.system.language_codes import language_of
-
-# The metric that a comparison tests, by kind of task; every other metric is only described.
-PRIMARY = {"classification": "accuracy", "translation": "bleu"}
-
-TITLES = {"accuracy": "accuracy (%)", "macro_f1": "macro-F1 (%)", "bleu": "BLEU", "chrf": "chrF"}
-
-SCALE = {"accuracy": 100.0, "macro_f1": 100.0}  # recorded as fractions, reported in percent
 
 # 13a splits at spaces and Western punctuation, and leaves a sentence of these languages unsplit: Chinese and
 # its relatives, Japanese and Korean, and those of South-East Asia and Tibet, for which sacrebleu has nothing.
@@ -22,15 +15,6 @@ _TOKENIZERS: Mapping[str, tuple[str, str | None]] = {
     "ko": ("ko-mecab", "mecab_ko"),
     **dict.fromkeys(("th", "lo", "km", "my", "shn", "bo", "dz"), ("char", None)),
 }
-
-
-def score_text(name: str, value: float) -> str:
-    """A recorded value as it is reported.
-
-    >>> score_text("accuracy", 0.8938), score_text("bleu", 33.0)
-    ('89.38%', '33.00')
-    """
-    return f"{SCALE[name] * value:.2f}%" if name in SCALE else f"{value:.2f}"
 
 
 def bleu_tokenizer(target_language: str | None) -> str:

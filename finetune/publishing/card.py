@@ -13,7 +13,7 @@ from typing import Any
 from finetune.attention import PAPER, VARIANTS
 from finetune.config.identity import flatten
 from finetune.data.synthetic import STAMP
-from finetune.metrics.scorers import TITLES, score_text
+from finetune.metrics import registry
 from finetune.publishing.metadata import (
     LIBRARY,
     attention_of,
@@ -23,7 +23,6 @@ from finetune.publishing.metadata import (
     run_name,
     scores,
     task_name,
-    title,
 )
 from finetune.records.store import Record
 from finetune.system.files import write_text
@@ -83,7 +82,7 @@ def _summary(record: Record) -> str:
     name, score = next(iter(scores(record).items()))
     rows = data_of(record)["splits"]["test"]["rows"]
     return (
-        f"{begun} with {how}, fine-tuned on {escape(task_name(record))}: {escape(title(name))} "
+        f"{begun} with {how}, fine-tuned on {escape(task_name(record))}: {escape(registry.get(name).title)} "
         f"{_shown(name, score['value'])} on {rows:,} test rows, with one seed."
     )
 
@@ -111,14 +110,14 @@ def _loading(record: Record, place: str) -> str:
 
 def _result(record: Record) -> str:
     rows = [
-        (title(name), _shown(name, score["value"]), score.get("signature") or "")
+        (registry.get(name).title, _shown(name, score["value"]), score.get("signature") or "")
         for name, score in scores(record).items()
     ]
     untrained = ""
     if before := record["untrained"]:
-        name = next(key for key in ("accuracy", "bleu") if key in before)
+        name = registry.primary(record["task"]["kind"]).name
         untrained = (
-            f"\nBefore training, with the attention already swapped, {title(name)} was "
+            f"\nBefore training, with the attention already swapped, {registry.get(name).title} was "
             f"{_shown(name, before[name])} on {before['rows']:,} {escape(before['split'])} rows.\n"
         )
     return f"## Result\n\n{markdown([('metric', 'value', 'signature'), *rows], 'l')}{untrained}"
@@ -242,7 +241,8 @@ def _limits(record: Record) -> str:
 def _shown(name: str, value: float | None) -> str:
     if value is None:
         return "none"
-    return score_text(name, value) if name in TITLES else f"{value:.4g}"
+    metric = registry.get(name)
+    return metric.text(metric.reported(value))
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

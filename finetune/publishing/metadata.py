@@ -5,7 +5,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from finetune.metrics.scorers import TITLES
+from finetune.metrics import registry
 from finetune.records.store import Record
 from finetune.system.language_codes import language_of
 from finetune.system.text import one_line
@@ -13,7 +13,6 @@ from finetune.tasks.base import languages
 
 LIBRARY = "softmax-finetune"  # as the Hub lists it: "transformers" would offer code that loads plain softmax
 PIPELINES = {"classification": "text-classification", "translation": "translation"}
-METRIC_IDS = {"macro_f1": "f1", "bleu": "sacrebleu"}  # where the Hub's name is another
 COMMIT = re.compile("[0-9a-f]{40}")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -35,7 +34,7 @@ def front_matter(record: Record) -> str:
         eval_results=results or None,
         language=list(map(language_of, languages(task["pair"]))) if task["pair"] else None,
         library_name=LIBRARY,
-        metrics=[METRIC_IDS.get(name, name) for name in scores(record)] if results else None,
+        metrics=[registry.get(name).hub_id or name for name in scores(record)] if results else None,
         model_name=run_name(record),
         pipeline_tag=PIPELINES[task["kind"]],
         tags=[LIBRARY, "attention", variant, *(["lora"] if adapters else []), *marks],
@@ -57,8 +56,8 @@ def _eval_results(record: Record) -> list[EvalResult]:
             dataset_revision=data["revision"],
             dataset_args={"rows": data["splits"]["test"]["rows"]}
             | {"fingerprint": data["splits"]["test"]["fingerprint"]},
-            metric_type=METRIC_IDS.get(name, name),
-            metric_name=title(name),
+            metric_type=registry.get(name).hub_id or name,
+            metric_name=registry.get(name).title,
             metric_value=score["value"],
             metric_args={"signature": score["signature"]} if score.get("signature") else None,
         )
@@ -114,8 +113,3 @@ def base_model(record: Record) -> str | None:
 def scores(record: Record) -> dict[str, dict[str, Any]]:
     """Metric -> value and signature; the first is the primary one."""
     return {name: score for name, score in (record["metrics"] or {}).items() if name != "per_class"}
-
-
-def title(metric: str) -> str:
-    """A metric's name for a reader: ``macro-F1``."""
-    return TITLES.get(metric, metric).removesuffix(" (%)")

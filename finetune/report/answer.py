@@ -1,9 +1,10 @@
 """The answer first: what all tables together allow to claim, in one or two plain sentences."""
 
 from finetune.comparison.compare import Comparison
-from finetune.comparison.sentence import UNITS, p_text
-from finetune.comparison.tables import Arm, Table
+from finetune.comparison.sentence import p_text
+from finetune.comparison.tables import ResultTable, VariantResult
 from finetune.config.schema import BASELINE
+from finetune.metrics import registry
 from finetune.report import facts, words
 from finetune.statistics.over_seeds import holm
 from finetune.statistics.power import ALPHA
@@ -45,7 +46,7 @@ def state(comparison: Comparison) -> str:
     return f"{words.plural(finished, 'finished run')} in {tables}; {gone}.{told}"
 
 
-def _claimed(claims: list[tuple[Table, Arm]], made: int, tables: list[Table]) -> str:
+def _claimed(claims: list[tuple[ResultTable, VariantResult]], made: int, tables: list[ResultTable]) -> str:
     if made == 1:
         lead = f"The one comparison with {BASELINE} allows a claim"
         none = f"the one comparison with {BASELINE} does not stand out from the noise"
@@ -58,12 +59,12 @@ def _claimed(claims: list[tuple[Table, Arm]], made: int, tables: list[Table]) ->
     return f"{lead}: {'; '.join(_by_arm(claims, tables))}."
 
 
-def _by_arm(claims: list[tuple[Table, Arm]], tables: list[Table]) -> list[str]:
+def _by_arm(claims: list[tuple[ResultTable, VariantResult]], tables: list[ResultTable]) -> list[str]:
     """``sa-softmax is better on agnews (+0.68) and worse on yelp (-0.50)``, one an arm."""
     found: dict[str, dict[str, list[str]]] = {}
     for table, arm in claims:
         assert arm.difference
-        size = f"{words.signed(arm.difference.mean)} {UNITS.get(table.metric, table.metric)}"
+        size = f"{words.signed(arm.difference.mean)} {registry.get(table.metric).unit}"
         told = f"{words.short(table, tables)} ({size})"
         found.setdefault(words.arm_name(arm), {}).setdefault(arm.difference.verdict, []).append(told)
     return [
@@ -72,7 +73,7 @@ def _by_arm(claims: list[tuple[Table, Arm]], tables: list[Table]) -> list[str]:
     ]
 
 
-def _over_tables(made: list[tuple[Table, Arm]], tables: list[Table]) -> str:
+def _over_tables(made: list[tuple[ResultTable, VariantResult]], tables: list[ResultTable]) -> str:
     """Holm is by table: say which claims would be lost if all comparisons of the report were one family.
 
     Those that never claim, for want of seeds or predictions, are not of the family: they can lose nothing.
@@ -99,7 +100,7 @@ def _where(places: list[str]) -> str:
     return f"on {', '.join(places)}" if len(places) <= MOST else f"in {len(places)} tables"
 
 
-def _unvaried(made: list[tuple[Table, Arm]]) -> str:
+def _unvaried(made: list[tuple[ResultTable, VariantResult]]) -> str:
     """One seed can never claim anything; say where that, not the noise, is why."""
     single = sum(len(arm.difference.seeds) == 1 for _, arm in made if arm.difference)
     if not single:

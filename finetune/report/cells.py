@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Collection, Sequence
 
-from finetune.comparison.claims import LARGEST, Difference
+from finetune.comparison.claims import Difference
 from finetune.comparison.compare import Comparison
 from finetune.comparison.sentence import MOST_SEEDS
-from finetune.comparison.tables import Arm, Table
+from finetune.comparison.tables import ResultTable, VariantResult
 from finetune.config.schema import BASELINE
-from finetune.metrics.scorers import TITLES
+from finetune.metrics import registry
 from finetune.report import words
 
 Cells = list[list[str]]
 """Rows, the heads first, without columns that would be empty; no row at all where all would be."""
 
 
-def scores(table: Table, *, whole: bool = True) -> Cells:
+def scores(table: ResultTable, *, whole: bool = True) -> Cells:
     """Scores and differences, one row an arm; not ``whole``: without what ``cost`` and ``starts`` show."""
     names = list(dict.fromkeys(name for arm in table.arms for name in [table.metric, *arm.metrics]))
     elsewhere = () if whole else ("untrained", "train", "memory")
@@ -23,7 +23,7 @@ def scores(table: Table, *, whole: bool = True) -> Cells:
             ["attention", *(words.arm_name(arm) for arm in table.arms)],
             ["runs", *(str(arm.finished) for arm in table.arms)],
             *(
-                [TITLES.get(name, name), *(words.score(arm.metrics.get(name)) for arm in table.arms)]
+                [registry.get(name).label, *(words.score(arm.metrics.get(name)) for arm in table.arms)]
                 for name in names
             ),
             ["untrained", *(words.score(arm.untrained) for arm in table.arms)],
@@ -40,7 +40,7 @@ def scores(table: Table, *, whole: bool = True) -> Cells:
     )
 
 
-def cost(table: Table) -> Cells:
+def cost(table: ResultTable) -> Cells:
     """Time and memory of each arm, and their ratio to the baseline's."""
     baseline = table.arms[0]
     arms = [arm for arm in table.arms if arm.finished]
@@ -56,13 +56,13 @@ def cost(table: Table) -> Cells:
     )
 
 
-def starts(table: Table) -> Cells:
+def starts(table: ResultTable) -> Cells:
     """What the swap alone does, before training: the score, and how near the model is to softmax's."""
     arms = [arm for arm in table.arms if arm.untrained or _near(arm, "cosine")]
     return _filled(
         [
             ["attention", *(words.arm_name(arm) for arm in arms)],
-            [f"{TITLES.get(table.metric, table.metric)}", *(words.score(arm.untrained) for arm in arms)],
+            [registry.get(table.metric).label, *(words.score(arm.untrained) for arm in arms)],
             ["start", *(str((arm.start or {}).get("kind") or "") for arm in arms)],
             ["cosine, cold", *(_near(arm, "cosine_cold") for arm in arms)],
             ["cosine", *(_near(arm, "cosine") for arm in arms)],
@@ -70,9 +70,10 @@ def starts(table: Table) -> Cells:
     )
 
 
-def power(table: Table) -> Cells:
+def power(table: ResultTable) -> Cells:
     """What each kind of noise says alone, what these runs would show, and how many seeds would do."""
     arms = [(arm, arm.difference) for arm in table.arms if arm.difference]
+    largest = registry.get(table.metric).largest_difference
     wanted = dict.fromkeys(size for _, found in arms for size in found.seeds_needed or {})
     rows = _filled(
         [
@@ -80,7 +81,7 @@ def power(table: Table) -> Cells:
             ["p, seeds alone", *(words.p_value(found.p_seeds) for _, found in arms)],
             ["p, rows alone", *(words.p_value(found.p_rows) for _, found in arms)],
             ["p, bootstrap of rows", *(words.p_value(found.p_bootstrap) for _, found in arms)],
-            ["would be claimed", *(_size(found.detectable) for _, found in arms)],
+            ["would be claimed", *(_size(found.detectable, largest) for _, found in arms)],
             *([f"seeds for {size}", *(_seeds(found, size) for _, found in arms)] for size in wanted),
         ]
     )
@@ -93,7 +94,7 @@ def overall(comparison: Comparison) -> Cells:
     return _filled(
         [
             ["model", *(each.model + (" · SAMPLE" if each.sample else "") for each in found)],
-            ["metric", *(TITLES.get(each.metric, each.metric) for each in found)],
+            ["metric", *(registry.get(each.metric).label for each in found)],
             ["attention", *(each.arm for each in found)],
             ["tasks", *(str(len(each.tasks)) for each in found)],
             ["IQM", *(f"{each.iqm:.2f}" for each in found)],
@@ -119,7 +120,7 @@ def glance(comparison: Comparison) -> Cells:
         [
             ["task and model", *(words.title(table) for table, _, _ in rows)],
             ["attention", *(words.arm_name(arm) for _, arm, _ in rows)],
-            ["metric", *(TITLES.get(table.metric, table.metric) for table, _, _ in rows)],
+            ["metric", *(registry.get(table.metric).label for table, _, _ in rows)],
             ["seeds", *(str(len(found.seeds)) for _, _, found in rows)],
             ["difference", *(words.signed(found.mean) for _, _, found in rows)],
             ["95%", *(_widest(found) for _, _, found in rows)],
@@ -135,13 +136,13 @@ def _widest(found: Difference) -> str:
     return words.interval(found.interval)
 
 
-def _claim(table: Table, found: Difference) -> str:
+def _claim(table: ResultTable, found: Difference) -> str:
     if table.sample:
         return "nothing: sample"
     return "nothing" if found.verdict == "none" else found.verdict
 
 
-def _of(table: Table, show: Callable[[Difference], str]) -> list[str]:
+def _of(table: ResultTable, show: Callable[[Difference], str]) -> list[str]:
     return [show(arm.difference) if arm.difference else "" for arm in table.arms]
 
 
@@ -149,11 +150,11 @@ def _ratio(value: float | None, baseline: float | None) -> str:
     return f"{value / baseline:.2f}" if value is not None and baseline else ""
 
 
-def _size(difference: float | None) -> str:
+def _size(difference: float | None, largest: float) -> str:
     """A dash where no difference that the metric can have is large enough."""
     if difference is None:
         return ""
-    return f"{difference:.2f}" if difference <= LARGEST else "–"
+    return f"{difference:.2f}" if difference <= largest else "–"
 
 
 def _seeds(found: Difference, size: str) -> str:
@@ -166,7 +167,7 @@ def _seeds(found: Difference, size: str) -> str:
     return str(number) if number <= MOST_SEEDS else f"> {MOST_SEEDS:,}"
 
 
-def _near(arm: Arm, key: str) -> str:
+def _near(arm: VariantResult, key: str) -> str:
     cosine = (arm.start or {}).get(key)
     return f"{cosine:.4f}" if isinstance(cosine, (int, float)) else ""
 

@@ -4,12 +4,12 @@ from typing import Any
 
 from finetune.comparison.caveats import UNLEARNED
 from finetune.comparison.compare import Comparison
-from finetune.comparison.tables import Arm, Table
-from finetune.metrics.scorers import TITLES
+from finetune.comparison.tables import ResultTable, VariantResult
+from finetune.metrics import registry
 from finetune.report import words
 
 
-def protocol(table: Table) -> list[str]:
+def protocol(table: ResultTable) -> list[str]:
     """Data, metric, attention, statistics and hardware of a table."""
     data: dict[str, Any] = table.data or {}
     facts = (
@@ -27,18 +27,18 @@ def protocol(table: Table) -> list[str]:
     return facts + [f"ran on: {place}" for place in table.ran_on]
 
 
-def lists(table: Table) -> list[tuple[str, list[str]]]:
+def lists(table: ResultTable) -> list[tuple[str, list[str]]]:
     """Headed lists of what is missing, what may not be compared, and what may explain a difference."""
     named = [("Missing", table.missing), ("Not compared", table.refused), ("Notes", table.notes)]
     return [(heading, items) for heading, items in named if items]
 
 
-def cost_notes(table: Table) -> list[str]:
+def cost_notes(table: ResultTable) -> list[str]:
     """Those notes that say why times and memory may not be held against each other."""
     return [note for note in table.notes if "like for like" in note]
 
 
-def unlearned(table: Table) -> list[str]:
+def unlearned(table: ResultTable) -> list[str]:
     """Those notes that name runs which failed to learn: means over those and others are of neither."""
     return [note for note in table.notes if f" {UNLEARNED} " in note]
 
@@ -50,7 +50,7 @@ def over_tasks(comparison: Comparison) -> list[str]:
         arms = groups.setdefault((each.model, each.sample, each.metric), {})
         arms[each.arm] = "; ".join(each.tasks)
     return [
-        _tasks(f"{model}{' · SAMPLE' if sample else ''}, {TITLES.get(metric, metric)}", arms)
+        _tasks(f"{model}{' · SAMPLE' if sample else ''}, {registry.get(metric).label}", arms)
         for (model, sample, metric), arms in groups.items()
     ]
 
@@ -68,7 +68,7 @@ def _attention(report: dict[str, Any]) -> str:
     return ", ".join(part for part in (swapped, f"dropout {report.get('dropout')}", parameters) if part)
 
 
-def _tests(arm: Arm) -> list[str]:
+def _tests(arm: VariantResult) -> list[str]:
     """What each p comes from."""
     found = arm.difference
     if found is None:

@@ -4,14 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard
 
-from finetune.comparison.tables import RunLine, Table
+from finetune.comparison.tables import ResultTable, RunLine
 from finetune.errors import UserError
-from finetune.metrics.scorers import SCALE
-from finetune.records import diagnostics, store
+from finetune.records import store
 from finetune.records.diagnostics import Diagnostics
-from finetune.records.store import Record
+from finetune.records.run import Run
 
 Curve = dict[int, float]  # step -> value
 
@@ -20,23 +18,19 @@ Curve = dict[int, float]  # step -> value
 class History:
     """A run of a table, with what its folder holds."""
 
-    arm: str
-    seed: int
-    folder: Path
-    record: Record
+    run: Run
     diagnostics: Diagnostics | None
 
+    @property
+    def arm(self) -> str:
+        return self.run.variant
+
     def curve(self, key: str) -> Curve:
-        """One quantity of Trainer's log by step; the last where a step was logged twice."""
-        found: Curve = {}
-        for entry in self.record["curve"]:
-            step, value = entry.get("step"), entry.get(key)
-            if is_plottable(step) and is_plottable(value):
-                found[int(step)] = float(value)
-        return dict(sorted(found.items()))
+        """One quantity of Trainer's log by step, in reported units."""
+        return self.run.curve(key)
 
 
-def collect(table: Table, roots: Sequence[Path] = ()) -> tuple[list[History], list[str]]:
+def collect(table: ResultTable, roots: Sequence[Path] = ()) -> tuple[list[History], list[str]]:
     """What can be read of the runs of ``table``, and one line about each that cannot.
 
     A run that is not where the comparison found it is looked for below ``roots``, by the end of its path.
@@ -45,43 +39,27 @@ def collect(table: Table, roots: Sequence[Path] = ()) -> tuple[list[History], li
     for arm in table.arms:
         for run in arm.runs:
             try:
-                folder, entry = _find(run, table.metric, roots)
-                found.append(History(arm.name, run.seed, folder, entry, None))
-                found[-1] = History(arm.name, run.seed, folder, entry, _diagnostics(folder, entry))
+                found.append(History(_find(run, table.metric, roots), None))
+                found[-1] = History(found[-1].run, found[-1].run.diagnostics())
             except UserError as error:
                 problems.append(str(error))
     return found, problems
 
 
-def _find(run: RunLine, metric: str, roots: Sequence[Path]) -> tuple[Path, Record]:
-    """The folder and record of a run: where it was, or the longest end of its path below a root."""
-    parts = Path(run.folder).parts
-    places = [Path(run.folder), *(root.joinpath(*parts[i:]) for i in range(len(parts)) for root in roots)]
+def _find(line: RunLine, metric: str, roots: Sequence[Path]) -> Run:
+    """The run of a line: where it was, or the longest end of its path below a root."""
+    parts = Path(line.folder).parts
+    places = [Path(line.folder), *(root.joinpath(*parts[i:]) for i in range(len(parts)) for root in roots)]
     for place in places:
         if (place / store.FILE).is_file():
-            entry = store.read(place)
-            if _same(run, entry, metric):
-                return place, entry
-    raise UserError(f"nothing to plot of {run.folder}: its record is not there any more, or is another run's")
-
-
-def _same(run: RunLine, entry: Record, metric: str) -> bool:
-    """Whether a record is the one that was compared; a run that was made again has another value."""
-    value = ((entry["metrics"] or {}).get(metric) or {}).get("value")
-    known = None if value is None or run.value is None else value * SCALE.get(metric, 1.0)
-    return (entry["config"]["seed"], entry["status"], known) == (run.seed, run.status, run.value)
-
-
-def _diagnostics(folder: Path, entry: Record) -> Diagnostics | None:
-    if entry["diagnostics"] is None:
-        return None
-    # Beside the record, wherever the name points to.
-    return diagnostics.read(folder / Path(entry["diagnostics"]).name)
-
-
-def is_plottable(value: object) -> TypeGuard[float]:
-    """A number, and none that is beyond everything, as of a training that went astray or a damaged file."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
+            run = Run.checked(place, store.read(place))
+            # A run that was made again has another value, and is not the one that was compared.
+            value = None if line.value is None else run.metrics.get(metric)
+            if (run.seed, run.status, value) == (line.seed, line.status, line.value):
+                return run
+    raise UserError(
+        f"nothing to plot of {line.folder}: its record is not there any more, or is another run's"
+    )
 
 
 def mean_curve(curves: Sequence[Mapping[int, float]]) -> Curve:

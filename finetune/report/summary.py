@@ -6,9 +6,9 @@ from pathlib import Path
 
 from finetune.comparison.claims import Difference
 from finetune.comparison.compare import Comparison
-from finetune.comparison.tables import Table
+from finetune.comparison.tables import ResultTable
 from finetune.errors import UserError
-from finetune.metrics.scorers import TITLES
+from finetune.metrics import registry
 from finetune.report import words, write
 from finetune.system import tables
 from finetune.system.files import write_text
@@ -48,12 +48,12 @@ def insert(text: str, document: Path, source: Path) -> None:
     write_text(document, [pattern.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", before)])
 
 
-def _rows(table: Table) -> Iterator[list[str]]:
+def _rows(table: ResultTable) -> Iterator[list[str]]:
     for arm in table.arms:
         found = arm.metrics.get(table.metric)
         if found is None:
             continue
-        score = f"{words.score(found)} {TITLES[table.metric]}"
+        score = f"{words.score(found)} {registry.get(table.metric).label}"
         model = ", ".join(part for part in (table.model, table.apart) if part)
         cells = [table.title, model, arm.name, str(len(found.per_seed)), score]
         yield cells + _difference(arm.difference)

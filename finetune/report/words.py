@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.comparison.sentence import p_text, range_text
-from finetune.comparison.tables import Arm, Summary, Table
+from finetune.comparison.tables import ResultTable, Summary, VariantResult
 
 HEADING = "Attention softmaxes compared"
 OVER_TASKS = (
@@ -79,13 +79,13 @@ def memory(mib: float | None) -> str:
     return f"{mib:.0f} MiB" if mib < 1000 else f"{mib / 1024:.1f} GiB"
 
 
-def title(table: Table) -> str:
+def title(table: ResultTable) -> str:
     """Task, language pair, model, and what sets the table apart from others of the same task and model."""
     parts = (table.title, table.model, table.apart, "SAMPLE" if table.sample else "")
     return " · ".join(part for part in parts if part)
 
 
-def short(table: Table, tables: Sequence[Table]) -> str:
+def short(table: ResultTable, tables: Sequence[ResultTable]) -> str:
     """Its task, and where others of ``tables`` have the same one, its model and setting as well."""
     models = {each.model for each in tables if each.title == table.title}
     alike = len({model.rpartition("/")[2] for model in models}) < len(models)
@@ -93,7 +93,7 @@ def short(table: Table, tables: Sequence[Table]) -> str:
     return ", ".join(part for part in (table.title, model if len(models) > 1 else "", table.apart) if part)
 
 
-def arm_name(arm: Arm) -> str:
+def arm_name(arm: VariantResult) -> str:
     """The name of an arm; one whose variant is not from the paper is called a control."""
     return f"{arm.name} (control)" if arm.control else arm.name
 

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from finetune.metrics.scorers import PRIMARY, score_text
+from finetune.metrics import registry
 from finetune.studies.estimate import Costs, duration, rest_text
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
@@ -149,6 +149,6 @@ def _became(state: State, seconds: float) -> str:
 def _score(state: State) -> str:
     record = state.record
     assert record is not None  # of a finished run
-    name = PRIMARY[record["task"]["kind"]]
-    value = ((record["metrics"] or {}).get(name) or {}).get("value")
-    return "finished" if value is None else f"{name} {score_text(name, value)}"
+    metric = registry.primary(record["task"]["kind"])
+    value = ((record["metrics"] or {}).get(metric.name) or {}).get("value")
+    return "finished" if value is None else f"{metric.name} {metric.text(metric.reported(value))}"

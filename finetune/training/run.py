@@ -16,8 +16,7 @@ from finetune.config import folders
 from finetune.config.schema import RunConfig
 from finetune.data import dataset, token_cache
 from finetune.errors import UserError
-from finetune.metrics import compute
-from finetune.metrics.scorers import score_text
+from finetune.metrics import compute, registry
 from finetune.models import builder, checkpoint, warm_start
 from finetune.publishing import card
 from finetune.records import diagnostics, manifest, store
@@ -227,7 +226,7 @@ def _untrained(
     split = loaded.splits["validation"]
     chosen = [index for index, row in enumerate(split["row"]) if row in found.predictions]
     rows = _scored_rows(split.select(chosen), found.predictions, config.kind)
-    name = compute.PRIMARY[config.kind]
+    name = registry.primary(config.kind).name
     value = _score(replace(config, metrics=[]), rows, labels, None)[name]["value"]
     return {"split": "validation", "rows": len(rows), "loss": found.loss, name: value}
 
@@ -274,10 +273,12 @@ def _header_line(place: str, run: Run, loaded: dataset.Data, steps: int, resumes
 
 
 def _closing_line(place: str, run: Run, entry: store.Record, root: Path) -> str:
-    name = compute.PRIMARY[run.config.kind]
-    score = score_text(name, (entry["metrics"] or {})[name]["value"])
+    metric = registry.primary(run.config.kind)
+    score = metric.text(metric.reported((entry["metrics"] or {})[metric.name]["value"]))
     seconds = (entry["times"] or {})["total_s"]
-    return f"{place} {name} {score} | {run.folder} | {seconds:.0f} s | next: make compare OUTPUT={root}"
+    return (
+        f"{place} {metric.name} {score} | {run.folder} | {seconds:.0f} s | next: make compare OUTPUT={root}"
+    )
 
 
 def _reason(error: Exception) -> str:

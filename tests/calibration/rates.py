@@ -1,4 +1,4 @@
-"""Simulated studies through ``evidence.judge``, as a real one goes, and how often what it said was wrong.
+"""Simulated studies through ``claims.judge``, as a real one goes, and how often what it said was wrong.
 
 A study has a baseline and two variants, so two comparisons a family, on 750 test rows (250 for BLEU).
 """
@@ -12,6 +12,7 @@ from scipy import special
 
 from finetune.comparison import claims
 from finetune.comparison.claims import Difference, Paired
+from finetune.metrics.registry import METRICS
 from finetune.statistics.bootstrap import Noise, noise, stratified, stratified_draws
 from finetune.statistics.over_seeds import SEED, Interval, holm
 from finetune.statistics.power import ALPHA, detectable, seeds_needed
@@ -41,7 +42,7 @@ class Alarms:
     metric: str
     seeds: int
     studies: int
-    claims: float  # by the rule of ``evidence``
+    claims: float  # by the rule of ``claims``
     claims_t: float  # by Student's t with Hillis' degrees of freedom on the same noise
     claims_two: float  # by p of rows (of seeds where they are enough) and two intervals, rows and seeds
     claims_rows: float  # by the test over rows alone, after Holm
@@ -89,7 +90,7 @@ def classification(
     low, high = (design.shift_for(share * difference / 100) for share in (-0.5, 0.5))
     for _ in range(studies):
         baseline, *variants = made.classify(design, rng, seeds, ROWS, (low, high, low))
-        family = _family([made.pair_accuracy(baseline, variant) for variant in variants])
+        family = _family([made.pair_accuracy(baseline, variant) for variant in variants], "accuracy")
         resampled = made.plain_bootstrap(baseline, variants[0], rng) if plain and seeds > 1 else None
         yield replace(family, plain=resampled)
 
@@ -99,12 +100,12 @@ def translation(design: Design, seeds: int, studies: int) -> Iterator[Family]:
     rng = np.random.default_rng([SEED, seeds, DESIGNS.index(design)])
     for _ in range(studies):
         baseline, *variants = made.translate(design, rng, seeds, ROWS // 3, 3)
-        yield _family([made.pair_bleu(baseline, variant) for variant in variants])
+        yield _family([made.pair_bleu(baseline, variant) for variant in variants], "bleu")
 
 
-def _family(pairs: list[Paired]) -> Family:
+def _family(pairs: list[Paired], metric: str) -> Family:
     noises = [noise(pair.per_seed, pair.rows) for pair in pairs if pair.rows and len(pair.seeds) > 1]
-    return Family(claims.judge(pairs), noises)
+    return Family(claims.judge(pairs, METRICS[metric]), noises)
 
 
 def alarms(design: str, metric: str, families: Iterable[Family]) -> Alarms:

@@ -100,14 +100,14 @@ def translate(
 
 
 def pair_accuracy(baseline: NDArray[np.bool_], variant: NDArray[np.bool_]) -> Paired:
-    """As ``evidence.pair`` makes it of two arms' runs, in points."""
+    """As ``claims.pair`` makes it of two arms' runs, in points."""
     per_seed = 100 * (variant.mean(axis=1) - baseline.mean(axis=1))
     rows = compare_accuracy(baseline, variant).scaled(100)
     return Paired(tuple(range(len(per_seed))), tuple(per_seed.tolist()), rows, None)
 
 
 def pair_bleu(baseline: Sequence[Floats], variant: Sequence[Floats]) -> Paired:
-    """As ``evidence.pair`` makes it of two arms' runs."""
+    """As ``claims.pair`` makes it of two arms' runs."""
     scores = [[float(bleu(run.sum(axis=0))) for run in side] for side in (baseline, variant)]
     per_seed = tuple(after - before for before, after in zip(*scores, strict=True))
     return Paired(tuple(range(len(per_seed))), per_seed, compare_bleu(baseline, variant), None)

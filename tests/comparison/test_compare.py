@@ -18,9 +18,10 @@ from finetune.comparison.claims import Difference, Paired, judge
 from finetune.comparison.compare import Comparison, compare
 from finetune.comparison.pairing import FROM_THE_PAPER
 from finetune.comparison.sentence import p_text
-from finetune.comparison.tables import Arm, Table
+from finetune.comparison.tables import ResultTable, VariantResult
 from finetune.config import folders
 from finetune.errors import UserError
+from finetune.metrics.registry import METRICS
 from finetune.records import store
 from finetune.report.answer import state
 from finetune.report.facts import over_tasks
@@ -40,17 +41,19 @@ from tests.support.records import (
     translations,
 )
 
+ACCURACY = METRICS["accuracy"]
 
-def _table(root: Path) -> Table:
+
+def _table(root: Path) -> ResultTable:
     (table,) = compare([root]).tables
     return table
 
 
-def _arm(table: Table, name: str = "sa-softmax") -> Arm:
+def _arm(table: ResultTable, name: str = "sa-softmax") -> VariantResult:
     return next(arm for arm in table.arms if arm.name == name)
 
 
-def _difference(table: Table, name: str = "sa-softmax") -> Difference:
+def _difference(table: ResultTable, name: str = "sa-softmax") -> Difference:
     found = _arm(table, name).difference
     assert found is not None
     return found
@@ -585,7 +588,7 @@ def _no_label(folder: Path) -> None:
     [
         (_cut, "truncated"),
         (_drop, "No such file"),
-        (_other_numbers, "give 1, its record says 0.9"),
+        (_other_numbers, "give 100, its record says 90"),
         (_other_rows, "are of other rows than"),
         (_twice, "hold a row twice"),
         (_no_label, "lack 'label'"),
@@ -742,13 +745,13 @@ def _paired(per_seed: tuple[float, ...], error: float, p: float = 0.001, residua
 def test_each_kind_of_noise_can_forbid_a_claim_and_is_named(
     paired: Paired, family: int, verdict: str, why: str
 ) -> None:
-    for found in judge([paired] * family):
+    for found in judge([paired] * family, ACCURACY):
         assert (found.verdict, found.why) == (verdict, why)
 
 
 def test_what_could_be_seen_allows_for_the_number_of_comparisons() -> None:
     paired = _paired((0.6, 1.0, 1.4), 0.1, residual=0.05)
-    (one,), (several, *_) = judge([paired]), judge([paired] * 5)
+    (one,), (several, *_) = judge([paired], ACCURACY), judge([paired] * 5, ACCURACY)
     assert one.detectable is not None and several.detectable is not None
     assert several.detectable > 1.3 * one.detectable
     fewer, more = ((found.seeds_needed or {})["0.5"] for found in (one, several))
@@ -756,16 +759,16 @@ def test_what_could_be_seen_allows_for_the_number_of_comparisons() -> None:
 
 
 def test_no_comparison_is_no_family() -> None:
-    assert judge([]) == []
+    assert judge([], ACCURACY) == []
 
 
 def test_without_predictions_the_seeds_are_tested_and_nothing_is_claimed() -> None:
-    (found,) = judge([Paired((0, 1, 2), (1.0, 1.1, 0.9), None, "they are gone")])
+    (found,) = judge([Paired((0, 1, 2), (1.0, 1.1, 0.9), None, "they are gone")], ACCURACY)
     assert (found.test, found.p, found.p_seeds) == ("exact sign flips over 3 seeds", 0.25, 0.25)
     assert (found.interval, found.p_rows, found.test_rows, found.p_bootstrap) == (None, None, None, None)
     assert found.interval_seeds == pytest.approx(over_seeds.t_interval([1.0, 1.1, 0.9]))
     assert (found.verdict, found.why) == ("none", "there is no comparison over rows: they are gone")
-    (single,) = judge([Paired((0,), (1.0,), None, "they are gone")])
+    (single,) = judge([Paired((0,), (1.0,), None, "they are gone")], ACCURACY)
     assert (single.test, single.p, single.comparisons) == (None, None, 0)
 
 

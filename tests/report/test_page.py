@@ -13,6 +13,7 @@ from finetune.comparison.compare import Comparison, compare
 from finetune.errors import UserError
 from finetune.records import store
 from finetune.records.diagnostics import Layer
+from finetune.records.run import Run
 from finetune.report.answer import answer, state
 from finetune.report.formats import saved
 from finetune.report.histories import History, collect, mean_curve
@@ -163,7 +164,7 @@ def test_a_curve_skips_what_is_no_number_and_takes_the_later_of_two() -> None:
         {"step": 3, "loss": "x"}, {"step": True, "loss": 1.0}, {"step": 4, "loss": 1e300},
         {"step": 5, "eval_loss": 1.0},
     ]  # fmt: skip
-    assert History("softmax", 0, Path(), entry, None).curve("loss") == {1: 0.9, 2: 0.5}
+    assert History(Run(Path(), entry), None).curve("loss") == {1: 0.9, 2: 0.5}
 
 
 def test_a_failed_run_does_not_cut_the_mean_short(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_a_run_without_curve_and_diagnostics_has_neither_plot(tmp_path: Path) ->
 
 def _seen(variant: str, *runs: dict[str, object]) -> list[looked.Looked]:
     entry = started(variant, 0)
-    histories = [History(variant, i, Path(), entry, run) for i, run in enumerate(runs)]  # type: ignore[arg-type]
+    histories = [History(Run(Path(), entry), run) for run in runs]  # type: ignore[arg-type]
     return looked.looked_at(histories, [variant, "other"])
 
 

@@ -159,4 +159,4 @@ def test_a_foreign_signature_is_a_reason_and_fetches_nothing(tmp_path: Path, sig
         entry["metrics"]["bleu"]["signature"] = signature
         store.write(folder, entry)
     (table,) = compare([tmp_path]).tables
-    assert any("cannot score again as" in note for note in table.notes)
+    assert any("cannot be scored again as" in note for note in table.notes)

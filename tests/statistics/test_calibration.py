@@ -23,7 +23,7 @@ def most(promised: float, count: int) -> float:
 
 
 def test_equal_methods_are_claimed_to_differ_no_more_often_than_promised() -> None:
-    """2,000 studies of three seeds with every kind of noise: two comparisons each, Holm, `evidence.judge`."""
+    """2,000 studies of three seeds with every kind of noise: two comparisons each, Holm, `claims.judge`."""
     found = rates.alarms("mixed", "accuracy", rates.classification(BY_NAME["mixed"], 3, 2000))
     assert found.studies == 2000
     assert found.claims <= most(ALPHA, 2000)

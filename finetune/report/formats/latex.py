@@ -4,9 +4,9 @@ import re
 from itertools import groupby
 
 from finetune.comparison.compare import Comparison
-from finetune.comparison.tables import Table
+from finetune.comparison.tables import ResultTable
 from finetune.data.synthetic import STAMP
-from finetune.metrics.scorers import TITLES
+from finetune.metrics import registry
 from finetune.report import cells, facts, words
 from finetune.report.answer import answer
 from finetune.system.tables import Rows
@@ -40,10 +40,11 @@ def escape(text: str) -> str:
     return "".join(SPECIAL.get(char, char) for char in clean(text)).replace("--", "-{}-")
 
 
-def _of(table: Table, number: int) -> str:
+def _of(table: ResultTable, number: int) -> str:
     head, *rows = cells.scores(table)
     # A printed page is no wider; the other forms have them.
-    left_out = {"untrained", "p", "train", "memory", *TITLES.values()} - {TITLES[table.metric]}
+    described = {metric.label for metric in registry.METRICS.values() if metric.name != table.metric}
+    left_out = {"untrained", "p", "train", "memory", *described}
     if "95%" in head:
         left_out |= {"95% rows", "95% seeds"}
     kept = [number for number, name in enumerate(head) if name not in left_out]

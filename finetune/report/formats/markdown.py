@@ -1,7 +1,7 @@
 """A comparison as ``report.md``; whatever a user named is escaped."""
 
 from finetune.comparison.compare import Comparison
-from finetune.comparison.tables import Table
+from finetune.comparison.tables import ResultTable
 from finetune.data.synthetic import STAMP
 from finetune.report import cells, facts, words
 from finetune.report.answer import answer, state
@@ -23,7 +23,7 @@ def markdown(comparison: Comparison) -> str:
     return "\n".join([*parts, "## How to read this\n", words.METHOD])
 
 
-def _of(table: Table) -> str:
+def _of(table: ResultTable) -> str:
     parts = [f"## {escape(words.title(table))}\n"]
     parts += [f"**{STAMP}**\n"] if table.sample else []
     parts += [f"{escape(table.sentence)}\n", tables.markdown(cells.scores(table))]
@@ -41,7 +41,7 @@ def _of(table: Table) -> str:
     return "\n".join([*parts, _runs(table)])
 
 
-def _runs(table: Table) -> str:
+def _runs(table: ResultTable) -> str:
     """Every run, and the command that makes each of them again."""
     runs = [(arm.name, run) for arm in table.arms for run in arm.runs]
     rows = [["run", "seed", "status", "value", "folder"]]

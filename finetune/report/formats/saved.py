@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, NotRequired
 
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
 
 from finetune.comparison.compare import Comparison
 from finetune.errors import UserError
+from finetune.metrics import registry
 from finetune.records.schema import Number, Split
 from finetune.report.answer import answer
 from finetune.system.parsing import JSON_BYTES, UnreadableError, fitted, json_value, read_text
@@ -51,8 +52,14 @@ class _Arm(TypedDict):
     start: _Start | None
 
 
+def _primary(name: str) -> str:
+    if registry.get(name).primary_of is None:
+        raise ValueError(f"no comparison tests the metric '{name}'")
+    return name
+
+
 class _Table(TypedDict):
-    metric: Literal["accuracy", "bleu"]
+    metric: Annotated[str, AfterValidator(_primary)]
     data: _Data | None
     arms: Annotated[list[_Arm], Field(min_length=1)]
 

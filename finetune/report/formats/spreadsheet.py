@@ -9,7 +9,7 @@ import io
 from typing import Any
 
 from finetune.comparison.compare import Comparison
-from finetune.comparison.tables import Arm, Summary, Table
+from finetune.comparison.tables import ResultTable, Summary, VariantResult
 from finetune.report import words
 from finetune.system.text import clean
 
@@ -29,7 +29,7 @@ def spreadsheet(comparison: Comparison) -> str:
     return stream.getvalue()
 
 
-def _row(table: Table, arm: Arm) -> dict[str, Any]:
+def _row(table: ResultTable, arm: VariantResult) -> dict[str, Any]:
     attention, start = arm.attention or {}, arm.start or {}
     row: dict[str, Any] = {
         "task": table.task,
@@ -62,7 +62,7 @@ def _numbers(name: str, summary: Summary | None) -> dict[str, float | None]:
     return {f"{before}mean": mean, f"{before}sd": sd}
 
 
-def _difference(arm: Arm) -> dict[str, Any]:
+def _difference(arm: VariantResult) -> dict[str, Any]:
     found = arm.difference
     row: dict[str, Any] = {"difference": found and found.mean}
     for field in ("interval", "interval_rows", "interval_seeds"):

@@ -3,7 +3,7 @@
 import textwrap
 
 from finetune.comparison.compare import Comparison
-from finetune.comparison.tables import Table
+from finetune.comparison.tables import ResultTable
 from finetune.data.synthetic import STAMP
 from finetune.report import cells, facts, words
 from finetune.report.answer import answer
@@ -25,7 +25,7 @@ def text(comparison: Comparison) -> str:
     return "\n\n".join(parts)
 
 
-def _of(table: Table) -> str:
+def _of(table: ResultTable) -> str:
     lines = [clean(words.title(table))] + ([STAMP] if table.sample else [])
     lines.append(aligned(cells.scores(table)))
     lines += _wrapped(table.sentence, "=> ")

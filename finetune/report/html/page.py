@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from finetune.comparison.compare import Comparison
 from finetune.comparison.pairing import FROM_THE_PAPER
-from finetune.comparison.tables import RunLine, Table
+from finetune.comparison.tables import ResultTable, RunLine
 from finetune.data.synthetic import STAMP
 from finetune.report import cells, facts, histories, words
 from finetune.report.answer import answer, state
@@ -74,7 +74,9 @@ def _seen(value: Any) -> Any:
     return visible(value) if type(value) is str else value
 
 
-def _table(table: Table, found: Sequence[histories.History], palette: Palette, key: str) -> dict[str, Any]:
+def _table(
+    table: ResultTable, found: Sequence[histories.History], palette: Palette, key: str
+) -> dict[str, Any]:
     """Everything the template says about one table."""
     arms = [arm.name for arm in table.arms]
     seen = looked.looked_at(found, arms)
@@ -107,14 +109,14 @@ def _table(table: Table, found: Sequence[histories.History], palette: Palette, k
     }
 
 
-def _lists(table: Table) -> list[tuple[str, list[str]]]:
+def _lists(table: ResultTable) -> list[tuple[str, list[str]]]:
     """What is missing and what is to note, but for what stands beside the cost."""
     told = facts.cost_notes(table)
     kept = ((heading, [line for line in lines if line not in told]) for heading, lines in facts.lists(table))
     return [(heading, lines) for heading, lines in kept if lines]
 
 
-def _shown(table: Table, seen: Sequence[looked.Looked]) -> list[str]:
+def _shown(table: ResultTable, seen: Sequence[looked.Looked]) -> list[str]:
     """Of the functions that diagnostics hold at the same scores: those of the paper and of the table."""
     mine = {str((arm.attention or {}).get("variant")) for arm in table.arms}
     held = dict.fromkeys(variant for each in seen for layer in each.layers() for variant in layer["reach"])

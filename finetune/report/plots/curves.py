@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from finetune.comparison.tables import Table
-from finetune.metrics.scorers import SCALE, TITLES
+from finetune.comparison.tables import ResultTable
+from finetune.metrics import registry
 from finetune.report import words
 from finetune.report.histories import Curve, History, mean_curve
 from finetune.report.plots.figures import (
@@ -25,7 +25,7 @@ from finetune.report.plots.figures import (
 )
 
 
-def seeds(table: Table, palette: Palette, key: str) -> Plot | None:
+def seeds(table: ResultTable, palette: Palette, key: str) -> Plot | None:
     """The primary metric of every seed, the same seed's values joined."""
     arms = [arm for arm in table.arms if arm.metrics.get(table.metric)]
     values = [arm.metrics[table.metric].per_seed for arm in arms]
@@ -42,7 +42,7 @@ def seeds(table: Table, palette: Palette, key: str) -> Plot | None:
             axis.plot([mean, mean], [-i - 0.16, -i + 0.16], color=INK, linewidth=2, zorder=2)
             axis.plot(list(each.values()), [-i] * len(each), look.marker, color=look.colour, markersize=6)
             name_row(axis, words.arm_name(arm), words.score(arm.metrics[table.metric]), -i)
-        axis.set_xlabel(TITLES.get(table.metric, table.metric))
+        axis.set_xlabel(registry.get(table.metric).label)
         only_rows(axis, len(arms))
 
     told = "; ".join(
@@ -55,13 +55,13 @@ def seeds(table: Table, palette: Palette, key: str) -> Plot | None:
     return Plot(svg, "Seed by seed", caption)
 
 
-def curves(table: Table, found: Sequence[History], palette: Palette, key: str) -> list[Plot]:
+def curves(table: ResultTable, found: Sequence[History], palette: Palette, key: str) -> list[Plot]:
     """Training loss, validation loss and validation metric by step."""
-    metric, scale = TITLES.get(table.metric, table.metric), SCALE.get(table.metric, 1.0)
+    metric = registry.get(table.metric).label
     wanted = [
         _Quantity("loss", "Training loss", "training loss"),
         _Quantity("eval_loss", "Validation loss", "validation loss"),
-        _Quantity(f"eval_{table.metric}", "Validation metric", f"validation {metric}", scale),
+        _Quantity(f"eval_{table.metric}", "Validation metric", f"validation {metric}"),
     ]
     plots = []
     for quantity in wanted:
@@ -78,14 +78,13 @@ class _Quantity:
     name: str  # in Trainer's log
     heading: str
     label: str
-    unit: float = 1.0  # from the logged unit to the reported one
 
     def of(self, history: History) -> Curve:
-        return {step: self.unit * value for step, value in history.curve(self.name).items()}
+        return history.curve(self.name)
 
     def mean(self, runs: Sequence[History]) -> Curve:
         """Over the finished runs: one that failed would end the curve where it failed."""
-        finished = [run for run in runs if run.record["status"] == "finished"]
+        finished = [run for run in runs if run.run.finished]
         return mean_curve([self.of(run) for run in finished or runs])
 
 

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 
 from finetune.comparison.claims import Difference
 from finetune.comparison.compare import Comparison
-from finetune.comparison.sentence import UNITS
-from finetune.comparison.tables import Table
+from finetune.comparison.tables import ResultTable
 from finetune.config.schema import BASELINE
+from finetune.metrics import registry
 from finetune.report import words
 from finetune.report.plots.figures import INK, ROW, WIDTH, Look, Palette, Plot, draw, name_row, only_rows
 
@@ -42,7 +42,7 @@ class Bar:
         return max(map(abs, (self.value, *(self.both or self.rows or self.seeds or ()))))
 
 
-def differences(table: Table, palette: Palette, key: str) -> Plot | None:
+def differences(table: ResultTable, palette: Palette, key: str) -> Plot | None:
     """Each arm less softmax."""
     bars = [
         _bar(words.arm_name(arm), palette[arm.name], arm.difference) for arm in table.arms if arm.difference
@@ -50,11 +50,13 @@ def differences(table: Table, palette: Palette, key: str) -> Plot | None:
     if not bars:
         return None
     paired = {arm.name: len(arm.difference.seeds) for arm in table.arms if arm.difference}
-    unit = UNITS.get(table.metric, table.metric)
+    metric = registry.get(table.metric)
+    unit = metric.unit
     label = f"Differences from softmax in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
     svg = _forest(bars, f"variant − softmax, {unit}", key, label)
     seeds = words.counts(paired, "paired seed")
-    caption = f"{INTERVALS}{_beyond(bars)} Left of 0 is worse than softmax. n: {seeds}."
+    worse = "Left" if metric.higher_is_better else "Right"
+    caption = f"{INTERVALS}{_beyond(bars)} {worse} of 0 is worse than softmax. n: {seeds}."
     return Plot(svg, "Difference from softmax", caption)
 
 
@@ -71,7 +73,7 @@ def at_a_glance(comparison: Comparison, palette: Palette) -> list[Plot]:
         ]
         if len(bars) < 2:
             continue
-        unit = UNITS.get(metric, metric)
+        unit = registry.get(metric).unit
         label = f"All differences from softmax in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
         svg = _forest(bars, f"variant − softmax, {unit}", f"glance-{metric}", label)
         many = words.plural(len(bars), "difference")
@@ -91,7 +93,7 @@ def over_tasks(comparison: Comparison, palette: Palette) -> list[Plot]:
         ]
         if not bars:
             continue
-        unit = UNITS.get(metric, metric)
+        unit = registry.get(metric).unit
         label = f"Interquartile means of differences in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
         svg = _forest(bars, f"variant − softmax, {unit}", f"overall-{metric}", label)
         lead = "Interquartile means of paired differences with 95% stratified bootstrap intervals."

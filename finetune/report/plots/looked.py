@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from finetune.records.diagnostics import Diagnostics, Layer
+from finetune.records.run import is_number
 from finetune.report import words
-from finetune.report.histories import Curve, History, is_plottable, mean_curve
+from finetune.report.histories import Curve, History, mean_curve
 
 Pick = Callable[[Layer], float | None]
 Place = tuple[int, str]  # layer, kind
@@ -52,7 +53,7 @@ def by_layer(looked: Looked, pick: Pick) -> dict[Place, Curve]:
         for sample in run["samples"]:
             for layer in sample["layers"]:
                 value = pick(layer)
-                if is_plottable(value):
+                if is_number(value):
                     mine.setdefault((layer["layer"], layer["kind"]), {})[sample["step"]] = value
         for place, curve in mine.items():
             per_run.setdefault(place, []).append(curve)
@@ -67,7 +68,7 @@ def over_layers(looked: Looked, pick: Pick, weigh: Callable[[Layer], float] | No
         mine: Curve = {}
         for sample in run["samples"]:
             values = [(weigh(layer) if weigh else 1.0, pick(layer)) for layer in sample["layers"]]
-            known = [(w, value) for w, value in values if is_plottable(w) and is_plottable(value)]
+            known = [(w, value) for w, value in values if is_number(w) and is_number(value)]
             total = math.fsum(weight for weight, _ in known)
             if total > 0:
                 mine[sample["step"]] = math.fsum(weight * value for weight, value in known) / total

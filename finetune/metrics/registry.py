@@ -1,0 +1,157 @@
+"""Every metric, declared once: its name and units, which way is better, its range, and its statistics.
+
+To add a metric, add an entry to ``METRICS``. A record holds values as they were computed (accuracy as a
+fraction); everything read through ``finetune.records.run`` is in *reported* units (accuracy in percent), in
+which all fields here are. Light to import: what needs numpy or sacrebleu is named and loaded when used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import UserError
+
+if TYPE_CHECKING:
+    from finetune.metrics.rows import RowScorer
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What everything that reads, compares, draws or publishes a metric knows about it.
+
+    The defaults are those of a metric that nobody declared, such as a further one from ``evaluate``: it is
+    shown as it is and never tested.
+    """
+
+    name: str  # in a record's "metrics"
+    title: str  # in a table, without its unit
+    unit: str  # of a difference: "points of accuracy"
+    hub_id: str = ""  # on a model card, where the Hub calls it otherwise than ``name``
+    scale: float = 1.0  # a recorded value times this is a reported one
+    percent: bool = False
+    decimals: int | None = 2  # None: four significant digits
+    higher_is_better: bool = True
+    lowest: float = -math.inf
+    highest: float = math.inf
+
+    primary_of: str | None = None  # the kind of task whose comparisons test it; None: only described
+    truth: str = ""  # the column of predictions.jsonl that holds the right answer
+    rows: str | RowScorer = ""  # "module:NAME" of one that is not light to import
+    signature_must_match: bool = False  # values under other signatures are not comparable
+    wanted: tuple[str, ...] = ("0.25", "0.5", "1")  # differences worth knowing the number of seeds for
+
+    # When a run counts as not having learned: within 5% of the way from guessing to the best value, or, for
+    # a metric that guessing does not define, this far from the median of the runs beside it.
+    chance: Callable[[Mapping[str, Any]], float | None] | None = None  # from a record's "task"
+    share_of_median: float | None = None
+    is_share_of_rows: bool = False  # its noise under guessing is binomial: it can be far *below* chance
+
+    @property
+    def label(self) -> str:
+        """``accuracy (%)``; says where lower is better, which a reader would not expect."""
+        direction = "" if self.higher_is_better else " (lower is better)"
+        return f"{self.title}{' (%)' if self.percent else ''}{direction}"
+
+    @property
+    def largest_difference(self) -> float:
+        """No two values are further apart; infinite for an unbounded metric."""
+        return self.highest - self.lowest
+
+    @property
+    def best(self) -> float:
+        return self.highest if self.higher_is_better else self.lowest
+
+    def reported(self, recorded: float) -> float:
+        """A recorded value in reported units."""
+        return self.scale * recorded
+
+    def is_better(self, difference: float) -> bool:
+        """Whether a value that lies this much above another is the better one."""
+        return difference > 0 if self.higher_is_better else difference < 0
+
+    def text(self, value: float) -> str:
+        """A reported value for a reader.
+
+        >>> METRICS["accuracy"].text(89.38), METRICS["bleu"].text(33.0), get("wer").text(0.123456)
+        ('89.38%', '33.00', '0.1235')
+        """
+        digits = f"{value:.4g}" if self.decimals is None else f"{value:.{self.decimals}f}"
+        return f"{digits}%" if self.percent else digits
+
+    def row_scorer(self) -> RowScorer:
+        """How it scores and compares single test rows; only for a primary metric."""
+        if not isinstance(self.rows, str):
+            return self.rows
+        module, _, name = self.rows.partition(":")
+        scorer: RowScorer = getattr(import_module(module), name)
+        return scorer
+
+
+def guessing(task: Mapping[str, Any]) -> float | None:
+    """Percent right by guessing among equally frequent labels; ``None`` where the labels are not known."""
+    labels = task.get("labels")
+    return 100 / len(labels) if isinstance(labels, list | tuple) and labels else None
+
+
+_DECLARED = (
+    Metric(
+        "accuracy",
+        title="accuracy",
+        unit="points of accuracy",
+        scale=100.0,
+        percent=True,
+        lowest=0.0,
+        highest=100.0,
+        primary_of="classification",
+        truth="label",
+        rows="finetune.metrics.rows:ACCURACY",
+        chance=guessing,
+        is_share_of_rows=True,
+    ),
+    Metric(
+        "macro_f1",
+        title="macro-F1",
+        unit="points of macro-F1",
+        hub_id="f1",
+        scale=100.0,
+        percent=True,
+        lowest=0.0,
+        highest=100.0,
+    ),
+    Metric(
+        "bleu",
+        title="BLEU",
+        unit="BLEU",
+        hub_id="sacrebleu",
+        lowest=0.0,
+        highest=100.0,
+        primary_of="translation",
+        truth="reference",
+        rows="finetune.metrics.rows:BLEU",
+        signature_must_match=True,
+        share_of_median=0.25,  # seeds of one method do not differ by so much
+    ),
+    Metric("chrf", title="chrF", unit="chrF", lowest=0.0, highest=100.0),
+)
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _DECLARED}
+
+
+def get(name: str) -> Metric:
+    """The metric of that name; neutral defaults for one that is not declared."""
+    return METRICS.get(name) or Metric(name, title=name, unit=name, decimals=None)
+
+
+def primary(kind: str) -> Metric:
+    """The metric that comparisons of a kind of task test; every other one is only described."""
+    for metric in METRICS.values():
+        if metric.primary_of == kind:
+            return metric
+    known = ", ".join(str(metric.primary_of) for metric in METRICS.values() if metric.primary_of)
+    raise UserError(
+        f"no metric of tasks of kind '{kind}' is declared (there are some of {known}): "
+        f"add one with primary_of='{kind}' to METRICS in finetune.metrics.registry"
+    )

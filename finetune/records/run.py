@@ -1,0 +1,345 @@
+"""One finished, failed or running run as everything else reads it: a view of its record.
+
+A record is written for keeping: nested, with ``None`` wherever something was not known yet, values in the
+units they were computed in. ``Run`` is for reading: names, numbers in reported units (accuracy in percent;
+see ``finetune.metrics.registry``), and ``None`` or an empty mapping where the record says nothing.
+
+    for run in read_runs("runs"):
+        print(run.task, run.variant, run.seed, run.metrics)
+"""
+
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from pydantic import ValidationError
+
+from finetune.config.folders import arm_label, model_slug
+from finetune.config.identity import flatten
+from finetune.config.schema import NEUTRAL, AttentionConfig, ModelConfig
+from finetune.errors import UserError
+from finetune.metrics import registry
+from finetune.metrics.registry import Metric
+from finetune.records import diagnostics, store
+from finetune.records.store import Record
+from finetune.system.text import one_line
+
+COMPUTED = "computed"  # the prefix of the facts of ``record["computed"]``
+Roots = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A record and where it lies. ``Run.checked`` makes one from a record that may not fit this version."""
+
+    folder: Path
+    record: Record
+
+    # What was asked for
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.record["config"]
+
+    @property
+    def seed(self) -> int:
+        return int(self.config["seed"])
+
+    @property
+    def task(self) -> str:
+        return str(self.record["task"]["name"])
+
+    @property
+    def pair(self) -> str | None:
+        """The language pair of a translation: ``de-en``."""
+        pair: str | None = self.record["task"]["pair"]
+        return pair
+
+    @property
+    def title(self) -> str:
+        """The task with its language pair: ``iwslt2017 de-en``."""
+        return f"{self.task} {self.pair}" if self.pair else self.task
+
+    @property
+    def kind(self) -> str:
+        return str(self.record["task"]["kind"])
+
+    @cached_property
+    def variant(self) -> str:
+        """The attention variant, with its scope, start and parameters where they are not the default."""
+        return arm_label(AttentionConfig(**self.config["attention"]))
+
+    @cached_property
+    def model(self) -> str:
+        """As the user named it; a local folder by its base name, for where it lies says nothing to others."""
+        model = ModelConfig(**self.config["model"])
+        if Path(model.name).is_absolute():
+            return model_slug(model)
+        return f"{model.name}, LoRA rank {model.lora.rank}" if model.lora.rank else model.name
+
+    # What became of it
+
+    @property
+    def status(self) -> str:
+        return self.record["status"]
+
+    @property
+    def finished(self) -> bool:
+        return self.status == "finished"
+
+    @property
+    def reason(self) -> str | None:
+        """Why it failed."""
+        return self.record["reason"]
+
+    @property
+    def sample(self) -> bool:
+        """Whether it was trained on the built-in synthetic sample, which says nothing about any method."""
+        if self.record["data"]:
+            return bool(self.record["data"]["sample"])
+        return self.config["data"].get("source") == "sample"  # it failed before it had any data
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return self.record["data"] or {}
+
+    @property
+    def splits(self) -> dict[str, dict[str, Any]]:
+        """Name -> rows, fingerprint."""
+        splits: dict[str, dict[str, Any]] = self.data.get("splits") or {}
+        return splits
+
+    @property
+    def attention(self) -> dict[str, Any]:
+        """What was swapped, as it was proven: variant, parameters, scope, kernel, layers, total, dropout."""
+        return self.record["attention"] or {}
+
+    @property
+    def kernel(self) -> str | None:
+        """The kernel that computed its attention; the configuration says which one was asked for."""
+        return self.attention.get("kernel")
+
+    @property
+    def start(self) -> dict[str, Any] | None:
+        """How the swapped model started, with cosines; ``None`` for softmax and where it was not recorded."""
+        return self.attention.get("start")
+
+    @property
+    def initial_weights(self) -> str | None:
+        """Fingerprint of the weights before training; ``None`` where it was not recorded."""
+        return (self.record["model"] or {}).get("initial_weights")
+
+    # Numbers, in reported units
+
+    @property
+    def metric(self) -> Metric:
+        """The primary metric of its kind of task."""
+        return registry.primary(self.kind)
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Every metric on the test split that has a value; empty for a run that has not finished."""
+        return {
+            name: registry.get(name).reported(score["value"])
+            for name, score in self.scores.items()
+            if score.get("value") is not None
+        }
+
+    @property
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """Metric -> value *as recorded*, and signature; the primary one first."""
+        metrics = self.record["metrics"] or {}
+        return {name: score for name, score in metrics.items() if name != "per_class"}
+
+    @property
+    def value(self) -> float:
+        """The primary metric of a finished run."""
+        return self.metrics[self.metric.name]
+
+    @property
+    def signature(self) -> str | None:
+        """Of the primary metric."""
+        signature: str | None = self.scores.get(self.metric.name, {}).get("signature")
+        return signature
+
+    @property
+    def untrained(self) -> float | None:
+        """The primary metric on validation rows of the swapped model before training."""
+        value = (self.record["untrained"] or {}).get(self.metric.name)
+        return self.metric.reported(value) if is_number(value) else None
+
+    def curve(self, key: str) -> dict[int, float]:
+        """One quantity of Trainer's log by step ("loss", "eval_loss", "eval_accuracy"); the last where a step
+        was logged twice."""
+        scale = registry.get(key.removeprefix("eval_")).scale
+        values: dict[int, float] = {}
+        for entry in self.record["curve"]:
+            step, value = entry.get("step"), entry.get(key)
+            if is_number(step) and is_number(value):
+                values[int(step)] = scale * float(value)
+        return dict(sorted(values.items()))
+
+    @property
+    def train_s(self) -> float | None:
+        """Seconds of training; ``None`` also for a resumed run, which does not know its first part."""
+        return (self.record["times"] or {}).get("train_s")
+
+    @property
+    def total_s(self) -> float | None:
+        return (self.record["times"] or {}).get("total_s")
+
+    @property
+    def peak_memory_mib(self) -> float | None:
+        return self.record["peak_memory_mib"]
+
+    # Files beside the record
+
+    def predictions(self) -> list[dict[str, Any]]:
+        """The rows of predictions.jsonl; raises ``UserError`` where it is missing or damaged."""
+        return store.read_predictions(self.folder)
+
+    def diagnostics(self) -> diagnostics.Diagnostics | None:
+        """What its attention did while it trained; ``None`` where nobody looked."""
+        name = self.record["diagnostics"]
+        # Beside the record, wherever the name points to.
+        return None if name is None else diagnostics.read(self.folder / Path(name).name)
+
+    # Where it ran
+
+    @property
+    def device(self) -> str | None:
+        return self.record["hardware"].get("device")
+
+    @property
+    def hardware(self) -> str:
+        """The GPU, or ``CPU, NAME, 8 cores, 2 threads``."""
+        hardware = self.record["hardware"]
+        if self.device != "cpu":
+            return str(self.device)
+        threads = f", {hardware['threads']} threads" if hardware.get("threads") else ""
+        return f"CPU, {hardware.get('cpu')}, {hardware.get('cores')} cores{threads}"
+
+    @property
+    def commit(self) -> str:
+        """Of this project's checkout: ``0123456789 with changes``."""
+        git = self.record["git"]
+        return f"{str(git['commit'])[:10]}{' with changes' if git['dirty'] else ''}" if git else "unknown"
+
+    # What must be equal for a fair pair
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that must be equal for a fair pair, by dotted names: configuration and facts."""
+        return self.configured() | self.facts()
+
+    def configured(self) -> dict[str, Any]:
+        """The configuration without what a comparison varies: the attention (but for its kernel) and seed.
+
+        Nor does it say where the rows came from: their fingerprints tell whether they are equal; nor whether
+        tokens were kept, which moves no number.
+        """
+        kept = {key: value for key, value in self.config.items() if key != "seed"}
+        kept["attention"] = {"kernel": self.config["attention"].get("kernel")}
+        kept["data"] = {key: value for key, value in self.config["data"].items() if key != "source"}
+        return {key: value for key, value in flatten(kept).items() if key not in NEUTRAL}
+
+    def facts(self) -> dict[str, Any]:
+        """What the same configuration can turn into on another day or machine."""
+        model = self.record["model"] or {}
+        facts = {f"{name} rows (fingerprint)": rows.get("fingerprint") for name, rows in self.splits.items()}
+        facts["devices"] = self.record["hardware"].get("devices")  # with the batch of one, the global batch
+        facts["model revision"] = model.get("revision")
+        facts["tokenizer (fingerprint)"] = model.get("tokenizer")
+        facts["attention dropout"] = self.attention.get("dropout")
+        computed = self.record["computed"]
+        if computed is None:  # a record of an earlier version, which goes with others of its kind only
+            facts[COMPUTED] = "not recorded"
+        else:
+            # Device and attention kernels differ between variants.
+            kept = {key: value for key, value in computed.items() if key not in ("device", "attention")}
+            facts |= {COMPUTED: "recorded"} | flatten(kept, f"{COMPUTED}.")
+        if self.metric.signature_must_match:
+            facts[f"{self.metric.title} signature"] = self.signature
+        return facts
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, one a column of a data frame; every metric is a column of its own name."""
+        return {
+            "folder": str(self.folder),
+            "task": self.task,
+            "pair": self.pair,
+            "kind": self.kind,
+            "model": self.model,
+            "variant": self.variant,
+            "seed": self.seed,
+            "status": self.status,
+            "reason": self.reason,
+            "sample": self.sample,
+            "metric": self.metric.name,
+            **self.metrics,
+            "untrained": self.untrained,
+            "kernel": self.kernel,
+            "hardware": self.hardware,
+            "train_s": self.train_s,
+            "total_s": self.total_s,
+            "peak_memory_mib": self.peak_memory_mib,
+            "started": self.record["started"],
+            "finished": self.record["finished"],
+        }
+
+    @classmethod
+    def checked(cls, folder: Path, record: Record) -> "Run":
+        """The run of a record, or ``UserError`` where the record does not fit this version or contradicts
+        itself."""
+        run = cls(folder, record)
+        try:
+            _ = run.variant, run.model
+        except (ValidationError, TypeError, ValueError, OSError, RuntimeError) as error:  # or no such path
+            problem = one_line(error)
+            problem = problem if len(problem) <= 60 else f"{problem[:57]}..."
+            raise UserError(f"the record in {folder} does not fit this version: {problem}") from error
+        if run.finished and not (run.data and run.attention and run.metric.name in run.metrics):
+            name = run.metric.name
+            raise UserError(f"the record in {folder} says finished but lacks its data, attention or {name}")
+        asked = run.config["attention"]["variant"]
+        ran = run.attention.get("variant", asked)
+        if ran != asked:
+            raise UserError(f"the record in {folder} asked for {asked} but ran {ran}: run it again")
+        return run
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """A number, and none that is beyond everything, as of a training that went astray or a damaged file."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
+
+
+def find_runs(roots: Roots) -> tuple[list[Run], list[str]]:
+    """Every readable run below ``roots``, each once, and one line about each record that is not usable.
+
+    Raises ``UserError`` where a root is no folder.
+    """
+    runs: dict[Path, Run] = {}
+    problems: list[str] = []
+    for root in [roots] if isinstance(roots, str | os.PathLike) else roots:
+        records, unreadable = store.find(Path(root))
+        problems += [line for line in unreadable if line not in problems]
+        for folder, record in records:
+            try:
+                runs.setdefault(folder.resolve(), Run.checked(folder, record))
+            except UserError as error:
+                problems.append(str(error))
+    return list(runs.values()), problems
+
+
+def read_runs(roots: Roots) -> list[Run]:
+    """Every run below one folder or several, in the order of their paths.
+
+    A record that cannot be used is left out with a warning. Raises ``UserError`` where a root is no folder.
+    """
+    runs, problems = find_runs(roots)
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    return runs
