@@ -2,13 +2,14 @@
 
 Marks: ``slow`` is a test of over a second (a run of its own, a browser, a child process that imports torch, a
 kernel in Triton's interpreter), ``exhaustive`` a whole matrix of cases. ``make test`` leaves the exhaustive
-out, ``make test ARGS="-m 'not slow'"`` both.
+out, ``make test ARGS="-m 'not slow'"`` both. A test that reads a run takes it from ``trained``.
 """
 
 import gc
 import importlib.util
 import os
 import tempfile
+from collections.abc import Iterator
 
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="finetune-tests-")
 os.environ["FINETUNE_CACHE"] = tempfile.mkdtemp(prefix="finetune-tests-")
@@ -28,12 +29,25 @@ if not torch.cuda.is_available():
 
         patch_once_a_launch()
 
+from tests.support.trained import SharedRuns  # after the environment above
+
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("exhaustive"):
             item.add_marker("slow")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedRuns]:
+    """Finished runs to read: ``trained("classify", *GRID)`` is the root of one."""
+    home = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # all workers share the folder above their own
+        home = home.parent
+    runs = SharedRuns(home / "trained")
+    yield runs
+    assert not runs.changed(), "a test changed a run that others read: let it copy the run first"
 
 
 def pytest_collection_finish() -> None:

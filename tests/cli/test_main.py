@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from finetune.tasks import TASK_TYPES, TASKS
 from finetune.training.plan import Grid
 from tests.support.records import classified, save, started
 from tests.support.small_runs import folder, run
+from tests.support.trained import GRID, Trained
 
 SAMPLE = ["--data", "sample"]
 HEAVY = ["torch", "transformers", "datasets", "jsonargparse", "numpy", "scipy", "sklearn"]
@@ -401,11 +403,12 @@ def saved_run(**over: Any) -> Path:
     return save(Path("runs"), entry, classified([True, False, True]))
 
 
-def test_a_finished_run_is_skipped_and_untouched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--attention", "softmax", "--train.num_train_epochs", "1"]
-    assert run("classify", tmp_path, *options) == 0
+def test_a_finished_run_is_skipped_and_untouched(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained("classify", *GRID), tmp_path, dirs_exist_ok=True)
     before = contents(tmp_path)
-    assert run("classify", tmp_path, *options) == 0
+    assert run("classify", tmp_path, *GRID) == 0
     assert "finished already, skipped" in capsys.readouterr().out
     assert contents(tmp_path) == before
 

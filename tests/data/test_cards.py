@@ -12,7 +12,7 @@ import yaml
 
 from finetune.errors import UserError
 from finetune.training.plan import validate
-from tests.data.test_readers import CARD, FEATURES, delimited, notes_of, put, read, rows_of
+from tests.support.row_files import CARD, FEATURES, delimited, notes_of, put, read, rows_of
 
 SPLITS = "\n  data_files:\n  - split: train\n    path: {}\n  - split: test\n    path: c.csv"
 ORDER = ["spam", "other", "ham"]

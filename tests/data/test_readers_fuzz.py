@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from finetune.errors import UserError
 from finetune.system.text import clean
-from tests.data.test_readers import PACKERS, WRITERS, columnar, delimited, read, rows_of
+from tests.support.row_files import PACKERS, WRITERS, columnar, delimited, read, rows_of
 
 FORMS = ["csv", "tsv", "jsonl", "json", "parquet", "arrow"]
 QUICK, LONG = (

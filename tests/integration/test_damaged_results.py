@@ -23,7 +23,7 @@ from finetune.report.html.page import page
 from finetune.report.plots import curves, forest, gradients, weights
 from finetune.report.summary import markdown as summary
 from finetune.statistics import over_seeds
-from tests.report.test_saved_damage import WRONG, _changed, _places
+from tests.support.damage import WRONG, changed, every_place
 from tests.support.records import save_accuracies
 
 ROOT = Path(__file__).parents[2]
@@ -83,10 +83,10 @@ def damage(file: Path, good: Any, show: Callable[[Path], None], share: float) ->
     ]
     file.write_text(json.dumps(good), encoding="utf-8")
     show(file)
-    for place, value in itertools.product(_places(good), values):
+    for place, value in itertools.product(every_place(good), values):
         if chance.random() > share:
             continue
-        file.write_text(json.dumps(_changed(good, place, *value)), encoding="utf-8")
+        file.write_text(json.dumps(changed(good, place, *value)), encoding="utf-8")
         try:
             show(file)
         except UserError as error:

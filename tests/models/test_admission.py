@@ -26,7 +26,7 @@ from finetune.models.model_files import check_tokenizer
 from finetune.models.pretrained import explain
 from finetune.records import store
 from finetune.training import rehearsal
-from tests.models.test_builder import configuration
+from tests.support.configurations import configuration
 from tests.support.pretrained_models import (
     POSITIONS,
     TEXTS,

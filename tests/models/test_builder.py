@@ -1,5 +1,7 @@
 """Models: loading back with attention, LoRA, dropout, scratch sizes, languages."""
 
+import shutil
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models
@@ -14,49 +16,17 @@ from transformers import (
 
 import finetune
 from finetune.attention.interface import SETTING
-from finetune.config.build import build
-from finetune.config.loading import merge, read_preset
 from finetune.errors import UserError
 from finetune.models.builder import build_model
 from finetune.models.languages import set_languages
 from finetune.models.pretrained import build_tokenizer
 from finetune.models.scratch import ENCODER_DECODERS, ENCODERS, train_tokenizer
 from finetune.records import store
-from tests.support.small_runs import folder, run
+from tests.support.configurations import configuration
+from tests.support.small_runs import folder, predict, run
+from tests.support.trained import GRID
 
 TEXTS = ["one two three four five", "six seven eight nine ten", "eleven twelve"] * 5
-
-
-def configuration(kind="classification", **overrides):
-    values = read_preset(kind, "quick")
-    values = {key: value for key, value in values.items() if key not in ("variants", "seeds")}
-    pair = "de-en" if kind == "translation" else None
-    values |= {"kind": kind, "task": "any", "pair": pair, "seed": 0}
-    values["attention"] = {**values["attention"], "variant": "sa-softmax"}
-    return build(merge(values, overrides))
-
-
-def predict(where):
-    """Class of each test row of a small run, by the loaded model on single rows."""
-    from finetune.config.loading import read_yaml
-    from finetune.data import dataset, sources
-    from finetune.tasks import get_task
-
-    model, tokenizer = finetune.load(where)
-    config = build(read_yaml(where / "finetune.yaml"))
-    task = get_task(config.task)
-    loaded = dataset.load(task, config.pair, sources.resolve(task, config.pair, "sample"), config.data)
-    split = dataset.tokenise(loaded.splits, tokenizer, config.kind, config.data)["test"]
-    answers = {}
-    for row in split:
-        ids = torch.tensor([row["input_ids"]])
-        with torch.no_grad():
-            if config.kind == "classification":
-                answers[row["row"]] = int(model(ids).logits.argmax())
-            else:
-                text = tokenizer.decode(model.generate(input_ids=ids)[0], skip_special_tokens=True)
-                answers[row["row"]] = text.strip()
-    return model, answers
 
 
 @pytest.mark.parametrize("verb", ["classify", "translate"])
@@ -69,9 +39,8 @@ def test_run_folder_loads_with_its_variant_and_predicts_the_same(tmp_path, verb)
     assert {setting.normaliser.parameters["eps"] for setting in settings} == {0.5}
 
 
-def test_lora_run_loads_with_its_variant_and_predicts_the_same(tmp_path):
-    assert run("classify", tmp_path, "--attention", "softmax") == 0
-    base = folder("classify", tmp_path)
+def test_lora_run_loads_with_its_variant_and_predicts_the_same(trained, tmp_path):
+    base = folder("classify", trained("classify", *GRID))
     lora = ["--model", str(base), "--model.lora.rank", "3", "--train.learning_rate", "1e-2"]
     assert run("classify", tmp_path / "lora", "--attention", "sa-softmax", *lora) == 0
     where = next((tmp_path / "lora").glob("*/*lora3/sa-softmax/seed-0"))
@@ -83,9 +52,8 @@ def test_lora_run_loads_with_its_variant_and_predicts_the_same(tmp_path):
     assert answers == {row["row"]: row["prediction"] for row in store.read_predictions(where)}
 
 
-def test_translation_adapters_load_with_generation_settings(tmp_path):
-    assert run("translate", tmp_path, "--attention", "softmax") == 0
-    base = folder("translate", tmp_path)
+def test_translation_adapters_load_with_generation_settings(trained, tmp_path):
+    base = folder("translate", trained("translate", "--attention", "softmax"))
     lora = ["--model", str(base), "--model.lora.rank", "2", "--train.learning_rate", "1e-2"]
     lora += ["--generation.num_beams", "2", "--generation.max_new_tokens", "9"]
     assert run("translate", tmp_path / "lora", "--attention", "sa-softmax", *lora) == 0
@@ -97,9 +65,9 @@ def test_translation_adapters_load_with_generation_settings(tmp_path):
     assert answers == {row["row"]: row["prediction"] for row in store.read_predictions(where)}
 
 
-def test_search_settings_of_a_checkpoint_do_not_slip_in(tmp_path):
-    assert run("translate", tmp_path, "--attention", "softmax") == 0
-    base = folder("translate", tmp_path)
+def test_search_settings_of_a_checkpoint_do_not_slip_in(trained, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(folder("translate", trained("translate", "--attention", "softmax")), base)
     own = GenerationConfig.from_pretrained(base)
     own.update(max_length=None, max_new_tokens=3, min_length=2, no_repeat_ngram_size=2, num_beams=4)
     own.save_pretrained(base)
@@ -110,9 +78,8 @@ def test_search_settings_of_a_checkpoint_do_not_slip_in(tmp_path):
     assert used.decoder_start_token_id == own.decoder_start_token_id
 
 
-def test_head_for_other_classes_is_new(tmp_path):
-    assert run("classify", tmp_path, "--attention", "softmax") == 0
-    config = configuration(model={"name": str(folder("classify", tmp_path))})
+def test_head_for_other_classes_is_new(trained):
+    config = configuration(model={"name": str(folder("classify", trained("classify", *GRID)))})
     model = build_model(config, iter(TEXTS), ("a", "b", "c")).model
     assert model.config.num_labels == 3 and model.classifier.out_features == 3
 

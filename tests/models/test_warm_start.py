@@ -1,6 +1,7 @@
 """Starts of a swapped model: what calibration measures and folds, how annealing ends, what a run keeps."""
 
 import re
+import shutil
 from collections import Counter
 from types import SimpleNamespace
 
@@ -13,10 +14,10 @@ from finetune.attention.annealing import Annealing
 from finetune.attention.swap import blend, settings, swap
 from finetune.errors import UserError
 from finetune.records import store
-from tests.models.test_builder import predict
 from tests.support.resumed import kept_at, same_end
-from tests.support.small_runs import folder, run
+from tests.support.small_runs import folder, predict, run
 from tests.support.tiny_models import FAMILIES, PAD, batch, kept_logits, names
+from tests.support.trained import GRID
 
 SA = ["--attention", "sa-softmax"]
 CALIBRATED = [*SA, "--attention.start", "calibrated"]
@@ -166,9 +167,10 @@ def test_annealing_follows_the_number_of_the_step():
 
 
 @pytest.fixture(scope="module")
-def starts(tmp_path_factory):
+def starts(trained, tmp_path_factory):
     root = tmp_path_factory.mktemp("starts")
-    for options in (["--attention", "softmax,sa-softmax"], CALIBRATED, ANNEALED):
+    shutil.copytree(trained("classify", *GRID), root, dirs_exist_ok=True)
+    for options in (CALIBRATED, ANNEALED):
         assert run("classify", root, *options) == 0
     return root
 
@@ -204,9 +206,8 @@ def test_a_started_run_loads_as_exactly_the_variant(starts, arm):
     assert {s.normaliser.name for s in settings(model).values()} == {"sa-softmax"}
 
 
-def test_calibrated_adapters_load_with_their_calibration(tmp_path):
-    assert run("classify", tmp_path, "--attention", "softmax") == 0
-    base = folder("classify", tmp_path)
+def test_calibrated_adapters_load_with_their_calibration(trained, tmp_path):
+    base = folder("classify", trained("classify", *GRID))
     lora = ["--model", str(base), "--model.lora.rank", "3", "--train.learning_rate", "1e-2"]
     assert run("classify", tmp_path / "lora", *CALIBRATED, *lora) == 0
     where = next((tmp_path / "lora").glob("*/*lora3/sa-softmax-calibrated/seed-0"))

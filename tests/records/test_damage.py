@@ -14,7 +14,7 @@ from finetune.config.identity import as_dict
 from finetune.errors import UserError
 from finetune.records import store
 from finetune.studies.file import load
-from tests.report.test_saved_damage import WRONG, _changed, _places
+from tests.support.damage import WRONG, changed, every_place
 from tests.support.records import classified, finish, started
 
 ROWS = classified([True, False, True])
@@ -76,7 +76,7 @@ def test_a_wrong_value_is_one_line_in_every_verb(
     file = place / store.FILE
     good = file.read_text(encoding="utf-8")
     try:
-        file.write_text(json.dumps(_changed(json.loads(good), key, value)), encoding="utf-8")
+        file.write_text(json.dumps(changed(json.loads(good), key, value)), encoding="utf-8")
         for words in verbs(place):
             assert main(words) in (0, 2)
             error = capsys.readouterr().err
@@ -101,8 +101,8 @@ def _damaged(text: str, damage: tuple[int, Any, str, str]) -> bytes:
     number, value, spice, way = damage
     if way == "value":
         good = json.loads(text)
-        places = _places(good)
-        return json.dumps(_changed(good, places[number % len(places)], value)).encode()
+        places = every_place(good)
+        return json.dumps(changed(good, places[number % len(places)], value)).encode()
     at = number % len(text)
     found = text[:at] if way == "cut" else text[:at] + spice + text[at:]
     return found.encode("utf-8", "surrogatepass")

@@ -17,6 +17,7 @@ from finetune.report import write
 from finetune.report.html.page import page
 from finetune.report.plots import curves, forest, gradients, weights
 from finetune.statistics import over_seeds
+from tests.support.damage import WRONG, changed, every_place
 from tests.support.records import classified, save, started, translations
 from tests.support.report_records import FILE, curve, diagnostics
 
@@ -43,28 +44,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in (curves, forest, gradients, weights):
         monkeypatch.setattr(module, "draw", draw)
     yield
-
-
-WRONG = (None, "x", 7, -1.5, True, [], [1], {}, {"a": 1}, "\ud800", 10**400, float("nan"))
-
-
-def _places(value: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
-    """Every key of a nested mapping or list, by its path."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [place for key, item in items for place in [(*path, key), *_places(item, (*path, key))]]
-
-
-def _changed(content: Any, place: tuple[Any, ...], *value: object) -> Any:
-    """A copy of ``content`` with another value at ``place``, or with none."""
-    copy = json.loads(json.dumps(content))
-    holder = copy
-    for key in place[:-1]:
-        holder = holder[key]
-    if value:
-        holder[place[-1]] = value[0]
-    else:
-        del holder[place[-1]]
-    return copy
 
 
 def _survives(root: Path, out: Path, what: object) -> None:
@@ -100,10 +79,10 @@ def test_no_wrong_value_in_a_record_takes_the_report_down(tmp_path: Path, kind: 
     folders = [save(root, _entry(name, kind), rows) for name in ("softmax", "sa-softmax")]
     file = folders[arm] / store.FILE
     good = json.loads(file.read_text())
-    places = [place for place in _places(good) if place[:2] != ("config", "train") or place[-1] == "bf16"]
+    places = [place for place in every_place(good) if place[:2] != ("config", "train") or place[-1] == "bf16"]
     values: list[tuple[object, ...]] = [(), *((wrong,) for wrong in WRONG)]
     for number, (place, value) in enumerate([*itertools.product(places, values)][arm::2]):
-        file.write_text(json.dumps(_changed(good, place, *value)))
+        file.write_text(json.dumps(changed(good, place, *value)))
         try:
             store.read(file)
         except UserError as error:
@@ -123,7 +102,7 @@ def test_no_wrong_value_in_the_predictions_takes_the_report_down(tmp_path: Path,
     file = folder / store.PREDICTIONS
     for key in rows[1]:
         for value in [(), *((wrong,) for wrong in WRONG)]:
-            lines = [json.dumps(row) for row in [rows[0], _changed(rows[1], (key,), *value), rows[2]]]
+            lines = [json.dumps(row) for row in [rows[0], changed(rows[1], (key,), *value), rows[2]]]
             file.write_text("\n".join(lines))
             _survives(root, out, (key, value))
     file.write_text("[" * 100_000)
@@ -138,8 +117,8 @@ def test_no_wrong_value_in_the_diagnostics_takes_the_report_down(tmp_path: Path)
     folder = save(root, entry, classified([True, False, True]))
     good, found = diagnostics("sa-softmax", steps=[0], layers=1), compare([root])
     values: list[tuple[object, ...]] = [(), *((wrong,) for wrong in WRONG)]
-    for place, value in itertools.product(_places(good), values):
-        (folder / FILE).write_text(json.dumps(_changed(good, place, *value)))
+    for place, value in itertools.product(every_place(good), values):
+        (folder / FILE).write_text(json.dumps(changed(good, place, *value)))
         try:
             page(found)
         except Exception as error:

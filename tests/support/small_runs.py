@@ -1,8 +1,16 @@
 """A run of seconds, through the command itself."""
 
 from pathlib import Path
+from typing import Any
 
+import torch
+
+import finetune
 from finetune.cli.main import main
+from finetune.config.build import build
+from finetune.config.loading import read_yaml
+from finetune.data import dataset, sources
+from finetune.tasks import get_task
 
 COMMON = [
     "--data", "sample", "--data.train_rows", "48", "--data.validation_rows", "12", "--data.test_rows", "21",
@@ -27,3 +35,22 @@ def run(verb: str, root: Path, *options: str) -> int:
 def folder(verb: str, root: Path, variant: str = "softmax", seed: int = 0) -> Path:
     """Where ``run`` puts one run."""
     return root / FOLDERS[verb] / variant / f"seed-{seed}"
+
+
+def predict(where: Path) -> tuple[Any, dict[int, Any]]:
+    """The model loaded from a run's folder, and what it predicts for each test row, one row at a time."""
+    model, tokenizer = finetune.load(where)
+    config = build(read_yaml(where / "finetune.yaml"))
+    task = get_task(config.task)
+    loaded = dataset.load(task, config.pair, sources.resolve(task, config.pair, "sample"), config.data)
+    split = dataset.tokenise(loaded.splits, tokenizer, config.kind, config.data)["test"]
+    answers: dict[int, Any] = {}
+    for row in split:
+        ids = torch.tensor([row["input_ids"]])
+        with torch.no_grad():
+            if config.kind == "classification":
+                answers[row["row"]] = int(model(ids).logits.argmax())
+            else:
+                text = tokenizer.decode(model.generate(input_ids=ids)[0], skip_special_tokens=True)
+                answers[row["row"]] = text.strip()
+    return model, answers

@@ -28,15 +28,12 @@ from finetune.system.lock import locked
 from finetune.training.trainer import EpochSampler
 from tests.support.resumed import kept_at, same_end
 from tests.support.small_runs import COMMON, folder, run
+from tests.support.trained import GRID
 
-GRID = ["--attention", "softmax,sa-softmax"]
 
-
-@pytest.fixture(scope="module")
-def classified(tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
-    assert run("classify", root, *GRID) == 0
-    return root
+@pytest.fixture
+def classified(trained):
+    return trained("classify", *GRID)
 
 
 def test_run_folder_keeps_everything(classified):
@@ -415,7 +412,7 @@ def test_one_process_at_a_time_in_a_run_folder(tmp_path, capsys):
     with locked(folder("classify", tmp_path)):
         assert run("classify", tmp_path, *GRID) == os.EX_TEMPFAIL
     assert "another process is training in" in capsys.readouterr().err
-    assert run("classify", tmp_path, "--attention", "softmax") == 0
+    assert run("classify", tmp_path, "--attention", "softmax", "--train.max_steps", "1") == 0
 
 
 def test_several_processes_are_refused(tmp_path, monkeypatch, capsys):
