@@ -86,7 +86,7 @@ $(DOCS): $(READY)
 
 docs: $(DOCS)  ## build the documentation into site/; fails on a broken link, or on a page that was out of date
 	$(BIN)/python -m docs.generate
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky -c docs . site
+	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --nitpicky -c docs . site
 
 wheel: $(READY)  ## build dist/*.whl
 	$(BIN)/python -m build --wheel

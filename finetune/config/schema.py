@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid")
-BASELINE = "softmax"  # the arm that every other one is compared with
+BASELINE = "softmax"  # the variant that every other one is compared with
 
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -31,46 +31,44 @@ KernelChoice = Literal["auto", "reference", "blocked", "native", "triton"]
 
 @dataclass(frozen=True, config=STRICT)
 class DataConfig:
-    """Which rows are used. ``None`` rows means all of them."""
+    """Which rows are used."""
 
-    source: Name  # auto | hub | sample | a folder
-    train_rows: Positive | None
+    source: Name  # auto, hub, sample or a folder
+    train_rows: Positive | None  # after the hold-out; None takes all of them
     validation_rows: Positive  # held out of train where the data set has no validation split
-    test_rows: Positive | None
+    test_rows: Positive | None  # None takes all of them
     split_seed: Seed  # which rows are taken and which are held out
     drop_empty: bool  # drop rows with an empty text (counted in the record) instead of stopping
-    prefix: (
-        str | None
-    )  # before every input text: a task for T5 ("translate English to German: "), or Marian's >>fra<<
+    prefix: str | None  # before every input text: "translate English to German: " (T5), >>fra<< (Marian)
     max_length: Tokens  # tokens of the input text, with its prefix
     max_target_length: Tokens | None  # tokens of the target text; translation only
 
 
 @dataclass(frozen=True, config=STRICT)
 class BatchConfig:
-    """What saves time in every arm alike. The order of training is ``train.train_sampling_strategy``."""
+    """How rows are batched; ``train.train_sampling_strategy`` orders them. Alike for every variant."""
 
     padding: Literal["longest", "max_length"]  # each batch to its longest row, or every row to the limit
     sort_evaluation: bool  # longest first; no number depends on it
-    cache_tokens: bool  # tokenised rows are kept on disk for other runs
+    cache_tokens: bool  # tokenized rows are kept on disk for other runs
 
 
 @dataclass(frozen=True, config=STRICT)
 class LoraConfig:
     """Low-rank adapters (peft). ``rank`` 0 fine-tunes every weight."""
 
-    rank: Rank
-    alpha: Positive
-    dropout: Dropout
+    rank: Rank  # of the two low-rank matrices; 0: no adapters
+    alpha: Positive  # adapters are scaled by alpha / rank
+    dropout: Dropout  # of what goes into an adapter
     target_modules: list[str] | str | None  # None: peft's choice for the architecture
 
 
 @dataclass(frozen=True, config=STRICT)
 class ModelConfig:
-    """A Hub id, a local folder, or ``scratch:SIZE``."""
+    """The model that is fine-tuned."""
 
-    name: Name
-    revision: Name | None
+    name: Name  # a Hub id, a local folder, or scratch:SIZE
+    revision: Name | None  # commit, branch or tag of a Hub model; None is its main branch
     dropout: Dropout | None  # of residual and embedding outputs; None keeps the model's own
     attention_dropout: Dropout | None  # of attention weights, after re-weighting; None keeps the model's own
     vocab_size: Entries  # of the tokenizer that a scratch model trains on the train split
@@ -82,19 +80,19 @@ class VariantFile:
     """The file that declares a variant of the user's own."""
 
     path: Name  # as --attention has it: path/to/mine.py, or path/to/mine.py:NAME
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # of its content
 
 
 @dataclass(frozen=True, config=STRICT)
 class AttentionConfig:
-    """The attention function. ``parameters`` override the variant's own, by name."""
+    """The variant inside attention, and how the model comes to it."""
 
-    variant: str
-    scope: Scope
-    kernel: KernelChoice
+    variant: str  # its name
+    scope: Scope  # which attention of the model is swapped
+    kernel: KernelChoice  # what computes it; auto takes the fastest for the device
     start: Literal["cold", "calibrated", "annealed"]  # how a pretrained model comes to the variant
     annealing_share: Annotated[float, Field(gt=0, le=1)] | None  # of the steps; annealed only
-    parameters: dict[str, Parameter]
+    parameters: dict[str, Parameter]  # over the variant's own, by name
     file: VariantFile | None = None  # of a variant that is not built in; a record of one that is lacks it
 
 
@@ -102,9 +100,9 @@ class AttentionConfig:
 class GenerationConfig:
     """How translations are decoded for BLEU; these settings are part of every record."""
 
-    num_beams: Beams
-    length_penalty: Annotated[float, Field(allow_inf_nan=False)]
-    max_new_tokens: NewTokens
+    num_beams: Beams  # hypotheses; 1 is greedy search
+    length_penalty: Annotated[float, Field(allow_inf_nan=False)]  # exponent of the length
+    max_new_tokens: NewTokens  # that a translation may have
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -112,9 +110,9 @@ class RunConfig:
     """Everything that decides a run's numbers."""
 
     kind: Name  # of task; an objective of that name does the rest
-    task: str
-    pair: str | None
-    seed: Seed
+    task: str  # its name, or the path of the file that declares it
+    pair: str | None  # languages, source first; translation only
+    seed: Seed  # of the initial weights, the order of rows and the dropout
     early_stopping_patience: Positive | None  # evaluations without improvement; None never stops early
     metrics: list[str]  # further metrics of evaluate: a .py file, or hub:NAME
     data: DataConfig
