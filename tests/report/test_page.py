@@ -17,12 +17,14 @@ from finetune.records.run import Run
 from finetune.report.answer import answer, state
 from finetune.report.formats import saved
 from finetune.report.histories import History, collect, mean_curve
-from finetune.report.html.page import page
-from finetune.report.html.style import DARK, LIGHT
+from finetune.report.html.page import HERE, page
 from finetune.report.plots import curves, forest, gradients, looked, weights
 from finetune.report.plots.figures import COLOURS, Palette, depth, draw
 from tests.support.records import classified, correctness, save, save_accuracies, started
 from tests.support.report_records import FILE, diagnostics, enrich
+
+# The colours of the page in its two schemes: the first two blocks of variables.
+LIGHT, DARK = re.findall(r":root \{(.*?)\}", (HERE / "page.css").read_text(encoding="utf-8"), re.S)
 
 
 def _study(root: Path, looked_at: bool = True) -> Comparison:

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from finetune.comparison.compare import Comparison
@@ -15,11 +15,11 @@ from finetune.comparison.tables import ResultTable, RunLine
 from finetune.data.synthetic import STAMP
 from finetune.report import cells, facts, histories, words
 from finetune.report.answer import answer, state
-from finetune.report.html.style import STYLE
-from finetune.report.html.template import TEMPLATE
 from finetune.report.plots import curves, forest, gradients, looked, weights
 from finetune.report.plots.figures import Palette, swatch
 from finetune.system.text import visible
+
+HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def page(comparison: Comparison, roots: Sequence[Path] = ()) -> str:
         tables.append(_table(table, found, palette, f"table-{number}"))
     return _template().render(
         heading=words.HEADING,
-        style=Markup(STYLE),
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         answer=answer(comparison),
         state=state(comparison),
         glance=_grid(cells.glance(comparison), "All differences", left=3) if len(tables) > 1 else None,
@@ -64,9 +64,14 @@ def page(comparison: Comparison, roots: Sequence[Path] = ()) -> str:
 @cache
 def _template() -> Template:
     environment = Environment(
-        autoescape=True, finalize=_seen, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        finalize=_seen,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.from_string(TEMPLATE)
+    return environment.get_template("page.html.jinja")
 
 
 def _seen(value: Any) -> Any:

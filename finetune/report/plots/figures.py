@@ -4,7 +4,6 @@ Colours are drawn as placeholders and become the page's CSS variables; text stay
 """
 
 import io
-import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,11 +23,19 @@ WIDTH, HEIGHT = 340, 200  # CSS pixels: what a phone shows at full size
 ROW = 40  # of one arm among several below each other, its name above its line
 LONGEST = 34  # letters of a name that fit above its line
 LONGEST_HEADING = 54  # letters where no value stands on the same line
-# Placeholders of the page's colours. Black itself would not do: matplotlib leaves it out.
+# matplotlib takes no CSS variable for a colour: these stand for them. Black itself would be left out.
 INK, MUTED, LINE = "#000003", "#000001", "#000002"  # text, lesser text, rules
 MARKERS, DASHES = "osD^vPX", ("-", "--", "-.", ":")
-LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
+NUMBERS = ("d", "x", "y", "width", "height")  # attributes that hold coordinates
 COLOURS = 7  # of arms but the baseline; further arms take them again with other dashes
+_SERIES = [f"#0001{number:02x}" for number in range(COLOURS + 1)]
+_DEPTHS = [f"#0002{percent:02x}" for percent in range(101)]
+CSS = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)"}
+CSS |= {colour: f"var(--arm-{number})" for number, colour in enumerate(_SERIES)}
+CSS |= {
+    colour: f"color-mix(in srgb, var(--deep) {percent}%, var(--shallow))"
+    for percent, colour in enumerate(_DEPTHS)
+}
 DASH_ARRAYS = {"-": "none", "--": "7 4", "-.": "8 3 2 3", ":": "2 3"}
 SHAPES = {
     "o": "M18 2.5a3.5 3.5 0 1 0 .01 0z", "s": "M15 3h6v6h-6z", "D": "M18 2l4 4-4 4-4-4z",
@@ -95,13 +102,13 @@ class Palette:
             colour = (number - 1) % COLOURS + 1 if number else 0
             dash = DASHES[max(0, number - 1) // COLOURS % len(DASHES)]
             marker = MARKERS[number % len(MARKERS)]
-            self._looks[name] = Look(f"#0001{colour:02x}", marker, dash)
+            self._looks[name] = Look(_SERIES[colour], marker, dash)
         return self._looks[name]
 
 
 def swatch(look: Look) -> Markup:
     """A line with a marker, for a legend beside plots; without axes, and so without matplotlib."""
-    style = re.sub(r"#000([012])([0-9a-f]{2})", _variable, f"stroke: {look.colour}; fill: {look.colour}")
+    style = f"stroke: {CSS[look.colour]}; fill: {CSS[look.colour]}"
     return Markup(
         '<svg viewBox="0 0 36 12" aria-hidden="true" style="{}"><path d="M0 6H36" stroke-width="2" '
         'stroke-dasharray="{}"/><path d="{}"/></svg>'
@@ -110,7 +117,7 @@ def swatch(look: Look) -> Markup:
 
 def depth(share: float) -> str:
     """The colour of a layer, 0 for the first to 1 for the last."""
-    return f"#0002{round(100 * min(1.0, max(0.0, share))):02x}"
+    return _DEPTHS[round(100 * min(1.0, max(0.0, share)))]
 
 
 def draw(
@@ -134,7 +141,12 @@ def draw(
         axes = figure.subplots(*grid, squeeze=False, sharex=True, sharey=sharey)
         paint(list(axes.flat))
         stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(
+            stream,
+            format="svg",
+            transparent=True,
+            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
+        )
     return _inline(stream.getvalue(), key, label)
 
 
@@ -172,20 +184,26 @@ def only_rows(axis: Axes, count: int) -> None:
 
 
 def _inline(text: str, key: str, label: str) -> Markup:
-    """matplotlib's file as an element of a page."""
+    """matplotlib's file as an element of a page, with the page's colours and font."""
     root = ElementTree.fromstring(text)
     for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag.endswith(("}metadata", "}style")):  # the latter would hold for the whole page
-                parent.remove(child)
-    named = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-        for name, value in list(element.attrib.items()):
-            del element.attrib[name]
-            kept = _attribute(name.rpartition("}")[2], value, key, named)
-            if kept is not None:
-                element.set(name.rpartition("}")[2], kept)
+        for child in [child for child in parent if _local(child.tag) == "style"]:
+            parent.remove(child)  # it would hold for the whole page; page.css has the same for figures
+    attributes = [{_local(name): value for name, value in element.attrib.items()} for element in root.iter()]
+    # matplotlib makes these names from the hash salt, which is the key, and so no two figures share one.
+    named = {each["href"].removeprefix("#") for each in attributes if "href" in each}
+    named |= {each["clip-path"][len("url(#") : -1] for each in attributes if "clip-path" in each}
+    for element, values in zip(root.iter(), attributes, strict=True):
+        element.tag = _local(element.tag)
+        element.attrib.clear()
+        for name, value in values.items():
+            if name == "style":
+                element.set(name, _themed(value))
+            elif name in NUMBERS:
+                element.set(name, " ".join(map(_rounded, value.split())))
+            # matplotlib turns all text, most of it by nothing
+            elif not (name == "id" and value not in named) and not value.startswith("rotate(-0 "):
+                element.set(name, value)
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     root.set("role", "img")
@@ -193,28 +211,18 @@ def _inline(text: str, key: str, label: str) -> Markup:
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
-def _attribute(name: str, value: str, key: str, named: set[str]) -> str | None:
-    """An attribute with the page's names and colours; ``None`` where nothing needs it."""
-    if name == "id":
-        return f"{key}-{value}" if value in named else None
-    if name == "href":
-        return f"#{key}-{value[1:]}"
-    if name == "clip-path":
-        return value.replace("url(#", f"url(#{key}-")
-    if name == "style":
-        value = re.sub(r"font-family: [^;]*;?\s*", "", value)
-        return re.sub(r"#000([012])([0-9a-f]{2})\b", _variable, value)
-    if name == "transform" and value.startswith("rotate(-0 "):
-        return None  # as matplotlib says of text that is not turned
-    # Hundredths of a pixel are enough, and a third of the size.
-    return LONG_NUMBER.sub(lambda number: f"{float(number[0]):.2f}", " ".join(value.split()))
+def _local(name: str) -> str:
+    """A name without its XML namespace, which HTML does not write."""
+    return name.rpartition("}")[2]
 
 
-def _variable(found: re.Match[str]) -> str:
-    """A placeholder's CSS."""
-    number = int(found[2], 16)
-    if found[1] == "0":
-        return f"var({('--ink', '--muted', '--line', '--ink')[number]})"
-    if found[1] == "1":
-        return f"var(--arm-{number})"
-    return f"color-mix(in srgb, var(--deep) {number}%, var(--shallow))"
+def _themed(style: str) -> str:
+    """Declarations of a style with placeholders as the page's colours, and without the font of a text."""
+    declared = (declaration.partition(": ") for declaration in style.split("; "))
+    kept = (f"{name}: {CSS.get(value, value)}" for name, _, value in declared if name != "font-family")
+    return "; ".join(kept)
+
+
+def _rounded(word: str) -> str:
+    """A coordinate in hundredths of a pixel, which are enough and a third of the size; a letter as it is."""
+    return f"{float(word):.2f}" if "." in word else word
