@@ -74,5 +74,7 @@ def packages() -> str:
         source = place if place.is_file() else PACKAGE / f"{name}.py"
         about = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
         direct = [each for each in order() if each in imports()[name]]
-        rows.append([code(name), prose(about.partition("\n")[0]), ", ".join(direct) or "none"])
+        rows.append(
+            [code(name), prose(" ".join(about.split("\n\n")[0].split())), ", ".join(direct) or "none"]
+        )
     return table(["package", "what it holds", "imports from"], rows)

@@ -18,7 +18,7 @@ def text(words: object) -> str:
 
 def prose(docstring: str) -> str:
     """Words of a docstring: what stands between double backticks is code."""
-    words = docstring.split("``")
+    words = docstring.replace("->", "→").split("``")
     cells = [code(word) if number % 2 else text(f"|{word}|")[2:-2] for number, word in enumerate(words)]
     return "".join(cells)
 

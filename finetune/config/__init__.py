@@ -1,0 +1,1 @@
+"""Presets, files and options -> one checked configuration, and its hash."""

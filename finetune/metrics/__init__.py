@@ -1,0 +1,1 @@
+"""Predictions and references -> scores with their signatures."""

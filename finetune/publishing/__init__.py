@@ -1,0 +1,1 @@
+"""A finished run -> a model card, and a repository on the Hub."""

@@ -1,0 +1,1 @@
+"""What a run leaves for its readers: record, predictions, diagnostics and manifest."""

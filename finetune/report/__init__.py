@@ -1,0 +1,1 @@
+"""A comparison -> the page, tables and plots that people read."""

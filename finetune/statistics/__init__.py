@@ -1,0 +1,1 @@
+"""Bootstrap intervals, exact tests, corrections and power, on arrays alone."""

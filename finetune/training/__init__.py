@@ -1,0 +1,1 @@
+"""A configuration -> a trained model and its record, by transformers' Trainer."""

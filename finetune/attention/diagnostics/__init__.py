@@ -1,0 +1,1 @@
+"""Measurements of attention while a model trains or predicts."""

@@ -1,0 +1,1 @@
+"""Programs that compute the variants, from the formula step by step to C and Triton."""

@@ -1,0 +1,1 @@
+"""Markdown, LaTeX, CSV, JSON and text."""
