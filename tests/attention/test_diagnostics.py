@@ -406,6 +406,7 @@ def looked_at(tmp_path_factory):
     return folder("classify", root, "sa-softmax")
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_when_it_is_looked_at(tmp_path, looked_at):
     """With dropout, which draws from the generator that looking must leave alone."""
     assert run("classify", tmp_path, *OPTIONS) == 0
@@ -428,6 +429,7 @@ def translated(tmp_path_factory):
     return [folder("translate", root / name, label) for name in ("with", "without")]
 
 
+@pytest.mark.slow
 def test_a_translation_is_the_same_when_it_is_looked_at(translated):
     one, other = translated
     same_run(one, other)
@@ -499,6 +501,7 @@ def test_a_finished_run_can_be_looked_at(tmp_path, looked_at, capsys):
     assert store.read(where)["diagnostics"] == "diagnostics.json"
 
 
+@pytest.mark.slow
 def test_adapters_and_translations_can_be_looked_at(tmp_path, looked_at, translated):
     """Loaded adapters ask for no gradient; 12 rows pass in two parts."""
     adapters = ["--model", str(looked_at), "--model.lora.rank", "2", "--train.max_steps", "3"]
@@ -513,6 +516,7 @@ def test_adapters_and_translations_can_be_looked_at(tmp_path, looked_at, transla
     assert len(diagnostics.read(lora / "diagnostics.json")["samples"]) == 3 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classification", "translation"])
 def test_parts_of_the_rows_give_what_all_of_them_give(tmp_path, looked_at, translated, monkeypatch, kind):
     """12 rows pass in parts of 5, padded otherwise than together; the loss is the mean over all targets."""

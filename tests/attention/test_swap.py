@@ -38,12 +38,17 @@ def unproved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proof, "fault", lambda attend, kind: None)
 
 
+def slow_with(family: str, kernel: str) -> list[Any]:
+    """The mark of a case in Triton's interpreter, but for that of the smallest family."""
+    return [pytest.mark.slow] if kernel == "triton" and family != "bert" else []
+
+
 def with_kernels(*families: str) -> Any:
-    """Every family with every variant of the paper on every kernel; in Triton's interpreter a few; and a few
-    with every control."""
+    """Every family with every variant of the paper on every kernel; in Triton's interpreter a few, and
+    one that is not slow; and a few with every control."""
     kernels = {name: ("auto", "reference") + (FAST if name != "softmax" else ()) for name in PAPER}
-    cases = [
-        (family, variant, kernel)
+    cases: list[Any] = [
+        pytest.param(family, variant, kernel, marks=slow_with(family, kernel))
         for family in families
         for variant, chosen in kernels.items()
         for kernel in chosen
@@ -73,7 +78,7 @@ def every_kernel() -> list[Any]:
         for variant, kernels in (("sa-softmax", FAST), ("sa-softmax-raw", FAST[:2])):
             for kernel in kernels:
                 left_out = kernel == "triton" and family not in SLOWLY
-                marks = [pytest.mark.exhaustive] if left_out else []
+                marks = [pytest.mark.exhaustive] if left_out else slow_with(family, kernel)
                 cases.append(pytest.param(family, variant, kernel, marks=marks))
     return cases
 

@@ -37,11 +37,14 @@ every_form = pytest.mark.parametrize("form", FORMS)
 
 
 def by_turns(*cases: Any) -> list[Any]:
-    """(form, case): each case with sa-softmax and, in turn, with one of the others; others are exhaustive."""
+    """(form, case): each case with sa-softmax, one of the others by turns as slow, the rest as exhaustive."""
     found = []
     for number, case in enumerate(cases):
-        now = ("sa-softmax", ("softmax", "sa-softmax-raw")[number % 2])
-        found += [pytest.param(f, case, marks=[] if f in now else [pytest.mark.exhaustive]) for f in FORMS]
+        marks = {
+            "sa-softmax": [],
+            ("softmax", "sa-softmax-raw")[number % 2]: [pytest.mark.slow],
+        }
+        found += [pytest.param(f, case, marks=marks.get(f, [pytest.mark.exhaustive])) for f in FORMS]
     return found
 
 
@@ -227,6 +230,7 @@ def cases(draw: st.DrawFn) -> Case:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @every_form
 @settings(max_examples=5, deadline=None, phases=[Phase.generate])  # to shrink a failure would take minutes
 @given(case=cases(), seed=st.integers(0, 2**31))
@@ -329,6 +333,7 @@ def test_a_row_that_sees_nothing_is_zero_and_takes_no_gradient(form: str) -> Non
     assert all((tensor == 0).all() for tensor in (output, *ours))
 
 
+@pytest.mark.slow
 @every_form
 def test_a_bias_of_minus_infinity_is_a_mask(form: str) -> None:
     torch.manual_seed(1)
@@ -394,7 +399,9 @@ def kept_by_dropout(case: Case, rate: float, seed: int) -> Tensor:
     )
 
 
-@every_form
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=[] if form == "sa-softmax" else [pytest.mark.slow]) for form in FORMS]
+)
 def test_dropout_is_the_same_forward_and_backward(form: str) -> None:
     """Against the reference with the very mask that the kernel drew."""
     case, rate = Case(2, 2, 1, query_len=33, key_len=36, bias=(1, 2, 33, 36), allowed=padding), 0.3
@@ -413,6 +420,7 @@ def test_dropout_is_the_same_forward_and_backward(form: str) -> None:
         assert float((mine - true).norm()) <= 1e-5 * float(true.norm())
 
 
+@pytest.mark.slow
 def test_dropout_differs_everywhere_and_repeats_with_the_seed() -> None:
     case = Case(batch=2, heads=2, query_len=33, key_len=48)
     mask = kept_by_dropout(case, 0.5, seed=1)
@@ -445,6 +453,7 @@ def leaves_and_loss(case: Case, rate: float) -> tuple[list[Tensor], Callable[...
 SMALL = Case(query_len=17, key_len=20, bias=(1, 2, 17, 20), allowed=padding, causal=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["checkpoint", "compile"])
 def test_checkpointed_and_compiled_give_the_same_bits(way: str) -> None:
     leaves, loss = leaves_and_loss(SMALL, rate=0.2)
@@ -460,6 +469,7 @@ def test_checkpointed_and_compiled_give_the_same_bits(way: str) -> None:
     assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form", ["softmax", "sa-softmax", pytest.param("sa-softmax-raw", marks=pytest.mark.exhaustive)]
 )

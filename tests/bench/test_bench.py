@@ -53,6 +53,7 @@ def figures(result: Any, *kernels: str) -> list[dict[str, Any]]:
 # What is in a result
 
 
+@pytest.mark.slow
 def test_the_result_says_what_was_measured_on_what(result: Any) -> None:
     assert (result["schema"], result["version"]) == (run.SCHEMA, run.VERSION)
     assert result["command"].startswith("finetune bench --quick")
@@ -92,6 +93,7 @@ def test_every_variant_has_its_arms_and_stock_its_own_attention(result: Any) -> 
     assert set(computed) == {"sa-softmax auto", "sa-softmax-raw auto"}
 
 
+@pytest.mark.slow
 def test_a_kernel_that_cannot_run_is_listed_with_its_reason(result: Any, measured: Path) -> None:
     fused = figures(result, "triton")
     assert {row["variant"] for row in fused} == {"softmax", "sa-softmax", "sa-softmax-raw"}
@@ -117,6 +119,7 @@ def test_all_kernels_are_exact(result: Any) -> None:
 # What is made of it
 
 
+@pytest.mark.slow
 def test_page_and_figures_are_remade_from_the_result_alone(
     measured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,6 +301,7 @@ def test_the_spread_is_the_median_and_quartiles() -> None:
     assert timing.spread([7]) == {"median": 7, "low": 7, "high": 7, "repeats": 1}
 
 
+@pytest.mark.slow
 def test_memory_of_the_definition_holds_its_weights_and_torch_s_kernel_none() -> None:
     case = Case("padded", 1, 1024, 2, 16, "float32")
     weights = 2 * 1024 * 1024 * 4 / 2**20

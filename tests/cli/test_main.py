@@ -384,6 +384,7 @@ def test_mistake_in_the_data(
     check_mistake(capsys, ["classify", "--data", "mine"], *telling)
 
 
+@pytest.mark.slow
 def test_corrupt_parquet_is_one_line_of_the_whole_process() -> None:
     write_data({"train.parquet": b"PAR1 rubbish"})
     command = [sys.executable, "-m", "finetune", "classify", "--data", "mine"]
@@ -499,6 +500,7 @@ FULL_MOMENTS = {  # when the second run of the grid cannot write, and how the co
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", FULL_MOMENTS)
 def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], moment: str

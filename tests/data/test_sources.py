@@ -149,6 +149,7 @@ def silent_port() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_rows_from_the_hub_then_from_its_cache(hub: Hub, tmp_path: Path) -> None:
     commit = TASKS["agnews"].revision
     online = ask(tmp_path, hub.endpoint, "agnews", "hub")
@@ -178,6 +179,7 @@ def test_rows_from_the_hub_then_from_its_cache(hub: Hub, tmp_path: Path) -> None
             assert ("HF_HUB_OFFLINE is set" in offline["line"]) == bool(extra)
 
 
+@pytest.mark.slow
 def test_the_parquet_branch_is_read_one_pair_at_a_time(hub: Hub, tmp_path: Path) -> None:
     pairs = ("de-en", "en-fr")
     answers = ask_all(tmp_path, hub.endpoint, [("iwslt2017", pair, "hub", None) for pair in pairs])
@@ -200,6 +202,7 @@ def test_the_parquet_branch_is_read_one_pair_at_a_time(hub: Hub, tmp_path: Path)
     assert "not in the cache" in missing["error"]
 
 
+@pytest.mark.slow
 def test_a_pinned_revision_is_not_replaced_by_another_in_the_cache(hub: Hub, tmp_path: Path) -> None:
     older = ask(tmp_path, hub.endpoint, "agnews", "hub", revision="old")
     assert older["first"]["text"] == "older item 0"
@@ -209,6 +212,7 @@ def test_a_pinned_revision_is_not_replaced_by_another_in_the_cache(hub: Hub, tmp
     assert answer["error"].startswith("cannot read fancyzhx/ag_news from the Hub: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", ["hub", "auto"])
 def test_404_is_an_error_and_never_the_sample(hub: Hub, tmp_path: Path, wanted: str) -> None:
     questions: list[Question] = [("dbpedia", None, wanted, None), ("agnews", None, wanted, "gone")]
@@ -217,6 +221,7 @@ def test_404_is_an_error_and_never_the_sample(hub: Hub, tmp_path: Path, wanted: 
     assert "'fancyzhx/ag_news' at revision 'gone'" in revision["error"]
 
 
+@pytest.mark.slow
 def test_a_cut_connection_is_one_sentence_and_the_next_try_succeeds(hub: Hub, tmp_path: Path) -> None:
     hub.cut = "train-00001"
     answer = ask(tmp_path, hub.endpoint, "agnews", "hub")
@@ -226,6 +231,7 @@ def test_a_cut_connection_is_one_sentence_and_the_next_try_succeeds(hub: Hub, tm
     assert ask(tmp_path, hub.endpoint, "agnews", "hub")["rows"] == {"train": 11, "test": 7}
 
 
+@pytest.mark.slow
 def test_no_network_is_noticed_within_seconds(tmp_path: Path, silent_port: str) -> None:
     """A refused connection, and one that is taken and never answered: one question, of bounded time."""
     assert hub_module.PROBE_SECONDS < 5

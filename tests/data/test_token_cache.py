@@ -180,6 +180,7 @@ def test_targets_and_the_language_are_part_of_an_entry(made: list[str]) -> None:
     assert len(made) == 12
 
 
+@pytest.mark.slow
 def test_a_tokenizer_has_one_fingerprint_wherever_it_is_used(tmp_path: Path) -> None:
     """Before and after a call (which leaves its settings behind), saved and loaded, in another process."""
     trained = train_tokenizer("translation", iter(TEXTS * 9), 280)

@@ -38,6 +38,7 @@ def base_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Base]:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "family"), FEW)
 def test_a_step_does_not_depend_on_how_it_is_cut(kind: str, family: str, base_of: Any) -> None:
     """Two steps, the second of 3 rows, whose last batch has one; targets are of unequal lengths."""

@@ -97,6 +97,7 @@ def test_the_mark_would_be_left_by_a_reader_that_executes(tmp_path: Path) -> Non
     assert (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_no_pickle_in_any_file_of_a_run_is_executed(
     copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,6 +177,7 @@ def test_a_checkpoint_sets_nothing_but_the_state_of_a_callback(copied: Path) -> 
     assert (looker.taken, looker.file) == ("[1]", Path("diagnostics.json"))
 
 
+@pytest.mark.slow
 def test_no_pickle_in_the_cache_is_executed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -394,6 +396,7 @@ def test_a_log_of_a_study_is_not_written_through_a_link(tmp_path: Path) -> None:
 # Full disks
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_once_and_without_a_traceback(tmp_path: Path) -> None:
     """Of the report and of the terminal's output both, as where they share a disk."""
     save(tmp_path / "runs", started("softmax", 0), classified(correctness(40, 0.5, 0)))
@@ -479,6 +482,7 @@ def test_the_token_that_a_login_keeps_is_in_no_file(tmp_path: Path, monkeypatch:
     assert redact(f"HTTP 401 of {PLAIN}") == "HTTP 401 of ***"
 
 
+@pytest.mark.slow
 def test_a_run_leaves_no_secret_wherever_it_comes_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -513,6 +517,7 @@ def test_an_error_reaches_the_terminal_without_control_characters(capsys: pytest
     assert capsys.readouterr().err.strip().isprintable()
 
 
+@pytest.mark.slow
 def test_what_is_named_reaches_the_terminal_without_control_characters(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,6 +89,7 @@ def test_a_signature_names_its_tokenizer(tokenizer: str) -> None:
     assert scorers.tokenizer_of(f"bleu|{scorer.get_signature()}") == tokenizer
 
 
+@pytest.mark.slow
 def test_nothing_is_left_on_the_disk_and_nothing_is_fetched(tmp_path: Path) -> None:
     code = (
         "import socket\n"

@@ -677,6 +677,7 @@ def test_a_model_that_does_not_fit_leaves_nothing(tmp_path, capsys, family, opti
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_rehearsal_moves_no_number(tmp_path, monkeypatch):
     base = save("bert", tmp_path / "base")
     options = ["--model", str(base), "--train.max_steps", "3", "--attention", "softmax"]

@@ -29,6 +29,7 @@ from tests.support.trained import GRID
 TEXTS = ["one two three four five", "six seven eight nine ten", "eleven twelve"] * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["classify", "translate"])
 def test_run_folder_loads_with_its_variant_and_predicts_the_same(tmp_path, verb):
     assert run(verb, tmp_path, "--attention", "sa-softmax", "--attention.parameters.eps", "0.5") == 0
@@ -52,6 +53,7 @@ def test_lora_run_loads_with_its_variant_and_predicts_the_same(trained, tmp_path
     assert answers == {row["row"]: row["prediction"] for row in store.read_predictions(where)}
 
 
+@pytest.mark.slow
 def test_translation_adapters_load_with_generation_settings(trained, tmp_path):
     base = folder("translate", trained("translate", "--attention", "softmax"))
     lora = ["--model", str(base), "--model.lora.rank", "2", "--train.learning_rate", "1e-2"]
@@ -65,6 +67,7 @@ def test_translation_adapters_load_with_generation_settings(trained, tmp_path):
     assert answers == {row["row"]: row["prediction"] for row in store.read_predictions(where)}
 
 
+@pytest.mark.slow
 def test_search_settings_of_a_checkpoint_do_not_slip_in(trained, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(folder("translate", trained("translate", "--attention", "softmax")), base)
@@ -101,6 +104,7 @@ def test_initial_weights_name_the_seed_and_not_the_variant():
     assert weights("softmax", 0) == weights("sa-softmax", 0) != weights("softmax", 1)
 
 
+@pytest.mark.slow
 def test_decoder_classifies_from_a_local_folder(tmp_path):
     """GPT-2 has no padding token: rows of unequal length in one batch need one."""
     tokenizer = train_tokenizer("translation", iter(TEXTS), 300)

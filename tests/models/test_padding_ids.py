@@ -59,6 +59,7 @@ def test_a_decoder_classifies_the_same_however_it_is_padded(
     hold_evaluations(base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family", ["t5", "m2m100", exhaustive("bart"), exhaustive("mbart"), exhaustive("marian")]
 )

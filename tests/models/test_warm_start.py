@@ -178,6 +178,7 @@ def starts(trained, tmp_path_factory):
 ARMS = ("softmax", "sa-softmax", "sa-softmax-calibrated", "sa-softmax-annealed0.5")
 
 
+@pytest.mark.slow
 def test_a_run_records_its_start_and_what_the_untrained_model_scores(starts):
     found = {arm: store.read(folder("classify", starts, arm)) for arm in ARMS}
     for entry in found.values():
@@ -197,6 +198,7 @@ def test_a_run_records_its_start_and_what_the_untrained_model_scores(starts):
     assert len({entry["model"]["initial_weights"] for entry in found.values()}) == 1  # all can be paired
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ARMS[2:])
 def test_a_started_run_loads_as_exactly_the_variant(starts, arm):
     where = folder("classify", starts, arm)
@@ -206,6 +208,7 @@ def test_a_started_run_loads_as_exactly_the_variant(starts, arm):
     assert {s.normaliser.name for s in settings(model).values()} == {"sa-softmax"}
 
 
+@pytest.mark.slow
 def test_calibrated_adapters_load_with_their_calibration(trained, tmp_path):
     base = folder("classify", trained("classify", *GRID))
     lora = ["--model", str(base), "--model.lora.rank", "3", "--train.learning_rate", "1e-2"]
@@ -221,6 +224,7 @@ def test_calibrated_adapters_load_with_their_calibration(trained, tmp_path):
     torch.testing.assert_close(loaded[:, :width], plain[:, :width] / values[0])
 
 
+@pytest.mark.slow
 def test_a_killed_annealed_run_resumes_to_the_same_numbers(tmp_path, monkeypatch):
     """Killed while the weights are still a blend."""
     options = [*ANNEALED, "--train.save_strategy", "steps", "--train.save_steps", "5"]

@@ -148,6 +148,7 @@ def published(told: dict[str, Any], name: str) -> dict[str, bytes]:
     return files
 
 
+@pytest.mark.slow
 def test_a_pushed_run_comes_back_with_its_attention(told: dict[str, Any], runs: Path) -> None:
     status, said = told["pushed"]
     assert status == 0, said
@@ -167,6 +168,7 @@ def test_a_run_leaves_a_card_whose_code_runs(runs: Path) -> None:
     assert names["inputs"]["input_ids"].shape[0] == 1
 
 
+@pytest.mark.slow
 def test_only_what_loads_and_explains_it_is_pushed(told: dict[str, Any]) -> None:
     assert set(published(told, "org/variant")) == {
         "README.md", "record.json", "finetune.yaml", "origin.yaml", "config.json", "model.safetensors",
@@ -174,6 +176,7 @@ def test_only_what_loads_and_explains_it_is_pushed(told: dict[str, Any]) -> None
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_no_path_of_this_machine_is_pushed(told: dict[str, Any], runs: Path) -> None:
     files = published(told, "org/variant")
     assert not [name for name, content in files.items() if str(runs).encode() in content]
@@ -185,6 +188,7 @@ def test_no_path_of_this_machine_is_pushed(told: dict[str, Any], runs: Path) -> 
     assert yaml.safe_load(files["finetune.yaml"])["attention"]["variant"] == "sa-softmax"
 
 
+@pytest.mark.slow
 def test_the_card_of_a_pushed_run_names_the_repository(told: dict[str, Any]) -> None:
     text = published(told, "org/variant")["README.md"].decode()
     assert 'finetune.load("org/variant")' in text
@@ -192,6 +196,7 @@ def test_the_card_of_a_pushed_run_names_the_repository(told: dict[str, Any]) -> 
     assert text in told["hub"].cards  # the Hub was asked whether its head is right
 
 
+@pytest.mark.slow
 def test_large_files_go_by_lfs_into_a_private_repository(told: dict[str, Any], runs: Path) -> None:
     assert told["pushed by LFS"][0] == 0, told["pushed by LFS"][1]
     assert published(told, "org/plain")["model.safetensors"] in told["hub"].objects.values()
@@ -199,6 +204,7 @@ def test_large_files_go_by_lfs_into_a_private_repository(told: dict[str, Any], r
     assert told["loaded by LFS"] == logits(load(folder(runs, "softmax"))[0])
 
 
+@pytest.mark.slow
 def test_adapters_come_back_on_their_base_model(told: dict[str, Any], runs: Path) -> None:
     assert told["adapters trained"][0] == told["adapters pushed"][0] == 0, told["adapters pushed"]
     assert told["adapters loaded"] == told["adapters here"]
@@ -207,12 +213,14 @@ def test_adapters_come_back_on_their_base_model(told: dict[str, Any], runs: Path
     assert "The adapters are loaded onto org/plain." in card
 
 
+@pytest.mark.slow
 def test_a_push_replaces_the_run_that_was_there(told: dict[str, Any]) -> None:
     assert told["replaced"][0] == 0
     assert "adapter_config.json" not in published(told, "org/replaced")
     assert told["replaced loaded"] == told["loaded"] != told["adapters loaded"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "said"),
     [
@@ -229,6 +237,7 @@ def test_a_push_that_cannot_be_is_one_line(told: dict[str, Any], step: str, said
     assert "\n" not in error and "Traceback" not in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "said"),
     [

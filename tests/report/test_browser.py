@@ -13,9 +13,12 @@ from tests.support.records import classified, correctness, save, save_accuracies
 from tests.support.report_records import enrich
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium chromium-driver)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium chromium-driver)"
+    ),
+]
 EVIL = "<script>document.title='ran'</script><img src='https://example.invalid/x.png'>" + "long" * 60
 OPTIONS = (
     "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",

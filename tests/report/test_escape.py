@@ -170,6 +170,7 @@ def test_a_name_in_a_plot_is_text_and_its_label_too() -> None:
     assert 'aria-label="&lt;script&gt;&quot;' in svg
 
 
+@pytest.mark.slow
 def test_a_surrogate_that_no_file_takes_is_shown_as_one(plain: Comparison) -> None:
     for form in (page, markdown, spreadsheet, as_latex, text):
         form(_named(plain, "caf\udce9")).encode()

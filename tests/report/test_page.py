@@ -209,6 +209,7 @@ def test_layers_and_runs_are_averaged_with_the_weight_of_what_was_counted() -> N
     assert layers[2, "encoder"][0] == 3.0
 
 
+@pytest.mark.slow
 def test_looks_after_training_stand_alone_where_there_are_no_others() -> None:
     both, after = diagnostics("softmax", [0, 5]), diagnostics("softmax", [9])
     both["samples"][1]["after_training"] = True
@@ -368,6 +369,7 @@ def _kept(root: Path, kept: Path) -> None:
         (place / file.name).write_bytes(file.read_bytes())
 
 
+@pytest.mark.slow
 def test_a_report_is_remade_without_predictions_and_elsewhere(tmp_path: Path) -> None:
     root, kept = tmp_path / "runs", tmp_path / "kept"
     (table,) = _study(root, looked_at=False).tables
@@ -386,6 +388,7 @@ def test_a_report_is_remade_without_predictions_and_elsewhere(tmp_path: Path) ->
     assert (tmp_path / "new" / "report.html").read_text() == before["report.html"]
 
 
+@pytest.mark.slow
 def test_runs_that_are_gone_or_others_are_named_and_not_plotted(tmp_path: Path) -> None:
     found = _study(tmp_path / "runs", looked_at=False)
     (table,) = found.tables

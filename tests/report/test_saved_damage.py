@@ -67,6 +67,7 @@ def _entry(variant: str, kind: str) -> store.Record:
     return entry
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "arm"), [("classification", 1), ("translation", 0)])
 def test_no_wrong_value_in_a_record_takes_the_report_down(tmp_path: Path, kind: str, arm: int) -> None:
     """Every key of a good record, at every depth, taken out and given values of every wrong type.
@@ -109,6 +110,7 @@ def test_no_wrong_value_in_the_predictions_takes_the_report_down(tmp_path: Path,
     _survives(root, out, "deep")
 
 
+@pytest.mark.slow
 def test_no_wrong_value_in_the_diagnostics_takes_the_report_down(tmp_path: Path) -> None:
     root, out = tmp_path / "runs", tmp_path / "out"
     save(root / "other", started("softmax", 0, task="untouched"), classified([True, False]))

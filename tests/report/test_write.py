@@ -191,6 +191,7 @@ def test_memory(mib: float | None, shown: str) -> None:
     assert words.memory(mib) == shown
 
 
+@pytest.mark.slow
 def test_a_report_can_be_written_again_and_nothing_is_reported_of_nothing(
     comparison: Comparison, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ def most(promised: float, count: int) -> float:
     return float(scipy_stats.binom.ppf(0.999, count, promised)) / count
 
 
+@pytest.mark.slow
 def test_equal_methods_are_claimed_to_differ_no_more_often_than_promised() -> None:
     """2,000 studies of three seeds with every kind of noise: two comparisons each, Holm, `claims.judge`."""
     found = rates.alarms("mixed", "accuracy", rates.classification(BY_NAME["mixed"], 3, 2000))
@@ -33,6 +34,7 @@ def test_equal_methods_are_claimed_to_differ_no_more_often_than_promised() -> No
     assert found.misses_seeds is not None and found.misses_seeds > 0.07
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["errors", "seeds", "tastes", "collapse"])
 def test_no_kind_of_noise_makes_more_claims_than_promised(name: str) -> None:
     for seeds, count in ((1, 25), (2, 100), (7, 100)):
@@ -48,6 +50,7 @@ def test_rows_alone_and_seeds_alone_claim_too_much() -> None:
     assert by_seeds.claims_seeds > 0.15
 
 
+@pytest.mark.slow
 def test_equal_translations_are_not_claimed_to_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "finetune.statistics.over_seeds.TRIALS", 64

@@ -218,6 +218,7 @@ def folder_without_a_tokenizer(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "telling"),
     [
@@ -242,6 +243,7 @@ def test_a_study_rehearses_every_kind_of_run_before_the_first(
     assert not study.root.exists()
 
 
+@pytest.mark.slow
 def test_a_study_that_fails_its_rehearsal_begins_no_run(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -252,6 +254,7 @@ def test_a_study_that_fails_its_rehearsal_begins_no_run(
     assert not study.root.exists()
 
 
+@pytest.mark.slow
 def test_a_rehearsal_alone_begins_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = study_of(tmp_path, {"a": {**TINY, "data.train_rows": [24, 32]}}, seeds=[0, 1, 2])
     assert main(["study", study.file, "--output", str(study.root), "--rehearse"]) == 0
@@ -737,6 +740,7 @@ def test_a_line_that_is_no_progress_is_shown_as_it_is(line: str) -> None:
 # The whole
 
 
+@pytest.mark.slow
 def test_a_study_runs_with_a_failing_cell_and_goes_on_from_there(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -762,6 +766,7 @@ def test_a_study_runs_with_a_failing_cell_and_goes_on_from_there(
     assert "2 runs in" in (said := capfd.readouterr().out) and "nothing is left to run" in said
 
 
+@pytest.mark.slow
 def test_a_study_that_is_interrupted_leaves_no_child_and_a_clean_terminal(tmp_path: Path) -> None:
     """A real command on a real terminal."""
     path = written(tmp_path, {"a": TINY}, workers=2)

@@ -39,6 +39,7 @@ def finetune(
     )
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_from_the_working_folder(tmp_path: Path) -> None:
     for name in PLANTED:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -57,6 +58,7 @@ def test_the_working_folder_stays_where_the_program_lies_in_it(monkeypatch: pyte
     assert sys.path[0] == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shell", "status", "telling"),
     [("", 0, ""), ("| head -1", 0, ""), (">&-", 0, ""), ("> /dev/full", 2, "finetune: error: No space left")],

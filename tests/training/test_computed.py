@@ -424,6 +424,7 @@ BEST = ["--train.load_best_model_at_end", "true", "--train.metric_for_best_model
 EACH_STEP = ["--train.eval_strategy", "steps", "--train.eval_steps", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["classify", "translate"])
 def test_the_best_model_of_every_schedule_comes_to_its_end(tmp_path: Path, verb: str) -> None:
     """A rehearsal takes one step of the run's own schedule, and the model is held to its folder by itself."""

@@ -66,6 +66,7 @@ def test_a_further_metric_is_tried_on_right_answers(
     assert "the metric 'hub:f1' cannot score these rows: Target is multiclass" in line
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_fails_before_the_baseline_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_start_that_fails_fails_before_the_baseline_trains(
     assert "cannot divide by" in refused(tmp_path, capsys, "--attention.start", "calibrated")
 
 
+@pytest.mark.slow
 def test_a_base_model_that_was_trained_with_another_attention_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

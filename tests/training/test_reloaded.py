@@ -287,6 +287,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kept]:
     return {name: Kept(tmp_path_factory.mktemp(name), name) for name in RUNS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_finished_run_says_that_it_was_loaded(kept: dict[str, Kept], name: str) -> None:
     entry = store.read(kept[name].folder)
@@ -342,6 +343,7 @@ SPOILT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "spoil", "said"), SPOILT)
 def test_a_folder_that_holds_another_model_is_told(
     kept: dict[str, Kept], tmp_path: Path, name: str, spoil: Any, said: str
@@ -353,6 +355,7 @@ def test_a_folder_that_holds_another_model_is_told(
         kept[name].check(folder)
 
 
+@pytest.mark.slow
 def test_a_run_whose_folder_holds_another_model_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

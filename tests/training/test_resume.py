@@ -125,6 +125,7 @@ CHANGING = {  # what changes the settings of an optimizer or a schedule while it
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", CHANGING.values(), ids=CHANGING)
 def test_a_resumed_run_is_held_to_what_it_was_built_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
@@ -156,6 +157,7 @@ def test_names_that_are_no_checkpoint_s_are_left_alone(killed: Path) -> None:
     assert found.checkpoint == killed / "checkpoint-14" and (killed / "checkpoint-best").is_dir()
 
 
+@pytest.mark.slow
 def test_patience_and_samples_go_on_from_the_checkpoint(
     killed: Path, stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +172,7 @@ def test_patience_and_samples_go_on_from_the_checkpoint(
         store.write(killed, {**store.read(killed), "status": "running"})
 
 
+@pytest.mark.slow
 def test_without_a_whole_checkpoint_the_run_starts_anew_and_says_so(
     killed: Path, stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,6 +216,7 @@ def test_a_study_takes_such_a_run_for_unfinished(killed: Path, stopped: Path) ->
     assert _by_status(cell, done).kind == "unfinished"
 
 
+@pytest.mark.slow
 def test_what_a_finished_run_lacks_is_mended(
     killed: Path, stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,6 +232,7 @@ def test_what_a_finished_run_lacks_is_mended(
     same(stopped, killed)
 
 
+@pytest.mark.slow
 def test_random_kills_change_nothing() -> None:
     """The script in its smallest form."""
     words = [sys.executable, "-m", "tests.kills", "--kills", "3", "--seed", "219"]

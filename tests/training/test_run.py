@@ -78,6 +78,7 @@ def easy_rows(data):
     return [*options, "--train.per_device_eval_batch_size", "7"]
 
 
+@pytest.mark.slow
 def test_each_prediction_belongs_to_its_row(tmp_path):
     """Predictions in another order than the rows would be chance."""
     options = easy_rows(tmp_path / "rows")
@@ -126,6 +127,7 @@ def test_other_configuration_stops_and_names_the_keys(classified, capsys):
 STEPS = ["--attention", "sa-softmax", "--train.save_strategy", "steps", "--train.save_steps", "7"]
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_numbers(tmp_path, capsys):
     """A command of its own, and a real signal."""
     options = [*STEPS, "--train.num_train_epochs", "8"]
@@ -147,6 +149,7 @@ def test_killed_run_resumes_to_the_same_numbers(tmp_path, capsys):
     same_end(whole, killed)
 
 
+@pytest.mark.slow
 def test_a_translation_resumes_to_the_same_numbers(tmp_path, capsys, monkeypatch):
     """From its folder as it was when a checkpoint had just been written; with dropout, so that it counts what
     is drawn."""
@@ -163,6 +166,7 @@ def test_a_translation_resumes_to_the_same_numbers(tmp_path, capsys, monkeypatch
     same_end(whole, killed)
 
 
+@pytest.mark.slow
 def test_arms_see_the_same_batches_from_the_same_weights(tmp_path, monkeypatch):
     seen: dict[str, list] = {"softmax": [], "sa-softmax": []}
     first_weights = {}
@@ -202,6 +206,7 @@ def alone(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_grid_is_tokenised_once(tmp_path, monkeypatch):
     """Two variants and two seeds, then the same rows for another run: the tokenizer is asked once a split."""
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
@@ -224,6 +229,7 @@ def test_a_grid_is_tokenised_once(tmp_path, monkeypatch):
     assert len(calls) == 3 + 2 * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["classify", "translate"])
 def test_sorting_and_caching_change_no_prediction(tmp_path, verb):
     """In small batches, which mix lengths where they are not sorted."""
@@ -245,6 +251,7 @@ def test_sorting_and_caching_change_no_prediction(tmp_path, verb):
         assert all(torch.equal(weights[0][name], other[name]) for name in other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["classify", "translate"])
 def test_padding_to_the_limit_trains_alike_on_wider_batches(tmp_path, monkeypatch, verb):
     """The same loss and gradient; every batch is as wide as the limits, which no row reaches."""
@@ -276,6 +283,7 @@ def test_padding_to_the_limit_trains_alike_on_wider_batches(tmp_path, monkeypatc
     assert len(shapes[0]) > 3 and all(shape < (250,) for shape in shapes[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["classify", "translate"])
 def test_evaluation_keeps_no_logits(tmp_path, monkeypatch, verb):
     """While validating: one class index a row, or nothing but the loss. While testing: what is predicted."""
@@ -319,6 +327,7 @@ def test_order_of_rows_ignores_the_global_generator(lengths):
     assert list(EpochSampler(8, lengths, 2, seed=4)) != orders[0]
 
 
+@pytest.mark.slow
 def test_failed_run_is_recorded_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
     build = finetune.training.run.builder.build_model
 
@@ -349,6 +358,7 @@ def test_non_finite_loss_stops_at_its_step(tmp_path, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_translation_runs_and_keeps_its_settings(tmp_path):
     assert run("translate", tmp_path, "--attention", "sa-softmax", "--attention.scope", "cross") == 0
     where = tmp_path / "iwslt2017-de-en/scratch-tiny/sa-softmax-cross/seed-0"
@@ -360,6 +370,7 @@ def test_translation_runs_and_keeps_its_settings(tmp_path):
     assert len(rows) == 21 and all(isinstance(row["prediction"], str) for row in rows)
 
 
+@pytest.mark.slow
 def test_early_stopping_and_gradient_options_pass_through(tmp_path):
     options = ["--early_stopping_patience", "1", "--train.load_best_model_at_end", "true"]
     options += ["--train.gradient_accumulation_steps", "2", "--train.activation_checkpointing", "true"]
@@ -376,6 +387,7 @@ def test_early_stopping_and_gradient_options_pass_through(tmp_path):
     assert max(point["epoch"] for point in found["curve"]) < 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["classify", "translate"])
 def test_accumulated_batches_train_as_whole_ones(tmp_path, verb):
     """Same 15 rows a step, in one batch or in three: the same loss and gradient at the first step."""
@@ -392,6 +404,7 @@ def test_accumulated_batches_train_as_whole_ones(tmp_path, verb):
     assert first[3]["grad_norm"] == pytest.approx(first[1]["grad_norm"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_changed_rows_behind_a_finished_run_stop(tmp_path, capsys):
     data = tmp_path / "rows"
     data.mkdir()
@@ -408,6 +421,7 @@ def test_changed_rows_behind_a_finished_run_stop(tmp_path, capsys):
     assert "the test rows have changed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time_in_a_run_folder(tmp_path, capsys):
     with locked(folder("classify", tmp_path)):
         assert run("classify", tmp_path, *GRID) == os.EX_TEMPFAIL
@@ -421,6 +435,7 @@ def test_several_processes_are_refused(tmp_path, monkeypatch, capsys):
     assert "one process a run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_bfloat16_trains(tmp_path):
     options = ["--train.bf16", "true", "--train.use_cpu", "true", "--attention.kernel", "reference"]
     assert run("classify", tmp_path, *GRID, *options) == 0

@@ -32,6 +32,7 @@ def events(where: Path) -> EventAccumulator:
     return EventAccumulator(str(file)).Reload()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["softmax", "sa-softmax"])
 def test_each_run_keeps_its_own_curves(tracked: Path, variant: str) -> None:
     where = folder("classify", tracked, variant)
@@ -46,6 +47,7 @@ def test_each_run_keeps_its_own_curves(tracked: Path, variant: str) -> None:
         assert expected and [(point.step, point.value) for point in read.Scalars(scalar)] == expected
 
 
+@pytest.mark.slow
 def test_a_tracker_moves_no_number(tracked: Path, tmp_path: Path) -> None:
     assert run("classify", tmp_path, *SMALL, "--attention", "sa-softmax") == 0
     one, two = folder("classify", tracked, "sa-softmax"), folder("classify", tmp_path, "sa-softmax")

@@ -54,8 +54,12 @@ every_family = pytest.mark.parametrize(("kind", "family"), FAMILIES)
 
 
 def few_of(names: Any) -> list[Any]:
-    """Names of options, of which few are tried every time."""
-    return [pytest.param(name, marks=() if name in FEW else pytest.mark.exhaustive) for name in names]
+    """Names of options, of which few are tried every time; a worker is a process that imports torch."""
+    slow = {"workers": pytest.mark.slow}
+    return [
+        pytest.param(name, marks=slow.get(name, ()) if name in FEW else pytest.mark.exhaustive)
+        for name in names
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,7 @@ def test_how_the_work_is_done_moves_no_number(
     assert_same_answers(base.answers(rows, **SAME[name]), answers)
 
 
+@pytest.mark.slow
 @every_family
 @pytest.mark.parametrize("name", few_of(STEPS))
 def test_what_a_step_is_does_not_depend_on_how_it_is_cut(
@@ -105,6 +110,7 @@ def test_what_a_step_is_does_not_depend_on_how_it_is_cut(
     assert_the_same(base.trained(rows, 8, 4, **train), whole)
 
 
+@pytest.mark.slow
 @every_family
 def test_padding_to_the_limit_moves_no_number(kind: str, family: str, base_of: Any) -> None:
     near, far = (base_of(kind, family, False, padding) for padding in ("longest", "max_length"))
@@ -113,6 +119,7 @@ def test_padding_to_the_limit_moves_no_number(kind: str, family: str, base_of: A
     assert_same_answers(far.answers(rows), near.answers(rows))
 
 
+@pytest.mark.slow
 @every_family
 def test_half_precision_is_cut_alike_up_to_its_own_rounding(kind: str, family: str, base_of: Any) -> None:
     """Within the 8 bits of bfloat16, where a step too large by its four batches would be three times off."""
@@ -145,6 +152,7 @@ def test_an_evaluation_of_no_number_is_no_answer(kind: str, family: str, value: 
         hook.remove()
 
 
+@pytest.mark.slow
 def test_a_rehearsal_leaves_a_loss_that_is_no_number_to_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
