@@ -2,6 +2,7 @@
 
 from docs.generate.markdown import code, table, text
 from finetune.attention import VARIANTS
+from finetune.metrics.registry import METRICS
 from finetune.tasks import TASKS
 
 
@@ -26,3 +27,17 @@ def tasks() -> str:
         hub = code(task.hub_id) if task.hub_id else "local files only"
         rows.append([code(name), text(task.title), text(task.shape), hub])
     return table(["task", "data set", "what is predicted", "on the Hub"], rows)
+
+
+def metrics() -> str:
+    """Every declared metric."""
+    rows = [
+        [
+            code(name),
+            text(each.label),
+            "higher" if each.higher_is_better else "lower",
+            f"{each.primary_of}" if each.primary_of else "none: described only",
+        ]
+        for name, each in METRICS.items()
+    ]
+    return table(["metric", "in reports", "better", "tested in comparisons of"], rows)
