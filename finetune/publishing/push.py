@@ -18,8 +18,9 @@ from finetune.errors import UserError
 from finetune.models.checkpoint import CONFIG_FILE, ORIGIN_FILE, load
 from finetune.models.pushed import FILES, HUB_ID
 from finetune.publishing import card
-from finetune.publishing.metadata import base_model, data_of, has_adapters
+from finetune.publishing.metadata import base_model, has_adapters
 from finetune.records import store
+from finetune.records.run import Run
 from finetune.system import files
 from finetune.system.paths import without_paths
 from finetune.system.text import one_line
@@ -69,12 +70,13 @@ def _publishable(folder: Path) -> store.Record:
         raise UserError(
             f"the run in {folder} is {entry['status']}{reason}: only a finished one is pushed; run it again"
         )
-    if data_of(entry)["sample"]:
+    run = Run(folder, entry)
+    if run.sample:
         raise UserError(
             f"the run in {folder} was trained on the synthetic SAMPLE, which says nothing about any method: "
             "only a run on real data is pushed"
         )
-    if has_adapters(entry) and base_model(entry) is None:
+    if has_adapters(run) and base_model(run) is None:
         raise UserError(
             f"the run in {folder} is adapters of {entry['config']['model']['name']}, which is no model on "
             "the Hub, so no one else could load them: train on a Hub id, or without LoRA (model.lora.rank 0)"

@@ -156,7 +156,7 @@ def test_a_control_is_no_method_of_the_paper() -> None:
 
 def test_code_that_was_changed_is_said_to_be() -> None:
     text = card.text(made(over={"git": {"dirty": True}}), "org/run")
-    assert f"{COMMIT}, with changes" in text and "is no commit as it stands" in text
+    assert f"{COMMIT}, with changes" in text and "not a clean commit" in text
 
 
 def test_a_warm_start_is_told() -> None:
