@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from finetune.attention.interface import Setting, Watcher
+from finetune.attention.interface import LayerAttention, Watcher
 from finetune.attention.kernels.inputs import Inputs
 from finetune.attention.kernels.reference import scores_of
 from finetune.attention.probe import observe
@@ -83,7 +83,7 @@ def output_projections(model: Any) -> dict[str, Any]:
     outputs: dict[int, tuple[str, Tensor]] = {}  # keeps each output alive, so that no address is used twice
     found: dict[str, Any] = {}
 
-    def note(name: str, _: Setting) -> Watcher:
+    def note(name: str, _: LayerAttention) -> Watcher:
         return lambda inputs, output: outputs.update({_address(output): (name, output)})
 
     def look(module: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -123,7 +123,7 @@ def cosine(first: Tensor, second: Tensor) -> float:
     return float(nn.functional.cosine_similarity(first.double(), second.double()).mean())
 
 
-def _sum_rows(parts: list[Tensor], setting: Setting, targets: Tensor | None) -> Watcher:
+def _sum_rows(parts: list[Tensor], setting: LayerAttention, targets: Tensor | None) -> Watcher:
     """Add (2, heads) to ``parts`` at every call: the sum of the row sums, and how many rows there were.
 
     ``targets``, bool, (batch, target), of an encoder-decoder are those that are no padding, which its decoder
@@ -132,7 +132,7 @@ def _sum_rows(parts: list[Tensor], setting: Setting, targets: Tensor | None) -> 
 
     def watch(inputs: Inputs, output: Tensor) -> None:
         allowed = inputs.all_allowed()
-        sums = setting.normaliser.weigh(scores_of(inputs), allowed).sum(-1)  # (batch, heads, query)
+        sums = setting.variant.weigh(scores_of(inputs), allowed).sum(-1)  # (batch, heads, query)
         counted = _counted(inputs, allowed, setting.kind)
         if targets is not None and setting.kind != "encoder":
             counted = counted & targets.to(counted.device)[:, None]
@@ -181,7 +181,7 @@ def _pass(
 
 
 @contextmanager
-def _watching(model: Any, make: Callable[[str, Setting], Watcher]) -> Iterator[None]:
+def _watching(model: Any, make: Callable[[str, LayerAttention], Watcher]) -> Iterator[None]:
     """Have every attention module that computes a variant watched by what ``make`` makes for it."""
     chosen = {name: setting for name, setting in settings(model).items() if setting.swapped}
     watchers = {name: make(name, setting) for name, setting in chosen.items()}

@@ -1,8 +1,8 @@
 """One attention call of a model: read what it passes, let a kernel compute it. No registry of transformers.
 
 ``attention`` has the signature that transformers gives its attention functions. What it computes is decided
-by the ``Setting`` on the attention module it is called for, so that one function serves every variant and
-every scope. Shapes: query (batch, heads, query, width); key and value (batch, key heads, key, width).
+by the ``LayerAttention`` on the attention module it is called for, so that one function serves every variant
+and every scope. Shapes: query (batch, heads, query, width); key and value (batch, key heads, key, width).
 """
 
 from collections import Counter
@@ -18,12 +18,12 @@ from transformers.utils.output_capturing import _active_collector
 
 from finetune.attention import functions
 from finetune.attention.kernels import dispatch
-from finetune.attention.kernels.inputs import Inputs, Normaliser
+from finetune.attention.kernels.inputs import BoundVariant, Inputs
 from finetune.errors import UserError
 
-Kind = Literal["encoder", "decoder", "cross"]
+AttentionKind = Literal["encoder", "decoder", "cross"]
 
-SETTING = "finetune_attention"  # the attribute of an attention module that holds its Setting
+SETTING = "finetune_attention"  # the attribute of an attention module that holds its LayerAttention
 
 # Keywords that models pass down and that change nothing here: their meaning is in the mask, in the query and
 # key (positions), in another kernel (deterministic), in what the caller keeps, or in other parts of the model
@@ -45,11 +45,11 @@ class Blend:
 
 
 @dataclass(frozen=True)
-class Setting:
+class LayerAttention:
     """What one attention module computes, and which kernels did."""
 
-    normaliser: Normaliser
-    kind: Kind
+    variant: BoundVariant
+    kind: AttentionKind
     kernel: str  # as chosen: one of kernels.CHOICES
     ran: Counter[str] = field(default_factory=Counter)  # calls by the kernel that computed them
     blend: Blend = field(default_factory=Blend)
@@ -58,11 +58,11 @@ class Setting:
     @property
     def swapped(self) -> bool:
         """Whether this computes a variant; outside of the scope of a swap it is plain softmax."""
-        return self.normaliser.name != SOFTMAX.name
+        return self.variant.name != SOFTMAX.name
 
 
 @dataclass(frozen=True)
-class Call:
+class ObservedCall:
     """One observed call of ``attention``."""
 
     module: nn.Module
@@ -72,15 +72,15 @@ class Call:
     dropout: float
 
 
-SOFTMAX = Normaliser("softmax", functions.softmax)
+SOFTMAX = BoundVariant("softmax", functions.softmax)
 
-_observed: ContextVar[list[Call] | None] = ContextVar("observed", default=None)
+_observed: ContextVar[list[ObservedCall] | None] = ContextVar("observed", default=None)
 
 
 @contextmanager
-def observing() -> Iterator[list[Call]]:
+def observing() -> Iterator[list[ObservedCall]]:
     """Collect every call of ``attention``; modules without a setting compute plain softmax meanwhile."""
-    calls: list[Call] = []
+    calls: list[ObservedCall] = []
     token = _observed.set(calls)
     try:
         yield calls
@@ -122,9 +122,11 @@ def attention(  # noqa: PLR0917 - the signature is transformers'
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         dropout=dropout if module.training else 0.0,
     )
-    setting = _setting(module, Call(module, query.shape[-2], key.shape[-2], _is_causal(inputs), dropout))
+    setting = _setting(
+        module, ObservedCall(module, query.shape[-2], key.shape[-2], _is_causal(inputs), dropout)
+    )
     wanted = _wants_weights(keywords)
-    output, weights, ran = dispatch.attend(inputs, setting.normaliser, setting.kernel, wanted)
+    output, weights, ran = dispatch.attend(inputs, setting.variant, setting.kernel, wanted)
     setting.ran[ran] += 1
     if setting.blend.share < 1.0:
         output, weights = _blended(inputs, setting, output, weights if wanted else None)
@@ -134,7 +136,7 @@ def attention(  # noqa: PLR0917 - the signature is transformers'
 
 
 def _blended(
-    inputs: Inputs, setting: Setting, output: Tensor, weights: Tensor | None
+    inputs: Inputs, setting: LayerAttention, output: Tensor, weights: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """``share`` of the variant and the rest of softmax: of the outputs, which are linear in the weights.
 
@@ -189,13 +191,13 @@ def _is_causal(inputs: Inputs) -> bool | None:
     return allowed is not None and not bool(allowed.triu(1).any())
 
 
-def _setting(module: nn.Module, call: Call) -> Setting:
+def _setting(module: nn.Module, call: ObservedCall) -> LayerAttention:
     """The module's setting. While observing, the call is noted and a missing setting is plain softmax."""
     setting = getattr(module, SETTING, None)
     calls = _observed.get()
     if calls is not None:
         calls.append(call)
-        setting = setting or Setting(SOFTMAX, "encoder", "reference")
+        setting = setting or LayerAttention(SOFTMAX, "encoder", "reference")
     if setting is None:
         raise UserError(
             f"{type(module).__name__} has no attention variant: call finetune.attention.swap.swap(model, "

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from finetune.attention.interface import Call, Kind, observing
+from finetune.attention.interface import AttentionKind, ObservedCall, observing
 from finetune.errors import UserError
 
 SOURCE_LEN, TARGET_LEN = 7, 5  # unequal, so that lengths alone tell the kinds of an encoder-decoder apart
@@ -18,8 +18,8 @@ SOURCE_LEN, TARGET_LEN = 7, 5  # unequal, so that lengths alone tell the kinds o
 class Observed:
     """Every attention call of one pass, in order, with its kind; and the dropout in train mode."""
 
-    calls: tuple[tuple[nn.Module, Kind], ...]
-    dropout: float | dict[Kind, float]  # one number where all kinds agree
+    calls: tuple[tuple[nn.Module, AttentionKind], ...]
+    dropout: float | dict[AttentionKind, float]  # one number where all kinds agree
 
 
 def observe(model: Any) -> Observed:
@@ -29,7 +29,9 @@ def observe(model: Any) -> Observed:
     ``UserError`` where the model cannot run on token ids alone.
     """
     calls = [(call.module, _kind(model, call)) for call in _calls(model, train=False)]
-    rates: dict[Kind, float] = {_kind(model, call): call.dropout for call in _calls(model, train=True)}
+    rates: dict[AttentionKind, float] = {
+        _kind(model, call): call.dropout for call in _calls(model, train=True)
+    }
     same = len(set(rates.values())) == 1
     return Observed(tuple(calls), next(iter(rates.values())) if same else rates)
 
@@ -56,7 +58,7 @@ def _inputs(model: Any) -> dict[str, torch.Tensor]:
     return inputs
 
 
-def _calls(model: Any, train: bool) -> list[Call]:
+def _calls(model: Any, train: bool) -> list[ObservedCall]:
     base = model.base_model  # without its head: heads have demands of their own on the tokens
     with _undisturbed(model), torch.no_grad(), observing() as calls:
         model.train(train)
@@ -95,10 +97,10 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
                 setattr(module, name, value)
 
 
-def _kind(model: Any, call: Call) -> Kind:
+def _kind(model: Any, call: ObservedCall) -> AttentionKind:
     if not model.config.is_encoder_decoder:
         return "decoder" if call.causal else "encoder"
-    kinds: dict[tuple[int, int], Kind] = {
+    kinds: dict[tuple[int, int], AttentionKind] = {
         (SOURCE_LEN, SOURCE_LEN): "encoder",
         (TARGET_LEN, TARGET_LEN): "decoder",
         (TARGET_LEN, SOURCE_LEN): "cross",

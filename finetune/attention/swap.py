@@ -17,9 +17,9 @@ from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 from transformers.utils import logging
 
 from finetune.attention import VARIANTS, Variant, contract, get_variant, register_variant
-from finetune.attention.interface import SETTING, SOFTMAX, Kind, Setting, attention
+from finetune.attention.interface import SETTING, SOFTMAX, AttentionKind, LayerAttention, attention
 from finetune.attention.kernels import dispatch
-from finetune.attention.kernels.inputs import Normaliser
+from finetune.attention.kernels.inputs import BoundVariant
 from finetune.attention.probe import Observed, expected_calls, observe
 from finetune.attention.variants import BUILT_IN
 from finetune.config.schema import Scope
@@ -57,9 +57,11 @@ class SwapReport:
     parameters: dict[str, float]  # the variant's defaults with the overrides laid on
     scope: str
     kernel: str  # what computes the variant here, e.g. native; several are joined by +
-    layers: dict[Kind, int]  # attention calls of the variant in one pass, by kind
+    layers: dict[AttentionKind, int]  # attention calls of the variant in one pass, by kind
     total: int  # attention calls in one pass, of the variant or not
-    dropout: float | dict[Kind, float]  # of the attention weights in train mode; by kind where they differ
+    dropout: (
+        float | dict[AttentionKind, float]
+    )  # of the attention weights in train mode; by kind where they differ
 
     @property
     def swapped(self) -> bool:
@@ -110,10 +112,10 @@ def swap(
                 f"{type(model).__name__} has no {scope} attention to swap: its attention is {present}; "
                 "choose one of these or 'all' as attention.scope"
             )
-        plain, swapped = Normaliser.of(VARIANTS["softmax"]), Normaliser.of(chosen, merged)
+        plain, swapped = BoundVariant.of(VARIANTS["softmax"]), BoundVariant.of(chosen, merged)
         for module, kind in observed.calls:
             inside = scope in ("all", kind)
-            setattr(module, SETTING, Setting(swapped if inside else plain, kind, kernel))
+            setattr(module, SETTING, LayerAttention(swapped if inside else plain, kind, kernel))
         observe(model)
         ran = "+".join(sorted(calls_by_kernel(model, chosen.name)))
         forget_calls(model)
@@ -124,7 +126,7 @@ def calls_by_kernel(model: Any, variant: str) -> dict[str, int]:
     """How many attention calls of ``variant`` each kernel has computed since the swap, the most first."""
     total: Counter[str] = Counter()
     for setting in settings(model).values():
-        if setting.normaliser.name == variant:
+        if setting.variant.name == variant:
             total.update(setting.ran)
     return dict(total.most_common())
 
@@ -141,7 +143,7 @@ def blend(model: Any, share: float) -> None:
         setting.blend.share = share
 
 
-def settings(model: Any) -> dict[str, Setting]:
+def settings(model: Any) -> dict[str, LayerAttention]:
     """The setting of every attention module, by the module's name, in the order of ``named_modules``."""
     return {
         name: module.__dict__[SETTING] for name, module in model.named_modules() if SETTING in module.__dict__

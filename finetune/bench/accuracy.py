@@ -1,7 +1,7 @@
-"""How far each contender is from the definition in float64, so that a fast wrong kernel shows."""
+"""How far each implementation is from the definition in float64, so that a fast wrong kernel shows."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -13,13 +13,13 @@ from finetune.attention.kernels.inputs import Inputs
 from finetune.bench.cases import (
     BASELINE,
     Case,
-    Contender,
+    Implementation,
     NotMeasuredError,
     attend,
-    contenders,
+    bind,
     gradients,
+    implementations,
     make,
-    normaliser,
     why_not,
 )
 
@@ -31,7 +31,7 @@ FACTOR = 1.5  # in half precision: times the baseline's own error
 def measure(
     device: str, dtype: str, masks: Sequence[str], widths: Sequence[int], seed: int
 ) -> list[dict[str, Any]]:
-    """One row a case and contender: the relative errors of the output and of the worst gradient."""
+    """One row a case and implementation: the relative errors of the output and of the worst gradient."""
     rows = []
     for width in widths:
         for mask in masks:
@@ -44,28 +44,28 @@ def _of_case(case: Case, device: str, seed: int) -> Iterator[dict[str, Any]]:
     inputs, upstream = make(case, device, seed)
     exact = {name: _definition(name, inputs, upstream) for name in PAPER}
     limit = {"output": LIMIT, "gradients": LIMIT}
-    for contender in contenders():
-        if why_not(contender, inputs) is not None:
+    for implementation in implementations():
+        if why_not(implementation, inputs) is not None:
             continue
         try:
-            found = errors(contender, inputs, upstream, exact[contender.variant])
+            found = errors(implementation, inputs, upstream, exact[implementation.variant])
         except NotMeasuredError:
             continue
         except Exception:  # the timing says why; here it must not pass for exact
             found = {"output": WORST, "gradients": WORST}
-        if contender == BASELINE and case.dtype != "float32":
+        if implementation == BASELINE and case.dtype != "float32":
             limit = {name: FACTOR * error for name, error in found.items()}
         yield {
-            "mask": case.mask, "width": case.width, "variant": contender.variant, "kernel": contender.kernel,
-            **found, "limit": dict(limit), "exact": all(found[name] <= limit[name] for name in found),
+            "mask": case.mask, "width": case.width, **asdict(implementation), **found,
+            "limit": dict(limit), "exact": all(found[name] <= limit[name] for name in found),
         }  # fmt: skip
 
 
 def errors(
-    contender: Contender, inputs: Inputs, upstream: Tensor, exact: Sequence[Tensor]
+    implementation: Implementation, inputs: Inputs, upstream: Tensor, exact: Sequence[Tensor]
 ) -> dict[str, float]:
     """Relative errors in the 2-norm, against output and gradients of the definition."""
-    output = attend(contender, inputs)
+    output = attend(implementation, inputs)
     found = [_relative(mine, theirs) for mine, theirs in zip(
         [output, *gradients(output, inputs, upstream)], exact, strict=True
     )]  # fmt: skip
@@ -78,7 +78,7 @@ def _definition(variant: str, inputs: Inputs, upstream: Tensor) -> list[Tensor]:
         name: getattr(inputs, name).detach().double().requires_grad_() for name in ("query", "key", "value")
     }
     exact = replace(inputs, **wide)
-    output, _ = reference.reference(exact, normaliser(variant))
+    output, _ = reference.reference(exact, bind(variant))
     return [output, *gradients(output, exact, upstream.double())]
 
 

@@ -1,7 +1,7 @@
 """Time and memory of every variant and kernel, as ratios to torch's scaled_dot_product_attention."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -15,19 +15,20 @@ from finetune.bench.cases import (
     CONTROLS,
     MASK_TITLES,
     Case,
-    Contender,
+    Implementation,
+    Missing,
     attend,
     automatic,
-    contenders,
     gradients,
+    implementations,
     make,
     why_not,
 )
 from finetune.bench.settings import Settings, cases, growth_cases
 
 Say = Callable[[str], None]
-Memory = Mapping[tuple[Case, Contender], dict[str, Any]]
-Times = dict[str, dict[Contender, list[float]]]  # seconds by pass, contender and round
+Memory = Mapping[tuple[Case, Implementation], dict[str, Any]]
+Times = dict[str, dict[Implementation, list[float]]]  # seconds by pass, implementation and round
 PASSES = ("forward", "both")
 
 
@@ -64,56 +65,59 @@ def _memory(chosen: Settings, shapes: list[Case]) -> Memory:
         if chosen.device == "cpu" and not _is_first(case, chosen):
             continue
         inputs, _ = make(case, chosen.device, chosen.seed)
-        jobs += [(case, each) for each in contenders() if _reason(each, case, inputs, chosen) is None]
+        jobs += [(case, each) for each in implementations() if _left_out(each, case, inputs, chosen) is None]
         del inputs
     return dict(zip(jobs, memory.measure(jobs, chosen.device, chosen.seed), strict=True))
 
 
-def _reason(contender: Contender, case: Case, inputs: Inputs, chosen: Settings) -> str | None:
-    """Why a contender is left out of a case; None if it takes part."""
-    if contender.kernel == "reference" and not _is_first(case, chosen):
-        return (
+def _left_out(implementation: Implementation, case: Case, inputs: Inputs, chosen: Settings) -> Missing | None:
+    """Why an implementation is left out of a case; None if it takes part."""
+    if implementation.kernel == "reference" and not _is_first(case, chosen):
+        return Missing(
             f"too slow to be measured but at heads of {chosen.widths[0]} with {MASK_TITLES[chosen.masks[0]]}"
         )
-    return why_not(contender, inputs)
+    return why_not(implementation, inputs)
 
 
 def _of_case(case: Case, chosen: Settings, found: Memory) -> list[dict[str, Any]]:
-    """One row a contender."""
+    """One row a implementation."""
     inputs, upstream = make(case, chosen.device, chosen.seed)
-    reasons: dict[Contender, str] = {}
-    for contender in contenders():
-        answer = found.get((case, contender), {})
-        reason = answer["reason"] if answer.get("died") else _reason(contender, case, inputs, chosen)
-        if reason is not None:
-            reasons[contender] = reason
-    limits = {each: _limit(each, case, chosen) for each in contenders() if each not in reasons}
+    absent: dict[Implementation, Missing] = {}
+    for implementation in implementations():
+        answer = found.get((case, implementation), {})
+        died = Missing(answer["reason"]) if answer.get("died") else None
+        missing = died or _left_out(implementation, case, inputs, chosen)
+        if missing is not None:
+            absent[implementation] = missing
+    limits = {each: _limit(each, case, chosen) for each in implementations() if each not in absent}
     times: Times = {}
     for which in PASSES:
-        tasks = {contender: _task(contender, which, inputs, upstream) for contender in limits}
+        tasks = {implementation: _task(implementation, which, inputs, upstream) for implementation in limits}
         times[which], failures = timing.interleave(
             tasks, limits, (BASELINE, CONTROLS[chosen.device]), chosen.device
         )
-        for contender, reason in failures.items():
-            reasons.setdefault(contender, f"{which}: {reason}")
+        for implementation, missing in failures.items():
+            absent.setdefault(implementation, replace(missing, reason=f"{which}: {missing.reason}"))
     bases = {"ratio": BASELINE, "control": CONTROLS[chosen.device]}
-    return [_row(case, contender, bases, times, reasons, found) for contender in contenders()]
+    return [_row(case, implementation, bases, times, absent, found) for implementation in implementations()]
 
 
-def _task(contender: Contender, which: str, inputs: Inputs, upstream: Tensor) -> Callable[[], object]:
+def _task(
+    implementation: Implementation, which: str, inputs: Inputs, upstream: Tensor
+) -> Callable[[], object]:
     def forward() -> Tensor:
         with torch.no_grad():
-            return attend(contender, inputs)
+            return attend(implementation, inputs)
 
     def both() -> object:
-        return gradients(attend(contender, inputs), inputs, upstream)
+        return gradients(attend(implementation, inputs), inputs, upstream)
 
     return forward if which == "forward" else both
 
 
-def _limit(contender: Contender, case: Case, chosen: Settings) -> float:
+def _limit(implementation: Implementation, case: Case, chosen: Settings) -> float:
     """Seconds that one task may take."""
-    seconds = chosen.plain_seconds if contender.kernel == "reference" else chosen.seconds
+    seconds = chosen.plain_seconds if implementation.kernel == "reference" else chosen.seconds
     return seconds if _is_first(case, chosen) else seconds / 2
 
 
@@ -124,45 +128,51 @@ def _is_first(case: Case, chosen: Settings) -> bool:
 
 def _row(  # noqa: PLR0917
     case: Case,
-    contender: Contender,
-    bases: Mapping[str, Contender],
+    implementation: Implementation,
+    bases: Mapping[str, Implementation],
     times: Times,
-    reasons: Mapping[Contender, str],
+    absent: Mapping[Implementation, Missing],
     found: Memory,
 ) -> dict[str, Any]:
-    """Everything that was measured of one contender at one shape."""
-    row: dict[str, Any] = {**asdict(case), **asdict(contender), "reason": reasons.get(contender)}
+    """Everything that was measured of one implementation at one shape."""
+    row: dict[str, Any] = {**asdict(case), **asdict(implementation), **_why(absent.get(implementation))}
     for which in PASSES:
         row[which] = None
-        mine = times[which].get(contender)
+        mine = times[which].get(implementation)
         if mine is not None:
             row[which] = {"seconds": timing.spread(mine[timing.settled(mine) :])}
             for name, base in bases.items():
                 theirs = times[which].get(base)
                 row[which][name] = timing.ratios(mine, theirs) if theirs else None
-    return row | _memory_of(case, contender, found)
+    return row | _memory_of(case, implementation, found)
 
 
-def _memory_of(case: Case, contender: Contender, found: Memory) -> dict[str, Any]:
+def _memory_of(case: Case, implementation: Implementation, found: Memory) -> dict[str, Any]:
     """Extra MiB, the ratio to the baseline's, and the reason where there is no figure."""
-    answer, base = found.get((case, contender), {}), found.get((case, BASELINE), {})
+    answer, base = found.get((case, implementation), {}), found.get((case, BASELINE), {})
     mib, base_mib = answer.get("mib"), base.get("mib")
     return {
         "memory_mib": mib,
         "memory_ratio": mib / base_mib if mib is not None and base_mib else None,
         "memory_reason": answer.get("reason"),
+        "memory_failed": answer.get("failed", False),
     }
+
+
+def _why(missing: Missing | None) -> dict[str, Any]:
+    """The keys of a row for a figure that is not there."""
+    return asdict(missing) if missing else {"reason": None, "failed": False}
 
 
 def _growth(pair: list[Case], found: Memory) -> list[dict[str, Any]]:
     """Memory at twice the length, over memory: 2 where it is linear in the length, 4 where quadratic."""
     half, longest = pair
     rows = []
-    for contender in contenders():
-        first, second = (found.get((case, contender), {}).get("mib") for case in pair)
+    for implementation in implementations():
+        first, second = (found.get((case, implementation), {}).get("mib") for case in pair)
         if first and second:
             rows.append({
-                **asdict(contender), "batch": longest.batch, "lengths": [half.length, longest.length],
+                **asdict(implementation), "batch": longest.batch, "lengths": [half.length, longest.length],
                 "mib": [first, second], "ratio": second / first,
             })  # fmt: skip
     return rows

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from finetune.attention import PAPER, get_variant
 from finetune.attention.kernels import dispatch
-from finetune.attention.kernels.inputs import Inputs, Normaliser
+from finetune.attention.kernels.inputs import BoundVariant, Inputs
 from finetune.attention.kernels.native import native_attention
 from finetune.attention.kernels.triton import triton_attention
 
@@ -20,6 +20,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch
 
 class NotMeasuredError(Exception):
     """A figure that could not be had; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why a figure is not there, and whether something went wrong: the exit status hangs on that."""
+
+    reason: str
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Contender:
+class Implementation:
     """One variant on one kernel."""
 
     variant: str
@@ -51,16 +59,16 @@ class Contender:
         return f"{self.variant} {self.kernel}"
 
 
-BASELINE = Contender("softmax", "sdpa")
+BASELINE = Implementation("softmax", "sdpa")
 # The fast kernel of a device without what the self-adjust forms add to softmax; no model is given it.
-CONTROLS = {"cpu": Contender("softmax", "native"), "cuda": Contender("softmax", "triton")}
+CONTROLS = {"cpu": Implementation("softmax", "native"), "cuda": Implementation("softmax", "triton")}
 
 
-def contenders() -> list[Contender]:
+def implementations() -> list[Implementation]:
     """Every variant of the paper on every kernel, the baseline first."""
     others = [name for name in PAPER if name != BASELINE.variant]
-    fused = [Contender(variant, kernel) for kernel in FAST for variant in others]
-    plain = [Contender(variant, "reference") for variant in PAPER]
+    fused = [Implementation(variant, kernel) for kernel in FAST for variant in others]
+    plain = [Implementation(variant, "reference") for variant in PAPER]
     return [BASELINE, *CONTROLS.values(), *fused, *plain]
 
 
@@ -99,29 +107,35 @@ def row_lengths(case: Case) -> list[int]:
     return [max(1, round(half + half * row / (case.batch - 1))) for row in range(case.batch)]
 
 
-def normaliser(variant: str) -> Normaliser:
+def bind(variant: str) -> BoundVariant:
     """A variant with its default parameters."""
-    return Normaliser.of(get_variant(variant))
+    return BoundVariant.of(get_variant(variant))
 
 
-def why_not(contender: Contender, inputs: Inputs) -> str | None:
-    """Why a contender cannot do these inputs; None if it can."""
-    if contender.kernel == "triton" and inputs.query.device.type != "cuda":
-        return "no CUDA device"  # its interpreter on a CPU is for tests, and its speed says nothing
-    return dispatch.why_not(contender.kernel, inputs, normaliser(contender.variant))
+def why_not(implementation: Implementation, inputs: Inputs) -> Missing | None:
+    """Why an implementation cannot do these inputs, or may not for its faults; None if it can."""
+    kernel, variant = implementation.kernel, bind(implementation.variant)
+    if kernel == "triton" and inputs.query.device.type != "cuda":
+        return Missing("no CUDA device")  # its interpreter on a CPU is for tests, and its speed says nothing
+    if reason := dispatch.why_not(kernel, inputs, variant):
+        return Missing(reason)
+    fault = dispatch.fault(kernel, inputs, variant)
+    return Missing(fault, failed=True) if fault else None
 
 
-def attend(contender: Contender, inputs: Inputs) -> Tensor:
+def attend(implementation: Implementation, inputs: Inputs) -> Tensor:
     """The output, (batch, query, heads, width), by this kernel and no other.
 
     Raises ``NotMeasuredError`` where another one ran.
     """
-    chosen = normaliser(contender.variant)
-    if contender in CONTROLS.values():  # softmax goes to torch's own kernel when it has the choice
-        return (native_attention if contender.kernel == "native" else triton_attention).attend(inputs, chosen)
-    choice = "auto" if contender.kernel == "sdpa" else contender.kernel
+    chosen = bind(implementation.variant)
+    if implementation in CONTROLS.values():  # softmax goes to torch's own kernel when it has the choice
+        return (native_attention if implementation.kernel == "native" else triton_attention).attend(
+            inputs, chosen
+        )
+    choice = "auto" if implementation.kernel == "sdpa" else implementation.kernel
     output, _, ran = dispatch.attend(inputs, chosen, choice)
-    if ran != contender.kernel:
+    if ran != implementation.kernel:
         raise NotMeasuredError(f"{ran} ran in its place")
     return output
 
@@ -133,4 +147,4 @@ def gradients(output: Tensor, inputs: Inputs, upstream: Tensor) -> Sequence[Tens
 
 def automatic(inputs: Inputs, variant: str) -> str:
     """The kernel that ``attention.kernel: auto`` takes."""
-    return dispatch.attend(inputs, normaliser(variant), "auto")[2]
+    return dispatch.attend(inputs, bind(variant), "auto")[2]

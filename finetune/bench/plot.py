@@ -14,7 +14,7 @@ from finetune.bench.tables import device, groups, name
 from finetune.system.text import clean
 
 # One colour a kernel, which differ in grey too (Okabe and Ito, 2008); marker and dashes tell the variants.
-COLOURS = {
+COLORS = {
     "sdpa": "#000000", "reference": "#E69F00", "blocked": "#56B4E9", "native": "#009E73", "triton": "#D55E00"
 }  # fmt: skip
 STYLES: tuple[dict[str, Any], ...] = (
@@ -82,13 +82,13 @@ def _memory(row: Mapping[str, Any]) -> float | None:
 def _panel(
     axis: Axes, rows: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], float | None]
 ) -> None:
-    """One line a contender that has a figure."""
+    """One line a implementation that has a figure."""
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     for who in dict.fromkeys(map(name, rows)):
         same = [row for row in rows if name(row) == who]
         points = [(row["length"], found) for row in same if (found := value(row))]
         line = STYLES[variants.index(same[0]["variant"]) % len(STYLES)]
-        colour = COLOURS.get(same[0]["kernel"], "#999999")
+        colour = COLORS.get(same[0]["kernel"], "#999999")
         if points:
             axis.plot(*zip(*points, strict=True), label=clean(who), markersize=5, color=colour, **line)
     axis.set_xscale("log", base=2)

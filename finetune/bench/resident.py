@@ -19,24 +19,24 @@ from typing import Any
 
 import torch
 
-from finetune.bench.cases import Case, Contender, attend, gradients, make
+from finetune.bench.cases import Case, Implementation, attend, gradients, make
 from finetune.system.memory import peak_memory_mib, reset_peak_memory
 from finetune.system.processes import python_module
 from finetune.system.text import reason
 
-Job = tuple[Case, Contender]
+Job = tuple[Case, Implementation]
 
 
 def measure(jobs: Sequence[Job], seed: int) -> Iterator[dict[str, Any]]:
     """``{"mib": float}`` or ``{"reason": str}`` for each job, as they are done.
 
-    ``"died": True`` goes with the reason if the process of the job did.
+    ``"died": True`` goes with the reason if the process of the job did, ``"failed": True`` with an error.
     """
     # No GPU, whose memory would be read in place of the process's, and no threads before a fork.
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OPENBLAS_NUM_THREADS": "1"}
     command = python_module("finetune.bench.resident")
     request = {
-        "jobs": [[asdict(case), asdict(contender)] for case, contender in jobs],
+        "jobs": [[asdict(case), asdict(implementation)] for case, implementation in jobs],
         "seed": seed,
         "threads": torch.get_num_threads(),
     }
@@ -53,11 +53,11 @@ def measure(jobs: Sequence[Job], seed: int) -> Iterator[dict[str, Any]]:
 
 def _serve() -> None:
     request = json.load(sys.stdin)
-    for case, contender in request["jobs"]:
+    for case, implementation in request["jobs"]:
         process = os.fork()
         if process == 0:
             torch.set_num_threads(request["threads"])
-            _answer(Case(**case), Contender(**contender), request["seed"])
+            _answer(Case(**case), Implementation(**implementation), request["seed"])
             os._exit(0)
         _, status = os.waitpid(process, 0)
         if status != 0:
@@ -65,31 +65,31 @@ def _serve() -> None:
             _say({"reason": f"its process ended with status {code}, out of memory?", "died": True})
 
 
-def _answer(case: Case, contender: Contender, seed: int) -> None:
+def _answer(case: Case, implementation: Implementation, seed: int) -> None:
     try:
-        _say({"mib": _extra(case, contender, seed)})
+        _say({"mib": _extra(case, implementation, seed)})
     except Exception as error:  # a line for each job, whatever happens
-        _say({"reason": f"failed: {reason(error)}"})
+        _say({"reason": f"failed: {reason(error)}", "failed": True})
 
 
-def _extra(case: Case, contender: Contender, seed: int) -> float:
+def _extra(case: Case, implementation: Implementation, seed: int) -> float:
     """MiB that forward and backward take at their peak beyond inputs and the output's gradient."""
     # Threads, libraries and compiled code first.
-    _both(replace(case, batch=min(2, case.batch), length=min(128, case.length)), contender, seed)
+    _both(replace(case, batch=min(2, case.batch), length=min(128, case.length)), implementation, seed)
     inputs, upstream = make(case, "cpu", seed)
     _give_back()
     if not reset_peak_memory():
         raise OSError("the peak of the resident set cannot be reset on this system")
     before = peak_memory_mib()
-    found = gradients(attend(contender, inputs), inputs, upstream)
+    found = gradients(attend(implementation, inputs), inputs, upstream)
     after = peak_memory_mib()
     del found
     return after - before
 
 
-def _both(case: Case, contender: Contender, seed: int) -> None:
+def _both(case: Case, implementation: Implementation, seed: int) -> None:
     inputs, upstream = make(case, "cpu", seed)
-    gradients(attend(contender, inputs), inputs, upstream)
+    gradients(attend(implementation, inputs), inputs, upstream)
 
 
 def _give_back() -> None:

@@ -22,6 +22,7 @@ from finetune.system.parsing import JSON_BYTES, UnreadableError, fitted, json_va
 
 FILE, PAGE = "bench.json", "bench.md"
 SCHEMA, VERSION = "finetune-bench", 1
+EARLIER_FAULTS = ("failed: ", "it fails on ", " is wrong on ")
 
 
 def measure(chosen: Settings, command: str) -> dict[str, Any]:
@@ -89,7 +90,17 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or (found.get("schema"), found.get("version")) != (SCHEMA, VERSION):
         raise UserError(f"{file} is no result of this version of finetune bench: measure anew")
     try:
-        fitted(SHAPE, found)
+        fitted(SHAPE, _upgraded(found))
     except UnreadableError as error:
         raise UserError(f"{file} is {error}: measure anew") from error
+    return found
+
+
+def _upgraded(found: dict[str, Any]) -> dict[str, Any]:
+    """Set in place what a result of before it said by itself which figures failed: there the reason tells."""
+    part = found.get("attention")
+    for row in part.get("rows", []) if isinstance(part, dict) else []:
+        if isinstance(row, dict):
+            for key, why in (("failed", "reason"), ("memory_failed", "memory_reason")):
+                row.setdefault(key, any(words in str(row.get(why)) for words in EARLIER_FAULTS))
     return found

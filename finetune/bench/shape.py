@@ -16,7 +16,7 @@ class Spread(TypedDict):
     repeats: Count
 
 
-class Contender(TypedDict):
+class ImplementationRow(TypedDict):
     variant: str
     kernel: str
 
@@ -26,7 +26,7 @@ class Timed(TypedDict):
     control: Spread | None
 
 
-class Row(Contender):
+class Row(ImplementationRow):
     mask: Literal["padded", "whole", "causal"]
     batch: Count
     length: Count
@@ -34,21 +34,23 @@ class Row(Contender):
     width: Count
     dtype: str
     reason: str | None
+    failed: bool  # something went wrong, as against: was left out
     forward: Timed | None
     both: Timed | None
     memory_mib: Number | None
     memory_ratio: Number | None
     memory_reason: str | None
+    memory_failed: bool
 
 
-class Growth(Contender):
+class Growth(ImplementationRow):
     batch: Count
     lengths: tuple[Count, Count]
     mib: tuple[Number, Number]
     ratio: Number
 
 
-class Deviation(Contender):
+class Deviation(ImplementationRow):
     mask: str
     width: Count
     output: Number
@@ -57,7 +59,7 @@ class Deviation(Contender):
 
 
 class Attention(TypedDict):
-    control: Contender
+    control: ImplementationRow
     automatic: dict[str, str]
     errors: list[Deviation]
     rows: list[Row]
@@ -70,7 +72,7 @@ class Speeds(TypedDict):
     speed_ratio: Spread
 
 
-class Arm(TypedDict):
+class SetupRow(TypedDict):
     name: str
     computes: str
     train: Speeds
@@ -95,7 +97,7 @@ class Steps(TypedDict):
     batch: Count
     evaluation_batch: Count
     padded_to: Count
-    arms: list[Arm]
+    arms: list[SetupRow]
 
 
 class Settings(TypedDict):

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from finetune.attention import PAPER
 from finetune.bench import rows
 from finetune.bench.settings import Settings
-from finetune.bench.timing import spread, synchronise
+from finetune.bench.timing import spread, synchronize
 from finetune.config.build import build
 from finetune.config.identity import as_dict
 from finetune.config.loading import merge, read_preset
@@ -30,7 +30,7 @@ WARM_UP = 2  # optimizer steps
 
 
 @dataclass(frozen=True)
-class Arm:
+class Setup:
     """One way to fine-tune. ``recipe``: "toolkit", or "stock": transformers' Trainer and fixed padding."""
 
     recipe: str
@@ -43,27 +43,27 @@ class Arm:
         return f"{self.variant if self.recipe == 'toolkit' else 'stock'} {self.kernel}"
 
 
-BASELINE = Arm("toolkit", "softmax", "auto")
-STOCK = Arm("stock", "softmax", "sdpa")
+BASELINE = Setup("toolkit", "softmax", "auto")
+STOCK = Setup("stock", "softmax", "sdpa")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An arm ready to train, again and again. ``kernel``: what the swap says it computes with."""
+    """A setup ready to train, again and again. ``kernel``: what the swap says it computes with."""
 
-    arm: Arm
+    setup: Setup
     config: RunConfig
     built: builder.Built
     splits: dict[str, Dataset]
     kernel: str
 
 
-def arms() -> list[Arm]:
+def setups() -> list[Setup]:
     """Every variant of the paper as a run has it, the others step by step too, and the stock recipe."""
     others = [name for name in PAPER if name != BASELINE.variant]
-    toolkit = [Arm("toolkit", name, "auto") for name in PAPER]
-    plain = [Arm("toolkit", name, "reference") for name in others]
-    return [*toolkit, *plain, Arm("stock", "softmax", "eager"), STOCK]
+    toolkit = [Setup("toolkit", name, "auto") for name in PAPER]
+    plain = [Setup("toolkit", name, "reference") for name in others]
+    return [*toolkit, *plain, Setup("stock", "softmax", "eager"), STOCK]
 
 
 def measure(chosen: Settings, say: Say) -> dict[str, Any]:
@@ -71,8 +71,8 @@ def measure(chosen: Settings, say: Say) -> dict[str, Any]:
     transformers_logging.disable_progress_bar()
     loaded = rows.load(chosen.data, configuration(chosen, BASELINE))
     with tempfile.TemporaryDirectory(prefix="finetune-bench-") as folder:
-        prepared = [_prepare(arm, chosen, loaded) for arm in arms()]
-        say(f"fine-tuning: {chosen.model} on {chosen.data} rows, {len(prepared)} arms, warm-up")
+        prepared = [_prepare(setup, chosen, loaded) for setup in setups()]
+        say(f"fine-tuning: {chosen.model} on {chosen.data} rows, {len(prepared)} setups, warm-up")
         for each in prepared:
             _train(each, Path(folder), chosen.device, WARM_UP)
         speeds = _rounds(prepared, Path(folder), chosen, say)
@@ -92,15 +92,16 @@ def measure(chosen: Settings, say: Say) -> dict[str, Any]:
     }
 
 
-def configuration(chosen: Settings, arm: Arm) -> RunConfig:
+def configuration(chosen: Settings, setup: Setup) -> RunConfig:
     """The quick preset's recipe with the benchmark's rows and model; the model's own dropout."""
+    kernel = setup.kernel if setup.recipe == "toolkit" else "auto"
     values = merge(read_preset("classification", "quick"), {
         "kind": "classification", "task": rows.TASK, "pair": None, "seed": chosen.seed,
         "data": {"source": chosen.data, "train_rows": chosen.train_rows, "validation_rows": 16,
                  "test_rows": chosen.test_rows, "max_length": rows.MAX_LENGTH},
         "batches": {"cache_tokens": False},
         "model": {"name": chosen.model, "dropout": None, "attention_dropout": None},
-        "attention": {"variant": arm.variant, "kernel": arm.kernel if arm.recipe == "toolkit" else "auto"},
+        "attention": {"variant": setup.variant, "kernel": kernel},
         "train": {"bf16": "auto" if chosen.device == "cuda" else False, "use_cpu": chosen.device == "cpu",
                   "learning_rate": 1e-5, "num_train_epochs": 1, "eval_strategy": "no", "save_strategy": "no",
                   "logging_strategy": "no", "disable_tqdm": True},
@@ -109,25 +110,27 @@ def configuration(chosen: Settings, arm: Arm) -> RunConfig:
     return build({**values, "train": resolve_bf16(values["train"])})
 
 
-def _prepare(arm: Arm, chosen: Settings, loaded: dataset.Data) -> Prepared:
-    config = configuration(chosen, arm)
+def _prepare(setup: Setup, chosen: Settings, loaded: dataset.Data) -> Prepared:
+    config = configuration(chosen, setup)
     texts = dataset.training_texts(loaded.splits, config.kind)
     built = builder.build_model(config, texts, loaded.info["label_names"])
     splits = rows.tokenise(loaded, built.tokenizer, config)
     kernel = str(built.swap.to_json()["kernel"])
-    if arm.recipe == "stock":
-        built.model.set_attn_implementation(arm.kernel)  # the swap undone: transformers' own function again
+    if setup.recipe == "stock":
+        built.model.set_attn_implementation(setup.kernel)  # the swap undone: transformers' own function again
         pad = built.tokenizer.pad_token_id
         splits = {name: rows.padded(split, pad) for name, split in splits.items()}
         kernel = str(built.model.config._attn_implementation)
-    return Prepared(arm, config, built, splits, kernel)
+    return Prepared(setup, config, built, splits, kernel)
 
 
 def _rounds(
     prepared: Sequence[Prepared], folder: Path, chosen: Settings, say: Say
-) -> dict[Arm, dict[str, list[float]]]:
-    """Rows per second of every arm, round by round; all arms take part in every round."""
-    speeds: dict[Arm, dict[str, list[float]]] = {each.arm: {"train": [], "evaluate": []} for each in prepared}
+) -> dict[Setup, dict[str, list[float]]]:
+    """Rows per second of every setup, round by round; all take part in every round."""
+    speeds: dict[Setup, dict[str, list[float]]] = {
+        each.setup: {"train": [], "evaluate": []} for each in prepared
+    }
     started = time.monotonic()
     for number in range(1, chosen.rounds + 1):
         if number > FEWEST_ROUNDS and time.monotonic() - started > chosen.steps_seconds:
@@ -135,9 +138,9 @@ def _rounds(
         say(f"fine-tuning: round {number} of at most {chosen.rounds}")
         for each in prepared if number % 2 else prepared[::-1]:  # neighbours should not matter
             trainer, seconds = _train(each, folder, chosen.device, -1)
-            speeds[each.arm]["train"].append(len(each.splits["train"]) / seconds)
+            speeds[each.setup]["train"].append(len(each.splits["train"]) / seconds)
             seconds = _evaluate(each, trainer, chosen.device)
-            speeds[each.arm]["evaluate"].append(len(each.splits["test"]) / seconds)
+            speeds[each.setup]["evaluate"].append(len(each.splits["test"]) / seconds)
     return speeds
 
 
@@ -148,11 +151,11 @@ class _Clock(TrainerCallback):
         self.device, self.started, self.seconds = device, 0.0, 0.0
 
     def on_train_begin(self, *args: Any, **keywords: Any) -> None:
-        synchronise(self.device)
+        synchronize(self.device)
         self.started = time.perf_counter()
 
     def on_train_end(self, *args: Any, **keywords: Any) -> None:
-        synchronise(self.device)
+        synchronize(self.device)
         self.seconds = time.perf_counter() - self.started
 
 
@@ -168,7 +171,7 @@ def _train(prepared: Prepared, folder: Path, device: str, steps: int) -> tuple[A
 
 def _trainer(prepared: Prepared, folder: Path, steps: int) -> Any:
     """What a run of this toolkit trains with; for the stock recipe transformers' Trainer, in random order."""
-    stock = prepared.arm.recipe == "stock"
+    stock = prepared.setup.recipe == "stock"
     over = {"max_steps": steps} | ({"train_sampling_strategy": "random"} if stock else {})
     config = build(merge(as_dict(prepared.config), {"train": over}))
     if not stock:
@@ -184,20 +187,20 @@ def _trainer(prepared: Prepared, folder: Path, steps: int) -> Any:
 def _evaluate(prepared: Prepared, trainer: Any, device: str) -> float:
     """Seconds to predict every test row."""
     test = prepared.splits["test"]
-    synchronise(device)
+    synchronize(device)
     started = time.perf_counter()
-    if prepared.arm.recipe == "stock":
+    if prepared.setup.recipe == "stock":
         trainer.predict(test)
     else:
         loop.predict(prepared.config, trainer, prepared.built.tokenizer, test)
-    synchronise(device)
+    synchronize(device)
     return time.perf_counter() - started
 
 
-def _row(prepared: Prepared, speeds: dict[Arm, dict[str, list[float]]]) -> dict[str, Any]:
-    """Rows per second of one arm, its time over the baseline's, and its speed over the stock recipe's."""
-    row: dict[str, Any] = {**asdict(prepared.arm), "name": prepared.arm.name, "computes": prepared.kernel}
-    for which, mine in speeds[prepared.arm].items():
+def _row(prepared: Prepared, speeds: dict[Setup, dict[str, list[float]]]) -> dict[str, Any]:
+    """Rows per second of one setup, its time over the baseline's, and its speed over the stock recipe's."""
+    row: dict[str, Any] = {**asdict(prepared.setup), "name": prepared.setup.name, "computes": prepared.kernel}
+    for which, mine in speeds[prepared.setup].items():
         softmax, stock = speeds[BASELINE][which], speeds[STOCK][which]
         row[which] = {
             "rows_per_s": spread(mine),

@@ -11,7 +11,6 @@ from finetune.system.text import clean
 
 Result = Mapping[str, Any]
 PASS_TITLES = {"forward": "forward", "both": "forward and backward"}
-FAULTS = ("failed: ", "it fails on ", " is wrong on ")  # here, and in the words of attention.proof
 SPREAD = "median (quartiles) of interleaved repeats, each ratio taken within one round"
 
 
@@ -101,7 +100,7 @@ def name(row: Mapping[str, Any]) -> str:
 
 
 def _by_length(title: str, cells: Iterable[tuple[Mapping[str, Any], str]]) -> Table:
-    """One row a contender that has a figure, one column a shape."""
+    """One row a implementation that has a figure, one column a shape."""
     shapes: list[str] = []
     found: dict[str, dict[str, str]] = {}
     for row, cell in cells:
@@ -165,10 +164,10 @@ def _steps(part: Mapping[str, Any]) -> Table:
     for which in ("training", "evaluation"):
         header += [f"{which}, rows/s", "time, ratio to softmax", "speed, ratio to stock sdpa"]
     body = []
-    for arm in part["arms"]:
-        line = [arm["name"], arm["computes"]]
+    for setup in part["arms"]:
+        line = [setup["name"], setup["computes"]]
         for which in ("train", "evaluate"):
-            line += [spread_text(arm[which][key]) for key in ("rows_per_s", "time_ratio", "speed_ratio")]
+            line += [spread_text(setup[which][key]) for key in ("rows_per_s", "time_ratio", "speed_ratio")]
         body.append(line)
     return Table(title, header, body)
 
@@ -180,7 +179,7 @@ def notes(result: Result) -> list[str]:
         found.append(_attention_note(result))
     if result["steps"]:
         found.append(_steps_note(result["steps"]))
-    return [*found, *_absent(result)]
+    return [*found, *_absent(result["attention"])]
 
 
 def _attention_note(result: Result) -> str:
@@ -211,20 +210,20 @@ def _steps_note(part: Mapping[str, Any]) -> str:
     )
 
 
-def _absent(result: Result) -> list[str]:
+def _absent(part: Mapping[str, Any] | None, failed_only: bool = False) -> list[str]:
     """One line a reason, naming what was not measured for it."""
     reasons: dict[str, dict[str, None]] = {}
-    for row in (result["attention"] or {"rows": []})["rows"]:
-        if row["reason"]:
+    for row in part["rows"] if part else ():
+        if row["reason"] and row["failed"] >= failed_only:
             reasons.setdefault(row["reason"], {})[name(row)] = None
-        if row["memory_reason"]:
+        if row["memory_reason"] and row["memory_failed"] >= failed_only:
             reasons.setdefault(f"memory: {row['memory_reason']}", {})[name(row)] = None
     return [f"Not measured: {', '.join(names)}: {reason}." for reason, names in reasons.items()]
 
 
 def failures(result: Result) -> list[str]:
     """What went wrong, as against what was left out: a kernel that failed, or is not exact."""
-    found = [line for line in _absent(result) if any(words in line for words in FAULTS)]
+    found = _absent(result["attention"], failed_only=True)
     for row in (result["attention"] or {"errors": []})["errors"]:
         if not row["exact"]:
             sizes = f"{row['output']:.1e} in the output, {row['gradients']:.1e} in the gradients"

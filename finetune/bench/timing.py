@@ -1,4 +1,4 @@
-"""Interleaved timing: all contenders in turn, again and again, so that a busy moment hits all of them."""
+"""Interleaved timing: every task in turn, again and again, so that a busy moment hits all of them."""
 
 import gc
 import math
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from finetune.bench.cases import NotMeasuredError
+from finetune.bench.cases import Missing, NotMeasuredError
 from finetune.system.text import reason
 
 MOST_ROUNDS = 11
@@ -22,7 +22,7 @@ def interleave(
     limits: Mapping[Name, float],
     always: Collection[Name],
     device: str,
-) -> tuple[dict[Name, list[float]], dict[Name, str]]:
+) -> tuple[dict[Name, list[float]], dict[Name, Missing]]:
     """Seconds of one call, for each task and round: A B C, A B C, ...; and why a task has none.
 
     ``limits`` are the seconds that a task may take in all; they decide in how many rounds it takes part, 2 at
@@ -43,21 +43,21 @@ def interleave(
 
 def _first_round(
     tasks: Mapping[Name, Callable[[], object]], device: str
-) -> tuple[dict[Name, list[float]], dict[Name, str]]:
+) -> tuple[dict[Name, list[float]], dict[Name, Missing]]:
     """The round in which a task may fail: for want of memory, or because its kernel is broken."""
     times: dict[Name, list[float]] = {}
-    failures: dict[Name, str] = {}
+    failures: dict[Name, Missing] = {}
     for name, task in tasks.items():
         try:
             if device != "cpu":
                 task()  # a fused kernel is compiled at its first call
             times[name] = [_seconds(task, 1, device)]
         except torch.OutOfMemoryError:
-            failures[name] = "out of GPU memory"
+            failures[name] = Missing("out of GPU memory")
         except NotMeasuredError as error:
-            failures[name] = str(error)
+            failures[name] = Missing(str(error))
         except Exception as error:  # said in the tables and by the exit status
-            failures[name] = f"failed: {reason(error)}"
+            failures[name] = Missing(f"failed: {reason(error)}", failed=True)
         if name in failures and device != "cpu":
             torch.cuda.empty_cache()
     return times, failures
@@ -71,15 +71,15 @@ def _rounds(seconds: float, limit: float) -> int:
 
 def _seconds(task: Callable[[], object], calls: int, device: str) -> float:
     """Wall time of one of ``calls`` calls."""
-    synchronise(device)
+    synchronize(device)
     started = time.perf_counter()
     for _ in range(calls):
         task()
-    synchronise(device)
+    synchronize(device)
     return (time.perf_counter() - started) / calls
 
 
-def synchronise(device: str) -> None:
+def synchronize(device: str) -> None:
     """Wait for the GPU, which runs behind."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()

@@ -87,7 +87,7 @@ def attention(model: Any) -> dict[str, Any]:
     """Which kernels have computed the attention so far, by variant, and what SDPA may choose from."""
     kernels: dict[str, set[str]] = {}
     for setting in settings(model).values():
-        kernels.setdefault(setting.normaliser.name, set()).update(setting.ran)
+        kernels.setdefault(setting.variant.name, set()).update(setting.ran)
     cuda = torch.backends.cuda
     allowed = {
         "flash": cuda.flash_sdp_enabled(),

@@ -18,11 +18,11 @@ from finetune.attention.diagnostics.statistics import (
     compared,
     row_statistics,
     score_gradient,
-    summarise,
+    summarize,
     take,
 )
-from finetune.attention.interface import SETTING, Setting, attention
-from finetune.attention.kernels.inputs import Inputs, Normaliser
+from finetune.attention.interface import SETTING, LayerAttention, attention
+from finetune.attention.kernels.inputs import BoundVariant, Inputs
 from finetune.attention.swap import settings, swap
 from finetune.cli.main import main
 from finetune.errors import UserError
@@ -31,7 +31,7 @@ from finetune.training.diagnosis import sampled_steps
 from tests.support import tiny_models
 from tests.support.small_runs import folder, run
 
-SA, RAW, SOFTMAX = (Normaliser.of(VARIANTS[name]) for name in ("sa-softmax", "sa-softmax-raw", "softmax"))
+SA, RAW, SOFTMAX = (BoundVariant.of(VARIANTS[name]) for name in ("sa-softmax", "sa-softmax-raw", "softmax"))
 
 
 def call(*, batch=3, heads=4, key_heads=2, query_len=7, key_len=7, scale=3.0, **options):
@@ -44,12 +44,12 @@ def call(*, batch=3, heads=4, key_heads=2, query_len=7, key_len=7, scale=3.0, **
     return Inputs(query, key, value, **{**defaults, **options}), upstream
 
 
-def numbers(inputs, upstream, normaliser=SA, *, kind="encoder", rows=8, queries=128):
+def numbers(inputs, upstream, variant=SA, *, kind="encoder", rows=8, queries=128):
     """The statistics of one call."""
     part = take(inputs, kind, rows, queries)
-    variants = compared([normaliser])
+    variants = compared([variant])
     kept = None if upstream is None else part.of_output(upstream)
-    return summarise(row_statistics(part, kept, normaliser, variants), variants)
+    return summarize(row_statistics(part, kept, variant, variants), variants)
 
 
 def by_hand(rows):
@@ -297,7 +297,7 @@ class Twice(nn.Module):
     def __init__(self, reentrant):
         super().__init__()
         self.inner, self.reentrant, self.is_causal = nn.Linear(4, 4), reentrant, False
-        setattr(self.inner, SETTING, Setting(SA, "encoder", "reference"))
+        setattr(self.inner, SETTING, LayerAttention(SA, "encoder", "reference"))
 
     def layer(self, x):
         heads = self.inner(x)[:, None]

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from finetune.attention import VARIANTS
 from finetune.attention.kernels import blocked, dispatch, proof, reference
-from finetune.attention.kernels.inputs import Inputs, Normaliser
+from finetune.attention.kernels.inputs import BoundVariant, Inputs
 from finetune.attention.kernels.native import build, native_attention
 from finetune.errors import UserError
 
@@ -29,9 +29,9 @@ Said = Callable[[], list[str]]
 MASKS = ("none", "padded", "left-padded", "causal", "causal and padded", "arbitrary", "per head")
 
 
-def normaliser(variant: str, **parameters: float) -> Normaliser:
+def bind(variant: str, **parameters: float) -> BoundVariant:
     bound = {**VARIANTS[variant].parameters, **parameters}
-    return Normaliser(variant, partial(VARIANTS[variant].weigh, **bound), bound)
+    return BoundVariant(variant, partial(VARIANTS[variant].weigh, **bound), bound)
 
 
 def mask_of(name: str, batch: int, heads: int, queries: int, keys: int) -> Tensor | None:
@@ -81,7 +81,7 @@ def results(output: Tensor, inputs: Inputs, arriving: Tensor) -> list[Tensor]:
     return [output.detach(), *torch.autograd.grad(output, leaves, arriving.to(output.dtype))]
 
 
-def magnitudes(exact: Inputs, arriving: Tensor, form: Normaliser) -> list[Tensor]:
+def magnitudes(exact: Inputs, arriving: Tensor, bound: BoundVariant) -> list[Tensor]:
     """Output and gradients with every term of every sum taken positive: what rounding is in proportion to.
 
     In a row with a single key the terms of a gradient cancel, and float32 knows no more than this.
@@ -94,9 +94,9 @@ def magnitudes(exact: Inputs, arriving: Tensor, form: Normaliser) -> list[Tensor
     x = query @ key.mT * exact.scaling + (0 if exact.bias is None else exact.bias.detach())
     allowed = exact.all_allowed()
     x = x if allowed is None else x.masked_fill(~allowed, 0)
-    p, w = VARIANTS["softmax"].weigh(x, allowed), form.weigh(x, allowed).abs()
+    p, w = VARIANTS["softmax"].weigh(x, allowed), bound.weigh(x, allowed).abs()
     span = x.amax(-1, keepdim=True).clamp(min=0) - x.amin(-1, keepdim=True).clamp(max=0)
-    factor = {"softmax": 1, "sa-softmax-raw": 1 + x.abs()}.get(form.name, 1 + 1 / span.clamp(min=1e-6))
+    factor = {"softmax": 1, "sa-softmax-raw": 1 + x.abs()}.get(bound.name, 1 + 1 / span.clamp(min=1e-6))
     upstream = arriving.double().transpose(1, 2)
     da = (upstream @ value.mT).abs()
     dx = p * (da * factor + (w * da).sum(-1, keepdim=True))
@@ -110,7 +110,7 @@ def magnitudes(exact: Inputs, arriving: Tensor, form: Normaliser) -> list[Tensor
     return [*found, dx]
 
 
-def errors(kernel: str, inputs: Inputs, form: Normaliser) -> list[tuple[float, float]]:
+def errors(kernel: str, inputs: Inputs, bound: BoundVariant) -> list[tuple[float, float]]:
     """Of output and gradients: the kernel's distance from float64, and what float32 allows it.
 
     That is 1e-5 of the norm; where rounding is the whole error, as of large scores, four times the error of
@@ -121,10 +121,10 @@ def errors(kernel: str, inputs: Inputs, form: Normaliser) -> list[tuple[float, f
     with torch.no_grad():
         shaken.query.mul_(1 + 3e-7 * torch.randn(shaken.query.shape, dtype=torch.float64))
     expected, plainly, moved = (
-        results(reference.reference(each, form)[0], each, arriving) for each in (exact, rough, shaken)
+        results(reference.reference(each, bound)[0], each, arriving) for each in (exact, rough, shaken)
     )
-    found = results(FAST[kernel].attend(inputs, form), inputs, arriving)
-    floors = magnitudes(exact, arriving, form)
+    found = results(FAST[kernel].attend(inputs, bound), inputs, arriving)
+    floors = magnitudes(exact, arriving, bound)
     pairs = []
     for ours, theirs, shaky, truth, floor in zip(found, plainly, moved, expected, floors, strict=False):
         assert ours.isfinite().all()
@@ -152,7 +152,7 @@ def test_values_and_gradients_are_the_definitions(  # noqa: PLR0917
 ) -> None:
     torch.manual_seed(seed)
     inputs = make(shape, mask, scale=10**power, bias=bias)
-    for error, allowed in errors(kernel, inputs, normaliser(variant)):
+    for error, allowed in errors(kernel, inputs, bind(variant)):
         assert error <= allowed
 
 
@@ -160,7 +160,7 @@ def test_values_and_gradients_are_the_definitions(  # noqa: PLR0917
 def test_the_native_kernel_computes_softmax_too(mask: str) -> None:
     torch.manual_seed(5)
     inputs = make((2, 4, 2, 70, 90, 24), mask, scale=3.0, bias=True)
-    for error, allowed in errors("native", inputs, normaliser("softmax")):
+    for error, allowed in errors("native", inputs, bind("softmax")):
         assert error <= allowed
 
 
@@ -171,7 +171,7 @@ def test_many_blocks_agree_with_the_definition(kernel: str, variant: str, mask: 
     """Longer than any block of queries, of keys, and than the chunk of a task."""
     torch.manual_seed(1)
     inputs = make((1, 2, 1, 300, 1100, 20), mask, scale=2.0)
-    for error, allowed in errors(kernel, inputs, normaliser(variant)):
+    for error, allowed in errors(kernel, inputs, bind(variant)):
         assert error <= allowed
 
 
@@ -181,9 +181,9 @@ def test_the_blocked_kernel_trains_a_position_bias(variant: str) -> None:
     inputs = make((3, 4, 2, 90, 110, 16), "padded", bias=True)
     assert inputs.bias is not None
     inputs.bias.requires_grad_()
-    assert len(pairs := errors("blocked", inputs, normaliser(variant))) == 5
+    assert len(pairs := errors("blocked", inputs, bind(variant))) == 5
     assert all(error <= allowed for error, allowed in pairs)
-    reason = native_attention.why_not(inputs, normaliser(variant))
+    reason = native_attention.why_not(inputs, bind(variant))
     assert reason == "the position bias is trained, and it computes no gradient for one"
 
 
@@ -198,8 +198,8 @@ def test_rows_without_an_allowed_key_and_rows_of_equal_scores(kernel: str, varia
         allowed = torch.ones(1, 1, 5, 6, dtype=torch.bool)
         allowed[..., 2, :] = False
         inputs = replace(inputs, allowed=allowed)
-        form = normaliser(variant)
-        found = results(FAST[kernel].attend(inputs, form), inputs, torch.ones(1, 5, 2, 8))
+        bound = bind(variant)
+        found = results(FAST[kernel].attend(inputs, bound), inputs, torch.ones(1, 5, 2, 8))
         assert all(tensor.isfinite().all() for tensor in found)
         assert not found[0][:, 2].any() and not found[1][:, :, 2].any()
 
@@ -207,7 +207,7 @@ def test_rows_without_an_allowed_key_and_rows_of_equal_scores(kernel: str, varia
 @every_kernel
 def test_eps_reaches_the_kernel(kernel: str) -> None:
     inputs = make((1, 1, 1, 4, 5, 8))
-    for error, allowed in errors(kernel, inputs, normaliser("sa-softmax", eps=0.7)):
+    for error, allowed in errors(kernel, inputs, bind("sa-softmax", eps=0.7)):
         assert error <= allowed
 
 
@@ -216,10 +216,10 @@ def test_eps_reaches_the_kernel(kernel: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_inputs_are_computed_in_float32(kernel: str, variant: str, dtype: torch.dtype) -> None:
     torch.manual_seed(3)
-    inputs, form = make((2, 2, 2, 20, 30, 16), "padded", dtype=dtype), normaliser(variant)
-    output = FAST[kernel].attend(inputs, form)
+    inputs, bound = make((2, 2, 2, 20, 30, 16), "padded", dtype=dtype), bind(variant)
+    output = FAST[kernel].attend(inputs, bound)
     assert output.dtype == dtype
-    torch.testing.assert_close(output, reference.reference(inputs, form)[0], rtol=2e-2, atol=1e-3)
+    torch.testing.assert_close(output, reference.reference(inputs, bound)[0], rtol=2e-2, atol=1e-3)
 
 
 @every_kernel
@@ -232,10 +232,10 @@ def test_dropout_is_drawn_again_backward(kernel: str, variant: str, mask: str) -
     inputs = make((2, 2, 2, 100, keys, keys), mask)
     with torch.no_grad():
         inputs.value.copy_(torch.eye(keys).expand(2, 2, keys, keys))
-    form, whole = normaliser(variant), replace(inputs, dropout=0.25)
-    plainly = reference.reference(inputs, form)[1].detach()
+    bound, whole = bind(variant), replace(inputs, dropout=0.25)
+    plainly = reference.reference(inputs, bound)[1].detach()
     torch.manual_seed(9)
-    output = FAST[kernel].attend(whole, form)
+    output = FAST[kernel].attend(whole, bound)
     dropped = output.detach().transpose(1, 2)
     counted = plainly.abs() > 1e-12
     kept = (dropped != 0) & counted
@@ -249,27 +249,27 @@ def test_dropout_is_drawn_again_backward(kernel: str, variant: str, mask: str) -
     found = results(output, whole, arriving)
     exact = wide(inputs)
     scores = exact.query @ exact.key.mT * exact.scaling
-    weights = form.weigh(scores, exact.all_allowed()) * kept / 0.75
+    weights = bound.weigh(scores, exact.all_allowed()) * kept / 0.75
     expected = results((weights @ exact.value).transpose(1, 2), exact, arriving)
     for ours, truth in zip(found, expected, strict=True):
         assert (ours - truth).norm() <= 1e-4 * truth.norm()
 
     torch.manual_seed(9)
-    assert torch.equal(FAST[kernel].attend(whole, form), output)
-    assert not torch.equal(FAST[kernel].attend(whole, form), output)
+    assert torch.equal(FAST[kernel].attend(whole, bound), output)
+    assert not torch.equal(FAST[kernel].attend(whole, bound), output)
 
 
 @every_kernel
 @every_form
 def test_no_gradient_is_asked_for_in_vain(kernel: str, variant: str) -> None:
     """Frozen queries, as under adapters, and no gradients at all, as when generating one token at a time."""
-    form = normaliser(variant)
+    bound = bind(variant)
     inputs = make((2, 4, 2, 1, 33, 16), "padded")
     with torch.no_grad():
-        output = FAST[kernel].attend(inputs, form)
-    torch.testing.assert_close(output, reference.reference(inputs, form)[0], rtol=1e-4, atol=1e-5)
+        output = FAST[kernel].attend(inputs, bound)
+    torch.testing.assert_close(output, reference.reference(inputs, bound)[0], rtol=1e-4, atol=1e-5)
     frozen = replace(inputs, query=inputs.query.detach())
-    FAST[kernel].attend(frozen, form).sum().backward()
+    FAST[kernel].attend(frozen, bound).sum().backward()
     assert inputs.key.grad is not None and inputs.query.grad is None
 
 
@@ -277,9 +277,7 @@ def peak_bytes(kernel: str, length: int) -> int:
     """The most that torch has allocated at once in a forward and backward pass, as its allocator tells."""
     inputs = make((1, 2, 2, length, length, 16), "padded")
     with torch.profiler.profile(profile_memory=True) as profile:
-        torch.autograd.grad(
-            FAST[kernel].attend(inputs, normaliser("sa-softmax")).sum(), (inputs.query, inputs.key)
-        )
+        torch.autograd.grad(FAST[kernel].attend(inputs, bind("sa-softmax")).sum(), (inputs.query, inputs.key))
     now = peak = 0
     events = (event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]")
     for event in sorted(events, key=lambda event: event.start_ns()):
@@ -310,7 +308,7 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def ran(inputs: Inputs, variant: str, choice: str = "auto", **options: Any) -> str:
-    return dispatch.attend(inputs, normaliser(variant), choice, **options)[2]
+    return dispatch.attend(inputs, bind(variant), choice, **options)[2]
 
 
 @pytest.mark.parametrize(
@@ -399,11 +397,11 @@ def test_a_kernel_that_is_wrong_here_is_not_used(said: Said, monkeypatch: pytest
 
 def test_the_proof_may_fall_into_activation_checkpointing(said: Said) -> None:
     """The first call of a process can be in a checkpointed layer, under hooks on what autograd saves."""
-    inputs, form = make((2, 2, 2, 9, 11, 8), "padded"), normaliser("sa-softmax")
+    inputs, bound = make((2, 2, 2, 9, 11, 8), "padded"), bind("sa-softmax")
     leaves = (inputs.query, inputs.key, inputs.value)
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return dispatch.attend(replace(inputs, query=query, key=key, value=value), form, "auto")[0]
+        return dispatch.attend(replace(inputs, query=query, key=key, value=value), bound, "auto")[0]
 
     output = checkpoint(attend, *leaves, use_reentrant=False)
     found = torch.autograd.grad(output.sum(), leaves)
@@ -414,13 +412,13 @@ def test_the_proof_may_fall_into_activation_checkpointing(said: Said) -> None:
 
 @every_kernel
 def test_activation_checkpointing_frees_queries_keys_and_values(kernel: str) -> None:
-    inputs, form = make((2, 2, 2, 9, 11, 8)), normaliser("sa-softmax")
+    inputs, bound = make((2, 2, 2, 9, 11, 8)), bind("sa-softmax")
     inside: list[weakref.ref[Tensor]] = []
 
     def attend(query: Tensor) -> Tensor:
         made = [query * 1.5, inputs.key.detach() * 2, inputs.value.detach() * 3]
         inside.extend(weakref.ref(tensor) for tensor in made)
-        return FAST[kernel].attend(replace(inputs, query=made[0], key=made[1], value=made[2]), form)
+        return FAST[kernel].attend(replace(inputs, query=made[0], key=made[1], value=made[2]), bound)
 
     output = checkpoint(attend, inputs.query, use_reentrant=False)
     assert len(inside) == 3 and not any(reference() is not None for reference in inside)
@@ -431,7 +429,7 @@ def test_activation_checkpointing_frees_queries_keys_and_values(kernel: str) -> 
 @every_kernel
 def test_a_second_derivative_is_refused(kernel: str) -> None:
     inputs = make((1, 1, 1, 3, 4, 8))
-    output = FAST[kernel].attend(inputs, normaliser("sa-softmax"))
+    output = FAST[kernel].attend(inputs, bind("sa-softmax"))
     with pytest.raises(UserError, match="no second derivatives"):
         torch.autograd.grad(output.sum(), inputs.query, create_graph=True)
 
@@ -452,7 +450,7 @@ def test_shapes_that_do_not_fit_are_left_to_the_reference(shape: tuple[int, ...]
 def test_a_bias_with_dropout_is_left_to_one_kernel() -> None:
     """A trained bias may come without gradients first, under checkpointing, and with them when recomputed."""
     inputs = replace(make((1, 1, 1, 3, 4, 8), bias=True), dropout=0.1)
-    reason = native_attention.why_not(inputs, normaliser("sa-softmax"))
+    reason = native_attention.why_not(inputs, bind("sa-softmax"))
     assert reason == "with a bias and dropout another kernel draws the dropout"
 
 

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from finetune.attention import get_variant
 from finetune.attention.kernels import reference
-from finetune.attention.kernels.inputs import Inputs, Normaliser
+from finetune.attention.kernels.inputs import BoundVariant, Inputs
 from finetune.attention.kernels.triton import triton_attention
 
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -48,9 +48,9 @@ def by_turns(*cases: Any) -> list[Any]:
     return found
 
 
-def normaliser(form: str) -> Normaliser:
+def bind(form: str) -> BoundVariant:
     variant = get_variant(form)
-    return Normaliser(form, partial(variant.weigh, **variant.parameters), variant.parameters)
+    return BoundVariant(form, partial(variant.weigh, **variant.parameters), variant.parameters)
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ class Case:
         return [leaf.to(DEVICE, self.dtype) for leaf in leaves], given.to(DEVICE, self.dtype), rest
 
 
-Kernel = Callable[[Inputs, Normaliser], Tensor]
+Kernel = Callable[[Inputs, BoundVariant], Tensor]
 
 
-def exactly(inputs: Inputs, normaliser: Normaliser) -> Tensor:
-    return reference.reference(inputs, normaliser)[0]
+def exactly(inputs: Inputs, variant: BoundVariant) -> Tensor:
+    return reference.reference(inputs, variant)[0]
 
 
 def results(  # noqa: PLR0917
@@ -100,7 +100,7 @@ def results(  # noqa: PLR0917
     leaves: list[Tensor],
     given: Tensor,
     rest: dict[str, Any],
-    norm: Normaliser,
+    norm: BoundVariant,
     dtype: torch.dtype,
 ) -> list[Tensor]:
     """The output and the gradient of every leaf, in float64; the leaves are computed with in ``dtype``."""
@@ -130,8 +130,8 @@ def magnitudes(leaves: list[Tensor], given: Tensor, rest: dict[str, Any], form: 
     inputs = Inputs(query=query, key=key, value=value, bias=None, **rest)
     bias = leaves[3].double() if len(leaves) > 3 else 0.0
     x = query @ key.transpose(-1, -2) * inputs.scaling + bias
-    p = normaliser("softmax").weigh(x, inputs.all_allowed())
-    w = normaliser(form).weigh(x, inputs.all_allowed()).abs()
+    p = bind("softmax").weigh(x, inputs.all_allowed())
+    w = bind(form).weigh(x, inputs.all_allowed()).abs()
     da = (do @ value.transpose(-1, -2)).abs()
     factor = {"softmax": torch.ones_like(x), "sa-softmax-raw": 1 + x.abs()}.get(form)
     if factor is None:
@@ -146,7 +146,7 @@ def magnitudes(leaves: list[Tensor], given: Tensor, rest: dict[str, Any], form: 
 def check(form: str, case: Case, seed: int = 0) -> None:
     """Values and all gradients in float32: within 1e-5 of float64, or as near as float32 can be."""
     leaves, given, rest = case.build(seed)
-    norm = normaliser(form)
+    norm = bind(form)
     ours = results(triton_attention.attend, leaves, given, rest, norm, torch.float32)
     exact = results(exactly, leaves, given, rest, norm, torch.float64)
     single = results(exactly, leaves, given, rest, norm, torch.float32)
@@ -254,7 +254,7 @@ class _Rounded(torch.autograd.Function):
         return grad.to(ctx.dtype).to(grad.dtype), None, None
 
 
-def rounded(inputs: Inputs, norm: Normaliser) -> Tensor:
+def rounded(inputs: Inputs, norm: BoundVariant) -> Tensor:
     """The formula in float32 with weights and the gradient of scores rounded to the type of the inputs."""
     dtype = inputs.query.dtype
     scores = inputs.query.float() @ inputs.key.float().transpose(-1, -2) * inputs.scaling
@@ -269,7 +269,7 @@ def rounded(inputs: Inputs, norm: Normaliser) -> Tensor:
 def test_half_types_are_as_near_as_they_can_be(form: str, case: tuple[torch.dtype, float]) -> None:
     dtype, scale = case
     leaves, given, rest = Case(batch=2, key_heads=2, width=32, causal=True, dtype=dtype, scale=scale).build()
-    norm = normaliser(form)
+    norm = bind(form)
     ours = results(triton_attention.attend, leaves, given, rest, norm, dtype)
     exact = results(exactly, leaves, given, rest, norm, torch.float64)
     theirs = results(rounded, leaves, given, rest, norm, dtype)
@@ -292,7 +292,7 @@ def attend_leaves(
     for kernel, dtype in ((triton_attention.attend, torch.float32), (exactly, torch.float64)):
         leaves = [t.detach().to(DEVICE, dtype).clone().requires_grad_() for t in (query, key, value)]
         given = {"allowed": None, "bias": None, "causal": False, "scaling": 0.25, "dropout": 0.0} | rest
-        output = kernel(Inputs(*leaves, **given), normaliser(form))
+        output = kernel(Inputs(*leaves, **given), bind(form))
         output.square().sum().backward()
         found.append([output.detach().double(), *gradients_of(leaves)])
     return found[0][0], found[0], found[1]
@@ -315,7 +315,7 @@ def test_equal_scores_stay_finite(form: str, level: float) -> None:
 def test_tiny_scores_give_no_nan(form: str, dtype: torch.dtype) -> None:
     """1 / (M - m + eps) is 1e6: more than float16 holds."""
     leaves, given, rest = Case(scale=0.0, dtype=dtype).build()
-    found = results(triton_attention.attend, leaves, given, rest, normaliser(form), dtype)
+    found = results(triton_attention.attend, leaves, given, rest, bind(form), dtype)
     assert not any(tensor.isnan().any() for tensor in found)
 
 
@@ -362,7 +362,7 @@ def test_any_strides(form: str) -> None:
         turned = slices[1].to(dtype).transpose(1, 3).contiguous().transpose(1, 3)
         views = gaps.copy_(slices[0]), turned, slices[2].to(dtype)
         leaves = [view.detach().transpose(1, 2).requires_grad_() for view in views]
-        output = kernel(Inputs(*leaves, allowed, None, False, 0.3, 0.0), normaliser(form))
+        output = kernel(Inputs(*leaves, allowed, None, False, 0.3, 0.0), bind(form))
         output.sum().backward()
         found.append([output.detach().double(), *gradients_of(leaves)])
     for mine, true in zip(*found, strict=True):
@@ -378,7 +378,7 @@ def test_nothing_of_length_times_length_is_kept() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        results(triton_attention.attend, leaves, given, rest, normaliser("sa-softmax"), torch.float32)
+        results(triton_attention.attend, leaves, given, rest, bind("sa-softmax"), torch.float32)
     assert 0 < max(kept) < 90 * 90 * 4
 
 
@@ -393,7 +393,7 @@ def kept_by_dropout(case: Case, rate: float, seed: int) -> Tensor:
     torch.manual_seed(seed)
     return (
         triton_attention.attend(
-            Inputs(query * 0, key, which, **(rest | {"bias": None, "dropout": rate})), normaliser("softmax")
+            Inputs(query * 0, key, which, **(rest | {"bias": None, "dropout": rate})), bind("softmax")
         ).transpose(1, 2)
         > 0
     )
@@ -410,12 +410,12 @@ def test_dropout_is_the_same_forward_and_backward(form: str) -> None:
     assert abs(float(mask.double().mean()) - (1 - rate)) < 4 * math.sqrt(rate * (1 - rate) / mask.numel())
 
     def weigh(scores: Tensor, allowed: Tensor | None) -> Tensor:
-        return normaliser(form).weigh(scores, allowed) * mask / (1 - rate)
+        return bind(form).weigh(scores, allowed) * mask / (1 - rate)
 
     torch.manual_seed(8)
     dropping = rest | {"dropout": rate}
-    ours = results(triton_attention.attend, leaves, given, dropping, normaliser(form), torch.float32)
-    exact = results(exactly, leaves, given, rest, Normaliser(form, weigh), torch.float64)
+    ours = results(triton_attention.attend, leaves, given, dropping, bind(form), torch.float32)
+    exact = results(exactly, leaves, given, rest, BoundVariant(form, weigh), torch.float64)
     for mine, true in zip(ours, exact, strict=True):
         assert float((mine - true).norm()) <= 1e-5 * float(true.norm())
 
@@ -443,9 +443,9 @@ def leaves_and_loss(case: Case, rate: float) -> tuple[list[Tensor], Callable[...
     def loss(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         heads = [tensor.transpose(1, 2) for tensor in (query, key, value)]
         inputs = Inputs(*heads, bias=bias, **(rest | {"dropout": rate}))
-        reason = triton_attention.why_not(inputs, normaliser("sa-softmax"))
+        reason = triton_attention.why_not(inputs, bind("sa-softmax"))
         assert reason is None
-        return (triton_attention.attend(inputs, normaliser("sa-softmax")) * given).sum()
+        return (triton_attention.attend(inputs, bind("sa-softmax")) * given).sum()
 
     return leaves, loss
 
@@ -507,29 +507,27 @@ def some(**changes: Any) -> Inputs:
     ],
 )
 def test_why_not(changes: dict[str, Any], reason: str) -> None:
-    assert triton_attention.why_not(some(), normaliser("sa-softmax")) is None
-    found = triton_attention.why_not(some(**changes), normaliser("sa-softmax"))
+    assert triton_attention.why_not(some(), bind("sa-softmax")) is None
+    found = triton_attention.why_not(some(**changes), bind("sa-softmax"))
     assert found is not None and reason in found
 
 
 def test_why_not_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    other = Normaliser("sparsemax", normaliser("softmax").weigh)
+    other = BoundVariant("sparsemax", bind("softmax").weigh)
     assert "softmax, sa-softmax, sa-softmax-raw only" in str(triton_attention.why_not(some(), other))
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     inputs = some()
     inputs = replace(inputs, query=inputs.query.cpu())
-    assert "CUDA device, not cpu" in str(triton_attention.why_not(inputs, normaliser("softmax")))
+    assert "CUDA device, not cpu" in str(triton_attention.why_not(inputs, bind("softmax")))
     monkeypatch.setattr(triton_attention, "_INSTALLED", False)
-    assert triton_attention.why_not(some(), normaliser("softmax")) == "triton is not installed"
+    assert triton_attention.why_not(some(), bind("softmax")) == "triton is not installed"
 
 
 def test_autocast_computes_in_its_type() -> None:
     inputs = some()
     with torch.autocast(DEVICE, dtype=torch.bfloat16):
-        mixed = triton_attention.attend(
-            replace(inputs, value=inputs.value.bfloat16()), normaliser("sa-softmax")
-        )
-        wide = triton_attention.attend(inputs, normaliser("sa-softmax"))
+        mixed = triton_attention.attend(replace(inputs, value=inputs.value.bfloat16()), bind("sa-softmax"))
+        wide = triton_attention.attend(inputs, bind("sa-softmax"))
     assert mixed.dtype == torch.bfloat16 and wide.dtype == torch.float32
     assert torch.equal(mixed.float(), wide)
 
@@ -539,7 +537,7 @@ def test_empty_inputs(empty: str) -> None:
     sizes = {"query": 3, "key": 5, "batch": 1} | {empty: 0}
     tensors = [torch.randn(sizes["batch"], 2, sizes[name], 16) for name in ("query", "key", "key")]
     leaves = [tensor.to(DEVICE).requires_grad_() for tensor in tensors]
-    output = triton_attention.attend(Inputs(*leaves, None, None, False, 1.0, 0.0), normaliser("sa-softmax"))
+    output = triton_attention.attend(Inputs(*leaves, None, None, False, 1.0, 0.0), bind("sa-softmax"))
     assert output.shape == (sizes["batch"], sizes["query"], 2, 16) and (output == 0).all()
     output.sum().backward()
     assert all(leaf.grad is not None and (leaf.grad == 0).all() for leaf in leaves)

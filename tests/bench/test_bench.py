@@ -13,7 +13,7 @@ import torch
 
 from finetune.attention.kernels import reference
 from finetune.bench import accuracy, attention, cases, resident, rows, run, settings, steps, tables, timing
-from finetune.bench.cases import BASELINE, CONTROLS, Case, Contender
+from finetune.bench.cases import BASELINE, CONTROLS, Case, Implementation
 from finetune.cli.main import main
 from finetune.data.dataset import training_texts
 from finetune.models.pretrained import build_tokenizer
@@ -70,23 +70,25 @@ def test_every_figure_has_its_spread_and_repeats(result: Any) -> None:
             for figure in (row[which]["seconds"], row[which]["ratio"]):
                 assert set(figure) == SPREAD
                 assert 0 < figure["low"] <= figure["median"] <= figure["high"] and figure["repeats"] >= 2
-    for arm in result["steps"]["arms"]:
+    for setup in result["steps"]["arms"]:
         for which in ("train", "evaluate"):
-            assert all(arm[which][key]["repeats"] == 1 for key in ("rows_per_s", "time_ratio", "speed_ratio"))
-            assert arm[which]["rows_per_s"]["median"] > 0
+            assert all(
+                setup[which][key]["repeats"] == 1 for key in ("rows_per_s", "time_ratio", "speed_ratio")
+            )
+            assert setup[which]["rows_per_s"]["median"] > 0
 
 
 def test_the_baseline_is_exactly_once_itself(result: Any) -> None:
     for row in figures(result, "sdpa"):
         for which in ("forward", "both"):
             assert [row[which]["ratio"][key] for key in ("low", "median", "high")] == [1.0, 1.0, 1.0]
-    arms = {arm["name"]: arm for arm in result["steps"]["arms"]}
+    arms = {setup["name"]: setup for setup in result["steps"]["arms"]}
     assert arms["softmax auto"]["train"]["time_ratio"]["median"] == 1.0
     assert arms["stock sdpa"]["evaluate"]["speed_ratio"]["median"] == 1.0
 
 
 def test_every_variant_has_its_arms_and_stock_its_own_attention(result: Any) -> None:
-    computed = {arm["name"]: arm["computes"] for arm in result["steps"]["arms"]}
+    computed = {setup["name"]: setup["computes"] for setup in result["steps"]["arms"]}
     assert computed.pop("softmax auto") == "sdpa"
     assert computed.pop("stock sdpa") == "sdpa" and computed.pop("stock eager") == "eager"
     assert computed.pop("sa-softmax reference") == computed.pop("sa-softmax-raw reference") == "reference"
@@ -162,10 +164,12 @@ def test_figures_are_also_compared_with_softmax_on_the_same_kernel(result: Any) 
 # Faults
 
 
-def errors_of(contender: Contender) -> dict[str, Any]:
+def errors_of(implementation: Implementation) -> dict[str, Any]:
     found = accuracy.measure("cpu", "float32", ["padded"], [16], seed=0)
     return next(
-        row for row in found if (row["variant"], row["kernel"]) == (contender.variant, contender.kernel)
+        row
+        for row in found
+        if (row["variant"], row["kernel"]) == (implementation.variant, implementation.kernel)
     )
 
 
@@ -185,7 +189,7 @@ def test_a_wrong_kernel_shows(
     monkeypatch.setattr(reference, "sdpa", lambda inputs: spoil(real(inputs)))
     found = errors_of(BASELINE)
     assert not found["exact"] and {key for key in ("output", "gradients") if found[key] > 1e-3} == wrong
-    assert errors_of(Contender("sa-softmax", "blocked"))["exact"]
+    assert errors_of(Implementation("sa-softmax", "blocked"))["exact"]
     result["attention"]["errors"] = [found]
     (failure,) = tables.failures(json.loads(json.dumps(result, allow_nan=False)))
     assert failure.startswith("Wrong: softmax sdpa, padded, heads of 16: relative error")
@@ -203,10 +207,10 @@ def test_a_kernel_that_fails_is_said_and_the_rest_measured(
 ) -> None:
     real = attention.attend
 
-    def fail(contender: Contender, inputs: Any) -> Any:
-        if contender.kernel == "blocked":
+    def fail(implementation: Implementation, inputs: Any) -> Any:
+        if implementation.kernel == "blocked":
             raise RuntimeError("no such\ninstruction")
-        return real(contender, inputs)
+        return real(implementation, inputs)
 
     monkeypatch.setattr(attention, "attend", fail)
     found = rows_of_one_case()
@@ -229,6 +233,20 @@ def test_a_kernel_refused_for_its_faults_is_a_failure_too(
     assert len(tables.failures(result)) in (1, 2), "one line a size of the error"
 
 
+def test_an_earlier_result_tells_its_failures_by_their_reasons(result: Any, tmp_path: Path) -> None:
+    told = [
+        "blocked: its output is wrong on cpu in torch.float32, by 1e-1 of its norm",
+        "no CUDA device",
+        None,
+    ]
+    for row, reason in zip(result["attention"]["rows"], told, strict=False):
+        del row["failed"], row["memory_failed"]
+        row["reason"] = reason
+    (tmp_path / run.FILE).write_text(json.dumps(result), encoding="utf-8")
+    (failure,) = tables.failures(run.read(tmp_path))
+    assert "is wrong on cpu" in failure
+
+
 def test_a_failure_is_the_exit_status_too(result: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     result["attention"]["errors"][0]["exact"] = False
     monkeypatch.setattr(run, "measure", lambda *_: result)
@@ -242,12 +260,12 @@ def test_another_kernel_than_the_one_asked_for_is_no_figure(monkeypatch: pytest.
     monkeypatch.setattr(cases, "why_not", lambda *_: None)
     inputs, _ = cases.make(Case("whole", 1, 5, 1, 16, "float32"), "cpu", 0)
     with pytest.raises(cases.NotMeasuredError, match="ran in its place"):
-        cases.attend(Contender("sa-softmax", "blocked"), inputs)
+        cases.attend(Implementation("sa-softmax", "blocked"), inputs)
 
 
 def test_what_died_for_memory_is_not_tried_again() -> None:
     case = Case("padded", 3, 12, 2, 16, "float32")
-    dead = {(case, Contender("softmax", "reference")): {"reason": "its process ended", "died": True}}
+    dead = {(case, Implementation("softmax", "reference")): {"reason": "its process ended", "died": True}}
     found = {tables.name(row): row for row in attention._of_case(case, TINY, dead)}
     assert found["softmax reference"]["reason"] == "its process ended"
     assert found["softmax reference"]["both"] is None and found["sa-softmax reference"]["both"] is not None
@@ -308,8 +326,8 @@ def test_memory_of_the_definition_holds_its_weights_and_torch_s_kernel_none() ->
     sdpa, reference, unknown = resident.measure(
         [
             (case, BASELINE),
-            (case, Contender("softmax", "reference")),
-            (case, Contender("softmax", "nothing")),
+            (case, Implementation("softmax", "reference")),
+            (case, Implementation("softmax", "nothing")),
         ],
         0,
     )
@@ -337,7 +355,7 @@ def test_the_default_shapes_are_the_standard_ones() -> None:
     assert all(case.batch * case.length == 32768 for case in cuda)
     half, longest = settings.growth_cases(settings.CPU)
     assert (half.batch, half.length, longest.batch, longest.length) == (1, 2048, 1, 4096)
-    assert BASELINE in cases.contenders() and CONTROLS["cuda"] in cases.contenders()
+    assert BASELINE in cases.implementations() and CONTROLS["cuda"] in cases.implementations()
 
 
 def test_the_sample_s_rows_get_the_lengths_of_ag_news(result: Any) -> None:

@@ -37,7 +37,7 @@ def test_run_folder_loads_with_its_variant_and_predicts_the_same(tmp_path, verb)
     model, answers = predict(where)
     assert answers == {row["row"]: row["prediction"] for row in store.read_predictions(where)}
     settings = [getattr(module, SETTING) for module in model.modules() if hasattr(module, SETTING)]
-    assert {setting.normaliser.parameters["eps"] for setting in settings} == {0.5}
+    assert {setting.variant.parameters["eps"] for setting in settings} == {0.5}
 
 
 def test_lora_run_loads_with_its_variant_and_predicts_the_same(trained, tmp_path):

@@ -79,7 +79,7 @@ def test_row_sums_are_those_of_tokens_under_softmax(family):
             call = calls[name]
             keys = call.key.repeat_interleave(call.query.shape[1] // call.key.shape[1], 1)
             scores = call.query @ keys.transpose(-1, -2) * call.scaling
-            totals[name] += setting.normaliser.weigh(scores, call.all_allowed()).sum((0, 2, 3)).detach()
+            totals[name] += setting.variant.weigh(scores, call.all_allowed()).sum((0, 2, 3)).detach()
             counts[name] += scores.shape[-2]
     for name, values in found.items():
         assert values == pytest.approx((totals[name] / counts[name]).tolist(), rel=1e-4), name
@@ -205,7 +205,7 @@ def test_a_started_run_loads_as_exactly_the_variant(starts, arm):
     model, answers = predict(where)
     assert answers == {row["row"]: row["prediction"] for row in store.read_predictions(where)}
     assert {s.blend.share for s in settings(model).values()} == {1.0}
-    assert {s.normaliser.name for s in settings(model).values()} == {"sa-softmax"}
+    assert {s.variant.name for s in settings(model).values()} == {"sa-softmax"}
 
 
 @pytest.mark.slow

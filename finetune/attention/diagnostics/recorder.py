@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from finetune.attention.diagnostics import statistics
-from finetune.attention.interface import Setting, Watcher
+from finetune.attention.interface import LayerAttention, Watcher
 from finetune.attention.kernels.inputs import Inputs
 from finetune.attention.swap import settings
 
@@ -26,11 +26,11 @@ TENSORS = ("query", "key", "value", "output")
 
 
 @dataclass
-class _Call:
+class _WatchedCall:
     """One attention call, filled in as the pass goes on."""
 
     module: str
-    setting: Setting
+    setting: LayerAttention
     part: statistics.Part
     share: float  # of the variant in the weights, softmax having the rest
     hooked: bool = False  # its gradients will be told
@@ -73,8 +73,8 @@ class Recorder:
     def __init__(self, model: Any, rows: int = ROWS, queries: int = QUERIES) -> None:
         self.model, self.rows, self.queries = model, rows, queries
         self.settings = settings(model)
-        self.variants = statistics.compared([setting.normaliser for setting in self.settings.values()])
-        self._calls: list[_Call] = []
+        self.variants = statistics.compared([setting.variant for setting in self.settings.values()])
+        self._calls: list[_WatchedCall] = []
         self._watchers: dict[str, Watcher] = {}
         self._forward_hook: Any = None
         self._forward_over = False
@@ -82,7 +82,7 @@ class Recorder:
     @property
     def variant(self) -> str:
         """The variant of the model; softmax where that is everywhere."""
-        names = [setting.normaliser.name for setting in self.settings.values() if setting.swapped]
+        names = [setting.variant.name for setting in self.settings.values() if setting.swapped]
         return names[0] if names else "softmax"
 
     def start(self) -> None:
@@ -105,17 +105,17 @@ class Recorder:
     def _end_forward(self, *_: Any) -> None:
         self._forward_over = True
 
-    def _watch(self, name: str, setting: Setting, inputs: Inputs, output: Tensor) -> None:
+    def _watch(self, name: str, setting: LayerAttention, inputs: Inputs, output: Tensor) -> None:
         if not self._forward_over:
             part = statistics.take(inputs, setting.kind, self.rows, self.queries)
-            self._calls.append(_Call(name, setting, part, setting.blend.share))
+            self._calls.append(_WatchedCall(name, setting, part, setting.blend.share))
         waiting = [call for call in self._calls if call.module == name and not call.hooked]
         if waiting and output.requires_grad:  # in a second run the last of them: layers run again backwards
             waiting[-1].hook(inputs, output)
 
-    def _finished(self, call: _Call, loss_scale: float) -> Layer:
+    def _finished(self, call: _WatchedCall, loss_scale: float) -> Layer:
         upstream = None if call.upstream is None else call.upstream.float() / loss_scale
-        columns = statistics.row_statistics(call.part, upstream, call.setting.normaliser, self.variants)
+        columns = statistics.row_statistics(call.part, upstream, call.setting.variant, self.variants)
         gradient = {name: float(norm) / loss_scale for name, norm in call.norms.items()}
         return Layer(call.module, call.setting.kind, call.share, gradient, columns)
 
@@ -131,7 +131,7 @@ def layers_json(recorder: Recorder, passes: Sequence[Sequence[Layer]]) -> list[d
                 "module": parts[0].module,
                 "kind": parts[0].kind,
                 "gradient": {name: _norm([part.gradient.get(name) for part in parts]) for name in TENSORS},
-                **statistics.summarise(columns, recorder.variants),
+                **statistics.summarize(columns, recorder.variants),
             }
         )
     return layers

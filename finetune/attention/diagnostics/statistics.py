@@ -1,6 +1,6 @@
 """What attention does with its scores: statistics of the weights, and the gradient that reaches each score.
 
-Pure functions on what one attention call was given, the normaliser and the gradient that came back. Below, a
+Pure functions on what one attention call was given, the variant and the gradient that came back. Below, a
 row is what one query of one head sees: x its allowed scores, p = softmax(x), w its weights *before dropout*.
 
 A row counts if it sees at least two keys, for one key leaves nothing to weigh, and if it is no padding:
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from finetune.attention import PAPER, VARIANTS, functions
-from finetune.attention.kernels.inputs import Inputs, Normaliser
+from finetune.attention.kernels.inputs import BoundVariant, Inputs
 from finetune.attention.kernels.reference import one_per_query_head, scores_of
 
 SATURATED = 0.99
@@ -45,10 +45,10 @@ class Part:
         return tensor.detach()[: len(self.real), self.chosen].clone()
 
 
-def compared(normalisers: Sequence[Normaliser]) -> dict[str, Normaliser]:
-    """The variants whose gradients are compared: the paper's, and ``normalisers`` with their parameters."""
-    chosen = {name: Normaliser.of(VARIANTS[name]) for name in PAPER}
-    return chosen | {normaliser.name: normaliser for normaliser in normalisers}
+def compared(variants: Sequence[BoundVariant]) -> dict[str, BoundVariant]:
+    """The variants whose gradients are compared: the paper's, and ``variants`` with their parameters."""
+    chosen = {name: BoundVariant.of(VARIANTS[name]) for name in PAPER}
+    return chosen | {variant.name: variant for variant in variants}
 
 
 def take(inputs: Inputs, kind: str, rows: int, queries: int) -> Part:
@@ -84,9 +84,9 @@ def take(inputs: Inputs, kind: str, rows: int, queries: int) -> Part:
 
 @torch.no_grad()
 def row_statistics(
-    part: Part, upstream: Tensor | None, normaliser: Normaliser, variants: Mapping[str, Normaliser]
+    part: Part, upstream: Tensor | None, variant: BoundVariant, variants: Mapping[str, BoundVariant]
 ) -> Columns:
-    """The numbers of each row that counts; ``summarise`` turns them into shares and means.
+    """The numbers of each row that counts; ``summarize`` turns them into shares and means.
 
     ``upstream``, (rows, queries, heads, value width): dLoss/dOutput of the part, or None if none came back.
     The gradient of a variant is dLoss/dx through that variant at the same scores and the same upstream.
@@ -98,7 +98,7 @@ def row_statistics(
     if part.decodes and upstream is not None:
         counted = counted & (upstream != 0).any(-1).any(-1)[:, None]
     seen, x = allowed[counted], scores[counted]
-    weights = normaliser.weigh(scores, allowed)[counted]
+    weights = variant.weigh(scores, allowed)[counted]
     p = functions.softmax(scores, allowed)[counted]
     share = weights.abs() / weights.abs().sum(-1, keepdim=True)  # NaN in a row of zeros
     groups = {"saturated": seen & (p > SATURATED), "suppressed": seen & (p < SUPPRESSED), "all": seen}
@@ -115,21 +115,21 @@ def row_statistics(
     if upstream is not None:
         value = one_per_query_head(part.inputs.value, scores.shape[1]).to(scores.dtype)
         to_weights = upstream.to(scores.dtype).transpose(1, 2) @ value.transpose(-1, -2)
-        for name, variant in variants.items():
-            size = score_gradient(variant, scores, allowed, to_weights)[counted].abs()
+        for name, compared_one in variants.items():
+            size = score_gradient(compared_one, scores, allowed, to_weights)[counted].abs()
             columns |= {_reach(name, g): (size * where).sum(-1) for g, where in groups.items()}
     return columns
 
 
-def score_gradient(normaliser: Normaliser, scores: Tensor, allowed: Tensor, to_weights: Tensor) -> Tensor:
+def score_gradient(variant: BoundVariant, scores: Tensor, allowed: Tensor, to_weights: Tensor) -> Tensor:
     """dLoss/dscores from dLoss/dweights, both (batch, heads, query, key), by autograd."""
     with torch.enable_grad():
         leaf = scores.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(normaliser.weigh(leaf, allowed), leaf, to_weights)
+        (gradient,) = torch.autograd.grad(variant.weigh(leaf, allowed), leaf, to_weights)
     return gradient
 
 
-def summarise(columns: Columns, variants: Mapping[str, Normaliser]) -> dict[str, Any]:
+def summarize(columns: Columns, variants: Mapping[str, BoundVariant]) -> dict[str, Any]:
     """Shares, means and quantiles over the rows of ``row_statistics``; None where there is nothing to tell.
 
     Keys: ``weights``, ``row_sum``, ``score``, ``reach`` and ``counts`` of a layer of diagnostics.json.

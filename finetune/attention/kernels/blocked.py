@@ -17,34 +17,34 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from finetune.attention.kernels.inputs import Inputs, Normaliser, refuse_second_derivative
+from finetune.attention.kernels.inputs import BoundVariant, Inputs, refuse_second_derivative
 from finetune.attention.variants import known_to
 
-VARIANTS = known_to("blocked")
+KNOWN = known_to("blocked")
 # Scores of a block, in numbers: some fit a CPU's cache, many keep a GPU busy.
 _BLOCK = {"cpu": 2**18}
 _BLOCK_ELSEWHERE = 2**24
 _FEWEST_QUERIES = 16
 
 
-def why_not(inputs: Inputs, normaliser: Normaliser) -> str | None:
+def why_not(inputs: Inputs, variant: BoundVariant) -> str | None:
     """Why this kernel cannot do these inputs; None if it can."""
-    return None if normaliser.name in VARIANTS else f"it knows no formula for {normaliser.name}"
+    return None if variant.name in KNOWN else f"it knows no formula for {variant.name}"
 
 
 @torch.compiler.disable
-def attend(inputs: Inputs, normaliser: Normaliser) -> Tensor:
+def attend(inputs: Inputs, variant: BoundVariant) -> Tensor:
     """The output, (batch, query, heads, value width), in the value's type; float32 (float64) inside.
 
     Dropout takes one number from torch's generator for the CPU, so ``torch.manual_seed`` repeats it.
     """
-    raw, eps = normaliser.name == "sa-softmax-raw", normaliser.parameters.get("eps", 0.0)
-    call = _Call(inputs, raw, eps, inputs.draw_seed())
+    raw, eps = variant.name == "sa-softmax-raw", variant.parameters.get("eps", 0.0)
+    call = _BlockedCall(inputs, raw, eps, inputs.draw_seed())
     output: Tensor = _Attention.apply(inputs.query, inputs.key, inputs.value, inputs.bias, call)
     return output
 
 
-class _Call(NamedTuple):
+class _BlockedCall(NamedTuple):
     inputs: Inputs
     raw: bool
     eps: float
@@ -54,7 +54,7 @@ class _Call(NamedTuple):
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call: _Call
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call: _BlockedCall
     ) -> Tensor:
         batch, heads, query_len, _ = query.shape
         output = value.new_empty(batch, query_len, heads, value.shape[-1])
@@ -74,7 +74,7 @@ class _Attention(torch.autograd.Function):
         refuse_second_derivative()
         saved = ctx.saved_tensors
         whole = replace(ctx.call.inputs, query=saved[0], key=saved[1], value=saved[2])
-        call: _Call = ctx.call._replace(inputs=whole)
+        call: _BlockedCall = ctx.call._replace(inputs=whole)
         query, key, value = (_wide(tensor) for tensor in saved[:3])
         bias = None if saved[3] is None else _wide(saved[3])
         grad_query = torch.empty_like(saved[0])
@@ -157,7 +157,7 @@ class _Block:
         folded.baddbmm_(left.transpose(-1, -2), right, alpha=factor)
 
 
-def _blocks(call: _Call) -> Iterator[_Block]:
+def _blocks(call: _BlockedCall) -> Iterator[_Block]:
     """The blocks of a call, always in the same order, so that dropout can be drawn again."""
     inputs = call.inputs
     (batch, heads, query_len, _), key_len = inputs.query.shape, inputs.key.shape[-2]
@@ -194,7 +194,7 @@ def _kept(shape: tuple[int, ...], inputs: Inputs, generator: torch.Generator | N
     return kept.bernoulli_(1 - inputs.dropout, generator=generator).div_(1 - inputs.dropout)
 
 
-def _weigh(scores: Tensor, block: _Block, call: _Call) -> Tensor:
+def _weigh(scores: Tensor, block: _Block, call: _BlockedCall) -> Tensor:
     """Scores -> weights before dropout. Works in place."""
     p, x = _softmax(scores, block)
     if call.raw:
@@ -203,7 +203,9 @@ def _weigh(scores: Tensor, block: _Block, call: _Call) -> Tensor:
     return x.sub_(low).mul_(p).mul_((high - low + call.eps).reciprocal_())
 
 
-def _differentiate(scores: Tensor, arriving: Tensor, block: _Block, call: _Call) -> tuple[Tensor, Tensor]:
+def _differentiate(
+    scores: Tensor, arriving: Tensor, block: _Block, call: _BlockedCall
+) -> tuple[Tensor, Tensor]:
     """Scores and da -> weights before dropout, and dx. Works in place.
 
     D1 is summed from the very products that it is subtracted from, not as dO . O: in a row that attends to

@@ -18,7 +18,7 @@ from typing import get_args
 from torch import Tensor
 
 from finetune.attention.kernels import blocked, proof, reference
-from finetune.attention.kernels.inputs import Inputs, Normaliser
+from finetune.attention.kernels.inputs import BoundVariant, Inputs
 from finetune.attention.kernels.native import native_attention
 from finetune.attention.kernels.triton import triton_attention
 from finetune.config.schema import KernelChoice
@@ -30,37 +30,42 @@ _said: set[tuple[str, str]] = set()
 
 
 def attend(
-    inputs: Inputs, normaliser: Normaliser, choice: str, wants_weights: bool = False
+    inputs: Inputs, variant: BoundVariant, choice: str, wants_weights: bool = False
 ) -> tuple[Tensor, Tensor | None, str]:
     """The output, (batch, query, heads, value width), the weights if wanted, and the kernel that ran.
 
     ``choice``: one of ``CHOICES``. What the chosen kernel cannot do goes to the next one that can, and that
     is said once for each reason, as a logged warning.
     """
-    for kernel in _order(inputs, normaliser, choice):
+    for kernel in _order(inputs, variant, choice):
         if kernel == "reference":
-            output, weights = reference.reference(inputs, normaliser)
+            output, weights = reference.reference(inputs, variant)
             return output, weights, kernel
-        reason = "it returns no attention weights" if wants_weights else why_not(kernel, inputs, normaliser)
+        if wants_weights:
+            reason: str | None = "it returns no attention weights"
+        else:
+            reason = why_not(kernel, inputs, variant) or fault(kernel, inputs, variant)
         if reason is None:
-            output = reference.sdpa(inputs) if kernel == "sdpa" else FAST[kernel].attend(inputs, normaliser)
+            output = reference.sdpa(inputs) if kernel == "sdpa" else FAST[kernel].attend(inputs, variant)
             return output, None, kernel
         _say_once(kernel, reason)
     raise AssertionError("the reference kernel computes everything")
 
 
-def why_not(kernel: str, inputs: Inputs, normaliser: Normaliser) -> str | None:
-    """Why ``kernel`` cannot do these inputs; None if it can."""
+def why_not(kernel: str, inputs: Inputs, variant: BoundVariant) -> str | None:
+    """Why ``kernel`` does not do inputs of this kind; None if it does."""
     if kernel == "reference":
         return None
     if kernel == "sdpa":
-        return None if normaliser.name == "softmax" else "it computes softmax only"
-    module = FAST[kernel]
-    return (
-        _misshapen(inputs)
-        or module.why_not(inputs, normaliser)
-        or proof.fault(module.attend, proof.Kind.of(inputs, normaliser.name))
-    )
+        return None if variant.name == "softmax" else "it computes softmax only"
+    return _misshapen(inputs) or FAST[kernel].why_not(inputs, variant)
+
+
+def fault(kernel: str, inputs: Inputs, variant: BoundVariant) -> str | None:
+    """What is wrong with a kernel that does do such inputs, tried on this device; None where it is right."""
+    if kernel not in FAST:
+        return None
+    return proof.fault(FAST[kernel].attend, proof.CallKind.of(inputs, variant.name))
 
 
 def _misshapen(inputs: Inputs) -> str | None:
@@ -74,12 +79,12 @@ def _misshapen(inputs: Inputs) -> str | None:
     return f"query, key and value of shapes {shapes} do not fit each other"
 
 
-def _order(inputs: Inputs, normaliser: Normaliser, choice: str) -> Iterator[str]:
+def _order(inputs: Inputs, variant: BoundVariant, choice: str) -> Iterator[str]:
     """Kernels to try, the best first, ending with the reference."""
     if choice == "reference":
         yield "reference"
         return
-    if normaliser.name == "softmax":
+    if variant.name == "softmax":
         yield from ("sdpa", "reference")
         return
     device = inputs.query.device.type

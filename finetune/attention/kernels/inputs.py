@@ -1,10 +1,10 @@
-"""What one attention call is given, and the normaliser it is to apply: the common language of the kernels.
+"""What one attention call is given, and the variant it is to apply: the common language of the kernels.
 
 A kernel is a module with two functions:
 
-- ``attend(inputs, normaliser) -> Tensor``: the output, (batch, query, heads, value width), contiguous, in the
+- ``attend(inputs, variant) -> Tensor``: the output, (batch, query, heads, value width), contiguous, in the
   value's type, differentiable in query, key, value and bias.
-- ``why_not(inputs, normaliser) -> str | None``: why this kernel cannot do these inputs; None if it can.
+- ``why_not(inputs, variant) -> str | None``: why this kernel cannot do these inputs; None if it can.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ Weigh = Callable[[Tensor, Tensor | None], Tensor]  # (scores, allowed) -> weight
 
 
 @dataclass(frozen=True)
-class Normaliser:
+class BoundVariant:
     """A variant with its parameters bound. ``weigh`` is its definition; a faster kernel goes by its name."""
 
     name: str  # of the variant
@@ -29,7 +29,7 @@ class Normaliser:
     parameters: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, variant: Variant, parameters: Mapping[str, float] | None = None) -> "Normaliser":
+    def of(cls, variant: Variant, parameters: Mapping[str, float] | None = None) -> "BoundVariant":
         """``variant`` with all its ``parameters``, or with its defaults."""
         bound = dict(variant.parameters if parameters is None else parameters)
         return cls(variant.name, partial(variant.weigh, **bound), bound)

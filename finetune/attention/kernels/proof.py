@@ -10,16 +10,16 @@ from torch import Tensor
 
 from finetune.attention import VARIANTS
 from finetune.attention.kernels import reference
-from finetune.attention.kernels.inputs import Inputs, Normaliser
+from finetune.attention.kernels.inputs import BoundVariant, Inputs
 
 # Relative error, in norm, that rounding explains with room to spare; a wrong formula is off by far more.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
-Attend = Callable[[Inputs, Normaliser], Tensor]
+Attend = Callable[[Inputs, BoundVariant], Tensor]
 
 
 @dataclass(frozen=True)
-class Kind:
+class CallKind:
     """What may take a kernel through other code: each kind of call is proved by itself."""
 
     variant: str
@@ -31,7 +31,7 @@ class Kind:
     trained_bias: bool
 
     @classmethod
-    def of(cls, inputs: Inputs, variant: str) -> "Kind":
+    def of(cls, inputs: Inputs, variant: str) -> "CallKind":
         query, bias = inputs.query, inputs.bias
         trained = bias is not None and bias.requires_grad
         width = query.shape[-1]
@@ -40,23 +40,23 @@ class Kind:
 
 @cache
 @torch.compiler.disable
-def fault(attend: Attend, kind: Kind) -> str | None:
+def fault(attend: Attend, kind: CallKind) -> str | None:
     """What is wrong with ``attend`` on this device, tried once a process; None where it is right.
 
     Output and gradients of a small padded call with grouped keys are held against the reference kernel's.
     Running out of memory is no verdict: it is raised. Dropout is left to the tests.
     """
-    normaliser = Normaliser.of(VARIANTS[kind.variant])
+    variant = BoundVariant.of(VARIANTS[kind.variant])
     with _undisturbed(kind.device):
         inputs = _inputs(kind, kind.device, kind.dtype)
         exact = _inputs(kind, torch.device("cpu"), torch.float64)
         try:
-            found = _results(attend(inputs, normaliser), inputs)
+            found = _results(attend(inputs, variant), inputs)
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a compiler or driver can fail in any way; the reason is passed on
             return f"it fails on {kind.device} ({type(error).__name__}: {_first_line(error)})"
-        expected = _results(reference.reference(exact, normaliser)[0], exact)
+        expected = _results(reference.reference(exact, variant)[0], exact)
     for name, tensor in found.items():
         truth = expected[name].detach()
         difference = float((tensor.detach().cpu().double() - truth).norm() / truth.norm())
@@ -83,7 +83,7 @@ def _undisturbed(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
-def _inputs(kind: Kind, device: torch.device, dtype: torch.dtype) -> Inputs:
+def _inputs(kind: CallKind, device: torch.device, dtype: torch.dtype) -> Inputs:
     """Two rows of 45 keys, the second padded; 37 queries; 4 heads over 2 key heads."""
     generator = torch.Generator().manual_seed(0)
 

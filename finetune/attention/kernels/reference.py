@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from finetune.attention.kernels.inputs import Inputs, Normaliser
+from finetune.attention.kernels.inputs import BoundVariant, Inputs
 
 
-def reference(inputs: Inputs, normaliser: Normaliser) -> tuple[Tensor, Tensor]:
+def reference(inputs: Inputs, variant: BoundVariant) -> tuple[Tensor, Tensor]:
     """The formula, step by step, in float32 (float64 where the model is) whatever the input or autocast.
 
     Returns the output, (batch, query, heads, value width), and the weights, (batch, heads, query, key), as
@@ -15,7 +15,7 @@ def reference(inputs: Inputs, normaliser: Normaliser) -> tuple[Tensor, Tensor]:
     value, heads = inputs.value, inputs.query.shape[1]
     with torch.autocast(value.device.type, enabled=False):
         scores = scores_of(inputs)
-        weights = normaliser.weigh(scores, inputs.all_allowed())
+        weights = variant.weigh(scores, inputs.all_allowed())
         if inputs.dropout > 0.0:
             weights = nn.functional.dropout(weights, p=inputs.dropout)
         output = torch.matmul(weights, one_per_query_head(value, heads).to(scores.dtype)).to(value.dtype)

@@ -6,19 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.attention.kernels.inputs import Inputs, Normaliser, refuse_second_derivative
+from finetune.attention.kernels.inputs import BoundVariant, Inputs, refuse_second_derivative
 from finetune.attention.kernels.native import build
 from finetune.attention.variants import known_to
 
-VARIANTS = known_to("native")  # as native.c numbers them
+KNOWN = known_to("native")  # as native.c numbers them
 
 
 @torch.compiler.disable
-def why_not(inputs: Inputs, normaliser: Normaliser) -> str | None:
+def why_not(inputs: Inputs, variant: BoundVariant) -> str | None:
     """Why this kernel cannot do these inputs; None if it can."""
     query, value, bias = inputs.query, inputs.value, inputs.bias
     reasons = {
-        f"it knows no formula for {normaliser.name}": normaliser.name not in VARIANTS,
+        f"it knows no formula for {variant.name}": variant.name not in KNOWN,
         f"it computes on the CPU, not on {query.device.type}": query.device.type != "cpu",
         "it computes in float32, and these inputs are float64": query.dtype == torch.float64,
         "the values are not as wide as the queries": query.shape[-1] != value.shape[-1],
@@ -32,13 +32,13 @@ def why_not(inputs: Inputs, normaliser: Normaliser) -> str | None:
 
 
 @torch.compiler.disable
-def attend(inputs: Inputs, normaliser: Normaliser) -> Tensor:
+def attend(inputs: Inputs, variant: BoundVariant) -> Tensor:
     """The output, (batch, query, heads, width), in the value's type; float32 inside.
 
     Dropout takes one number from torch's generator for the CPU, so ``torch.manual_seed`` repeats it.
     """
     tensors = (unit_width(tensor.float()) for tensor in (inputs.query, inputs.key, inputs.value))
-    output: Tensor = _Attention.apply(*tensors, inputs, normaliser, inputs.draw_seed())
+    output: Tensor = _Attention.apply(*tensors, inputs, variant, inputs.draw_seed())
     return output.to(inputs.value.dtype)
 
 
@@ -50,16 +50,16 @@ def unit_width(tensor: Tensor) -> Tensor:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, inputs: Inputs, normaliser: Normaliser, seed: int
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, inputs: Inputs, variant: BoundVariant, seed: int
     ) -> Tensor:
         batch, heads, query_len, width = query.shape
         out = query.new_empty(batch, query_len, heads, width)
         inverse_sum = query.new_empty(batch, heads, query_len)
-        call = _call((query, key, value, inverse_sum), inputs, normaliser, seed)
+        call = _call((query, key, value, inverse_sum), inputs, variant, seed)
         call.out = _Strided.of(out.transpose(1, 2))
         _run("attention_forward", call)
         ctx.save_for_backward(query, key, value, inverse_sum)
-        ctx.rest = (inputs.without_tensors(), normaliser, seed)
+        ctx.rest = (inputs.without_tensors(), variant, seed)
         return out
 
     @staticmethod
@@ -87,7 +87,7 @@ class _Strided(ctypes.Structure):
         return cls(tensor.data_ptr(), *tensor.stride())
 
 
-class _Call(ctypes.Structure):
+class _CallStruct(ctypes.Structure):
     """Call of native.c."""
 
     _fields_ = (
@@ -101,15 +101,15 @@ class _Call(ctypes.Structure):
     )
 
 
-def _call(tensors: tuple[Tensor, ...], inputs: Inputs, normaliser: Normaliser, seed: int) -> _Call:
+def _call(tensors: tuple[Tensor, ...], inputs: Inputs, variant: BoundVariant, seed: int) -> _CallStruct:
     query, key, value, inverse_sum = tensors
     batch, heads, query_len, width = query.shape
     shape = (batch, heads, query_len, key.shape[-2])
-    call = _Call(
+    call = _CallStruct(
         batch=batch, heads=heads, key_heads=key.shape[1], query_len=query_len, key_len=key.shape[-2],
-        width=width, form=VARIANTS.index(normaliser.name), causal=inputs.causal,
+        width=width, form=KNOWN.index(variant.name), causal=inputs.causal,
         threads=torch.get_num_threads(), seed=seed, scaling=inputs.scaling,
-        eps=normaliser.parameters.get("eps", 0.0), dropout=inputs.dropout,
+        eps=variant.parameters.get("eps", 0.0), dropout=inputs.dropout,
         query=_Strided.of(query), key=_Strided.of(key), value=_Strided.of(value),
         inverse_sum=inverse_sum.data_ptr(),
     )  # fmt: skip
@@ -122,6 +122,6 @@ def _call(tensors: tuple[Tensor, ...], inputs: Inputs, normaliser: Normaliser, s
     return call
 
 
-def _run(function: str, call: _Call) -> None:
+def _run(function: str, call: _CallStruct) -> None:
     if getattr(build.library(), function)(ctypes.byref(call)):
         raise MemoryError("not enough memory for the work buffers of the native attention kernel")

@@ -61,7 +61,7 @@ def query_gradient(
     tl.store(numbers + row_ids, high, mask=inside)
     tl.store(numbers + problem.rows + row_ids, slope, mask=inside)
     tl.store(numbers + 2 * problem.rows + row_ids, inner, mask=inside)
-    if problem.form == SELF_ADJUST:
+    if problem.variant == SELF_ADJUST:
         at_low = tl.where(low < 0.0, (d1 - d0 * inverse) / span, 0.0)
         at_high = tl.where(high > 0.0, -d1 / span, 0.0)
         tl.store(numbers + 3 * problem.rows + row_ids, low, mask=inside)
@@ -81,7 +81,7 @@ def _row_statistics(statistics, row_ids, inside, problem):
     total = tl.load(statistics + problem.rows + row_ids, mask=inside, other=0.0)
     low = tl.zeros_like(high)
     span = low + 1.0
-    if problem.form == SELF_ADJUST:
+    if problem.variant == SELF_ADJUST:
         low = tl.load(statistics + 2 * problem.rows + row_ids, mask=inside, other=0.0)
         span = tl.maximum(high, 0.0) - low + problem.eps
     return high, low, span, 1.0 / tl.where(total > 0.0, total, 1.0)
@@ -108,13 +108,13 @@ def _sweep_keys(
             da = product(do, tl.trans(v), problem.widen)
             if problem.dropout:
                 da = tl.where(kept(sequence, rows, start, problem), da * problem.keep_scale, 0.0)
-            y, u = coefficients(x, low[:, None], slope[:, None], problem.form)
+            y, u = coefficients(x, low[:, None], slope[:, None], problem.variant)
             if sums_only:
                 d1 += tl.sum(e * y * da, 1)
             else:
                 dx = e * (da * u - inner[:, None])
                 dq += product(fit(dx, k, problem.widen), k, problem.widen)
-                if problem.form == SELF_ADJUST:
+                if problem.variant == SELF_ADJUST:
                     d0 += tl.sum(e * da, 1)
     return dq, d0, d1
 
@@ -171,20 +171,20 @@ def _transposed_tile(
     slope = tl.load(numbers + problem.rows + row_ids, mask=inside, other=0.0)[None, :]
     inner = tl.load(numbers + 2 * problem.rows + row_ids, mask=inside, other=0.0)[None, :]
     low = tl.zeros_like(slope)
-    if problem.form == SELF_ADJUST:
+    if problem.variant == SELF_ADJUST:
         low = tl.load(numbers + 3 * problem.rows + row_ids, mask=inside, other=0.0)[None, :]
     q = load_tile(query, batch, head, rows, True)
     do = load_tile(given, batch, head, rows, True)
     products = product(k, tl.trans(q), problem.widen)
     x, seen = score(products, batch, head, rows[None, :], index, problem, bounded)
     e = exponential(x, seen, high, problem.half)
-    y, u = coefficients(x, low, slope, problem.form)
+    y, u = coefficients(x, low, slope, problem.variant)
     w, da = e * y, product(v, tl.trans(do), problem.widen)
     if problem.dropout:
         keep = tl.trans(kept(sequence, rows, first_key, problem))
         w, da = tl.where(keep, w, 0.0), tl.where(keep, da * problem.keep_scale, 0.0)
     dx = e * (da * u - inner)
-    if problem.form == SELF_ADJUST:
+    if problem.variant == SELF_ADJUST:
         at_low = tl.load(numbers + 4 * problem.rows + row_ids, mask=inside, other=0.0)
         at_high = tl.load(numbers + 5 * problem.rows + row_ids, mask=inside, other=0.0)
         argmin = tl.load(positions + row_ids, mask=inside, other=0)

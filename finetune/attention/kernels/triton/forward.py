@@ -45,7 +45,7 @@ def attend_rows(
     inside = rows < problem.query_len
     row_ids = sequence.to(tl.int64) * problem.query_len + rows
     q = load_tile(query, batch, head, rows, True)
-    if problem.form == SELF_ADJUST:
+    if problem.variant == SELF_ADJUST:
         high, low, argmax, argmin = _extremes(q, key, sequence, block, rows, problem, remember)
         tl.store(statistics + 2 * problem.rows + row_ids, low, mask=inside)
         if remember:
@@ -118,7 +118,7 @@ def _accumulate(q, key, value, high, low, sequence, block, rows, problem):
     full, end = key_bounds(block, problem)
     total = tl.zeros([problem.block_rows], tl.float32)
     weighted = tl.zeros([problem.block_rows, value.block_width], tl.float32)
-    if problem.form == SELF_ADJUST:
+    if problem.variant == SELF_ADJUST:
         slope = 1.0 / (tl.maximum(high, 0.0) - low + problem.eps)
     for bounded in tl.static_range(2):
         for start in range(full if bounded else 0, end if bounded else full, problem.block_keys):
@@ -126,7 +126,7 @@ def _accumulate(q, key, value, high, low, sequence, block, rows, problem):
             k = load_tile(key, batch, head // problem.groups, index, bounded)
             products = product(q, tl.trans(k), problem.widen)
             x, seen = score(products, batch, head, rows[:, None], index[None, :], problem, bounded)
-            if problem.form != SELF_ADJUST:
+            if problem.variant != SELF_ADJUST:
                 previous = high
                 high = tl.maximum(high, tl.max(tl.where(seen, x, -INFINITY), 1))
                 top = tl.where(high == -INFINITY, 0.0, high)  # no key seen yet: any finite number will do
@@ -136,9 +136,9 @@ def _accumulate(q, key, value, high, low, sequence, block, rows, problem):
                 top = high
             w = exponential(x, seen, top[:, None], problem.half)
             total += tl.sum(w, 1)
-            if problem.form == SELF_ADJUST:
+            if problem.variant == SELF_ADJUST:
                 w = w * ((x - low[:, None]) * slope[:, None])
-            if problem.form == SELF_ADJUST_RAW:
+            if problem.variant == SELF_ADJUST_RAW:
                 w = w * x
             if problem.dropout:
                 w = tl.where(kept(sequence, rows, start, problem), w, 0.0)

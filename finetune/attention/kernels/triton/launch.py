@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finetune.attention.variants import known_to
 
-VARIANTS = known_to("triton")  # the number of each in tiles.py is its place here
+KNOWN = known_to("triton")  # the number of each in tiles.py is its place here
 
 # (queries, keys, warps, stages) of a tile, by kernel, then by the widest axis of a head and the bytes of an
 # element. The one table to tune.
@@ -30,7 +30,7 @@ _ROOMY = ((8, 0), (9, 0), (10, 0))  # compute capabilities with the shared memor
 
 
 @dataclass(frozen=True)
-class Call:
+class Launch:
     """One attention call, as the operators are given it."""
 
     query: Tensor
@@ -39,7 +39,7 @@ class Call:
     allowed: Tensor | None
     bias: Tensor | None
     seed: Tensor | None
-    form: str
+    variant: str
     eps: float
     scaling: float
     causal: bool
@@ -104,7 +104,7 @@ class Call:
             eps=float(self.eps),
             threshold=min(round(self.dropout * 2**31), 2**31 - 1),
             keep_scale=1.0 / (1.0 - self.dropout) if self.dropout < 1.0 else 0.0,
-            form=constexpr(VARIANTS.index(self.form)),
+            variant=constexpr(KNOWN.index(self.variant)),
             causal=constexpr(self.causal),
             dropout=constexpr(self.dropout > 0.0),
             block_rows=constexpr(queries),

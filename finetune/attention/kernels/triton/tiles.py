@@ -77,7 +77,7 @@ class Problem(NamedTuple):
     eps: float
     threshold: int  # of dropout, in 2^-31
     keep_scale: float  # 1 / (1 - dropout)
-    form: Any  # constexpr, as all that follow
+    variant: Any  # constexpr, as all that follow
     causal: Any
     dropout: Any
     block_rows: Any
@@ -195,12 +195,12 @@ def exponential(x, seen, high, half: tl.constexpr):
 
 
 @triton.jit
-def coefficients(x, low, slope, form: tl.constexpr):
+def coefficients(x, low, slope, variant: tl.constexpr):
     """(y, u) of the table above; ``slope`` is 1 / l, for sa-softmax 1 / (R l)."""
-    if form == SOFTMAX:
+    if variant == SOFTMAX:
         y = slope + tl.zeros_like(x)
         u = y
-    elif form == SELF_ADJUST_RAW:
+    elif variant == SELF_ADJUST_RAW:
         y = x * slope
         u = y + slope
     else:

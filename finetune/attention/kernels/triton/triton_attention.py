@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.attention.kernels.inputs import Inputs, Normaliser
-from finetune.attention.kernels.triton.launch import VARIANTS, Call, scorewise, with_contiguous_rows
+from finetune.attention.kernels.inputs import BoundVariant, Inputs
+from finetune.attention.kernels.triton.launch import KNOWN, Launch, scorewise, with_contiguous_rows
 
 MOST_WIDTH = 256  # of a head; those under 16 are padded to it
 _TYPES = (torch.float16, torch.bfloat16, torch.float32)
 _INSTALLED = importlib.util.find_spec("triton") is not None
 
 
-def why_not(inputs: Inputs, normaliser: Normaliser) -> str | None:
+def why_not(inputs: Inputs, variant: BoundVariant) -> str | None:
     """Why this kernel cannot do these inputs; None if it can."""
-    if normaliser.name not in VARIANTS:
-        return f"it computes {', '.join(VARIANTS)} only"
+    if variant.name not in KNOWN:
+        return f"it computes {', '.join(KNOWN)} only"
     if not _INSTALLED:
         return "triton is not installed"
     return _device_lacks(inputs.query.device) or _inputs_lack(inputs)
@@ -54,7 +54,7 @@ def _inputs_lack(inputs: Inputs) -> str | None:
     return None
 
 
-def attend(inputs: Inputs, normaliser: Normaliser) -> Tensor:
+def attend(inputs: Inputs, variant: BoundVariant) -> Tensor:
     """The output, (batch, query, heads, value width), contiguous, in the value's type.
 
     Under autocast the matrix products are in its type, as in torch's own attention.
@@ -69,8 +69,8 @@ def attend(inputs: Inputs, normaliser: Normaliser) -> Tensor:
         seed = torch.randint(2**62, (1,), dtype=torch.int64, device=query.device)
     asked = any(tensor is not None and tensor.requires_grad for tensor in (query, key, value, bias))
     output, _, _, _ = _attention(
-        query, key, value, _four_dimensional(inputs.allowed), bias, seed, normaliser.name,
-        normaliser.parameters.get("eps", 0.0), inputs.scaling, inputs.causal, inputs.dropout,
+        query, key, value, _four_dimensional(inputs.allowed), bias, seed, variant.name,
+        variant.parameters.get("eps", 0.0), inputs.scaling, inputs.causal, inputs.dropout,
         torch.is_grad_enabled() and asked,
     )  # fmt: skip
     return output.to(inputs.value.dtype)
@@ -97,15 +97,15 @@ def _four_dimensional(mask: Tensor | None) -> Tensor | None:
 def _attention(
     query: Tensor, key: Tensor, value: Tensor,
     allowed: Tensor | None, bias: Tensor | None, seed: Tensor | None,
-    form: str, eps: float, scaling: float, causal: bool, dropout: float, remember: bool,
+    variant: str, eps: float, scaling: float, causal: bool, dropout: float, remember: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """(output, residual, statistics, positions); see ``triton_forward.attend_rows``."""
     from finetune.attention.kernels.triton.forward import attend_rows
 
-    output, residual, statistics, positions = results = _forward_results(query, value, form, remember)
+    output, residual, statistics, positions = results = _forward_results(query, value, variant, remember)
     if output.numel() == 0 or key.shape[-2] == 0:
         return output.zero_(), residual.zero_(), statistics.zero_(), positions.zero_()
-    call = Call(query, key, value, allowed, bias, seed, form, eps, scaling, causal, dropout)
+    call = Launch(query, key, value, allowed, bias, seed, variant, eps, scaling, causal, dropout)
     call.launch(
         attend_rows,
         lambda queries, keys: query.shape[:2].numel() * -(-query.shape[-2] // queries),
@@ -117,10 +117,10 @@ def _attention(
 
 
 def _forward_results(
-    query: Tensor, value: Tensor, form: str, remember: bool
+    query: Tensor, value: Tensor, variant: str, remember: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, heads, query_len, _ = query.shape
-    adjusts, half = form == "sa-softmax", value.element_size() == 2
+    adjusts, half = variant == "sa-softmax", value.element_size() == 2
     return (
         value.new_empty(batch, query_len, heads, value.shape[-1]),
         value.new_empty(batch if half and remember else 0, query_len, heads, value.shape[-1]),
@@ -134,15 +134,15 @@ def _attention_gradient(
     given: Tensor, output: Tensor, residual: Tensor, statistics: Tensor, positions: Tensor,
     query: Tensor, key: Tensor, value: Tensor,
     allowed: Tensor | None, bias: Tensor | None, seed: Tensor | None,
-    form: str, eps: float, scaling: float, causal: bool, dropout: float,
+    variant: str, eps: float, scaling: float, causal: bool, dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """(dL/dquery, dL/dkey, dL/dvalue, numbers) from ``given`` = dL/doutput; see ``triton_backward``."""
     from finetune.attention.kernels.triton.backward import key_value_gradient, query_gradient
 
-    for_query, for_key, for_value, numbers = results = _backward_results(query, key, value, form)
+    for_query, for_key, for_value, numbers = results = _backward_results(query, key, value, variant)
     if query.numel() == 0 or key.shape[-2] == 0:
         return for_query.zero_(), for_key.zero_(), for_value.zero_(), numbers.zero_()
-    call = Call(query, key, value, allowed, bias, seed, form, eps, scaling, causal, dropout)
+    call = Launch(query, key, value, allowed, bias, seed, variant, eps, scaling, causal, dropout)
     given = with_contiguous_rows(given.transpose(1, 2))
     call.launch(
         query_gradient,
@@ -160,9 +160,9 @@ def _attention_gradient(
 
 
 def _backward_results(
-    query: Tensor, key: Tensor, value: Tensor, form: str
+    query: Tensor, key: Tensor, value: Tensor, variant: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    numbers = query.new_empty(6 if form == "sa-softmax" else 3, *query.shape[:3], dtype=torch.float32)
+    numbers = query.new_empty(6 if variant == "sa-softmax" else 3, *query.shape[:3], dtype=torch.float32)
     return _like(query), _like(key), _like(value), numbers
 
 
@@ -175,7 +175,7 @@ def _like(tensor: Tensor) -> Tensor:
 def _attention_bias_gradient(
     given: Tensor, numbers: Tensor, positions: Tensor,
     query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, bias: Tensor, seed: Tensor | None,
-    form: str, eps: float, scaling: float, causal: bool, dropout: float,
+    variant: str, eps: float, scaling: float, causal: bool, dropout: float,
 ) -> Tensor:  # fmt: skip
     """dL/dbias, of the bias's shape and type."""
     from finetune.attention.kernels.triton.backward import bias_gradient
@@ -183,7 +183,7 @@ def _attention_bias_gradient(
     result = torch.empty_like(bias, memory_format=torch.contiguous_format)
     if query.numel() == 0 or bias.numel() == 0:
         return result.zero_()
-    call = Call(query, key, value, allowed, bias, seed, form, eps, scaling, causal, dropout)
+    call = Launch(query, key, value, allowed, bias, seed, variant, eps, scaling, causal, dropout)
     shared = [query.shape[axis] // bias.shape[axis] for axis in (0, 1)]
     per_query, per_key = bias.shape[2] > 1, bias.shape[3] > 1
 
@@ -217,13 +217,13 @@ def _backward(ctx: Any, given: Tensor | None, *_: None) -> tuple[Tensor | None, 
 
 _attention.register_autograd(_backward, setup_context=_save)
 _attention.register_fake(
-    lambda query, key, value, allowed, bias, seed, form, eps, scaling, causal, dropout, remember: (
-        _forward_results(query, value, form, remember)
+    lambda query, key, value, allowed, bias, seed, variant, eps, scaling, causal, dropout, remember: (
+        _forward_results(query, value, variant, remember)
     )
 )
 _attention_gradient.register_fake(
-    lambda given, output, residual, statistics, positions, query, key, value, allowed, bias, seed, form, *_: (
-        _backward_results(query, key, value, form)
+    lambda given, output, residual, statistics, positions, query, key, value, allowed, bias, seed, *rest: (
+        _backward_results(query, key, value, rest[0])  # the variant
     )
 )
 _attention_bias_gradient.register_fake(
