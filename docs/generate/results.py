@@ -16,6 +16,7 @@ HERE = Path(__file__).parents[2] / "results" / "cpu"
 MODELS = {"models/all-MiniLM-L6-v2": "MiniLM", "scratch:tiny": "2 layers from scratch"}
 TASKS = {"agnews": "AG News", "dbpedia": "DBPedia", "iwslt2017": "IWSLT2017", "multi30k": "Multi30k"}
 GRIDS = ("agnews-pretrained", "agnews-scratch", "dbpedia-scratch", "iwslt2017", "multi30k")
+CHANCE = {"agnews": 100 / 4, "dbpedia": 100 / 14}  # percent right by guessing
 FIRST = 3  # seeds of a first look
 VERDICTS = {"none": "no", "better": "**better**", "worse": "**worse**"}
 
@@ -78,7 +79,7 @@ def _value(variant: Mapping[str, Any], group: Mapping[str, Any]) -> str:
 
 def figures() -> dict[str, str]:
     """Name -> number, as it is written. What stands in no table of the report is counted from the records."""
-    return {**_differences(), **_row_sums(), **_near_one(), **_near_zero()}
+    return {**_differences(), **_failures(), **_row_sums(), **_near_one(), **_near_zero()}
 
 
 def _differences() -> dict[str, str]:
@@ -163,6 +164,38 @@ def _overall(key: tuple[str, str, float | None, str]) -> float:
     order = sorted(found, key=found.__getitem__)
     stepped = [found[each] * (len(order) - rank) for rank, each in enumerate(order)]
     return min(1.0, max(stepped[: order.index(key) + 1]))
+
+
+def _failures() -> dict[str, str]:
+    """What became of the runs of sa-softmax-raw from random weights at 1e-3."""
+    chance: list[str] = []
+    behind, others, hardly = [], [], {}
+    for group in report()["tables"]:
+        if group["model"] != "scratch:tiny" or group["setting"].get("train.learning_rate") == 0.0003:
+            continue
+        of = {each["name"]: each["metrics"][group["metric"]]["per_seed"] for each in group["arms"]}
+        for seed, value in of["sa-softmax-raw"].items():
+            baseline = of["softmax"][seed]
+            if value < 1.2 * CHANCE.get(group["task"], 0):
+                chance.append(group["task"])
+            elif group["metric"] == "bleu" and value < 0.1 * baseline:
+                hardly[group["task"]] = value
+            elif value < 0.9 * baseline:
+                behind.append(baseline - value)
+            else:
+                others.append(abs(baseline - value))
+    (furthest,) = behind
+    return {
+        "raw_runs": str(len(chance) + len(hardly) + len(behind) + len(others)),
+        "raw_chance": str(len(chance)),
+        "raw_chance_agnews": str(chance.count("agnews")),
+        "raw_chance_dbpedia": str(chance.count("dbpedia")),
+        "raw_iwslt": f"{hardly['iwslt2017']:.2f}",
+        "raw_multi30k": f"{hardly['multi30k']:.2f}",
+        "raw_behind": f"{furthest:.0f}",
+        "raw_others": str(len(others)),
+        "raw_others_within": f"{max(others):.1f}",
+    }
 
 
 def _row_sums() -> dict[str, str]:
