@@ -93,7 +93,8 @@ def in_shards(folder: Path) -> None:
     file = folder / "model.safetensors"
     weights = load_file(file)
     file.unlink()
-    names, parts = sorted(weights), {}
+    names = sorted(weights)
+    parts: dict[str, str] = {}
     for part in range(2):
         shard = f"model-0000{part + 1}-of-00002.safetensors"
         save_file({key: weights[key] for key in names[part::2]}, folder / shard, metadata={"format": "pt"})

@@ -77,10 +77,19 @@ def started(
     splits = {"train": {"rows": 100, "fingerprint": "a" * 16, "from": "train"}}
     splits["test"] = {"rows": 100, "fingerprint": fingerprint, "from": "test"}
     place = "built-in" if sample else "data/agnews"
-    entry["data"] = {"kind": "sample" if sample else "local", "location": place, "revision": None}
-    entry["data"] |= {"sample": sample, "splits": splits}
-    entry["model"] = {"name": config.model.name, "revision": None, "architecture": "Bert"}
-    entry["model"] |= {"initial_weights": f"{seed:016x}"}
+    entry["data"] = {
+        "kind": "sample" if sample else "local",
+        "location": place,
+        "revision": None,
+        "sample": sample,
+        "splits": splits,
+    }
+    entry["model"] = {
+        "name": config.model.name,
+        "revision": None,
+        "architecture": "Bert",
+        "initial_weights": f"{seed:016x}",
+    }
     entry["computed"] = computed(config)
     entry["attention"] = {
         "variant": variant,
@@ -113,9 +122,11 @@ def finish(entry: store.Record, rows: list[dict[str, Any]]) -> store.Record:
     """Give ``entry`` the metrics of its predictions."""
     if entry["task"]["kind"] == "classification":
         value = sum(row["label"] == row["prediction"] for row in rows) / len(rows)
-        entry["metrics"] = {"accuracy": {"value": value, "signature": "accuracy|scikit-learn:1.9.1"}}
-        entry["metrics"]["macro_f1"] = {"value": value - 0.01, "signature": "macro_f1"}
-        entry["metrics"]["per_class"] = {}
+        entry["metrics"] = {
+            "accuracy": {"value": value, "signature": "accuracy|scikit-learn:1.9.1"},
+            "macro_f1": {"value": value - 0.01, "signature": "macro_f1"},
+            "per_class": {},
+        }
     else:
         scorer = bleu_scorer("13a")
         texts = [[row[key] for row in rows] for key in ("prediction", "reference")]
