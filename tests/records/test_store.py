@@ -10,11 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune.config import folders
-from finetune.config.schema import LoraConfig
 from finetune.errors import UserError
 from finetune.records import store
-from finetune.system import environment
 from tests.support.records import classified, run_config, save, started
 
 
@@ -224,87 +221,6 @@ def test_predictions_survive_the_disk_and_are_checked(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(UserError, match="No such file"):
         store.read_predictions(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("over", "expected"),
-    [
-        ({}, "agnews/scratch-tiny/sa-softmax/seed-3"),
-        ({"model": {"name": "org/name"}}, "agnews/org--name/sa-softmax/seed-3"),
-        ({"model": {"name": "/data/models/MiniLM/"}}, "agnews/MiniLM/sa-softmax/seed-3"),
-        ({"model": {"name": "/data/MiniLM/model"}}, "agnews/MiniLM-model/sa-softmax/seed-3"),
-        ({"model": {"name": "./out/checkpoint-500"}}, "agnews/out-checkpoint-500/sa-softmax/seed-3"),
-        ({"model": {"lora": {"rank": 8}}}, "agnews/scratch-tiny-lora8/sa-softmax/seed-3"),
-        ({"attention": {"scope": "encoder"}}, "agnews/scratch-tiny/sa-softmax-encoder/seed-3"),
-        ({"attention": {"parameters": {"eps": 1e-5}}}, "agnews/scratch-tiny/sa-softmax-eps1e-05/seed-3"),
-        ({"task": "my task.py"}, "my-task.py/scratch-tiny/sa-softmax/seed-3"),  # a name, never a file
-        ({"kind": "translation", "pair": "en-fr"}, "toy-en-fr/scratch-tiny/sa-softmax/seed-3"),
-    ],
-)
-def test_run_folders(over: dict[str, object], expected: str) -> None:
-    config = run_config("sa-softmax", 3, **over)
-    assert folders.run_folder(Path("runs"), config) == Path("runs") / expected
-
-
-def test_a_local_model_folder_goes_by_its_base_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "models" / "mini").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    model = run_config(model={"name": "models/mini"}).model
-    assert folders.model_slug(model) == "mini"
-    assert model.lora == LoraConfig(0, model.lora.alpha, model.lora.dropout, model.lora.target_modules)
-
-
-def test_the_environment_is_known_and_json_ready() -> None:
-    found = environment.environment("cpu")
-    assert json.loads(json.dumps(found)) == found
-    assert found["versions"]["torch"].startswith("2.")
-    assert (found["hardware"]["device"], found["hardware"]["devices"]) == ("cpu", 1)
-    assert found["hardware"]["cores"] >= 1
-    assert found["hardware"]["memory_gib"] > 0
-
-
-def test_a_run_has_as_many_devices_as_its_launcher_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert environment.hardware("cpu")["devices"] == 4
-    monkeypatch.delenv("WORLD_SIZE")
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert [environment.hardware(name)["devices"] for name in (None, "cuda", "cuda:0", "cpu")] == [2, 2, 1, 1]
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    names = {
-        "GIT_AUTHOR_NAME": "a",
-        "GIT_AUTHOR_EMAIL": "a@b",
-        "GIT_COMMITTER_NAME": "a",
-        "GIT_COMMITTER_EMAIL": "a@b",
-    }
-    done = subprocess.run(
-        ["git", *arguments], cwd=folder, env=os.environ | names, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
-def test_the_commit_is_that_of_the_package_and_of_no_outer_repository(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = tmp_path / "finetune"
-    for name in ("finetune", "tasks", "configs"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("")
-    assert environment.git(package) is None  # no repository
-    _git(tmp_path, "init", "-q")
-    assert environment.git(package) is None  # a repository that does not track it
-    _git(tmp_path, "add", ".")
-    _git(tmp_path, "commit", "-q", "--no-verify", "-m", "x")
-    commit = _git(tmp_path, "rev-parse", "HEAD")
-    assert environment.git(package) == {"commit": commit, "dirty": False}
-    (tmp_path / "notes.txt").write_text("")
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))  # as inside a hook of another repository
-    assert environment.git(package) == {"commit": commit, "dirty": False}
-    (package / "__init__.py").write_text("changed = True")
-    assert environment.git(package) == {"commit": commit, "dirty": True}
-    monkeypatch.setenv("PATH", "")
-    assert environment.git(package) is None  # no git at all
 
 
 def test_a_saved_run_is_found_with_its_predictions(tmp_path: Path) -> None:

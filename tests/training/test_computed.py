@@ -14,7 +14,6 @@ from finetune.comparison import compare, pairing
 from finetune.errors import UserError
 from finetune.records import store
 from finetune.records.schema import upgrade
-from finetune.system import ambient
 from finetune.training import computed, effects
 from finetune.training.arguments import SET_ELSEWHERE, resolve_bf16, training_arguments
 from finetune.training.trainer import ComparableTrainer
@@ -23,68 +22,6 @@ from tests.support.small_runs import folder, run
 from tests.support.tiny_models import FAMILIES
 
 SHORT = ["--train.max_steps", "2", "--attention.kernel", "blocked"]
-
-AMBIENT = {
-    "ACCELERATE_MIXED_PRECISION": ["bf16", "fp16", "fp8", "BF16"],
-    "ACCELERATE_USE_CPU": ["true", "1", "yes"],
-    "ACCELERATE_USE_FSDP": ["true"],
-    "ACCELERATE_USE_DEEPSPEED": ["true"],
-    "ACCELERATE_USE_MEGATRON_LM": ["true"],
-    "ACCELERATE_USE_PARALLELISM_CONFIG": ["true"],
-    "ACCELERATE_USE_SAGEMAKER": ["true"],
-    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ["4"],
-    "ACCELERATE_GRADIENT_CLIPPING": ["0.5"],
-    "ACCELERATE_TORCH_DEVICE": ["cpu", "cuda:1", "meta"],
-    "ACCELERATE_DYNAMO_BACKEND": ["inductor", "EAGER"],
-    "ACCELERATE_DOWNCAST_BF16": ["1"],
-    "ACCELERATE_FP8_BACKEND": ["TE"],
-    "ACCELERATE_SOMETHING_NEW": ["on"],
-    "WORLD_SIZE": ["2", "x"],
-    "PMI_SIZE": ["2"],
-    "OMPI_COMM_WORLD_SIZE": ["8"],
-    "MV2_COMM_WORLD_SIZE": ["2"],
-    "RANK": ["1"],
-    "LOCAL_RANK": ["0", "1"],
-    "TORCHELASTIC_RUN_ID": ["none"],
-    "NVIDIA_TF32_OVERRIDE": ["0", "1"],
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": ["1"],
-    "CUBLAS_EMULATE_SINGLE_PRECISION": ["1"],
-    "HIPBLASLT_ALLOW_TF32": ["1"],
-    "ONEDNN_DEFAULT_FPMATH_MODE": ["BF16", "ANY"],
-    "DNNL_DEFAULT_FPMATH_MODE": ["BF16"],
-    "XLA_USE_BF16": ["1"],
-    "XLA_DOWNCAST_BF16": ["1"],
-}
-# As a shell, a container or `accelerate launch` on one device leaves them: nothing else is computed.
-HARMLESS = {
-    "ACCELERATE_MIXED_PRECISION": "no",
-    "ACCELERATE_USE_CPU": "False",
-    "ACCELERATE_DYNAMO_BACKEND": "NO",
-    "ACCELERATE_DYNAMO_MODE": "default",
-    "ACCELERATE_DYNAMO_USE_FULLGRAPH": "False",
-    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1",
-    "ACCELERATE_LOG_LEVEL": "info",
-    "ACCELERATE_DISABLE_RICH": "1",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "0",
-    "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT",
-    "WORLD_SIZE": "1",
-    "RANK": "0",
-    "MASTER_ADDR": "localhost",
-    "OMP_NUM_THREADS": "4",
-}
-
-
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name in AMBIENT for value in AMBIENT[name]])
-def test_a_variable_that_would_change_what_is_computed_is_refused(name: str, value: str) -> None:
-    with pytest.raises(UserError) as error:
-        ambient.check({name: value, **HARMLESS} | {name: value})
-    assert f"{name}={value}" in str(error.value) and f"unset {name}" in str(error.value)
-
-
-@pytest.mark.parametrize("name", HARMLESS)
-def test_a_variable_that_changes_nothing_is_let_through(name: str) -> None:
-    ambient.check({name: HARMLESS[name]})
-    ambient.check({name: ""})
 
 
 @pytest.mark.parametrize("verb", ["classify", "translate"])

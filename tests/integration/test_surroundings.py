@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from finetune.config.folders import file_name
 from finetune.system.processes import HOME, leave_working_folder, python_module
 
 PLANTED = (
@@ -67,9 +66,3 @@ def test_no_encoding_and_no_reader_stops_it(tmp_path: Path, shell: str, status: 
     done = finetune(tmp_path, "variants", shell=shell, PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0")
     assert done.returncode == status, done.stderr
     assert done.stderr.startswith(telling) and done.stderr.count("\n") == bool(telling)
-
-
-def test_a_name_fits_into_a_file_system_and_stays_its_own() -> None:
-    long = [file_name("x" * 300 + end) for end in "ab"]
-    assert len(set(long)) == 2 and all(len(name) <= 200 for name in long)
-    assert file_name("x" * 200) == "x" * 200
