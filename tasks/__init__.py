@@ -4,15 +4,18 @@ import builtins
 import importlib
 import importlib.util
 import pkgutil
+import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from finetune.errors import UserError, unknown
+from finetune.config.schema import DataConfig
+from finetune.errors import UserError, shown, unknown
 from finetune.system.language_codes import language_of
 from finetune.system.text import clean
 from finetune.tasks.base import TASK_TYPES, ClassificationTask, Task, TranslationTask, languages
@@ -28,18 +31,75 @@ __all__ = [
 ]
 
 
-def get_task(name_or_path: str) -> Task:
+TABLE = "csv"
+"""The task of a table of the user's own, in whatever format: named after its file, known by its columns."""
+
+
+def get_task(
+    name_or_path: str, data: Mapping[str, Any] | DataConfig | None = None, pair: str | None = None
+) -> Task:
     """A known name, or a user's own ``path/to/mine.py`` (``path/to/mine.py:NAME`` where it declares several).
+
+    Where ``data``, the section of a configuration, names ``columns``, the task is a table with these, called
+    ``name_or_path`` or, if that is ``csv``, as its file; ``pair`` says which languages it holds.
 
     Raises ``UserError`` for an unknown name (with the nearest one) and for a file that is missing, fails
     to run, or does not hold exactly one declaration.
     """
+    values = asdict(data) if isinstance(data, DataConfig) else data or {}
+    if values.get("columns"):
+        return _of_table(name_or_path, values["columns"], str(values.get("source")), pair)
+    if name_or_path == TABLE:
+        raise UserError(
+            "the task csv is a table of your own: say which it is and name its columns, e.g. --data "
+            "reviews.csv --text review --label stars (or --source de --target en)"
+        )
     path, _, wanted = name_or_path.partition(".py:")
     if name_or_path.endswith(".py") or wanted:
         return _from_file(Path(path if path.endswith(".py") else f"{path}.py"), wanted or None)
     if name_or_path not in TASKS:
-        raise unknown("task", name_or_path, TASKS)
+        raise unknown("task", name_or_path, [*TASKS, TABLE])
     return TASKS[name_or_path]
+
+
+def _of_table(name: str, columns: Any, source: str, pair: str | None) -> Task:
+    """The task that ``data.columns`` come to; which type of task it is goes by their keys."""
+    keys = [key for key, column in columns.items() if column] if isinstance(columns, Mapping) else []
+    ways = [" and ".join(task_type.columns) for task_type in TASK_TYPES.values()]
+    fitting = [task_type for task_type in TASK_TYPES.values() if set(task_type.columns) == set(keys)]
+    if not fitting:
+        raise UserError(
+            f"data.columns takes {', or '.join(ways)}, not {' and '.join(keys) or shown(columns)}"
+        )
+    for key in keys:
+        texts = columns[key] if key == "text" and isinstance(columns[key], list) else [columns[key]]
+        if not all(isinstance(text, str) for text in texts):
+            raise UserError(f"data.columns.{key} must be the name of a column, not {shown(columns[key])}")
+    if name == TABLE:
+        name = _named_after(source)
+    if name in TASKS or name.endswith(".py"):
+        raise UserError(
+            f"'{name}' declares its own columns: leave out --{' and --'.join(keys)}, or give your table "
+            "another name, e.g. --name reviews"
+        )
+    return fitting[0].of_columns(name, columns, pair)
+
+
+def _named_after(source: str) -> str:
+    """``reviews`` of ``reviews.csv``, ``data/reviews`` and ``data/reviews/train.csv.gz``."""
+    if source in ("auto", "hub", "sample"):
+        raise UserError(
+            f"the task csv is a table of your own, not {source}: name the file with --data, e.g. reviews.csv"
+        )
+    path = Path(source).expanduser().resolve()
+    of_all = ("train", "data", "all", "")
+    names = [path.name.split(".")[0].lower(), *(folder.name.lower() for folder in path.parents)]
+    name = re.sub(r"[^a-z0-9._-]+", "-", next((name for name in names if name not in of_all), "")).strip(
+        "._-"
+    )
+    if not name:
+        raise UserError(f"{source} gives no name that a folder may have: add one, e.g. --name reviews")
+    return name
 
 
 def check_pair(task: Task, pair: str | None) -> str | None:

@@ -7,9 +7,10 @@ kind's objective (``finetune.objectives``).
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from finetune.errors import UserError
+from finetune.system.language_codes import SHORT, language_of
 
 PARQUET_BRANCH = "refs/convert/parquet"
 """The branch on which the Hub keeps a parquet copy of a data set that is published as a script."""
@@ -32,6 +33,9 @@ class Task:
     kind: ClassVar[str]  # the objective's module in finetune.objectives, the beginning of its presets' names
     verb: ClassVar[str]  # of the command line
     example: ClassVar[str]  # the name of the task that the verb runs where none is given
+    columns: ClassVar[
+        tuple[str, ...]
+    ]  # keys of data.columns, which make a task of a table without a declaration
 
     name: str  # also names the folder of its runs
     title: str
@@ -41,6 +45,9 @@ class Task:
     licence: str = "unknown"
     source: str = "unknown"  # where the data set was published
     note: str = ""  # what a user should know where the Hub has no such data set
+    undeclared: bool = (
+        False  # made by ``of_columns``: labels, and the test if need be, are taken from the rows
+    )
     # What a type declares as an argument of its own, by overriding the field; none of them by default.
     label: str | None = field(default=None, init=False)  # column of class numbers or names
     labels: tuple[str, ...] = field(default=(), init=False)  # class names, in the order of their numbers
@@ -54,6 +61,14 @@ class Task:
 
     def texts(self, pair: str | None) -> Mapping[str, tuple[str, ...]]:
         """Column of texts here -> the data set's columns whose texts are joined to it, by one space."""
+        raise NotImplementedError
+
+    @classmethod
+    def of_columns(cls, name: str, columns: Mapping[str, Any], pair: str | None) -> "Task":
+        """A task that is called ``name`` and known by its columns alone, one for each of ``cls.columns``.
+
+        Raises ``UserError``.
+        """
         raise NotImplementedError
 
     @property
@@ -76,6 +91,7 @@ class ClassificationTask(Task):
     kind = "classification"
     verb = "classify"
     example = "agnews"
+    columns = ("text", "label")
 
     text: tuple[str, ...]  # columns; their texts are joined by one space, empty ones left out
     label: str = field()  # column of numbers (an index into ``labels``) or of label names
@@ -84,6 +100,18 @@ class ClassificationTask(Task):
     def texts(self, pair: str | None) -> Mapping[str, tuple[str, ...]]:
         return {"text": self.text}
 
+    @classmethod
+    def of_columns(cls, name: str, columns: Mapping[str, Any], pair: str | None) -> "ClassificationTask":
+        text = columns["text"]
+        return cls(
+            name=name,
+            title=name,
+            text=(text,) if isinstance(text, str) else tuple(text),
+            label=columns["label"],
+            labels=(),
+            undeclared=True,
+        )
+
     @property
     def shape(self) -> str:
         return f"{len(self.labels)} classes from {' + '.join(self.text)}"
@@ -91,6 +119,8 @@ class ClassificationTask(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_strings(self.name, "text", self.text)
+        if self.undeclared and not self.labels:  # until the rows are read
+            return
         _check_strings(self.name, "labels", self.labels)
         if len(self.labels) < 2:
             raise UserError(f"task '{self.name}' declares {len(self.labels)} label; at least 2 are needed")
@@ -103,14 +133,32 @@ class TranslationTask(Task):
     kind = "translation"
     verb = "translate"
     example = "iwslt2017"
+    columns = ("source", "target")
 
     pairs: tuple[str, ...] = field()  # "de-en" reads de and writes en
     default_pair: str = field()
     column: str = "translation"  # holds {"de": ..., "en": ...}; columns "de" and "en" side by side do as well
+    sides: tuple[str, str] | None = None  # columns that are not called as their languages
 
     def texts(self, pair: str | None) -> Mapping[str, tuple[str, ...]]:
-        source, target = languages(pair or self.default_pair)
+        source, target = self.sides or languages(pair or self.default_pair)
         return {"source": (source,), "target": (target,)}
+
+    @classmethod
+    def of_columns(cls, name: str, columns: Mapping[str, Any], pair: str | None) -> "TranslationTask":
+        sides = columns["source"], columns["target"]
+        if pair is None:
+            if not all(language_of(side) in SHORT.values() for side in sides):
+                raise UserError(
+                    f"the columns {sides[0]!r} and {sides[1]!r} name no languages: say which they hold, e.g. "
+                    "--pair de-en"
+                )
+            pair = "-".join(sides)
+        elif [language_of(side) for side in reversed(sides)] == [
+            language_of(code) for code in languages(pair)
+        ]:
+            raise UserError(f"the pair {pair} is the other way round than the columns {' and '.join(sides)}")
+        return cls(name=name, title=name, pairs=(pair,), default_pair=pair, sides=sides, undeclared=True)
 
     @property
     def shape(self) -> str:

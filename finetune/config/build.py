@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from finetune.config.loading import merge
+from finetune.config.loading import merge, nest
 from finetune.config.schema import EARLIER, RunConfig
 from finetune.errors import UserError, shown, unknown
 
@@ -21,9 +22,13 @@ def build(values: Mapping[str, Any]) -> RunConfig:
     if values.get("kind") == "translation" and values.get("generation") is None:
         raise UserError("a translation task needs generation.num_beams, length_penalty and max_new_tokens")
     _check_search(values.get("generation"))
-    text = json.dumps(_settled(merge(EARLIER, values)), default=str)
+    values = merge(EARLIER, values)
+    match values:
+        case {"data": {"columns": {"text": str(column)}}}:  # one column is a list of one
+            values = merge(values, nest("data.columns.text", [column]))
+    text = json.dumps(values, default=str)
     try:
-        return TypeAdapter(RunConfig).validate_json(text, strict=True)
+        return _settled(TypeAdapter(RunConfig).validate_json(text, strict=True))
     except ValidationError as error:
         raise _as_user_error(error) from error
 
@@ -40,16 +45,16 @@ def _check_search(generation: Any) -> None:
         )
 
 
-def _settled(values: dict[str, Any]) -> dict[str, Any]:
-    """A share of the steps is for the start that has one: equal runs have equal configurations."""
-    attention = values.get("attention")
-    if not isinstance(attention, Mapping):
-        return values
-    if attention["start"] != "annealed":
-        return {**values, "attention": {**attention, "annealing_share": None}}
-    if attention["annealing_share"] is None:
+def _settled(config: RunConfig) -> RunConfig:
+    """Shares are for what has one: equal runs have equal configurations."""
+    attention, data = config.attention, config.data
+    if attention.start != "annealed" and attention.annealing_share is not None:
+        config = replace(config, attention=replace(attention, annealing_share=None))
+    if attention.start == "annealed" and attention.annealing_share is None:
         raise UserError("attention.start annealed needs attention.annealing_share, e.g. 0.3 of the steps")
-    return values
+    if data.columns is None and data.test_share is not None:
+        config = replace(config, data=replace(data, test_share=None))
+    return config
 
 
 def _as_user_error(error: ValidationError) -> UserError:

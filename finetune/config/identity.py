@@ -13,8 +13,14 @@ from finetune.config.schema import NEUTRAL, RunConfig
 def as_dict(config: RunConfig) -> dict[str, Any]:
     """Plain JSON-ready values, the same for equal configurations."""
     values: dict[str, Any] = TypeAdapter(RunConfig).dump_python(config, mode="json")
-    if config.attention.file is None:  # as of before there were files: a built-in variant keeps its hash
+    # As of before there were such keys: runs without them keep their hashes.
+    if config.attention.file is None:
         del values["attention"]["file"]
+    data = values["data"]
+    if config.data.columns is None:
+        del data["columns"], data["test_share"]
+    else:
+        data["columns"] = {key: name for key, name in data["columns"].items() if name is not None}
     return values
 
 

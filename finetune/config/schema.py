@@ -24,16 +24,27 @@ Rank = Annotated[int, Field(ge=0, le=10**5)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 Name = Annotated[str, Field(min_length=1, max_length=1000)]  # Path("") would be the working folder
 Dropout = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Parameter = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Scope = Literal["all", "encoder", "decoder", "cross"]
 KernelChoice = Literal["auto", "reference", "blocked", "native", "triton"]
 
 
 @dataclass(frozen=True, config=STRICT)
+class ColumnsConfig:
+    """Columns of a table of the user's own (--task csv): text and label, or source and target."""
+
+    text: list[Name] | None = None  # one or several, joined by a space; classification
+    label: Name | None = None  # names or whole numbers; classification
+    source: Name | None = None  # translation
+    target: Name | None = None  # translation
+
+
+@dataclass(frozen=True, config=STRICT)
 class DataConfig:
     """Which rows are used."""
 
-    source: Name  # auto, hub, sample or a folder
+    source: Name  # auto, hub, sample, a folder, or a file where there are columns
     train_rows: Positive | None  # after the hold-out; None takes all of them
     validation_rows: Positive  # held out of train where the data set has no validation split
     test_rows: Positive | None  # None takes all of them
@@ -42,6 +53,9 @@ class DataConfig:
     prefix: str | None  # before every input text: "translate English to German: " (T5), >>fra<< (Marian)
     max_length: Tokens  # tokens of the input text, with its prefix
     max_target_length: Tokens | None  # tokens of the target text; translation only
+    # The configuration, record and hash of a declared task are without these two.
+    columns: ColumnsConfig | None = None  # of a table of the user's own, which makes up the task (--task csv)
+    test_share: Share | None = None  # of a table without a test split, held out as one
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from finetune.data import labels
 from finetune.data.readers import Part, Wanted, decoded
-from finetune.errors import UserError
+from finetune.errors import UserError, unknown
 from finetune.tasks.base import Task
 
 
@@ -38,7 +38,9 @@ def canonical(part: Part, task: Task, pair: str | None, where: str) -> pa.Table:
         columns[name] = _joined([_text(_column(table, one, task, where), one, where) for one in raw])
     if task.label is not None:
         place = f"column '{task.label}' of {where}"
-        columns["label"] = labels.written(table[task.label], part.names, task.labels, place)
+        columns["label"] = labels.written(
+            table[task.label], part.names, task.labels or part.names or (), place
+        )
     return pa.table(columns)
 
 
@@ -68,6 +70,8 @@ def empty_rows(table: pa.Table) -> np.ndarray:
 
 def _found(present: list[str], needed: list[str], task: Task) -> list[str]:
     for name in needed:
+        if name not in present and task.undeclared and not _headless(present, needed):
+            raise unknown("column", name, present)
         if name not in present:
             raise UserError(
                 f"no column '{name}'; task '{task.name}' needs {', '.join(map(repr, needed))} "

@@ -37,6 +37,7 @@ class Data:
 
     splits: dict[str, Dataset]
     info: dict[str, Any]
+    task: Task  # with the labels that were read, where it declared none
 
 
 def load(task: Task, pair: str | None, source: Source, config: DataConfig) -> Data:
@@ -47,9 +48,12 @@ def load(task: Task, pair: str | None, source: Source, config: DataConfig) -> Da
     tables: dict[str, pa.Table] = {}
     dropped: dict[str, int] = {}
     raw = read(source, task, pair)
+    task = raw.task or task
     for name, table in raw.tables.items():
         tables[name], dropped[name] = _without_empty(table, name, config.drop_empty)
-    chosen = _choose({name: table.num_rows for name, table in tables.items()}, config)
+    sizes = {name: table.num_rows for name, table in tables.items()}
+    chosen = _choose(sizes, config)
+    notes = [*raw.notes, *_test_notes(sizes, chosen["test"], config)]
     splits = {name: Dataset(tables[origin].take(pa.array(rows))) for name, (origin, rows) in chosen.items()}
     info = {
         "kind": source.kind,
@@ -66,9 +70,9 @@ def load(task: Task, pair: str | None, source: Source, config: DataConfig) -> Da
         "label_names": list(task.labels) or None,
         "licence": task.licence,
         "files": raw.files,
-        "notes": raw.notes,
+        "notes": notes,
     }  # fmt: skip
-    return Data(splits, info)
+    return Data(splits, info, task)
 
 
 def fingerprint(split: Dataset) -> str:
@@ -157,11 +161,19 @@ def _without_empty(table: pa.Table, split: str, drop: bool) -> tuple[pa.Table, i
 def _choose(sizes: Mapping[str, int], config: DataConfig) -> dict[str, tuple[str, np.ndarray]]:
     """Split name -> (the raw split it is taken from, row positions in ascending order).
 
-    Validation rows come off train before train is capped, so a larger cap never reaches into them.
+    Test rows, then validation rows come off train before anything is capped, so a larger cap never reaches
+    into them.
     """
     if config.validation_rows < 1:
         raise UserError("data.validation_rows must be 1 or more: checkpoints are judged on validation rows")
     train = _shuffled(sizes["train"], config.split_seed)
+    if "test" in sizes:
+        test_of, test = "test", _shuffled(sizes["test"], config.split_seed)
+    else:
+        if config.test_share is None:
+            raise UserError("there is no test split: data.test_share must say which share of the rows is one")
+        many = max(1, round(config.test_share * len(train)))
+        test_of, test, train = "train", train[:many], train[many:]
     if "validation" in sizes:
         origin, validation = (
             "validation",
@@ -171,15 +183,26 @@ def _choose(sizes: Mapping[str, int], config: DataConfig) -> dict[str, tuple[str
         origin, validation, train = "train", train[: config.validation_rows], train[config.validation_rows :]
     if len(train) == 0:
         raise UserError(
-            f"train has {sizes['train']} rows and data.validation_rows takes {config.validation_rows}; "
-            f"nothing is left to train on"
+            f"train has {sizes['train']} rows and data.validation_rows takes {config.validation_rows}"
+            + (f" beside {len(test)} test rows" if test_of == "train" else "")
+            + "; nothing is left to train on"
         )
-    test = _shuffled(sizes["test"], config.split_seed)[: _cap("test_rows", config.test_rows)]
     return {
         "train": ("train", np.sort(train[: _cap("train_rows", config.train_rows)])),
         "validation": (origin, np.sort(validation)),
-        "test": ("test", np.sort(test)),
+        "test": (test_of, np.sort(test[: _cap("test_rows", config.test_rows)])),
     }
+
+
+def _test_notes(sizes: Mapping[str, int], test: tuple[str, np.ndarray], config: DataConfig) -> list[str]:
+    """How the test was made of rows that had none."""
+    origin, rows = test
+    if origin == "test":
+        return []
+    return [
+        f"there is no test split: {config.test_share:.0%} of the {sizes[origin]:,} rows (--data.test_share), "
+        f"drawn by data.split_seed {config.split_seed}, are held out for it, and {len(rows):,} of them used"
+    ]
 
 
 def _cap(name: str, rows: int | None) -> int | None:

@@ -6,7 +6,8 @@ them. What a label is does not depend on the format of the file: 3, "3" and 3.0 
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -15,9 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finetune.data.readers import decoded
-from finetune.errors import UserError, unknown
+from finetune.errors import UserError, shown, unknown
 from finetune.system.text import one_line
 
+MOST_LABELS = 1000
+"""Of a table without a declaration: a column with more different values is one of texts or of numbers."""
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,8})(\.0+)?")
 
 
@@ -93,6 +96,35 @@ def numbers(column: pa.Array, labels: Sequence[str], named: bool, where: str, ta
             from_one = set(found) <= set(range(1, len(labels) + 1)) and {1, len(labels)} <= set(found)
             raise beyond(place, "; they seem to be counted from 1: subtract 1" if from_one else "")
     return pa.array(np.array(found, dtype=np.int64)[encoded.indices.to_numpy()], pa.int64())
+
+
+def of_rows(columns: Mapping[str, pa.Array], where: str) -> tuple[str, ...]:
+    """The labels that a table without a declaration has, in numeric order if all are whole numbers, else as
+    texts are sorted. ``columns``: texts of ``written``, by the file that they are of.
+
+    Raises ``UserError`` for what is no column of labels: measures, texts, or the same value everywhere.
+    """
+    counts: Counter[str] = Counter()
+    for file, column in columns.items():
+        for entry in pc.value_counts(column).to_pylist():
+            text = entry["values"]
+            if _is_float(text) and not float(text).is_integer():
+                raise UserError(
+                    f"{where} holds measures and not labels: {text} in row {pc.index(column, text).as_py()} "
+                    f"(counted from 0) of {file}; round them in the file, or name another column"
+                )
+            counts[text] += entry["counts"]
+    texts = sorted(counts)
+    if len(texts) > MOST_LABELS or 2 * len(texts) > counts.total():
+        raise UserError(
+            f"{where} is no column of labels: {counts.total():,} rows have {len(texts):,} different values, "
+            f"such as {' and '.join(shown(text) for text in texts[:2])}; name another one"
+        )
+    if len(texts) < 2:
+        raise UserError(
+            f"{where} has the label {shown(texts[0])} in every row: there is nothing to tell apart"
+        )
+    return tuple(sorted(texts, key=int) if all(map(NUMBER.fullmatch, texts)) else texts)
 
 
 def absent(column: pa.Array, labels: Sequence[str]) -> list[str]:

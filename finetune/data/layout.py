@@ -11,7 +11,7 @@ from pathlib import Path
 
 from finetune.data import cards
 from finetune.data.cards import SPLIT_NAMES, entries, has_rows
-from finetune.data.files import ending, stem
+from finetune.data.files import FORMATS, ending, stem
 from finetune.errors import UserError
 from finetune.system.language_codes import SHORT, language_of
 
@@ -58,10 +58,25 @@ class Layout:
     unread: list[str]
 
 
-def find(folder: Path, configs: Sequence[str], label: str | None) -> Layout:
+def find_table(place: Path, label: str | None) -> Layout:
+    """The files of a table without a declaration: one file, or a folder that may lack a test split.
+
+    In a folder the only file of rows needs no name of a split. Raises ``UserError``.
+    """
+    if place.is_dir():
+        return find(place, (), label, whole=False)
+    if not has_rows(place):
+        advice = _advice(place.parent, "train", [place.name])
+        told = f"{place} is of no format that is read ({', '.join(FORMATS)}, packed or not)"
+        raise UserError(f"{told}: {advice}" if advice else told)
+    return Layout({"train": _regular([place])}, {place: None}, [])
+
+
+def find(folder: Path, configs: Sequence[str], label: str | None, *, whole: bool = True) -> Layout:
     """Look through ``folder``. ``configs`` are names by which the task's configuration may go in it.
 
-    Raises ``UserError`` where a split is missing, incomplete or there more than once.
+    Raises ``UserError`` where a split is missing, incomplete or there more than once. Unless it is to be
+    ``whole`` a folder may lack its test split, or be the one file of its rows.
     """
     card = cards.read_card(folder)
     chosen = cards.configuration(card, configs)
@@ -72,7 +87,9 @@ def find(folder: Path, configs: Sequence[str], label: str | None) -> Layout:
     files = {split: _in_order(folder, paths, mixed=True) for split, paths in named.items()}
     if not files:
         files = {split: _of_names(folder, places, names) for split, names in SPLIT_NAMES.items()}
-    for split in ("train", "test"):
+    if not whole and not any(files.values()):
+        files = {"train": _only_file(folder, places)}
+    for split in ("train", "test") if whole else ("train",):
         if not files.get(split):
             raise UserError(_missing(folder, split, places))
     _check_apart(folder, files)
@@ -81,6 +98,18 @@ def find(folder: Path, configs: Sequence[str], label: str | None) -> Layout:
     beside = {path for place in places for path in entries(place) if path.is_file() and has_rows(path)}
     unread = sorted(path.relative_to(folder).as_posix() for path in beside - used)
     return Layout(files, _stated(folder, used, label, card, chosen.get("config_name")), unread)
+
+
+def _only_file(folder: Path, places: Sequence[Path]) -> list[Path]:
+    """The file of rows in a folder where none has the name of a split; ``UserError`` for several."""
+    rows = _regular([path for place in places for path in entries(place) if has_rows(path)])
+    if len(rows) > 1:
+        told = ", ".join(path.relative_to(folder).as_posix() for path in rows[:6])
+        raise UserError(
+            f"'{folder}' holds several files of rows: {told}; give one of them with --data, or name them "
+            "train and test"
+        )
+    return rows
 
 
 def _check_apart(folder: Path, files: dict[str, list[Path]]) -> None:

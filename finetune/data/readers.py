@@ -293,19 +293,24 @@ class _Lines:
 
 def _csv(data: bytes, wanted: Wanted) -> Part:
     """Commas, or what else stands between the columns that are needed in the header: their names decide."""
-    failures = []
+    failures: list[tuple[int, UserError]] = []
     for delimiter in (",", ";", "\t", "|"):
+        header = None
         try:  # a quoted header, read by another delimiter than its own, is none
             header = next(_records(data, delimiter, quoted=True), None)
             if header is not None:
                 wanted.choose(header[1])
         except UserError as error:
-            failures.append(error)
+            failures.append((len(header[1]) if header else 0, error))
             continue
         if header is None:
             raise UserError("it has no header")
-        return _delimited(data, delimiter, wanted, quoted=True)
-    raise failures[0]
+        part = _delimited(data, delimiter, wanted, quoted=True)
+        if delimiter != ",":
+            part.notes.append(f"between its columns stands {delimiter!r}")
+        return part
+    # The one by which there are most columns is the file's own, and its complaint the one that helps.
+    raise max(failures, key=lambda failure: failure[0])[1]
 
 
 def _tsv(data: bytes, wanted: Wanted) -> Part:

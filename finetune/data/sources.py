@@ -4,13 +4,14 @@
 local file and its rows stands no cache.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from finetune.data import columns, files, hub, labels, layout
 from finetune.data.cards import SPLIT_NAMES
@@ -27,14 +28,14 @@ class Source:
     """Where rows come from. ``revision`` is the commit on the Hub, where there is one."""
 
     kind: Literal["local", "hub", "cache", "sample"]
-    location: str  # a folder, a Hub id, or "built-in"
+    location: str  # a folder, a file, a Hub id, or "built-in"
     revision: str | None = None
     why: str = ""
 
     def describe(self) -> str:
         """One line: which source, and why this one."""
         what = {
-            "local": f"the local folder {self.location}",
+            "local": f"the local {'file' if Path(self.location).is_file() else 'folder'} {self.location}",
             "hub": f"the Hub data set {self.location}",
             "cache": f"the cached copy of the Hub data set {self.location}",
             "sample": "the built-in SAMPLE (synthetic rows: figures mean nothing beyond this machinery)",
@@ -55,6 +56,7 @@ class Raw:
     tables: dict[str, pa.Table]
     files: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    task: Task | None = None  # with the labels that were read, where it declared none
 
 
 def resolve(task: Task, pair: str | None, wanted: str) -> Source:
@@ -63,6 +65,8 @@ def resolve(task: Task, pair: str | None, wanted: str) -> Source:
     ``auto`` takes the first of: a folder ``data/<task>[-<pair>]`` here, the Hub or its cache, the sample. The
     others are strict: ``UserError`` where they cannot be had.
     """
+    if task.undeclared:
+        return _table(task, wanted)
     if wanted == "sample":
         return Source("sample", "built-in", why="asked for")
     if wanted == "hub":
@@ -86,9 +90,23 @@ def read(source: Source, task: Task, pair: str | None) -> Raw:
         raw = _read_folder(Path(source.location), task, pair)
     else:
         raw = _read_sample(task, pair) if source.kind == "sample" else _read_hub(source, task, pair)
+    task = raw.task or task
     tables = columns.numbered(raw.tables, task)
     notes = [*raw.notes, *_absent_notes(tables["train"], task)]
-    return Raw(tables, raw.files, list(dict.fromkeys(map(clean, notes))))
+    return Raw(tables, raw.files, list(dict.fromkeys(map(clean, notes))), task)
+
+
+def _table(task: Task, wanted: str) -> Source:
+    """The place of a table without a declaration, which lies where ``wanted`` says and nowhere else."""
+    place = Path(wanted).expanduser()
+    if wanted in ("auto", "hub", "sample", "local") or not place.exists():
+        there = (
+            "is a table of your own"
+            if wanted in ("auto", "hub", "sample", "local")
+            else f"is not at '{wanted}'"
+        )
+        raise UserError(f"'{task.name}' {there}: name its file or folder with --data, e.g. reviews.csv")
+    return Source("local", str(place), why="asked for")
 
 
 def local_folders(task: Task, pair: str | None) -> list[Path]:
@@ -122,8 +140,12 @@ def _automatic(task: Task, pair: str | None) -> Source:
 
 
 def _read_folder(folder: Path, task: Task, pair: str | None) -> Raw:
-    config = hub.config_name(task, pair)
-    found = layout.find(folder, [name for name in (config, pair) if name], task.label)
+    if task.undeclared:
+        found = layout.find_table(folder, task.label)
+        folder = folder if folder.is_dir() else folder.parent
+    else:
+        config = hub.config_name(task, pair)
+        found = layout.find(folder, [name for name in (config, pair) if name], task.label)
     raw = Raw({})
     parts = []
     for split, paths in found.files.items():
@@ -145,12 +167,36 @@ def _read_folder(folder: Path, task: Task, pair: str | None) -> Raw:
             tables.append(columns.canonical(part, task, pair, where))
             parts.append((facts["name"], part.names, tables[-1]))
         raw.tables[split] = pa.concat_tables(tables)
+    if task.undeclared and task.label is not None:
+        raw.task = task = _labelled(task, parts)
+        raw.notes += _label_notes(task, raw.tables)
     _check_orders(parts, task)
     raw.notes += _same_file_notes(raw.files)
     if found.unread:
         told = ", ".join(found.unread[:6]) + (", ..." if len(found.unread) > 6 else "")
         raw.notes.append(f"not read, as by its name it is of no split: {told}")
     return raw
+
+
+def _labelled(task: Task, parts: list[tuple[str, Any, pa.Table]]) -> Task:
+    """The task with its labels: those that the data states, in their order, or those that its rows have."""
+    stated = tuple(dict.fromkeys(name for _, names, _ in parts for name in names or ()))
+    columns = {file: table["label"].combine_chunks() for file, _, table in parts}
+    return replace(task, labels=stated or labels.of_rows(columns, f"column '{task.label}'"))
+
+
+def _label_notes(task: Task, tables: Mapping[str, pa.Table]) -> list[str]:
+    """Which labels were taken from the rows, and which of them are too rare to be learned and tested."""
+    several = ", ".join(task.labels[:20]) + (", ..." if len(task.labels) > 20 else "")
+    rows = pa.concat_tables([table.select(["label"]) for table in tables.values()])["label"]
+    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(rows).to_pylist()}
+    single = [label for label in task.labels if counts.get(label) == 1]
+    notes = [f"the {len(task.labels)} labels of column '{task.label}', in this order: {several}"]
+    if single:
+        told = ", ".join(single[:5]) + (", ..." if len(single) > 5 else "")
+        each = "label {} has one row" if len(single) == 1 else "labels {} have one row each"
+        notes.append(f"the {each.format(told)}: too few to learn from and to test on")
+    return notes
 
 
 def _check_orders(parts: list[tuple[str, Any, pa.Table]], task: Task) -> None:

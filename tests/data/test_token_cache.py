@@ -19,6 +19,7 @@ from finetune.data import token_cache
 from finetune.data.dataset import Data, fingerprint, tokenise
 from finetune.models.scratch import train_tokenizer
 from finetune.system.cache import cache_folder
+from finetune.tasks import TASKS
 from tests.support.records import run_config
 
 WORDS = ["<pad>", "<unk>", "</s>", "a", "b", "c", "d", "A"]
@@ -66,9 +67,8 @@ def loaded(kind: str = "classification", train: dict[str, Any] | None = None) ->
     for start, name in enumerate(("train", "validation", "test")):
         columns = {"row": list(range(start, start + 5)), **texts, **((train or {}) if not start else {})}
         splits[name] = Dataset.from_dict(columns)
-    return Data(
-        splits, {"splits": {name: {"fingerprint": fingerprint(split)} for name, split in splits.items()}}
-    )
+    info = {"splits": {name: {"fingerprint": fingerprint(split)} for name, split in splits.items()}}
+    return Data(splits, info, TASKS["agnews" if kind == "classification" else "multi30k"])
 
 
 def config(kind: str = "classification", **over: Any) -> RunConfig:
