@@ -64,7 +64,7 @@ calibration: $(READY)  ## simulate studies: how often the statistics claim what 
 	@$(BIN)/python -m tests.calibration $(ARGS)
 
 test: $(READY)  ## run the tests (offline, on a CPU); the fast ones alone: ARGS="-m 'not slow'"
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 exhaustive: $(READY)  ## run the tests that take minutes: thousands of damaged inputs, and whole matrices of cases
 	$(BIN)/python -m pytest -m exhaustive --timeout 3600 $(ARGS)

@@ -9,6 +9,7 @@ import gc
 import importlib.util
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="finetune-tests-")
@@ -32,11 +33,19 @@ if not torch.cuda.is_available():
 from tests.support.trained import SharedRuns  # after the environment above
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m selects
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around the selection by -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Marks exhaustive tests as slow, too, and begins with the files that hold the most slow tests.
+
+    Each file goes to one worker: a long one that begins last would be waited for alone.
+    """
     for item in items:
         if item.get_closest_marker("exhaustive"):
             item.add_marker("slow")
+    yield
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    every = Counter(item.path for item in items)
+    items.sort(key=lambda item: (slow[item.path], every[item.path], str(item.path)), reverse=True)
 
 
 @pytest.fixture(scope="session")
