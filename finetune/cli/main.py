@@ -89,6 +89,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     sub = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, kind in VERBS.items():
         _add_train_verb(sub, verb, kind)
+    _add_run_verb(sub)
     _add_compare_verb(sub)
     summary = sub.add_parser("summary", help="one short Markdown table from a report.json")
     summary.add_argument("file", type=_place, help="a report.json")
@@ -154,6 +155,25 @@ def _add_train_verb(sub: Any, verb: str, kind: str) -> None:
     parser.set_defaults(function=verbs.train)
 
 
+def _add_run_verb(sub: Any) -> None:
+    parser = sub.add_parser("run", help="make the one run that a configuration file describes")
+    parser.add_argument(
+        "file", type=_place, metavar="FILE", help="a whole configuration: finetune.yaml of a run"
+    )
+    parser.add_argument(
+        "--output", type=_place, default=Path("runs"), help="folder of the runs (default: runs)"
+    )
+    parser.add_argument(
+        "--task", help="the declaration file, for a task of your own (default: the file's task)"
+    )
+    parser.add_argument(
+        "--data", dest="data_source", help="auto, hub, sample or a folder (default: the file's)"
+    )
+    parser.add_argument("--diagnose", action="store_true", help="look at the attention of ten steps")
+    parser.add_argument("--rehearse", action="store_true", help="take a first step, and begin nothing")
+    parser.set_defaults(function=verbs.run)
+
+
 def _add_compare_verb(sub: Any) -> None:
     parser = sub.add_parser("compare", help="compare recorded runs; writes report.html and other forms")
     parser.add_argument("folders", nargs="*", type=_place, help="folders with runs (default: runs)")
@@ -204,7 +224,11 @@ def _add_study_verb(sub: Any) -> None:
     parser.add_argument("file", help="a YAML file, or a shipped study: quick, cpu, ablation or paper")
     asked = parser.add_mutually_exclusive_group()
     asked.add_argument("--plan", action="store_true", help="what is done, what is left, how long it takes")
-    asked.add_argument("--print", action="store_true", help="one command line a run that is not done")
+    asked.add_argument(
+        "--print",
+        action="store_true",
+        help="one command line a run that is not done; writes their files to OUTPUT/configs",
+    )
     asked.add_argument("--rehearse", action="store_true", help="take a first step of every kind of run")
     parser.add_argument("--workers", help="runs at a time (default: the study's; one a GPU, or by cores)")
     parser.add_argument("--output", type=_place, help="folder of the runs (default: runs/NAME-OF-THE-STUDY)")

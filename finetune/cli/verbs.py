@@ -3,7 +3,7 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,12 @@ from finetune.config.identity import flatten
 from finetune.config.loading import merge, read_preset, read_yaml
 from finetune.config.schema import RunConfig
 from finetune.errors import UserError, shown, unknown
+from finetune.studies import cell_file
+from finetune.studies.axes import Point
+from finetune.studies.grid import Cell, plan, seed_numbers, variant_names
+from finetune.studies.run import compare_grid, run_grid
 from finetune.system.text import clean, say
-from finetune.tasks import TASK_TYPES
+from finetune.tasks import TASK_TYPES, get_task
 
 VERBS = {task_type.verb: kind for kind, task_type in TASK_TYPES.items()}
 OPTIONS = {
@@ -32,10 +36,10 @@ OPTIONS = {
 
 
 def train(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
-    from finetune.tasks import get_task
-
-    kind = VERBS[options.verb]
-    get_task(options.task)  # a misspelt one is told at once, and not after the imports below
+    """Run a grid of one task: a preset, with files and options laid over it, by its variants and seeds."""
+    kind, task = VERBS[options.verb], get_task(options.task)
+    if task.kind != kind:
+        raise UserError(f"'{task.name}' is a {task.kind} task: use finetune {task.verb}")
     values = read_preset(kind, options.preset)
     for path in options.config:
         values = merge(values, read_yaml(path))
@@ -54,16 +58,33 @@ def train(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
             values = merge(values, {section: {key: value}})
     _refuse_unknown_sections(values, overrides)
 
-    from finetune.training.plan import plan_grid
-    from finetune.training.run import rehearse_grid, run_grid
-
-    task, pair, root = options.task, options.pair, options.output
-    grid = plan_grid(kind, task, pair, values, root, diagnose=options.diagnose)
+    variants, seeds = variant_names(values.pop("variants", None)), seed_numbers(values.pop("seeds", None))
+    point = Point(options.task, options.pair, values, options.output)
+    cells = plan([point], variants, seeds, diagnosed=seeds if options.diagnose else ())
     if options.rehearse:
-        rehearse_grid(grid)
-        print("rehearsal: every kind of run that is not finished took a first step; none was begun")
-        return 0
-    return run_grid(grid, options.command, _next_command(options, grid.task.hub_id))
+        return _rehearse(cells)
+    status = run_grid(cells, options.command)
+    compare_grid(cells)
+    next_command = _next_command(options, task.hub_id)
+    if next_command:
+        say(f"The real thing, on a GPU: {next_command}")
+    return status
+
+
+def run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    """Make the run of a configuration file, or go on with it."""
+    cell = cell_file.read(
+        options.file, options.output, task=options.task, source=options.data_source, diagnose=options.diagnose
+    )
+    return _rehearse([cell]) if options.rehearse else run_grid([cell], options.command)
+
+
+def _rehearse(cells: Sequence[Cell]) -> int:
+    from finetune.studies.preflight import prepare
+
+    prepare(cells)
+    print("rehearsal: every kind of run that is not finished took a first step; none was begun")
+    return 0
 
 
 def _refuse_unknown_sections(values: dict[str, Any], overrides: dict[str, Any]) -> None:
@@ -230,7 +251,7 @@ def variants(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 
 def validate(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
-    from finetune.training.plan import validate
+    from finetune.studies.validation import validate
 
     if options.task is None and (options.pair or options.data):
         raise UserError("--pair and --data say which rows of a task to check: give --task too")

@@ -1,10 +1,13 @@
 """YAML files and command-line values -> nested mappings, laid over each other."""
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from finetune.errors import UserError, shown, unknown
 from finetune.system.parsing import YAML_BYTES, UnreadableError, read_text, yaml_value
@@ -38,6 +41,36 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping of keys to values, not {type(content).__name__}")
     return content
+
+
+class _Writer(yaml.SafeDumper):
+    """Writes every text so that ``read_yaml`` takes it for a text: PyYAML would leave 3e-5 without quotes."""
+
+
+@cache
+def _reads_as_itself(text: str) -> bool:
+    try:
+        return bool(yaml_value(text) == text)
+    except UnreadableError:
+        return False
+
+
+def _represent_text(writer: yaml.SafeDumper, text: str) -> yaml.Node:
+    style = None if _reads_as_itself(text) else '"'
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Writer.add_representer(str, _represent_text)
+
+
+def yaml_text(values: Mapping[str, Any]) -> str:
+    """``values`` as YAML that ``read_yaml`` reads back.
+
+    >>> print(yaml_text({"rate": 3e-05, "revision": "3e-5"}), end="")
+    rate: 3.0e-05
+    revision: "3e-5"
+    """
+    return yaml.dump(dict(values), Dumper=_Writer, sort_keys=False, allow_unicode=True)
 
 
 def shipped() -> Traversable:

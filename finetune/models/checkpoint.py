@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.attention import VARIANTS, register_variant
 from finetune.attention.calibrate import RowSums, fold
 from finetune.config.build import build
 from finetune.config.identity import as_dict
-from finetune.config.loading import read_yaml
+from finetune.config.loading import read_yaml, yaml_text
 from finetune.config.schema import RunConfig
 from finetune.data.tokenizing import settle
 from finetune.errors import UserError
@@ -49,8 +48,7 @@ def save_origin(config: RunConfig, labels: Sequence[str] | None, revision: str |
         _check_unchanged(folder, Path(base["path"]), before, base["files"])
     origin = {"labels": list(labels) if labels else None, "revision": revision, "base": base}
     for name, content in ((CONFIG_FILE, as_dict(config)), (ORIGIN_FILE, origin)):
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(yaml_text(content), encoding="utf-8")
 
 
 def save_calibration(sums: RowSums, folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.folders import file_name
-from finetune.config.loading import parse_value
+from finetune.config.loading import merge, nest, parse_value
 from finetune.config.schema import RunConfig
 from finetune.errors import UserError, shown, unknown
 
@@ -29,12 +29,12 @@ TOLD_BY_FOLDER = ("model.name", "model.lora.rank", "attention.scope", "attention
 
 @dataclass(frozen=True)
 class Point:
-    """One point of the axes. ``keys``: dotted names and values, laid over the preset."""
+    """One point of the axes: ``values`` is a configuration, or what is laid over a preset to make it one."""
 
-    task: str
+    task: str  # a name, or the file of a declaration
     pair: str | None
-    keys: Mapping[str, Any]
-    output: Path  # what --output says
+    values: Mapping[str, Any]  # nested
+    output: Path  # folder of its runs
 
 
 def points(name: str, grid: Mapping[str, Any], root: Path) -> list[Point]:
@@ -52,7 +52,10 @@ def points(name: str, grid: Mapping[str, Any], root: Path) -> list[Point]:
     for task, pair, values in itertools.product(tasks, pairs, itertools.product(*axes.values())):
         chosen = dict(zip(axes, values, strict=True))
         folder = _axis_folder({key: chosen[key] for key, value in keys.items() if _is_axis(key, value)})
-        found.append(Point(task, pair, chosen, root / name / folder))
+        nested: dict[str, Any] = {}
+        for key, value in chosen.items():
+            nested = merge(nested, nest(key, value))
+        found.append(Point(task, pair, nested, root / name / folder))
     return found
 
 

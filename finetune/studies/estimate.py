@@ -12,8 +12,8 @@ from finetune.studies.grid import Cell
 
 
 class Costs:
-    """Median seconds of the nearest finished runs: of the same arm and axes; else of the same task, model and
-    grid; else of the same kind of task and model anywhere below the root."""
+    """Median seconds of the nearest finished runs: of the same variant and axes; else of the same task, model
+    and grid; else of the same kind of task and model anywhere below the root."""
 
     def __init__(self) -> None:
         self._seconds: dict[Hashable, list[float]] = defaultdict(list)

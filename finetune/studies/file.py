@@ -10,9 +10,10 @@ from typing import Any
 from finetune.config.loading import read_yaml
 from finetune.errors import UserError, shown, unknown
 from finetune.studies.axes import check_count
-from finetune.studies.grid import Cell, expand
+from finetune.studies.grid import Cell, expand, seed_numbers
 
 KEYS = {"name", "workers", "diagnose", "seeds", "grids"}
+OWN_FOLDERS = ("logs", "configs")  # beside the grids, below the root
 MOST_WORKERS = 1000
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # a folder on any file system, and a word in any shell
 
@@ -67,14 +68,12 @@ def _read(name_or_path: str) -> dict[str, Any]:
 
 
 def _seeds(content: Mapping[str, Any], key: str, where: str) -> list[int] | None:
-    found = content.get(key)
-    if found is None:
+    if content.get(key) is None:
         return None
-    if not isinstance(found, list) or not found or not all(type(seed) is int for seed in found):
-        raise UserError(
-            f"{where}: {key} must be a list of whole numbers such as [0, 1, 2], not {shown(found)}"
-        )
-    return list(dict.fromkeys(found))
+    try:
+        return seed_numbers(content[key], key)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def _grids(content: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
@@ -84,7 +83,7 @@ def _grids(content: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
             f"{where}: grids must name at least one grid, e.g. grids: {{agnews: {{task: agnews}}}}"
         )
     for name, grid in grids.items():
-        if not isinstance(name, str) or not NAME.fullmatch(name) or name == "logs":
+        if not isinstance(name, str) or not NAME.fullmatch(name) or name in OWN_FOLDERS:
             raise UserError(f"{where}: a grid is named by a word such as agnews-scratch, not {shown(name)}")
         if not isinstance(grid, dict):
             raise UserError(f"{where}: grid '{name}' must be a mapping of keys to values, not {shown(grid)}")

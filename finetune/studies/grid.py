@@ -1,8 +1,11 @@
-"""One grid of a study -> its cells: one run each, with its configuration, its folder and its command line."""
+"""Points of axes, variants and seeds -> cells: one run each, with its configuration and its folder.
+
+``classify`` and ``translate`` plan a grid of one point, a study file a grid of many (``axes``).
+"""
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,95 +13,141 @@ from typing import Any
 from finetune.attention.variants import arm, get_variant
 from finetune.config import limits
 from finetune.config.build import build
-from finetune.config.folders import run_folder
-from finetune.config.identity import as_dict, differing_keys
-from finetune.config.loading import merge, nest, read_preset
+from finetune.config.folders import file_name, run_folder
+from finetune.config.identity import as_dict, differing_keys, flatten
+from finetune.config.loading import merge, read_preset
 from finetune.config.schema import BASELINE, RunConfig
 from finetune.errors import UserError, shown, unknown
-from finetune.studies import logs
-from finetune.studies.axes import Point, check_count, points, value_text
-from finetune.tasks import TASK_TYPES, check_pair, get_task
-
-PARAMETER = "attention.parameters."
+from finetune.studies.axes import Point, check_count, points
+from finetune.system.redaction import redact
+from finetune.tasks import check_pair, get_task
 
 
 @dataclass(frozen=True, eq=False)  # a cell is itself: it can be a key
 class Cell:
-    """One run of a study, and what to type after ``finetune`` to run it."""
+    """One planned run."""
 
-    grid: str
-    task: str  # what --task says
-    config: RunConfig
-    output: Path  # what --output says
-    folder: Path  # of the run, below ``output``
-    log: Path  # what its processes print
-    words: tuple[str, ...]
+    task: str  # a name, or the file of a declaration
+    config: RunConfig  # ``data.source`` and ``train.bf16`` may be "auto" until the run starts
+    output: Path  # folder of the grid's runs
+    folder: Path  # of this run, below ``output``
+    diagnose: bool = False  # look at the attention while it trains
+    grid: str = ""  # its name in a study
+    root: Path | None = None  # of the study
+
+    @property
+    def name(self) -> str:
+        """``agnews--scratch-tiny--softmax--seed-0``, for files; no other run of its study has it."""
+        return file_name("--".join(self.folder.relative_to(self.root or self.output).parts))
+
+    @property
+    def log(self) -> Path | None:
+        """What the processes of a study's run print."""
+        return self.root and self.root / "logs" / f"{self.name}.log"
 
 
-def expand(
-    name: str, grid: Mapping[str, Any], seeds: list[int], root: Path, diagnosed: frozenset[int] = frozenset()
+def plan(
+    found: Sequence[Point],
+    variants: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    grid: str = "",
+    root: Path | None = None,
+    diagnosed: Collection[int] = (),
 ) -> list[Cell]:
-    """Every run of a grid once: seed by seed, then the axes in the order of the file, the baseline first.
+    """Every run once: seed by seed, and within a seed the variants of each point after each other.
 
-    Arms that come to the same run, such as softmax at every ``attention.start``, are one cell. Runs of the
-    ``diagnosed`` seeds are told to look at their attention. Raises ``UserError``.
+    Variants that come to the same run, such as softmax at every ``attention.start``, are one cell. Runs of
+    the ``diagnosed`` seeds look at their attention. Raises ``UserError``.
     """
-    preset = grid.get("preset", "quick")
-    if not isinstance(preset, str):
-        raise UserError(f"preset must be one name, not {shown(preset)}: runs of two presets are two grids")
-    found = points(name, grid, root)
-    variants = _variants(grid)
-    _check_parameters(found, variants)
     check_count(len(seeds) * len(found) * len(variants))
+    for point in found:
+        check_secrets(point.values)
+        _check_attention(point.values.get("attention"), variants)
     cells: dict[Path, Cell] = {}
     for seed, point, variant in itertools.product(seeds, found, variants):
-        config = _config(point, preset, variant, seed)
-        words = _words(point, preset, config) + (["--diagnose"] if seed in diagnosed else [])
+        task = get_task(point.task)
+        attention = arm(point.values["attention"], variant)
+        its = {"kind": task.kind, "task": task.name, "pair": check_pair(task, point.pair), "seed": seed}
+        config = build({**point.values, **its, "attention": attention})
         folder = run_folder(point.output, config)
-        cell = Cell(name, point.task, config, point.output, folder, logs.path(root, folder), tuple(words))
-        other = cells.setdefault(cell.folder, cell)
-        if other.config != cell.config:
-            keys = ", ".join(differing_keys(as_dict(other.config), as_dict(cell.config)))
+        cell = Cell(point.task, config, point.output, folder, seed in diagnosed, grid, root)
+        other = cells.setdefault(folder, cell)
+        if other.config != config:
+            keys = ", ".join(differing_keys(as_dict(other.config), as_dict(config)))
             raise UserError(
-                f"two runs would share the folder {cell.folder} and differ in {keys}: make two grids of them"
+                f"two runs would share the folder {folder} and differ in {keys}: make two grids of them"
             )
     return list(cells.values())
 
 
-def _variants(grid: Mapping[str, Any]) -> list[str]:
-    """The baseline first, where it is there at all."""
-    found = grid.get("variants")
-    if not isinstance(found, list) or not found:
-        raise UserError(f"variants must be a list of names such as [softmax, sa-softmax], not {shown(found)}")
-    for name in found:
-        if not isinstance(name, str):
-            raise UserError(
-                f"variants must be a list of names such as [softmax, sa-softmax], not {shown(found)}"
-            )
-        get_variant(name)  # raises for an unknown one
-    return sorted(dict.fromkeys(found), key=lambda name: name != BASELINE)
+def expand(
+    name: str,
+    grid: Mapping[str, Any],
+    seeds: Sequence[int],
+    root: Path,
+    diagnosed: Collection[int] = (),
+) -> list[Cell]:
+    """The cells of one grid of a study file: its points laid over its preset, the baseline before the others.
 
-
-def _check_parameters(found: list[Point], variants: list[str]) -> None:
-    known = {name for variant in variants for name in get_variant(variant).parameters}
-    for key in found[0].keys:
-        if key.startswith(PARAMETER) and key.removeprefix(PARAMETER) not in known:
-            raise unknown(f"parameter of {', '.join(variants)}", key.removeprefix(PARAMETER), known)
-
-
-def _config(point: Point, preset: str, variant: str, seed: int) -> RunConfig:
-    """The configuration that the command line comes to, but for what is settled when the run starts."""
-    task = get_task(point.task)
-    base = _preset(task.kind, preset)
-    values = {key: value for key, value in base.items() if key not in ("variants", "seeds")}
-    for key, value in point.keys.items():
-        values = merge(values, nest(key, value))
-    _check_train(task.kind, values["train"], base["train"])
-    values |= {"kind": task.kind, "task": task.name, "pair": check_pair(task, point.pair), "seed": seed}
-    return build({**values, "attention": arm(values["attention"], variant)})
+    Raises ``UserError``.
+    """
+    preset = grid.get("preset", "quick")
+    if not isinstance(preset, str):
+        raise UserError(f"preset must be one name, not {shown(preset)}: runs of two presets are two grids")
+    variants = sorted(variant_names(grid.get("variants")), key=lambda variant: variant != BASELINE)
+    laid = []
+    for point in points(name, grid, root):
+        kind = get_task(point.task).kind
+        base = _preset(kind, preset)
+        values = merge({key: base[key] for key in base if key not in ("variants", "seeds")}, point.values)
+        _check_train(kind, values["train"], base["train"])
+        laid.append(replace(point, values=values))
+    return plan(laid, variants, seeds, grid=name, root=root, diagnosed=diagnosed)
 
 
 _preset = cache(read_preset)  # a study builds hundreds of cells from it; nothing changes it
+
+
+def variant_names(value: Any) -> list[str]:
+    """``variants`` of a preset or a grid, without repeats. Raises ``UserError``."""
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
+        raise UserError(f"variants must be a list of names such as [softmax, sa-softmax], not {shown(value)}")
+    for name in value:
+        get_variant(name)  # raises for an unknown one
+    return list(dict.fromkeys(value))
+
+
+def seed_numbers(value: Any, key: str = "seeds") -> list[int]:
+    """``seeds`` of a preset, a study or a grid, without repeats. Raises ``UserError``."""
+    if not isinstance(value, list) or not value or not all(type(seed) is int for seed in value):
+        raise UserError(f"{key} must be a list of whole numbers such as [0, 1, 2], not {shown(value)}")
+    return list(dict.fromkeys(value))
+
+
+def check_secrets(values: Mapping[str, Any]) -> None:
+    """Raise ``UserError`` for a secret: a configuration is written down as it is, to be compared."""
+    texts = {key: value for key, value in flatten(values).items() if isinstance(value, str)}
+    if redact(together := "\n".join(texts.values())) == together:  # once for all: each asks the environment
+        return
+    for key, value in texts.items():
+        if redact(value) != value:
+            raise UserError(
+                f"{key} holds a password or token ({redact(value)}), and every record would show it: leave "
+                "it out; a token of the Hub goes into the environment variable HF_TOKEN"
+            )
+
+
+def _check_attention(attention: Any, variants: Sequence[str]) -> None:
+    """Each of attention.parameters must belong to at least one of the variants."""
+    if not isinstance(attention, Mapping) or not isinstance(attention.get("parameters"), Mapping):
+        raise UserError("attention must hold scope, kernel and parameters, and parameters names and numbers")
+    if "variant" in attention or "file" in attention:
+        raise UserError("attention.variant is set by the grid: use --attention, or variants in the YAML")
+    known = {name for variant in variants for name in get_variant(variant).parameters}
+    for name in attention["parameters"]:
+        if name not in known:
+            raise unknown(f"parameter of {', '.join(variants)}", name, known)
 
 
 def _check_train(kind: str, train: Mapping[str, Any], preset: Mapping[str, Any]) -> None:
@@ -115,28 +164,3 @@ def _is_like(value: Any, known: Any) -> bool:
     if type(value) is not type(known):
         return False
     return value == known or isinstance(value, bool) or (isinstance(value, int | float) and value > 0)
-
-
-def _words(point: Point, preset: str, config: RunConfig) -> list[str]:
-    """What is typed for a run: its task, its arm, and the keys of its point."""
-    words = [TASK_TYPES[config.kind].verb, "--task", point.task]
-    words += ["--pair", config.pair] if config.pair else []
-    file = config.attention.file
-    variant = file.path if file else config.attention.variant
-    words += ["--preset", preset, "--attention", variant, "--seeds", str(config.seed)]
-    words += ["--output", str(point.output)]
-    for key, value in point.keys.items():
-        if _has(config, key):
-            text = value_text(value)
-            words += [f"--{key}={text}"] if text.startswith("-") else [f"--{key}", text]
-    return words
-
-
-def _has(config: RunConfig, key: str) -> bool:
-    """Whether a key says something about this arm; it is dropped otherwise."""
-    attention = config.attention
-    if key in ("attention.scope", "attention.start"):
-        return attention.variant != BASELINE
-    if key == "attention.annealing_share":
-        return attention.start == "annealed"
-    return not key.startswith(PARAMETER) or key.removeprefix(PARAMETER) in attention.parameters

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from finetune.config.folders import file_name
 from finetune.errors import UserError
 from finetune.records.store import Record, now
 from finetune.system import lock
@@ -49,11 +48,6 @@ class Log:
     def tells_of(self, record: Record | None) -> bool:
         """Whether ``record`` was begun by this attempt, not by one before it."""
         return record is not None and record["started"] >= self.began
-
-
-def path(root: Path, folder: Path) -> Path:
-    """``ROOT/logs/agnews--scratch-tiny--softmax--seed-0.log`` for a run's folder below ``root``."""
-    return root / "logs" / f"{file_name('--'.join(folder.relative_to(root).parts))}.log"
 
 
 def claim(file: Path, words: Sequence[str]) -> Log | None:

@@ -12,11 +12,12 @@ from rich.text import Text
 
 from finetune.metrics import registry
 from finetune.studies.estimate import Costs, duration, rest_text
+from finetune.studies.executors.base import Job
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.logs import brief
-from finetune.studies.schedule import Board, Job
-from finetune.studies.state import State
+from finetune.studies.schedule import Board
+from finetune.studies.state import RunState, Status
 from finetune.system.text import clean
 
 REFRESH_S = 0.5  # seconds between two pictures of the table
@@ -26,20 +27,20 @@ COLUMNS = {"done": "green", "running": "cyan", "failed": "red", "left": ""}
 class Tally:
     """How far a study is: what was done before, what has ended since, and how long the rest will take."""
 
-    def __init__(self, study: Study, before: Mapping[Cell, State], costs: Costs, workers: int) -> None:
+    def __init__(self, study: Study, before: Mapping[Cell, Status], costs: Costs, workers: int) -> None:
         self.study, self.costs, self.workers = study, costs, workers
-        self.states = dict(before)
-        self.waiting = [cell for cell in study.cells if before[cell].kind != "done"]
+        self.statuses = dict(before)
+        self.waiting = [cell for cell in study.cells if before[cell].state is not RunState.DONE]
         self.planned, self.ended = len(self.waiting), 0
         self.began = time.monotonic()
 
-    def end(self, cell: Cell, state: State) -> None:
+    def end(self, cell: Cell, status: Status) -> None:
         """Count a cell that needs no worker any more."""
-        self.states[cell] = state
+        self.statuses[cell] = status
         self.waiting.remove(cell)
         self.ended += 1
-        if state.kind == "done":
-            self.costs.add(cell, state.record)
+        if status.state is RunState.DONE:
+            self.costs.add(cell, status.record)
 
     def rest(self, jobs: Sequence[Job]) -> str:
         """``about 12 min``, with what the runs that are going on still need."""
@@ -55,8 +56,9 @@ class Tally:
         count: Counter[str] = Counter()
         for cell in self.study.cells:
             if cell.grid == grid:
-                kind = self.states[cell].kind
-                settled = kind if kind in ("done", "failed") and cell not in waiting else "left"
+                state = self.statuses[cell].state
+                ended = state in (RunState.DONE, RunState.FAILED) and cell not in waiting
+                settled = state.value if ended else "left"
                 count["running" if cell in running else settled] += 1
         return count
 
@@ -75,13 +77,15 @@ class Lines:
         self.jobs.append(job)
         self.say(f"start {self.tally.name(job.cell)}")
 
-    def ended(self, cell: Cell, state: State, seconds: float) -> None:
+    def ended(self, cell: Cell, status: Status, seconds: float) -> None:
         self.jobs = [job for job in self.jobs if job.cell is not cell]
-        self.tally.end(cell, state)
+        self.tally.end(cell, status)
         place = f"[{self.tally.ended}/{self.tally.planned}] {self.tally.name(cell)}"
         left = len(self.tally.waiting)
         rest = f"; {left} left, {self.tally.rest(self.jobs)}" if left else ""
-        self.say(f"{place}: {_became(state, seconds)}{rest}", "red" if state.kind == "failed" else "")
+        self.say(
+            f"{place}: {_became(status, seconds)}{rest}", "red" if status.state is RunState.FAILED else ""
+        )
 
     def refresh(self, jobs: Sequence[Job]) -> None:
         """Nothing: a line says what has happened, not what is going on."""
@@ -120,7 +124,7 @@ class LiveTable(Lines):
         workers = Table("worker", "run", "for", "last", box=None, pad_edge=False)
         for job in sorted(jobs, key=lambda job: job.worker):
             spent = duration(time.monotonic() - job.started)
-            last = Text(clean(brief(job.log.last_line())), "dim", no_wrap=True, overflow="ellipsis")
+            last = Text(clean(brief(job.last_line())), "dim", no_wrap=True, overflow="ellipsis")
             run = Text(tally.name(job.cell), overflow="ellipsis", no_wrap=True)
             workers.add_row(str(job.worker + 1), run, spent, last)
         return Group(Text(title, "bold"), grids, workers)
@@ -138,16 +142,17 @@ def board(tally: Tally) -> Iterator[Board]:
         yield LiveTable(tally, console, live)
 
 
-def _became(state: State, seconds: float) -> str:
-    if state.kind == "done":
-        return f"{_score(state)}, {duration(seconds)}" if seconds else f"{_score(state)}, by another process"
-    if state.kind == "failed":
-        return clean(f"FAILED: {state.reason}")
-    return clean(f"left alone: {state.reason or 'another process is at it'}")
+def _became(status: Status, seconds: float) -> str:
+    if status.state is RunState.DONE:
+        by = duration(seconds) if seconds else "by another process"
+        return f"{_score(status)}, {by}"
+    if status.state is RunState.FAILED:
+        return clean(f"FAILED: {status.reason}")
+    return clean(f"left alone: {status.reason or 'another process is at it'}")
 
 
-def _score(state: State) -> str:
-    record = state.record
+def _score(status: Status) -> str:
+    record = status.record
     assert record is not None  # of a finished run
     metric = registry.primary(record["task"]["kind"])
     value = ((record["metrics"] or {}).get(metric.name) or {}).get("value")

@@ -4,17 +4,16 @@ import itertools
 import json
 import os
 import subprocess
-from collections.abc import Sequence
-from dataclasses import replace
 
 from finetune.config.identity import as_dict, but_for_seed
 from finetune.errors import UserError
-from finetune.studies import devices, schedule
+from finetune.studies import devices
+from finetune.studies.executors.local import killed_text
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
-from finetune.studies.overview import TO_RUN
-from finetune.studies.state import look
+from finetune.studies.state import TO_RUN, look
 from finetune.system.processes import python_module
+from finetune.system.text import say
 
 
 def in_process_of_its_own(study: Study) -> int:
@@ -30,51 +29,36 @@ def in_process_of_its_own(study: Study) -> int:
     )
     if ended.returncode < 0:
         raise UserError(
-            f"the rehearsal before the first run was {schedule.killed_text(-ended.returncode)}; "
+            f"the rehearsal before the first run was {killed_text(-ended.returncode)}; "
             "finetune study FILE --rehearse shows at which model"
         )
     return ended.returncode
 
 
 def rehearse(study: Study) -> str:
-    """Try each different run that is neither done nor going on (see ``training.rehearsal``); what was tried.
+    """Prepare each different run that is neither done nor going on (``preflight``); what was tried.
 
     Raises ``UserError`` for the first that does not fit its rows, its model or this machine.
     """
-    waiting = [cell for cell in study.cells if look(cell).kind in TO_RUN]
+    from finetune.studies.preflight import prepare
+
+    waiting = [cell for cell in study.cells if look(cell).state in TO_RUN]
     printed: set[str] = set()
+
+    def tell(note: str) -> None:
+        if note not in printed:
+            printed.add(note)
+            say(note)
+
     tried = 0
     for (grid, _), cells in itertools.groupby(sorted(waiting, key=_rows), key=_rows):
         different = list({but_for_seed(cell.config): cell for cell in cells}.values())
         tried += len(different)
         try:
-            notes = _rehearse(different)
+            prepare(different, tell)
         except UserError as error:
             raise UserError(f"grid {grid}: {error}") from error
-        for note in notes:
-            if note not in printed:
-                print(note, flush=True)
-        printed.update(notes)
     return f"rehearsal: {tried} kind{'' if tried == 1 else 's'} of run took a first step"
-
-
-def _rehearse(cells: Sequence[Cell]) -> list[str]:
-    """``cells`` read the same rows; lines that are worth a word."""
-    from finetune.data import dataset, sources
-    from finetune.tasks import get_task
-    from finetune.training import plan, rehearsal
-    from finetune.training.arguments import resolve_bf16
-
-    configs = [replace(cell.config, train=resolve_bf16(cell.config.train)) for cell in cells]
-    notes = []
-    for config, cell in zip(configs, cells, strict=True):
-        notes += plan.check(config, cell.folder)
-        plan.check_model(config)
-    task, wanted = get_task(cells[0].task), configs[0]
-    found = sources.resolve(task, wanted.pair, wanted.data.source)
-    loaded = dataset.load(task, wanted.pair, found, wanted.data)
-    notes += [found.describe(), *(f"note: {note}" for note in loaded.info["notes"])]
-    return [*notes, *rehearsal.rehearse(configs, loaded)]
 
 
 def _rows(cell: Cell) -> tuple[str, str]:

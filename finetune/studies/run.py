@@ -1,69 +1,102 @@
-"""A study: its plan, its command lines, or all of its runs and what they show."""
+"""A grid in this process, or a study in processes of its own: what is not done is run, then compared."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from finetune.errors import UserError
-from finetune.studies import devices, overview, progress, rehearsal, schedule
+from finetune.errors import BusyError
+from finetune.studies import cell_file, devices, overview, progress, rehearsal, schedule
 from finetune.studies.estimate import Costs
+from finetune.studies.executors.local import Local
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
-from finetune.studies.state import State, look
+from finetune.studies.state import TO_RUN, RunState, Status, look, refuse_others
 from finetune.system.text import clean, say
 
 
-def plan_text(study: Study, wanted: int | None) -> str:
+def run_grid(cells: Sequence[Cell], command: str) -> int:
+    """Run what is not done of cells that read the same rows, here and one after the other.
+
+    Returns the exit status. ``command`` is what was typed, for the records. Raises ``UserError`` before the
+    first run where one of them would fail, ``BusyError`` where another process makes one of them.
+    """
+    from finetune.studies.executors.in_process import InProcess
+    from finetune.studies.preflight import prepare
+
+    prepared = prepare(cells)
+    for cell, status in prepared.statuses.items():
+        if status.state is RunState.RUNNING:
+            raise BusyError(
+                f"another process is training in {cell.folder}: wait for it, or choose another --output"
+            )
+    executor = InProcess(prepared, command)
+    schedule.run(prepared.cells, executor)
+    return executor.exit_status
+
+
+def compare_grid(cells: Iterable[Cell]) -> None:
+    """Print the comparison of the runs of a grid, with all others of their tasks and models."""
+    from finetune.comparison import compare
+    from finetune.report import write
+
+    print(write.text(compare.compare(sorted({cell.folder.parent.parent for cell in cells}))))
+
+
+def plan_text(study: Study, workers: int | None) -> str:
     """What ``--plan`` prints."""
-    states = _look(study)
-    return overview.text(study, states, _costs(study, states), devices.workers(wanted or study.workers))
+    statuses = {cell: look(cell) for cell in study.cells}
+    costs = _costs(study, statuses)
+    return overview.text(study, statuses, costs, devices.workers(workers or study.workers))
 
 
 def commands(study: Study) -> list[str]:
     """One command line for every run that is neither done nor going on, in the order of running.
 
-    Raises ``UserError`` where a folder holds something else: its command would only say so.
+    Writes the files that they name, below the study's root. Raises ``UserError`` where a folder holds
+    something else: its command would only say so.
     """
-    states = _look(study)
-    _refuse_others(study, states)
-    return [
-        shlex.join(schedule.command(cell)) for cell in study.cells if states[cell].kind in overview.TO_RUN
-    ]
+    statuses = {cell: look(cell) for cell in study.cells}
+    refuse_others(statuses)
+    waiting = [cell for cell in study.cells if statuses[cell].state in TO_RUN]
+    cell_file.write(waiting)
+    return [shlex.join(cell_file.command(cell)) for cell in waiting]
 
 
-def run_study(study: Study, wanted: int | None) -> int:
+def run_study(study: Study, workers: int | None) -> int:
     """Rehearse and run what is not done, then print the comparison.
 
     Returns the exit status: 1 if a run has failed, 2 if the rehearsal has, and then no run was begun.
     """
-    states = _look(study)
-    _refuse_others(study, states)
-    waiting = [cell for cell in study.cells if states[cell].kind != "done"]
-    workers = min(devices.workers(wanted or study.workers), max(1, len(waiting)))
-    costs = _costs(study, states)
-    tally = progress.Tally(study, states, costs, workers)
+    statuses = {cell: look(cell) for cell in study.cells}
+    refuse_others(statuses)
+    waiting = [cell for cell in study.cells if statuses[cell].state is not RunState.DONE]
+    workers = min(devices.workers(workers or study.workers), max(1, len(waiting)))
+    tally = progress.Tally(study, statuses, _costs(study, statuses), workers)
     done = len(study.cells) - len(waiting)
     rest = f"{tally.rest([])} on {overview.many(workers)}, logs in {study.root / 'logs'}"
     head = f"study {study.name}: {len(study.cells)} runs in {study.root}, {done} done"
     say(f"{head}; {rest if waiting else 'nothing is left to run'}")
-    status = rehearsal.in_process_of_its_own(study) if waiting else 0
-    if status:
-        return status
-    with progress.board(tally) as board:
-        ended = schedule.run(waiting, devices.slots(workers), board)
-    return _closing(study, states | ended)
+    if waiting:
+        exit_status = rehearsal.in_process_of_its_own(study)
+        if exit_status:
+            return exit_status
+        cell_file.write(waiting)
+        with progress.board(tally) as board:
+            statuses |= schedule.run(waiting, Local(devices.slots(workers)), board)
+    return _closing(study, statuses)
 
 
-def _closing(study: Study, states: Mapping[Cell, State]) -> int:
+def _closing(study: Study, statuses: Mapping[Cell, Status]) -> int:
     """Print what failed, what others are doing, and the comparison; the exit status."""
-    failed = [cell for cell in study.cells if states[cell].kind == "failed"]
-    others = [cell for cell in study.cells if states[cell].kind not in ("done", "failed")]
-    if any(look(cell).kind == "done" for cell in study.cells):
+    failed = [cell for cell in study.cells if statuses[cell].state is RunState.FAILED]
+    settled = (RunState.DONE, RunState.FAILED)
+    others = [cell for cell in study.cells if statuses[cell].state not in settled]
+    if any(look(cell).state is RunState.DONE for cell in study.cells):
         from finetune.comparison import compare
         from finetune.report import write
 
         print(write.text(compare.compare([study.root])))
     for cell in failed:
-        print(clean(f"failed: {cell.folder}: {states[cell].reason} | log: {cell.log}"))
+        print(clean(f"failed: {cell.folder}: {statuses[cell].reason} | log: {cell.log}"))
     if failed:
         print(f"{len(failed)} of {len(study.cells)} runs failed: the same command tries them again")
     if others:
@@ -73,35 +106,10 @@ def _closing(study: Study, states: Mapping[Cell, State]) -> int:
     return 1 if failed else 0
 
 
-def _look(study: Study) -> dict[Cell, State]:
-    return {cell: look(cell) for cell in study.cells}
-
-
-def _costs(study: Study, states: Mapping[Cell, State]) -> Costs:
+def _costs(study: Study, statuses: Mapping[Cell, Status]) -> Costs:
     costs = Costs()
     for cell in study.cells:
-        if states[cell].kind == "done":
-            costs.add(cell, states[cell].record)
+        if statuses[cell].state is RunState.DONE:
+            costs.add(cell, statuses[cell].record)
     costs.add_others(study.root, study.cells)
     return costs
-
-
-def _refuse_others(study: Study, states: Mapping[Cell, State]) -> None:
-    """A folder that holds another run would stop its cell; better before the first run than hours later."""
-    _refuse_mixture(study, states)
-    others = [cell for cell in study.cells if states[cell].kind == "other"]
-    if others:
-        more = f" (and {len(others) - 1} more: see --plan)" if len(others) > 1 else ""
-        raise UserError(
-            f"{states[others[0]].reason}{more}: choose another folder with --output, or remove what is there"
-        )
-
-
-def _refuse_mixture(study: Study, states: Mapping[Cell, State]) -> None:
-    """``auto`` takes the sample where there is nothing else, and real rows once there are some."""
-    known = [state.record["data"] for state in states.values() if state.record and state.record["data"]]
-    if len({bool(data["sample"]) for data in known}) > 1:
-        raise UserError(
-            f"{study.root} holds runs on the SAMPLE and runs on real rows: choose another folder with "
-            "--output, and say data.source in the study (hub, sample or a folder)"
-        )

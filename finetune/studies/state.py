@@ -1,8 +1,11 @@
-"""What has become of each cell of a study, from the records of its runs."""
+"""What a run's folder holds of a planned run, from its record, its lock and the end of its log."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
 
 from finetune.config.identity import as_dict, flatten, unlike
 from finetune.errors import UserError
@@ -12,15 +15,19 @@ from finetune.studies import logs
 from finetune.studies.grid import Cell
 from finetune.system import lock
 
-Kind = Literal["done", "failed", "unfinished", "running", "missing", "other"]
-KINDS: Mapping[Kind, str] = {
-    "done": "finished",
-    "missing": "not begun",
-    "failed": "failed; tried again by the next call",
-    "unfinished": "stopped half-way; goes on from its checkpoint",
-    "running": "another process is at it",
-    "other": "its folder holds something else",
-}
+
+class RunState(StrEnum):
+    """What has become of a planned run; a study's plan has a column for each."""
+
+    DONE = "done"
+    MISSING = "missing"  # not begun
+    FAILED = "failed"  # tried again by the next call
+    UNFINISHED = "unfinished"  # stopped half-way; goes on from its checkpoint
+    RUNNING = "running"  # another process is at it
+    OTHER = "other"  # its folder holds something else
+
+
+TO_RUN = (RunState.MISSING, RunState.FAILED, RunState.UNFINISHED)
 # Settled when a run starts: what a configuration may say, and what the record then has.
 SETTLED: Mapping[str, Mapping[Any, set[Any]]] = {
     "data.source": {
@@ -31,52 +38,115 @@ SETTLED: Mapping[str, Mapping[Any, set[Any]]] = {
 
 
 @dataclass(frozen=True)
-class State:
-    """``reason``: why it failed, or what is wrong with its folder. ``record`` None: there is none."""
+class Status:
+    """The state of a run; ``reason``: why it failed, or what is wrong with its folder and what helps."""
 
-    kind: Kind
+    state: RunState
     reason: str = ""
-    record: Record | None = None
+    record: Record | None = None  # None: there is none
 
 
-def look(cell: Cell, *, claimed: bool = False) -> State:
-    """The state of a cell, by the record in its folder and the end of its log. Writes nothing.
+def look(cell: Cell, *, claimed: bool = False, thorough: bool = False) -> Status:
+    """The status of a cell. Writes nothing.
 
-    ``claimed``: this process holds the log, so that the lock on it is no sign of another one.
+    ``claimed``: this process holds the log, so that the lock on it is no sign of another one. ``thorough``: a
+    finished run must have its files as they were written, not only as large as they were.
     """
-    if not claimed and lock.held(cell.log):
-        return State("running")
-    if not (cell.folder / store.FILE).is_file():
-        reason = logs.verdict(cell.log)
-        return State("failed", reason) if reason else State("missing")
+    if cell.log is not None and not claimed and lock.held(cell.log):
+        return Status(RunState.RUNNING)
     try:
-        found = store.read(cell.folder)
+        record = _record(cell)
     except UserError as error:
-        return State("other", str(error))
-    keys = _differing(found["config"], as_dict(cell.config))
-    if keys:
-        return State("other", f"{cell.folder} holds a run that differs in {', '.join(keys)}", found)
-    return _by_status(cell, found)
-
-
-def _by_status(cell: Cell, found: Record) -> State:
-    if found["status"] == "finished":
-        fault = manifest.finished_fault(cell.folder, largest=0)  # by size alone: this is asked often
-        return State("unfinished", fault, found) if fault else State("done", record=found)
-    if found["status"] == "failed":
-        return State("failed", found["reason"] or "no reason was recorded", found)
+        return Status(RunState.OTHER, str(error))
+    fault = None
+    if record is not None and record["status"] == "finished":
+        fault = manifest.finished_fault(cell.folder, largest=manifest.QUICK if thorough else 0)
+        if fault is None:
+            return Status(RunState.DONE, record=record)
     if lock.held(cell.folder / lock.FILE):
-        return State("running", record=found)
-    reason = logs.verdict(cell.log, since=found["started"])  # a killed run cannot say so itself
-    return State("failed" if reason else "unfinished", reason, found)
+        return Status(RunState.RUNNING, record=record)
+    return _after_attempt(cell, record, fault)
 
 
-def _differing(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Keys in which a record is of another run than the one that is wanted."""
-    had, wish = flatten(recorded), flatten(wanted)
+def _after_attempt(cell: Cell, record: Record | None, fault: str | None) -> Status:
+    """The status of a run that is neither done nor going on; ``fault``: what a finished one lacks."""
+    # A killed run cannot say so itself; the study that has started it can.
+    verdict = logs.verdict(cell.log, since=record["started"] if record else "") if cell.log else ""
+    if record is None:
+        return Status(RunState.FAILED, verdict) if verdict else Status(RunState.MISSING)
+    if link := _link_outside(cell.folder):
+        return Status(RunState.OTHER, link, record)
+    if fault:
+        return Status(RunState.UNFINISHED, fault, record)
+    if record["status"] == "failed":
+        return Status(RunState.FAILED, record["reason"] or "no reason was recorded", record)
+    return Status(RunState.FAILED if verdict else RunState.UNFINISHED, verdict, record)
+
+
+def refuse_others(statuses: Mapping[Cell, Status]) -> None:
+    """Raise ``UserError`` where a folder holds something else, or real rows and the sample come together.
+
+    Each would stop a run; better before the first one than hours later.
+    """
+    others = [status for status in statuses.values() if status.state is RunState.OTHER]
+    if others:
+        more = f" (and {len(others) - 1} more: see --plan)" if len(others) > 1 else ""
+        raise UserError(f"{others[0].reason}{more}")
+    known = [status.record["data"] for status in statuses.values() if status.record and status.record["data"]]
+    if len({bool(data["sample"]) for data in known}) > 1:
+        # ``auto`` takes the sample where there is nothing else, and real rows once there are some.
+        raise UserError(
+            "some of these runs are on the SAMPLE and some on real rows: choose another folder with "
+            "--output, and say where the rows come from (data.source: hub, sample or a folder)"
+        )
+
+
+def _record(cell: Cell) -> Record | None:
+    """The record in the folder of a cell; None where the folder is empty, or not there.
+
+    Raises ``UserError`` for a record of another configuration (naming the keys), a damaged record, and a
+    folder of something else.
+    """
+    folder = cell.folder
+    try:
+        # A killed first write leaves a hidden temporary file, and desktops leave files of their own.
+        names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"cannot use the run folder {folder}: {error.strerror}") from error
+    if not names:
+        return None
+    if not (folder / store.FILE).is_file():
+        raise UserError(f"{folder} is not empty and holds no run: choose another --output, or empty it")
+    record = store.read(folder)
+    keys = _differing(record["config"], as_dict(cell.config))
+    if keys:
+        raise UserError(
+            f"{folder} holds a run with another configuration; it differs in {', '.join(keys)}: choose "
+            "another folder with --output, or remove this one"
+        )
+    return record
+
+
+def _link_outside(folder: Path) -> str | None:
+    """What is wrong with a run that holds a link out of its folder: going on would write through it."""
+    for entry in filter(Path.is_symlink, sorted(folder.iterdir())):
+        end = Path(os.path.realpath(entry))
+        if not end.is_relative_to(os.path.realpath(folder)):
+            return (
+                f"{entry} is a link to {end}, outside the run, and would be written through: remove it, or "
+                "choose another folder with --output"
+            )
+    return None
+
+
+def _differing(recorded: Mapping[str, Any], planned: Mapping[str, Any]) -> list[str]:
+    """Keys in which a record is of another run than the planned one."""
+    had, wish = flatten(recorded), flatten(planned)
     return [
         key
-        for key in unlike(recorded, wanted)
+        for key in unlike(recorded, planned)
         if not (key in SETTLED and _settles(key, wish.get(key), had.get(key)))
     ]
 

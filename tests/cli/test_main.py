@@ -13,15 +13,15 @@ from typing import Any
 import datasets
 import pytest
 
-import finetune.training.plan
-import finetune.training.run
+import finetune.cli.verbs
 from finetune.attention import VARIANTS
 from finetune.cli.main import main
 from finetune.config.loading import preset_names, read_preset
 from finetune.records import store
+from finetune.studies.grid import Cell
+from finetune.studies.state import look
 from finetune.system import files
 from finetune.tasks import TASK_TYPES, TASKS
-from finetune.training.plan import Grid
 from tests.support.records import classified, save, started
 from tests.support.small_runs import folder, run
 from tests.support.trained import GRID, Trained
@@ -67,15 +67,16 @@ def check_mistake(capsys: pytest.CaptureFixture[str], words: list[str], *telling
     assert contents(Path.cwd()) == before
 
 
-def planned(monkeypatch: pytest.MonkeyPatch, *words: str) -> Grid:
+def planned(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[Cell]:
     """The grid that ``finetune WORDS`` would run."""
-    grids: list[Grid] = []
+    grids: list[list[Cell]] = []
 
-    def keep(grid: Grid, *_: str) -> int:
-        grids.append(grid)
+    def keep(cells: list[Cell], *_: str) -> int:
+        grids.append(cells)
         return 0
 
-    monkeypatch.setattr(finetune.training.run, "run_grid", keep)
+    monkeypatch.setattr(finetune.cli.verbs, "run_grid", keep)
+    monkeypatch.setattr(finetune.cli.verbs, "compare_grid", lambda _: None)
     assert main(list(words)) == 0
     return grids[0]
 
@@ -164,22 +165,22 @@ def test_overrides_are_read_as_yaml_is(monkeypatch: pytest.MonkeyPatch) -> None:
         " --model.lora.target_modules=[query,value] --attention.parameters.eps .5e-3 --train.warmup_steps=5"
     )
     grid = planned(monkeypatch, "classify", *SAMPLE, *words.split())
-    config = grid.runs[1].config
+    config = grid[1].config
     assert config.train["learning_rate"] == 3e-5 and config.train["warmup_steps"] == 5
     assert config.train["save_strategy"] == "no"
     assert config.data.train_rows is None
     assert (config.model.lora.alpha, config.model.lora.target_modules) == (8, ["query", "value"])
     assert config.attention.parameters == {"eps": 0.0005}
-    assert grid.runs[0].config.attention.parameters == {}  # softmax has none
+    assert grid[0].config.attention.parameters == {}  # softmax has none
     epochs = read_preset("classification", "quick")["train"]["num_train_epochs"]
     assert config.train["num_train_epochs"] == epochs
 
 
 def test_the_grid_is_variants_times_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = planned(monkeypatch, "classify", *SAMPLE, "--attention", "softmax sa-softmax", "--seeds", "0, 2,0")
-    cells = [(run.config.seed, run.config.attention.variant) for run in grid.runs]
+    cells = [(run.config.seed, run.config.attention.variant) for run in grid]
     assert cells == [(0, "softmax"), (0, "sa-softmax"), (2, "softmax"), (2, "sa-softmax")]
-    assert [run.folder.as_posix() for run in grid.runs][-1] == "runs/agnews/scratch-tiny/sa-softmax/seed-2"
+    assert [run.folder.as_posix() for run in grid][-1] == "runs/agnews/scratch-tiny/sa-softmax/seed-2"
 
 
 def test_later_files_and_then_options_win(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +188,7 @@ def test_later_files_and_then_options_win(monkeypatch: pytest.MonkeyPatch) -> No
     Path("two.yaml").write_text("train: {max_steps: 2, weight_decay: 0}\ndata: {source: hub}\n")
     files = ["--config", "one.yaml", "--config", "two.yaml"]
     grid = planned(monkeypatch, "classify", *files, *SAMPLE, "--train.learning_rate", "-0.0")
-    config = grid.runs[0].config
+    config = grid[0].config
     assert (config.seed, config.data.source) == (7, "sample")
     assert {"max_steps": 2, "weight_decay": 0, "learning_rate": 0}.items() <= config.train.items()
 
@@ -203,7 +204,7 @@ def test_ctrl_c_says_how_to_go_on(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(finetune.training.plan, "plan_grid", interrupt)
+    monkeypatch.setattr(finetune.cli.verbs, "run_grid", interrupt)
     assert main(["classify"]) == 130
     assert capsys.readouterr().err.startswith("finetune: interrupted; the same command goes on")
 
@@ -421,7 +422,7 @@ def test_a_finished_run_on_other_rows_is_kept_and_named(capsys: pytest.CaptureFi
 
 def test_another_configuration_names_the_differing_keys(capsys: pytest.CaptureFixture[str]) -> None:
     saved_run(data={"train_rows": 99}, train={"learning_rate": 0.5})
-    told = "differs in data.train_rows, train.learning_rate. Choose another folder with --output"
+    told = "differs in data.train_rows, train.learning_rate: choose another folder with --output"
     check_mistake(capsys, CLASSIFY, str(PLACE), told)
 
 
@@ -461,7 +462,7 @@ def test_a_foreign_file_is_kept(capsys: pytest.CaptureFixture[str], name: str) -
 def test_what_a_killed_first_write_leaves_is_no_foreign_file(monkeypatch: pytest.MonkeyPatch) -> None:
     PLACE.mkdir(parents=True)
     (PLACE / f".{store.FILE}.x1.tmp").write_text("{")
-    assert planned(monkeypatch, *CLASSIFY).runs[0].state == "new"
+    assert look(planned(monkeypatch, *CLASSIFY)[0]).state == "missing"
 
 
 @pytest.mark.parametrize("place", ["runs", "runs/agnews", str(PLACE)])

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from finetune.errors import UserError
-from finetune.training.plan import validate
+from finetune.studies.validation import validate
 from tests.support.row_files import CARD, FEATURES, delimited, notes_of, put, read, rows_of
 
 SPLITS = "\n  data_files:\n  - split: train\n    path: {}\n  - split: test\n    path: c.csv"

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-import finetune.training.run
+import finetune.studies.preflight
 from finetune.errors import UserError
 from finetune.models import admission, model_files
 from finetune.models.builder import build_model
@@ -682,7 +682,7 @@ def test_a_rehearsal_moves_no_number(tmp_path, monkeypatch):
     base = save("bert", tmp_path / "base")
     options = ["--model", str(base), "--train.max_steps", "3", "--attention", "softmax"]
     assert run("classify", tmp_path / "with", *options) == 0
-    monkeypatch.setattr(finetune.training.run, "rehearsal", SimpleNamespace(rehearse=lambda *_: []))
+    monkeypatch.setattr(finetune.studies.preflight, "rehearsal", SimpleNamespace(rehearse=lambda *_: []))
     assert run("classify", tmp_path / "without", *options) == 0
     one, two = (next((tmp_path / name).glob("agnews/*/softmax/seed-0")) for name in ("with", "without"))
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()

@@ -21,25 +21,25 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
-import finetune.studies.schedule as scheduling
-import finetune.training.run
 from finetune.attention import VARIANTS
 from finetune.cli.main import main
 from finetune.config.identity import as_dict
-from finetune.config.loading import parse_value
+from finetune.config.loading import merge, nest, yaml_text
 from finetune.errors import UserError
 from finetune.records import store
-from finetune.studies import devices, estimate, logs, progress
+from finetune.studies import cell_file, devices, estimate, logs, progress
+from finetune.studies.executors import local
+from finetune.studies.executors.base import Job
+from finetune.studies.executors.local import Local, Process
 from finetune.studies.file import Study, load, shipped
 from finetune.studies.grid import Cell
 from finetune.studies.rehearsal import rehearse
 from finetune.studies.run import commands, plan_text, run_study
-from finetune.studies.schedule import Job, run
-from finetune.studies.state import State, look
+from finetune.studies.schedule import run
+from finetune.studies.state import RunState, Status, look
 from finetune.system import lock
 from finetune.system.lock import locked
 from finetune.system.processes import python_module
-from finetune.training.plan import Grid
 from tests.support.pretrained_models import save
 from tests.support.records import classified, correctness, finish, started
 
@@ -201,6 +201,7 @@ def test_a_mistake_in_a_grid_is_told_with_its_place(
         ({"grids": {"a": 3}}, "must be a mapping"),
         ({"grids": {"../a": TINY}}, "named by a word"),
         ({"grids": {"logs": TINY}}, "named by a word"),
+        ({"grids": {"configs": TINY}}, "named by a word"),
         ({"seeds": None}, "has no seeds"),
         ({"diagnose": [7]}, "diagnose names seed 7, which no grid runs"),
     ],
@@ -260,7 +261,8 @@ def test_a_rehearsal_alone_begins_no_run(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["study", study.file, "--output", str(study.root), "--rehearse"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "rehearsal: 4 kinds of run took a first step"
     (cell, *_) = study.cells
-    assert main([*cell.words, "--rehearse"]) == 0
+    (tmp_path / "one.yaml").write_text(yaml_text(as_dict(cell.config)))
+    assert main(["run", str(tmp_path / "one.yaml"), "--output", str(cell.output), "--rehearse"]) == 0
     assert not study.root.exists()
 
 
@@ -272,15 +274,15 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
         study_of(tmp_path, {"a": grid})
 
 
-def test_each_printed_line_plans_the_run_that_its_cell_foretells(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_each_printed_line_plans_the_run_of_its_cell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also what is hard to write: text that looks like a number, null, a list, a negative number."""
     grid = {
         **TINY, "task": ["agnews", "dbpedia"], "attention.start": ["cold", "calibrated", "annealed"],
         "attention.annealing_share": 0.5, "attention.parameters.eps": 1e-3, "attention.scope": ["encoder"],
         "model.revision": "1e-3", "model.dropout": None, "train.learning_rate": [1e-6, 3e-4],
-        "train.lr_scheduler_type": "cosine",
+        "train.lr_scheduler_type": "cosine", "data.prefix": " a: b #c\n",
     }  # fmt: skip
     translation = {
         **TINY,
@@ -291,28 +293,45 @@ def test_each_printed_line_plans_the_run_that_its_cell_foretells(
         "model.revision": "-h",
     }
     study = study_of(tmp_path, {"a": grid, "b": translation}, diagnose=[0])
-    grids: list[Grid] = []
-
-    def note(planned: Grid, *_: str, **__: bool) -> int:
-        grids.append(planned)
-        return 0
-
-    monkeypatch.setattr(finetune.training.run, "run_grid", note)
     assert main(["study", str(tmp_path / "mine.yaml"), "--output", str(study.root), "--print"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(study.cells) == 2 * 2 * 4 + 2
     for line, cell in zip(lines, study.cells, strict=True):
-        command = python_module("finetune")
-        typed = shlex.split(line)
-        assert typed[: len(command)] == command
-        words = typed[len(command) :]
-        assert words == list(cell.words) and words[-1] == "--diagnose"
-        if cell.config.attention.variant == "softmax":
-            assert not any(word.startswith("--attention.") for word in words)
-        assert main(words) == 0
-        (planned,) = grids.pop().runs
-        assert planned.folder == cell.folder
-        assert planned.config == cell.config
+        words = shlex.split(line)
+        assert words == cell_file.command(cell)
+        *command, verb, file, output, place, diagnose = words
+        assert (command, verb) == (python_module("finetune"), "run")
+        assert (output, diagnose) == ("--output", "--diagnose")
+        planned = cell_file.read(Path(file), Path(place), diagnose=True)
+        assert (planned.folder, planned.config, planned.task) == (cell.folder, cell.config, cell.task)
+    assert sorted(path.name for path in study.root.iterdir()) == ["configs"]
+
+
+@pytest.mark.parametrize(
+    ("change", "telling"),
+    [
+        ({"seeds": [0]}, "one run has no seeds: give seed"),
+        ({"trian": {}}, "did you mean 'train'"),
+        ({"task": "agnew"}, "did you mean 'agnews'"),
+        ({"task": 3}, "task must be a name"),
+        ({"kind": "translation"}, "'agnews' is a classification task"),
+        ({"pair": "de-en"}, "takes no pair"),
+        ({"attention.variant": "sa-sofmax"}, "did you mean 'sa-softmax'"),
+        ({"attention.parameters": {"eps": 0.1}}, "unknown parameter of softmax 'eps'"),
+        ({"model.name": "https://me:secret@place/x"}, "holds a password"),
+    ],
+)
+def test_a_mistake_in_the_file_of_a_run_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], telling: str
+) -> None:
+    values = as_dict(study_of(tmp_path).cells[0].config)
+    for key, value in change.items():
+        values = merge(values, nest(key, value))
+    file = tmp_path / "one.yaml"
+    file.write_text(yaml_text(values))
+    assert main(["run", str(file), "--output", str(tmp_path / "runs")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"finetune: error: {file}: ") and telling in line
 
 
 # What has become of it
@@ -320,26 +339,26 @@ def test_each_printed_line_plans_the_run_that_its_cell_foretells(
 
 def test_the_state_of_a_cell_is_told_by_its_record_and_its_log(tmp_path: Path) -> None:
     (cell, _) = study_of(tmp_path).cells
-    assert look(cell) == State("missing")
+    assert look(cell) == Status(RunState.MISSING)
     keep(cell)
-    assert look(cell).kind == "done"
+    assert look(cell).state == "done"
     keep(cell, "failed", reason="the loss became nan")
-    assert (look(cell).kind, look(cell).reason) == ("failed", "the loss became nan")
+    assert (look(cell).state, look(cell).reason) == ("failed", "the loss became nan")
     keep(cell, "running")
-    assert look(cell).kind == "unfinished"
+    assert look(cell).state == "unfinished"
     with locked(cell.folder):
-        assert look(cell).kind == "running"
+        assert look(cell).state == "running"
     claim = logs.claim(cell.log, ["x"])
     assert claim is not None
-    assert look(cell).kind == "running" and look(cell, claimed=True).kind == "unfinished"
+    assert look(cell).state == "running" and look(cell, claimed=True).state == "unfinished"
     claim.close("killed")
-    assert look(cell) == replace(look(cell), kind="failed", reason="killed")
+    assert look(cell) == replace(look(cell), state=RunState.FAILED, reason="killed")
     keep(cell, "running", started="2999-01-01T00:00:00+00:00")
-    assert look(cell).kind == "unfinished", "it was begun anew after that"
+    assert look(cell).state == "unfinished", "it was begun anew after that"
     (cell.folder / store.FILE).unlink()
     assert look(cell).reason == "killed"
     (cell.folder / store.FILE).write_text("{", encoding="utf-8")
-    assert look(cell).kind == "other" and "truncated" in look(cell).reason
+    assert look(cell).state == "other" and "truncated" in look(cell).reason
 
 
 @pytest.mark.parametrize(
@@ -363,14 +382,14 @@ def test_a_run_of_another_configuration_is_told_by_its_keys(
     section, _, name = key.partition(".")
     recorded[section][name] = had
     keep(cell, config=recorded)
-    assert look(cell).kind == ("other" if other else "done")
+    assert look(cell).state == ("other" if other else "done")
     assert (key in look(cell).reason) == other
 
 
 def test_a_study_refuses_to_begin_where_a_folder_holds_another_run(tmp_path: Path) -> None:
     keep(study_of(tmp_path).cells[1])
     study = study_of(tmp_path, {"a": {**TINY, "data.train_rows": 25}})
-    assert [look(cell).kind for cell in study.cells] == ["missing", "other"]
+    assert [look(cell).state for cell in study.cells] == ["missing", "other"]
     for refused in (lambda: commands(study), lambda: run_study(study, 1)):
         with pytest.raises(UserError, match=r"differs in data\.train_rows.*--output"):
             refused()
@@ -437,21 +456,23 @@ def test_the_plan_counts_states_and_names_failures(tmp_path: Path) -> None:
     )
 
 
-def test_a_plan_and_a_print_import_no_torch_and_write_nothing(tmp_path: Path) -> None:
+def test_a_plan_writes_nothing_a_print_only_files_of_runs_and_neither_imports_torch(tmp_path: Path) -> None:
     """For every shipped study."""
     code = f"""
-import sys
+import pathlib, sys
 from finetune.cli.main import main
 for name in {shipped()!r}:
-    for option in ("--plan", "--print"):
-        assert main(["study", name, option]) == 0
+    assert main(["study", name, "--plan"]) == 0
+assert not list(pathlib.Path().iterdir())
+for name in {shipped()!r}:
+    assert main(["study", name, "--print"]) == 0
 assert not {{"torch", "transformers", "datasets", "numpy"}} & set(sys.modules), "heavy"
+assert not [path for path in pathlib.Path("runs").glob("*/*") if path.name != "configs"]
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0 and not done.stderr, done.stderr
-    assert not list(tmp_path.iterdir())
     assert "420 runs in runs/paper" in done.stdout and "=> " not in done.stdout
 
 
@@ -501,7 +522,7 @@ for deed in deeds:
     elif name == "ignore":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         pathlib.Path(folder).mkdir(parents=True)
-        pathlib.Path(folder, "ready").touch()
+        pathlib.Path(folder, ".ready").touch()
     elif name == "say":
         print(value)
     elif name == "record":
@@ -526,8 +547,8 @@ class Told:
     def started(self, job: Job) -> None:
         self.events.append(f"start {job.cell.folder.parent.name} {job.cell.config.seed} on {job.worker}")
 
-    def ended(self, cell: Cell, state: State, seconds: float) -> None:
-        self.events.append(f"end {cell.folder.parent.name} {cell.config.seed} {state.kind}")
+    def ended(self, cell: Cell, status: Status, seconds: float) -> None:
+        self.events.append(f"end {cell.folder.parent.name} {cell.config.seed} {status.state}")
 
     def refresh(self, jobs: Sequence[Job]) -> None:
         self.most = max(self.most, len(jobs))
@@ -539,7 +560,7 @@ def stub(folder: Path, *deeds: str, special: dict[int, Sequence[str]] | None = N
     (folder / "stub.py").write_text(STUB, encoding="utf-8")
 
     def execute(cell: Cell) -> list[str]:
-        prepared = folder / f"{cell.log.stem}.json"
+        prepared = folder / f"{cell.name}.json"
         chosen = (special or {}).get(cell.config.seed, deeds)
         if any(deed.startswith("record") for deed in chosen):
             status = next(deed for deed in chosen if deed.startswith("record")).partition("=")[2]
@@ -567,11 +588,11 @@ def test_cells_run_in_order_so_many_at_a_time_and_a_failure_stops_no_other(
     }
     board = Told()
     slots = [{"CUDA_VISIBLE_DEVICES": "4"}, {"OMP_NUM_THREADS": "3"}]
-    states = run(study.cells, slots, board, stub(tmp_path, "sleep=0.2", "record", special=special))
+    states = run(study.cells, Local(slots, stub(tmp_path, "sleep=0.2", "record", special=special)), board)
     assert [event.split()[2] for event in board.events if event.startswith("start")] == list("0123456")
     assert board.most == 2
     (last,) = re.findall(r"^(?:4|None) \S+$", study.cells[6].log.read_text(), flags=re.MULTILINE)
-    assert [(state.kind, state.reason) for state in map(states.get, study.cells) if state] == [
+    assert [(status.state, status.reason) for status in map(states.get, study.cells) if status] == [
         ("done", ""),
         ("failed", "no such model"),
         ("failed", "the loss became nan"),
@@ -583,9 +604,9 @@ def test_cells_run_in_order_so_many_at_a_time_and_a_failure_stops_no_other(
     assert "\n4 " in study.cells[0].log.read_text() and "\nNone 3\n" in study.cells[1].log.read_text()
     assert study.cells[0].log.read_text().startswith("# 20")
     kinds = ["done", "failed", "failed", "failed", "failed", "missing", "failed"]
-    assert [look(cell).kind for cell in study.cells] == kinds, "and the next look knows it from the logs"
-    again = run(study.cells[1:3], [{}], Told(), stub(tmp_path, "record"))
-    assert [state.kind for state in again.values()] == ["done", "done"], "failed runs are tried again"
+    assert [look(cell).state for cell in study.cells] == kinds, "and the next look knows it from the logs"
+    again = run(study.cells[1:3], Local([{}], stub(tmp_path, "record")), Told())
+    assert [status.state for status in again.values()] == ["done", "done"], "failed runs are tried again"
     assert study.cells[1].log.read_text().count("working on") == 2, "under what was there"
 
 
@@ -599,9 +620,9 @@ def test_a_cell_that_another_process_has_is_left_to_it(tmp_path: Path) -> None:
     keep(done)
     board = Told()
     with locked(trained.folder):
-        states = run(study.cells, [{}], board, stub(tmp_path, "record"))
+        states = run(study.cells, Local([{}], stub(tmp_path, "record")), board)
     claim.close()
-    assert [states[cell].kind for cell in study.cells] == ["running", "running", "done", "done"]
+    assert [states[cell].state for cell in study.cells] == ["running", "running", "done", "done"]
     assert [event for event in board.events if event.startswith("start")] == ["start softmax 3 on 0"]
 
 
@@ -612,27 +633,30 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from finetune.studies.file import load
+from finetune.studies.executors.local import Local
 from finetune.studies.schedule import run
 cells = load({str(tmp_path / "mine.yaml")!r}, Path({str(study.root)!r})).cells
 board = SimpleNamespace(started=lambda job: print("started", flush=True), refresh=lambda jobs: None)
-run(cells, [{{}}], board, lambda cell: [sys.executable, "-c", "import time; time.sleep(60)"])
+run(cells, Local([{{}}], lambda cell: [sys.executable, "-c", "import time; time.sleep(60)"]), board)
 """
     killed = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert killed.stdout is not None and killed.stdout.readline() == "started\n"
     (orphan,) = psutil.Process(killed.pid).children()
     killed.kill()
     killed.communicate()
-    assert look(study.cells[0]).kind == "running" and commands(study) == []
-    assert [state.kind for state in run(study.cells, [{}], Told(), stub(tmp_path)).values()] == ["running"]
+    assert look(study.cells[0]).state == "running" and commands(study) == []
+    assert [status.state for status in run(study.cells, Local([{}], stub(tmp_path)), Told()).values()] == [
+        "running"
+    ]
     orphan.kill()
     orphan.wait(5)
-    assert look(study.cells[0]).kind == "missing"
+    assert look(study.cells[0]).state == "missing"
 
 
 def test_a_process_that_cannot_start_is_a_failure(tmp_path: Path) -> None:
     study = study_of(tmp_path)
-    states = run(study.cells, [{}], Told(), lambda cell: [str(tmp_path / "no-such-program")])
-    assert [state.reason for state in states.values()] == [
+    states = run(study.cells, Local([{}], lambda cell: [str(tmp_path / "no-such-program")]), Told())
+    assert [status.reason for status in states.values()] == [
         "cannot start a process: No such file or directory"
     ] * 2
 
@@ -642,24 +666,24 @@ def test_an_interruption_ends_the_children_and_what_they_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """Also one that does not listen to SIGTERM."""
-    monkeypatch.setattr(scheduling, "GRACE_S", 0.2)
+    monkeypatch.setattr(local, "GRACE_S", 0.2)
     study = study_of(tmp_path, {"a": {**TINY, "variants": ["softmax"]}}, seeds=[0, 1, 2])
     board = Told()
     before = signal.getsignal(number)
 
     def interrupt() -> None:
-        while not (study.cells[0].folder / "ready").exists():
+        while not (study.cells[0].folder / ".ready").exists():
             time.sleep(0.02)
         os.kill(os.getpid(), number)
 
     threading.Thread(target=interrupt, daemon=True).start()
     execute = stub(tmp_path, "sleep=60", special={0: ["ignore", "sleep=60"]})
     with pytest.raises(KeyboardInterrupt):
-        run(study.cells, [{}, {}], board, execute)
+        run(study.cells, Local([{}, {}], execute), board)
     assert not psutil.Process().children()
     assert not any(lock.held(cell.log) for cell in study.cells)
     assert signal.getsignal(number) is before
-    assert [look(cell).kind for cell in study.cells] == ["missing"] * 3
+    assert [look(cell).state for cell in study.cells] == ["missing"] * 3
     assert len([event for event in board.events if event.startswith("start")]) == 2
 
 
@@ -680,7 +704,7 @@ def test_off_a_terminal_each_run_is_two_lines(tmp_path: Path) -> None:
     out = StringIO()
     lines = progress.Lines(tally_of(study), Console(file=out, width=40, highlight=False))
     special = {0: ["record"], 1: ["say=[red]finetune: error: broken[/red]", "exit=1"]}
-    run(study.cells[1:], [{}], lines, stub(tmp_path, special=special))
+    run(study.cells[1:], Local([{}], stub(tmp_path, special=special)), lines)
     shown = out.getvalue().splitlines()
     assert shown[0] == "start a/agnews/scratch-tiny/sa-softmax/seed-0"
     assert re.fullmatch(
@@ -694,7 +718,7 @@ def test_on_a_terminal_a_table_shows_grids_and_workers(tmp_path: Path) -> None:
     study = study_of(tmp_path, {"a": TINY, "b": {**TINY, "task": "yelp"}})
     keep(study.cells[0], seconds=60.0)
     tally = tally_of(study)
-    tally.end(study.cells[1], State("failed", "broken"))
+    tally.end(study.cells[1], Status(RunState.FAILED, "broken"))
     log = logs.claim(study.cells[2].log, ["x"])
     assert log is not None
     log.stream.write(b"header\n{'loss': '0.5', 'grad_norm': '1.0', 'epoch': '1.5'}\r\n\n")
@@ -703,7 +727,7 @@ def test_on_a_terminal_a_table_shows_grids_and_workers(tmp_path: Path) -> None:
     console = Console(file=StringIO(), force_terminal=True, width=100, height=20)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         table = progress.LiveTable(tally, console, live)
-        table.refresh([Job(study.cells[2], 1, process, log, started=time.monotonic() - 50)])
+        table.refresh([Process(study.cells[2], 1, process, log, started=time.monotonic() - 50)])
     log.close()
     assert isinstance(console.file, StringIO)
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
@@ -892,4 +916,6 @@ def test_long_values_and_values_of_marks_make_cells(tmp_path: Path) -> None:
     assert len({cell.folder for cell in study.cells}) == len({cell.log for cell in study.cells}) == len(names)
     for cell in study.cells:
         assert all(len(part) <= 255 for part in (*cell.folder.parts, cell.log.name))
-        assert parse_value(cell.words[cell.words.index("--data.source") + 1]) == cell.config.data.source
+    cell_file.write(study.cells)
+    for cell in study.cells:
+        assert cell_file.read(cell_file.place(cell), cell.output).config == cell.config

@@ -13,8 +13,9 @@ import finetune.studies.rehearsal
 from finetune.errors import UserError
 from finetune.metrics import compute
 from finetune.models.builder import Built
+from finetune.studies import preflight
 from finetune.studies.rehearsal import in_process_of_its_own
-from finetune.training import plan, rehearsal
+from finetune.training import rehearsal
 from tests.support.small_runs import folder, run
 
 
@@ -60,7 +61,7 @@ def test_a_further_metric_is_tried_on_right_answers(
             raise ValueError("Target is multiclass but average='binary'")
         return {"f1": 1.0}
 
-    for place in (compute, plan):
+    for place in (compute, preflight):
         monkeypatch.setattr(place, "load_metric", lambda _: SimpleNamespace(compute=half))
     line = refused(tmp_path, capsys, "--metrics", '["hub:f1"]')
     assert "the metric 'hub:f1' cannot score these rows: Target is multiclass" in line

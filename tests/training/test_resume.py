@@ -6,15 +6,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from finetune.config.build import build
 from finetune.records import manifest, store
-from finetune.studies.state import _by_status
+from finetune.studies.grid import Cell
+from finetune.studies.state import look
 from finetune.training import resume
 from tests.support.resumed import kept_at, same_end
 from tests.support.small_runs import folder, run
@@ -209,11 +209,12 @@ def test_a_finished_run_whose_file_is_missing_or_cut_is_not_finished(killed: Pat
 
 
 def test_a_study_takes_such_a_run_for_unfinished(killed: Path, stopped: Path) -> None:
-    cell: Any = SimpleNamespace(folder=killed, log=killed / "none.log")
     done = store.read(stopped)
-    assert _by_status(cell, done).kind == "done"
+    store.write(killed, done)
+    cell = Cell("agnews", build(done["config"]), killed.parents[3], killed)
+    assert look(cell).state == "done"
     (killed / "origin.yaml").unlink()
-    assert _by_status(cell, done).kind == "unfinished"
+    assert look(cell).state == "unfinished"
 
 
 @pytest.mark.slow

@@ -18,8 +18,10 @@ from safetensors.torch import load_file
 from transformers import BertForSequenceClassification, PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import EvalLoopContainer
 
+import finetune.studies.preflight
 import finetune.training.run
 from finetune import load
+from finetune.cli.main import main
 from finetune.comparison import pairing
 from finetune.data.collate import Collator
 from finetune.models.checkpoint import CONFIG_FILE
@@ -190,7 +192,7 @@ def test_arms_see_the_same_batches_from_the_same_weights(tmp_path, monkeypatch):
 
     monkeypatch.setattr(BertForSequenceClassification, "forward", spy)
     monkeypatch.setattr(finetune.training.run.builder, "build_model", build_and_note)
-    monkeypatch.setattr(finetune.training.run.rehearsal, "rehearse", lambda *_: [])
+    monkeypatch.setattr(finetune.studies.preflight.rehearsal, "rehearse", lambda *_: [])
     assert run("classify", tmp_path, *GRID) == 0
     assert len(seen["softmax"]) == 20  # 48 rows in fives, two epochs
     assert seen["softmax"] == seen["sa-softmax"]
@@ -200,7 +202,7 @@ def test_arms_see_the_same_batches_from_the_same_weights(tmp_path, monkeypatch):
 
 def alone(monkeypatch):
     """Leave out the rehearsal before the first run and the check at the end of each, which predict too."""
-    monkeypatch.setattr(finetune.training.run.rehearsal, "rehearse", lambda *_: [])
+    monkeypatch.setattr(finetune.studies.preflight.rehearsal, "rehearse", lambda *_: [])
     monkeypatch.setattr(
         finetune.training.run.reloaded, "check", lambda *_: {"rows": 0, "equal": True, "ties": 0}
     )
@@ -449,3 +451,16 @@ def test_record_is_plain_json_with_what_was_typed(classified):
     assert content["command"].startswith("finetune classify --output")
     assert content["hardware"]["cores"] <= (os.cpu_count() or 1)
     assert Path(content["predictions"]).name == "predictions.jsonl"
+
+
+def test_a_kept_configuration_makes_the_run_again(classified, tmp_path, capsys):
+    kept = folder("classify", classified, "sa-softmax")
+    words = ["run", str(kept / "finetune.yaml"), "--output"]
+    assert main([*words, str(tmp_path)]) == 0
+    again = folder("classify", tmp_path, "sa-softmax")
+    for key in ("config", "config_hash", "metrics", "predictions", "untrained"):
+        assert store.read(again)[key] == store.read(kept)[key], key
+    assert (again / "predictions.jsonl").read_bytes() == (kept / "predictions.jsonl").read_bytes()
+    assert store.read(again)["command"] == f"finetune {' '.join(words)} {tmp_path}"
+    assert main([*words, str(classified)]) == 0
+    assert "finished already, skipped" in capsys.readouterr().out

@@ -1,0 +1,90 @@
+"""The file of a cell: its whole configuration, for ``finetune run``, and the command that runs it.
+
+A study writes one a run into ``ROOT/configs``; a kept run holds such a file itself (``finetune.yaml``). In it
+``task`` may be a declaration file, as on the command line; what is no configuration is an option there.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from finetune.attention.variants import find_variant
+from finetune.config.build import build
+from finetune.config.folders import run_folder
+from finetune.config.identity import as_dict
+from finetune.config.loading import merge, read_yaml, yaml_text
+from finetune.errors import UserError, shown, unknown
+from finetune.studies.grid import Cell, check_secrets
+from finetune.system.files import write_text
+from finetune.system.processes import python_module
+from finetune.tasks import check_pair, get_task
+
+FOLDER = "configs"
+
+
+def place(cell: Cell) -> Path:
+    """Where the file of a study's cell lies."""
+    assert cell.root is not None
+    return cell.root / FOLDER / f"{cell.name}.yaml"
+
+
+def write(cells: Iterable[Cell]) -> None:
+    """Write the file of each cell of a study, unless it is there already. Raises ``UserError``."""
+    for cell in cells:
+        file, text = place(cell), yaml_text(as_dict(cell.config) | {"task": cell.task})
+        if not (file.is_file() and file.read_text(encoding="utf-8", errors="replace") == text):
+            write_text(file, [text])
+
+
+def command(cell: Cell) -> list[str]:
+    """What is executed for a cell of a study."""
+    words = [*python_module("finetune"), "run", str(place(cell)), "--output", str(cell.output)]
+    return [*words, "--diagnose"] if cell.diagnose else words
+
+
+def read(
+    file: Path, output: Path, *, task: str | None = None, source: str | None = None, diagnose: bool = False
+) -> Cell:
+    """The cell that a file describes, with its run below ``output``.
+
+    ``task`` and ``source`` take the place of what the file says: a kept run does not say where the
+    declaration of its task and its local rows lie. Raises ``UserError``.
+    """
+    values = read_yaml(file)
+    try:
+        return cell_of(values, output, task=task, source=source, diagnose=diagnose)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def cell_of(
+    values: Mapping[str, Any],
+    output: Path,
+    *,
+    task: str | None = None,
+    source: str | None = None,
+    diagnose: bool = False,
+) -> Cell:
+    """The cell of a whole configuration. Raises ``UserError``."""
+    for key, one in (("variants", "attention.variant"), ("seeds", "seed")):
+        if key in values:
+            raise UserError(
+                f"one run has no {key}: give {one}, or run a grid with finetune classify --config FILE"
+            )
+    word = task or values.get("task")
+    if not isinstance(word, str):
+        raise UserError(f"task must be a name or the file of a declaration, not {shown(word)}")
+    declared = get_task(word)
+    if values.get("kind", declared.kind) != declared.kind:
+        raise UserError(f"kind is {shown(values['kind'])}, and '{declared.name}' is a {declared.kind} task")
+    whole = {**values, "kind": declared.kind, "task": declared.name}
+    whole["pair"] = check_pair(declared, values.get("pair"))
+    if source is not None:
+        whole = merge(whole, {"data": {"source": source}})
+    check_secrets(whole)
+    config = build(whole)
+    known = find_variant(config.attention).parameters
+    for name in config.attention.parameters:
+        if name not in known:
+            raise unknown(f"parameter of {config.attention.variant}", name, known)
+    return Cell(word, config, output, run_folder(output, config), diagnose)

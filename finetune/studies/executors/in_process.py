@@ -1,0 +1,47 @@
+"""Runs in this process, one after the other: ``classify``, ``translate`` and ``run``."""
+
+from collections.abc import Sequence
+
+from finetune.errors import UserError
+from finetune.studies.executors.base import Executor, Job
+from finetune.studies.grid import Cell
+from finetune.studies.preflight import Prepared
+from finetune.studies.state import RunState, Status, look
+from finetune.system.text import say
+from finetune.training import run as training
+
+
+class InProcess(Executor):
+    """A submitted cell has ended when ``submit`` returns; a Ctrl-C stops it where it is.
+
+    ``exit_status`` is the highest of the runs so far: 1 for a failure, 2 for a user's mistake.
+    """
+
+    capacity = 1
+
+    def __init__(self, prepared: Prepared, command: str) -> None:
+        """``command`` is what was typed, for the records."""
+        self.prepared, self.command = prepared, command
+        self.exit_status = 0
+
+    def submit(self, cell: Cell) -> Status:
+        cells: Sequence[Cell] = self.prepared.cells
+        place = f"[{cells.index(cell) + 1}/{len(cells)}]"
+        status = look(cell, thorough=True)
+        if status.state is RunState.OTHER:  # by now, for it was looked at before the first run
+            raise UserError(status.reason)
+        if status.state is RunState.DONE:
+            training.mend(cell.folder)
+            say(f"{place} {cell.folder}: finished already, skipped")
+            return status
+        spec = training.RunSpec(
+            cell.config, self.prepared.task, cell.folder, cell.output, place, self.command, cell.diagnose
+        )
+        self.exit_status = max(self.exit_status, training.run(spec, self.prepared.loaded))
+        return look(cell)
+
+    def watch(self) -> list[tuple[Job, Status]]:
+        return []
+
+    def cancel(self) -> None:
+        """Nothing: no run goes on beside the caller."""

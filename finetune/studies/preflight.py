@@ -1,0 +1,132 @@
+"""Everything that can be known before a run begins, for every run of a grid: what fails, fails here.
+
+Checks the options, the machine, where the rows come from, the folders, the model and the rows, and takes a
+step of every kind of run (``training.rehearsal``). Nothing is written.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transformers.utils import logging as transformers_logging
+
+from finetune.config.identity import but_for_seed
+from finetune.config.schema import RunConfig
+from finetune.data import dataset, sources
+from finetune.errors import UserError, unknown
+from finetune.metrics.compute import load_metric
+from finetune.models.pretrained import SCRATCH, build_tokenizer
+from finetune.models.scratch import SIZES
+from finetune.studies.grid import Cell
+from finetune.studies.state import RunState, Status, look, refuse_others
+from finetune.system import environment
+from finetune.system.text import say
+from finetune.tasks import Task, get_task
+from finetune.training import effects, rehearsal
+from finetune.training.arguments import resolve_bf16, training_arguments
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A grid that may begin: cells whose configurations are settled, and the rows that all of them read."""
+
+    cells: list[Cell]
+    statuses: Mapping[Cell, Status]
+    task: Task
+    loaded: dataset.Data
+
+
+def prepare(cells: Sequence[Cell], tell: Callable[[str], None] = say) -> Prepared:
+    """Check ``cells``, which read the same rows, and load these; ``tell`` is given what is worth a word.
+
+    Raises ``UserError`` for the first run that does not fit its folder, its rows, its model or this machine.
+    """
+    transformers_logging.disable_progress_bar()  # one bar a run, the Trainer's: others take a moment each
+    cells = [
+        replace(cell, config=replace(cell.config, train=resolve_bf16(cell.config.train))) for cell in cells
+    ]
+    kinds = {but_for_seed(cell.config): cell for cell in cells}.values()
+    notes = {note: None for cell in kinds for note in check(cell.config, cell.folder)}
+    for note in notes:
+        tell(note)
+    if environment.device_count() > 1:  # the batch that is trained on would depend on the machine
+        raise UserError(
+            f"{environment.device_count()} GPUs are visible and a run takes one: set CUDA_VISIBLE_DEVICES, "
+            "e.g. to 0"
+        )
+    task, first = get_task(cells[0].task), cells[0].config
+    source = sources.resolve(task, first.pair, first.data.source)
+    tell(source.describe())
+    # Where a folder lies decides nothing: the record keeps it, and fingerprints tell whether rows are equal.
+    # The Hub's cache holds the Hub's rows, so a run is the same from either.
+    rows = replace(first.data, source="hub" if source.kind == "cache" else source.kind)
+    cells = [replace(cell, config=replace(cell.config, data=rows)) for cell in cells]
+    for output in {cell.output for cell in cells}:
+        _check_writable(output)
+    statuses = {cell: look(cell, thorough=True) for cell in cells}
+    refuse_others(statuses)
+    waiting = [cell.config for cell in cells if statuses[cell].state is not RunState.DONE]
+    for config in {(config.model.name, config.model.lora.rank): config for config in waiting}.values():
+        _check_model(config)
+    loaded = dataset.load(task, first.pair, source, rows)
+    for note in loaded.info["notes"]:
+        tell(f"note: {note}")
+    for cell in cells:
+        _check_same_rows(cell, statuses[cell], task, loaded)
+    for note in rehearsal.rehearse(waiting, loaded):
+        tell(note)
+    return Prepared(cells, statuses, task, loaded)
+
+
+def check(config: RunConfig, folder: Path) -> list[str]:
+    """Hold a run to what can be known without rows and model; lines that are worth a word.
+
+    Raises ``UserError``.
+    """
+    arguments = training_arguments(config, folder)
+    for name in config.metrics:
+        load_metric(name)
+    return effects.notes(config.kind, config.train, arguments)
+
+
+def _check_writable(root: Path) -> None:
+    """Raise ``UserError`` where ``root`` cannot be made or written to; makes nothing itself."""
+    nearest = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    if not nearest.is_dir():
+        raise UserError(f"cannot write runs to {root}: {nearest} is a file")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write runs to {root}: no permission to write in {nearest}")
+
+
+def _check_model(config: RunConfig) -> None:
+    """Look for the model before the first run, and not in each of them. Raises ``UserError``."""
+    name = config.model.name
+    if name.startswith(SCRATCH):
+        if config.model.lora.rank:
+            raise UserError("model.lora adapts a pretrained model: with a scratch model leave its rank at 0")
+        if name.removeprefix(SCRATCH) not in SIZES[config.kind]:
+            raise unknown(f"scratch size for {config.kind}", name.removeprefix(SCRATCH), SIZES[config.kind])
+        return
+    if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
+        raise UserError(f"there is no model folder '{name}'; give a folder, a Hub id or scratch:SIZE")
+    build_tokenizer(config, iter(()))
+
+
+def _check_same_rows(cell: Cell, status: Status, task: Task, loaded: dataset.Data) -> None:
+    """A run of the same configuration is another run if files or labels behind it have changed since."""
+    if status.record is None:
+        return
+    before = (status.record["data"] or {}).get("splits", {})
+    differing = [
+        f"the {name} rows"
+        for name, facts in loaded.info["splits"].items()
+        if name in before and before[name]["fingerprint"] != facts["fingerprint"]
+    ]
+    if status.record["task"]["labels"] != (list(task.labels) or None):
+        differing.append("the labels")
+    if differing:
+        raise UserError(
+            f"{cell.folder} holds a run on other data: {', '.join(differing)} have changed since. "
+            "Choose another folder with --output, or remove this one"
+        )
