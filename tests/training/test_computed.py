@@ -13,6 +13,7 @@ from transformers import BertForSequenceClassification, Seq2SeqTrainingArguments
 from finetune.comparison import compare, pairing
 from finetune.errors import UserError
 from finetune.records import store
+from finetune.records.run import find_runs
 from finetune.records.schema import upgrade
 from finetune.training import computed, effects
 from finetune.training.arguments import SET_ELSEWHERE, resolve_bf16, training_arguments
@@ -398,7 +399,7 @@ def test_a_record_of_an_earlier_version_says_nothing_of_it(tmp_path: Path, versi
 
 def test_kept_records_are_read() -> None:
     root = Path(__file__).parents[2] / "results"
-    runs, problems = pairing.collect([root / "cpu", root / "first-runs"])
+    runs, problems = find_runs([root / "cpu", root / "first-runs"])
     assert runs and not problems and all(one.record["computed"] is None for one in runs)
 
 
@@ -451,6 +452,6 @@ def test_a_key_that_was_asked_for_is_not_named_twice(tmp_path: Path) -> None:
     one, two = [started("softmax", 0, train={"learning_rate": rate}) for rate in (1e-3, 2e-3)]
     for entry in (one, two):
         save(tmp_path / str(entry["config"]["train"]["learning_rate"]), entry, classified([True]))
-    runs, _ = pairing.collect([tmp_path])
+    runs, _ = find_runs([tmp_path])
     (named,) = pairing.differences(runs[0], runs[1])
     assert named.startswith("train.learning_rate")

@@ -26,6 +26,7 @@ from finetune.comparison import pairing
 from finetune.data.collate import Collator
 from finetune.models.checkpoint import CONFIG_FILE
 from finetune.records import store
+from finetune.records.run import find_runs
 from finetune.system.lock import locked
 from finetune.training.trainer import EpochSampler
 from tests.support.resumed import kept_at, same_end
@@ -103,7 +104,7 @@ def test_a_run_of_earlier_days_is_read_and_loaded_but_not_paired(classified, tmp
         (old / name).write_text(write(content))
     model, _ = load(old)
     assert all(map(torch.equal, model.state_dict().values(), load(new)[0].state_dict().values()))
-    runs, problems = pairing.collect([old, new])
+    runs, problems = find_runs([old, new])
     assert problems == [] and len(runs) == 2
     assert pairing.differences(*sorted(runs, key=lambda run: run.folder != old)) == [
         "batches.padding (None against longest)",
