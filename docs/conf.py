@@ -41,6 +41,8 @@ myst_heading_anchors = 4  # a link to page.md#heading must find it
 nb_execution_mode = "off"  # docs/generate/notebook.py runs the notebook; its outputs are kept
 nitpicky = True
 nitpick_ignore_regex = [
+    # Types of fields and arguments that no page is about.
+    (r"py:class", r"finetune\.(config|metrics|records|comparison)\..*"),
     # Other projects' names, which no inventory is fetched for.
     (r"py:.*", r"(torch|transformers|pandas|pathlib|collections|numpy|datasets)\..*"),
     (

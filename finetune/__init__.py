@@ -1,11 +1,7 @@
-"""Compare attention softmaxes on downstream tasks: fine-tune, record, compare.
+"""Compare attention functions on downstream tasks: fine-tune, record, compare.
 
-The way of the data, and the order in which modules may import each other:
-
-    config -> tasks -> data -> model (+ attention) -> train -> record -> compare -> report
-
-``finetune.load(place)`` gives a finished run's model and tokenizer back, *with its attention*: ``place`` is
-its folder, or the id of the Hub repository that ``finetune push`` put it into.
+What ``__all__`` names is for notebooks and other programs. Importing this package loads none of it: a name is
+imported when it is first used, and only what needs torch loads torch.
 """
 
 # ``python -m finetune`` comes by here with the working folder first in the path: nothing of the standard
@@ -14,13 +10,53 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from finetune import tasks
+    from finetune.attention import VARIANTS, Variant, register_variant
+    from finetune.attention.swap import swap
+    from finetune.comparison.compare import Comparison, compare
+    from finetune.models.checkpoint import load
+    from finetune.records.run import Run, read_runs
+
 __version__ = "0.1.0"
+__all__ = [
+    "VARIANTS",
+    "Comparison",
+    "Run",
+    "Variant",
+    "compare",
+    "load",
+    "read_runs",
+    "register_variant",
+    "swap",
+    "tasks",
+]
+
+_MODULES = {
+    "VARIANTS": "finetune.attention",
+    "Comparison": "finetune.comparison.compare",
+    "Run": "finetune.records.run",
+    "Variant": "finetune.attention",
+    "compare": "finetune.comparison.compare",
+    "load": "finetune.models.checkpoint",
+    "read_runs": "finetune.records.run",
+    "register_variant": "finetune.attention",
+    "swap": "finetune.attention.swap",
+    "tasks": "finetune",
+}
+"""Public name -> the module that holds it."""
 
 
 def __getattr__(name: str) -> "Any":
-    """``finetune.load`` pulls in torch, so it is imported when it is first asked for."""
-    if name == "load":
-        from finetune.models.checkpoint import load
+    """Imports a public name when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'finetune' has no attribute {name!r}")
+    from importlib import import_module
 
-        return load
-    raise AttributeError(f"module 'finetune' has no attribute {name!r}")
+    module = _MODULES[name]
+    found = import_module(f"{module}.{name}") if module == __name__ else getattr(import_module(module), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

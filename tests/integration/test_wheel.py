@@ -104,7 +104,7 @@ def environment(folder: Path) -> Path:
 
 
 def test_a_wheel_holds_every_module_and_preset_below_one_name(wheels: list[Path]) -> None:
-    package = [f"finetune/**/*.{ending}" for ending in ("py", "c", "css", "jinja")]
+    package = [f"finetune/**/*.{ending}" for ending in ("py", "typed", "c", "css", "jinja")]
     patterns = (*package, "tasks/*.py", "configs/*.py", "configs/**/*.yaml")
     files = {path.relative_to(ROOT).as_posix() for pattern in patterns for path in ROOT.glob(pattern)}
     shipped = {name if name.startswith("finetune/") else f"finetune/{name}" for name in files}
