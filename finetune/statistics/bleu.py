@@ -1,4 +1,4 @@
-"""Corpus BLEU from sacrebleu's counts, for many corpora at once, and two sets of translations compared."""
+"""Corpus BLEU from sacrebleu's counts, for many corpora at once, and its paired significance tests."""
 
 from collections.abc import Sequence
 
@@ -9,42 +9,42 @@ from sacrebleu.metrics import BLEU
 from finetune.statistics import over_seeds
 from finetune.statistics.over_rows import MIDDLES, Floats, RowResult
 
-_NUMBERS = 4_000_000  # resampled or exchanged at once, for memory
+_NUMBERS = 4_000_000  # most numbers that are resampled or exchanged at once, which bounds the memory
 
 
 def counts(scorer: BLEU, predictions: Sequence[str], references: Sequence[str]) -> Floats:
-    """sacrebleu's counts, (rows, 10): lengths of prediction and reference, n-grams right (4), n-grams (4)."""
-    found = np.empty((len(predictions), 10))
+    """sacrebleu's counts, (rows, 10): lengths (prediction, reference), matched n-grams (4), n-grams (4)."""
+    table = np.empty((len(predictions), 10))
     for row, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
         score = scorer.corpus_score([prediction], [[reference]])
-        found[row] = [score.sys_len, score.ref_len, *score.counts, *score.totals]
-    return found
+        table[row] = [score.sys_len, score.ref_len, *score.counts, *score.totals]
+    return table
 
 
 def bleu(sums: ArrayLike) -> Floats:
     """BLEU, 0 to 100, of counts summed over the rows of a corpus: (..., 10) -> (...).
 
-    The geometric mean of the shares of n-grams that are right, n = 1 to 4, times exp(1 - reference length /
-    length) where the output is the shorter (Papineni et al. 2002, section 2.3). The k-th order that has no
-    n-gram right counts 1/2^k of one (sacrebleu's default smoothing, "exp"; NIST's mteval-v13a.pl).
+    The geometric mean of the n-gram precisions, n = 1 to 4, times the brevity penalty exp(1 - reference
+    length / length) where the output is the shorter (Papineni et al. 2002, section 2.3). The k-th order
+    without a match counts 1/2^k of one (sacrebleu's default smoothing, "exp"; NIST's mteval-v13a.pl).
     """
     values = np.asarray(sums, dtype=float)
-    length, reference, right, total = values[..., 0], values[..., 1], values[..., 2:6], values[..., 6:]
-    none = (right == 0) & (total > 0)
-    smoothed = np.where(none, 0.5 ** none.cumsum(axis=-1), right)
-    whole = np.all(total > 0, axis=-1) & np.any(right > 0, axis=-1)  # else 0: too short, or nothing is right
-    shares = np.where(np.expand_dims(whole, -1), smoothed, 1.0) / np.where(total > 0, total, 1.0)
+    length, reference, matched, total = values[..., 0], values[..., 1], values[..., 2:6], values[..., 6:]
+    none = (matched == 0) & (total > 0)
+    smoothed = np.where(none, 0.5 ** none.cumsum(axis=-1), matched)
+    whole = np.all(total > 0, axis=-1) & np.any(matched > 0, axis=-1)  # else 0: too short, or no match at all
+    precisions = np.where(np.expand_dims(whole, -1), smoothed, 1.0) / np.where(total > 0, total, 1.0)
     brevity = np.minimum(1.0, np.exp(1 - reference / np.maximum(length, 1.0)))
-    return np.where(whole, 100 * brevity * np.exp(np.log(shares).mean(axis=-1)), 0.0)
+    return np.where(whole, 100 * brevity * np.exp(np.log(precisions).mean(axis=-1)), 0.0)
 
 
 def compare_bleu(baseline: Sequence[Floats], variant: Sequence[Floats]) -> RowResult:
     """Paired comparison of corpus BLEU, averaged over seeds; one (rows, 10) array of ``counts`` a seed.
 
-    p is sacrebleu's paired approximate randomisation (Riezler & Maxwell 2005), in which a row of all seeds is
-    exchanged at once; p_bootstrap is sacrebleu's paired bootstrap (Koehn 2004). With one seed both are
-    sacrebleu's numbers, from its random numbers. One thing differs: a trial that ties with the observed
-    difference counts, so that identical systems get p = 1 (sacrebleu: 1/10001 and 1/1001).
+    p is sacrebleu's paired approximate randomization (Riezler & Maxwell 2005), which exchanges a row of all
+    seeds at once; p_bootstrap is sacrebleu's paired bootstrap (Koehn 2004). With one seed both equal
+    sacrebleu's, from the same random numbers, but for ties: a trial that ties with the observed difference
+    counts here, so that identical systems get p = 1 (sacrebleu: 1/10001 and 1/1001).
     """
     seeds = len(baseline)
     both = np.hstack([*baseline, *variant])  # (rows, 2 x seeds x 10)
@@ -69,43 +69,44 @@ def compare_bleu(baseline: Sequence[Floats], variant: Sequence[Floats]) -> RowRe
 
 
 def _share(trials: Floats, observed: float) -> float:
-    """p of trials that go at least as far as was observed; what was observed is one more of them."""
+    """p: the share of trials at least as far from 0 as the observed difference, itself one of them."""
     return float(((trials >= observed - 1e-9).sum() + 1) / (len(trials) + 1))
 
 
 def _differences(sums: Floats, seeds: int) -> Floats:
-    """(..., 2 x seeds x 10) counts summed over rows -> (..., seeds) BLEU of the variant less the baseline."""
+    """BLEU of the variant minus the baseline: sums of counts (..., 2 x seeds x 10) -> (..., seeds)."""
     scores = bleu(sums.reshape(*sums.shape[:-1], 2, seeds, 10))
     return scores[..., 1, :] - scores[..., 0, :]
 
 
 def _resampled(both: Floats, seeds: int) -> Floats:
-    """Paired differences, (resamples, seeds), each resample of rows taken for all models at once."""
+    """Paired differences, (resamples, seeds); a resample of the rows is the same for all models."""
     rng, rows = np.random.default_rng(over_seeds.SEED), len(both)
-    found = []
+    differences = []
     for size in _parts(over_seeds.RESAMPLES, rows):
-        # The random numbers are those of one single draw, the first 1,000 rows of it sacrebleu's.
+        # The same random numbers as in one draw of all resamples, of which the first 1,000 are sacrebleu's.
         drawn = rng.integers(rows, size=(size, rows)) + rows * np.arange(size)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows).astype(float)
-        found.append(_differences(weights @ both, seeds))
-    return np.concatenate(found)
+        differences.append(_differences(weights @ both, seeds))
+    return np.concatenate(differences)
 
 
 def _exchanged(both: Floats, seeds: int) -> Floats:
-    """Mean differences, (trials,), with the two systems exchanged on a random half of the rows."""
+    """Mean differences, (trials,), with the systems exchanged on each row with probability 1/2."""
     rng, rows = np.random.default_rng(over_seeds.SEED), len(both)
     first, second = both[:, : 10 * seeds], both[:, 10 * seeds :]
     total, swap = both.sum(axis=0), first - second
     start, everything = total[10 * seeds :], total[: 10 * seeds] + total[10 * seeds :]
-    gaps = []
+    means = []
     for size in _parts(over_seeds.TRIALS, rows):
         chosen = rng.integers(2, size=(size, rows), dtype=bool)
         one = start + chosen.astype(float) @ swap
-        gaps.append(_differences(np.hstack([everything - one, one]), seeds).mean(axis=-1))
-    return np.concatenate(gaps)
+        means.append(_differences(np.hstack([everything - one, one]), seeds).mean(axis=-1))
+    return np.concatenate(means)
 
 
 def _parts(count: int, rows: int) -> list[int]:
-    """``count`` in parts that fit into memory, of multiples of 32, so that bits are drawn as in one draw."""
+    """Splits ``count`` trials into parts that fit into memory."""
+    # Of multiples of 32 trials: numpy draws bits in words of 32, and the parts shall equal one single draw.
     size = max(32, _NUMBERS // rows // 32 * 32)
     return [min(size, count - start) for start in range(0, count, size)]

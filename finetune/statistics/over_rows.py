@@ -1,6 +1,7 @@
-"""Two sets of models compared over the test rows they share: what every metric gives, and accuracy's tests.
+"""Paired comparison over the test rows that two sets of models share: its result, and that of accuracy.
 
-The rows are drawn once for all models, as they are shared by all: rows are crossed with seeds, not nested.
+Every model is tested on the same rows, so a resample of rows is drawn once for all: rows and seeds are
+crossed.
 """
 
 from dataclasses import dataclass, field, replace
@@ -21,16 +22,16 @@ class RowResult:
 
     difference: float  # variant minus baseline, the mean over seeds
     interval: Interval  # 95%, percentile bootstrap over rows, the trained models taken as given
-    standard_error: float  # of the same noise
-    residual: float  # that part of it that seeds do not share (row x seed); 0 for one seed, which cannot tell
+    standard_error: float  # over rows
+    residual: float  # the part that seeds do not share (row x seed); 0 for one seed, where it is unknown
     p: float  # two-sided
     test: str
     p_bootstrap: float  # paired bootstrap
     rows: int
-    spread: Floats = field(repr=False, compare=False)  # of the bootstrap around the difference: ``spread_of``
+    spread: Floats = field(repr=False, compare=False)  # quantiles (MIDDLES) less the difference
 
     def scaled(self, scale: float) -> "RowResult":
-        """The same in other units."""
+        """The same comparison in other units."""
         low, high = self.interval
         return replace(
             self,
@@ -46,7 +47,7 @@ MIDDLES = (np.arange(400) + 0.5) / 400  # 400 equally likely parts of a distribu
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Exact McNemar: two-sided p from the rows that only one of two systems has right.
+    """Exact McNemar test: two-sided p from the rows that only one of two systems has right.
 
     McNemar 1947; the exact binomial form as in Fagerland, Lydersen & Laake 2013, doi:10.1186/1471-2288-13-91.
     """
@@ -57,7 +58,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 def row_sign_flip(differences: ArrayLike) -> float:
     """Exact two-sided p over rows for whole-number differences, one a row: McNemar's test for several seeds.
 
-    A row's difference is the number of seeds in which the variant has it right less that of the baseline. If
+    A row's difference is the number of seeds in which the variant has it right minus that of the baseline. If
     the two were exchangeable on every row, each sign would be a coin toss, and the sum of c_k rows of size k
     would have the characteristic function cos(k w)^c_k; their product, transformed back, is the exact
     distribution. With one seed it is ``mcnemar``.
@@ -76,9 +77,9 @@ def row_sign_flip(differences: ArrayLike) -> float:
 def compare_accuracy(baseline: NDArray[np.bool_], variant: NDArray[np.bool_]) -> RowResult:
     """Paired comparison of correctness, (seeds, rows) each, in units of accuracy (0 to 1).
 
-    The seeds' models are taken as given; the interval and both p speak of other test rows like these. The
-    bootstrap is the ideal one, of all resamples: p_bootstrap is the share of resampled differences that lie
-    at least as far from the observed one as that lies from 0 (Efron & Tibshirani 1993, section 16.4).
+    The trained models are taken as given; the interval and both p are about other test rows of the same kind.
+    The bootstrap is the ideal one, of all resamples: p_bootstrap is the share of resampled differences that
+    lie at least as far from the observed one as that lies from 0 (Efron & Tibshirani 1993, section 16.4).
     """
     seeds, rows = baseline.shape
     by_seed = variant.astype(float) - baseline
@@ -105,9 +106,10 @@ def compare_accuracy(baseline: NDArray[np.bool_], variant: NDArray[np.bool_]) ->
 
 
 def _resampled_sums(differences: NDArray[np.int_], most: int) -> tuple[NDArray[np.int_], Floats]:
-    """The sums of as many differences as there are, drawn with replacement, and the share of each.
+    """Possible sums of a bootstrap resample of ``differences``, and the probability of each.
 
-    ``differences`` are whole numbers from -most to most. The distribution of one draw, convolved with itself.
+    ``differences`` are whole numbers from -most to most; the distribution of one draw is convolved with
+    itself.
     """
     rows = len(differences)
     one = np.bincount(differences + most, minlength=2 * most + 1) / rows
@@ -118,7 +120,7 @@ def _resampled_sums(differences: NDArray[np.int_], most: int) -> tuple[NDArray[n
 
 
 def _residual(by_seed: Floats) -> float:
-    """Standard error of what is left of (seeds, rows) numbers without the means of their rows and columns.
+    """Standard error of the interaction of seeds and rows in (seeds, rows) numbers.
 
     The interaction of a two-way table with one number a cell (Fisher 1925; Searle, Casella & McCulloch 1992).
     """

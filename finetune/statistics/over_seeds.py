@@ -1,7 +1,7 @@
 """Paired statistics on a few numbers, one a seed: means, intervals, exact tests, Holm. Deterministic.
 
-Two kinds of noise move a difference: which test rows were drawn (rows, in ``row_tests``) and the random
-numbers of training (seeds, here). ``bootstrap`` puts the two together, ``power`` says what they let one see.
+A difference has two kinds of noise: the choice of test rows (``over_rows``) and the random numbers of
+training (seeds, here). ``bootstrap`` combines them, ``power`` computes what can be detected against both.
 """
 
 import math
@@ -12,9 +12,9 @@ from scipy import special
 
 SEED = 12345  # sacrebleu's own; every random number of the statistics comes from it
 RESAMPLES = 2_000  # bootstrap resamples for an interval
-PAIRED_RESAMPLES = 1_000  # of these, for the p of a paired bootstrap: sacrebleu's default
-TRIALS = 10_000  # trials of an approximate randomisation, sacrebleu's default
-LEAST_P = 1e-9  # no p is said to be less: beyond it the sums are rounding errors
+PAIRED_RESAMPLES = 1_000  # of these, those for the p of a paired bootstrap: sacrebleu's default
+TRIALS = 10_000  # trials of an approximate randomization, sacrebleu's default
+LEAST_P = 1e-9  # the smallest p reported: below it the sums are rounding errors
 MOST_FLIPS = 24  # 2^24 sums take 128 MiB
 
 Interval = tuple[float, float]
@@ -27,7 +27,7 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def standard_error(differences: Sequence[float]) -> float:
-    """Of the mean of paired differences, one a seed (two or more)."""
+    """Standard error of the mean of paired differences, one a seed (two or more)."""
     sd = mean_sd(differences)[1]
     if sd is None:
         raise ValueError("the noise of seeds shows in two or more of them")
@@ -42,7 +42,7 @@ def t_interval(differences: Sequence[float], confidence: float = 0.95) -> Interv
 
 
 def sign_flip(differences: Sequence[float]) -> float:
-    """Exact two-sided p over seeds: how many of the 2^n sign patterns have a mean at least as far from 0.
+    """Exact two-sided p over seeds: the share of the 2^n sign patterns with a mean at least as far from 0.
 
     It cannot go below 2 / 2^n. Fisher 1935, The Design of Experiments, section 21. At most 24 seeds.
     """

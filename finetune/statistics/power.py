@@ -1,15 +1,15 @@
-"""What a design can see: the smallest true difference it detects, and the seeds that a wanted one needs.
+"""Power: the minimum detectable difference of a design, and the seeds that a wanted difference needs.
 
-The mean difference is taken as normal around the true one with the noise that was observed
-(``bootstrap.Noise``), the estimate of the seeds' noise as chi-square with a degree of freedom less than
-seeds, and a claim as what ``bootstrap.hierarchical`` makes of them, but for the p over rows that its own is
-never below: for few seeds a little optimistic. With n seeds in the place of S the noise is
+The mean difference is taken as normal around the true one with the observed noise (``bootstrap.Noise``), the
+estimate of the seeds' noise as chi-square with seeds - 1 degrees of freedom, and significance as that of
+``bootstrap.hierarchical``, but for its lower bound by the p over rows: for few seeds a little optimistic.
+With n seeds in the place of S the noise is
 
     V(n) = V_seed S / n + V_row,    V_row: of the test rows, whatever the number of seeds,
 
-so the noise of the rows is a floor: below it no number of seeds suffices, only more test rows would. Holm
-asks the first of m comparisons for alpha / m, and that is what is asked here. Both numbers are as uncertain
-as the noise they come from: over two or three seeds, a rough guide.
+so the noise of the rows is a floor: below it only more test rows help, and no number of seeds. The threshold
+is alpha / m for m comparisons, as Holm's for the first of them. Both numbers are as uncertain as the noise
+they come from: with two or three seeds, a rough guide.
 """
 
 import math
@@ -23,7 +23,7 @@ from scipy import optimize, special
 from finetune.statistics.bootstrap import Noise
 
 ALPHA = 0.05
-POWER = 0.8  # the usual power of "what difference could have been seen" (Cohen 1988)
+POWER = 0.8  # the usual power of a minimum detectable difference (Cohen 1988)
 MOST_SEEDS = 1_000_000  # as good as infinitely many
 _FEW = 30  # seeds; for more of them Student's t is as good as normal, and the noncentral t is at hand
 _PARTS = (np.arange(100) + 0.5) / 100  # 100 equally likely parts of a distribution, by their middles
@@ -32,7 +32,7 @@ _NORMAL = np.arange(-6, 6, 0.04)  # points to integrate at, close enough for the
 
 
 def power(difference: float, noise: Noise, comparisons: int = 1) -> float:
-    """How often a true ``difference`` is claimed with this noise, in its direction.
+    """The probability that a true ``difference`` is significant with this noise, in its own direction.
 
     Without noise of rows it is the power of a t test (Cohen 1988, section 2.5).
     """
@@ -46,12 +46,12 @@ def power(difference: float, noise: Noise, comparisons: int = 1) -> float:
         return float(1 - special.nctdtr(freedom, shift, critical))
     freedom = noise.seeds - 1
     estimates = noise.seed * np.sqrt(2 * special.gammaincinv(freedom / 2, _PARTS) / freedom)
-    claimed = estimates * _critical(noise.row / estimates, freedom, alpha)
-    return float(special.ndtr((size - claimed) / noise.total).mean())
+    critical = estimates * _critical(noise.row / estimates, freedom, alpha)
+    return float(special.ndtr((size - critical) / noise.total).mean())
 
 
 def detectable(noise: Noise, comparisons: int = 1) -> float:
-    """The true difference that this design, two seeds or more, claims 4 times in 5, about; in points."""
+    """The minimum detectable difference at 80% power of a design of two or more seeds, in its own units."""
     if not noise.total:
         return 0.0
     most = noise.total
@@ -61,7 +61,7 @@ def detectable(noise: Noise, comparisons: int = 1) -> float:
 
 
 def seeds_needed(wanted: float, noise: Noise, comparisons: int = 1) -> int | None:
-    """The fewest seeds (two or more) that would claim ``wanted`` 4 times in 5; ``None``: no number would."""
+    """The fewest seeds (two or more) that detect ``wanted`` with 80% power; ``None`` where no number does."""
 
     def enough(seeds: int) -> bool:
         seed = noise.seed * math.sqrt(noise.seeds / seeds)
@@ -81,7 +81,7 @@ def seeds_needed(wanted: float, noise: Noise, comparisons: int = 1) -> int | Non
 def _critical(ratios: NDArray[np.float64], freedom: int, alpha: float) -> NDArray[np.float64]:
     """Upper alpha / 2 quantiles of Student's t plus ``ratios`` times an independent normal number."""
     ends = special.stdtrit(freedom, 1 - alpha / 2), special.ndtri(1 - alpha / 2)
-    # Between the known ratios, and to 1 beyond them, where one of the two is all there is.
+    # Interpolated between the known ratios, and towards 1 beyond them, where one of the two terms vanishes.
     at, factors = np.log([1e-4, *_RATIOS, 1e3]), [1.0, *_factors(freedom, alpha), 1.0]
     return np.asarray(np.hypot(ends[0], ratios * ends[1]) * np.interp(np.log(ratios + 1e-9), at, factors))
 
@@ -93,10 +93,10 @@ def _factors(freedom: int, alpha: float) -> NDArray[np.float64]:
     weights = np.exp(-(_NORMAL**2) / 2)
     weights /= weights.sum()
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
-    found = np.maximum(student, _RATIOS * normal)
+    quantiles = np.maximum(student, _RATIOS * normal)
     for _ in range(8):  # Newton's method from below, on a tail that is convex
-        away = found[:, None] - _RATIOS[:, None] * _NORMAL
+        away = quantiles[:, None] - _RATIOS[:, None] * _NORMAL
         above = special.stdtr(freedom, -away) @ weights - alpha / 2
         density = scale * (1 + away**2 / freedom) ** (-(freedom + 1) / 2) @ weights
-        found = found + above / density
-    return np.asarray(found / np.hypot(student, _RATIOS * normal))
+        quantiles = quantiles + above / density
+    return np.asarray(quantiles / np.hypot(student, _RATIOS * normal))
