@@ -1,4 +1,4 @@
-"""Tables -> what each arm shows over several tasks: interquartile means, with intervals over seeds.
+"""Tables -> what each variant shows over several tasks: interquartile means, with intervals over seeds.
 
 Described, never claimed: there is no p here, and tasks are taken as given: nothing is said about others.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune.comparison.claims import possible
-from finetune.comparison.tables import ResultTable, VariantResult
+from finetune.comparison.tables import ResultTable
 from finetune.config.schema import BASELINE
 from finetune.metrics import registry
 from finetune.statistics.bootstrap import interquartile_mean, stratified
@@ -19,7 +19,7 @@ FEWEST = 6  # numbers, of all tasks together: intervals from fewer miss too ofte
 
 @dataclass(frozen=True)
 class Overall:
-    """One arm of one model over tasks of one metric: two or more, with two or more seeds paired in each.
+    """One variant of one model over tasks of one metric: two or more, with two or more seeds paired in each.
 
     Intervals are 95%, stratified bootstrap over the seeds of each task with the test rows taken as given.
     ``difference`` is the interquartile mean of the paired differences, one a task and seed. It is not the
@@ -29,7 +29,7 @@ class Overall:
     model: str
     sample: bool
     metric: str  # accuracy and BLEU are never put together
-    arm: str
+    variant: str
     tasks: list[str]
     iqm: float  # of the scores, over tasks and the seeds that were paired; reported units
     interval: list[float]
@@ -38,26 +38,26 @@ class Overall:
 
 
 def overall(tables: Sequence[ResultTable]) -> list[Overall]:
-    """One line for each model, metric and arm that has two tasks or more; the baseline first.
+    """One line for each model, metric and variant that has two tasks or more; the baseline first.
 
     Of the tables of one task and model the first counts, which has the most finished runs.
     """
     groups: dict[tuple[bool, str, str], dict[str, ResultTable]] = {}
     for table in tables:
         groups.setdefault((table.sample, table.model, table.metric), {}).setdefault(table.title, table)
-    return [line for group in groups.values() for line in _lines(group)]
-
-
-def _lines(group: dict[str, ResultTable]) -> list[Overall]:
-    names = dict.fromkeys([BASELINE, *(arm.name for table in group.values() for arm in table.arms[1:])])
-    lines = [_line(group, name) for name in names]
-    others = [line for line in lines[1:] if line]
-    return [line for line in lines if line] if others else []
+    lines: list[Overall] = []
+    for group in groups.values():
+        names = dict.fromkeys(result.name for table in group.values() for result in table.variants[1:])
+        variants = [line for name in names if (line := _line(group, name))]
+        baseline = _line(group, BASELINE)
+        if variants:  # the baseline alone is worth no line
+            lines += [baseline, *variants] if baseline else variants
+    return lines
 
 
 def _line(group: dict[str, ResultTable], name: str) -> Overall | None:
-    found = {task: _paired(table, name) for task, table in group.items()}
-    tasks = {task: values for task, values in found.items() if len(values) > 1}
+    pairs = {task: _paired(table, name) for task, table in group.items()}
+    tasks = {task: values for task, values in pairs.items() if len(values) > 1}
     if len(tasks) < 2 or sum(map(len, tasks.values())) < FEWEST:
         return None
     table = next(iter(group.values()))
@@ -68,7 +68,7 @@ def _line(group: dict[str, ResultTable], name: str) -> Overall | None:
         model=table.model,
         sample=table.sample,
         metric=table.metric,
-        arm=name,
+        variant=name,
         tasks=[", ".join(filter(None, (task, group[task].apart))) for task in tasks],
         iqm=interquartile_mean(np.concatenate(scores)),
         interval=possible(stratified(scores), metric.lowest, metric.highest),
@@ -80,16 +80,14 @@ def _line(group: dict[str, ResultTable], name: str) -> Overall | None:
 
 
 def _paired(table: ResultTable, name: str) -> list[tuple[float, float]]:
-    """(score, difference) of each seed of an arm that was paired; all seeds of the baseline, difference 0."""
-    arm = next((arm for arm in table.arms if arm.name == name), None)
-    if arm is None or table.metric not in arm.metrics:
+    """(score, difference) of each paired seed of a variant; all seeds of the baseline, difference 0."""
+    result = next((result for result in table.variants if result.name == name), None)
+    if result is None or table.metric not in result.metrics:
         return []
-    scores = arm.metrics[table.metric].per_seed
+    scores = result.metrics[table.metric].per_seed
     if name == BASELINE:
         return [(score, 0.0) for score in scores.values()]
-    return [(scores[seed], difference) for seed, difference in _differences(arm)]
-
-
-def _differences(arm: VariantResult) -> list[tuple[int, float]]:
-    found = arm.difference
-    return list(zip(found.seeds, found.per_seed, strict=True)) if found else []
+    if result.difference is None:
+        return []
+    pairs = zip(result.difference.seeds, result.difference.per_seed, strict=True)
+    return [(scores[seed], difference) for seed, difference in pairs]

@@ -1,5 +1,8 @@
 """What forbids no comparison, but may explain one: runs at chance, kernels, hardware, versions, commit."""
 
+import re
+from dataclasses import dataclass
+from enum import StrEnum
 from statistics import median
 
 from finetune.comparison.pairing import RunGroup
@@ -8,36 +11,83 @@ from finetune.records.run import Run
 
 GUESSING = 0.05  # of the way from guessing to the best value
 REVERSED = 0.5  # of the accuracy of guessing: no guess comes as low on a test set of some size
-
-UNLEARNED = "did not learn"
-UNREAD = (
-    "what was computed (precision, optimizer, schedule, batch) is not in these records, which an earlier "
-    "version wrote: the runs are paired by what was asked for"
-)
 HALF = {"bf16": "bfloat16", "fp16": "float16"}  # by the name of the option
+HALF_KERNELS = ("sdpa", "triton")  # they multiply half precision as it is, and take softmax in float32
 
 
-def notes(group: RunGroup) -> list[str]:
+class NoteKind(StrEnum):
+    """What a note is about."""
+
+    NO_ROWS = "no rows"  # two variants cannot be compared over test rows
+    LEFT_OUT = "left out"  # an older run of the same variant and seed
+    UNLEARNED = "unlearned"  # runs at chance, or far from all others
+    KERNELS = "kernels"  # variants had different kernels: time and memory are not comparable
+    MIXED_KERNELS = "mixed kernels"  # runs of one variant had
+    PRECISION = "precision"  # inside attention
+    UNRECORDED = "unrecorded"  # what was computed is not in the records
+    HARDWARE = "hardware"
+    VERSIONS = "versions"
+    COMMIT = "commit"
+    OTHER = "other"  # of a kept report that another version wrote
+
+
+@dataclass(frozen=True)
+class Note:
+    """One line under a table, and what it is about."""
+
+    kind: NoteKind
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+# How reports that were written before notes had kinds put them: a pattern that only one kind fits.
+_EARLIER = {
+    r": no comparison over rows: ": NoteKind.NO_ROWS,
+    r" is left out: a newer run of this ": NoteKind.LEFT_OUT,
+    r" did not learn in \d+ of \d+ runs ": NoteKind.UNLEARNED,
+    r"^training time and memory are not like for like: ": NoteKind.KERNELS,
+    r": its runs differ in attention kernel$": NoteKind.MIXED_KERNELS,
+    r"^precision inside attention is not like for like: ": NoteKind.PRECISION,
+    r"^what was computed \(": NoteKind.UNRECORDED,
+    r"^the runs differ in hardware: ": NoteKind.HARDWARE,
+    r"^the runs differ in package versions: ": NoteKind.VERSIONS,
+    r"^the runs differ in the project's commit: ": NoteKind.COMMIT,
+}
+
+
+def earlier_kind(text: str) -> NoteKind:
+    """The kind of a note in a report that does not give it."""
+    return next((kind for pattern, kind in _EARLIER.items() if re.search(pattern, text)), NoteKind.OTHER)
+
+
+def notes(group: RunGroup) -> list[Note]:
     """What does not forbid a comparison, but may explain one."""
     runs = [run for run in group.runs if run.finished]
-    lines = [
-        f"{run.folder} is left out: a newer run of this variant and seed is there" for run in group.spare
+    found = [
+        Note(NoteKind.LEFT_OUT, f"{run.folder} is left out: a newer run of this variant and seed is there")
+        for run in group.spare
     ]
-    lines += _unlearned(group, runs)
-    lines += _kernel_notes(group, runs)
+    found += _unlearned(group, runs)
+    found += _kernels(group, runs)
     if runs and all(run.record["computed"] is None for run in runs):
-        lines.append(UNREAD)
-    lines += _differing("hardware", [{"": run.hardware} for run in runs])
-    lines += _differing("package versions", [dict(run.record["versions"]) for run in runs])
-    lines += _differing("the project's commit", [{"": run.commit} for run in runs])
-    return lines
+        text = (
+            "what was computed (precision, optimizer, schedule, batch) is not in these records, which an "
+            "earlier version wrote: the runs are paired by what was asked for"
+        )
+        found.append(Note(NoteKind.UNRECORDED, text))
+    found += _differing(NoteKind.HARDWARE, "hardware", [{"": run.hardware} for run in runs])
+    found += _differing(NoteKind.VERSIONS, "package versions", [dict(run.record["versions"]) for run in runs])
+    found += _differing(NoteKind.COMMIT, "the project's commit", [{"": run.commit} for run in runs])
+    return found
 
 
-def _unlearned(group: RunGroup, runs: list[Run]) -> list[str]:
+def _unlearned(group: RunGroup, runs: list[Run]) -> list[Note]:
     """Variants with runs that failed to learn: a mean over those and others is of neither."""
     metric = group.first.metric
     middle = median([run.value for run in runs]) if runs else 0.0
-    lines = []
+    found = []
     for name in group.variants:
         mine = [run for run in runs if run.variant == name]
         failed = [run for run in mine if _failed(metric, run, middle)]
@@ -49,8 +99,9 @@ def _unlearned(group: RunGroup, runs: list[Run]) -> list[str]:
                 why = "at or near chance"
             else:
                 why = f"{_beyond_median(metric)} the median of these runs"
-            lines.append(f"{name} {UNLEARNED} in {len(failed)} of {len(mine)} runs ({values}; {why})")
-    return lines
+            text = f"{name} did not learn in {len(failed)} of {len(mine)} runs ({values}; {why})"
+            found.append(Note(NoteKind.UNLEARNED, text))
+    return found
 
 
 def _failed(metric: Metric, run: Run, middle: float) -> bool:
@@ -85,30 +136,28 @@ def _far_below_chance(metric: Metric, run: Run) -> bool:
     return bool(run.value <= min(REVERSED * chance, chance - 4 * error))
 
 
-_HALF = ("sdpa", "triton")  # they multiply half-precision inputs as they are, and take softmax in float32
-
-
-def _kernel_notes(group: RunGroup, runs: list[Run]) -> list[str]:
+def _kernels(group: RunGroup, runs: list[Run]) -> list[Note]:
     """What follows where variants, or runs of one variant, had different attention kernels."""
+    if len({run.kernel for run in runs}) < 2:
+        return []
     kernels = {
         name: sorted({str(run.kernel) for run in runs if run.variant == name}) for name in group.variants
     }
-    if len({run.kernel for run in runs}) < 2:
-        return []
-    text = ", ".join(f"{name} {' / '.join(used)}" for name, used in kernels.items() if used)
-    lines = [f"training time and memory are not like for like: attention kernels were {text}"]
-    lines += [
-        f"{name}: its runs differ in attention kernel" for name, used in kernels.items() if len(used) > 1
-    ]
+    listed = ", ".join(f"{name} {' / '.join(used)}" for name, used in kernels.items() if used)
+    text = f"training time and memory are not comparable: attention kernels were {listed}"
+    found = [Note(NoteKind.KERNELS, text)]
+    for name, used in kernels.items():
+        if len(used) > 1:
+            found.append(Note(NoteKind.MIXED_KERNELS, f"{name}: its runs differ in attention kernel"))
     half = _half(runs[0])  # the same for all
-    in_half = {part in _HALF for run in runs for part in str(run.kernel).split("+")}
+    in_half = {part in HALF_KERNELS for run in runs for part in str(run.kernel).split("+")}
     if half and len(in_half) > 1:
-        lines.append(
-            f"precision inside attention is not like for like: in {half} the kernels "
-            f"{' and '.join(_HALF)} multiply in half precision, the others in float32; "
-            "--attention.kernel reference makes them one"
+        text = (
+            f"precision inside attention differs: in {half} the kernels {' and '.join(HALF_KERNELS)} "
+            "multiply in half precision, the others in float32; --attention.kernel reference makes them one"
         )
-    return lines
+        found.append(Note(NoteKind.PRECISION, text))
+    return found
 
 
 def _half(run: Run) -> str | None:
@@ -120,11 +169,11 @@ def _half(run: Run) -> str | None:
     return products if products in HALF.values() else None
 
 
-def _differing(what: str, facts: list[dict[str, str | None]]) -> list[str]:
+def _differing(kind: NoteKind, what: str, facts: list[dict[str, str | None]]) -> list[Note]:
     keys = sorted({key for fact in facts for key in fact})
     values = {key: sorted({str(fact.get(key)) for fact in facts}) for key in keys}
     parts = [f"{key} {' / '.join(seen)}".strip() for key, seen in values.items() if len(seen) > 1]
-    return [f"the runs differ in {what}: {', '.join(parts)}"] if parts else []
+    return [Note(kind, f"the runs differ in {what}: {', '.join(parts)}")] if parts else []
 
 
 def ran_on(run: Run) -> str:

@@ -1,34 +1,139 @@
 """Records -> comparison: one table per task, model and setting, each variant against softmax, in plain words.
 
 comparison = compare("runs")
+comparison.to_frame()
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 from finetune.comparison import claims
 from finetune.comparison.aggregate import Overall, overall
+from finetune.comparison.caveats import earlier_kind
 from finetune.comparison.pairing import groups
 from finetune.comparison.rescoring import Predictions
-from finetune.comparison.sentence import sentence
+from finetune.comparison.sentence import p_text, sentence
 from finetune.comparison.tables import ResultTable, build
 from finetune.config.schema import BASELINE
 from finetune.records.run import Roots, find_runs
 from finetune.statistics.power import ALPHA, POWER
+from finetune.system.text import clean
+
+if TYPE_CHECKING:
+    import pandas
+
+# The words of kept files, by the names of today.
+_KEPT = {"variants": "arms", "variant": "arm"}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every table, real data first, what arms show over tasks, and each record that could not be used."""
+    """Every table, real data first, what variants show over tasks, and each record that could not be used."""
 
     tables: list[ResultTable]
     problems: list[str]
     overall: list[Overall] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, the same for the same records."""
+        """Plain values, the same for the same records: ``report.json``."""
         head = {"schema": "finetune-comparison", "version": 2, "alpha": ALPHA, "power": POWER}
-        return head | asdict(self)
+        content = asdict(self)
+        for table in content["tables"]:
+            table["note_kinds"] = [str(note["kind"]) for note in table["notes"]]
+            table["notes"] = [note["text"] for note in table["notes"]]
+        for name in ("tables", "overall"):
+            content[name] = [{_KEPT.get(k, k): value for k, value in line.items()} for line in content[name]]
+        return head | content
+
+    @staticmethod
+    def fields_of(content: Any) -> Any:
+        """What ``to_json`` gave, or an earlier version's, under the names of this class, to be checked.
+
+        Whatever does not look like it stays as it is, for the check to name.
+        """
+        if not isinstance(content, Mapping):
+            return content
+        today = {kept: name for name, kept in _KEPT.items()}
+        fields = dict(content)
+        for name in ("tables", "overall"):
+            if isinstance(content.get(name), list):
+                fields[name] = [
+                    {today.get(k, k): value for k, value in line.items()}
+                    if isinstance(line, Mapping)
+                    else line
+                    for line in content[name]
+                ]
+        for table in fields["tables"] if isinstance(fields.get("tables"), list) else []:
+            texts = table.get("notes") if isinstance(table, dict) else None
+            if isinstance(texts, list) and all(isinstance(text, str) for text in texts):
+                kinds = table.pop("note_kinds", None)
+                if kinds is None:
+                    kinds = [earlier_kind(text) for text in texts]
+                if isinstance(kinds, list) and len(kinds) == len(texts):
+                    pairs = zip(kinds, texts, strict=True)
+                    table["notes"] = [{"kind": kind, "text": text} for kind, text in pairs]
+        return fields
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A data frame: one row a table and variant, in reported units; the baseline has no difference."""
+        import pandas
+
+        rows = []
+        for table in self.tables:
+            for result in table.variants:
+                summary, found = result.metrics.get(table.metric), result.difference
+                rows.append(
+                    {
+                        "task": table.title,
+                        "model": table.model,
+                        "setting": table.apart,
+                        "sample": table.sample,
+                        "variant": result.name,
+                        "control": result.control,
+                        "metric": table.metric,
+                        "mean": summary.mean if summary else None,
+                        "sd": summary.sd if summary else None,
+                        "n": result.finished,
+                        "difference": found.mean if found else None,
+                        "interval_low": found.interval[0] if found and found.interval else None,
+                        "interval_high": found.interval[1] if found and found.interval else None,
+                        "p": found.p if found else None,
+                        "p_adjusted": found.p_adjusted if found else None,
+                        "verdict": found.verdict if found else None,
+                        "why": found.why if found else None,
+                    }
+                )
+        return pandas.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a small table of every variant, and each table's sentence."""
+        head = ("task", "model", "attention", "n", "score", "difference", "95%", "p (Holm)", "verdict")
+        rows = []
+        for table in self.tables:
+            model = ", ".join(part for part in (table.model, table.apart) if part)
+            task = f"{table.title} (SAMPLE)" if table.sample else table.title
+            for result in table.variants:
+                summary, found = result.metrics.get(table.metric), result.difference
+                cells = [task, model, result.name, str(result.finished), "", "", "", "", ""]
+                if summary:
+                    cells[4] = table.primary.text(summary.mean)
+                if found:
+                    cells[5] = table.primary.signed(found.mean)
+                    cells[6] = table.primary.interval(found.interval) if found.interval else ""
+                    cells[7] = p_text(found.p_adjusted) if found.p_adjusted is not None else ""
+                    cells[8] = "not significant" if found.verdict == "none" else found.verdict
+                rows.append(cells)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(clean(cell))}</td>" for cell in cells) + "</tr>" for cells in rows
+        )
+        names = "".join(f"<th>{escape(name)}</th>" for name in head)
+        lines = [f"{table.title}, {table.model}: {table.sentence}" for table in self.tables] + self.problems
+        said = "".join(f"<li>{escape(clean(line))}</li>" for line in lines)
+        return f"<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table><ul>{said}</ul>"
 
 
 def compare(roots: Roots) -> Comparison:
@@ -52,3 +157,16 @@ def compare(roots: Roots) -> Comparison:
             table = build(siblings, group, dict(zip(pairs, judged, strict=True)), no_rows)
             tables.append(replace(table, sentence=sentence(table)))
     return Comparison(tables, problems, overall(tables))
+
+
+def said_again(comparison: Comparison) -> Comparison:
+    """A comparison that was read from a file, its sentences written anew from its numbers."""
+    tables = []
+    for table in comparison.tables:
+        results = [
+            replace(result, difference=claims.explained(result.difference)) if result.difference else result
+            for result in table.variants
+        ]
+        explained = replace(table, variants=results)
+        tables.append(replace(explained, sentence=sentence(explained)))
+    return replace(comparison, tables=tables)

@@ -1,4 +1,4 @@
-"""Settings -> tables: what was run, what it scored, what is missing and what may not be paired.
+"""Groups of runs -> tables: what was run, what it scored, what is missing and what may not be paired.
 
 Numbers are in reported units (``finetune.metrics.registry``): accuracy and F1 in percent, BLEU and chrF from
 0 to 100, differences in points of these; times in seconds, memory in MiB.
@@ -8,17 +8,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.comparison.caveats import notes, ran_on
+from finetune.comparison.caveats import Note, NoteKind, notes, ran_on
 from finetune.comparison.claims import Difference
 from finetune.comparison.pairing import RunGroup, differences, differing_settings, is_control
 from finetune.config.schema import BASELINE
+from finetune.metrics import registry
+from finetune.metrics.registry import Metric
 from finetune.records.run import Run, is_number
 from finetune.statistics import over_seeds
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One metric of one arm over its finished seeds."""
+    """One metric of one variant over its finished seeds."""
 
     mean: float
     sd: float | None  # n - 1; None for one seed
@@ -78,16 +80,21 @@ class ResultTable:
     generation: dict[str, Any] | None
     data: dict[str, Any] | None
     ran_on: list[str]  # hardware, packages and commit of the finished runs
-    arms: list[VariantResult]  # the baseline first
+    variants: list[VariantResult]  # the baseline first
     missing: list[str]  # runs that are not there, failed or unfinished
     refused: list[str]  # pairs that are not fair, and why
-    notes: list[str]
+    notes: list[Note]
     sentence: str = ""
 
     @property
     def title(self) -> str:
         """The task, and its language pair: ``iwslt2017 de-en``."""
         return f"{self.task} {self.pair}" if self.pair else self.task
+
+    @property
+    def primary(self) -> Metric:
+        """The declaration of its metric."""
+        return registry.get(self.metric)
 
     @property
     def apart(self) -> str:
@@ -125,10 +132,16 @@ def build(
         generation=run.config.get("generation"),
         data=run.record["data"],
         ran_on=sorted({ran_on(run) for run in group.runs if run.finished}),
-        arms=[_variant(group, name, differences_by_variant.get(name)) for name in group.variants],
+        variants=[_variant(group, name, differences_by_variant.get(name)) for name in group.variants],
         missing=_missing(siblings, group, skip_baseline=bool(refused)),
         refused=refused + unlike,
-        notes=[f"{name}: no comparison over rows: {why}" for name, why in no_rows.items()] + notes(group),
+        notes=[
+            *(
+                Note(NoteKind.NO_ROWS, f"{name}: no comparison over rows: {why}")
+                for name, why in no_rows.items()
+            ),
+            *notes(group),
+        ],
     )
 
 

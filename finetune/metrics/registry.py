@@ -8,7 +8,7 @@ which all fields here are. Light to import: what needs numpy or sacrebleu is nam
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -81,6 +81,15 @@ class Metric:
         """
         digits = f"{value:.4g}" if self.decimals is None else f"{value:.{self.decimals}f}"
         return f"{digits}%" if self.percent else digits
+
+    def signed(self, difference: float) -> str:
+        """A difference with its sign, without its unit: ``+0.24``."""
+        return f"{difference:+.4g}" if self.decimals is None else f"{difference:+.{self.decimals}f}"
+
+    def interval(self, bounds: Sequence[float]) -> str:
+        """An interval of a difference: ``-0.17 to +0.66``."""
+        low, high = bounds
+        return f"{self.signed(low)} to {self.signed(high)}"
 
     def row_scorer(self) -> RowScorer:
         """How it scores and compares single test rows; only for a primary metric."""

@@ -21,7 +21,7 @@ def answer(comparison: Comparison) -> str:
         return (
             "Nothing may be claimed: every run is on the synthetic sample, which tells nothing of any method."
         )
-    made = [(table, arm) for table in real for arm in table.arms if arm.difference]
+    made = [(table, arm) for table in real for arm in table.variants if arm.difference]
     if not made:
         return f"Nothing may be claimed: no variant has a finished run that can be paired with {BASELINE}."
     claims = [(table, arm) for table, arm in made if arm.difference and arm.difference.verdict != "none"]
@@ -31,7 +31,7 @@ def answer(comparison: Comparison) -> str:
 
 def state(comparison: Comparison) -> str:
     """How much was run: ``12 finished runs in 3 tables; 2 runs failed, missing or still running.``"""
-    finished = sum(arm.finished for table in comparison.tables for arm in table.arms)
+    finished = sum(arm.finished for table in comparison.tables for arm in table.variants)
     missing = sum(len(table.missing) for table in comparison.tables)
     tables = words.plural(len(comparison.tables), "table")
     gone = (
@@ -66,7 +66,7 @@ def _by_arm(claims: list[tuple[ResultTable, VariantResult]], tables: list[Result
         assert arm.difference
         size = f"{words.signed(arm.difference.mean)} {registry.get(table.metric).unit}"
         told = f"{words.short(table, tables)} ({size})"
-        found.setdefault(words.arm_name(arm), {}).setdefault(arm.difference.verdict, []).append(told)
+        found.setdefault(words.variant_name(arm), {}).setdefault(arm.difference.verdict, []).append(told)
     return [
         f"{name} is " + " and ".join(f"{verdict} {_where(places)}" for verdict, places in verdicts.items())
         for name, verdicts in found.items()
@@ -86,7 +86,7 @@ def _over_tables(made: list[tuple[ResultTable, VariantResult]], tables: list[Res
     if not any(claimed for _, _, claimed, _ in known) or all(table is known[0][0] for table, *_ in known):
         return ""
     lost = [
-        f"{words.arm_name(arm)} on {words.short(table, tables)} ({p_text(p)})"
+        f"{words.variant_name(arm)} on {words.short(table, tables)} ({p_text(p)})"
         for (table, arm, claimed, _), p in zip(known, holm([p for *_, p in known]), strict=True)
         if claimed and p >= ALPHA
     ]

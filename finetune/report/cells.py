@@ -16,25 +16,25 @@ Cells = list[list[str]]
 
 def scores(table: ResultTable, *, whole: bool = True) -> Cells:
     """Scores and differences, one row an arm; not ``whole``: without what ``cost`` and ``starts`` show."""
-    names = list(dict.fromkeys(name for arm in table.arms for name in [table.metric, *arm.metrics]))
+    names = list(dict.fromkeys(name for arm in table.variants for name in [table.metric, *arm.metrics]))
     elsewhere = () if whole else ("untrained", "train", "memory")
     return _filled(
         [
-            ["attention", *(words.arm_name(arm) for arm in table.arms)],
-            ["runs", *(str(arm.finished) for arm in table.arms)],
+            ["attention", *(words.variant_name(arm) for arm in table.variants)],
+            ["runs", *(str(arm.finished) for arm in table.variants)],
             *(
-                [registry.get(name).label, *(words.score(arm.metrics.get(name)) for arm in table.arms)]
+                [registry.get(name).label, *(words.score(arm.metrics.get(name)) for arm in table.variants)]
                 for name in names
             ),
-            ["untrained", *(words.score(arm.untrained) for arm in table.arms)],
+            ["untrained", *(words.score(arm.untrained) for arm in table.variants)],
             ["difference", *_of(table, lambda found: words.signed(found.mean))],
             ["95%", *_of(table, lambda found: words.interval(found.interval))],
             ["95% rows", *_of(table, lambda found: words.interval(found.interval_rows))],
             ["95% seeds", *_of(table, lambda found: words.interval(found.interval_seeds))],
             ["p", *_of(table, lambda found: words.p_value(found.p))],
             ["p (Holm)", *_of(table, lambda found: words.p_value(found.p_adjusted))],
-            ["train", *(words.duration(arm.train_s) for arm in table.arms)],
-            ["memory", *(words.memory(arm.peak_memory_mib) for arm in table.arms)],
+            ["train", *(words.duration(arm.train_s) for arm in table.variants)],
+            ["memory", *(words.memory(arm.peak_memory_mib) for arm in table.variants)],
         ],
         elsewhere,
     )
@@ -42,11 +42,11 @@ def scores(table: ResultTable, *, whole: bool = True) -> Cells:
 
 def cost(table: ResultTable) -> Cells:
     """Time and memory of each arm, and their ratio to the baseline's."""
-    baseline = table.arms[0]
-    arms = [arm for arm in table.arms if arm.finished]
+    baseline = table.variants[0]
+    arms = [arm for arm in table.variants if arm.finished]
     return _filled(
         [
-            ["attention", *(words.arm_name(arm) for arm in arms)],
+            ["attention", *(words.variant_name(arm) for arm in arms)],
             ["kernel", *(str((arm.attention or {}).get("kernel") or "") for arm in arms)],
             ["train", *(words.duration(arm.train_s) for arm in arms)],
             ["train, ratio", *(_ratio(arm.train_s, baseline.train_s) for arm in arms)],
@@ -58,10 +58,10 @@ def cost(table: ResultTable) -> Cells:
 
 def starts(table: ResultTable) -> Cells:
     """What the swap alone does, before training: the score, and how near the model is to softmax's."""
-    arms = [arm for arm in table.arms if arm.untrained or _near(arm, "cosine")]
+    arms = [arm for arm in table.variants if arm.untrained or _near(arm, "cosine")]
     return _filled(
         [
-            ["attention", *(words.arm_name(arm) for arm in arms)],
+            ["attention", *(words.variant_name(arm) for arm in arms)],
             [registry.get(table.metric).label, *(words.score(arm.untrained) for arm in arms)],
             ["start", *(str((arm.start or {}).get("kind") or "") for arm in arms)],
             ["cosine, cold", *(_near(arm, "cosine_cold") for arm in arms)],
@@ -72,12 +72,12 @@ def starts(table: ResultTable) -> Cells:
 
 def power(table: ResultTable) -> Cells:
     """What each kind of noise says alone, what these runs would show, and how many seeds would do."""
-    arms = [(arm, arm.difference) for arm in table.arms if arm.difference]
+    arms = [(arm, arm.difference) for arm in table.variants if arm.difference]
     largest = registry.get(table.metric).largest_difference
     wanted = dict.fromkeys(size for _, found in arms for size in found.seeds_needed or {})
     rows = _filled(
         [
-            ["attention", *(words.arm_name(arm) for arm, _ in arms)],
+            ["attention", *(words.variant_name(arm) for arm, _ in arms)],
             ["p, seeds alone", *(words.p_value(found.p_seeds) for _, found in arms)],
             ["p, rows alone", *(words.p_value(found.p_rows) for _, found in arms)],
             ["p, bootstrap of rows", *(words.p_value(found.p_bootstrap) for _, found in arms)],
@@ -95,17 +95,20 @@ def overall(comparison: Comparison) -> Cells:
         [
             ["model", *(each.model + (" · SAMPLE" if each.sample else "") for each in found)],
             ["metric", *(registry.get(each.metric).label for each in found)],
-            ["attention", *(each.arm for each in found)],
+            ["attention", *(each.variant for each in found)],
             ["tasks", *(str(len(each.tasks)) for each in found)],
             ["IQM", *(f"{each.iqm:.2f}" for each in found)],
             ["95% IQM", *(_unsigned(each.interval) for each in found)],
             [
                 "difference",
-                *("" if each.arm == BASELINE else words.signed(each.difference) for each in found),
+                *("" if each.variant == BASELINE else words.signed(each.difference) for each in found),
             ],
             [
                 "95%",
-                *("" if each.arm == BASELINE else words.interval(each.difference_interval) for each in found),
+                *(
+                    "" if each.variant == BASELINE else words.interval(each.difference_interval)
+                    for each in found
+                ),
             ],
         ]
     )
@@ -114,12 +117,15 @@ def overall(comparison: Comparison) -> Cells:
 def glance(comparison: Comparison) -> Cells:
     """Every difference of every table, one a row."""
     rows = [
-        (table, arm, arm.difference) for table in comparison.tables for arm in table.arms if arm.difference
+        (table, arm, arm.difference)
+        for table in comparison.tables
+        for arm in table.variants
+        if arm.difference
     ]
     return _filled(
         [
             ["task and model", *(words.title(table) for table, _, _ in rows)],
-            ["attention", *(words.arm_name(arm) for _, arm, _ in rows)],
+            ["attention", *(words.variant_name(arm) for _, arm, _ in rows)],
             ["metric", *(registry.get(table.metric).label for table, _, _ in rows)],
             ["seeds", *(str(len(found.seeds)) for _, _, found in rows)],
             ["difference", *(words.signed(found.mean) for _, _, found in rows)],
@@ -143,7 +149,7 @@ def _claim(table: ResultTable, found: Difference) -> str:
 
 
 def _of(table: ResultTable, show: Callable[[Difference], str]) -> list[str]:
-    return [show(arm.difference) if arm.difference else "" for arm in table.arms]
+    return [show(arm.difference) if arm.difference else "" for arm in table.variants]
 
 
 def _ratio(value: float | None, baseline: float | None) -> str:

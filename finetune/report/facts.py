@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from finetune.comparison.caveats import UNLEARNED
+from finetune.comparison.caveats import NoteKind
 from finetune.comparison.compare import Comparison
 from finetune.comparison.tables import ResultTable, VariantResult
 from finetune.metrics import registry
@@ -22,25 +22,30 @@ def protocol(table: ResultTable) -> list[str]:
     facts += [f"signature: {table.signature}"] if table.signature else []
     if table.generation:
         facts.append(f"generation: {words.listed(table.generation)}")
-    facts += [f"{arm.name}: {_attention(arm.attention)}" for arm in table.arms if arm.attention]
-    facts += [line for arm in table.arms for line in _tests(arm)]
+    facts += [f"{arm.name}: {_attention(arm.attention)}" for arm in table.variants if arm.attention]
+    facts += [line for arm in table.variants for line in _tests(arm)]
     return facts + [f"ran on: {place}" for place in table.ran_on]
 
 
 def lists(table: ResultTable) -> list[tuple[str, list[str]]]:
     """Headed lists of what is missing, what may not be compared, and what may explain a difference."""
-    named = [("Missing", table.missing), ("Not compared", table.refused), ("Notes", table.notes)]
+    named = [
+        ("Missing", table.missing),
+        ("Not compared", table.refused),
+        ("Notes", [note.text for note in table.notes]),
+    ]
     return [(heading, items) for heading, items in named if items]
 
 
 def cost_notes(table: ResultTable) -> list[str]:
     """Those notes that say why times and memory may not be held against each other."""
-    return [note for note in table.notes if "like for like" in note]
+    about_cost = (NoteKind.KERNELS, NoteKind.PRECISION)
+    return [note.text for note in table.notes if note.kind in about_cost]
 
 
 def unlearned(table: ResultTable) -> list[str]:
     """Those notes that name runs which failed to learn: means over those and others are of neither."""
-    return [note for note in table.notes if f" {UNLEARNED} " in note]
+    return [note.text for note in table.notes if note.kind is NoteKind.UNLEARNED]
 
 
 def over_tasks(comparison: Comparison) -> list[str]:
@@ -48,7 +53,7 @@ def over_tasks(comparison: Comparison) -> list[str]:
     groups: dict[tuple[str, bool, str], dict[str, str]] = {}
     for each in comparison.overall:
         arms = groups.setdefault((each.model, each.sample, each.metric), {})
-        arms[each.arm] = "; ".join(each.tasks)
+        arms[each.variant] = "; ".join(each.tasks)
     return [
         _tasks(f"{model}{' · SAMPLE' if sample else ''}, {registry.get(metric).label}", arms)
         for (model, sample, metric), arms in groups.items()

@@ -22,7 +22,7 @@ class History:
     diagnostics: Diagnostics | None
 
     @property
-    def arm(self) -> str:
+    def variant(self) -> str:
         return self.run.variant
 
     def curve(self, key: str) -> Curve:
@@ -36,7 +36,7 @@ def collect(table: ResultTable, roots: Sequence[Path] = ()) -> tuple[list[Histor
     A run that is not where the comparison found it is looked for below ``roots``, by the end of its path.
     """
     found, problems = [], []
-    for arm in table.arms:
+    for arm in table.variants:
         for run in arm.runs:
             try:
                 found.append(History(_find(run, table.metric, roots), None))

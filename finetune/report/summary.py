@@ -49,7 +49,7 @@ def insert(text: str, document: Path, source: Path) -> None:
 
 
 def _rows(table: ResultTable) -> Iterator[list[str]]:
-    for arm in table.arms:
+    for arm in table.variants:
         found = arm.metrics.get(table.metric)
         if found is None:
             continue

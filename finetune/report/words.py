@@ -93,7 +93,7 @@ def short(table: ResultTable, tables: Sequence[ResultTable]) -> str:
     return ", ".join(part for part in (table.title, model if len(models) > 1 else "", table.apart) if part)
 
 
-def arm_name(arm: VariantResult) -> str:
+def variant_name(arm: VariantResult) -> str:
     """The name of an arm; one whose variant is not from the paper is called a control."""
     return f"{arm.name} (control)" if arm.control else arm.name
 

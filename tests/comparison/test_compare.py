@@ -13,7 +13,7 @@ from scipy import stats as scipy_stats
 
 from finetune.attention import VARIANTS
 from finetune.comparison.aggregate import Overall
-from finetune.comparison.caveats import HALF
+from finetune.comparison.caveats import HALF, NoteKind
 from finetune.comparison.claims import Difference, Paired, judge
 from finetune.comparison.compare import Comparison, compare
 from finetune.comparison.pairing import FROM_THE_PAPER
@@ -49,8 +49,12 @@ def _table(root: Path) -> ResultTable:
     return table
 
 
+def _notes(root: Path) -> list[str]:
+    return [note.text for note in _table(root).notes]
+
+
 def _arm(table: ResultTable, name: str = "sa-softmax") -> VariantResult:
-    return next(arm for arm in table.arms if arm.name == name)
+    return next(arm for arm in table.variants if arm.name == name)
 
 
 def _difference(table: ResultTable, name: str = "sa-softmax") -> Difference:
@@ -67,7 +71,7 @@ def test_means_deviations_times_and_memory(tmp_path: Path) -> None:
     save_accuracies(tmp_path, "softmax", [0.80, 0.82, 0.81])
     save_accuracies(tmp_path, "sa-softmax", [0.81, 0.83, 0.79])
     table = _table(tmp_path)
-    baseline, arm = table.arms
+    baseline, arm = table.variants
     assert (baseline.name, baseline.difference, baseline.finished) == ("softmax", None, 3)
     assert list(baseline.metrics) == ["accuracy", "macro_f1"]
     assert baseline.metrics["accuracy"].mean == pytest.approx(81.0)
@@ -97,7 +101,7 @@ def test_one_seed_is_exact_mcnemar_and_never_a_claim(tmp_path: Path) -> None:
     assert (found.interval, found.interval_seeds, found.p_seeds) == (None, None, None)
     assert (found.detectable, found.seeds_needed, found.verdict) == (None, None, "none")
     assert "+11.00 over test rows; p < 0.0001" in table.sentence
-    assert "no difference between sa-softmax and softmax can be claimed" in table.sentence.lower()
+    assert "no conclusion on a difference between sa-softmax and softmax" in table.sentence.lower()
     assert "seed was not varied" in table.sentence
 
 
@@ -108,8 +112,11 @@ def test_a_clear_difference_over_three_seeds_is_claimed_either_way(tmp_path: Pat
     table = _table(tmp_path)
     assert _difference(table).verdict == "better"
     assert _difference(table, "sa-softmax-raw").verdict == "worse"
-    assert "sa-softmax is better than softmax by 5.08 points of accuracy over 3 seeds" in table.sentence
-    assert "sa-softmax-raw is worse than softmax by 20.00 points" in table.sentence
+    assert (
+        "sa-softmax is significantly better than softmax by 5.08 points of accuracy over 3 seeds"
+        in table.sentence
+    )
+    assert "sa-softmax-raw is significantly worse than softmax by 20.00 points" in table.sentence
     assert _difference(table).comparisons == 2
 
 
@@ -127,12 +134,14 @@ def test_many_arms_share_one_short_sentence(tmp_path: Path) -> None:
         told[name] = f"{name} ({found.mean:+.2f}, {low:+.2f} to {high:+.2f})"
     widest = _difference(table, "sigmoid")
     assert table.sentence == (
-        f"Better than softmax: {told['sa-softmax']}; worse than softmax: {told['sa-softmax-raw']}; "
-        f"no difference from softmax can be claimed for {told['sigmoid']}, {told['ssmax']}; in points of "
-        "accuracy with 95% intervals over seeds and test rows or over test rows, over 1 to 3 seeds, claims "
-        "after Holm for 4 comparisons; for the least certain of those without a claim and with several seeds "
-        f"a true difference of about {widest.detectable:.2f} would be claimed 4 times in 5, one of 1 with "
-        f"about {(widest.seeds_needed or {})['1']} seeds."
+        f"Significantly better than softmax: {told['sa-softmax']}; "
+        f"significantly worse than softmax: {told['sa-softmax-raw']}; "
+        f"no significant difference from softmax: {told['sigmoid']}; no conclusion: {told['ssmax']}; in "
+        "points of accuracy with 95% intervals over seeds and test rows or over test rows, over 1 to 3 "
+        "seeds, tested at 0.05 after Holm for 4 comparisons; for the least certain comparison without "
+        "significance, "
+        f"the minimum detectable difference is about {widest.detectable:.2f} (power 80%), and 1 would "
+        f"take about {(widest.seeds_needed or {})['1']} seeds."
     )
 
 
@@ -141,7 +150,7 @@ def test_runs_that_did_not_learn_are_named(tmp_path: Path) -> None:
     save_accuracies(tmp_path, "softmax", [0.80, 0.81, 0.79])
     save_accuracies(tmp_path, "sa-softmax", [0.80, chance, 1.1 * chance])
     save_accuracies(tmp_path, "sa-softmax-raw", [0.80, 1.4 * chance, 0.79])
-    notes = [note for note in _table(tmp_path).notes if "learn" in note]
+    notes = [note for note in _notes(tmp_path) if "learn" in note]
     shown = [
         f"seed {seed}: accuracy {100 * round(400 * share) / 400:.2f}%"
         for seed, share in ((1, chance), (2, 1.1 * chance))
@@ -159,7 +168,7 @@ def test_far_below_chance_asks_for_the_order_of_labels(
 ) -> None:
     save_accuracies(tmp_path, "softmax", [0.80, 0.81])
     save_accuracies(tmp_path, "sa-softmax", [accuracy, accuracy])
-    notes = [note for note in _table(tmp_path).notes if "learn" in note]
+    notes = [note for note in _notes(tmp_path) if "learn" in note]
     assert ("far below chance: are labels in another order?" in notes[0]) == is_far_below
 
 
@@ -167,7 +176,7 @@ def test_a_model_that_learnt_no_translation_is_named(tmp_path: Path) -> None:
     save(tmp_path, started("softmax", 0, kind="translation"), translations(60, 0.4, 1))
     silent = [{**row, "prediction": "nothing"} for row in translations(60, 0.4, 1)]
     save(tmp_path, started("sa-softmax", 0, kind="translation"), silent)
-    (note,) = [note for note in _table(tmp_path).notes if "learn" in note]
+    (note,) = [note for note in _notes(tmp_path) if "learn" in note]
     assert note == (
         "sa-softmax did not learn in 1 of 1 runs (seed 0: bleu 0.00; less than a quarter of the median of "
         "these runs)"
@@ -201,7 +210,7 @@ def test_a_p_over_rows_that_is_too_large_is_the_reason(tmp_path: Path) -> None:
     found = _difference(_table(tmp_path))
     assert found.interval_rows is not None and found.interval_rows[0] > 0
     assert found.p == found.p_rows == pytest.approx(2 / 2**5)
-    assert found.why.startswith("which p does not tell from the noise of the test rows")
+    assert found.why.startswith("not significant over the test rows alone (exact sign flips")
 
 
 def test_a_run_that_has_not_begun_to_tell_anything_names_no_table(tmp_path: Path) -> None:
@@ -223,7 +232,7 @@ def test_rows_alone_do_not_make_a_claim_when_the_seeds_disagree(tmp_path: Path) 
     assert found.interval_seeds is not None and found.interval_seeds[0] < 0
     assert found.interval is not None and found.interval[0] <= found.interval_seeds[0] + 0.01
     assert found.verdict == "none"
-    assert "not more than that of the seeds" in found.why
+    assert "but within that of the seeds" in found.why
     assert found.detectable is not None and found.detectable > found.mean
 
 
@@ -258,10 +267,10 @@ def test_the_sentence_gives_the_interval_over_both_and_what_the_design_could_see
     assert found.interval is not None and found.p is not None
     low, high = found.interval
     assert table.sentence == (
-        "No difference between sa-softmax and softmax can be claimed: +0.83 points of accuracy over 3 seeds "
+        "No significant difference between sa-softmax and softmax: +0.83 points of accuracy over 3 seeds "
         f"(95% interval {low:+.2f} to {high:+.2f} over seeds and test rows; p = {found.p:.2g}), "
-        f"{found.why}; a true difference of about {found.detectable:.2f} would be claimed 4 times in 5, "
-        f"one of 1 with about {(found.seeds_needed or {})['1']} seeds."
+        f"{found.why}; the minimum detectable difference is about {found.detectable:.2f} (power 80%), and 1 "
+        f"would take about {(found.seeds_needed or {})['1']} seeds."
     )
 
 
@@ -275,7 +284,7 @@ def test_what_no_number_of_seeds_shows_wants_more_rows(tmp_path: Path) -> None:
         save(tmp_path, started("sa-softmax", seed), classified(mine))
     table = _table(tmp_path)
     assert _difference(table).seeds_needed == {"0.25": None, "0.5": None, "1": None}
-    assert table.sentence.endswith("would be claimed 4 times in 5, one of 1 only with more test rows.")
+    assert table.sentence.endswith(" (power 80%), and 1 would take only more test rows.")
 
 
 @pytest.mark.parametrize("seeds", [3, 6, 7])
@@ -376,7 +385,7 @@ def test_unequal_configurations_are_refused_with_the_keys(
     save_accuracies(tmp_path / "a", "sa-softmax-raw", [0.8, 0.8])
     save_accuracies(tmp_path / "b", "sa-softmax", [0.9], **over)
     first, second = compare([tmp_path]).tables
-    assert [arm.name for arm in first.arms] == ["softmax", "sa-softmax-raw"]
+    assert [arm.name for arm in first.variants] == ["softmax", "sa-softmax-raw"]
     assert _difference(first, "sa-softmax-raw").verdict == "none"
     assert _arm(second).difference is None
     (refused,) = second.refused
@@ -466,10 +475,10 @@ def test_kernels_that_differ_are_noted_and_what_half_precision_makes_of_them(
         _with(started("softmax", 1, train=train), "attention", kernel="reference"),
         classified([True, False]),
     )
-    notes = _table(tmp_path).notes
+    notes = _notes(tmp_path)
     assert any("kernels were softmax reference / sdpa, sa-softmax reference" in note for note in notes)
     assert "softmax: its runs differ in attention kernel" in notes
-    told = [note for note in notes if note.startswith("precision inside attention is not like for like")]
+    told = [note for note in notes if note.startswith("precision inside attention differs")]
     assert len(told) == bool(precision)
     name = HALF.get(precision or "")
     assert all(f"in {name} the kernels sdpa" in note for note in told)
@@ -479,7 +488,7 @@ def test_fused_kernels_are_of_one_precision(tmp_path: Path) -> None:
     for variant, kernel in (("softmax", "sdpa"), ("sa-softmax", "triton")):
         entry = _with(started(variant, 0, train={"bf16": True}), "attention", kernel=kernel)
         save(tmp_path, entry, classified([True, False]))
-    (note,) = _table(tmp_path).notes
+    (note,) = _notes(tmp_path)
     assert "attention kernels were softmax sdpa, sa-softmax triton" in note
 
 
@@ -551,7 +560,7 @@ def test_scopes_and_parameters_are_arms_of_their_own(tmp_path: Path) -> None:
     save_accuracies(tmp_path, "softmax", [0.8])
     save_accuracies(tmp_path, "sa-softmax", [0.8], attention={"scope": "encoder"})
     save_accuracies(tmp_path, "sa-softmax", [0.8], attention={"parameters": {"eps": 0.01}})
-    names = [arm.name for arm in _table(tmp_path).arms]
+    names = [arm.name for arm in _table(tmp_path).variants]
     assert names == ["softmax", "sa-softmax-encoder", "sa-softmax-eps0.01"]
 
 
@@ -605,7 +614,7 @@ def test_predictions_that_do_not_fit_end_the_row_test_with_the_reason(
     assert (found.p, found.interval_rows, found.verdict) == (None, None, "none")
     assert found.mean == pytest.approx(10.0)
     assert why in found.why
-    assert any(why in note for note in table.notes)
+    assert any(why in note.text and note.kind is NoteKind.NO_ROWS for note in table.notes)
     assert found.comparisons == 0
 
 
@@ -621,7 +630,7 @@ def test_records_that_cannot_be_used_are_problems_and_the_rest_goes_on(tmp_path:
     foreign["config"]["attention"]["new_key"] = 1
     store.write(tmp_path / "foreign", foreign)
     found = compare([tmp_path])
-    assert [table.arms[0].finished for table in found.tables] == [1]
+    assert [table.variants[0].finished for table in found.tables] == [1]
     told = "\n".join(found.problems)
     assert len(found.problems) == 4
     for part in ("truncated", "says finished but lacks", "asked for sa-softmax but ran softmax", "new_key"):
@@ -633,8 +642,8 @@ def test_a_run_reached_twice_counts_once_and_a_copy_is_noted(tmp_path: Path) -> 
     (older,) = save_accuracies(tmp_path / "b", "softmax", [0.7])
     store.write(older, store.read(older) | {"started": "2020-01-01T00:00:00+00:00"})
     (table,) = compare([tmp_path, tmp_path / "a"]).tables
-    assert table.arms[0].metrics["accuracy"].per_seed == {0: 80.0}
-    assert any(str(older) in note and "left out" in note for note in table.notes)
+    assert table.variants[0].metrics["accuracy"].per_seed == {0: 80.0}
+    assert any(str(older) in note.text and note.kind is NoteKind.LEFT_OUT for note in table.notes)
 
 
 def test_what_may_explain_a_difference_is_noted(tmp_path: Path) -> None:
@@ -644,7 +653,7 @@ def test_what_may_explain_a_difference_is_noted(tmp_path: Path) -> None:
     other["versions"] = other["versions"] | {"torch": "9.9"}
     other["git"] = {"commit": "abcdef1234567", "dirty": True}
     save(tmp_path, other, classified(correctness(400, 0.8, 0)))
-    notes = "\n".join(_table(tmp_path).notes)
+    notes = "\n".join(_notes(tmp_path))
     assert "attention kernels were softmax sdpa, sa-softmax reference" in notes
     assert "differ in hardware: CPU, " in notes and "NVIDIA H200" in notes
     assert "package versions: torch " in notes and "9.9" in notes
@@ -693,52 +702,52 @@ def _paired(per_seed: tuple[float, ...], error: float, p: float = 0.001, residua
             _paired((0.99, 1.0, 1.01), 0.2),
             1,
             "better",
-            "which is more than the noise of the test rows and of the seeds",
+            "above the noise of the test rows and of the seeds",
         ),
         (
             _paired((-0.99, -1.0, -1.01), 0.2),
             1,
             "worse",
-            "which is more than the noise of the test rows and of the seeds",
+            "above the noise of the test rows and of the seeds",
         ),
         (_paired((0.0, 0.0, 0.0), 0.2), 1, "none", "the two score the same"),
-        (_paired((0.99, 1.0, 1.01), 0.6), 1, "none", "which is within the noise of the test rows"),
+        (_paired((0.99, 1.0, 1.01), 0.6), 1, "none", "within the noise of the test rows"),
         (
             _paired((0.99, 1.0, 3.0), 0.2),
             1,
             "none",
-            "which is more than the noise of the test rows, but not more than that of the seeds",
+            "above the noise of the test rows, but within that of the seeds",
         ),
         (
             _paired((0.6, 1.0, 1.4), 0.45),
             1,
             "none",
-            "which is more than the noise of the test rows or of the seeds, but not than both together",
+            "above the noise of the test rows and of the seeds, but within both together",
         ),
         (
             _paired((0.8, 1.0, 1.2), 0.2),
             9,
             "none",
-            "which is more than the noise of the test rows and of the seeds, "
-            "but not after Holm for 9 comparisons",
+            "above the noise of the test rows and of the seeds, but not significant after Holm for 9 "
+            "comparisons",
         ),
         (
             _paired((1.0,), 0.2, p=0.06),
             1,
             "none",
-            "which p does not tell from the noise of the test rows (t), and the seed was not varied",
+            "not significant over the test rows alone (t), and the seed was not varied",
         ),
         (
             _paired((1.0,), 0.2),
             1,
             "none",
-            "which is more than the noise of the test rows, but the seed was not varied",
+            "above the noise of the test rows, but the seed was not varied",
         ),
         (
             _paired((1.0,), 0.9),
             1,
             "none",
-            "which is within the noise of the test rows, and the seed was not varied",
+            "within the noise of the test rows, and the seed was not varied",
         ),
     ],
 )
@@ -773,7 +782,7 @@ def test_without_predictions_the_seeds_are_tested_and_nothing_is_claimed() -> No
 
 
 def _overall(root: Path, arm: str = "sa-softmax") -> Overall:
-    return next(line for line in compare([root]).overall if line.arm == arm)
+    return next(line for line in compare([root]).overall if line.variant == arm)
 
 
 def test_interquartile_means_over_tasks(tmp_path: Path) -> None:
@@ -788,7 +797,7 @@ def test_interquartile_means_over_tasks(tmp_path: Path) -> None:
         save_accuracies(tmp_path, "softmax", baseline, rows=100, task=task)
         save_accuracies(tmp_path, "sa-softmax", variant, rows=100, task=task)
     lines = compare([tmp_path]).overall
-    assert [line.arm for line in lines] == ["softmax", "sa-softmax"]
+    assert [line.variant for line in lines] == ["softmax", "sa-softmax"]
     line = lines[1]
     assert line.tasks == ["agnews", "dbpedia", "yelp"]
     assert (line.metric, line.sample) == ("accuracy", False)
@@ -809,7 +818,7 @@ def test_intervals_over_tasks_hold_no_value_that_cannot_be(tmp_path: Path) -> No
     for task in ("agnews", "dbpedia"):
         save_accuracies(tmp_path, "softmax", [0.9, 0.91, 0.92], task=task)
         save_accuracies(tmp_path, "sa-softmax", [0.9, 0.1, 0.92], task=task)
-    broken = next(line for line in compare([tmp_path]).overall if line.arm == "sa-softmax")
+    broken = next(line for line in compare([tmp_path]).overall if line.variant == "sa-softmax")
     assert broken.interval[0] >= 0 and broken.interval[1] <= 100
     assert broken.difference_interval[0] >= -100
 
@@ -823,7 +832,7 @@ def test_accuracy_and_bleu_and_the_sample_are_never_put_together(tmp_path: Path)
             for task, sample in (("agnews", False), ("yelp", False), ("dbpedia", True)):
                 rows = classified(correctness(50, 0.5 + noise / 2, seed))
                 save(tmp_path / str(sample), started(variant, seed, task=task, sample=sample), rows)
-    lines = {(line.metric, line.sample, line.arm): line.tasks for line in compare([tmp_path]).overall}
+    lines = {(line.metric, line.sample, line.variant): line.tasks for line in compare([tmp_path]).overall}
     assert set(lines) == {
         (metric, False, arm) for metric in ("accuracy", "bleu") for arm in ("softmax", "sa-softmax")
     }
@@ -870,20 +879,20 @@ def test_warm_starts_are_arms_of_their_own_and_controls_are_known(tmp_path: Path
             save(tmp_path, entry, classified(correctness(400, 0.85, seed)))
     save_accuracies(tmp_path, "softmax-plus-one", [0.8])
     table = _table(tmp_path)
-    assert [(arm.name, arm.control) for arm in table.arms] == [
+    assert [(arm.name, arm.control) for arm in table.variants] == [
         ("softmax", False),
         ("sa-softmax", False),
         ("sa-softmax-annealed0.3", False),
         ("sa-softmax-calibrated", False),
         ("softmax-plus-one", True),
     ]
-    assert all(arm.difference is not None for arm in table.arms[1:])
+    assert all(arm.difference is not None for arm in table.variants[1:])
     warm = _arm(table, "sa-softmax-calibrated")
     assert warm.start == {"kind": "calibrated", "cosine_cold": 0.9, "cosine": pytest.approx(0.905)}
     assert warm.untrained is not None
     assert warm.untrained.mean == pytest.approx(30.0)
     assert warm.untrained.per_seed == {0: pytest.approx(25.0), 1: pytest.approx(35.0)}
-    assert (table.arms[0].start, table.arms[0].untrained) == (None, None)
+    assert (table.variants[0].start, table.variants[0].untrained) == (None, None)
 
 
 def test_what_is_from_the_paper_is_said_twice_alike() -> None:

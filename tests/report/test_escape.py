@@ -16,7 +16,8 @@ import yaml
 from finetune.bench import plot, tables
 from finetune.bench import run as bench
 from finetune.comparison.aggregate import Overall
-from finetune.comparison.compare import Comparison, compare
+from finetune.comparison.caveats import Note, NoteKind
+from finetune.comparison.compare import Comparison, compare, said_again
 from finetune.publishing import card
 from finetune.publishing.metadata import LIBRARY
 from finetune.report.formats import latex, saved
@@ -41,7 +42,7 @@ def _named(comparison: Comparison, evil: str) -> Comparison:
     """The comparison with ``evil`` wherever a user, a file or a machine names something."""
     (table,) = comparison.tables
     arms = []
-    for i, arm in enumerate(table.arms):
+    for i, arm in enumerate(table.variants):
         runs = [replace(run, folder=evil, command=evil, reason=evil, device=evil) for run in arm.runs]
         attention = (arm.attention or {}) | {"kernel": evil, "variant": evil}
         name = arm.name if i == 0 else evil
@@ -58,8 +59,8 @@ def _named(comparison: Comparison, evil: str) -> Comparison:
         data={"kind": evil, "location": evil, "revision": evil, "splits": {}},
         missing=[evil],
         refused=[evil],
-        notes=[f"{evil} like for like", evil],
-        arms=arms,
+        notes=[Note(NoteKind.KERNELS, evil), Note(NoteKind.HARDWARE, evil)],
+        variants=arms,
     )
     over = [
         Overall(evil, False, "accuracy", name, tasks, 80.0, [79.0, 81.0], 0.0, [0.0, 0.0])
@@ -159,7 +160,8 @@ def test_json_gives_back_what_was_named(plain: Comparison, evil: str, tmp_path: 
     named = _named(plain, evil)
     (tmp_path / saved.FILE).write_text(saved.as_json(named), encoding="utf-8")
     assert json.loads(saved.as_json(named))["tables"][0]["model"] == evil
-    assert saved.read(tmp_path) == named
+    # Its sentences are written anew, from the names and numbers.
+    assert saved.read(tmp_path) == said_again(named)
 
 
 def test_a_name_in_a_plot_is_text_and_its_label_too() -> None:

@@ -112,7 +112,7 @@ def test_a_page_is_the_same_for_the_same_records(study: Comparison, html: str) -
 def test_the_label_of_a_plot_tells_its_numbers(study: Comparison) -> None:
     (table,) = study.tables
     palette = Palette(["sa-softmax"])
-    found = table.arms[1].difference
+    found = table.variants[1].difference
     plot, values = forest.differences(table, palette, "a"), curves.seeds(table, palette, "b")
     assert plot and values and found and found.interval
     assert f"sa-softmax {found.mean:+.2f}, 95% {found.interval[0]:+.2f} to" in plot.svg
@@ -274,12 +274,12 @@ def test_drawing_changes_no_setting_of_matplotlib() -> None:
 def _judged(study: Comparison, *verdicts: str, seeds: int = 3, p: float = 0.001) -> Comparison:
     """One table for each verdict, each with the same p before Holm."""
     (table,) = study.tables
-    baseline, arm = table.arms
+    baseline, arm = table.variants
     tables = []
     for i, verdict in enumerate(verdicts):
         mean = -5.0 if verdict == "worse" else 5.0
         found = replace(arm.difference, verdict=verdict, mean=mean, seeds=list(range(seeds)), p=p)  # type: ignore[type-var]
-        tables.append(replace(table, task=f"t{i}", arms=[baseline, replace(arm, difference=found)]))
+        tables.append(replace(table, task=f"t{i}", variants=[baseline, replace(arm, difference=found)]))
     return Comparison(tables, [])
 
 
@@ -322,14 +322,20 @@ def test_the_answer_tells_which_claims_the_number_of_tables_takes_back(study: Co
 
 def test_what_can_never_be_claimed_takes_no_claim_back(study: Comparison) -> None:
     claimed, other = _judged(study, "better", "none", p=0.03).tables
-    single = replace(other.arms[1].difference, seeds=[0], interval=None, p=0.9)  # type: ignore[type-var]
+    single = replace(other.variants[1].difference, seeds=[0], interval=None, p=0.9)  # type: ignore[type-var]
     tables = [
-        replace(other, task=f"s{i}", arms=[other.arms[0], replace(other.arms[1], difference=single)])
+        replace(
+            other, task=f"s{i}", variants=[other.variants[0], replace(other.variants[1], difference=single)]
+        )
         for i in (1, 2)
     ]
     assert "at once" not in answer(Comparison([claimed, *tables], [])), "one table that can claim"
     unsure = replace(
-        other, arms=[other.arms[0], replace(other.arms[1], difference=replace(single, interval=[-1.0, 1.0]))]
+        other,
+        variants=[
+            other.variants[0],
+            replace(other.variants[1], difference=replace(single, interval=[-1.0, 1.0])),
+        ],
     )
     told = answer(Comparison([claimed, unsure, *tables], []))
     assert (
@@ -373,7 +379,7 @@ def _kept(root: Path, kept: Path) -> None:
 def test_a_report_is_remade_without_predictions_and_elsewhere(tmp_path: Path) -> None:
     root, kept = tmp_path / "runs", tmp_path / "kept"
     (table,) = _study(root, looked_at=False).tables
-    enrich(Path(table.arms[1].runs[0].folder))
+    enrich(Path(table.variants[1].runs[0].folder))
     _kept(root, kept)
     before = {file.name: file.read_text() for file in kept.glob("report.*")}
     root.rename(tmp_path / "gone")
@@ -392,12 +398,12 @@ def test_a_report_is_remade_without_predictions_and_elsewhere(tmp_path: Path) ->
 def test_runs_that_are_gone_or_others_are_named_and_not_plotted(tmp_path: Path) -> None:
     found = _study(tmp_path / "runs", looked_at=False)
     (table,) = found.tables
-    folder = Path(table.arms[0].runs[0].folder)
+    folder = Path(table.variants[0].runs[0].folder)
     entry = store.read(folder)
     assert entry["metrics"]
     entry["metrics"]["accuracy"]["value"] += 0.001
     store.write(folder, entry)
-    (Path(table.arms[1].runs[2].folder) / store.FILE).unlink()
+    (Path(table.variants[1].runs[2].folder) / store.FILE).unlink()
     histories, problems = collect(table)
     assert len(histories) == 4 and len(problems) == 2
     assert all("its record is not there any more, or is another run's" in line for line in problems)

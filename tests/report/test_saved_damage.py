@@ -54,7 +54,7 @@ def _survives(root: Path, out: Path, what: object) -> None:
         write.write(found, out)
     except Exception as error:
         raise AssertionError(f"{what!r} broke the report") from error
-    assert any(table.task == "untouched" and table.arms[0].finished for table in found.tables), what
+    assert any(table.task == "untouched" and table.variants[0].finished for table in found.tables), what
     assert all("\n" not in problem for problem in found.problems)
     assert len(found.problems) <= 1, what
     shown.encode()
@@ -140,4 +140,4 @@ def test_a_foreign_signature_is_a_reason_and_fetches_nothing(tmp_path: Path, sig
         entry["metrics"]["bleu"]["signature"] = signature
         store.write(folder, entry)
     (table,) = compare([tmp_path]).tables
-    assert any("cannot be scored again as" in note for note in table.notes)
+    assert any("cannot be scored again as" in note.text for note in table.notes)

@@ -138,7 +138,7 @@ def test_every_form_has_the_same_numbers(comparison: Comparison, tmp_path: Path)
 
 def test_every_table_and_arm_is_in_every_form(comparison: Comparison, tmp_path: Path) -> None:
     files = {file.suffix: file.read_text(encoding="utf-8") for file in write.write(comparison, tmp_path)}
-    arms = [[arm.name for arm in table.arms] for table in comparison.tables]
+    arms = [[arm.name for arm in table.variants] for table in comparison.tables]
     assert len(arms) == 3
     for read, suffix in ((_of_markdown, ".md"), (_of_latex, ".tex"), (_of_page, ".html")):
         found = [rows for rows in read(files[suffix]) if {"attention", "runs"} <= rows[0].keys()]

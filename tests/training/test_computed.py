@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import BertForSequenceClassification, Seq2SeqTrainingArguments, Trainer
 
 from finetune.comparison import compare, pairing
+from finetune.comparison.caveats import NoteKind
 from finetune.errors import UserError
 from finetune.records import store
 from finetune.records.run import find_runs
@@ -430,7 +431,7 @@ def test_runs_that_computed_otherwise_are_not_paired_and_the_report_says_why(tmp
     _save(tmp_path, "softmax", {})
     _save(tmp_path, "sa-softmax", change)
     tables = compare.compare([tmp_path]).tables
-    assert not any(arm.difference for table in tables for arm in table.arms)
+    assert not any(arm.difference for table in tables for arm in table.variants)
     refused = [line for table in tables for line in table.refused]
     assert any(named in line for line in refused), refused
 
@@ -443,8 +444,8 @@ def test_what_may_differ_between_arms_is_paired(tmp_path, change):
     _save(tmp_path, "softmax", None if change is None else {})
     _save(tmp_path, "sa-softmax", change)
     (table,) = compare.compare([tmp_path]).tables
-    assert any(arm.difference for arm in table.arms) and not table.refused
-    told = any("what was computed" in note for note in table.notes)
+    assert any(arm.difference for arm in table.variants) and not table.refused
+    told = any(note.kind is NoteKind.UNRECORDED for note in table.notes)
     assert told == (change is None)  # equal by what was asked for alone, and said to be
 
 

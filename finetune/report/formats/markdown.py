@@ -34,7 +34,9 @@ def _of(table: ResultTable) -> str:
         if found
     ]
     parts += (
-        [f"Cost:\n\n{tables.markdown(cells.cost(table))}"] if any(arm.finished for arm in table.arms) else []
+        [f"Cost:\n\n{tables.markdown(cells.cost(table))}"]
+        if any(arm.finished for arm in table.variants)
+        else []
     )
     parts += [_items(facts.protocol(table))]
     parts += [f"{heading}:\n\n{_items(items)}" for heading, items in facts.lists(table)]
@@ -43,7 +45,7 @@ def _of(table: ResultTable) -> str:
 
 def _runs(table: ResultTable) -> str:
     """Every run, and the command that makes each of them again."""
-    runs = [(arm.name, run) for arm in table.arms for run in arm.runs]
+    runs = [(arm.name, run) for arm in table.variants for run in arm.runs]
     rows = [["run", "seed", "status", "value", "folder"]]
     for name, run in runs:
         value = "" if run.value is None else f"{run.value:.2f}"

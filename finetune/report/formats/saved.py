@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, NotRequired
 
 from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
 
-from finetune.comparison.compare import Comparison
+from finetune.comparison.compare import Comparison, said_again
 from finetune.errors import UserError
 from finetune.metrics import registry
 from finetune.records.schema import Number, Split
@@ -74,7 +74,8 @@ class _Nested(TypedDict):
     overall: list[_Overall]
 
 
-_SHAPES: tuple[TypeAdapter[Any], ...] = (TypeAdapter(_Nested), TypeAdapter(Comparison))
+_NESTED = TypeAdapter(_Nested)
+_COMPARISON = TypeAdapter(Comparison)
 
 
 def as_json(comparison: Comparison) -> str:
@@ -99,8 +100,8 @@ def read(path: Path) -> Comparison:
         wanted = f"schema '{head['schema']}', version {head['version']}"
         raise UserError(f"{file} is no report of this version ({wanted}): {again}")
     try:
-        _, found = [fitted(shape, known) for shape in _SHAPES]
+        fitted(_NESTED, known)
+        found: Comparison = fitted(_COMPARISON, Comparison.fields_of(known))
     except UnreadableError as error:
         raise UserError(f"the report {file} is {error}: {again}") from error
-    comparison: Comparison = found
-    return comparison
+    return said_again(found)

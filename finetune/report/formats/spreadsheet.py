@@ -20,7 +20,7 @@ P_VALUES = ("p", "p_adjusted", "p_seeds", "p_rows", "p_bootstrap")
 
 def spreadsheet(comparison: Comparison) -> str:
     """The whole file, comma-separated with a head; an empty cell where nothing is known."""
-    rows = [_row(table, arm) for table in comparison.tables for arm in table.arms]
+    rows = [_row(table, arm) for table in comparison.tables for arm in table.variants]
     head = list(dict.fromkeys(key for row in rows for key in row)) or ["task"]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, head, restval="", lineterminator="\n")

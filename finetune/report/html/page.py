@@ -34,7 +34,7 @@ class Grid:
 
 def page(comparison: Comparison, roots: Sequence[Path] = ()) -> str:
     """The whole file. Curves and diagnostics are read from the runs' folders, or found below ``roots``."""
-    names = list(dict.fromkeys(arm.name for table in comparison.tables for arm in table.arms))
+    names = list(dict.fromkeys(arm.name for table in comparison.tables for arm in table.variants))
     palette = Palette(names)
     problems = list(comparison.problems)
     tables = []
@@ -83,7 +83,7 @@ def _table(
     table: ResultTable, found: Sequence[histories.History], palette: Palette, key: str
 ) -> dict[str, Any]:
     """Everything the template says about one table."""
-    arms = [arm.name for arm in table.arms]
+    arms = [arm.name for arm in table.variants]
     seen = looked.looked_at(found, arms)
     drawn = [
         forest.differences(table, palette, f"{key}-difference"),
@@ -104,13 +104,13 @@ def _table(
         "plots": [plot for plot in drawn if plot] + curves.curves(table, found, palette, key),
         "starts": _grid(cells.starts(table), "Before training"),
         "diagnostics": mechanism,
-        "mechanism_legend": _legend(dict.fromkeys([*(each.arm for each in seen), *variants]), palette),
+        "mechanism_legend": _legend(dict.fromkeys([*(each.variant for each in seen), *variants]), palette),
         "cost": _grid(cells.cost(table), "Cost"),
         "cost_notes": facts.cost_notes(table),
         "lists": _lists(table),
         "power": _grid(cells.power(table), "Each kind of noise alone, and what more seeds would show"),
         "facts": facts.protocol(table),
-        "runs": [_run(words.arm_name(arm), run) for arm in table.arms for run in arm.runs],
+        "runs": [_run(words.variant_name(arm), run) for arm in table.variants for run in arm.runs],
     }
 
 
@@ -123,7 +123,7 @@ def _lists(table: ResultTable) -> list[tuple[str, list[str]]]:
 
 def _shown(table: ResultTable, seen: Sequence[looked.Looked]) -> list[str]:
     """Of the functions that diagnostics hold at the same scores: those of the paper and of the table."""
-    mine = {str((arm.attention or {}).get("variant")) for arm in table.arms}
+    mine = {str((arm.attention or {}).get("variant")) for arm in table.variants}
     held = dict.fromkeys(variant for each in seen for layer in each.layers() for variant in layer["reach"])
     return [variant for variant in held if variant in FROM_THE_PAPER | mine]
 

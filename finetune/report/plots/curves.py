@@ -27,7 +27,7 @@ from finetune.report.plots.figures import (
 
 def seeds(table: ResultTable, palette: Palette, key: str) -> Plot | None:
     """The primary metric of every seed, the same seed's values joined."""
-    arms = [arm for arm in table.arms if arm.metrics.get(table.metric)]
+    arms = [arm for arm in table.variants if arm.metrics.get(table.metric)]
     values = [arm.metrics[table.metric].per_seed for arm in arms]
     if sum(map(len, values)) < 2:
         return None
@@ -41,7 +41,7 @@ def seeds(table: ResultTable, palette: Palette, key: str) -> Plot | None:
             look, mean = palette[arm.name], arm.metrics[table.metric].mean
             axis.plot([mean, mean], [-i - 0.16, -i + 0.16], color=INK, linewidth=2, zorder=2)
             axis.plot(list(each.values()), [-i] * len(each), look.marker, color=look.colour, markersize=6)
-            name_row(axis, words.arm_name(arm), words.score(arm.metrics[table.metric]), -i)
+            name_row(axis, words.variant_name(arm), words.score(arm.metrics[table.metric]), -i)
         axis.set_xlabel(registry.get(table.metric).label)
         only_rows(axis, len(arms))
 
@@ -66,7 +66,9 @@ def curves(table: ResultTable, found: Sequence[History], palette: Palette, key: 
     plots = []
     for quantity in wanted:
         logged = [history for history in found if history.curve(quantity.name)]
-        by_arm = {arm.name: [history for history in logged if history.arm == arm.name] for arm in table.arms}
+        by_arm = {
+            arm.name: [history for history in logged if history.variant == arm.name] for arm in table.variants
+        }
         if logged:
             by_arm = {arm: runs for arm, runs in by_arm.items() if runs}
             plots.append(_curve_plot(by_arm, palette, quantity, f"{key}-{quantity.name}"))

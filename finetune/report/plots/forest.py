@@ -45,11 +45,13 @@ class Bar:
 def differences(table: ResultTable, palette: Palette, key: str) -> Plot | None:
     """Each arm less softmax."""
     bars = [
-        _bar(words.arm_name(arm), palette[arm.name], arm.difference) for arm in table.arms if arm.difference
+        _bar(words.variant_name(arm), palette[arm.name], arm.difference)
+        for arm in table.variants
+        if arm.difference
     ]
     if not bars:
         return None
-    paired = {arm.name: len(arm.difference.seeds) for arm in table.arms if arm.difference}
+    paired = {arm.name: len(arm.difference.seeds) for arm in table.variants if arm.difference}
     metric = registry.get(table.metric)
     unit = metric.unit
     label = f"Differences from softmax in {unit}: " + "; ".join(_spoken(bar) for bar in bars)
@@ -68,7 +70,7 @@ def at_a_glance(comparison: Comparison, palette: Palette) -> list[Plot]:
         bars = [
             _bar(arm.name, palette[arm.name], arm.difference, words.short(table, real))
             for table in real
-            for arm in table.arms
+            for arm in table.variants
             if table.metric == metric and arm.difference
         ]
         if len(bars) < 2:
@@ -86,9 +88,15 @@ def over_tasks(comparison: Comparison, palette: Palette) -> list[Plot]:
     """Differences of interquartile means, one plot a metric."""
     plots = []
     for metric in dict.fromkeys(each.metric for each in comparison.overall):
-        found = [each for each in comparison.overall if each.metric == metric and each.arm != BASELINE]
+        found = [each for each in comparison.overall if each.metric == metric and each.variant != BASELINE]
         bars = [
-            Bar(each.arm, palette[each.arm], each.difference, each.difference_interval, heading=each.model)
+            Bar(
+                each.variant,
+                palette[each.variant],
+                each.difference,
+                each.difference_interval,
+                heading=each.model,
+            )
             for each in found
         ]
         if not bars:

@@ -49,14 +49,14 @@ def _norms(each: Looked, key: str, limits: Limits) -> Plot:
             by_step(axis)
 
     told = "; ".join(f"{name} {_last(by_place)}" for name, by_place in curves.items())
-    label = f"Gradient norms of {each.arm}, lowest to highest layer at the last step: {told}"
+    label = f"Gradient norms of {each.variant}, lowest to highest layer at the last step: {told}"
     kinds = ", ".join(f"{kind} {KINDS.get(kind, OTHER_KIND)[1]}" for kind in of_kind)
     caption = (
         "L2 norm of the loss's gradient with respect to each tensor of an attention call. One line a layer, "
         f"from the first (faint) to the last (strong); {kinds}. {counted([each])}"
     )
     svg = draw(key, label, paint, size=(WIDTH, 300), grid=(2, 2), sharey=True)
-    return Plot(svg, f"Gradient norms, {each.arm}", caption)
+    return Plot(svg, f"Gradient norms, {each.variant}", caption)
 
 
 def _reach(each: Looked, variants: Sequence[str], palette: Palette, key: str) -> Plot | None:
@@ -84,13 +84,13 @@ def _reach(each: Looked, variants: Sequence[str], palette: Palette, key: str) ->
     told = "; ".join(
         f"{zone}, {ends(name, curve)}" for zone, by in lines.items() for name, curve in by.items()
     )
-    svg = draw(key, f"Gradient that scores get, {each.arm}: {told}", paint, grid=(1, 2), sharey=True)
+    svg = draw(key, f"Gradient that scores get, {each.variant}: {told}", paint, grid=(1, 2), sharey=True)
     caption = (
         "Mean size of the loss's gradient at scores by their softmax weight p, over all layers. Each line is "
-        f"one function at the same scores and the same gradient from above, those of the {each.arm} run. "
+        f"one function at the same scores and the same gradient from above, those of the {each.variant} run. "
         f"{counted([each])}"
     )
-    return Plot(svg, f"Gradient that scores get, {each.arm}", caption)
+    return Plot(svg, f"Gradient that scores get, {each.variant}", caption)
 
 
 def _layer_line(axis: Axes, place: Place, curve: Curve, share: float) -> None:

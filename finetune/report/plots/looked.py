@@ -17,7 +17,7 @@ Place = tuple[int, str]  # layer, kind
 class Looked:
     """The runs of one arm that were looked at while they trained, or, where none was, after training."""
 
-    arm: str
+    variant: str
     runs: tuple[Diagnostics, ...]
     after: bool
 
@@ -30,7 +30,9 @@ def looked_at(histories: Sequence[History], arms: Iterable[str]) -> list[Looked]
     """Arms with diagnostics, in the order of ``arms``."""
     found = []
     for arm in arms:
-        files = [history.diagnostics for history in histories if history.arm == arm and history.diagnostics]
+        files = [
+            history.diagnostics for history in histories if history.variant == arm and history.diagnostics
+        ]
         for after in (False, True):
             runs = tuple(run for file in files if (run := _part(file, after))["samples"])
             if runs:
@@ -78,7 +80,7 @@ def over_layers(looked: Looked, pick: Pick, weigh: Callable[[Layer], float] | No
 
 def counted(found: Sequence[Looked]) -> str:
     """``n: 2 runs each, 32 rows of a training batch.``"""
-    runs = words.counts({one.arm: len(one.runs) for one in found}, "run")
+    runs = words.counts({one.variant: len(one.runs) for one in found}, "run")
     rows: dict[bool, set[int]] = {}
     for one in found:
         rows.setdefault(one.after, set()).update(

@@ -72,7 +72,7 @@ def _quantities(first: Looked) -> list[_Quantity]:
 
 
 def _quantity(found: Sequence[Looked], palette: Palette, key: str, quantity: _Quantity) -> Plot | None:
-    means = {each.arm: over_layers(each, quantity.pick) for each in found}
+    means = {each.variant: over_layers(each, quantity.pick) for each in found}
     means = {arm: curve for arm, curve in means.items() if curve}
     if not means or (
         quantity.name == "negative" and not any(any(curve.values()) for curve in means.values())
@@ -82,7 +82,7 @@ def _quantity(found: Sequence[Looked], palette: Palette, key: str, quantity: _Qu
     def paint(axes: list[Axes]) -> None:
         for each in found:
             for curve in by_layer(each, quantity.pick).values():
-                thin_line(axes[0], curve, palette[each.arm])
+                thin_line(axes[0], curve, palette[each.variant])
         for arm, curve in means.items():
             line(axes[0], curve, palette[arm])
         by_step(axes[0], ylabel=quantity.axis)
@@ -94,7 +94,7 @@ def _quantity(found: Sequence[Looked], palette: Palette, key: str, quantity: _Qu
 
 
 def _row_sums(found: Sequence[Looked], palette: Palette, key: str) -> Plot | None:
-    bands = {each.arm: [over_layers(each, _quantile(n)) for n in (LOW, MIDDLE, HIGH)] for each in found}
+    bands = {each.variant: [over_layers(each, _quantile(n)) for n in (LOW, MIDDLE, HIGH)] for each in found}
     bands = {arm: curves for arm, curves in bands.items() if all(curves)}
     if not bands:
         return None
