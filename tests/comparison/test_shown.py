@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pandas
 import pytest
@@ -105,43 +104,7 @@ def test_notes_of_today_have_the_kinds_they_are_written_with(tmp_path: Path) -> 
     assert [note.kind for note in write.read(tmp_path).tables[0].notes] == kinds
 
 
-def _numbers(value: Any, place: str = "") -> dict[str, Any]:
-    """Every number and name in nested values, by its place; texts that are written from them are left out."""
-    if isinstance(value, dict):
-        written = ("sentence", "why", "notes", "note_kinds", "answer", "alpha", "power")
-        pairs = [(key, item) for key, item in value.items() if key not in written]
-    elif isinstance(value, list):
-        pairs = list(enumerate(value))
-    else:
-        return {place: value}
-    return {k: v for key, item in pairs for k, v in _numbers(item, f"{place}/{key}").items()}
-
-
 @pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
-def test_a_kept_report_says_the_same_numbers(folder: Path) -> None:
-    content = json.loads((folder / saved.FILE).read_text(encoding="utf-8"))
-    read = write.read(folder)
-    assert _numbers(read.to_json()) == _numbers(content)
-    assert not any(note.kind is NoteKind.OTHER for table in read.tables for note in table.notes)
-
-
-@pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
-def test_kept_records_give_the_means_of_the_kept_report(folder: Path) -> None:
-    """Predictions are not kept, so that only what needs none of them can be computed again."""
-    kept, again = write.read(folder), compare(folder)
-    assert not again.problems
-    for old, new in zip(kept.tables, again.tables, strict=True):
-        assert (old.title, old.model, old.setting, old.metric) == (
-            new.title,
-            new.model,
-            new.setting,
-            new.metric,
-        )
-        for one, other in zip(old.variants, new.variants, strict=True):
-            assert (one.name, one.metrics, one.untrained) == (other.name, other.metrics, other.untrained)
-            assert (one.train_s, one.start, one.control) == (other.train_s, other.start, other.control)
-            if one.difference:
-                assert other.difference is not None
-                assert other.difference.per_seed == pytest.approx(one.difference.per_seed)
-                assert other.difference.interval_seeds == pytest.approx(one.difference.interval_seeds)
-                assert other.difference.p_seeds == one.difference.p_seeds
+def test_every_note_of_a_kept_report_has_a_kind(folder: Path) -> None:
+    notes = [note for table in write.read(folder).tables for note in table.notes]
+    assert notes and not any(note.kind is NoteKind.OTHER for note in notes)
