@@ -43,10 +43,10 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 def configuration(card: dict[str, Any], configs: Sequence[str]) -> dict[str, Any]:
     """The card's configuration of one of these names, the default one, or the only one; empty without it."""
-    found = card.get("configs")
+    configs_of_card = card.get("configs")
     stated = {
         str(entry.get("config_name", "default")): entry
-        for entry in (found if isinstance(found, list) else [])
+        for entry in (configs_of_card if isinstance(configs_of_card, list) else [])
         if isinstance(entry, dict) and (entry.get("data_files") or entry.get("data_dir"))
     }
     default = [name for name, entry in stated.items() if entry.get("default") is True]
@@ -117,17 +117,18 @@ def stated_names(
             stated.setdefault(names, where)
 
     for name in INFOS:
-        found = read_json(folder / name) if (folder / name).is_file() else {}
-        for key, entry in [(None, found), *found.items()] if isinstance(found, dict) else []:
+        infos = read_json(folder / name) if (folder / name).is_file() else {}
+        # One configuration's facts, or those of several by their names.
+        for key, entry in [(None, infos), *infos.items()] if isinstance(infos, dict) else []:
             if meant is None or key in meant:
                 add(entry, name)
-    infos = card.get("dataset_info")
-    for entry in infos if isinstance(infos, list) else [infos]:
+    of_card = card.get("dataset_info")
+    for entry in of_card if isinstance(of_card, list) else [of_card]:
         if meant is None or not isinstance(entry, dict) or entry.get("config_name") in meant:
             add(entry, CARD)
     if len(stated) > 1:
-        told = " and ".join(f"{', '.join(names)} ({name})" for names, name in list(stated.items())[:2])
-        raise UserError(f"the data folder '{folder}' states the names of '{label}' in several ways: {told}")
+        ways = " and ".join(f"{', '.join(names)} ({name})" for names, name in list(stated.items())[:2])
+        raise UserError(f"the data folder '{folder}' states the names of '{label}' in several ways: {ways}")
     return next(iter(stated), None)
 
 
@@ -145,7 +146,8 @@ def _patterns(stated: Any) -> Iterable[tuple[str, list[str]]]:
 
 
 def _matching(folder: Path, base: str, split: str, patterns: list[str]) -> list[Path]:
-    found: dict[Path, None] = {}
+    """The files of rows that a card's patterns name, each once."""
+    named: dict[Path, None] = {}
     for pattern in patterns:
         joined = Path(base, pattern)
         if joined.is_absolute() or ".." in joined.parts:
@@ -161,5 +163,5 @@ def _matching(folder: Path, base: str, split: str, patterns: list[str]) -> list[
                 f"the card {folder / CARD} names {pattern!r} for '{split}', and no such file of rows is "
                 "there: fetch it, or mend the card"
             )
-        found |= dict.fromkeys(files)
-    return list(found)
+        named |= dict.fromkeys(files)
+    return list(named)

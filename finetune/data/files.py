@@ -1,4 +1,4 @@
-"""One local file's bytes: read once, hashed as read, unpacked where its name says so."""
+"""One local file's bytes: read once, hashed as read, unpacked if it is packed."""
 
 import bz2
 import hashlib
@@ -88,9 +88,9 @@ def stem(name: str) -> str:
 
 
 def read(path: Path, name: str) -> Content:
-    """The content of ``path``, which messages and the record call ``name``.
+    """The content of ``path``, which messages and the record call ``name``; all of it is held in memory.
 
-    The bytes that are hashed are those that are parsed. All of a file is held in memory while it is read.
+    The bytes that are hashed are those that are parsed.
     Raises ``UserError`` for a file that is empty, cannot be unpacked, or is not what its name says.
     """
     try:
@@ -109,16 +109,17 @@ def read(path: Path, name: str) -> Content:
 
 
 def _check_signature(path: Path, data: bytes, form: str) -> None:
+    """Refuses a file whose first bytes belong to another format than its name."""
     refuse_pointer(path, data.removeprefix(BOM_UTF8))
-    told = next((
+    actual = next((
         f"{what}; rename it to end in {endings[0]}" if endings and ":" not in what else what
-        for first, (endings, what) in SIGNATURES.items()
-        if data.startswith(first) and form not in endings
+        for signature, (endings, what) in SIGNATURES.items()
+        if data.startswith(signature) and form not in endings
     ), None)  # fmt: skip
     beginning = data[:64].removeprefix(BOM_UTF8).lstrip().lower()
-    told = told or next((what for first, what in MARKUP.items() if beginning.startswith(first)), None)
-    if told:
-        raise UserError(f"the file {path} is not {form[1:]}: by its first bytes it is {told}")
+    actual = actual or next((what for mark, what in MARKUP.items() if beginning.startswith(mark)), None)
+    if actual:
+        raise UserError(f"the file {path} is not {form[1:]}: by its first bytes it is {actual}")
 
 
 def _unpacked(path: Path, data: bytes, packing: str) -> bytes:
@@ -126,49 +127,51 @@ def _unpacked(path: Path, data: bytes, packing: str) -> bytes:
         raise UserError(f"the file {path} is empty")
     try:
         if packing == ".zip":
-            found = _only_member(path, data)
+            content = _only_member(path, data)
         elif packing == ".zst":
-            found = _at_most(pa.CompressedInputStream(pa.BufferReader(data), "zstd"))
+            content = _at_most(pa.CompressedInputStream(pa.BufferReader(data), "zstd"))
         else:
-            found = _streams(DECOMPRESSORS[packing], data)
+            content = _streams(DECOMPRESSORS[packing], data)
     except (
         OSError, EOFError, ValueError, MemoryError, RuntimeError, NotImplementedError,
         zlib.error, lzma.LZMAError, zipfile.BadZipFile,
     ) as error:  # fmt: skip
         raise UserError(f"cannot unpack {path}: {one_line(error) or 'it is damaged'}") from error
-    if len(found) > MOST:
+    if len(content) > MOST:
         raise UserError(
             f"{path} holds more than {MOST / 2**30:,.1f} GiB unpacked, too much for this machine's memory: "
             "save its rows as parquet, in shards"
         )
-    return found
+    return content
 
 
 def _at_most(stream: Any) -> bytes:
-    """``MOST`` bytes of a stream and one more. Arrow asks the system for all that one call may read."""
-    found = bytearray()
-    while len(found) <= MOST and (piece := stream.read(PIECE)):
-        found += piece
-    return bytes(found)
+    """At most ``MOST`` bytes of a stream and one more, which shows that there are too many."""
+    content = bytearray()
+    # Piece by piece: Arrow asks the system for all the memory that one call may fill.
+    while len(content) <= MOST and (piece := stream.read(PIECE)):
+        content += piece
+    return bytes(content)
 
 
 def _streams(opened: Callable[[], Any], data: bytes) -> bytes:
-    """All streams that lie one behind the other, at most ``MOST`` bytes and one more.
+    """The content of all streams that lie one behind the other, at most ``MOST`` bytes and one more.
 
-    Each must be whole, and nothing else may follow: the one-shot functions of bz2 and lzma drop what they
-    cannot read behind the first stream. Zeros are the padding of tapes.
+    Raises ``EOFError`` for a stream that is cut off.
     """
-    found = bytearray()
-    while data and len(found) <= MOST:
+    content = bytearray()
+    # By hand, as the one-shot functions of bz2 and lzma drop what they cannot read behind the first stream.
+    while data and len(content) <= MOST:
         stream = opened()
-        found += stream.decompress(data, MOST + 1 - len(found))
-        if len(found) <= MOST and not stream.eof:
+        content += stream.decompress(data, MOST + 1 - len(content))
+        if len(content) <= MOST and not stream.eof:
             raise EOFError("it is cut off: its end is missing")
-        data = stream.unused_data.lstrip(b"\0")
-    return bytes(found)
+        data = stream.unused_data.lstrip(b"\0")  # tapes are padded with zeros
+    return bytes(content)
 
 
 def _only_member(path: Path, data: bytes) -> bytes:
+    """The one file of an archive, but for what desktops add to it."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = [
             entry for entry in archive.infolist()

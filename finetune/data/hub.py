@@ -17,7 +17,7 @@ COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def probe(task: Task) -> tuple[str | None, str]:
-    """Which commit is the task's revision? ``(commit, "")``, or ``(None, why it cannot be told)``.
+    """The commit of the task's revision: ``(commit, "")``, or ``(None, why it is not known)``.
 
     Raises ``UserError`` where the Hub itself answers that it has no such data set or revision: that is no
     lack of a network, and nothing else may quietly take the place of the data set.
@@ -27,7 +27,7 @@ def probe(task: Task) -> tuple[str | None, str]:
 
 
 def probe_model(name: str, revision: str | None) -> tuple[str | None, str]:
-    """The same for a model."""
+    """The commit of a model's revision, as ``probe`` gives it for a data set."""
     return _commit(
         "model", "model_info", name, revision, "give another Hub id, a local folder or scratch:SIZE"
     )
@@ -49,18 +49,19 @@ def _commit(what: str, question: str, name: str, revision: str | None, advice: s
 
 
 def _ask(question: str, name: str, revision: str | None) -> str | Exception:
-    """The commit, or what went wrong. In a thread, as looking up a name can hang and knows no limit."""
+    """The commit, or what went wrong, within ``PROBE_SECONDS``."""
     from huggingface_hub import HfApi
 
     outcome: list[str | Exception] = []
 
     def ask() -> None:
         try:
-            found = getattr(HfApi(), question)(name, revision=revision, timeout=PROBE_SECONDS)
-            outcome.append(str(found.sha))
+            info = getattr(HfApi(), question)(name, revision=revision, timeout=PROBE_SECONDS)
+            outcome.append(str(info.sha))
         except Exception as error:  # handed to the asking thread, which judges it
             outcome.append(error)
 
+    # In a thread, because to look up the address of a host can hang, and no timeout of the client ends it.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS)
@@ -73,13 +74,11 @@ def config_name(task: Task, pair: str | None) -> str | None:
 
 
 def cache_dir(task: Task, pair: str | None) -> Path:
-    """Where ``datasets`` keeps this task's prepared rows.
-
-    From the parquet branch one folder of the repository is read, and ``datasets`` files that under a hash
-    which it cannot find again without the Hub. So each such folder gets a cache of its own.
-    """
+    """Where ``datasets`` keeps this task's prepared rows."""
     import datasets
 
+    # From the parquet branch one folder of the repository is read, and datasets files that under a hash which
+    # it cannot find again without the Hub. So each such folder gets a cache of its own.
     root = Path(datasets.config.HF_DATASETS_CACHE)
     return root / f"parquet-branch-{config_name(task, pair)}" if task.revision == PARQUET_BRANCH else root
 
@@ -113,8 +112,8 @@ def _prepared(task: Task, pair: str | None) -> list[Path]:
     data_set = "___".join([*owner, camelcase_to_snakecase(name)])
     config = (config_name(task, pair) if task.revision != PARQUET_BRANCH else None) or "*"
     commit = task.revision if COMMIT.fullmatch(task.revision or "") else "*"
-    found = cache_dir(task, pair).glob(f"{data_set}/{config}/*/{commit}/dataset_info.json")
-    folders = [path.parent for path in found if COMMIT.fullmatch(path.parent.name)]
+    infos = cache_dir(task, pair).glob(f"{data_set}/{config}/*/{commit}/dataset_info.json")
+    folders = [path.parent for path in infos if COMMIT.fullmatch(path.parent.name)]
     return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
 
 

@@ -59,7 +59,7 @@ def are_names(columns: Iterable[pa.Array], labels: Sequence[str]) -> bool:
 
 
 def numbers(column: pa.Array, labels: Sequence[str], named: bool, where: str, task: str) -> pa.Array:
-    """Texts of ``written`` -> numbers from 0; ``named`` is what ``are_names`` said.
+    """Texts of ``written`` -> numbers from 0; ``named`` is the answer of ``are_names`` for all splits.
 
     Raises ``UserError`` for the first label that is none, and where names and numbers stand side by side.
     """
@@ -68,7 +68,7 @@ def numbers(column: pa.Array, labels: Sequence[str], named: bool, where: str, ta
     name_of = finder(labels)
     by_name = [name_of(text) for text in texts]
     by_number = [int(float(text)) if NUMBER.fullmatch(text) else None for text in texts]
-    found = by_name if named or None in by_number else by_number
+    chosen = by_name if named or None in by_number else by_number
 
     def row(place: int) -> str:
         return f"row {pc.index(encoded.indices, place).as_py()}"
@@ -79,13 +79,14 @@ def numbers(column: pa.Array, labels: Sequence[str], named: bool, where: str, ta
             f"task '{task}' has labels 0 to {len(labels) - 1} ({', '.join(labels)}){hint}"
         )
 
-    for place, text in enumerate(texts):  # neither a name nor a number: whatever else is wrong, this is
+    # What is neither a name nor a number comes first: it is wrong whatever the others are.
+    for place, text in enumerate(texts):
         if by_name[place] is None and by_number[place] is None:
             if _is_float(text):
                 raise beyond(place)
-            told = f"label ({row(place)} of {where}, counted from 0)"
-            raise unknown(told, one_line(text)[:60], labels)
-    for place, number in enumerate(found):
+            kind = f"label ({row(place)} of {where}, counted from 0)"
+            raise unknown(kind, one_line(text)[:60], labels)
+    for place, number in enumerate(chosen):
         if number is None:
             name = next(i for i, known in enumerate(by_name) if known is not None)
             raise UserError(
@@ -93,9 +94,9 @@ def numbers(column: pa.Array, labels: Sequence[str], named: bool, where: str, ta
                 f"{row(place)} (counted from 0); write names alone, or numbers alone"
             )
         if not 0 <= number < len(labels):
-            from_one = set(found) <= set(range(1, len(labels) + 1)) and {1, len(labels)} <= set(found)
+            from_one = set(chosen) <= set(range(1, len(labels) + 1)) and {1, len(labels)} <= set(chosen)
             raise beyond(place, "; they seem to be counted from 1: subtract 1" if from_one else "")
-    return pa.array(np.array(found, dtype=np.int64)[encoded.indices.to_numpy()], pa.int64())
+    return pa.array(np.array(chosen, dtype=np.int64)[encoded.indices.to_numpy()], pa.int64())
 
 
 def of_rows(columns: Mapping[str, pa.Array], where: str) -> tuple[str, ...]:
@@ -129,8 +130,8 @@ def of_rows(columns: Mapping[str, pa.Array], where: str) -> tuple[str, ...]:
 
 def absent(column: pa.Array, labels: Sequence[str]) -> list[str]:
     """The labels that no row of a column of ``numbers`` has."""
-    there = set(pc.unique(column).to_pylist())
-    return [label for number, label in enumerate(labels) if number not in there]
+    present = set(pc.unique(column).to_pylist())
+    return [label for number, label in enumerate(labels) if number not in present]
 
 
 def in_another_order(names: Sequence[str] | None, labels: Sequence[str]) -> bool:
@@ -206,10 +207,11 @@ def finder(labels: Sequence[str]) -> Callable[[str], int | None]:
 
 
 def _fold(name: str) -> str:
-    """Case, what joins words, and the plural of "star" do not tell labels apart: the Hub has "2 star".
+    """A name without what tells no labels apart: case, what joins words, the plural of "star".
 
-    A sign does, at the beginning or end of a name: -1 is not 1, and C++ is not C.
+    A sign at the beginning or end stays: -1 is not 1, and C++ is not C.
     """
+    # The Hub's Yelp says "2 star" where the paper says "2 stars".
     words = re.sub(r"(?<=[^\W_])[\s_/&-]+(?=[^\W_])", " ", name.strip())
     return re.sub(r"(?i)\bstars\b", "star", words).casefold()
 

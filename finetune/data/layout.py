@@ -1,4 +1,4 @@
-"""Which files of a folder are which split, and which label names the folder states. Nothing is guessed.
+"""The files of each split in a folder, and the label names that the folder states. Nothing is guessed.
 
 Files in the folder or in its ``data`` folder, shards, a folder a split, a clone of a Hub data set with the
 card that names its files, and what ``save_to_disk`` writes.
@@ -67,8 +67,10 @@ def find_table(place: Path, label: str | None) -> Layout:
         return find(place, (), label, whole=False)
     if not has_rows(place):
         advice = _advice(place.parent, "train", [place.name])
-        told = f"{place} is of no format that is read ({', '.join(FORMATS)}, packed or not)"
-        raise UserError(f"{told}: {advice}" if advice else told)
+        formats = f"{', '.join(FORMATS)}, packed or not"
+        raise UserError(
+            f"{place} is of no format that is read ({formats})" + (f": {advice}" if advice else "")
+        )
     return Layout({"train": _regular([place])}, {place: None}, [])
 
 
@@ -104,15 +106,16 @@ def _only_file(folder: Path, places: Sequence[Path]) -> list[Path]:
     """The file of rows in a folder where none has the name of a split; ``UserError`` for several."""
     rows = _regular([path for place in places for path in entries(place) if has_rows(path)])
     if len(rows) > 1:
-        told = ", ".join(path.relative_to(folder).as_posix() for path in rows[:6])
+        listing = ", ".join(path.relative_to(folder).as_posix() for path in rows[:6])
         raise UserError(
-            f"'{folder}' holds several files of rows: {told}; give one of them with --data, or name them "
+            f"'{folder}' holds several files of rows: {listing}; give one of them with --data, or name them "
             "train and test"
         )
     return rows
 
 
 def _check_apart(folder: Path, files: dict[str, list[Path]]) -> None:
+    """Raise ``UserError`` for a file that two splits claim."""
     seen: dict[Path, str] = {}
     for split, paths in files.items():
         for path in paths:
@@ -144,21 +147,24 @@ def _stated(
 
 
 def _of_names(folder: Path, places: list[Path], names: tuple[str, ...]) -> list[Path]:
+    """The files of the split that goes by ``names``; a name that begins so comes before one that ends so."""
     any_of = "|".join(names)
     for pattern in (rf"({any_of})([-_. (].*|\d+)?", rf".+[-_.]({any_of})([-_.].*)?"):
-        ways = [found for place in places for found in _ways(place, re.compile(pattern, re.I), names)]
+        ways = [way for place in places for way in _ways(place, re.compile(pattern, re.I), names)]
         if ways:
             break
     else:
         return []
     if len(ways) > 1:
-        told = " and ".join(str(way[0].relative_to(folder)) for way in ways)
-        raise UserError(f"the data folder '{folder}' has one split more than once: {told}; keep one of them")
+        first_files = " and ".join(str(way[0].relative_to(folder)) for way in ways)
+        raise UserError(
+            f"the data folder '{folder}' has one split more than once: {first_files}; keep one of them"
+        )
     return ways[0]
 
 
 def _ways(place: Path, pattern: re.Pattern[str], names: tuple[str, ...]) -> list[list[Path]]:
-    """Each way in which a place holds a split: files by their names, or a folder of it."""
+    """The ways in which a place holds a split: files by their names, or a folder of it."""
     inside = entries(place)
     files = [path for path in inside if has_rows(path) and pattern.fullmatch(stem(path.name))]
     files = _regular(files)
@@ -167,8 +173,8 @@ def _ways(place: Path, pattern: re.Pattern[str], names: tuple[str, ...]) -> list
         if entry.is_dir() and stem(entry.name).lower() in names:
             if (entry / "state.json").is_file():
                 ways.append(_saved(entry))
-            elif found := _of_folder(entry):
-                ways.append(_in_order(entry, found, mixed=True))
+            elif files_inside := _of_folder(entry):
+                ways.append(_in_order(entry, files_inside, mixed=True))
     return ways
 
 
@@ -198,10 +204,10 @@ def _in_order(place: Path, files: list[Path], *, mixed: bool) -> list[Path]:
 
     ``mixed`` allows names that are no numbers: those of a folder that holds one split and nothing else.
     """
-    told = ", ".join(path.name for path in files[:6]) + (", ..." if len(files) > 6 else "")
+    listing = ", ".join(path.name for path in files[:6]) + (", ..." if len(files) > 6 else "")
     if len({ending(path.name) for path in files}) > 1:
         raise UserError(
-            f"'{place}' has one split more than once, in several formats: {told}; keep one of them"
+            f"'{place}' has one split more than once, in several formats: {listing}; keep one of them"
         )
     stems = [stem(path.name) for path in files]
     shards = [match for match in map(SHARD.fullmatch, stems) if match]
@@ -211,21 +217,22 @@ def _in_order(place: Path, files: list[Path], *, mixed: bool) -> list[Path]:
     series = len(numbered) == len(files) and len(one_kind) == 1
     if not series and (shards or (len(files) > 1 and not mixed)):
         raise UserError(
-            f"'{place}' has one split more than once: {told} are no shards of one set; "
+            f"'{place}' has one split more than once: {listing} are no shards of one set; "
             f"keep what belongs together"
         )
     if not series:
         series_of = {(match["before"], match["number"]) for match in numbered}
         if len(numbered) == len(files) and len(series_of) < len(files):
-            raise UserError(f"'{place}' holds two sets of files side by side: {told}; keep one of them")
+            raise UserError(f"'{place}' holds two sets of files side by side: {listing}; keep one of them")
         return files
     numbers = [int(match["number"]) for match in numbered]
     count = int(shards[0]["count"]) if shards else None
-    _check_complete(place, told, numbers, count, padded=len(numbered[0]["number"]) >= 4)
+    _check_complete(place, listing, numbers, count, padded=len(numbered[0]["number"]) >= 4)
     return [path for _, path in sorted(zip(numbers, files, strict=True))]
 
 
 def _check_copies(place: Path, stems: list[str]) -> None:
+    """Raise ``UserError`` where a name is another one's with the mark of a copy."""
     for name in stems:
         match = COPY.fullmatch(name)
         of = match and (match["first"] or match["of"])
@@ -236,20 +243,26 @@ def _check_copies(place: Path, stems: list[str]) -> None:
             )
 
 
-def _check_complete(place: Path, told: str, numbers: list[int], count: int | None, *, padded: bool) -> None:
+def _check_complete(
+    place: Path, listing: str, numbers: list[int], count: int | None, *, padded: bool
+) -> None:
+    """Raise ``UserError`` where a number is missing or there twice. ``count`` is that of the names, if any.
+
+    Shards are counted from 0 or from 1; ``padded`` numbers (00003) are those of shards even of a single file.
+    """
     first = 1 if min(numbers) == 1 and (max(numbers) == count or (count is None and not padded)) else 0
     if count is None and len(numbers) == 1 and not (padded and 0 < numbers[0] < 1000):
         return  # a number in the name of a single file is no shard's: train-2024.csv
     expected = range(first, first + (count if count is not None else max(numbers) + 1 - first))
     if len(expected) > 100_000:
-        raise UserError(f"the shards in '{place}' are numbered too high to be complete: {told}")
+        raise UserError(f"the shards in '{place}' are numbered too high to be complete: {listing}")
     missing = sorted(set(expected) - set(numbers))
     if missing:
         of = f" of {count}" if count is not None else ""
-        raise UserError(f"'{place}' lacks shard {missing[0]}{of}: it holds {told}")
+        raise UserError(f"'{place}' lacks shard {missing[0]}{of}: it holds {listing}")
     twice = [number for number in numbers if numbers.count(number) > 1 or number not in expected]
     if twice:
-        raise UserError(f"'{place}' has shard {twice[0]} twice or too many: it holds {told}")
+        raise UserError(f"'{place}' has shard {twice[0]} twice or too many: it holds {listing}")
 
 
 def _saved(folder: Path) -> list[Path]:
@@ -274,9 +287,10 @@ def _saved(folder: Path) -> list[Path]:
 
 
 def _missing(folder: Path, split: str, places: Sequence[Path]) -> str:
+    """The message for a split that is not there: what would be read, what there is, what to do with it."""
     inside = entries(folder)
     present = ", ".join(path.name for path in inside[:8]) or "nothing"
-    told = (
+    message = (
         f"the data folder '{folder}' has no {split} split; it needs {split}.parquet, .csv, .tsv, "
         f".jsonl, .json or .arrow (or .csv.gz and the like, shards like {split}-00000-of-00002.parquet, or "
         f"{split}/*.parquet); it holds {present}"
@@ -285,12 +299,13 @@ def _missing(folder: Path, split: str, places: Sequence[Path]) -> str:
     for place in [*places, folder / split]:
         if not advice and place != folder and place.is_dir():
             held = [path.relative_to(folder).as_posix() for path in entries(place)]
-            told += f"; {place.name} holds {', '.join(held[:5]) or 'nothing'}"
+            message += f"; {place.name} holds {', '.join(held[:5]) or 'nothing'}"
             advice = _advice(folder, split, held)
-    return f"{told}: {advice}" if advice else told
+    return f"{message}: {advice}" if advice else message
 
 
 def _advice(folder: Path, split: str, names: list[str]) -> str:
+    """What to do with files that are not read as they are; empty where nothing is known."""
     if (folder / "state.json").is_file():
         return "it is one saved data set without splits; save a DatasetDict of train and test"
     if (folder / "snapshots").is_dir():
@@ -300,7 +315,7 @@ def _advice(folder: Path, split: str, names: list[str]) -> str:
         sides = ", ".join(f'"{match["language"]}": "..."' for match in aligned)
         return (
             f"put {one[0]} and {other[0]} side by side into {split}.jsonl, one {{{sides}}} a line"
-            f"{_unlike(folder, one[0], other[0])}"
+            f"{_unequal_lines(folder, one[0], other[0])}"
         )
     for endings, advice in ADVICE.items():
         for name in names:
@@ -321,7 +336,8 @@ def _aligned(names: list[str]) -> tuple[re.Match[str], re.Match[str]] | None:
     return None
 
 
-def _unlike(folder: Path, one: str, other: str) -> str:
+def _unequal_lines(folder: Path, one: str, other: str) -> str:
+    """A clause for two files of plain text that cannot be aligned by their lines."""
     counts = [len((folder / name).read_bytes().splitlines()) for name in (one, other)]
     if counts[0] == counts[1] or ending(f"a.csv{Path(one).suffix}") != (".csv", ""):
         return ""

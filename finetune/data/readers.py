@@ -1,6 +1,7 @@
 """A file's bytes -> an Arrow table of the columns that are needed: no guess, no cache.
 
-Cells of CSV and TSV are text, whatever they look like. Each reader names the row or line at fault.
+pandas and ``datasets`` guess types, skip what they cannot read and cache what they did; here cells of CSV and
+TSV are text, whatever they look like, and each reader names the row or line at fault.
 """
 
 import ast
@@ -32,7 +33,7 @@ GOES_ON = b"\xff\xff\xff\xff"
 """Before each message of an Arrow stream, and with a length of 0 at its end."""
 
 LONG_TEXT = 50
-"""Lines from which on one text is told of: a forgotten quote may have swallowed rows."""
+"""Lines of one text from which on a note is due: a forgotten quote may have swallowed rows."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Part:
 
 
 def parse(content: Content, wanted: Wanted) -> Part:
-    """Read one file. Raises ``UserError``, in words that go after ``cannot read <file> as <format>:``."""
+    """The rows of a file. Raises ``UserError`` in words that go after ``cannot read <file> as <format>:``."""
     readers = {"parquet": _parquet, "arrow": _arrow, "json": _json, "csv": _csv, "tsv": _tsv}
     try:
         return readers[content.format](content.data, wanted)
@@ -80,8 +81,9 @@ def _parquet(data: bytes, wanted: Wanted) -> Part:
 
 
 def _arrow(data: bytes, wanted: Wanted) -> Part:
-    """The file and the stream form; save_to_disk writes the second."""
+    """Reads the file form and the stream form; save_to_disk writes the second."""
     is_file = data.startswith(b"ARROW1")
+    # Arrow takes a stream that just ends for a whole one.
     if not is_file and data.startswith(GOES_ON) and not data.endswith(GOES_ON + bytes(4)):
         raise UserError("it lacks the mark of its end: what wrote it was stopped, and rows may be missing")
     opened = (pa.ipc.open_file if is_file else pa.ipc.open_stream)(pa.BufferReader(data))
@@ -116,8 +118,8 @@ def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None
     stated = (schema.metadata or {}).get(b"huggingface")
     if stated is None or label is None:
         return None
-    found = json.loads(stated)
-    info = found.get("info") if isinstance(found, dict) else None
+    facts = json.loads(stated)
+    info = facts.get("info") if isinstance(facts, dict) else None
     return feature_names(info.get("features"), label) if isinstance(info, dict) else None
 
 
@@ -169,28 +171,26 @@ class _Row(dict[str, Any]):
 
 
 def _json_rows(data: bytes) -> Iterator[tuple[str, _Row]]:
-    """Each row with its place. A list is parsed whole; lines one by one."""
+    """Yields each row with its place. A list is parsed whole; lines one by one."""
     text = io.TextIOWrapper(io.BytesIO(data), _encoding(data), newline="\n")
     start = _decoded(text.read, text, data, 256).lstrip()
     text.seek(0)
     if start.startswith("["):
-        found = _loads(_decoded(text.read, text, data))
-        for number, row in enumerate(found):
+        rows = _loads(_decoded(text.read, text, data))
+        for number, row in enumerate(rows):
             yield f"row {number}", _row(row, f"row {number}")
         return
     for number, line in enumerate(_lines(text, data), 1):
-        if line.strip():
-            yield f"line {number}", _row(_parsed(line, number), f"line {number}")
-
-
-def _parsed(line: str, number: int) -> Any:
-    try:
-        return _loads(line)
-    except (ValueError, RecursionError) as error:
-        one_line = "one row a line, or one list of all rows, is read"
-        raise UserError(
-            f"line {number} is {line.strip()[:40]!r}: {error or 'too deep'}; {one_line}"
-        ) from error
+        if not line.strip():
+            continue
+        try:
+            parsed = _loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"line {number} is {line.strip()[:40]!r}: {error or 'too deep'}; "
+                "one row a line, or one list of all rows, is read"
+            ) from error
+        yield f"line {number}", _row(parsed, f"line {number}")
 
 
 def _loads(text: str) -> Any:
@@ -205,11 +205,13 @@ def _mapped(pairs: list[tuple[str, Any]]) -> _Row:
 
 
 def _whole(digits: str) -> int | float:
-    """What an Arrow column cannot hold as a whole number is no label: a float is good enough to say so."""
+    """A number of JSON without a fraction."""
+    # What an Arrow column cannot hold as a whole number is no label: a float is good enough to say so.
     return int(digits) if len(digits) < 19 else float(digits)
 
 
 def _row(row: Any, place: str) -> _Row:
+    """``row`` itself; ``UserError`` for what is no object, and for a whole table in one object."""
     if not isinstance(row, _Row):
         raise UserError(f"{place} is {str(row)[:40]!r}, not a row such as {{'column': 'text', ...}}")
     lists = [key for key, value in row.items() if isinstance(value, list) and len(value) > 1]
@@ -224,7 +226,7 @@ def _row(row: Any, place: str) -> _Row:
 def _cells(
     name: str, batch: list[tuple[str, _Row]], kinds: dict[str, tuple[str, str]], wanted: Wanted
 ) -> pa.Array:
-    """One column of a batch. A column holds values of one kind, or the row at fault is named."""
+    """One column of a batch. Raises ``UserError`` naming the row where it holds values of several kinds."""
     cells = [row.get(name) for _, row in batch]
     for (place, row), cell in zip(batch, cells, strict=True):
         if name in row.twice:
@@ -248,7 +250,7 @@ def _cells(
 def _mappings(
     name: str, batch: list[tuple[str, _Row]], cells: Sequence[Any], inside: tuple[str, ...]
 ) -> pa.Array:
-    """A column of {key: text}, of the keys that are needed; of all that there are where one is missing."""
+    """A column of {key: text}, with the keys that are needed; with all that there are if one is missing."""
     present = list(dict.fromkeys(key for cell in cells if cell for key in cell))
     keys = list(inside) if set(inside) <= set(present) else present
     for (place, _), cell in zip(batch, cells, strict=True):
@@ -268,8 +270,9 @@ def _array(name: str, batch: list[tuple[str, _Row]], cells: Sequence[Any], kind:
         return pa.array(cells, kind)
     except UnicodeEncodeError as error:
         places = [place for (place, _), cell in zip(batch, cells, strict=True) if not _is_text(cell)]
-        told = f"column '{name}' holds half of a surrogate pair, which is no text, in {places[0]}"
-        raise UserError(told) from error
+        raise UserError(
+            f"column '{name}' holds half of a surrogate pair, which is no text, in {places[0]}"
+        ) from error
 
 
 def _is_text(cell: Any) -> bool:
@@ -292,7 +295,7 @@ class _Lines:
 
 
 def _csv(data: bytes, wanted: Wanted) -> Part:
-    """Commas, or what else stands between the columns that are needed in the header: their names decide."""
+    """Reads by commas, or by what else makes a header with the columns that are needed."""
     failures: list[tuple[int, UserError]] = []
     for delimiter in (",", ";", "\t", "|"):
         header = None
@@ -314,7 +317,7 @@ def _csv(data: bytes, wanted: Wanted) -> Part:
 
 
 def _tsv(data: bytes, wanted: Wanted) -> Part:
-    """With quotes as in CSV or, where the file is none of that, with quotes that are part of the texts."""
+    """Reads quotes as CSV has them or, if the file cannot be read so, as parts of the texts."""
     try:
         return _delimited(data, "\t", wanted, quoted=True)
     except UserError as error:
@@ -324,15 +327,11 @@ def _tsv(data: bytes, wanted: Wanted) -> Part:
             part = _delimited(data, "\t", wanted, quoted=False)
         except UserError:
             raise error from None
-        if _has_quoting(part.table):
+        # Quotes around a cell and doubled inside: a program that quotes wrote this, and a quote is missing.
+        texts = [column for column in part.table.columns if pa.types.is_large_string(column.type)]
+        if any(pc.any(pc.match_substring_regex(column, QUOTED)).as_py() for column in texts):
             raise
     return Part(part.table, notes=[*part.notes, "its quotes are part of its texts"])
-
-
-def _has_quoting(table: pa.Table) -> bool:
-    """Whether a cell is what only a program that quotes writes: quotes around, and twice inside."""
-    texts = [column for column in table.columns if pa.types.is_large_string(column.type)]
-    return any(pc.any(pc.match_substring_regex(column, QUOTED)).as_py() for column in texts)
 
 
 def _delimited(data: bytes, delimiter: str, wanted: Wanted, quoted: bool) -> Part:
@@ -360,7 +359,7 @@ def _delimited(data: bytes, delimiter: str, wanted: Wanted, quoted: bool) -> Par
 
 
 def _records(data: bytes, delimiter: str, quoted: bool) -> Iterator[tuple[_Lines, list[str]]]:
-    """Each record with the lines that it stands in; blank lines are none."""
+    """Yields each record with the lines that it stands in; blank lines are none."""
     csv.field_size_limit(sys.maxsize)
     text = io.TextIOWrapper(io.BytesIO(data), _encoding(data), newline="")
     lines = _Lines(0, [])
@@ -383,18 +382,17 @@ def _records(data: bytes, delimiter: str, quoted: bool) -> Iterator[tuple[_Lines
             lines.before += len(lines.texts)
             lines.texts.clear()
     except csv.Error as error:
-        told = {"unexpected end of data": "a quote that is never closed opens here"}.get(
-            str(error), str(error)
-        )
+        unclosed = str(error) == "unexpected end of data"
+        what = "a quote that is never closed opens here" if unclosed else error
         raise UserError(
-            f"the row at line {lines.before + 1}: {told}; a quote inside a quoted text is written twice"
+            f"the row at line {lines.before + 1}: {what}; a quote inside a quoted text is written twice"
         ) from error
 
 
 def _of_width(
     records: Iterator[tuple[_Lines, list[str]]], header: list[str]
 ) -> Iterator[tuple[_Lines, list[str]]]:
-    """The records, each with as many fields as the header; every row may end in one delimiter more."""
+    """Yields the records, which must have as many fields as the header; all may end in one delimiter more."""
     width = len(header)
     first = next(records, None)
     if first is None:
@@ -414,7 +412,7 @@ def _of_width(
 
 
 class _Spans:
-    """Records of several lines: a text may have line breaks, and a forgotten quote swallows rows."""
+    """Watches records of several lines: a text may have line breaks, but a forgotten quote swallows rows."""
 
     def __init__(self, delimiter: str, header: list[str], label: str | None) -> None:
         self.delimiter, self.width = delimiter, len(header)
@@ -446,14 +444,14 @@ class _Spans:
             self.literal.append((start, rows))
 
     def _fields(self, lines: list[str], *, quoted: bool) -> list[list[str]]:
-        """Lines as rows; one delimiter at their ends is none that counts."""
+        """Lines read as rows; one more delimiter at their ends does not count."""
         rows = csv.reader(
             lines, delimiter=self.delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
         )
         return [row[:-1] if len(row) == self.width + 1 and not row[-1] else row for row in rows if row]
 
     def judge(self) -> list[str]:
-        """What is worth saying; ``UserError`` where the lines of a text are rows themselves."""
+        """Notes on long texts; ``UserError`` where the lines of a text are rows themselves."""
         for start, rows in self.suspects:
             whole = [row for row in rows if len(row) == self.width and self._labelled(row)]
             body = rows if whole and rows[-1] is whole[-1] else rows[:-1]
@@ -467,11 +465,11 @@ class _Spans:
         for start, rows in self.literal:
             if not all(map(self._labelled, rows)):
                 continue
-            told = f"each of the {len(rows)} lines from line {start} on is a row by itself"
+            swallowed = f"each of the {len(rows)} lines from line {start} on is a row by itself"
             # Without labels two lines of a text may look so by chance, but for tabs, which are in no text.
             if self.place is not None or self.delimiter == "\t":
-                raise UserError(f"{told}: a quote is missing or stray there")
-            notes.append(f"{told}, and they are read as one: is a quote missing or stray there?")
+                raise UserError(f"{swallowed}: a quote is missing or stray there")
+            notes.append(f"{swallowed}, and they are read as one: is a quote missing or stray there?")
         lines, start = self.longest
         if lines >= LONG_TEXT or 2 * self.records < self.lines:
             notes.append(
@@ -485,7 +483,7 @@ class _Spans:
 
 
 def _with_mappings(table: pa.Table, wanted: Wanted) -> pa.Table:
-    """Cells such as {"de": "...", "en": "..."}, as JSON or as Python shows them, become mappings."""
+    """The table with mappings for cells such as {"de": "...", "en": "..."}, as JSON or Python writes them."""
     if not wanted.inside or set(wanted.inside) & set(table.column_names):
         return table
     (name,) = table.column_names
@@ -497,25 +495,29 @@ def _with_mappings(table: pa.Table, wanted: Wanted) -> pa.Table:
 
 
 def _mapping(cell: str, number: int) -> _Row:
+    """One such cell as a mapping; ``UserError`` for what is none."""
     try:
-        found = _loads(cell)
+        content = _loads(cell)
     except ValueError:
         try:
             shown = ast.parse(cell.strip(), mode="eval").body
             keys = [ast.literal_eval(key) for key in shown.keys if key] if isinstance(shown, ast.Dict) else []
-            found = _mapped(list(zip(keys, ast.literal_eval(shown).values(), strict=True))) if keys else None
+            # Python's own dict would keep the last of two equal keys and say nothing.
+            content = (
+                _mapped(list(zip(keys, ast.literal_eval(shown).values(), strict=True))) if keys else None
+            )
         except (ValueError, SyntaxError, MemoryError, RecursionError):
-            found = None
-    if not isinstance(found, _Row):
+            content = None
+    if not isinstance(content, _Row):
         raise UserError(f"row {number} (counted from 0) is {cell[:40]!r}, not {{language: text}}")
-    return found
+    return content
 
 
 # Text
 
 
 def _encoding(data: bytes) -> str:
-    """By the mark at its beginning; UTF-8 where there is none."""
+    """The encoding by the mark at the beginning; UTF-8 without one."""
     encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
     if encoding == "utf-8" and b"\0" in data[:4]:
         raise UserError(
@@ -531,7 +533,7 @@ def _lines(text: io.TextIOWrapper, data: bytes) -> Iterator[str]:
 
 
 def _decoded(read: Callable[..., str], text: io.TextIOWrapper, data: bytes, *size: int) -> str:
-    """What ``read`` of ``text`` reads; ``UserError`` with the first line that is no text in its encoding."""
+    """What ``read`` of ``text`` returns; ``UserError`` with the first line that is not in its encoding."""
     try:
         return read(*size)
     except UnicodeError as error:
@@ -543,9 +545,9 @@ def _decoded(read: Callable[..., str], text: io.TextIOWrapper, data: bytes, *siz
         for number, line in enumerate(data.split(b"\n"), 1):
             try:
                 line.decode("utf-8")
-            except UnicodeDecodeError as found:
+            except UnicodeDecodeError as first:
                 raise UserError(
-                    f"line {number} is not UTF-8 (byte 0x{line[found.start]:02x}); "
+                    f"line {number} is not UTF-8 (byte 0x{line[first.start]:02x}); "
                     "save the file as UTF-8, e.g. "
                     "iconv -f WINDOWS-1252 -t UTF-8"
                 ) from error
