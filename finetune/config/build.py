@@ -46,7 +46,7 @@ def _check_search(generation: Any) -> None:
 
 
 def _settled(config: RunConfig) -> RunConfig:
-    """Shares are for what has one: equal runs have equal configurations."""
+    """``config`` without the shares that it has no use for, so that equal runs have equal hashes."""
     attention, data = config.attention, config.data
     if attention.start != "annealed" and attention.annealing_share is not None:
         config = replace(config, attention=replace(attention, annealing_share=None))
@@ -58,7 +58,7 @@ def _settled(config: RunConfig) -> RunConfig:
 
 
 def _as_user_error(error: ValidationError) -> UserError:
-    """The first of pydantic's complaints as one line, with the nearest key where a key is unknown."""
+    """pydantic's first complaint as one line, with the nearest key where a key is unknown."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
     key = ".".join(location)

@@ -1,4 +1,4 @@
-"""Where a run is kept: a folder name for its task, model, attention and seed."""
+"""The folder of a run: a name for its task, its model, its attention and its seed."""
 
 import hashlib
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 from finetune.config.schema import AttentionConfig, ModelConfig, RunConfig
 
 LONGEST = 200
-"""Letters of a file's name, of the 255 that file systems take: an ending or a mark may be added."""
+"""Letters of a file's name. File systems take 255: there is room for an ending or a mark."""
 
 
 def run_folder(root: Path, config: RunConfig) -> Path:
@@ -47,7 +47,7 @@ def arm_label(attention: AttentionConfig) -> str:
     """``sa-softmax``, ``sa-softmax-decoder`` for one scope, ``sa-softmax-eps1e-05`` for a parameter,
     ``sa-softmax-calibrated`` and ``sa-softmax-annealed0.3`` for a warm start.
 
-    A variant of the user's own has the first digits of its file's SHA-256: another formula is another arm.
+    A variant of the user's own has the first digits of its file's SHA-256, as another formula is another one.
     """
     file = "" if attention.file is None else f"-{attention.file.sha256[:8]}"
     scope = "" if attention.scope == "all" else f"-{attention.scope}"
@@ -58,13 +58,12 @@ def arm_label(attention: AttentionConfig) -> str:
 
 
 def _slug(text: str) -> str:
-    """``text`` with what a file system or a shell may take amiss turned into dashes."""
+    """``text`` with a dash for what a file system or a shell may take amiss."""
     return file_name(re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-.") or "unnamed")
 
 
 def file_name(text: str) -> str:
-    """``text`` if a file system takes it for a name; else its beginning, and eight digits that tell it from
-    others with that beginning.
+    """``text``, or where that is too long its beginning and eight digits that make the name its own.
 
     >>> file_name("agnews"), len(file_name("x" * 1000))
     ('agnews', 200)

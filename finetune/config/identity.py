@@ -25,7 +25,7 @@ def as_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def but_for_seed(config: RunConfig) -> str:
-    """What the runs of one kind have in common: everything but their seed."""
+    """A key of the runs that differ in their seed alone."""
     return json.dumps(as_dict(config) | {"seed": 0})
 
 
@@ -54,5 +54,5 @@ def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[
 
 
 def unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """The keys in which two configurations differ and that make them two runs: all but the neutral ones."""
+    """The keys, neutral ones apart, in which two configurations differ: with any they are two runs."""
     return [key for key in differing_keys(first, second) if key not in NEUTRAL]

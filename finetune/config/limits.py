@@ -1,4 +1,4 @@
-"""What numbers of ``train.*`` may be; nothing here imports torch, so that a study's plan can ask.
+"""The limits of numbers under ``train.*``; nothing here imports torch, so that a study's plan can ask.
 
 transformers takes others without a word, and stops at them later, or never.
 """
@@ -48,7 +48,7 @@ STEPS = ("logging", "eval", "save")  # each has a strategy, and a number of step
 
 
 def check(train: Mapping[str, Any]) -> None:
-    """Raise ``UserError`` for a number that no run could go by. Their types are looked at elsewhere."""
+    """Raise ``UserError`` for a number that no run could go by; types are left to ``TrainingArguments``."""
     for name, value in train.items():
         if not isinstance(value, int | float):
             continue

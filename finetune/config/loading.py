@@ -17,7 +17,7 @@ TEXTS = frozenset({"data.prefix"})
 
 
 def parse_value(text: str, key: str = "") -> Any:
-    """Read one command-line value, of ``key``, by the rules of the YAML files.
+    """The value that a word of the command line gives ``key``, by the rules of the YAML files.
 
     >>> [parse_value(text) for text in ("3e-5", "true", "null", "linear", "no")]
     [3e-05, True, None, 'linear', 'no']
@@ -31,7 +31,7 @@ def parse_value(text: str, key: str = "") -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; raise ``UserError`` where it is missing, malformed, too much or no mapping."""
+    """The mapping in a YAML file; ``UserError`` where it is missing, malformed, too large or no mapping."""
     try:
         content = yaml_value(read_text(path, YAML_BYTES))
     except OSError as error:
@@ -86,7 +86,7 @@ def preset_names(kind: str) -> list[str]:
 
 
 def read_preset(kind: str, preset: str) -> dict[str, Any]:
-    """Read a shipped preset; its ``seeds`` and ``variants`` say which grid it runs by default."""
+    """A shipped preset. Its ``seeds`` and ``variants`` are the grid that it runs by default."""
     if preset not in preset_names(kind):
         raise unknown("preset", preset, preset_names(kind))
     with resources.as_file(shipped() / f"{kind}-{preset}.yaml") as path:
