@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from finetune.attention import VARIANTS, Variant, register_variant
     from finetune.attention.swap import swap
     from finetune.comparison.compare import Comparison, compare
-    from finetune.models.checkpoint import load
+    from finetune.publishing.load import load
     from finetune.records.run import Run, read_runs
 
 __version__ = "0.1.0"
@@ -37,7 +37,7 @@ _MODULES = {
     "Run": "finetune.records.run",
     "Variant": "finetune.attention",
     "compare": "finetune.comparison.compare",
-    "load": "finetune.models.checkpoint",
+    "load": "finetune.publishing.load",
     "read_runs": "finetune.records.run",
     "register_variant": "finetune.attention",
     "swap": "finetune.attention.swap",

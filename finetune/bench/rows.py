@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from finetune import objectives
 from finetune.config.schema import RunConfig
 from finetune.data import dataset, sources, token_cache
 from finetune.data.collate import lengths, longest_first
@@ -23,12 +24,13 @@ AG_NEWS_LENGTHS = {
 def load(where: str, config: RunConfig) -> dataset.Data:
     """The splits of AG News' task from ``where``, "sample" or a folder; ``UserError`` as in a run."""
     task = get_task(TASK)
-    return dataset.load(task, None, sources.resolve(task, None, where), config.data)
+    sample = objectives.get(task.kind).sample
+    return dataset.load(task, None, sources.resolve(task, None, where), config.data, sample)
 
 
-def tokenise(loaded: dataset.Data, tokenizer: Any, config: RunConfig) -> dict[str, Dataset]:
+def tokenize(loaded: dataset.Data, tokenizer: Any, config: RunConfig) -> dict[str, Dataset]:
     """Token rows as a run has them; those of the sample with AG News' lengths."""
-    splits = token_cache.prepare(loaded, tokenizer, config)
+    splits = token_cache.prepare(loaded, tokenizer, objectives.get(config.kind), config)
     if not loaded.info["sample"]:
         return splits
     lengthened = {name: _lengthen(split, config.seed) for name, split in splits.items()}
@@ -50,7 +52,7 @@ def _lengthen(split: Dataset, seed: int) -> Dataset:
 
 
 def padded(split: Dataset, pad: int) -> Dataset:
-    """Every row filled up to MAX_LENGTH tokens, as many recipes do when they tokenise."""
+    """Every row filled up to MAX_LENGTH tokens, as many recipes do when they tokenize."""
 
     def fill(rows: list[list[int]], filler: int) -> list[list[int]]:
         return [[*row, *[filler] * (MAX_LENGTH - len(row))] for row in rows]

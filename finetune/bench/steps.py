@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
+from finetune import objectives
 from finetune.attention import PAPER
 from finetune.bench import rows
 from finetune.bench.settings import Settings
@@ -21,6 +22,7 @@ from finetune.config.loading import merge, read_preset
 from finetune.config.schema import RunConfig
 from finetune.data import dataset
 from finetune.models import builder
+from finetune.tasks import get_task
 from finetune.training import loop
 from finetune.training.arguments import resolve_bf16, training_arguments
 
@@ -95,8 +97,9 @@ def measure(chosen: Settings, say: Say) -> dict[str, Any]:
 def configuration(chosen: Settings, setup: Setup) -> RunConfig:
     """The quick preset's recipe with the benchmark's rows and model; the model's own dropout."""
     kernel = setup.kernel if setup.recipe == "toolkit" else "auto"
-    values = merge(read_preset("classification", "quick"), {
-        "kind": "classification", "task": rows.TASK, "pair": None, "seed": chosen.seed,
+    objective = objectives.get(get_task(rows.TASK).kind)
+    values = merge(read_preset(objective.kind, "quick"), {
+        "kind": objective.kind, "task": rows.TASK, "pair": None, "seed": chosen.seed,
         "data": {"source": chosen.data, "train_rows": chosen.train_rows, "validation_rows": 16,
                  "test_rows": chosen.test_rows, "max_length": rows.MAX_LENGTH},
         "batches": {"cache_tokens": False},
@@ -112,9 +115,10 @@ def configuration(chosen: Settings, setup: Setup) -> RunConfig:
 
 def _prepare(setup: Setup, chosen: Settings, loaded: dataset.Data) -> Prepared:
     config = configuration(chosen, setup)
-    texts = dataset.training_texts(loaded.splits, config.kind)
-    built = builder.build_model(config, texts, loaded.info["label_names"])
-    splits = rows.tokenise(loaded, built.tokenizer, config)
+    objective = objectives.get(config.kind)
+    texts = dataset.training_texts(loaded.splits, objective.text_columns)
+    built = builder.build_model(config, objective, texts, loaded.info["label_names"])
+    splits = rows.tokenize(loaded, built.tokenizer, config)
     kernel = str(built.swap.to_json()["kernel"])
     if setup.recipe == "stock":
         built.model.set_attn_implementation(setup.kernel)  # the swap undone: transformers' own function again
@@ -175,7 +179,8 @@ def _trainer(prepared: Prepared, folder: Path, steps: int) -> Any:
     over = {"max_steps": steps} | ({"train_sampling_strategy": "random"} if stock else {})
     config = build(merge(as_dict(prepared.config), {"train": over}))
     if not stock:
-        return loop.build_trainer(config, prepared.built, prepared.splits, folder)
+        objective = objectives.get(config.kind)
+        return loop.build_trainer(config, objective, prepared.built, prepared.splits, folder)
     return Trainer(
         model=prepared.built.model,
         args=training_arguments(config, folder),
@@ -192,7 +197,7 @@ def _evaluate(prepared: Prepared, trainer: Any, device: str) -> float:
     if prepared.setup.recipe == "stock":
         trainer.predict(test)
     else:
-        loop.predict(prepared.config, trainer, prepared.built.tokenizer, test)
+        objectives.get(prepared.config.kind).predict(trainer, prepared.built.tokenizer, test, "test")
     synchronize(device)
     return time.perf_counter() - started
 

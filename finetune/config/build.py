@@ -15,12 +15,9 @@ from finetune.errors import UserError, shown, unknown
 def build(values: Mapping[str, Any]) -> RunConfig:
     """Check ``values`` and freeze them; raise ``UserError`` naming the first key that is wrong.
 
+    What a kind of task asks beyond that its objective checks (``Objective.check``).
     By way of JSON, whose strict rules take 1 for 1.0 but neither true for 1 nor "5" for 5.
     """
-    if values.get("kind") == "classification" and values.get("generation") is not None:
-        raise UserError("generation.* says how translations are decoded; a classification task has none")
-    if values.get("kind") == "translation" and values.get("generation") is None:
-        raise UserError("a translation task needs generation.num_beams, length_penalty and max_new_tokens")
     _check_search(values.get("generation"))
     values = merge(EARLIER, values)
     match values:

@@ -29,32 +29,16 @@ def lengths(rows: Dataset) -> np.ndarray:
     return np.asarray(pc.list_value_length(column))
 
 
+def token_values(rows: Dataset, column: str) -> np.ndarray:
+    """Every number of a column, of all rows: (tokens,), or (rows,) for a class a row."""
+    values = rows.select_columns(column).with_format("arrow")[:][column].combine_chunks()
+    return np.asarray(values.flatten() if hasattr(values, "flatten") else values)
+
+
 def longest_first(rows: Dataset) -> Dataset:
     """Rows by falling length, ties by ``row``: batches of like length hold little padding, and one that
     does not fit into the memory shows at once. ``row`` says which row is which."""
     return rows.select(np.lexsort((np.asarray(rows["row"]), -lengths(rows))))
-
-
-def collator(tokenizer: Any, model: Any, config: RunConfig) -> "Collator":
-    """Pads each batch as ``config.batches.padding`` says.
-
-    ``longest``: to the batch's longest input and longest target. ``max_length``: every input to
-    ``data.max_length`` and every target to ``data.max_target_length``, as many recipes do.
-    """
-    from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding
-
-    pad: Any = DataCollatorWithPadding(tokenizer)
-    if config.kind == "translation":
-        pad = DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=IGNORED)
-    if config.batches.padding == "longest":
-        return Collator(pad, {})
-    wanted = {
-        "input_ids": (config.data.max_length, tokenizer.pad_token_id),
-        "attention_mask": (config.data.max_length, 0),
-    }
-    if config.kind == "translation":
-        wanted["labels"] = (config.data.max_target_length or config.data.max_length, IGNORED)
-    return Collator(pad, wanted, left=tokenizer.padding_side == "left")
 
 
 @dataclass(frozen=True)
@@ -82,3 +66,23 @@ class Collator:
                 filling = [filler] * (length - len(row[name]))
                 filled[name] = [*filling, *row[name]] if self.left else [*row[name], *filling]
         return filled
+
+
+def collator(
+    pad: Callable[[list[dict[str, Any]]], Any], tokenizer: Any, config: RunConfig, target_length: int | None
+) -> Collator:
+    """``pad``, but for the lengths that ``config.batches.padding`` says.
+
+    ``longest``: each batch to its longest input and longest target. ``max_length``: every input to
+    ``data.max_length`` and every target to ``target_length`` (tokens; None where labels are no texts), as
+    many recipes do.
+    """
+    if config.batches.padding == "longest":
+        return Collator(pad, {})
+    wanted = {
+        "input_ids": (config.data.max_length, tokenizer.pad_token_id),
+        "attention_mask": (config.data.max_length, 0),
+    }
+    if target_length is not None:
+        wanted["labels"] = (target_length, IGNORED)
+    return Collator(pad, wanted, left=tokenizer.padding_side == "left")

@@ -1,4 +1,4 @@
-"""Raw splits -> checked, capped, canonical splits -> token numbers.
+"""Raw splits -> checked, capped, canonical splits.
 
 Everything here depends on the data settings alone, never on the variant or the seed of a run: every run of a
 comparison sees the same rows.
@@ -6,8 +6,7 @@ comparison sees the same rows.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,22 +16,19 @@ from datasets import Dataset
 
 from finetune.config.schema import DataConfig
 from finetune.data import columns
-from finetune.data.sources import Source, quiet, read
-from finetune.data.tokenizing import escaped, prefixed
+from finetune.data.sources import Source, read
+from finetune.data.synthetic import Sample
 from finetune.errors import UserError
 from finetune.tasks.base import Task
-
-MANY_ROWS = 50_000
-"""From here on tokenising takes long enough (about 5 seconds) to show a progress bar."""
 
 
 @dataclass(frozen=True)
 class Data:
     """Canonical splits and where they came from.
 
-    ``splits``: ``train``, ``validation`` and ``test``, with the columns ``row``, ``text``, ``label``
-    (classification) or ``row``, ``source``, ``target`` (translation). ``row`` is the position in the raw
-    split. ``info`` is ready for JSON.
+    ``splits``: ``train``, ``validation`` and ``test``, with the columns ``row``, those of ``Task.texts`` and,
+    where the task has labels, ``label``. ``row`` is the position in the raw split.
+    ``info`` is ready for JSON.
     """
 
     splits: dict[str, Dataset]
@@ -40,14 +36,17 @@ class Data:
     task: Task  # with the labels that were read, where it declared none
 
 
-def load(task: Task, pair: str | None, source: Source, config: DataConfig) -> Data:
+def load(
+    task: Task, pair: str | None, source: Source, config: DataConfig, sample: Sample | None = None
+) -> Data:
     """Read ``source``, check every row, hold out validation rows where there are none, and cap the splits.
 
+    ``sample`` makes the rows of a source that is the built-in sample, and is needed for no other.
     Raises ``UserError`` for missing columns, empty or non-string texts, labels out of range and empty splits.
     """
     tables: dict[str, pa.Table] = {}
     dropped: dict[str, int] = {}
-    raw = read(source, task, pair)
+    raw = read(source, task, pair, sample)
     task = raw.task or task
     for name, table in raw.tables.items():
         tables[name], dropped[name] = _without_empty(table, name, config.drop_empty)
@@ -84,62 +83,11 @@ def fingerprint(split: Dataset) -> str:
     return digest.hexdigest()[:16]
 
 
-def tokenise(
-    splits: Mapping[str, Dataset], tokenizer: Any, kind: str, config: DataConfig
-) -> dict[str, Dataset]:
-    """Token numbers for texts: ``input_ids``, ``attention_mask``, ``labels``, ``row``; cut, never padded.
-
-    Rows stay in their order. What comes out depends on the arguments alone: ``tokens`` keeps it on disk.
-    """
-    encode = _encoder(tokenizer, kind, config)
-    encoded = {}
-    for name, split in splits.items():
-        unwanted = [column for column in split.column_names if column != "row"]
-        with quiet() if len(split) < MANY_ROWS else nullcontext():
-            encoded[name] = split.map(
-                encode, batched=True, remove_columns=unwanted, desc=f"Tokenising {name}"
-            )
-    return encoded
-
-
-def training_texts(splits: Mapping[str, Dataset], kind: str) -> Iterator[str]:
-    """Every text of the train split, to train a tokenizer on: sources and targets for translation."""
-    names = ["text"] if kind == "classification" else ["source", "target"]
+def training_texts(splits: Mapping[str, Dataset], columns: Sequence[str]) -> Iterator[str]:
+    """Every text of ``columns`` of the train split, to train a tokenizer on."""
     for batch in splits["train"].iter(1000):
-        for name in names:
+        for name in columns:
             yield from batch[name]
-
-
-def _encoder(
-    tokenizer: Any, kind: str, config: DataConfig
-) -> Callable[[dict[str, list[Any]]], dict[str, Any]]:
-    """A batch of canonical rows -> token numbers."""
-
-    prefix = prefixed(tokenizer, config.prefix)
-
-    def cut(texts: list[str], length: int | None) -> dict[str, Any]:
-        return {"text": [prefix + text for text in readable(texts)], "truncation": True, "max_length": length}
-
-    def readable(texts: list[str]) -> list[str]:
-        return [escaped(tokenizer, text) for text in texts]
-
-    def encode(batch: dict[str, list[Any]]) -> dict[str, Any]:
-        if kind == "classification":
-            inputs = tokenizer(**cut(batch["text"], config.max_length), return_token_type_ids=False)
-            labels = batch["label"]
-        else:
-            inputs = tokenizer(**cut(batch["source"], config.max_length), return_token_type_ids=False)
-            limit = config.max_target_length or config.max_length
-            labels = tokenizer(text_target=readable(batch["target"]), truncation=True, max_length=limit)[
-                "input_ids"
-            ]
-        return {
-            "input_ids": inputs["input_ids"],
-            "attention_mask": inputs["attention_mask"],
-            "labels": labels,
-        }
-
-    return encode
 
 
 def _without_empty(table: pa.Table, split: str, drop: bool) -> tuple[pa.Table, int]:

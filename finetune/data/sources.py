@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from finetune.data import columns, files, hub, labels, layout
 from finetune.data.cards import SPLIT_NAMES
 from finetune.data.readers import Part, parse
-from finetune.data.synthetic import SPLIT_SIZES, sample_rows
+from finetune.data.synthetic import Sample
 from finetune.errors import UserError
 from finetune.system.checksum import sha256
 from finetune.system.text import clean
@@ -81,15 +81,19 @@ def resolve(task: Task, pair: str | None, wanted: str) -> Source:
     return Source("local", str(folder), why="asked for")
 
 
-def read(source: Source, task: Task, pair: str | None) -> Raw:
+def read(source: Source, task: Task, pair: str | None, sample: Sample | None = None) -> Raw:
     """The rows of ``train``, ``test`` and perhaps ``validation``, in canonical columns.
 
+    ``sample`` makes the rows of the source "sample", and is needed for no other.
     Raises ``UserError`` where files are missing or corrupt, rows are faulty, or the Hub fails half-way.
     """
     if source.kind == "local":
         raw = _read_folder(Path(source.location), task, pair)
+    elif source.kind == "sample":
+        assert sample is not None  # whoever takes the sample knows how it is made
+        raw = _read_sample(sample, task, pair)
     else:
-        raw = _read_sample(task, pair) if source.kind == "sample" else _read_hub(source, task, pair)
+        raw = _read_hub(source, task, pair)
     task = raw.task or task
     tables = columns.numbered(raw.tables, task)
     notes = [*raw.notes, *_absent_notes(tables["train"], task)]
@@ -365,9 +369,9 @@ def _load_remote(source: Source, task: Task, pair: str | None) -> dict[str, Any]
 # The sample
 
 
-def _read_sample(task: Task, pair: str | None) -> Raw:
+def _read_sample(sample: Sample, task: Task, pair: str | None) -> Raw:
     tables = {}
-    for split, size in SPLIT_SIZES[task.kind].items():
-        part = Part(pa.Table.from_pylist(sample_rows(task, pair, split, size)))
+    for split, size in sample.sizes.items():
+        part = Part(pa.Table.from_pylist(sample.rows(task, pair, split, size)))
         tables[split] = columns.canonical(part, task, pair, f"split '{split}'")
     return Raw(tables)

@@ -6,16 +6,12 @@ the SHA-512 of the text, the same in every process and on every machine.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from finetune.tasks.base import ClassificationTask, Task, TranslationTask, languages
-
-SPLIT_SIZES = {
-    "classification": {"train": 4000, "test": 1000},  # no validation split, as on the Hub
-    "translation": {"train": 6000, "validation": 500, "test": 500},
-}
+from finetune.tasks.base import ClassificationTask, TranslationTask, languages
 
 STAMP = "SAMPLE: synthetic data; these numbers say nothing about any method"
 """On everything that was trained on the sample."""
@@ -30,15 +26,19 @@ _STRAY = 0.35  # chance of one word for another class, not taken back
 _WRONG = 0.08  # share of labels drawn at random, so that no model reaches 100%
 
 
-def sample_rows(task: Task, pair: str | None, split: str, n: int) -> list[dict[str, Any]]:
-    """The first ``n`` rows of a split in the task's own columns; no row of one split is in another."""
-    if isinstance(task, ClassificationTask):
-        return _classification_rows(task, split, n)
-    assert isinstance(task, TranslationTask)
-    return _translation_rows(task, pair or task.default_pair, split, n)
+@dataclass(frozen=True)
+class Sample:
+    """The synthetic rows of one kind of task.
+
+    ``rows(task, pair, split, n)`` are the first ``n`` of a split, in the task's own columns; no row of one
+    split is in another. ``sizes`` are those of the splits.
+    """
+
+    sizes: Mapping[str, int]
+    rows: Callable[[Any, str | None, str, int], list[dict[str, Any]]]
 
 
-def _classification_rows(task: ClassificationTask, split: str, n: int) -> list[dict[str, Any]]:
+def _class_rows(task: ClassificationTask, pair: str | None, split: str, n: int) -> list[dict[str, Any]]:
     """Evidence words among common ones; the denying word makes order matter, which a bag of words misses."""
     words = _words(Random(f"{_SEED}|words"), 1 + _COMMON_WORDS + _CLASS_WORDS * len(task.labels))
     denier, common = words[0], words[1 : 1 + _COMMON_WORDS]
@@ -80,8 +80,8 @@ _NOUNS, _ADJECTIVES, _VERBS, _ADVERBS, _PREPOSITIONS = 30, 12, 16, 8, 4
 _SYNONYM = 0.15  # chance of the second word for a verb that has two: no model can reach BLEU 100
 
 
-def _translation_rows(task: TranslationTask, pair: str, split: str, n: int) -> list[dict[str, Any]]:
-    first, second = sorted(languages(pair))
+def _pair_rows(task: TranslationTask, pair: str | None, split: str, n: int) -> list[dict[str, Any]]:
+    first, second = sorted(languages(pair or task.default_pair))
     plain, rich = _lexicon(first), _lexicon(second)
     rows: list[dict[str, Any]] = []
     for tree in _trees(Random(f"{_SEED}|{task.name}|trees|{split}")):
@@ -182,3 +182,7 @@ def _words(rng: Random, count: int) -> list[str]:
 def _rank(rng: Random, size: int) -> int:
     """A number below ``size``, with a chance of about ``1 / (number + 1)``, as words have in real text."""
     return int((size + 1) ** rng.random()) - 1
+
+
+CLASSES = Sample({"train": 4000, "test": 1000}, _class_rows)  # no validation split, as on the Hub
+PAIRS = Sample({"train": 6000, "validation": 500, "test": 500}, _pair_rows)

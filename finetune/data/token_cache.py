@@ -1,4 +1,4 @@
-"""Tokenised rows, made once and kept on disk for every variant, seed and process that needs the same ones.
+"""Token rows, made once and kept on disk for every variant, seed and process that needs the same ones.
 
 An entry of the cache is a folder, named after everything that decides its rows: it is never out of date. It
 holds the rows as an Arrow stream, which is mapped into memory, and ``about.json`` with what they were made
@@ -21,7 +21,8 @@ from datasets import Dataset
 
 from finetune.config.schema import RunConfig
 from finetune.data.collate import longest_first
-from finetune.data.dataset import Data, tokenise
+from finetune.data.dataset import Data
+from finetune.data.encoding import Encoding, tokenize
 from finetune.system.cache import cache_folder
 from finetune.system.checksum import sha256
 from finetune.system.environment import versions
@@ -42,18 +43,18 @@ _said: set[str] = set()
 _held: dict[Path, Dataset] = {}
 
 
-def prepare(loaded: Data, tokenizer: Any, config: RunConfig) -> dict[str, Dataset]:
-    """The splits of a run as ``data.tokenise`` makes them, taken from the cache where it has them.
+def prepare(loaded: Data, tokenizer: Any, encoding: Encoding, config: RunConfig) -> dict[str, Dataset]:
+    """The splits of a run as ``tokenize`` makes them, taken from the cache where it has them.
 
     ``train`` keeps its order; ``validation`` and ``test`` are put longest first if
     ``batches.sort_evaluation`` says so. Where the cache cannot be used that is said once, as a logged
-    warning, and the rows are tokenised without it.
+    warning, and the rows are tokenized without it.
     """
     tokenizer = copy.deepcopy(tokenizer)  # truncation stays set in it, and the run's own is saved
     if config.batches.cache_tokens:
-        tokens = _cached(loaded, tokenizer, config)
+        tokens = _cached(loaded, tokenizer, encoding, config)
     else:
-        tokens = tokenise(loaded.splits, tokenizer, config.kind, config.data)
+        tokens = tokenize(loaded.splits, tokenizer, encoding, config.data)
     if not config.batches.sort_evaluation:
         return tokens
     return {name: rows if name == "train" else longest_first(rows) for name, rows in tokens.items()}
@@ -62,7 +63,7 @@ def prepare(loaded: Data, tokenizer: Any, config: RunConfig) -> dict[str, Datase
 def tokenizer_fingerprint(tokenizer: Any) -> str:
     """Sixteen hexadecimal digits over all of a tokenizer: the files that it saves and what it was told since.
 
-    Not over its vocabulary alone: two tokenizers of one vocabulary can cut, frame or normalise otherwise.
+    Not over its vocabulary alone: two tokenizers of one vocabulary can cut, frame or normalize otherwise.
     """
     digest = hashlib.sha256()
     with TemporaryDirectory() as folder:
@@ -78,13 +79,13 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _cached(loaded: Data, tokenizer: Any, config: RunConfig) -> dict[str, Dataset]:
+def _cached(loaded: Data, tokenizer: Any, encoding: Encoding, config: RunConfig) -> dict[str, Dataset]:
     """Each split from memory, from the disk, or made and kept on both; in that order."""
     try:
-        shared = _shared(tokenizer, config)
+        shared = _shared(tokenizer, encoding, config)
     except OSError as error:  # a temporary folder is needed to know the tokenizer by
-        _say_once(f"tokenised rows are not kept: {error}")
-        return tokenise(loaded.splits, tokenizer, config.kind, config.data)
+        _say_once(f"token rows are not kept: {error}")
+        return tokenize(loaded.splits, tokenizer, encoding, config.data)
     root = cache_folder() / "tokens"
     tokens: dict[str, Dataset] = {}
     held: dict[Path, Dataset] = {}
@@ -95,22 +96,22 @@ def _cached(loaded: Data, tokenizer: Any, config: RunConfig) -> dict[str, Datase
         if found is None:
             found = _read(folder, about)
         if found is None:
-            found = _keep(folder, about, tokenise({name: split}, tokenizer, config.kind, config.data)[name])
+            found = _keep(folder, about, tokenize({name: split}, tokenizer, encoding, config.data)[name])
         tokens[name] = held[folder] = found
     _held.clear()
     _held.update(held)
     return tokens
 
 
-def _shared(tokenizer: Any, config: RunConfig) -> dict[str, Any]:
+def _shared(tokenizer: Any, encoding: Encoding, config: RunConfig) -> dict[str, Any]:
     """Everything but the texts that decides the token rows. The variant and the seed do not."""
-    data, translation, installed = config.data, config.kind == "translation", versions()
+    data, installed = config.data, versions()
     return {
         "format": FORMAT,
-        "kind": config.kind,
+        "kind": encoding.kind,
         "max_length": data.max_length,
         "prefix": data.prefix,
-        "max_target_length": (data.max_target_length or data.max_length) if translation else None,
+        "max_target_length": encoding.target_length(data),
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "versions": {name: installed[name] for name in LIBRARIES},
     }
@@ -122,7 +123,7 @@ def _read(folder: Path, about: dict[str, Any]) -> Dataset | None:
         return None
     rows = _opened(folder / ROWS) if _is_whole(folder, about) else None
     if rows is None or not COLUMNS.issubset(rows.column_names):
-        _say_once(f"the tokenised rows in {folder} are damaged and are made anew")
+        _say_once(f"the token rows in {folder} are damaged and are made anew")
         return None
     return rows
 
@@ -160,7 +161,7 @@ def _keep(folder: Path, about: dict[str, Any], tokens: Dataset) -> Dataset:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # quicker by a moment
             _say_once(
-                f"tokenised rows cannot be kept in {folder.parent} ({error.strerror or error}); "
+                f"token rows cannot be kept in {folder.parent} ({error.strerror or error}); "
                 "FINETUNE_CACHE names another folder, --batches.cache_tokens false keeps none"
             )
             return tokens

@@ -27,24 +27,26 @@ OLD_NAME = "`is_gradient_checkpointing` is deprecated"
 """How transformers' warning begins of a name that peft uses."""
 
 
-def adapted_model(model: PreTrainedModel, kind: str, lora: LoraConfig, new_weights: Iterable[str]) -> Any:
+def adapted_model(
+    model: PreTrainedModel, lora: LoraConfig, new_weights: Iterable[str], *, task_type: str, head: bool
+) -> Any:
     """``model`` with its adapters, or as it is where ``lora.rank`` is 0.
 
-    ``new_weights`` name those that came from no file. Raises ``UserError`` where LoRA does not fit the model.
+    ``new_weights`` name those that came from no file; with ``head`` that is trained whole in any case.
+    ``task_type`` is peft's. Raises ``UserError`` where LoRA does not fit the model.
     """
     if not lora.rank:
         return model
     from peft import LoraConfig as PeftLoraConfig
     from peft import TaskType, get_peft_model
 
-    classify = kind == "classification"
     wanted = PeftLoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
-        modules_to_save=whole_modules(model, new_weights, head=classify),
-        task_type=TaskType.SEQ_CLS if classify else TaskType.SEQ_2_SEQ_LM,
+        modules_to_save=whole_modules(model, new_weights, head=head),
+        task_type=TaskType(task_type),
     )
     try:
         with warnings.catch_warnings():

@@ -11,10 +11,10 @@ from torch import nn
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, PreTrainedTokenizerFast
 
 from finetune.config.schema import RunConfig
-from finetune.data.collate import IGNORED, collator, lengths
-from finetune.data.tokenizing import LANGUAGE, target_codes
+from finetune.data.collate import IGNORED, lengths, token_values
 from finetune.errors import UserError
-from finetune.models.builder import TOKEN_SETTINGS, Built
+from finetune.models.builder import Built, ModelObjective
+from finetune.models.generation import flat
 
 MOST_UNKNOWN = 0.10
 """Share of unknown tokens in the training rows above which a comparison says nothing about the texts."""
@@ -51,89 +51,31 @@ def positions(model: nn.Module) -> Positions:
     return Positions(found.get("encoder"), found.get("decoder"))
 
 
-def check(config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> list[str]:
+def check(
+    config: RunConfig, objective: ModelObjective, built: Built, splits: Mapping[str, Dataset]
+) -> list[str]:
     """Raise ``UserError`` where a row cannot pass through the model; what is worth a word otherwise.
 
-    ``splits`` hold tokenised rows.
+    ``splits`` hold token rows.
     """
-    _check_special(config, built)
+    _check_padding_token(config, built)
     _check_frame(config, built)
     _check_entries(built, splits)
     _check_lengths(config, built, splits)
-    _check_ends(config, built, splits)
-    _check_padding(config, built, splits["train"])
-    notes = [*_unused(config, built), *_unknown(config, built, splits["train"])]
-    return [*notes, *_target(config, built)]
+    objective.check_model(config, built, splits)
+    _check_padding(config, objective, built, splits["train"])
+    return [*_unused(config, built), *_unknown(config, built, splits["train"])]
 
 
-def _target(config: RunConfig, built: Built) -> list[str]:
-    """A Marian model of several languages guesses which one to write where no code says it."""
-    codes = target_codes(built.tokenizer)
-    if config.generation is None or len(codes) < 2 or LANGUAGE.match(config.data.prefix or ""):
-        return []
-    several = f"{', '.join(codes[:5])}{', ...' if len(codes) > 5 else ''}"
-    return [
-        f"note: {config.model.name} translates into {len(codes)} languages ({several}): say which one by "
-        f"--data.prefix '{codes[0]}', or it has to learn it"
-    ]
-
-
-def _check_special(config: RunConfig, built: Built) -> None:
-    """The padding and end tokens on which configuration, generation settings and tokenizer must agree."""
-    model, tokenizer = built.base, built.tokenizer
-    pad = model.config.pad_token_id
+def _check_padding_token(config: RunConfig, built: Built) -> None:
+    """Configuration and tokenizer agree on the padding token."""
+    pad, tokenizer = built.base.config.pad_token_id, built.tokenizer
     if pad is not None and pad != tokenizer.pad_token_id:
         raise UserError(
             f"'{config.model.name}' pads with token {pad} by its config.json and with "
             f"{tokenizer.pad_token_id} ('{tokenizer.pad_token}') by its tokenizer: mend pad_token_id in the "
             "one, or pad_token in the other"
         )
-    if config.kind == "classification":
-        return
-    settings: Any = model.generation_config
-    _check_generated(config, built)
-    ends = _flat(settings.eos_token_id)
-    end = tokenizer.eos_token_id
-    if end is not None and end not in ends:
-        raise UserError(
-            f"'{config.model.name}' ends a translation with token {ends[0] if ends else None} by its "
-            f"generation settings and with {end} ('{tokenizer.eos_token}') by its tokenizer: mend "
-            "eos_token_id in config.json and generation_config.json"
-        )
-    other = int(tokenizer.pad_token_id == 0)
-    written = settings.decoder_start_token_id
-    written = settings.bos_token_id if written is None else written
-    trained = _first(model, other)
-    if written is None or trained is None:
-        raise UserError(
-            f"'{config.model.name}' does not say which token a translation starts with: set "
-            "decoder_start_token_id in its config.json and generation_config.json"
-        )
-    if trained == model.config.decoder_start_token_id != written:  # mBART's starts with the language
-        raise UserError(
-            f"'{config.model.name}' starts a translation with token {trained} while it trains, by its "
-            f"config.json, and with {written} where it translates, by generation_config.json: "
-            "mend decoder_start_token_id in the one or the other"
-        )
-
-
-def _check_generated(config: RunConfig, built: Built) -> None:
-    """Every token that the generation settings name is one of the vocabulary."""
-    entries = _entries(built)
-    for name in TOKEN_SETTINGS:
-        for token in _flat(getattr(built.base.generation_config, name)):
-            if type(token) is not int or not 0 <= token < entries:
-                raise UserError(
-                    f"the generation settings of '{config.model.name}' say {name}: {token!r}, which is none "
-                    f"of its {entries} tokens: mend generation_config.json (config.json, where there is none)"
-                )
-
-
-def _flat(tokens: Any) -> list[Any]:
-    """A token, a list of some or a list of lists -> all of them."""
-    if isinstance(tokens, list):
-        return [token for inner in tokens for token in _flat(inner)]
-    return [] if tokens is None else [tokens]
 
 
 def _check_frame(config: RunConfig, built: Built) -> None:
@@ -144,8 +86,8 @@ def _check_frame(config: RunConfig, built: Built) -> None:
     lost = f"the tokenizer of '{config.model.name}' frames no text"
     mend = "its tokenizer.json has lost its post_processor: fetch the tokenizer's files anew"
     if model.config.is_encoder_decoder:
-        settings: Any = model.generation_config if config.kind == "translation" else model.config
-        ends = {tokenizer.eos_token_id, *_flat(settings.eos_token_id)} - {None}
+        settings: Any = model.config if config.generation is None else model.generation_config
+        ends = {tokenizer.eos_token_id, *flat(settings.eos_token_id)} - {None}
         for row in (ids, tokenizer(text_target="a")["input_ids"]):
             if ends and not ends & set(row[-2:]):  # before a language's token, in mBART
                 raise UserError(f"{lost} with the end token {tokenizer.eos_token or min(ends)}; {mend}")
@@ -155,25 +97,13 @@ def _check_frame(config: RunConfig, built: Built) -> None:
             raise UserError(f"{lost} with its first token {tokenizer.cls_token or ''}; {mend}")
 
 
-def _first(model: Any, token: int) -> int | None:
-    """What the decoder's inputs of a target ``token`` begin with: in most families their start token."""
-    shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
-    if shift is None:  # M2M100 does it in its forward pass
-        found: int | None = model.config.decoder_start_token_id
-        return found
-    try:
-        return int(shift(labels=torch.tensor([[token]]))[0, 0])
-    except (TypeError, ValueError):
-        return None
-
-
 def _check_entries(built: Built, splits: Mapping[str, Dataset]) -> None:
     """Every token of every row has a row in the embedding."""
     tokenizer, entries = built.tokenizer, _entries(built)
     numbers = [tokenizer.pad_token_id]
     for rows in splits.values():
         for column in {"input_ids", "labels"} & set(rows.column_names):
-            numbers.append(int(_values(rows, column).max(initial=0)))
+            numbers.append(int(token_values(rows, column).max(initial=0)))
     if max(numbers) >= entries:
         beyond = tokenizer.convert_ids_to_tokens(max(numbers))
         raise UserError(
@@ -183,32 +113,7 @@ def _check_entries(built: Built, splits: Mapping[str, Dataset]) -> None:
         )
 
 
-def _check_ends(config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> None:
-    """Encoder-decoders classify at the end token: every row holds it once, and padding is another token.
-
-    Beside a row that holds it another number of times they fail, and so do rows of one batch alone.
-    """
-    stock, tokenizer = built.base.config, built.tokenizer
-    if config.kind == "translation" or not stock.is_encoder_decoder:
-        return
-    end = f"'{config.model.name}' classifies at the end token {stock.eos_token_id} of its config.json"
-    if tokenizer.pad_token_id == stock.eos_token_id:
-        raise UserError(
-            f"{end}, and its tokenizer pads with that too ('{tokenizer.pad_token}'): set pad_token in the "
-            "tokenizer's files, and pad_token_id in config.json, to a token of their own"
-        )
-    for split, rows in splits.items():
-        owner = np.repeat(np.arange(len(rows)), lengths(rows))
-        ends = np.bincount(owner[_values(rows, "input_ids") == stock.eos_token_id], minlength=len(rows))
-        if (ends != 1).any():
-            first = int(np.flatnonzero(ends != 1)[0])
-            raise UserError(
-                f"{end}, and its tokenizer gives row {rows[first]['row']} of {split} {ends[first]} of them: "
-                "each text must end with one; mend eos_token_id there, or the tokenizer's post_processor"
-            )
-
-
-def _check_padding(config: RunConfig, built: Built, rows: Dataset) -> None:
+def _check_padding(config: RunConfig, objective: ModelObjective, built: Built, rows: Dataset) -> None:
     """The shortest row is answered alone as it is beside the longest one.
 
     Some models look at padding whatever the mask says (MobileBERT at the token to the right of each): what
@@ -216,7 +121,7 @@ def _check_padding(config: RunConfig, built: Built, rows: Dataset) -> None:
     """
     by_length = np.argsort(lengths(rows), kind="stable")
     pair = list(rows.select([by_length[0], by_length[-1]]))
-    alone, beside = (_first_logits(config, built, batch) for batch in (pair[:1], pair))
+    alone, beside = (_first_logits(config, objective, built, batch) for batch in (pair[:1], pair))
     difference = float((alone - beside).abs().max())
     if difference > MOST_ROUNDING * float(alone.abs().max()):
         raise UserError(
@@ -227,15 +132,17 @@ def _check_padding(config: RunConfig, built: Built, rows: Dataset) -> None:
 
 
 @torch.no_grad()
-def _first_logits(config: RunConfig, built: Built, batch: list[dict[str, Any]]) -> torch.Tensor:
-    """What the model says of the first row of a batch, in evaluation mode: (targets, classes or words)."""
+def _first_logits(
+    config: RunConfig, objective: ModelObjective, built: Built, batch: list[dict[str, Any]]
+) -> torch.Tensor:
+    """What the model says of the first row of a batch, in evaluation mode: (targets, words) or (classes,)."""
     padded = replace(config, batches=replace(config.batches, padding="longest"))
-    inputs = collator(built.tokenizer, built.model, padded)(batch)
+    inputs = objective.collator(built.tokenizer, built.model, padded)(batch)
     labels = inputs["labels"][0]
     training = built.model.training
     logits = built.model.eval()(**inputs)["logits"][0]
     built.model.train(training)
-    return logits[labels != IGNORED] if config.kind == "translation" else logits
+    return logits[labels != IGNORED] if labels.dim() else logits  # a target a token, or one a row
 
 
 def _entries(built: Built) -> int:
@@ -251,8 +158,9 @@ def _check_lengths(config: RunConfig, built: Built, splits: Mapping[str, Dataset
     there, data = positions(built.base), config.data
     padded = config.batches.padding == "max_length"
     longest = data.max_length if padded else max(int(lengths(rows).max()) for rows in splits.values())
-    tables = [there.encoder] if there.encoder and config.kind == "translation" else [*astuple(there)]
-    limit = min((table for table in tables if table is not None), default=None)  # a classifier reads by both
+    # What a decoder writes has its own length; one that writes nothing reads the row as the encoder does.
+    tables = [there.encoder] if there.encoder and config.generation is not None else [*astuple(there)]
+    limit = min((table for table in tables if table is not None), default=None)
     _check_length("row of tokens", longest, limit, "data.max_length")
     if config.generation is None:
         return
@@ -289,7 +197,7 @@ def _unknown(config: RunConfig, built: Built, rows: Dataset) -> list[str]:
     unknown, special = _unknown_token(tokenizer), set(tokenizer.all_special_ids)
     if unknown is None or unknown == tokenizer.eos_token_id:  # GPT-2's, which knows every byte
         return []
-    tokens = _values(rows, "input_ids")
+    tokens = token_values(rows, "input_ids")
     plain = tokens[~np.isin(tokens, list(special - {unknown}))]
     share = float((plain == unknown).mean()) if len(plain) else 0.0
     said = (
@@ -324,9 +232,3 @@ def _unused(config: RunConfig, built: Built) -> list[str]:
         f"note: the tokenizer of '{config.model.name}' has {known:,} entries and the model's embedding "
         f"{entries:,}: is it this model's?"
     ]
-
-
-def _values(rows: Dataset, column: str) -> np.ndarray:
-    """Every number of a column, of all rows: (tokens,), or (rows,) for a class a row."""
-    values = rows.select_columns(column).with_format("arrow")[:][column].combine_chunks()
-    return np.asarray(values.flatten() if hasattr(values, "flatten") else values)

@@ -2,28 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_MASKED_LM_MAPPING,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
-from transformers import GenerationConfig as HFGenerationConfig
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from finetune.attention import find_variant
 from finetune.attention.swap import SwapReport, swap
 from finetune.config.schema import RunConfig
+from finetune.data.collate import Collator
+from finetune.errors import unknown
 from finetune.models.adapters import adapted_model
-from finetune.models.languages import set_languages
 from finetune.models.model_files import check_sizes
 from finetune.models.pretrained import (
-    AUTO_MODELS,
     SCRATCH,
     Pretrained,
     build_tokenizer,
@@ -31,7 +25,7 @@ from finetune.models.pretrained import (
     load_pretrained,
     set_dropout,
 )
-from finetune.models.scratch import scratch_config
+from finetune.models.scratch import Scratch
 
 
 @dataclass(frozen=True)
@@ -45,47 +39,98 @@ class Built:
     info: dict[str, Any]
 
 
-def build_model(config: RunConfig, texts: Iterator[str], labels: Sequence[str] | None) -> Built:
+class ModelObjective(Protocol):
+    """What is asked of an objective (``finetune.objectives``) about the models of its kind of task."""
+
+    kind: str
+    adapter_task: str
+    trains_head: bool
+
+    @property
+    def auto_model(self) -> Any:
+        """transformers' auto class of the model."""
+
+    @property
+    def scratch(self) -> Scratch:
+        """The models behind ``scratch:SIZE``."""
+
+    def settle(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> None:
+        """Set in a model how it meets its tokens."""
+
+    def check_model(self, config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> None:
+        """Raise ``UserError`` where a model is not fit for this kind, or for one of the token rows."""
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, model: Any, config: RunConfig) -> Collator:
+        """What makes a padded batch of token rows."""
+
+
+def build_model(
+    config: RunConfig, objective: ModelObjective, texts: Iterator[str], labels: Sequence[str] | None
+) -> Built:
     """Make the model that ``config`` names.
 
     ``texts`` are those of the train split; a scratch model trains its tokenizer on them. ``labels`` are the
-    class names, ``None`` for translation. The seed is set just before any weight is drawn, so runs that
-    differ in attention alone start from the same weights. Raises ``UserError`` where the model cannot be
+    class names, ``None`` for a task without them. The seed is set just before any weight is drawn, so runs
+    that differ in attention alone start from the same weights. Raises ``UserError`` where the model cannot be
     had, lacks a dropout that is asked for, or cannot be swapped.
     """
-    tokenizer = build_tokenizer(config, texts)
+    tokenizer = build_tokenizer(config, objective.scratch.recipe, texts)
     heads = head_options(labels)
     set_seed(config.seed)
     if config.model.name.startswith(SCRATCH):
-        stock = scratch_config(config.kind, config.model.name, tokenizer, _longest(config), heads)
-        set_dropout(stock, config)
-        check_sizes(
-            f"{config.model.name} with --data.max_length and the like", stock, AUTO_MODELS[config.kind]
-        )
-        found = Pretrained(AUTO_MODELS[config.kind].from_config(stock), {})
+        loaded = Pretrained(_scratch_model(config, objective, tokenizer, heads), {})
     else:
-        found = load_pretrained(config, config.model.name, config.model.revision, heads)
-    model = found.model
-    report = fitted(model, tokenizer, config)
-    facts = {**_facts(model, tokenizer, config), **found.facts}
-    adapted = adapted_model(model, config.kind, config.model.lora, found.facts.get("new_weights", []))
+        name, revision = config.model.name, config.model.revision
+        loaded = load_pretrained(config, objective.auto_model, name, revision, heads)
+    model = loaded.model
+    report = settle_and_swap(model, tokenizer, objective, config)
+    vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    facts = {
+        "name": config.model.name,
+        "revision": commit_of(config.model.name, config.model.revision),
+        "initial_weights": weights_fingerprint(model),  # before training; equal in the variants of one seed
+        "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
+        "architecture": type(model).__name__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        **loaded.facts,
+    }
+    adapted = adapted_model(
+        model,
+        config.model.lora,
+        loaded.facts.get("new_weights", []),
+        task_type=objective.adapter_task,
+        head=objective.trains_head,
+    )
     facts["trainable"] = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     return Built(adapted, model, tokenizer, report, facts)
 
 
-def _longest(config: RunConfig) -> int:
-    """Tokens of the longest row that a model is to read or to write."""
+def _scratch_model(
+    config: RunConfig,
+    objective: ModelObjective,
+    tokenizer: PreTrainedTokenizerBase,
+    heads: Mapping[str, Any],
+) -> PreTrainedModel:
+    """A stock architecture from random weights; ``UserError`` for a size that the kind of task lacks."""
+    scratch = objective.scratch
+    size = config.model.name.removeprefix(SCRATCH)
+    if size not in scratch.sizes:
+        raise unknown(f"scratch size for {objective.kind}", size, scratch.sizes)
     written = config.generation.max_new_tokens if config.generation else 0
-    return max(config.data.max_length, config.data.max_target_length or 0, written)
+    longest = max(config.data.max_length, config.data.max_target_length or 0, written)
+    stock = scratch.configure(tokenizer, longest, **scratch.sizes[size], **heads)
+    set_dropout(stock, config)
+    check_sizes(f"{config.model.name} with --data.max_length and the like", stock, objective.auto_model)
+    model: PreTrainedModel = objective.auto_model.from_config(stock)
+    return model
 
 
-def fitted(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> SwapReport:
+def settle_and_swap(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, objective: ModelObjective, config: RunConfig
+) -> SwapReport:
     """Settle how a model meets its tokens, and swap its attention; the same whether it is to be trained or
     comes back from a run's folder."""
-    if config.kind == "translation":
-        _set_generation(model, tokenizer, config)
-    elif _classifies_at_its_end(model):
-        model.config.pad_token_id = tokenizer.pad_token_id
+    objective.settle(model, tokenizer, config)
     attention = config.attention
     return swap(
         model,
@@ -96,37 +141,11 @@ def fitted(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: R
     )
 
 
-def _classifies_at_its_end(model: PreTrainedModel) -> bool:
-    """A decoder reads the class off the last token that is no padding."""
-    kind = type(model.config)
-    return kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING
-
-
 def head_options(labels: Sequence[str] | None) -> dict[str, Any]:
-    """The classes of a head, as a model's configuration has them; nothing for a translation."""
+    """The classes of a head, as a model's configuration has them; nothing without labels."""
     if not labels:
         return {}
     return {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-
-
-# What a checkpoint's own generation settings say about tokens; its search settings are replaced.
-TOKEN_SETTINGS = (
-    "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_bos_token_id",
-    "forced_eos_token_id", "bad_words_ids",
-)  # fmt: skip
-
-
-def _set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> None:
-    """Search as the configuration says and in no other way, whatever the checkpoint would do."""
-    assert config.generation is not None  # build() of a translation preset always has it
-    tokens = {name: getattr(model.generation_config, name) for name in TOKEN_SETTINGS}
-    model.generation_config = HFGenerationConfig(
-        num_beams=config.generation.num_beams,
-        length_penalty=config.generation.length_penalty,
-        max_length=config.generation.max_new_tokens + 1,  # counts the decoder's start token too
-        do_sample=False,
-        **tokens | {"pad_token_id": tokenizer.pad_token_id} | set_languages(tokenizer, config.pair),
-    )
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:
@@ -140,15 +159,3 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _facts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> dict[str, Any]:
-    vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    return {
-        "name": config.model.name,
-        "revision": commit_of(config.model.name, config.model.revision),
-        "initial_weights": weights_fingerprint(model),  # before training; equal in the arms of one seed
-        "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
-        "architecture": type(model).__name__,
-        "parameters": sum(p.numel() for p in model.parameters()),
-    }

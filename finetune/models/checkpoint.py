@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer
 
-from finetune.attention import VARIANTS, register_variant
 from finetune.attention.calibrate import RowSums, fold
 from finetune.config.build import build
 from finetune.config.identity import as_dict
@@ -21,12 +20,11 @@ from finetune.config.loading import read_yaml, yaml_text
 from finetune.config.schema import RunConfig
 from finetune.data.tokenizing import settle
 from finetune.errors import UserError
-from finetune.models import own_code, pushed
+from finetune.models import own_code
 from finetune.models.adapters import load_adapters
-from finetune.models.builder import Built, fitted, head_options
+from finetune.models.builder import Built, ModelObjective, head_options, settle_and_swap
 from finetune.models.languages import set_languages
 from finetune.models.pretrained import Pretrained, explain, load_pretrained
-from finetune.system import user_file
 from finetune.system.checksum import sha256
 
 CONFIG_FILE = "finetune.yaml"
@@ -64,71 +62,46 @@ def _read_calibration(folder: Path) -> RowSums:
     return sums
 
 
-def load(
-    folder: str | Path, revision: str | None = None, *, attention: str | Path | None = None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a finished run *with its attention variant*, LoRA adapters included, in evaluation mode.
+def read_config(folder: Path) -> RunConfig:
+    """The configuration of the run in ``folder``."""
+    return build(read_yaml(folder / CONFIG_FILE))
 
-    ``folder`` is a run's, or the id of a Hub repository that ``finetune push`` made, with a ``revision``
-    (commit, tag or branch) if need be. ``attention`` is the file of a variant of the user's own, where it is
-    not where the run found it, or where the run comes from the Hub. Raises ``UserError`` where there is no
-    finished run, where a weight is in no file, where that file lacks or is another, and where adapters lack
-    the base model that they were trained on.
+
+def load_run(folder: Path, config: RunConfig, objective: ModelObjective) -> Built:
+    """The model of a run's folder *with its attention variant*, adapters included, in evaluation mode.
+
+    ``config`` is the run's (``read_config``), ``objective`` that of its kind of task. Raises ``UserError``
+    where a weight is in no file, and where adapters lack the base model that they were trained on.
     """
-    if attention is not None:
-        register_variant(attention)
-    place = pushed.fetch(folder, revision, CONFIG_FILE)
-    _refuse_file(place, is_local=place == Path(folder))
-    built = load_run(place)
-    return built.model, built.tokenizer
-
-
-def _refuse_file(folder: Path, is_local: bool) -> None:
-    """Raise ``UserError`` rather than run a file that came with a model: only its reader may ask for that."""
-    attention = build(read_yaml(folder / CONFIG_FILE)).attention
-    file = attention.file
-    if file is None or attention.variant in VARIANTS:
-        return
-    path, _ = user_file.split(file.path)
-    if not is_local or path.resolve().is_relative_to(folder.resolve()):
-        raise UserError(
-            f"the run {folder} computes '{attention.variant}' of a file, {path.name}, which is not run by "
-            f'itself: look at it, and pass finetune.load(..., attention="path/to/{path.name}")'
-        )
-
-
-def load_run(folder: Path) -> Built:
-    """What ``load`` makes of a run's folder, with what the swap of its attention proved."""
-    config = build(read_yaml(folder / CONFIG_FILE))
     with explain(str(folder)):
         own_code.refuse_tokenizer(str(folder), {}, {})
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     settle(tokenizer)
     set_languages(tokenizer, config.pair)  # which no tokenizer saves
-    found = _base_of(config, folder) if config.model.lora.rank else _whole(config, folder)
-    model, facts = found.model, found.facts
-    swapped = fitted(model, tokenizer, config)
+    if config.model.lora.rank:
+        loaded = _base_of(config, objective, folder)
+    else:
+        loaded = load_pretrained(config, objective.auto_model, str(folder), None, {})
+        lacking = loaded.facts["new_weights"]
+        if lacking:
+            raise UserError(
+                f"the files in {folder} lack {len(lacking)} weights, e.g. {lacking[0]}: run it again"
+            )
+    model, facts = loaded.model, loaded.facts
+    swapped = settle_and_swap(model, tokenizer, objective, config)
     if config.model.lora.rank:
         if (folder / CALIBRATION_FILE).is_file():  # of a whole model its weights tell
             fold(model, _read_calibration(folder))
         model = load_adapters(model, folder, config.model.lora, facts["new_weights"])
-    return Built(model.eval(), found.model, tokenizer, swapped, facts)
+    return Built(model.eval(), loaded.model, tokenizer, swapped, facts)
 
 
-def _whole(config: RunConfig, folder: Path) -> Pretrained:
-    """A model that was trained whole; ``UserError`` where its files do not hold it whole."""
-    found = load_pretrained(config, str(folder), None, {})
-    lacking = found.facts["new_weights"]
-    if lacking:
-        raise UserError(f"the files in {folder} lack {len(lacking)} weights, e.g. {lacking[0]}: run it again")
-    return found
-
-
-def _base_of(config: RunConfig, folder: Path) -> Pretrained:
+def _base_of(config: RunConfig, objective: ModelObjective, folder: Path) -> Pretrained:
     """The model that adapters in ``folder`` were trained on; ``UserError`` where it cannot be had."""
     origin = read_yaml(folder / ORIGIN_FILE)
     place, revision = _base_place(config, origin, folder), origin.get("revision") or config.model.revision
-    return load_pretrained(config, place, revision, head_options(origin.get("labels")))
+    heads = head_options(origin.get("labels"))
+    return load_pretrained(config, objective.auto_model, place, revision, heads)
 
 
 def _base_facts(config: RunConfig, folder: Path) -> dict[str, Any] | None:

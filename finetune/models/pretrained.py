@@ -12,8 +12,6 @@ import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from transformers import (
     AutoConfig,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,12 +24,11 @@ from finetune.data.tokenizing import prefixed, settle
 from finetune.errors import UserError
 from finetune.models import model_files, own_code
 from finetune.models.languages import set_languages
-from finetune.models.scratch import train_tokenizer
+from finetune.models.scratch import Recipe, train_tokenizer
 from finetune.system.text import reason
 
 SCRATCH = "scratch:"
 CLASSES = "single_label_classification"
-AUTO_MODELS = {"classification": AutoModelForSequenceClassification, "translation": AutoModelForSeq2SeqLM}
 # The names under which architectures keep their dropout rates.
 HIDDEN_DROPOUT = (
     "hidden_dropout_prob",
@@ -44,11 +41,11 @@ HIDDEN_DROPOUT = (
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 
 
-def build_tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokenizerBase:
-    """The model's own tokenizer, or one trained on ``texts`` for a scratch model."""
+def build_tokenizer(config: RunConfig, recipe: Recipe, texts: Iterator[str]) -> PreTrainedTokenizerBase:
+    """The model's own tokenizer; for a scratch model one trained on ``texts`` by ``recipe``."""
     name = config.model.name
     if name.startswith(SCRATCH):
-        tokenizer = train_tokenizer(config.kind, texts, config.model.vocab_size)
+        tokenizer = train_tokenizer(recipe, texts, config.model.vocab_size)
         settle(tokenizer)
         prefixed(tokenizer, config.data.prefix)
         return tokenizer
@@ -106,21 +103,15 @@ class Pretrained:
     facts: dict[str, Any]
 
 
-def pretrained_model(
-    config: RunConfig, name: str, revision: str | None, heads: Mapping[str, Any]
-) -> PreTrainedModel:
-    """The model of ``load_pretrained`` alone."""
-    return load_pretrained(config, name, revision, heads).model
-
-
 def load_pretrained(
-    config: RunConfig, name: str, revision: str | None, heads: Mapping[str, Any]
+    config: RunConfig, auto_model: Any, name: str, revision: str | None, heads: Mapping[str, Any]
 ) -> Pretrained:
-    """Load a model, in float32. ``heads`` name the classes of a head that may be new; empty where none may.
+    """Load a model by its auto class, in float32.
 
+    ``heads`` name the classes of a head that may be new; empty where none may.
     Raises ``UserError`` where the files do not hold every other weight, finite and of the right shape.
     """
-    files, architecture = files_of(name, revision), AUTO_MODELS[config.kind]
+    files = files_of(name, revision)
     with explain(name):
         if Path(name).is_dir():
             model_files.check_files(Path(name))
@@ -135,9 +126,9 @@ def load_pretrained(
             stock.problem_type = purpose and CLASSES
         model_files.check_unquantised(name, stock)
         model_files.check_architecture(name, stock)
-        model_files.check_sizes(f"the config.json of '{name}'", stock, architecture)
+        model_files.check_sizes(f"the config.json of '{name}'", stock, auto_model)
         # What has another shape is told by the report and not by an error that names no way out.
-        model, report = architecture.from_pretrained(
+        model, report = auto_model.from_pretrained(
             name,
             config=stock,
             **files,
@@ -153,7 +144,7 @@ def load_pretrained(
         if heads:
             labels = list(heads["id2label"].values())
             before = [own.id2label[index] for index in sorted(own.id2label)]
-            head, fresh = set(model_files.head_weights(model)), partial(architecture.from_config, stock)
+            head, fresh = set(model_files.head_weights(model)), partial(auto_model.from_config, stock)
             facts["head"] = "new"
             if not head & set(new):
                 facts["head"] = model_files.head_note(model, before, labels, fresh)

@@ -1,13 +1,17 @@
 """Models from random weights: stock Hugging Face architectures, and tokenizers trained on the train split."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, MarianConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-
-from finetune.errors import unknown
+from transformers import (
+    BertConfig,
+    MarianConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 # BERT encoders: layers, width (features), heads, feed-forward width (features). tiny, small and base are the
 # sizes of those names in Turc et al., 2019 (arXiv 1908.08962, table 1).
@@ -49,64 +53,81 @@ ENCODER_DECODERS: Mapping[str, dict[str, int]] = {
     "small": _encoder_decoder(3, 512, 8, 1024),
     "iwslt": _encoder_decoder(6, 512, 4, 1024),
 }
-SIZES = {"classification": ENCODERS, "translation": ENCODER_DECODERS}
-
-
-def scratch_config(
-    kind: str, name: str, tokenizer: PreTrainedTokenizerBase, longest: int, heads: Mapping[str, Any]
-) -> Any:
-    """The stock configuration behind ``scratch:SIZE``; ``UserError`` for a size that the kind lacks.
-
-    It has positions for the ``longest`` row that it is to read or to write, in tokens, and for 512 at least.
-    """
-    size = name.partition(":")[2]
-    if size not in SIZES[kind]:
-        raise unknown(f"scratch size for {kind}", size, SIZES[kind])
-    shared = {**SIZES[kind][size], "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    if kind == "classification":
-        return BertConfig(max_position_embeddings=max(512, longest), **shared, **heads)
-    return MarianConfig(
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        decoder_start_token_id=tokenizer.pad_token_id,  # as the Marian models on the Hub
-        forced_eos_token_id=None,
-        scale_embedding=True,
-        max_position_embeddings=max(512, longest),
-        **shared,
-    )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The special tokens of a kind of task, and how they frame a text."""
+    """How a scratch model's tokenizer is made: its special tokens by role, and how they frame a text."""
 
     special: Mapping[str, str]
     frame: str
     lowercase: bool
 
 
-RECIPES: Mapping[str, Recipe] = {
-    "classification": Recipe(
+@dataclass(frozen=True)
+class Scratch:
+    """The models from random weights of one kind of task: ``scratch:SIZE`` for each of ``sizes``.
+
+    ``configure(tokenizer, longest, **options)`` makes the stock configuration with the options of a size (and
+    those of a head), and positions for the ``longest`` row that it is to read or to write, in tokens, and for
+    512 at least.
+    """
+
+    sizes: Mapping[str, Mapping[str, int]]
+    configure: Callable[..., PreTrainedConfig]
+    recipe: Recipe
+
+
+def _bert(tokenizer: PreTrainedTokenizerBase, longest: int, **options: Any) -> PreTrainedConfig:
+    return BertConfig(
+        **options,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        max_position_embeddings=max(512, longest),
+    )
+
+
+def _marian(tokenizer: PreTrainedTokenizerBase, longest: int, **options: Any) -> PreTrainedConfig:
+    return MarianConfig(
+        **options,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,  # as the Marian models on the Hub
+        forced_eos_token_id=None,
+        scale_embedding=True,
+        max_position_embeddings=max(512, longest),
+    )
+
+
+BERT = Scratch(
+    ENCODERS,
+    _bert,
+    Recipe(
         special={"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
         frame="[CLS] $A [SEP]",
         lowercase=True,
     ),
-    "translation": Recipe(
+)
+MARIAN = Scratch(
+    ENCODER_DECODERS,
+    _marian,
+    Recipe(
         special={"pad": "<pad>", "unk": "<unk>", "bos": "<s>", "eos": "</s>"},
         frame="$A </s>",
         lowercase=False,
     ),
-}
+)
 
 
-def train_tokenizer(kind: str, texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerBase:
+def train_tokenizer(recipe: Recipe, texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerBase:
     """Train a byte-level BPE (Sennrich et al., 2016) of ``vocab_size`` entries on ``texts``.
 
     Nothing is unknown to it, one serves both languages of a translation, and training it twice gives the same
     tokenizer. (WordPiece, BERT's own, does not: its trainer numbers the pieces in another order every time,
     so that two arms of a comparison would not read the same rows.)
     """
-    recipe = RECIPES[kind]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Lowercase() if recipe.lowercase else None
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)

@@ -12,17 +12,18 @@ from finetune.attention.annealing import Annealing
 from finetune.attention.calibrate import RowSums, cosine, fold, pooled, row_sums
 from finetune.attention.swap import forget_calls
 from finetune.config.schema import RunConfig
-from finetune.data.collate import collator
-from finetune.models.builder import Built
+from finetune.models.builder import Built, ModelObjective
 from finetune.models.checkpoint import save_calibration
 
 ROWS = 128  # of the train split, the first ones: some thousand attention rows a head; ours
 
 
-def prepare(config: RunConfig, built: Built, train: Any, folder: Path) -> dict[str, Any] | None:
+def prepare(
+    config: RunConfig, objective: ModelObjective, built: Built, train: Any, folder: Path
+) -> dict[str, Any] | None:
     """Calibrate the model where ``attention.start`` says so; facts for the record, None for softmax alone.
 
-    ``train`` holds tokenised rows. The mean row sums are those before anything is folded; ``cosine`` compares
+    ``train`` holds token rows. The mean row sums are those before anything is folded; ``cosine`` compares
     the mean last hidden states of the rows with those under softmax, ``cosine_cold`` before a calibration.
     A calibration is written into ``folder``, since adapters do not hold the weights that it changed.
     """
@@ -31,7 +32,7 @@ def prepare(config: RunConfig, built: Built, train: Any, folder: Path) -> dict[s
     attention, model = config.attention, built.base
     trained_on_gpu = torch.cuda.is_available() and not config.train.get("use_cpu")
     model.to("cuda" if trained_on_gpu else "cpu")  # where it is trained, on the same kernel
-    batches = _batches(config, built, train)
+    batches = _batches(config, objective, built, train)
     sums: RowSums = row_sums(model, batches)
     origin, cold = (pooled(model, batches, share) for share in (0.0, 1.0))
     started = cold
@@ -57,8 +58,10 @@ def callbacks(config: RunConfig) -> list[TrainerCallback]:
     return [] if share is None else [Annealing(share)]
 
 
-def _batches(config: RunConfig, built: Built, train: Any) -> list[Mapping[str, Tensor]]:
-    pad = collator(built.tokenizer, built.model, config)
+def _batches(
+    config: RunConfig, objective: ModelObjective, built: Built, train: Any
+) -> list[Mapping[str, Tensor]]:
+    pad = objective.collator(built.tokenizer, built.model, config)
     rows = [train[i] for i in range(min(ROWS, len(train)))]
     size = int(config.train["per_device_train_batch_size"])
     keep = lambda batch: {k: torch.as_tensor(v) for k, v in batch.items()}  # noqa: E731

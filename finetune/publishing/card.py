@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from finetune import objectives
 from finetune.attention import PAPER, VARIANTS
 from finetune.config.identity import flatten
 from finetune.config.schema import BASELINE
@@ -30,17 +31,6 @@ from finetune.system.text import visible
 FILE = "README.md"
 # Settings of training that move no number: what is logged, saved and shown.
 SILENT = re.compile(r"(disable_tqdm|report_to|run_name|project|(log|logging|save|hub|trackio|dataloader)_.*)")
-USE = {
-    "classification": """\
-import torch
-
-inputs = tokenizer({text}, return_tensors="pt", truncation=True, max_length={max_length})
-with torch.no_grad():
-    print(model.config.id2label[int(model(**inputs).logits.argmax(-1))])""",
-    "translation": """\
-inputs = tokenizer({text}, return_tensors="pt", truncation=True, max_length={max_length})
-print(tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True)[0])""",
-}
 OPTIMIZER = (
     "lr",
     "weight_decay",
@@ -61,9 +51,6 @@ def text(record: Record, place: str) -> str:
     run = Run(Path(place), without_paths(record))
     record, config, variant = run.record, run.config, run.attention["variant"]
     primary = run.metric
-    data = config["data"]
-    example = (data.get("prefix") or "") + ("a text" if run.kind == "classification" else "a sentence")
-    use = USE[run.kind].format(max_length=data["max_length"], text=json.dumps(example, ensure_ascii=False))
     code = f"import finetune\n\nmodel, tokenizer = finetune.load({json.dumps(place, ensure_ascii=False)})"
     scores = [
         (registry.get(name).title, _value(run, name), score.get("signature") or "")
@@ -92,7 +79,7 @@ def text(record: Record, place: str) -> str:
         library=LIBRARY,
         primary=f"{primary.title} {_value(run, primary.name)}",
         loading=code,
-        snippet=use,
+        snippet=objectives.get(run.kind).snippet(config),
         scores=[("metric", "value", "signature"), *scores],
         attention=_attention(run),
         data=_data(run),

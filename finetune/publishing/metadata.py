@@ -5,6 +5,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from finetune import objectives
 from finetune.metrics import registry
 from finetune.records.run import Run
 from finetune.system.language_codes import language_of
@@ -12,7 +13,6 @@ from finetune.system.text import one_line
 from finetune.tasks.base import languages
 
 LIBRARY = "softmax-finetune"  # as the Hub lists it: "transformers" would offer code that loads plain softmax
-PIPELINES = {"classification": "text-classification", "translation": "translation"}
 COMMIT = re.compile("[0-9a-f]{40}")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -35,7 +35,7 @@ def front_matter(run: Run) -> str:
         library_name=LIBRARY,
         metrics=[registry.get(name).hub_id or name for name in run.scores] if results else None,
         model_name=run_name(run),
-        pipeline_tag=PIPELINES[run.kind],
+        pipeline_tag=objectives.get(run.kind).pipeline_tag,
         tags=[LIBRARY, "attention", run.attention["variant"], *marks],
     )
     if not results:
@@ -47,7 +47,7 @@ def _eval_results(run: Run) -> list[EvalResult]:
     test = run.splits["test"]
     return [
         EvalResult(
-            task_type=PIPELINES[run.kind],
+            task_type=objectives.get(run.kind).pipeline_tag,
             dataset_type=run.data["location"] if _on_the_hub(run) else run.task,
             dataset_name=run.title,
             dataset_split="test",

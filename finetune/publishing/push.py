@@ -15,10 +15,11 @@ from transformers.utils import logging as transformers_logging
 from finetune.config.loading import read_yaml
 from finetune.data import hub
 from finetune.errors import UserError
-from finetune.models.checkpoint import CONFIG_FILE, ORIGIN_FILE, load
-from finetune.models.pushed import FILES, HUB_ID
+from finetune.models.checkpoint import CONFIG_FILE, ORIGIN_FILE
 from finetune.publishing import card
+from finetune.publishing.load import load
 from finetune.publishing.metadata import base_model, has_adapters
+from finetune.publishing.pushed import FILES, HUB_ID
 from finetune.records import store
 from finetune.records.run import Run
 from finetune.system import files

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from finetune import objectives
 from finetune.attention.variants import find_variant
 from finetune.config.build import build
 from finetune.config.folders import run_folder
@@ -82,6 +83,7 @@ def cell_of(
     if source is not None:
         whole = merge(whole, {"data": {"source": source}})
     check_secrets(whole)
+    objectives.get(declared.kind).check(whole)
     config = build(whole)
     known = find_variant(config.attention).parameters
     for name in config.attention.parameters:

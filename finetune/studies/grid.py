@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from finetune import objectives
 from finetune.attention.variants import arm, get_variant
 from finetune.config import limits
 from finetune.config.build import build
@@ -69,6 +70,7 @@ def plan(
         task = get_task(point.task)
         attention = arm(point.values["attention"], variant)
         its = {"kind": task.kind, "task": task.name, "pair": check_pair(task, point.pair), "seed": seed}
+        objectives.get(task.kind).check(point.values)
         config = build({**point.values, **its, "attention": attention})
         folder = run_folder(point.output, config)
         cell = Cell(point.task, config, point.output, folder, seed in diagnosed, grid, root)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
+from finetune import objectives
 from finetune.config.identity import but_for_seed
 from finetune.config.schema import RunConfig
 from finetune.data import dataset, sources
 from finetune.errors import UserError, unknown
 from finetune.metrics.compute import load_metric
 from finetune.models.pretrained import SCRATCH, build_tokenizer
-from finetune.models.scratch import SIZES
 from finetune.studies.grid import Cell
 from finetune.studies.state import RunState, Status, look, refuse_others
 from finetune.system import environment
@@ -69,7 +69,7 @@ def prepare(cells: Sequence[Cell], tell: Callable[[str], None] = say) -> Prepare
     waiting = [cell.config for cell in cells if statuses[cell].state is not RunState.DONE]
     for config in {(config.model.name, config.model.lora.rank): config for config in waiting}.values():
         _check_model(config)
-    loaded = dataset.load(task, first.pair, source, rows)
+    loaded = dataset.load(task, first.pair, source, rows, objectives.get(task.kind).sample)
     for note in loaded.info["notes"]:
         tell(f"note: {note}")
     for cell in cells:
@@ -101,16 +101,16 @@ def _check_writable(root: Path) -> None:
 
 def _check_model(config: RunConfig) -> None:
     """Look for the model before the first run, and not in each of them. Raises ``UserError``."""
-    name = config.model.name
+    name, scratch = config.model.name, objectives.get(config.kind).scratch
     if name.startswith(SCRATCH):
         if config.model.lora.rank:
             raise UserError("model.lora adapts a pretrained model: with a scratch model leave its rank at 0")
-        if name.removeprefix(SCRATCH) not in SIZES[config.kind]:
-            raise unknown(f"scratch size for {config.kind}", name.removeprefix(SCRATCH), SIZES[config.kind])
+        if name.removeprefix(SCRATCH) not in scratch.sizes:
+            raise unknown(f"scratch size for {config.kind}", name.removeprefix(SCRATCH), scratch.sizes)
         return
     if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
         raise UserError(f"there is no model folder '{name}'; give a folder, a Hub id or scratch:SIZE")
-    build_tokenizer(config, iter(()))
+    build_tokenizer(config, scratch.recipe, iter(()))
 
 
 def _check_same_rows(cell: Cell, status: Status, task: Task, loaded: dataset.Data) -> None:

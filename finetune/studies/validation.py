@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from finetune import objectives
 from finetune.config.loading import preset_names, read_preset
 from finetune.config.schema import RunConfig
 from finetune.data import dataset, sources
@@ -26,7 +27,7 @@ def validate(task_name: str | None, pair: str | None, wanted: str) -> list[str]:
     pair = check_pair(task, pair)
     source = sources.resolve(task, pair, wanted)
     everything = replace(preset_config(task.kind, "full").data, validation_rows=1)  # however few there are
-    loaded = dataset.load(task, pair, source, everything)
+    loaded = dataset.load(task, pair, source, everything, objectives.get(task.kind).sample)
     rows = {facts["from"]: facts["of"] for facts in loaded.info["splits"].values()}
     counted = ", ".join(f"{count} {name}" for name, count in rows.items())
     read = [

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
-from transformers import Seq2SeqTrainingArguments, TrainingArguments
+from transformers import TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
+from finetune import objectives
 from finetune.config import limits
 from finetune.config.folders import run_folder
 from finetune.config.schema import RunConfig
@@ -57,7 +58,6 @@ SET_ELSEWHERE: Mapping[str, str] = {
     "batch_eval_metrics": "nothing",
     "label_names": "nothing: labels are called labels",
 }
-ARGUMENTS = {"classification": TrainingArguments, "translation": Seq2SeqTrainingArguments}
 
 
 def resolve_bf16(train: Any) -> Any:
@@ -73,8 +73,9 @@ def resolve_bf16(train: Any) -> Any:
 
 def check_train(kind: str, train: Mapping[str, Any]) -> None:
     """Raise ``UserError`` for a name that is no TrainingArguments field, or a value of the wrong type."""
-    hints = typing.get_type_hints(ARGUMENTS[kind])
-    fields = {field.name for field in dataclasses.fields(ARGUMENTS[kind])}
+    arguments = objectives.get(kind).arguments
+    hints = typing.get_type_hints(arguments)
+    fields = {field.name for field in dataclasses.fields(arguments)}
     for name, value in train.items():
         if name in SET_ELSEWHERE:
             raise UserError(f"train.{name} is set by the run; use {SET_ELSEWHERE[name]}")
@@ -109,7 +110,8 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
     """
     ambient.check()
     check_train(config.kind, config.train)
-    effects.check_alone(config.train, ARGUMENTS[config.kind])
+    arguments_class = objectives.get(config.kind).arguments
+    effects.check_alone(config.train, arguments_class)
     options: dict[str, Any] = {
         "report_to": "none",
         "run_name": run_folder(Path(), config).as_posix(),  # under which trackers list it
@@ -125,7 +127,7 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
             "compute on the CPU with --train.use_cpu true"
         )
     try:
-        arguments = ARGUMENTS[config.kind](**options)
+        arguments = arguments_class(**options)
     except (ValueError, TypeError, ImportError) as error:
         said = re.sub(r"(?<![\w-])--(?=[a-z])", "--train.", reason(error))
         raise UserError(f"train.*: {said}") from error

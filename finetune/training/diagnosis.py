@@ -16,14 +16,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 from transformers.utils import logging as transformers_logging
 
+from finetune import objectives
 from finetune.attention.diagnostics import statistics
 from finetune.attention.diagnostics.recorder import ROWS, Recorder, layers_json
 from finetune.config.build import build
 from finetune.config.schema import RunConfig
 from finetune.data import dataset, sources
-from finetune.data.collate import collator, evenly
+from finetune.data.collate import evenly
 from finetune.errors import UserError
-from finetune.models.checkpoint import load
+from finetune.publishing.load import open_run
 from finetune.records import diagnostics, store
 from finetune.records.diagnostics import Diagnostics, Sample
 from finetune.records.store import Record
@@ -126,14 +127,15 @@ def diagnose(
     """
     entry = _finished(folder)
     config = build(entry["config"])
+    objective = objectives.of(config)
     transformers_logging.disable_progress_bar()
     with locked(folder):
         split = _validation(folder, entry, config, data_source, task_name)
         chosen = evenly(len(split), rows)
-        model, tokenizer = load(folder, attention=attention)
-        recorder = Recorder(model.requires_grad_(True), BATCH)
-        tokens = dataset.tokenise({"rows": split.select(chosen)}, tokenizer, config.kind, config.data)["rows"]
-        passes = list(_passes(recorder, tokens, collator(tokenizer, model, config)))
+        built = open_run(folder, attention=attention)
+        recorder = Recorder(built.model.requires_grad_(True), BATCH)
+        tokens = objective.tokenize(split.select(chosen), "rows", built.tokenizer, config.data)
+        passes = list(_passes(recorder, tokens, objective.collator(built.tokenizer, built.model, config)))
         file = folder / diagnostics.FILE
         steps = _total_steps(folder, entry)
         content = diagnostics.read(file) if file.is_file() else _new(recorder, len(chosen), steps, [])
@@ -206,7 +208,8 @@ def _validation(
         raise UserError(f"{error}; --task names the file of a task of your own") from error
     try:
         found = sources.resolve(task, config.pair, wanted or str(place))
-        loaded = dataset.load(task, config.pair, found, config.data)
+        sample = objectives.get(config.kind).sample
+        loaded = dataset.load(task, config.pair, found, config.data, sample)
     except UserError as error:
         raise UserError(f"cannot have the rows of {folder}: {error}; --data says where they are") from error
     now, then = (info["splits"]["validation"]["fingerprint"] for info in (loaded.info, known))

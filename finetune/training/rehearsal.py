@@ -5,7 +5,7 @@ traceback of a failure, and each run draws from its own seed afterwards, so no n
 """
 
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,24 +21,25 @@ from transformers import (
 )
 from transformers.trainer_utils import SaveStrategy
 
+from finetune import objectives
 from finetune.config.identity import but_for_seed
 from finetune.config.loading import read_yaml
 from finetune.config.schema import BASELINE, RunConfig
 from finetune.data import dataset, token_cache
 from finetune.data.collate import evenly
 from finetune.data.dataset import Data
-from finetune.data.tokenizing import escaped
+from finetune.data.encoding import tokenize
 from finetune.errors import UserError
-from finetune.metrics.compute import extra_metric, translation_metrics
+from finetune.metrics.compute import extra_metric
 from finetune.models import admission, warm_start
 from finetune.models.builder import Built, build_model
 from finetune.models.checkpoint import CONFIG_FILE
 from finetune.models.pretrained import SCRATCH
+from finetune.objectives.base import Objective
 from finetune.system.cache import cache_folder
 from finetune.system.memory import release_memory
 from finetune.system.redaction import redact
 from finetune.system.text import reason
-from finetune.tasks.base import languages
 from finetune.training import loop
 
 ROWS = 2
@@ -49,11 +50,6 @@ TEXTS = 200
 """Rows of the train split that the tokenizer of a rehearsed scratch model is trained on."""
 SCORED = 200
 """Rows of the test split, evenly spaced and so of all classes, that a further metric is tried on."""
-WRITTEN_ROWS, WRITTEN_TOKENS = 100, 3
-"""Reference translations that a tokenizer reads and writes again, and tokens that a model writes on trial."""
-LEAST_WRITTEN, WELL_WRITTEN = 50.0, 95.0
-"""BLEU of references that went through the tokenizer: below the first nothing can be measured by it, below
-the second it is worth a word."""
 
 
 def rehearse(configs: Iterable[RunConfig], loaded: Data) -> list[str]:
@@ -64,7 +60,10 @@ def rehearse(configs: Iterable[RunConfig], loaded: Data) -> list[str]:
     different = {but_for_seed(config): config for config in reversed(list(configs))}
     notes: dict[str, None] = {}
     for kind, name in {(config.kind, name) for config in different.values() for name in config.metrics}:
-        _check_further_metric(name, loaded.splits["test"]["label" if kind == "classification" else "target"])
+        answers = loaded.splits["test"][objectives.get(kind).answer_column]
+        # Raises where it cannot score the test rows even predicted as they are.
+        right = [answers[row] for row in evenly(len(answers), SCORED)]
+        extra_metric(name, right, right)
     for config in reversed(different.values()):
         notes |= dict.fromkeys(_rehearse(config, loaded))
     return list(notes)
@@ -85,12 +84,6 @@ def _rehearse(config: RunConfig, loaded: Data) -> list[str]:
         ) from error
     finally:
         release_memory()  # or the first run would count this model to its own peak
-
-
-def _check_further_metric(name: str, answers: Sequence[Any]) -> None:
-    """Raise ``UserError`` where one of ``metrics`` cannot score the test rows, even predicted as they are."""
-    right = [answers[row] for row in evenly(len(answers), SCORED)]
-    extra_metric(name, right, right)
 
 
 def _place(error: Exception) -> str:
@@ -121,43 +114,24 @@ def _is_ours(error: Exception) -> bool:
 
 def _tried(config: RunConfig, loaded: Data) -> list[str]:
     """Build a configuration, hold it to the rows and take a step; lines that are worth a word."""
+    objective = objectives.of(config)
     scratch = config.model.name.startswith(SCRATCH)
     rows = _few(loaded, TEXTS) if scratch else loaded
-    built = build_model(config, dataset.training_texts(rows.splits, config.kind), loaded.info["label_names"])
+    texts = dataset.training_texts(rows.splits, objective.text_columns)
+    built = build_model(config, objective, texts, loaded.info["label_names"])
     if scratch:  # its tokenizer is not the run's, so the rows of the run are not to be had
-        splits = dataset.tokenise(_few(loaded, ROWS).splits, built.tokenizer, config.kind, config.data)
+        splits = tokenize(_few(loaded, ROWS).splits, built.tokenizer, objective, config.data)
         notes = []
     else:
-        splits = token_cache.prepare(loaded, built.tokenizer, config)
-        notes = admission.check(config, built, splits)
-        if config.kind == "translation":
-            notes += _check_writing(config, built, loaded.splits["train"])
+        splits = token_cache.prepare(loaded, built.tokenizer, objective, config)
+        notes = admission.check(config, objective, built, splits)
+        notes += objective.notes(config, built, loaded.splits["train"])
     with TemporaryDirectory() as folder:
         few = {name: _head(split, ROWS) for name, split in splits.items()}
         if config.attention.start != "cold":  # which cannot fail: it only measures
-            warm_start.prepare(config, built, splits["train"], Path(folder))
-        _one_step(config, built, few, Path(folder), len(loaded.splits["train"]))
+            warm_start.prepare(config, objective, built, splits["train"], Path(folder))
+        _one_step(config, objective, built, few, Path(folder), rows=len(loaded.splits["train"]))
     return [*notes, *_head_note(config, built), *_attention_note(config)]
-
-
-def _check_writing(config: RunConfig, built: Built, pairs: Any) -> list[str]:
-    """Raise ``UserError`` where a tokenizer cannot write the translations of the train split; what is worth a
-    word otherwise. The score of the references themselves is the best that any model could have with it."""
-    tokenizer, references = built.tokenizer, pairs[:WRITTEN_ROWS]["target"]
-    ids = tokenizer(text_target=[escaped(tokenizer, text) for text in references])["input_ids"]
-    written = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
-    assert config.pair is not None  # a translation has one
-    best = translation_metrics(written, references, languages(config.pair)[1])["bleu"]["value"]
-    if best >= WELL_WRITTEN:
-        return []
-    text, changed = next(pair for pair in zip(references, written, strict=True) if pair[0] != pair[1])
-    said = (
-        f"the tokenizer of '{config.model.name}' writes the reference translations otherwise than they are "
-        f"({changed[:60]!r} for {text[:60]!r}): a perfect model would have {best:.1f} BLEU"
-    )
-    if best < LEAST_WRITTEN:
-        raise UserError(f"{said}. Choose a model of the target language, or look at its tokenizer's files")
-    return [f"note: {said}"]
 
 
 class _StopAtOnce(TrainerCallback):
@@ -167,12 +141,16 @@ class _StopAtOnce(TrainerCallback):
         control.should_training_stop = True
 
 
-def _one_step(config: RunConfig, built: Built, splits: dict[str, Any], folder: Path, rows: int) -> None:
+def _one_step(
+    config: RunConfig, objective: Objective, built: Built, splits: dict[str, Any], folder: Path, *, rows: int
+) -> None:
     """Evaluate, take a step and predict with the run's own Trainer, which keeps nothing and tells nobody.
 
     ``rows`` are those that the run itself trains on: its schedule goes by their number.
     """
-    trainer = loop.build_trainer(config, built, splits, folder, warm_start.callbacks(config))
+    trainer = loop.build_trainer(
+        config, objective, built, splits, folder, callbacks=warm_start.callbacks(config)
+    )
     args, steps = trainer.args, loop.total_steps(trainer.args, rows)
     _check_delay(args, steps, steps / loop.epoch_steps(args, rows))
     for unwanted in (PrinterCallback, ProgressCallback, EarlyStoppingCallback):
@@ -190,9 +168,8 @@ def _one_step(config: RunConfig, built: Built, splits: dict[str, Any], folder: P
         trainer.train()
     except loop.NonFiniteLossError:
         return  # the run itself says so, and the other arms go on
-    if config.kind == "translation":
-        built.base.generation_config.max_length = WRITTEN_TOKENS + 1
-    loop.predict(config, trainer, built.tokenizer, splits["test"])
+    objective.shorten(built.base)
+    objective.predict(trainer, built.tokenizer, splits["test"], "test")
 
 
 def _evaluated(config: RunConfig, trainer: Any, rows: Any) -> dict[str, float]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.schema import RunConfig
-from finetune.data import dataset
 from finetune.models.builder import weights_fingerprint
-from finetune.models.checkpoint import load_run
-from finetune.training.loop import Answers, Outcome, answers
+from finetune.models.checkpoint import load_run, read_config
+from finetune.objectives.base import Answers, Objective
+from finetune.training.loop import Outcome, answers
 
 TOLERANCE, HALF_TOLERANCE = 1e-5, 1e-2
 """How far the mean loss may differ, relative, in float32 and in half precision (the weights are equal)."""
@@ -23,7 +23,9 @@ class ReloadError(RuntimeError):
     """The model in a run's folder is another one than was measured."""
 
 
-def check(config: RunConfig, outcome: Outcome, split: Any, tokens: Any, folder: Path) -> dict[str, Any]:
+def check(
+    config: RunConfig, objective: Objective, outcome: Outcome, folder: Path, *, split: Any, tokens: Any
+) -> dict[str, Any]:
     """Load the run in ``folder`` and have it answer the rows of ``outcome.held`` again; facts for the record.
 
     ``split`` holds the test rows as texts, ``tokens`` as they were predicted. ``ties`` counts rows that both
@@ -31,15 +33,15 @@ def check(config: RunConfig, outcome: Outcome, split: Any, tokens: Any, folder: 
     classes or words were that close. Raises ``ReloadError`` where anything else differs.
     """
     held = outcome.held
-    built = load_run(folder)
-    rows = dataset.tokenise({"test": _chosen(split, held)}, built.tokenizer, config.kind, config.data)["test"]
+    built = load_run(folder, read_config(folder), objective)
+    rows = objective.tokenize(_chosen(split, held), "test", built.tokenizer, config.data)
     known = _chosen(tokens, held)
     for column in ("input_ids", "labels"):
         if rows[column] != known[column]:
             raise ReloadError(_told(folder, "its tokenizer makes other tokens of the test rows"))
     if weights_fingerprint(built.model) != outcome.weights:
         raise ReloadError(_told(folder, "its weights are others"))
-    again = answers(config, built, rows, folder)
+    again = answers(config, objective, built, rows, folder)
     half = any(config.train.get(name) for name in ("bf16", "fp16", "tf32"))
     if not math.isclose(again.loss, held.loss, rel_tol=HALF_TOLERANCE if half else TOLERANCE):
         raise ReloadError(

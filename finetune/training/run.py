@@ -3,12 +3,12 @@
 import sys
 import time
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from finetune import objectives
 from finetune.attention.swap import calls_by_kernel
 from finetune.config import folders
 from finetune.config.schema import RunConfig
@@ -24,7 +24,6 @@ from finetune.system.memory import release_memory
 from finetune.system.redaction import redact
 from finetune.system.text import clean, one_line, say
 from finetune.tasks import Task
-from finetune.tasks.base import languages
 from finetune.training import loop, reloaded, resume, trackers
 from finetune.training.diagnosis import Diagnosis
 
@@ -101,53 +100,80 @@ def _run_recorded(spec: RunSpec, loaded: dataset.Data) -> int:
 
 
 def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
-    """Fill ``entry`` with what the run does; leave model, predictions and configuration in its folder."""
-    config, labels, test = spec.config, _labels(spec.task), loaded.splits["test"]
-    outcome, test_tokens = _trained(spec, loaded, entry)
-    release_memory()  # of the trained model, which nothing holds any more
-    held = reloaded.check(config, outcome, test, test_tokens, spec.folder)
-    entry["model"] = {**(entry["model"] or {}), "reloaded": held}
-    rows = _scored_rows(test, outcome.predictions, config.kind)
-    store.write_predictions(spec.folder, rows)
-    entry["predictions"] = store.PREDICTIONS
-    entry["metrics"] = _score(config, rows, labels, outcome.generation)
-    entry["untrained"] = _untrained(config, loaded, outcome.untrained, labels)
-    manifest.write(spec.folder, resume.identity(config, entry["model"] or {}), _lasting(spec.folder))
+    """Train and score one run: fill ``entry``, and leave model, predictions and settings in its folder."""
+    config, folder = spec.config, spec.folder
+    objective = objectives.of(config)
+    labels = loaded.info["label_names"]
 
-
-def _trained(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> tuple[loop.Outcome, Any]:
-    """Build and train the model, and say in ``entry`` how; what came of it, and the tokenised test rows.
-
-    Of the model only what lies in the run's folder is left.
-    """
-    config, labels = spec.config, _labels(spec.task)
-    built = builder.build_model(config, dataset.training_texts(loaded.splits, config.kind), labels)
-    checkpoint.save_origin(config, labels, built.info["revision"], spec.folder)
+    # The model, with its attention swapped.
+    texts = dataset.training_texts(loaded.splits, objective.text_columns)
+    built = builder.build_model(config, objective, texts, labels)
+    checkpoint.save_origin(config, labels, built.info["revision"], folder)
     entry["model"], entry["attention"] = built.info, built.swap.to_json()
-    store.write(spec.folder, entry)
-    splits = token_cache.prepare(loaded, built.tokenizer, config)
+    store.write(folder, entry)
+
+    # Its token rows, and what is left of an earlier attempt.
+    tokens = token_cache.prepare(loaded, built.tokenizer, objective, config)
     identity = resume.identity(config, built.info)
-    found = _resumed(spec.folder, identity, spec.place)
-    steps = loop.planned_steps(config, len(splits["train"]), spec.folder)
-    say(_header_line(spec, loaded, steps, found.checkpoint is not None))
-    begun = warm_start.prepare(config, built, splits["train"], spec.folder)
+    resumed = _resumed(folder, identity, spec.place)
+    if resumed.checkpoint is None:
+        (folder / diagnostics.FILE).unlink(missing_ok=True)
+    steps = loop.planned_steps(config, len(tokens["train"]), folder)
+    say(_header_line(spec, loaded, steps, resumed.checkpoint is not None))
+
+    # Training and prediction, with the trainer's own loop.
+    start = warm_start.prepare(config, objective, built, tokens["train"], folder)
     callbacks = warm_start.callbacks(config)
-    if found.checkpoint is None:  # of an attempt that nothing is kept of
-        (spec.folder / diagnostics.FILE).unlink(missing_ok=True)
     if spec.diagnose:
-        callbacks.append(Diagnosis(built.model, spec.folder / diagnostics.FILE))
+        callbacks.append(Diagnosis(built.model, folder / diagnostics.FILE))
     outcome = loop.fit(
-        config, built, splits, spec.folder, callbacks, identity=identity, checkpoint=found.checkpoint
+        config,
+        objective,
+        built,
+        tokens,
+        folder,
+        callbacks=callbacks,
+        identity=identity,
+        checkpoint=resumed.checkpoint,
     )
-    looked = (spec.folder / diagnostics.FILE).is_file()  # in this part of a resumed run or in an earlier one
+    looked = (folder / diagnostics.FILE).is_file()  # in this part of a resumed run or in an earlier one
     entry["diagnostics"] = diagnostics.FILE if looked else None
-    ran = "+".join(sorted(calls_by_kernel(built.model, config.attention.variant)))
     # The kernel that did run, not what would.
-    entry["attention"] = {**built.swap.to_json(), "kernel": ran, "start": begun}
+    kernel = "+".join(sorted(calls_by_kernel(built.model, config.attention.variant)))
+    entry["attention"] = {**built.swap.to_json(), "kernel": kernel, "start": start}
     entry["computed"] = outcome.computed
     entry["curve"], entry["times"] = outcome.curve, outcome.times
     entry["peak_memory_mib"] = outcome.peak_memory_mib
-    return outcome, splits["test"]
+    info = built.info
+    del built, callbacks  # which hold the trained model: from here on it lies in the folder alone
+    release_memory()
+
+    # What was measured is recorded only where the folder gives the same model back.
+    test, validation = loaded.splits["test"], loaded.splits["validation"]
+    held = reloaded.check(config, objective, outcome, folder, split=test, tokens=tokens["test"])
+    entry["model"] = {**info, "reloaded": held}
+
+    # Scores: of the test rows, which are touched this once, and of the untrained model on validation rows.
+    rows = objective.rows(test, outcome.predictions)
+    store.write_predictions(folder, rows)
+    entry["predictions"] = store.PREDICTIONS
+    scores = objective.score(rows, labels=labels, pair=config.pair, generation=outcome.generation)
+    for name in config.metrics:
+        predictions = [row["prediction"] for row in rows]
+        scores |= compute.extra_metric(name, predictions, list(test[objective.answer_column]))
+    entry["metrics"] = scores
+    before = outcome.untrained
+    chosen = [index for index, row in enumerate(validation["row"]) if row in before.predictions]
+    rows = objective.rows(validation.select(chosen), before.predictions)
+    primary = registry.primary(config.kind).name
+    score = objective.score(rows, labels=labels, pair=config.pair, generation=None)[primary]
+    entry["untrained"] = {
+        "split": "validation",
+        "rows": len(rows),
+        "loss": before.loss,
+        primary: score["value"],
+    }
+    manifest.write(folder, identity, _lasting(folder))
 
 
 def _resumed(folder: Path, identity: str, place: str) -> resume.Found:
@@ -169,47 +195,6 @@ def _lasting(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.is_file() and path.name[0] != "." and path.name not in changing
     ]
-
-
-def _untrained(
-    config: RunConfig, loaded: dataset.Data, found: loop.Answers, labels: list[str] | None
-) -> dict[str, Any]:
-    """The primary metric of the swapped model before training. Test rows are not touched for it."""
-    split = loaded.splits["validation"]
-    chosen = [index for index, row in enumerate(split["row"]) if row in found.predictions]
-    rows = _scored_rows(split.select(chosen), found.predictions, config.kind)
-    name = registry.primary(config.kind).name
-    value = _score(replace(config, metrics=[]), rows, labels, None)[name]["value"]
-    return {"split": "validation", "rows": len(rows), "loss": found.loss, name: value}
-
-
-def _scored_rows(split: Any, predictions: dict[int, Any], kind: str) -> list[dict[str, Any]]:
-    """Rows in their own order, each with what was predicted for it."""
-    truth, column = ("label", "label") if kind == "classification" else ("reference", "target")
-    return [
-        {"row": row, truth: answer, "prediction": predictions[row]}
-        for row, answer in zip(split["row"], split[column], strict=True)
-    ]
-
-
-def _score(
-    config: RunConfig,
-    rows: list[dict[str, Any]],
-    labels: list[str] | None,
-    generation: dict[str, Any] | None,
-) -> dict[str, Any]:
-    predictions = [row["prediction"] for row in rows]
-    if labels is not None:
-        truths = [row["label"] for row in rows]
-        scores = compute.classification_metrics(predictions, truths, labels)
-    else:
-        truths = [row["reference"] for row in rows]
-        assert config.pair is not None
-        scores = compute.translation_metrics(predictions, truths, languages(config.pair)[1])
-        scores["bleu"]["generation"] = generation
-    for name in config.metrics:
-        scores |= compute.extra_metric(name, predictions, truths)
-    return scores
 
 
 def _header_line(spec: RunSpec, loaded: dataset.Data, steps: int, resumes: bool) -> str:

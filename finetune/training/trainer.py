@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import Seq2SeqTrainer, Trainer
+from transformers import Trainer
 from transformers.trainer_pt_utils import LabelSmoother, get_length_grouped_indices
 
 from finetune.data.collate import IGNORED, lengths
@@ -39,7 +39,7 @@ def summed_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
 
 
 def targets(labels: Tensor) -> Tensor:
-    """How many labels count: target tokens of a translation, rows of a classification; a scalar."""
+    """How many labels count: target tokens, or rows that have one label each; a scalar."""
     return labels.ne(IGNORED).sum()
 
 
@@ -69,7 +69,7 @@ class EpochSampler(Sampler[int]):
 
 
 class _Comparable:
-    """Overrides shared by both trainers."""
+    """What every Trainer of this program does its own way."""
 
     loss_is_scaled_for_ga = True  # Trainer is not to divide by the accumulation steps
 
@@ -155,9 +155,6 @@ class _Comparable:
         return loss
 
 
-class ComparableTrainer(_Comparable, Resumable, Trainer):
-    """Trainer for classification."""
-
-
-class ComparableSeq2SeqTrainer(_Comparable, Resumable, Seq2SeqTrainer):
-    """Trainer for translation."""
+def comparable(stock: type[Trainer]) -> Any:
+    """A stock Trainer class, with what makes its runs comparable and resumable."""
+    return type(f"Comparable{stock.__name__}", (_Comparable, Resumable, stock), {})

@@ -17,6 +17,7 @@ from finetune.bench.cases import BASELINE, CONTROLS, Case, Implementation
 from finetune.cli.main import main
 from finetune.data.dataset import training_texts
 from finetune.models.pretrained import build_tokenizer
+from finetune.models.scratch import BERT
 
 TINY = replace(
     settings.QUICK["cpu"], tokens=96, heads=2, widths=(16,), seconds=0.05, plain_seconds=0.05,
@@ -370,8 +371,8 @@ def test_the_sample_s_rows_get_the_lengths_of_ag_news(result: Any) -> None:
 def test_the_stock_recipe_s_rows_are_the_same_but_padded() -> None:
     config = steps.configuration(TINY, steps.BASELINE)
     loaded = rows.load("sample", config)
-    tokenizer = build_tokenizer(config, training_texts(loaded.splits, config.kind))
-    tokens = rows.tokenise(loaded, tokenizer, config)
+    tokenizer = build_tokenizer(config, BERT.recipe, training_texts(loaded.splits, ["text"]))
+    tokens = rows.tokenize(loaded, tokenizer, config)
     for split in tokens.values():
         stock = rows.padded(split, 7)
         assert stock["labels"][:] == split["labels"][:]

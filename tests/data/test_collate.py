@@ -8,8 +8,9 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models
 from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
 
+from finetune import objectives
 from finetune.config.schema import RunConfig
-from finetune.data.collate import Collator, collator, lengths, longest_first
+from finetune.data.collate import Collator, lengths, longest_first
 from tests.support.records import run_config
 
 PAD = 3
@@ -42,6 +43,10 @@ def token_rows(targets: list[Any]) -> list[dict[str, Any]]:
         {"row": 9 - i, "input_ids": ids[i], "attention_mask": [1] * len(ids[i]), "labels": label}
         for i, label in enumerate(targets)
     ]
+
+
+def collator(tokenizer: Any, model: Any, config: RunConfig) -> Any:
+    return objectives.of(config).collator(tokenizer, model, config)
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,24 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from finetune import objectives
 from finetune.config.schema import DataConfig
 from finetune.data import dataset, sources
-from finetune.data.synthetic import SPLIT_SIZES, sample_rows
+from finetune.data.encoding import tokenize
+from finetune.data.synthetic import CLASSES, PAIRS, Sample
 from finetune.errors import UserError
 from finetune.tasks import TASKS
-from finetune.tasks.base import ClassificationTask, TranslationTask
+from finetune.tasks.base import ClassificationTask, Task, TranslationTask
 
 MAIL = ClassificationTask(
     name="mail", title="Mail", text=("subject", "body"), label="kind", labels=("ham", "spam", "other")
 )
+
+
+def sample_of(task: Task) -> Sample:
+    return objectives.get(task.kind).sample
+
+
 TALK = TranslationTask(name="talk", title="Talk", pairs=("de-en", "en-de"), default_pair="de-en")
 CONFIG = DataConfig(
     source="x",
@@ -263,7 +271,9 @@ def test_translation_in_both_directions(tmp_path: Path) -> None:
         "row": 1, "source": "das ist 1", "target": "this is 1 test"
     }  # fmt: skip
     assert load(folder, TALK, "en-de").splits["test"][1]["target"] == "das ist 1"
-    assert next(dataset.training_texts(load(folder, TALK, "de-en").splits, "translation")) == "das ist 0"
+    assert (
+        next(dataset.training_texts(load(folder, TALK, "de-en").splits, ["source", "target"])) == "das ist 0"
+    )
 
 
 def test_translation_from_columns_side_by_side(tmp_path: Path) -> None:
@@ -307,8 +317,8 @@ def test_tokens_are_cut_and_keep_their_order(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "train.jsonl", rows)
     write_jsonl(tmp_path / "test.jsonl", rows[:7])
     splits = load(tmp_path).splits
-    tokenizer = tokenizer_for(list(dataset.training_texts(splits, "classification")))
-    encoded = dataset.tokenise(splits, tokenizer, "classification", CONFIG)
+    tokenizer = tokenizer_for(list(dataset.training_texts(splits, ["text"])))
+    encoded = tokenize(splits, tokenizer, objectives.get("classification"), CONFIG)
     assert set(encoded["test"].column_names) == {"row", "input_ids", "attention_mask", "labels"}
     assert [len(ids) for ids in encoded["test"]["input_ids"]] == [2, 3, 4, 5, 6, 7, 7]
     assert list(encoded["test"]["labels"]) == [0, 1, 2, 0, 1, 2, 0]
@@ -318,10 +328,10 @@ def test_tokens_are_cut_and_keep_their_order(tmp_path: Path) -> None:
 
 def test_translations_are_cut_at_their_own_limit(tmp_path: Path) -> None:
     splits = load(talk_folder(tmp_path), TALK, "de-en").splits
-    tokenizer = tokenizer_for(list(dataset.training_texts(splits, "translation")))
+    tokenizer = tokenizer_for(list(dataset.training_texts(splits, ["source", "target"])))
     for limit, length in ((4, 4), (None, 3)):
         config = dataclasses.replace(CONFIG, max_length=3, max_target_length=limit)
-        rows = dataset.tokenise(splits, tokenizer, "translation", config)["train"]
+        rows = tokenize(splits, tokenizer, objectives.get("translation"), config)["train"]
         assert {len(ids) for ids in rows["input_ids"]} == {3}
         assert {len(ids) for ids in rows["labels"]} == {length}
 
@@ -330,7 +340,7 @@ def test_translations_are_cut_at_their_own_limit(tmp_path: Path) -> None:
 def test_the_sample_serves_every_task(name: str) -> None:
     task = TASKS[name]
     pair = task.default_pair if isinstance(task, TranslationTask) else None
-    loaded = dataset.load(task, pair, sources.resolve(task, pair, "sample"), CONFIG)
+    loaded = dataset.load(task, pair, sources.resolve(task, pair, "sample"), CONFIG, sample_of(task))
     assert loaded.info["sample"] is True
     assert loaded.info["kind"] == "sample"
     train, test = loaded.splits["train"], loaded.splits["test"]
@@ -342,22 +352,22 @@ def test_the_sample_serves_every_task(name: str) -> None:
 
 
 def test_the_sample_serves_a_users_task() -> None:
-    loaded = dataset.load(MAIL, None, sources.resolve(MAIL, None, "sample"), CONFIG)
-    assert len(loaded.splits["test"]) == SPLIT_SIZES["classification"]["test"]
+    loaded = dataset.load(MAIL, None, sources.resolve(MAIL, None, "sample"), CONFIG, CLASSES)
+    assert len(loaded.splits["test"]) == CLASSES.sizes["test"]
 
 
 @pytest.mark.parametrize(("name", "digest"), [("agnews", "6b82f212f887"), ("multi30k", "8e44811fc4eb")])
 def test_the_sample_does_not_change_unnoticed(name: str, digest: str) -> None:
     """Where this fails on purpose, raise the number in the sample's seed and mend the digest."""
-    rows = json.dumps(sample_rows(TASKS[name], None, "train", 200))
+    rows = json.dumps(sample_of(TASKS[name]).rows(TASKS[name], None, "train", 200))
     assert hashlib.sha256(rows.encode()).hexdigest()[:12] == digest
 
 
 def test_the_sample_is_the_same_in_every_process() -> None:
     """Not seeded through hash(), which differs from process to process."""
     program = (
-        "from finetune.data.synthetic import sample_rows; from finetune.tasks import TASKS; "
-        "print(sample_rows(TASKS['{}'], None, 'test', 3))"
+        "from finetune import objectives; from finetune.tasks import TASKS; task = TASKS['{}']; "
+        "print(objectives.get(task.kind).sample.rows(task, None, 'test', 3))"
     )
     for name in ("yahoo", "multi30k"):
         printed = subprocess.run(
@@ -367,7 +377,7 @@ def test_the_sample_is_the_same_in_every_process() -> None:
             check=True,
             timeout=60,
         ).stdout
-        assert printed.strip() == str(sample_rows(TASKS[name], None, "test", 3))
+        assert printed.strip() == str(sample_of(TASKS[name]).rows(TASKS[name], None, "test", 3))
 
 
 @pytest.mark.parametrize(
@@ -382,7 +392,7 @@ def test_the_sample_is_learnable_but_not_trivially(name: str, low: float, high: 
     assert isinstance(task, ClassificationTask)
     texts, labels = {}, {}
     for split, count in (("train", 3000), ("test", 1000)):
-        rows = sample_rows(task, None, split, count)
+        rows = CLASSES.rows(task, None, split, count)
         texts[split] = [" ".join(row[column] for column in task.text) for row in rows]
         labels[split] = [row[task.label] for row in rows]
     vectors = TfidfVectorizer(ngram_range=(1, 2))
@@ -391,7 +401,7 @@ def test_the_sample_is_learnable_but_not_trivially(name: str, low: float, high: 
 
 
 def test_sample_sentences_reorder_and_agree() -> None:
-    rows = sample_rows(TASKS["multi30k"], "de-en", "train", 4000)
+    rows = PAIRS.rows(TASKS["multi30k"], "de-en", "train", 4000)
     lengths = {side: [len(row["translation"][side].split()) for row in rows] for side in ("de", "en")}
     assert lengths["de"] == lengths["en"]
     assert min(lengths["de"]) >= 3 and max(lengths["de"]) <= 13
@@ -400,4 +410,4 @@ def test_sample_sentences_reorder_and_agree() -> None:
         for side in ("de", "en")
     }
     assert all(100 < len(found) < 250 for found in words.values())
-    assert rows == sample_rows(TASKS["multi30k"], "en-de", "train", 4000)
+    assert rows == PAIRS.rows(TASKS["multi30k"], "en-de", "train", 4000)

@@ -33,6 +33,7 @@ PROGRAM = """
 import dataclasses, json, sys
 from finetune.data import hub, sources
 from finetune.errors import UserError
+from finetune import objectives
 from finetune.tasks import get_task
 asked, ask = [], hub._ask
 
@@ -50,7 +51,7 @@ for name, pair, wanted, revision in json.loads(sys.argv[1]):
         found = sources.resolve(task, pair, wanted)
         answer = {"kind": found.kind, "revision": found.revision, "line": found.describe()}
         answer["asked"] = len(asked)
-        raw = sources.read(found, task, pair)
+        raw = sources.read(found, task, pair, objectives.get(task.kind).sample)
         answer |= {"rows": {k: len(v) for k, v in raw.tables.items()}}
         answer |= {"first": raw.tables["test"].to_pylist()[0], "files": raw.files}
     except UserError as error:

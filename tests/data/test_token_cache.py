@@ -1,4 +1,4 @@
-"""The cache of tokenised rows: what shares an entry and what never does, and what a disk can do to it."""
+"""The cache of tokenized rows: what shares an entry and what never does, and what a disk can do to it."""
 
 import json
 import logging
@@ -14,10 +14,12 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from finetune import objectives
 from finetune.config.schema import RunConfig
 from finetune.data import token_cache
-from finetune.data.dataset import Data, fingerprint, tokenise
-from finetune.models.scratch import train_tokenizer
+from finetune.data.dataset import Data, fingerprint
+from finetune.data.encoding import tokenize
+from finetune.models.scratch import BERT, MARIAN, train_tokenizer
 from finetune.system.cache import cache_folder
 from finetune.tasks import TASKS
 from tests.support.records import run_config
@@ -37,14 +39,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the splits that were tokenised, as it happens."""
+    """The names of the splits that were tokenized, as it happens."""
     names: list[str] = []
 
     def spy(splits: Any, *arguments: Any) -> Any:
         names.extend(splits)
-        return tokenise(splits, *arguments)
+        return tokenize(splits, *arguments)
 
-    monkeypatch.setattr(token_cache, "tokenise", spy)
+    monkeypatch.setattr(token_cache, "tokenize", spy)
     return names
 
 
@@ -75,6 +77,10 @@ def config(kind: str = "classification", **over: Any) -> RunConfig:
     return run_config(kind=kind, **over)
 
 
+def prepare(loaded: Data, tokenizer: Any, config: RunConfig) -> dict[str, Dataset]:
+    return token_cache.prepare(loaded, tokenizer, objectives.of(config), config)
+
+
 def contents(splits: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return {name: list(rows) for name, rows in splits.items()}
 
@@ -85,12 +91,12 @@ def entries(cache: Path) -> list[Path]:
 
 @pytest.mark.parametrize("kind", ["classification", "translation"])
 def test_the_cache_gives_back_what_was_made(own_cache: Path, made: list[str], kind: str) -> None:
-    plain = token_cache.prepare(loaded(kind), tokenizer(), config(kind, batches={"cache_tokens": False}))
+    plain = prepare(loaded(kind), tokenizer(), config(kind, batches={"cache_tokens": False}))
     assert not own_cache.exists()
-    first = token_cache.prepare(loaded(kind), tokenizer(), config(kind))
-    held = token_cache.prepare(loaded(kind), tokenizer(), config(kind))
+    first = prepare(loaded(kind), tokenizer(), config(kind))
+    held = prepare(loaded(kind), tokenizer(), config(kind))
     token_cache._held.clear()
-    from_disk = token_cache.prepare(loaded(kind), tokenizer(), config(kind))
+    from_disk = prepare(loaded(kind), tokenizer(), config(kind))
     assert made == ["train", "validation", "test"] * 2
     assert contents(plain) == contents(first) == contents(held) == contents(from_disk)
     assert plain["train"].features == from_disk["train"].features
@@ -100,25 +106,25 @@ def test_the_cache_gives_back_what_was_made(own_cache: Path, made: list[str], ki
 
 def test_rows_are_kept_from_other_users(own_cache: Path, made: list[str]) -> None:
     """Unless somebody has made the folder for several."""
-    token_cache.prepare(loaded(), tokenizer(), config())
+    prepare(loaded(), tokenizer(), config())
     (folder,) = own_cache.glob("**/tokens")
     assert folder.stat().st_mode & 0o077 == 0
     folder.chmod(0o750)
-    token_cache.prepare(loaded(train={"label": [2, 2, 2, 2, 2]}), tokenizer(), config())
+    prepare(loaded(train={"label": [2, 2, 2, 2, 2]}), tokenizer(), config())
     assert folder.stat().st_mode & 0o777 == 0o750
 
 
 def test_the_same_grid_does_not_read_twice(made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    token_cache.prepare(loaded(), tokenizer(), config())
+    prepare(loaded(), tokenizer(), config())
     monkeypatch.setattr(token_cache, "_read", lambda *_: pytest.fail("read again"))
-    token_cache.prepare(loaded(), tokenizer(), config())
+    prepare(loaded(), tokenizer(), config())
     assert len(made) == 3
 
 
 def test_variant_seed_and_sorting_share_an_entry(own_cache: Path, made: list[str]) -> None:
     for variant, seed, ordered in (("softmax", 0, True), ("sa-softmax", 1, False), ("sa-softmax", 0, True)):
         chosen = config(variant=variant, seed=seed, batches={"sort_evaluation": ordered})
-        found = token_cache.prepare(loaded(), tokenizer(), chosen)
+        found = prepare(loaded(), tokenizer(), chosen)
         token_cache._held.clear()
         assert list(found["train"]["row"]) == [0, 1, 2, 3, 4]
         assert list(found["test"]["row"]) == ([5, 2, 4, 3, 6] if ordered else [2, 3, 4, 5, 6])
@@ -127,7 +133,7 @@ def test_variant_seed_and_sorting_share_an_entry(own_cache: Path, made: list[str
 
 CHANGES: dict[str, dict[str, Any]] = {
     "max_length": {"config": config(data={"max_length": 4})},
-    "vocabulary": {"tokenizer": train_tokenizer("classification", iter(TEXTS), 300)},
+    "vocabulary": {"tokenizer": train_tokenizer(BERT.recipe, iter(TEXTS), 300)},
     "frame": {"tokenizer": tokenizer("</s> $A </s>")},
     "normaliser": {"tokenizer": tokenizer(lowercase=True)},
     "side of the cut": {"tokenizer": tokenizer(truncation_side="left")},
@@ -140,15 +146,15 @@ CHANGES: dict[str, dict[str, Any]] = {
 def test_other_settings_never_share_an_entry(
     made: list[str], monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    token_cache.prepare(loaded(), tokenizer(), config())
+    prepare(loaded(), tokenizer(), config())
     changes = dict(CHANGES[change])
     changed, chosen = changes.pop("tokenizer", tokenizer()), changes.pop("config", config())
     for name, value in changes.items():
         monkeypatch.setattr(token_cache, name, value)
-    found = token_cache.prepare(loaded(), changed, chosen)
+    found = prepare(loaded(), changed, chosen)
     assert made == ["train", "validation", "test"] * 2
     plain = config(data={"max_length": chosen.data.max_length}, batches={"cache_tokens": False})
-    assert contents(found) == contents(token_cache.prepare(loaded(), changed, plain))
+    assert contents(found) == contents(prepare(loaded(), changed, plain))
 
 
 @pytest.mark.parametrize(
@@ -162,8 +168,8 @@ def test_other_settings_never_share_an_entry(
     ids=["text", "label", "row", "fewer"],
 )
 def test_other_rows_never_share_an_entry(made: list[str], train: dict[str, Any]) -> None:
-    token_cache.prepare(loaded(), tokenizer(), config())
-    found = token_cache.prepare(loaded(train=train), tokenizer(), config())
+    prepare(loaded(), tokenizer(), config())
+    found = prepare(loaded(train=train), tokenizer(), config())
     assert made == ["train", "validation", "test", "train"]  # the other two splits are the same
     assert list(found["train"]["row"]) == train.get("row", [0, 1, 2, 3, 4])
     assert list(found["train"]["labels"]) == train.get("label", [0, 1, 2, 0, 1])
@@ -173,25 +179,25 @@ def test_targets_and_the_language_are_part_of_an_entry(made: list[str]) -> None:
     told = tokenizer()
     for number, limit in enumerate((6, 3, None), start=1):
         chosen = config("translation", data={"max_length": 8, "max_target_length": limit})
-        token_cache.prepare(loaded("translation"), told, chosen)
+        prepare(loaded("translation"), told, chosen)
         assert len(made) == 3 * number
     told.src_lang = "de_DE"
-    token_cache.prepare(loaded("translation"), told, chosen)
+    prepare(loaded("translation"), told, chosen)
     assert len(made) == 12
 
 
 @pytest.mark.slow
 def test_a_tokenizer_has_one_fingerprint_wherever_it_is_used(tmp_path: Path) -> None:
     """Before and after a call (which leaves its settings behind), saved and loaded, in another process."""
-    trained = train_tokenizer("translation", iter(TEXTS * 9), 280)
+    trained = train_tokenizer(MARIAN.recipe, iter(TEXTS * 9), 280)
     first = token_cache.tokenizer_fingerprint(trained)
     trained(["a b"], truncation=True, max_length=3)
     trained.pad([{"input_ids": [1]}, {"input_ids": [1, 2]}])
     assert token_cache.tokenizer_fingerprint(trained) == first
     program = (
         "from finetune.data.token_cache import tokenizer_fingerprint; "
-        "from finetune.models.scratch import train_tokenizer; "
-        f"print(tokenizer_fingerprint(train_tokenizer('translation', iter({TEXTS!r} * 9), 280)))"
+        "from finetune.models.scratch import MARIAN, train_tokenizer; "
+        f"print(tokenizer_fingerprint(train_tokenizer(MARIAN.recipe, iter({TEXTS!r} * 9), 280)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
@@ -233,16 +239,16 @@ def other_facts(folder: Path) -> None:
 def test_a_damaged_entry_is_made_anew_and_that_is_said_once(
     own_cache: Path, made: list[str], caplog: pytest.LogCaptureFixture, damage: Callable[[Path], Any]
 ) -> None:
-    expected = contents(token_cache.prepare(loaded(), tokenizer(), config()))
+    expected = contents(prepare(loaded(), tokenizer(), config()))
     kept = {file: file.read_bytes() for folder in entries(own_cache) for file in folder.iterdir()}
     token_cache._held.clear()
     damage(entries(own_cache)[1])
-    assert contents(token_cache.prepare(loaded(), tokenizer(), config())) == expected
+    assert contents(prepare(loaded(), tokenizer(), config())) == expected
     assert len(made) == 4
     assert caplog.text.count("damaged and are made anew") == 1
     assert {file: file.read_bytes() for folder in entries(own_cache) for file in folder.iterdir()} == kept
     token_cache._held.clear()
-    token_cache.prepare(loaded(), tokenizer(), config())
+    prepare(loaded(), tokenizer(), config())
     assert len(made) == 4
 
 
@@ -251,7 +257,7 @@ def test_another_process_may_be_quicker(
     own_cache: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """Its entry is taken, and left where it is; nothing of ours stays beside it."""
-    token_cache.prepare(loaded(), tokenizer(), config())
+    prepare(loaded(), tokenizer(), config())
     theirs = own_cache.rename(own_cache.with_name("theirs")) / "tokens"
     token_cache._held.clear()
 
@@ -277,11 +283,9 @@ def test_another_process_may_be_quicker(
         monkeypatch.setattr(Path, "rename", lambda *_: pytest.fail("their entry was moved"))
     else:
         monkeypatch.setattr(Path, "rename", slow_rename)
-    found = contents(token_cache.prepare(loaded(), tokenizer(), config()))
+    found = contents(prepare(loaded(), tokenizer(), config()))
     monkeypatch.undo()
-    assert found == contents(
-        token_cache.prepare(loaded(), tokenizer(), config(batches={"cache_tokens": False}))
-    )
+    assert found == contents(prepare(loaded(), tokenizer(), config(batches={"cache_tokens": False})))
     assert [entry.name for entry in entries(own_cache)] == sorted(entry.name for entry in theirs.iterdir())
     assert not caplog.text
 
@@ -304,9 +308,9 @@ def test_a_cache_that_cannot_be_written_is_done_without(
             raise OSError(number, "what the system says")
 
         monkeypatch.setattr(token_cache, "_write", refuse)
-    expected = contents(token_cache.prepare(loaded(), tokenizer(), config(batches={"cache_tokens": False})))
+    expected = contents(prepare(loaded(), tokenizer(), config(batches={"cache_tokens": False})))
     for _ in range(2):
-        assert contents(token_cache.prepare(loaded(), tokenizer(), config())) == expected
+        assert contents(prepare(loaded(), tokenizer(), config())) == expected
     assert made == ["train", "validation", "test"] * 2  # once without, once for the two calls with
     assert [entry.levelno for entry in caplog.records] == [logging.WARNING]
     assert "cannot be kept in" in caplog.text and "FINETUNE_CACHE" in caplog.text
@@ -320,7 +324,7 @@ def test_without_a_temporary_folder_rows_are_not_kept(
         raise FileNotFoundError("no usable temporary directory")
 
     monkeypatch.setattr(token_cache, "TemporaryDirectory", refuse)
-    assert len(token_cache.prepare(loaded(), tokenizer(), config())["train"]) == 5
+    assert len(prepare(loaded(), tokenizer(), config())["train"]) == 5
     assert "not kept: no usable temporary directory" in caplog.text and not own_cache.exists()
 
 

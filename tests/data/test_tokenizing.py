@@ -3,7 +3,6 @@
 import json
 import string
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,17 +12,18 @@ from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES 
 
 from finetune.cli.main import _overrides
 from finetune.config.loading import parse_value
-from finetune.data import dataset
 from finetune.data.tokenizing import prefixed, settle
 from finetune.errors import UserError
-from finetune.models import admission
+from finetune.models.generation import language_notes
 from finetune.models.pretrained import build_tokenizer
-from finetune.models.scratch import train_tokenizer
+from finetune.models.scratch import BERT, MARIAN, train_tokenizer
+from finetune.objectives import get
 from finetune.studies.axes import value_text
 from tests.support.records import run_config
 
 WORDS = "</s> <unk> <s> <pad> [SEP] [CLS] [UNK] <mask> <extra_id_0> <|endoftext|> en_XX __en__ eng_Latn"
 CHARACTERS = string.ascii_letters + string.digits + "</>[]_|▁"
+CLASSES, PAIRS = get("classification"), get("translation")
 PIECES = [*((char, -5.0) for char in CHARACTERS), ("▁a", -4.0), ("he", -4.0)]
 
 
@@ -67,8 +67,8 @@ TOKENIZERS = {
     "t5": t5,
     "mbart": lambda: mbart(hf.MBartTokenizer),
     "mbart50": lambda: mbart(hf.MBart50Tokenizer),
-    "scratch classifier": lambda: train_tokenizer("classification", iter(["a cat", "he sat"]), 300),
-    "scratch translator": lambda: train_tokenizer("translation", iter(["a cat", "he sat"]), 300),
+    "scratch classifier": lambda: train_tokenizer(BERT.recipe, iter(["a cat", "he sat"]), 300),
+    "scratch translator": lambda: train_tokenizer(MARIAN.recipe, iter(["a cat", "he sat"]), 300),
 }
 CONTEXTS = ("{}", "a {} he", "a{}he", "he {}", "{} {}")
 
@@ -129,8 +129,8 @@ def test_sentencepiece_reads_control_words_as_text(family: str, tmp_path: Path) 
         tokenizer.unk_token_id
     }
     texts = [context.format(*[word] * 2) for word in [*WORDS.split(), ">>fra<<"] for context in CONTEXTS]
-    encode = dataset._encoder(tokenizer, "translation", run_config(data={"max_length": 90}).data)
-    rows = encode({"source": ["a he", *texts], "target": ["a he", *texts]})
+    chosen = run_config(data={"max_length": 90}).data
+    rows = PAIRS.encode({"source": ["a he", *texts], "target": ["a he", *texts]}, tokenizer, chosen)
     for name in ("input_ids", "labels"):
         framed = [[i for i in ids if i in control] for ids in rows[name]]
         assert all(row == framed[0] for row in framed)
@@ -142,9 +142,7 @@ def test_sentencepiece_reads_control_words_as_text(family: str, tmp_path: Path) 
 def _check_language_code(tokenizer: Any) -> None:
     """Only ``data.prefix`` gives one; a text that looks like it stays text, and so does the target."""
     chosen = run_config(data={"max_length": 90, "prefix": ">>fra<<"}).data
-    rows = dataset._encoder(tokenizer, "translation", chosen)(
-        {"source": ["a he", ">>fra<< he"], "target": ["a"] * 2}
-    )
+    rows = PAIRS.encode({"source": ["a he", ">>fra<< he"], "target": ["a"] * 2}, tokenizer, chosen)
     code = tokenizer.convert_tokens_to_ids(">>fra<<")
     assert [ids.index(code) for ids in rows["input_ids"]] == [0, 0]
     assert [ids.count(code) for ids in [*rows["input_ids"], *rows["labels"]]] == [1, 1, 0, 0]
@@ -162,11 +160,11 @@ def _check_plan(tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     chosen = {"kind": "translation", "generation": GENERATION, "model": {"name": str(folder)}}
     with pytest.raises(UserError, match="did you mean '>>ron<<'"):
-        build_tokenizer(run_config(**chosen, data={"prefix": ">>ro<<"}), iter(()))
-    built = SimpleNamespace(tokenizer=build_tokenizer(run_config(**chosen), iter(())))
-    (note,) = admission._target(run_config(**chosen), built)
+        build_tokenizer(run_config(**chosen, data={"prefix": ">>ro<<"}), MARIAN.recipe, iter(()))
+    built = build_tokenizer(run_config(**chosen), MARIAN.recipe, iter(()))
+    (note,) = language_notes(run_config(**chosen), built)
     assert "translates into 2 languages (>>fra<<, >>ron<<)" in note
-    assert not admission._target(run_config(**chosen, data={"prefix": ">>fra<<"}), built)
+    assert not language_notes(run_config(**chosen, data={"prefix": ">>fra<<"}), built)
 
 
 GENERATION = {"num_beams": 1, "length_penalty": 1.0, "max_new_tokens": 8}
@@ -177,7 +175,7 @@ def test_words_before_a_text_are_read_as_words_of_it(name: str) -> None:
     tokenizer = TOKENIZERS[name]()
     settle(tokenizer)
     chosen = run_config(data={"max_length": 90, "prefix": "translate a to he: "}).data
-    rows = dataset._encoder(tokenizer, "translation", chosen)({"source": ["he a"], "target": ["a he"]})
+    rows = PAIRS.encode({"source": ["he a"], "target": ["a he"]}, tokenizer, chosen)
     assert rows["input_ids"] == [tokenizer("translate a to he: he a")["input_ids"]]
     assert rows["labels"] == [tokenizer(text_target="a he")["input_ids"]]
     with pytest.raises(UserError, match="Allowed: none"):
@@ -194,9 +192,9 @@ def test_a_prefix_stands_before_every_input_and_no_target() -> None:
     prefix = "translate English to German: "
     for value, before in ((prefix, prefix), (None, "")):
         chosen = run_config(data={"prefix": value}).data
-        dataset._encoder(tokenizer, "translation", chosen)({"source": ["a house"], "target": ["ein Haus"]})
+        PAIRS.encode({"source": ["a house"], "target": ["ein Haus"]}, tokenizer, chosen)
         assert seen == {"text": [f"{before}a house"], "target": ["ein Haus"]}
-        dataset._encoder(tokenizer, "classification", chosen)({"text": ["good"], "label": [1]})
+        CLASSES.encode({"text": ["good"], "label": [1]}, tokenizer, chosen)
         assert seen["text"] == [f"{before}good"]
 
 

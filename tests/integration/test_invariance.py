@@ -108,7 +108,8 @@ def test_a_calibration_does_not_depend_on_how_it_is_cut(kind: str, family: str, 
     rows = base.rows(texts(ROWS))
     found = []
     for size in (32, 5, 1):
-        batches = warm_start._batches(base.config(per_device_train_batch_size=size), base.built, rows)
+        config = base.config(per_device_train_batch_size=size)
+        batches = warm_start._batches(config, base.objective, base.built, rows)
         sums = calibrate.row_sums(base.built.base, batches)
         found.append((sums, calibrate.pooled(base.built.base, batches, 1.0)))
     for sums, states in found[1:]:

@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from finetune import objectives
+from finetune.config.loading import preset_names
+from finetune.metrics import registry
+from finetune.tasks import TASK_TYPES, get_task
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "finetune"
 SOURCES = sorted([*PACKAGE.glob("**/*.py"), *ROOT.glob("tasks/*.py"), *ROOT.glob("configs/*.py")])
@@ -22,6 +27,7 @@ ORDER = (
     "training",
     "publishing",
     "report",
+    "objectives",
     "comparison",
     "models",
     "attention",
@@ -36,8 +42,8 @@ ORDER = (
 )
 
 
-# Of these, none imports another.
-BESIDE = {"publishing", "report", "objectives"}
+# Of these, none imports the other.
+BESIDE = {"publishing", "report"}
 
 
 def name_of(path: Path) -> str:
@@ -132,6 +138,43 @@ def names_in(path: Path) -> set[str]:
 )
 def test_what_has_one_home(name: str, home: str) -> None:
     assert [module for module, path in MODULES.items() if name in names_in(path)] == [home]
+
+
+def kinds_told_apart(path: Path) -> Iterator[int]:
+    """Lines that compare with a kind's name, look one up in a dictionary, or ask for the type of a task."""
+    kinds, types = set(objectives.kinds()), {task_type.__name__ for task_type in TASK_TYPES.values()}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Compare(left=left, comparators=others):
+                compared: list[ast.expr | None] = [left, *others]
+            case ast.Dict(keys=keys):
+                compared = [*keys]
+            case ast.MatchValue(value=value):
+                compared = [value]
+            case ast.Call(func=ast.Name(id="isinstance"), args=[_, asked]):
+                compared = []
+                if types & {part.id for part in ast.walk(asked) if isinstance(part, ast.Name)}:
+                    yield node.lineno
+            case _:
+                continue
+        if kinds & {part.value for part in compared if isinstance(part, ast.Constant)}:
+            yield node.lineno
+
+
+def test_a_kind_of_task_is_asked_and_never_told_apart() -> None:
+    """But for its objective and its type of task."""
+    outside = {
+        name: path for name, path in MODULES.items() if package_of(name) not in ("objectives", "tasks")
+    }
+    assert not [f"{name}:{line}" for name, path in outside.items() for line in kinds_told_apart(path)]
+
+
+def test_every_kind_has_an_objective_a_type_of_task_a_metric_and_a_preset() -> None:
+    assert objectives.kinds() == sorted(TASK_TYPES)
+    for kind in objectives.kinds():
+        assert objectives.get(kind).kind == kind and "quick" in preset_names(kind)
+        assert get_task(TASK_TYPES[kind].example).kind == kind
+        assert registry.primary(kind).primary_of == kind
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/*.yaml")), ids=lambda path: path.stem)

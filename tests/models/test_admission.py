@@ -24,6 +24,7 @@ from finetune.models import admission, model_files
 from finetune.models.builder import build_model
 from finetune.models.model_files import check_tokenizer
 from finetune.models.pretrained import explain
+from finetune.objectives import get, of
 from finetune.records import store
 from finetune.training import rehearsal
 from tests.support.configurations import configuration
@@ -47,7 +48,7 @@ OWN_DROPOUT = {"dropout": None, "attention_dropout": None}
 def build(folder, family="bert", labels=LABELS, **overrides):
     kind = kind_of(family)
     config = configuration(kind, model={"name": str(folder), **OWN_DROPOUT}, **overrides)
-    return build_model(config, iter(()), labels if kind == "classification" else None)
+    return build_model(config, of(config), iter(()), labels if kind == "classification" else None)
 
 
 def prefixed(prefix):
@@ -313,8 +314,8 @@ def test_an_encoder_decoder_that_classifies_reads_its_end_token(tmp_path, family
 
     def admitted():
         config = configuration("classification", model={"name": str(tmp_path), **OWN_DROPOUT})
-        built = build_model(config, iter(()), LABELS)
-        return admission.check(config, built, {"train": tokenised(built.tokenizer)})
+        built = build_model(config, of(config), iter(()), LABELS)
+        return admission.check(config, of(config), built, {"train": tokenized(built.tokenizer)})
 
     assert admitted() == []
     unframed(tmp_path)
@@ -322,7 +323,7 @@ def test_an_encoder_decoder_that_classifies_reads_its_end_token(tmp_path, family
         admitted()
 
 
-def tokenised(tokenizer):
+def tokenized(tokenizer):
     ids = tokenizer(["one two three", "four"])["input_ids"]
     return Dataset.from_dict({"input_ids": ids, "labels": [0, 1], "row": [0, 1]})
 
@@ -365,7 +366,8 @@ def test_a_tokenizer_writes_what_it_has_read(tmp_path):
     config = configuration("translation", model={"name": str(tmp_path), **OWN_DROPOUT})
 
     def best():
-        return rehearsal._check_writing(config, build_model(config, iter(()), None), pairs)
+        built = build_model(config, of(config), iter(()), None)
+        return of(config).notes(config, built, pairs)
 
     save("bart", tmp_path)
     assert best() == []
@@ -387,12 +389,12 @@ def test_a_tokenizer_writes_what_it_has_read(tmp_path):
 )
 def test_a_scratch_model_has_positions_for_all_that_it_reads_and_writes(kind, lengths, monkeypatch):
     labels = LABELS if kind == "classification" else None
-    model = build_model(configuration(kind, **lengths), iter(TEXTS), labels).base
+    model = build_model(configuration(kind, **lengths), get(kind), iter(TEXTS), labels).base
     there = admission.positions(model)
     assert {there.encoder, there.decoder} - {None} == {700}
     monkeypatch.setattr(model_files.psutil, "virtual_memory", lambda: SimpleNamespace(total=2**20))
     with pytest.raises(UserError, match=r"scratch:tiny.* describes a model of .* GiB"):
-        build_model(configuration(kind, **lengths), iter(TEXTS), labels)
+        build_model(configuration(kind, **lengths), get(kind), iter(TEXTS), labels)
 
 
 def test_a_rehearsal_predicts_too(tmp_path, monkeypatch, capsys):
@@ -431,8 +433,8 @@ def admit(folder, family="bert", split=None, **overrides):
     kind = kind_of(family)
     model = {"name": str(folder), **OWN_DROPOUT}
     config = configuration(kind, **{"model": model, **overrides})
-    built = build_model(config, iter(()), LABELS if kind == "classification" else None)
-    return admission.check(config, built, {"train": split or rows(3, 4)})
+    built = build_model(config, of(config), iter(()), LABELS if kind == "classification" else None)
+    return admission.check(config, of(config), built, {"train": split or rows(3, 4)})
 
 
 @pytest.mark.parametrize("family", FAMILIES)

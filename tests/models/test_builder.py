@@ -20,7 +20,8 @@ from finetune.errors import UserError
 from finetune.models.builder import build_model
 from finetune.models.languages import set_languages
 from finetune.models.pretrained import build_tokenizer
-from finetune.models.scratch import ENCODER_DECODERS, ENCODERS, train_tokenizer
+from finetune.models.scratch import BERT, MARIAN, train_tokenizer
+from finetune.objectives import of
 from finetune.records import store
 from tests.support.configurations import configuration
 from tests.support.small_runs import folder, predict, run
@@ -75,7 +76,7 @@ def test_search_settings_of_a_checkpoint_do_not_slip_in(trained, tmp_path):
     own.update(max_length=None, max_new_tokens=3, min_length=2, no_repeat_ngram_size=2, num_beams=4)
     own.save_pretrained(base)
     config = configuration("translation", model={"name": str(base)})
-    used = build_model(config, iter(TEXTS), None).model.generation_config
+    used = build_model(config, of(config), iter(TEXTS), None).model.generation_config
     assert (used.num_beams, used.max_length, used.max_new_tokens) == (1, 65, None)
     assert (used.min_length, used.no_repeat_ngram_size) == (None, None)
     assert used.decoder_start_token_id == own.decoder_start_token_id
@@ -83,7 +84,7 @@ def test_search_settings_of_a_checkpoint_do_not_slip_in(trained, tmp_path):
 
 def test_head_for_other_classes_is_new(trained):
     config = configuration(model={"name": str(folder("classify", trained("classify", *GRID)))})
-    model = build_model(config, iter(TEXTS), ("a", "b", "c")).model
+    model = build_model(config, of(config), iter(TEXTS), ("a", "b", "c")).model
     assert model.config.num_labels == 3 and model.classifier.out_features == 3
 
 
@@ -99,7 +100,7 @@ def test_multilingual_tokenizer_that_is_not_known_is_refused():
 def test_initial_weights_name_the_seed_and_not_the_variant():
     def weights(variant, seed):
         config = configuration(attention={"variant": variant}, seed=seed)
-        return build_model(config, iter(TEXTS), ("a", "b")).info["initial_weights"]
+        return build_model(config, of(config), iter(TEXTS), ("a", "b")).info["initial_weights"]
 
     assert weights("softmax", 0) == weights("sa-softmax", 0) != weights("softmax", 1)
 
@@ -107,7 +108,7 @@ def test_initial_weights_name_the_seed_and_not_the_variant():
 @pytest.mark.slow
 def test_decoder_classifies_from_a_local_folder(tmp_path):
     """GPT-2 has no padding token: rows of unequal length in one batch need one."""
-    tokenizer = train_tokenizer("translation", iter(TEXTS), 300)
+    tokenizer = train_tokenizer(MARIAN.recipe, iter(TEXTS), 300)
     tokenizer.pad_token = None
     sizes = {"n_layer": 2, "n_head": 3, "n_embd": 24, "n_positions": 64}
     stock = GPT2Config(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **sizes)
@@ -127,7 +128,7 @@ def test_load_refuses_a_folder_without_a_run(tmp_path):
 
 def test_dropout_rates_are_set_by_role():
     config = configuration(model={"dropout": 0.25, "attention_dropout": 0.05})
-    built = build_model(config, iter(TEXTS), ("a", "b", "c"))
+    built = build_model(config, of(config), iter(TEXTS), ("a", "b", "c"))
     assert built.model.config.hidden_dropout_prob == 0.25
     assert built.swap.dropout == pytest.approx(0.05)
     assert built.model.config.id2label == {0: "a", 1: "b", 2: "c"}
@@ -137,7 +138,7 @@ def test_generation_settings_reach_the_model():
     config = configuration(
         "translation", generation={"num_beams": 3, "length_penalty": 0.7, "max_new_tokens": 11}
     )
-    model = build_model(config, iter(TEXTS), None).model
+    model = build_model(config, of(config), iter(TEXTS), None).model
     out = model.generate(torch.tensor([[5, 6, 7, model.config.eos_token_id]]))
     assert out.shape[-1] <= 12
     assert (model.generation_config.num_beams, model.generation_config.length_penalty) == (3, 0.7)
@@ -146,22 +147,23 @@ def test_generation_settings_reach_the_model():
 @pytest.mark.parametrize("kind", ["classification", "translation"])
 def test_scratch_tokenizer_is_the_same_every_time(kind):
     config = configuration(kind, model={"vocab_size": 290})
-    one, two = (build_tokenizer(config, iter(TEXTS)) for _ in range(2))
+    one, two = (build_tokenizer(config, of(config).scratch.recipe, iter(TEXTS)) for _ in range(2))
     assert one.get_vocab() == two.get_vocab()
     assert one("five six")["input_ids"] == two("five six")["input_ids"]
     assert one.decode(one("five six")["input_ids"], skip_special_tokens=True).strip() == "five six"
 
 
 def test_scratch_sizes_divide_into_heads():
-    for size in ENCODERS.values():
+    for size in BERT.sizes.values():
         assert size["hidden_size"] % size["num_attention_heads"] == 0
-    for size in ENCODER_DECODERS.values():
+    for size in MARIAN.sizes.values():
         assert size["d_model"] % size["encoder_attention_heads"] == 0
 
 
 def test_unknown_scratch_size_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 'small'"):
-        build_model(configuration(model={"name": "scratch:smal"}), iter(TEXTS), ("a", "b"))
+        config = configuration(model={"name": "scratch:smal"})
+        build_model(config, of(config), iter(TEXTS), ("a", "b"))
 
 
 def test_mbart_starts_the_decoder_with_the_target_language():

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
 
 from finetune import load
 from finetune.cli.main import main
 from finetune.errors import UserError
 from finetune.models.builder import weights_fingerprint
 from finetune.models.pretrained import build_tokenizer, load_pretrained
+from finetune.models.scratch import BERT
 from tests.support import pretrained_models
 from tests.support.pretrained_models import change_json
 from tests.support.records import run_config
@@ -87,7 +89,8 @@ def is_refused(model: Path, capsys: pytest.CaptureFixture[str], words: str) -> N
 def read(model: Path) -> Any:
     """Model and tokenizer, by what every verb reads them with."""
     config = run_config(model={"name": str(model)})
-    return load_pretrained(config, str(model), None, LABELS).model, build_tokenizer(config, iter(()))
+    loaded = load_pretrained(config, AutoModelForSequenceClassification, str(model), None, LABELS)
+    return loaded.model, build_tokenizer(config, BERT.recipe, iter(()))
 
 
 def _config(**values: Any) -> Callable[[Path], None]:

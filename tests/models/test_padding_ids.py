@@ -43,7 +43,7 @@ def padded(folder: Path, kind: str, family: str, name: str) -> Path:
 def hold_evaluations(base: Base) -> None:
     """Admitted, and the same answers in batches of 1, 7 and all rows."""
     rows = base.rows(texts(9))
-    admission.check(base.config(), base.built, {"train": rows})
+    admission.check(base.config(), base.objective, base.built, {"train": rows})
     wanted = base.answers(rows, per_device_eval_batch_size=1)
     for size, order in ((7, rows), (64, longest_first(rows))):
         assert_same_answers(base.answers(order, per_device_eval_batch_size=size), wanted)
@@ -106,7 +106,7 @@ def test_a_classifier_at_the_end_token_needs_one_a_row(tmp_path: Path, family: s
     spoil(tmp_path)
     base = Base("classification", tmp_path)
     with pytest.raises(UserError, match=said):
-        admission.check(base.config(), base.built, {"train": base.rows(texts(3))})
+        admission.check(base.config(), base.objective, base.built, {"train": base.rows(texts(3))})
 
 
 def test_a_model_that_reads_padding_is_refused(tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ def test_a_model_that_reads_padding_is_refused(tmp_path: Path) -> None:
     base = Base("classification", tmp_path)
     rows = base.rows(texts(5))
     with pytest.raises(UserError, match="padded to the length of a longer one"):
-        admission.check(base.config(), base.built, {"train": rows})
-    admission.check(base.config(), base.built, {"train": rows.select([2])})
+        admission.check(base.config(), base.objective, base.built, {"train": rows})
+    admission.check(base.config(), base.objective, base.built, {"train": rows.select([2])})
 
 
 def test_a_text_without_a_token_is_refused(tmp_path: Path) -> None:
@@ -131,4 +131,6 @@ def test_a_text_without_a_token_is_refused(tmp_path: Path) -> None:
     change_json(tmp_path / "tokenizer.json", normalizer=strip)
     base = Base("classification", tmp_path)
     with pytest.raises(UserError, match="finds no token in 1 texts of split 'train', the first is row 1 "):
-        admission.check(base.config(), base.built, {"train": base.rows(["a cat", "\u2003", "the dog"])})
+        admission.check(
+            base.config(), base.objective, base.built, {"train": base.rows(["a cat", "\u2003", "the dog"])}
+        )

@@ -11,12 +11,12 @@ import torch
 import transformers as hf
 from datasets import Dataset
 
+from finetune import objectives
 from finetune.config.loading import merge
 from finetune.config.schema import RunConfig
-from finetune.data import dataset
 from finetune.models.builder import Built, build_model
 from finetune.models.scratch import train_tokenizer
-from finetune.training.loop import build_trainer, predict
+from finetune.training.loop import build_trainer
 from tests.support.pretrained_models import change_json
 from tests.support.records import run_config
 from tests.support.tiny_models import FAMILIES
@@ -62,7 +62,7 @@ def texts(rows: int) -> list[str]:
 
 @cache
 def tokenizer_of(kind: str) -> Any:
-    return train_tokenizer(kind, iter(texts(12)), 300)
+    return train_tokenizer(objectives.get(kind).scratch.recipe, iter(texts(12)), 300)
 
 
 def save_base(kind: str, name: str, folder: Path) -> None:
@@ -115,8 +115,13 @@ class Base:
     start: dict[str, torch.Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.built = build_model(self.config(), iter(()), LABELS if self.kind == "classification" else None)
+        labels = LABELS if self.kind == "classification" else None
+        self.built = build_model(self.config(), self.objective, iter(()), labels)
         self.start = {name: weight.clone() for name, weight in self.built.model.state_dict().items()}
+
+    @property
+    def objective(self) -> objectives.Objective:
+        return objectives.get(self.kind)
 
     def config(self, **train: Any) -> RunConfig:
         generation = (
@@ -137,14 +142,14 @@ class Base:
         if self.kind == "translation":
             columns = {"source": written, "target": written[::-1]}
         split = Dataset.from_dict({"row": list(range(len(written))), **columns})
-        return dataset.tokenise({"rows": split}, self.built.tokenizer, self.kind, self.config().data)["rows"]
+        return self.objective.tokenize(split, "rows", self.built.tokenizer, self.config().data)
 
     def trainer(self, rows: Dataset, **train: Any) -> Any:
         """A trainer of the untrained model, as no other trainer has left it."""
         self.built.model.activation_checkpointing_disable()
         self.built.model.load_state_dict(self.start)
         splits = {"train": rows, "validation": rows}
-        return build_trainer(self.config(**train), self.built, splits, self.folder / "out")
+        return build_trainer(self.config(**train), self.objective, self.built, splits, self.folder / "out")
 
     def trained(self, rows: Dataset, per_batch: int, accumulated: int = 1, **train: Any) -> Trained:
         """Train on ``rows``, so many at once and so many times before each step."""
@@ -166,7 +171,7 @@ class Base:
         trainer = self.trainer(rows, **train)
         loss = trainer.evaluate()["eval_loss"]
         if self.kind == "translation":
-            found = predict(self.config(), trainer, self.built.tokenizer, rows)
+            found = self.objective.predict(trainer, self.built.tokenizer, rows, "test")
             return loss, [found[number] for number in sorted(found)]
         trainer.preprocess_logits_for_metrics = trainer.compute_metrics = None
         logits = trainer.predict(rows).predictions

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel
 
+from finetune import objectives
 from finetune.models.scratch import train_tokenizer
 from tests.support.tiny_models import FAMILIES
 
@@ -26,7 +27,7 @@ def kind_of(family: str) -> str:
 
 def save(family: str, folder: Path, **overrides: Any) -> Path:
     """A pretrained model without a head for a task, and its tokenizer."""
-    tokenizer = train_tokenizer(kind_of(family), iter(TEXTS), 300)
+    tokenizer = train_tokenizer(objectives.get(kind_of(family)).scratch.recipe, iter(TEXTS), 300)
     ids = {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 import finetune
+from finetune import objectives
 from finetune.cli.main import main
 from finetune.config.build import build
 from finetune.config.loading import read_yaml
@@ -42,8 +43,9 @@ def predict(where: Path) -> tuple[Any, dict[int, Any]]:
     model, tokenizer = finetune.load(where)
     config = build(read_yaml(where / "finetune.yaml"))
     task = get_task(config.task)
-    loaded = dataset.load(task, config.pair, sources.resolve(task, config.pair, "sample"), config.data)
-    split = dataset.tokenise(loaded.splits, tokenizer, config.kind, config.data)["test"]
+    objective, source = objectives.of(config), sources.resolve(task, config.pair, "sample")
+    loaded = dataset.load(task, config.pair, source, config.data, objective.sample)
+    split = objective.tokenize(loaded.splits["test"], "test", tokenizer, config.data)
     answers: dict[int, Any] = {}
     for row in split:
         ids = torch.tensor([row["input_ids"]])

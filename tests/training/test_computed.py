@@ -18,7 +18,7 @@ from finetune.records.run import find_runs
 from finetune.records.schema import upgrade
 from finetune.training import computed, effects
 from finetune.training.arguments import SET_ELSEWHERE, resolve_bf16, training_arguments
-from finetune.training.trainer import ComparableTrainer
+from finetune.training.trainer import comparable
 from tests.support.records import classified, run_config, save, started
 from tests.support.small_runs import folder, run
 from tests.support.tiny_models import FAMILIES
@@ -215,7 +215,7 @@ def read_back(tmp_path: Path, **train: Any) -> dict[str, Any]:
     model = family.build(model_class=BertForSequenceClassification)
     rows = [{"input_ids": [2, 5, 6, 1], "labels": row % 2} for row in range(8)]
     data, args = Dataset.from_list(rows), training_arguments(config, tmp_path)
-    trainer = ComparableTrainer(model=model, args=args, train_dataset=data, eval_dataset=data)
+    trainer = comparable(Trainer)(model=model, args=args, train_dataset=data, eval_dataset=data)
     reader = computed.ReadBack(trainer)
     trainer.add_callback(reader)
     trainer.train()

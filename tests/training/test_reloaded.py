@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
 import finetune.training.run
+from finetune import objectives
 from finetune.config.build import build
 from finetune.config.loading import merge, read_preset
 from finetune.config.schema import RunConfig
 from finetune.errors import UserError
 from finetune.models import checkpoint
 from finetune.models.builder import build_model
-from finetune.models.scratch import train_tokenizer
+from finetune.models.scratch import BERT, MARIAN, train_tokenizer
 from finetune.records import store
 from finetune.training.reloaded import ReloadError
 from tests.support.small_runs import folder, run
@@ -63,7 +64,7 @@ def cases() -> list[Any]:
 def pretrained(family: str, kind: str, where: Path, **overrides: Any) -> Path:
     """A base model of a family without a head for the task, and its tokenizer."""
     seq2seq = FAMILIES[family].kind == "seq2seq"  # which reads rows that end in </s>, whatever the task
-    tokenizer = train_tokenizer("translation" if seq2seq else kind, iter(TEXTS), 290)
+    tokenizer = train_tokenizer((MARIAN if seq2seq else BERT).recipe, iter(TEXTS), 290)
     ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     ids |= {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
     if seq2seq:
@@ -98,7 +99,7 @@ def batch(tokenizer: Any, kind: str) -> dict[str, Any]:
 def trained(config: RunConfig, where: Path) -> torch.Tensor:
     """Train two steps, save as a run does, and give the logits of the trained model."""
     labels = LABELS if config.kind == "classification" else None
-    built = build_model(config, iter(TEXTS), labels)
+    built = build_model(config, objectives.get(config.kind), iter(TEXTS), labels)
     inputs = batch(built.tokenizer, config.kind)
     weights = [p for p in built.model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(weights, lr=0.05)
@@ -266,17 +267,17 @@ class Kept:
             model = ["--model", str(root / "base"), "--data.max_length", "16", "--data.test_rows", "5"]
             assert run(verb, root / "runs", *QUICK, *model, *OWN_DROPOUT, *options) == 0
 
-    def _keep(self, *arguments: Any) -> dict[str, Any]:
-        *self.arguments, folder = arguments
-        self.folder = folder
-        return check(*arguments)
+    def _keep(self, *arguments: Any, **rows: Any) -> dict[str, Any]:
+        *self.arguments, self.folder = arguments
+        self.rows = rows
+        return check(*arguments, **rows)
 
     def copy(self, where: Path) -> Path:
         shutil.copytree(self.folder, where)
         return where
 
     def check(self, folder: Path) -> dict[str, Any]:
-        return check(*self.arguments, folder)
+        return check(*self.arguments, folder, **self.rows)
 
 
 check = finetune.training.run.reloaded.check
@@ -315,7 +316,7 @@ def in_text(file: str, before: str, after: str) -> Any:
 
 
 def other_tokenizer(folder: Path) -> None:
-    train_tokenizer("classification", iter(TEXTS), 270).save_pretrained(folder)
+    train_tokenizer(BERT.recipe, iter(TEXTS), 270).save_pretrained(folder)
 
 
 def without(file: str) -> Any:
@@ -361,8 +362,9 @@ def test_a_run_whose_folder_holds_another_model_fails(
 ) -> None:
     fit = finetune.training.run.loop.fit
 
-    def spoiling(config: Any, built: Any, splits: Any, where: Path, *others: Any, **named: Any) -> Any:
-        outcome = fit(config, built, splits, where, *others, **named)
+    def spoiling(*arguments: Any, **named: Any) -> Any:
+        outcome = fit(*arguments, **named)
+        where: Path = arguments[-1]
         in_weights(WHOLE, "")(where)
         return outcome
 

@@ -205,7 +205,7 @@ def alone(monkeypatch):
     """Leave out the rehearsal before the first run and the check at the end of each, which predict too."""
     monkeypatch.setattr(finetune.studies.preflight.rehearsal, "rehearse", lambda *_: [])
     monkeypatch.setattr(
-        finetune.training.run.reloaded, "check", lambda *_: {"rows": 0, "equal": True, "ties": 0}
+        finetune.training.run.reloaded, "check", lambda *_, **__: {"rows": 0, "equal": True, "ties": 0}
     )
 
 

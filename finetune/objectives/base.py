@@ -1,0 +1,207 @@
+"""What an objective is: everything that one kind of task does its own way, from its rows to its model card.
+
+The way of a run asks the objective of its kind by the names below and by nothing else. An objective keeps no
+state. Its module is light, so that the command line can read its facts: what needs torch or transformers is
+imported where it is used.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from finetune.tasks.base import TASK_TYPES, Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+
+    from finetune.config.schema import DataConfig, RunConfig
+    from finetune.data.collate import Collator
+    from finetune.data.synthetic import Sample
+    from finetune.models.builder import Built
+    from finetune.models.scratch import Scratch
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of some rows: their mean loss, and a prediction for each, by row id."""
+
+    loss: float
+    predictions: dict[int, Any]
+
+
+class Objective(ABC):
+    """One kind of task. A module of ``finetune.objectives`` holds one, as ``OBJECTIVE``."""
+
+    kind: str
+    """The name of the module, and ``Task.kind`` of the tasks that it is for."""
+
+    pipeline_tag: str
+    """The Hub's name for what such a model does."""
+
+    @property
+    def task_type(self) -> type[Task]:
+        """The type of declaration; it holds the verb, and which columns a task's rows must have."""
+        return TASK_TYPES[self.kind]
+
+    @abstractmethod
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Raise ``UserError`` for a configuration that lacks a section, or has one that is of no use here.
+
+        ``values`` are its keys, read from files and options or those of a ``RunConfig``.
+        """
+
+    # Data
+
+    sample: Sample
+    """The built-in synthetic rows: how many each split has, and how they are made."""
+
+    text_columns: tuple[str, ...]
+    """Canonical columns of texts. The tokenizer of a scratch model is trained on those of the train split."""
+
+    answer_column: str
+    """The canonical column with the right answers, which further metrics are given as references."""
+
+    @abstractmethod
+    def encode(
+        self, batch: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, data: DataConfig
+    ) -> dict[str, Any]:
+        """Canonical rows -> ``input_ids``, ``attention_mask`` and ``labels``; cut to limits, not padded.
+
+        Labels are what the loss compares logits with, place by place: shift them here where need be.
+        """
+
+    def tokenize(
+        self, split: Dataset, name: str, tokenizer: PreTrainedTokenizerBase, data: DataConfig
+    ) -> Dataset:
+        """Token rows of a whole split called ``name``, in its order, each with the ``row`` that it is of.
+
+        To be overridden where a token row is not one row of the data, but a window over several.
+        """
+        from finetune.data.encoding import mapped
+
+        return mapped(split, name, lambda batch: self.encode(batch, tokenizer, data))
+
+    @abstractmethod
+    def target_length(self, data: DataConfig) -> int | None:
+        """Tokens of a target at most; ``None`` where targets are no texts of their own.
+
+        The cache of token rows goes by it, and by ``data.max_length`` and ``data.prefix``.
+        """
+
+    @abstractmethod
+    def collator(self, tokenizer: PreTrainedTokenizerBase, model: Any, config: RunConfig) -> Collator:
+        """What makes a padded batch of token rows, in training, evaluation and prediction alike."""
+
+    # Model
+
+    @property
+    @abstractmethod
+    def auto_model(self) -> Any:
+        """transformers' auto class of the model."""
+
+    @property
+    @abstractmethod
+    def scratch(self) -> Scratch:
+        """The models behind ``scratch:SIZE``: sizes, the stock configuration, the tokenizer's recipe."""
+
+    adapter_task: str
+    """peft's ``TaskType`` of a model with adapters."""
+
+    trains_head: bool
+    """Whether adapters come with a head that is trained whole, be it new or not."""
+
+    @abstractmethod
+    def settle(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> None:
+        """Set in a model that was just built or loaded how it meets its tokens: padding, generation."""
+
+    @abstractmethod
+    def check_model(self, config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> None:
+        """Raise ``UserError`` where a model is not fit for this kind, or for one of the token rows.
+
+        Beside what ``models.admission`` asks of every model.
+        """
+
+    def notes(self, config: RunConfig, built: Built, train: Dataset) -> list[str]:
+        """Lines that are worth a word about a pretrained model and the train split, as texts.
+
+        Raises ``UserError`` where nothing could be measured with it.
+        """
+        return []
+
+    def generation(self, model: PreTrainedModel) -> dict[str, Any] | None:
+        """Every setting that decided what the model wrote, for the record; ``None``: it writes nothing."""
+        return None
+
+    # Training and prediction
+
+    @property
+    @abstractmethod
+    def arguments(self) -> type[TrainingArguments]:
+        """The class that ``train.*`` are fields of."""
+
+    @property
+    @abstractmethod
+    def trainer(self) -> type[Trainer]:
+        """The stock Trainer; ``training.trainer`` adds what makes runs comparable."""
+
+    def trainer_options(self) -> dict[str, Any]:
+        """Further arguments of the Trainer: what an evaluation while training measures beside the loss."""
+        return {}
+
+    def untrained_rows(self, rows: Dataset) -> Dataset:
+        """The validation rows (tokens) that the model answers before it is trained: all, if that is quick."""
+        return rows
+
+    @abstractmethod
+    def predict(
+        self, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, prefix: str
+    ) -> dict[int, Any]:
+        """Row id -> prediction for token rows, made once, in evaluation mode.
+
+        Trackers see it under ``prefix``.
+        """
+
+    def answer(self, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, prefix: str) -> Answers:
+        """The loss beside the predictions. Overridden where one pass over the rows gives both."""
+        batches = trainer.get_eval_dataloader(rows)
+        found = trainer.evaluation_loop(batches, "", prediction_loss_only=True, metric_key_prefix=prefix)
+        predictions = self.predict(trainer, tokenizer, rows, prefix)
+        return Answers(float(found.metrics[f"{prefix}_loss"]), predictions)
+
+    def shorten(self, model: PreTrainedModel) -> None:  # noqa: B027  most have nothing to shorten
+        """Have a model of a rehearsal predict no more than shows that it can."""
+
+    # Scoring
+
+    @abstractmethod
+    def rows(self, split: Dataset, predictions: Mapping[int, Any]) -> Rows:
+        """The rows of ``predictions.jsonl``, in the order of ``split``: ``row``, the truth, ``prediction``.
+
+        ``split`` is a canonical one. The names are those that the primary metric reads single rows by.
+        """
+
+    @abstractmethod
+    def score(
+        self,
+        rows: Rows,
+        *,
+        labels: Sequence[str] | None,
+        pair: str | None,
+        generation: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        """Metrics of ``rows``, the primary one first: ``{name: {"value", "signature"}}``.
+
+        ``labels`` and ``pair`` are the task's; ``generation`` is what ``generation()`` said.
+        """
+
+    # Publishing
+
+    @abstractmethod
+    def snippet(self, config: Mapping[str, Any]) -> str:
+        """Python that uses ``model`` and ``tokenizer`` once, for a model card; ``config`` is a record's."""

@@ -1,0 +1,146 @@
+"""One text in, one of some classes out: a sequence classifier, scored by accuracy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from finetune.data.synthetic import CLASSES
+from finetune.errors import UserError
+from finetune.objectives.base import Answers, Objective, Rows
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+
+    from finetune.config.schema import DataConfig, RunConfig
+    from finetune.data.collate import Collator
+    from finetune.models.builder import Built
+    from finetune.models.scratch import Scratch
+
+
+class Classification(Objective):
+    """See ``Objective``."""
+
+    kind = "classification"
+    pipeline_tag = "text-classification"
+
+    sample = CLASSES
+    text_columns = ("text",)
+    answer_column = "label"
+
+    adapter_task = "SEQ_CLS"
+    trains_head = True
+
+    def check(self, values: Mapping[str, Any]) -> None:
+        if values.get("generation") is not None:
+            raise UserError("generation.* says how translations are decoded; a classification task has none")
+
+    def encode(
+        self, batch: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, data: DataConfig
+    ) -> dict[str, Any]:
+        from finetune.data.encoding import inputs
+
+        return {**inputs(batch["text"], tokenizer, data), "labels": batch["label"]}
+
+    def target_length(self, data: DataConfig) -> int | None:
+        return None
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, model: Any, config: RunConfig) -> Collator:
+        from transformers import DataCollatorWithPadding
+
+        from finetune.data.collate import collator
+
+        return collator(DataCollatorWithPadding(tokenizer), tokenizer, config, target_length=None)
+
+    @property
+    def auto_model(self) -> Any:
+        from transformers import AutoModelForSequenceClassification
+
+        return AutoModelForSequenceClassification
+
+    @property
+    def scratch(self) -> Scratch:
+        from finetune.models.scratch import BERT
+
+        return BERT
+
+    def settle(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> None:
+        from finetune.models import heads
+
+        heads.settle(model, tokenizer)
+
+    def check_model(self, config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> None:
+        from finetune.models import heads
+
+        heads.check_ends(config.model.name, built.base, built.tokenizer, splits)
+
+    @property
+    def arguments(self) -> type[TrainingArguments]:
+        from transformers import TrainingArguments
+
+        return TrainingArguments
+
+    @property
+    def trainer(self) -> type[Trainer]:
+        from transformers import Trainer
+
+        return Trainer
+
+    def trainer_options(self) -> dict[str, Any]:
+        return {"compute_metrics": _accuracy, "preprocess_logits_for_metrics": _largest_class}
+
+    def predict(
+        self, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, prefix: str
+    ) -> dict[int, Any]:
+        return self.answer(trainer, tokenizer, rows, prefix).predictions
+
+    def answer(self, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, prefix: str) -> Answers:
+        found = trainer.predict(rows, metric_key_prefix=prefix)
+        predictions = dict(zip(rows["row"], map(int, found.predictions), strict=True))
+        return Answers(float(found.metrics[f"{prefix}_loss"]), predictions)
+
+    def rows(self, split: Dataset, predictions: Mapping[int, Any]) -> Rows:
+        return [
+            {"row": row, "label": label, "prediction": predictions[row]}
+            for row, label in zip(split["row"], split["label"], strict=True)
+        ]
+
+    def score(
+        self,
+        rows: Rows,
+        *,
+        labels: Sequence[str] | None,
+        pair: str | None,
+        generation: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        from finetune.metrics.compute import classification_metrics
+
+        assert labels is not None  # every classification task declares them
+        predictions = [row["prediction"] for row in rows]
+        return classification_metrics(predictions, [row["label"] for row in rows], labels)
+
+    def snippet(self, config: Mapping[str, Any]) -> str:
+        text = json.dumps((config["data"].get("prefix") or "") + "a text", ensure_ascii=False)
+        limit = config["data"]["max_length"]
+        return f"""\
+import torch
+
+inputs = tokenizer({text}, return_tensors="pt", truncation=True, max_length={limit})
+with torch.no_grad():
+    print(model.config.id2label[int(model(**inputs).logits.argmax(-1))])"""
+
+
+def _largest_class(logits: Any, labels: torch.Tensor) -> torch.Tensor:
+    """Keep one class index a row, not the logits; the first of a tuple is the logits."""
+    largest: torch.Tensor = (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)
+    return largest
+
+
+def _accuracy(evaluation: Any) -> dict[str, float]:
+    return {"accuracy": float((evaluation.predictions == evaluation.label_ids).mean())}
+
+
+OBJECTIVE = Classification()
