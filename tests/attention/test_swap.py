@@ -15,11 +15,10 @@ from finetune.attention.kernels.native import native_attention
 from finetune.attention.swap import calls_by_kernel, swap
 from finetune.errors import UserError
 from tests.support import tiny_models
-from tests.support.tiny_models import FAMILIES, VOCAB, batch, kept_logits, names
+from tests.support.tiny_models import FAMILIES, FEW, VOCAB, batch, kept_logits, names
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 CONTROLS = [name for name in VARIANTS if name not in PAPER]
-FEW = ("bert", "llama", "t5", "marian")  # families that stand for all where a control is tried
 every_variant = pytest.mark.parametrize("variant", PAPER)
 every_control = pytest.mark.parametrize("variant", CONTROLS)
 FAST = ("blocked", "native", "triton")
@@ -39,13 +38,14 @@ def unproved(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def slow_with(family: str, kernel: str) -> list[Any]:
-    """The mark of a case in Triton's interpreter, but for that of the smallest family."""
-    return [pytest.mark.slow] if kernel == "triton" and family != "bert" else []
+    """The mark of a case: in Triton's interpreter one family is fast, on the other kernels a few are."""
+    fast = family == "bert" if kernel == "triton" else family in FEW
+    return [] if fast else [pytest.mark.slow]
 
 
 def with_kernels(*families: str) -> Any:
-    """Every family with every variant of the paper on every kernel; in Triton's interpreter a few, and
-    one that is not slow; and a few with every control."""
+    """Every family with every variant of the paper on every kernel, in Triton's interpreter a few; and a
+    few with every control."""
     kernels = {name: ("auto", "reference") + (FAST if name != "softmax" else ()) for name in PAPER}
     cases: list[Any] = [
         pytest.param(family, variant, kernel, marks=slow_with(family, kernel))

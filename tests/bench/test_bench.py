@@ -65,6 +65,7 @@ def test_the_result_says_what_was_measured_on_what(result: Any) -> None:
     assert shapes == {(mask, 96 // length, length) for mask in ("padded", "causal") for length in (12, 24)}
 
 
+@pytest.mark.slow
 def test_every_figure_has_its_spread_and_repeats(result: Any) -> None:
     for row in figures(result, "sdpa", "blocked"):
         for which in ("forward", "both"):
@@ -79,6 +80,7 @@ def test_every_figure_has_its_spread_and_repeats(result: Any) -> None:
             assert setup[which]["rows_per_s"]["median"] > 0
 
 
+@pytest.mark.slow
 def test_the_baseline_is_exactly_once_itself(result: Any) -> None:
     for row in figures(result, "sdpa"):
         for which in ("forward", "both"):
@@ -88,6 +90,7 @@ def test_the_baseline_is_exactly_once_itself(result: Any) -> None:
     assert arms["stock sdpa"]["evaluate"]["speed_ratio"]["median"] == 1.0
 
 
+@pytest.mark.slow
 def test_every_variant_has_its_arms_and_stock_its_own_attention(result: Any) -> None:
     computed = {setup["name"]: setup["computes"] for setup in result["steps"]["arms"]}
     assert computed.pop("softmax auto") == "sdpa"
@@ -109,6 +112,7 @@ def test_a_kernel_that_cannot_run_is_listed_with_its_reason(result: Any, measure
     assert len(causal) == 6 and all("too slow" in reason for reason in causal)
 
 
+@pytest.mark.slow
 def test_all_kernels_are_exact(result: Any) -> None:
     errors = result["attention"]["errors"]
     assert {(row["variant"], row["kernel"]) for row in errors} >= {
@@ -146,6 +150,7 @@ def test_page_and_figures_are_remade_from_the_result_alone(
     assert "<!-- length (tokens) -->" in figure and "2 heads of 16, float32" in figure
 
 
+@pytest.mark.slow
 def test_the_tables_are_in_line_and_whole(result: Any) -> None:
     for table in tables.tables(result):
         assert table.rows and all(len(row) == len(table.header) for row in table.rows), table.title
@@ -154,6 +159,7 @@ def test_the_tables_are_in_line_and_whole(result: Any) -> None:
     assert "| softmax sdpa | 1.00 (1.00-1.00) | 1.00 (1.00-1.00) |" in page
 
 
+@pytest.mark.slow
 def test_figures_are_also_compared_with_softmax_on_the_same_kernel(result: Any) -> None:
     for row in figures(result, "blocked"):
         row["both"]["control"] = {"median": 1.25, "low": 1.2, "high": 1.3, "repeats": 9}
@@ -174,6 +180,7 @@ def errors_of(implementation: Implementation) -> dict[str, Any]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "wrong"),
     [
@@ -203,6 +210,7 @@ def rows_of_one_case() -> dict[str, dict[str, Any]]:
     return {tables.name(row): row for row in found}
 
 
+@pytest.mark.slow
 def test_a_kernel_that_fails_is_said_and_the_rest_measured(
     result: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +232,7 @@ def test_a_kernel_that_fails_is_said_and_the_rest_measured(
     )
 
 
+@pytest.mark.slow
 def test_a_kernel_refused_for_its_faults_is_a_failure_too(
     result: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +243,7 @@ def test_a_kernel_refused_for_its_faults_is_a_failure_too(
     assert len(tables.failures(result)) in (1, 2), "one line a size of the error"
 
 
+@pytest.mark.slow
 def test_an_earlier_result_tells_its_failures_by_their_reasons(result: Any, tmp_path: Path) -> None:
     told = [
         "blocked: its output is wrong on cpu in torch.float32, by 1e-1 of its norm",
@@ -248,6 +258,7 @@ def test_an_earlier_result_tells_its_failures_by_their_reasons(result: Any, tmp_
     assert "is wrong on cpu" in failure
 
 
+@pytest.mark.slow
 def test_a_failure_is_the_exit_status_too(result: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     result["attention"]["errors"][0]["exact"] = False
     monkeypatch.setattr(run, "measure", lambda *_: result)
@@ -359,6 +370,7 @@ def test_the_default_shapes_are_the_standard_ones() -> None:
     assert BASELINE in cases.implementations() and CONTROLS["cuda"] in cases.implementations()
 
 
+@pytest.mark.slow
 def test_the_sample_s_rows_get_the_lengths_of_ag_news(result: Any) -> None:
     for name, size in (("train", 33), ("test", 24)):
         found = result["steps"]["data"][name]

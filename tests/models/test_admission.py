@@ -39,7 +39,7 @@ from tests.support.pretrained_models import (
     save,
 )
 from tests.support.small_runs import run
-from tests.support.tiny_models import FAMILIES, names
+from tests.support.tiny_models import FAMILIES, all_but_few_slow, names
 
 LABELS = ("one", "two", "three")
 OWN_DROPOUT = {"dropout": None, "attention_dropout": None}
@@ -84,7 +84,7 @@ WEIGHTS = {
 
 
 @pytest.mark.parametrize("fault", WEIGHTS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", all_but_few_slow())
 def test_no_family_trains_on_weights_that_are_in_no_file(tmp_path, family, fault):
     if (family, fault) == ("albert", "missing layer"):
         pytest.skip("ALBERT's layers are one")
@@ -103,7 +103,7 @@ def test_every_family_is_admitted_and_only_a_head_is_new(tmp_path, family):
 
 
 @pytest.mark.parametrize("layout", [as_an_old_checkpoint, in_shards])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", all_but_few_slow())
 def test_no_layout_of_a_whole_checkpoint_is_refused(tmp_path, family, layout):
     layout(save(family, tmp_path))
     targets = rows(3, labels=[[5] * 4]) if kind_of(family) == "translation" else None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pytest
 import torch
 import transformers as hf
 from torch import Tensor
@@ -108,6 +109,15 @@ FAMILIES = {
     "marian": Family("seq2seq", hf.MarianConfig, hf.MarianMTModel, _SEQ2SEQ),
     "m2m100": Family("seq2seq", hf.M2M100Config, hf.M2M100ForConditionalGeneration, _SEQ2SEQ),
 }
+
+
+FEW = ("bert", "llama", "t5", "marian")
+"""Families that stand for all where not every one is tried, or not in the fast set."""
+
+
+def all_but_few_slow() -> list[Any]:
+    """Every family, as the cases of a test of which each takes its time."""
+    return [pytest.param(name, marks=[] if name in FEW else [pytest.mark.slow]) for name in FAMILIES]
 
 
 def names(*kinds: Kind) -> list[str]:
