@@ -161,6 +161,12 @@ class Run:
         return self.metrics[self.metric.name]
 
     @property
+    def score_text(self) -> str | None:
+        """``accuracy 89.38%``; ``None`` before it has finished."""
+        value = self.metrics.get(self.metric.name)
+        return None if value is None else f"{self.metric.name} {self.metric.text(value)}"
+
+    @property
     def signature(self) -> str | None:
         """Of the primary metric."""
         signature: str | None = self.scores.get(self.metric.name, {}).get("signature")

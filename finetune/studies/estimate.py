@@ -7,7 +7,7 @@ from statistics import median
 
 from finetune.config.schema import RunConfig
 from finetune.records import store
-from finetune.records.store import Record
+from finetune.records.run import Run
 from finetune.studies.grid import Cell
 
 
@@ -18,9 +18,9 @@ class Costs:
     def __init__(self) -> None:
         self._seconds: dict[Hashable, list[float]] = defaultdict(list)
 
-    def add(self, cell: Cell, found: Record | None) -> None:
+    def add(self, cell: Cell, run: Run | None) -> None:
         """Learn from a finished run of a cell."""
-        seconds = _whole_run(found)
+        seconds = _whole_run(run)
         if seconds is not None:
             for key in _keys(cell):
                 self._seconds[key].append(seconds)
@@ -28,10 +28,11 @@ class Costs:
     def add_others(self, root: Path, known: Iterable[Cell]) -> None:
         """Learn from finished runs below ``root`` that are no cell of the study."""
         folders = {cell.folder for cell in known}
-        for folder, found in store.find(root)[0] if root.is_dir() else []:
-            seconds = _whole_run(found)
+        for folder, record in store.find(root)[0] if root.is_dir() else []:
+            run = Run(folder, record)
+            seconds = _whole_run(run)
             if seconds is not None and folder not in folders:
-                self._seconds[found["task"]["kind"], found["config"]["model"].get("name")].append(seconds)
+                self._seconds[run.kind, run.config["model"].get("name")].append(seconds)
 
     def expected(self, cell: Cell) -> float | None:
         """Seconds; None where no finished run is near enough."""
@@ -63,12 +64,11 @@ def rest_text(expected: Iterable[float | None], workers: int) -> str:
     return f"about {duration(seconds)} and {runs}" if seconds else runs
 
 
-def _whole_run(found: Record | None) -> float | None:
+def _whole_run(run: Run | None) -> float | None:
     """Seconds of a finished run that was made at one go; a resumed one does not know its first part."""
-    if found is None or found["status"] != "finished" or found["times"] is None:
+    if run is None or not run.finished or run.train_s is None:
         return None
-    times = found["times"]
-    return times.get("total_s") if times.get("train_s") is not None else None
+    return run.total_s
 
 
 def _keys(cell: Cell) -> list[Hashable]:

@@ -115,15 +115,15 @@ def _check_model(config: RunConfig) -> None:
 
 def _check_same_rows(cell: Cell, status: Status, task: Task, loaded: dataset.Data) -> None:
     """A run of the same configuration is another run if files or labels behind it have changed since."""
-    if status.record is None:
+    if status.run is None:
         return
-    before = (status.record["data"] or {}).get("splits", {})
+    before = status.run.splits
     differing = [
         f"the {name} rows"
         for name, facts in loaded.info["splits"].items()
         if name in before and before[name]["fingerprint"] != facts["fingerprint"]
     ]
-    if status.record["task"]["labels"] != (list(task.labels) or None):
+    if status.run.record["task"]["labels"] != (list(task.labels) or None):
         differing.append("the labels")
     if differing:
         raise UserError(

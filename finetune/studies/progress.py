@@ -10,7 +10,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from finetune.metrics import registry
 from finetune.studies.estimate import Costs, duration, rest_text
 from finetune.studies.executors.base import Job
 from finetune.studies.file import Study
@@ -40,7 +39,7 @@ class Tally:
         self.waiting.remove(cell)
         self.ended += 1
         if status.state is RunState.DONE:
-            self.costs.add(cell, status.record)
+            self.costs.add(cell, status.run)
 
     def rest(self, jobs: Sequence[Job]) -> str:
         """``about 12 min``, with what the runs that are going on still need."""
@@ -145,15 +144,8 @@ def board(tally: Tally) -> Iterator[Board]:
 def _became(status: Status, seconds: float) -> str:
     if status.state is RunState.DONE:
         by = duration(seconds) if seconds else "by another process"
-        return f"{_score(status)}, {by}"
+        score = status.run.score_text if status.run else None
+        return f"{score or 'finished'}, {by}"
     if status.state is RunState.FAILED:
         return clean(f"FAILED: {status.reason}")
     return clean(f"left alone: {status.reason or 'another process is at it'}")
-
-
-def _score(status: Status) -> str:
-    record = status.record
-    assert record is not None  # of a finished run
-    metric = registry.primary(record["task"]["kind"])
-    value = ((record["metrics"] or {}).get(metric.name) or {}).get("value")
-    return "finished" if value is None else f"{metric.name} {metric.text(metric.reported(value))}"

@@ -110,6 +110,6 @@ def _costs(study: Study, statuses: Mapping[Cell, Status]) -> Costs:
     costs = Costs()
     for cell in study.cells:
         if statuses[cell].state is RunState.DONE:
-            costs.add(cell, statuses[cell].record)
+            costs.add(cell, statuses[cell].run)
     costs.add_others(study.root, study.cells)
     return costs

@@ -10,7 +10,7 @@ from typing import Any
 from finetune.config.identity import as_dict, flatten, unlike
 from finetune.errors import UserError
 from finetune.records import manifest, store
-from finetune.records.store import Record
+from finetune.records.run import Run
 from finetune.studies import logs
 from finetune.studies.grid import Cell
 from finetune.system import lock
@@ -43,7 +43,7 @@ class Status:
 
     state: RunState
     reason: str = ""
-    record: Record | None = None  # None: there is none
+    run: Run | None = None  # None: there is no record
 
 
 def look(cell: Cell, *, claimed: bool = False, thorough: bool = False) -> Status:
@@ -55,32 +55,32 @@ def look(cell: Cell, *, claimed: bool = False, thorough: bool = False) -> Status
     if cell.log is not None and not claimed and lock.held(cell.log):
         return Status(RunState.RUNNING)
     try:
-        record = _record(cell)
+        run = _recorded(cell)
     except UserError as error:
         return Status(RunState.OTHER, str(error))
     fault = None
-    if record is not None and record["status"] == "finished":
+    if run is not None and run.finished:
         fault = manifest.finished_fault(cell.folder, largest=manifest.QUICK if thorough else 0)
         if fault is None:
-            return Status(RunState.DONE, record=record)
+            return Status(RunState.DONE, run=run)
     if lock.held(cell.folder / lock.FILE):
-        return Status(RunState.RUNNING, record=record)
-    return _after_attempt(cell, record, fault)
+        return Status(RunState.RUNNING, run=run)
+    return _after_attempt(cell, run, fault)
 
 
-def _after_attempt(cell: Cell, record: Record | None, fault: str | None) -> Status:
+def _after_attempt(cell: Cell, run: Run | None, fault: str | None) -> Status:
     """The status of a run that is neither done nor going on; ``fault``: what a finished one lacks."""
     # A killed run cannot say so itself; the study that has started it can.
-    verdict = logs.verdict(cell.log, since=record["started"] if record else "") if cell.log else ""
-    if record is None:
+    verdict = logs.verdict(cell.log, since=run.record["started"] if run else "") if cell.log else ""
+    if run is None:
         return Status(RunState.FAILED, verdict) if verdict else Status(RunState.MISSING)
     if link := _link_outside(cell.folder):
-        return Status(RunState.OTHER, link, record)
+        return Status(RunState.OTHER, link, run)
     if fault:
-        return Status(RunState.UNFINISHED, fault, record)
-    if record["status"] == "failed":
-        return Status(RunState.FAILED, record["reason"] or "no reason was recorded", record)
-    return Status(RunState.FAILED if verdict else RunState.UNFINISHED, verdict, record)
+        return Status(RunState.UNFINISHED, fault, run)
+    if run.status == "failed":
+        return Status(RunState.FAILED, run.reason or "no reason was recorded", run)
+    return Status(RunState.FAILED if verdict else RunState.UNFINISHED, verdict, run)
 
 
 def refuse_others(statuses: Mapping[Cell, Status]) -> None:
@@ -92,8 +92,8 @@ def refuse_others(statuses: Mapping[Cell, Status]) -> None:
     if others:
         more = f" (and {len(others) - 1} more: see --plan)" if len(others) > 1 else ""
         raise UserError(f"{others[0].reason}{more}")
-    known = [status.record["data"] for status in statuses.values() if status.record and status.record["data"]]
-    if len({bool(data["sample"]) for data in known}) > 1:
+    known = [status.run for status in statuses.values() if status.run and status.run.data]
+    if len({run.sample for run in known}) > 1:
         # ``auto`` takes the sample where there is nothing else, and real rows once there are some.
         raise UserError(
             "some of these runs are on the SAMPLE and some on real rows: choose another folder with "
@@ -101,8 +101,8 @@ def refuse_others(statuses: Mapping[Cell, Status]) -> None:
         )
 
 
-def _record(cell: Cell) -> Record | None:
-    """The record in the folder of a cell; None where the folder is empty, or not there.
+def _recorded(cell: Cell) -> Run | None:
+    """The run in the folder of a cell; None where the folder is empty, or not there.
 
     Raises ``UserError`` for a record of another configuration (naming the keys), a damaged record, and a
     folder of something else.
@@ -126,7 +126,7 @@ def _record(cell: Cell) -> Record | None:
             f"{folder} holds a run with another configuration; it differs in {', '.join(keys)}: choose "
             "another folder with --output, or remove this one"
         )
-    return record
+    return Run(folder, record)
 
 
 def _link_outside(folder: Path) -> str | None:

@@ -18,6 +18,7 @@ from finetune.metrics import compute, registry
 from finetune.models import builder, checkpoint, warm_start
 from finetune.publishing import card
 from finetune.records import diagnostics, manifest, store
+from finetune.records.run import Run
 from finetune.system import files
 from finetune.system.lock import locked
 from finetune.system.memory import release_memory
@@ -210,10 +211,9 @@ def _header_line(spec: RunSpec, loaded: dataset.Data, steps: int, resumes: bool)
 
 
 def _closing_line(spec: RunSpec, entry: store.Record) -> str:
-    metric = registry.primary(spec.config.kind)
-    score = metric.text(metric.reported((entry["metrics"] or {})[metric.name]["value"]))
-    end = f"{(entry['times'] or {})['total_s']:.0f} s | next: make compare OUTPUT={spec.output}"
-    return f"{spec.place} {metric.name} {score} | {spec.folder} | {end}"
+    run = Run(spec.folder, entry)
+    end = f"{run.total_s or 0:.0f} s | next: make compare OUTPUT={spec.output}"
+    return f"{spec.place} {run.score_text} | {spec.folder} | {end}"
 
 
 def _reason(error: Exception) -> str:

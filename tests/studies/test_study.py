@@ -420,7 +420,7 @@ def test_the_cost_is_the_median_of_the_nearest_runs(tmp_path: Path) -> None:
     keep(cell("b", "softmax", 0), seconds=900.0)
     costs = estimate.Costs()
     for each in study.cells:
-        costs.add(each, look(each).record)
+        costs.add(each, look(each).run)
     assert costs.expected(cell("a", "softmax", 3)) == 30.0, "of its own arm"
     assert costs.expected(cell("a", "sa-softmax", 3)) == 80.0, "but for a resumed and a failed one"
     assert costs.expected(cell("a", "sa-softmax-raw", 3)) == 40.0, "of its task, model and grid"
@@ -694,7 +694,7 @@ def tally_of(study: Study, workers: int = 2) -> progress.Tally:
     states = {cell: look(cell) for cell in study.cells}
     costs = estimate.Costs()
     for cell in study.cells:
-        costs.add(cell, states[cell].record)
+        costs.add(cell, states[cell].run)
     return progress.Tally(study, states, costs, workers)
 
 

@@ -138,14 +138,14 @@ def _status_after(job: Process) -> Status:
     if status.state is RunState.DONE:
         return status
     if exit_status == BusyError.exit_status:
-        return Status(RunState.RUNNING, record=status.record)
+        return Status(RunState.RUNNING, run=status.run)
     if exit_status < 0:
         reason = killed_text(-exit_status)
-    elif status.state is RunState.FAILED and job.log.tells_of(status.record):
+    elif status.state is RunState.FAILED and job.log.tells_of(status.run.record if status.run else None):
         reason = status.reason
     else:
         reason = job.log.complaint() or f"it ended with status {exit_status} and without a word"
-    return Status(RunState.FAILED, reason, status.record)
+    return Status(RunState.FAILED, reason, status.run)
 
 
 def _send(job: Process, number: int) -> None:
