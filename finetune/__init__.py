@@ -2,6 +2,10 @@
 
 What ``__all__`` names is for notebooks and other programs. Importing this package loads none of it: a name is
 imported when it is first used, and only what needs torch loads torch.
+
+It makes each variant an ``attn_implementation`` by its own name, once transformers is imported:
+``AutoModel.from_pretrained(..., attn_implementation="sa-softmax")``, also in pipelines and other libraries.
+That it took, ``swap(model, "sa-softmax")`` proves.
 """
 
 # ``python -m finetune`` comes by here with the working folder first in the path: nothing of the standard
@@ -60,3 +64,44 @@ def __getattr__(name: str) -> "Any":
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _AfterTransformers:
+    """A finder of modules that finds none: it has the variants registered once transformers is imported."""
+
+    target = "transformers.modeling_utils"  # where the registry is; importing it here would take seconds
+
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
+        if name != self.target:
+            return None
+        import sys
+        from importlib.util import find_spec
+
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module: "Any") -> None:
+            execute(module)
+            _register()
+
+        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+def _register() -> None:
+    import finetune.attention.register  # noqa: F401
+
+
+def _register_with_transformers() -> None:
+    import sys  # built in: no file of the working folder stands in for it
+
+    if _AfterTransformers.target in sys.modules:
+        _register()
+    else:
+        sys.meta_path.insert(0, _AfterTransformers())
+
+
+_register_with_transformers()

@@ -98,12 +98,15 @@ def attention(  # noqa: PLR0917 - the signature is transformers'
     scaling: float | None = None,
     is_causal: bool | None = None,
     position_bias: Tensor | None = None,
+    *,
+    layer: LayerAttention | None = None,
     **keywords: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attend; return (batch, query, heads, width) in the value's type, and the weights where computed.
 
     The weights are those applied, that is after dropout, as in the library's eager attention. Only the
-    reference kernel has them, so a call with ``output_attentions=True`` goes to it.
+    reference kernel has them, so a call with ``output_attentions=True`` goes to it. ``layer`` says what to
+    compute for a module that was not swapped.
     """
     _refuse_unsupported(module, keywords)
     allowed, bias = _read_mask(attention_mask)
@@ -122,7 +125,7 @@ def attention(  # noqa: PLR0917 - the signature is transformers'
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         dropout=dropout if module.training else 0.0,
     )
-    setting = _setting(
+    setting = layer or _setting(
         module, ObservedCall(module, query.shape[-2], key.shape[-2], _is_causal(inputs), dropout)
     )
     wanted = _wants_weights(keywords)
@@ -200,7 +203,7 @@ def _setting(module: nn.Module, call: ObservedCall) -> LayerAttention:
         setting = setting or LayerAttention(SOFTMAX, "encoder", "reference")
     if setting is None:
         raise UserError(
-            f"{type(module).__name__} has no attention variant: call finetune.attention.swap.swap(model, "
-            "...) instead of setting attn_implementation by hand, and again after loading a checkpoint"
+            f"{type(module).__name__} has no attention variant: load a run by finetune.load, or call "
+            "finetune.swap(model, ...); attn_implementation takes the name of a variant"
         )
     return setting

@@ -1,7 +1,7 @@
 """Put a variant into a stock transformers model, and prove that it took.
 
-The only file that touches the attention and mask registries of transformers (5.17 or newer). One function
-and one mask are registered, once; which variant a layer computes is kept on that layer's attention module.
+Which variant a layer computes is kept on that layer's attention module, and in the model's configuration, so
+that a saved checkpoint says it.
 """
 
 import math
@@ -11,42 +11,25 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
-from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 from transformers.utils import logging
 
 from finetune.attention import VARIANTS, Variant, contract, get_variant, register_variant
-from finetune.attention.interface import SETTING, SOFTMAX, AttentionKind, LayerAttention, attention
+from finetune.attention.interface import SETTING, SOFTMAX, AttentionKind, LayerAttention
 from finetune.attention.kernels import dispatch
 from finetune.attention.kernels.inputs import BoundVariant
 from finetune.attention.probe import Observed, expected_calls, observe
+from finetune.attention.register import NAME, RECORDED
 from finetune.attention.variants import BUILT_IN
 from finetune.config.schema import Scope
 from finetune.errors import UserError, unknown
 
-NAME = "finetune"
 SCOPES: tuple[str, ...] = get_args(Scope)
 SUPPORTED = (
     "BERT, RoBERTa, DistilBERT, ALBERT, ELECTRA, ModernBERT, GPT-2, GPT-NeoX, Llama, Qwen3, T5, BART, mBART, "
     "Marian, M2M100, and other models that call transformers' attention interface in every layer"
 )
+IMPLEMENTATION = "attn_implementation"  # the key of config.json that from_pretrained goes by
 _SMALLEST = 1e-12  # a smaller eps would let gradients overflow float32
-
-
-def _mask(**keywords: Any) -> Tensor | None:
-    """The boolean mask of transformers, as small as it can be.
-
-    One that is the same for every query, as padding is, comes as (batch, 1, 1, key). None means that all is
-    allowed or, on a causal module, the past: ``attention`` honours both.
-    """
-    if keywords.get("mask_function") is bidirectional_mask_function:
-        keywords["q_length"] = 1
-    return sdpa_mask(**keywords)
-
-
-AttentionInterface.register(NAME, attention)
-AttentionMaskInterface.register(NAME, _mask)
 
 
 @dataclass(frozen=True)
@@ -119,7 +102,26 @@ def swap(
         observe(model)
         ran = "+".join(sorted(calls_by_kernel(model, chosen.name)))
         forget_calls(model)
+        _record(model, chosen, merged, scope)
     return SwapReport(chosen.name, merged, scope, ran, dict(counts), len(observed.calls), observed.dropout)
+
+
+def _record(model: Any, variant: Variant, parameters: Mapping[str, float], scope: str) -> None:
+    """Say in the configuration, and so in config.json, what a checkpoint of ``model`` computes.
+
+    Plain ``from_pretrained`` goes by ``IMPLEMENTATION``: it computes the variant where finetune is imported,
+    and stops where it is not, instead of computing softmax. A variant within a scope needs a swap.
+    """
+    facts: dict[str, Any] = {"variant": variant.name, "parameters": dict(parameters), "scope": scope}
+    if variant.file:
+        facts["sha256"] = variant.file.sha256
+    for config in _configs(model):
+        if variant.name == SOFTMAX.name:
+            config.__dict__.pop(RECORDED, None)
+            config.__dict__.pop(IMPLEMENTATION, None)
+        else:
+            setattr(config, RECORDED, facts)
+            setattr(config, IMPLEMENTATION, variant.name if scope == "all" else NAME)
 
 
 def calls_by_kernel(model: Any, variant: str) -> dict[str, int]:
@@ -190,7 +192,11 @@ def _prove(model: Any) -> Observed:
 @contextmanager
 def _restoring_on_error(model: Any) -> Iterator[None]:
     """Give the model its former attention back if anything is raised."""
-    before = [(config, config._attn_implementation) for config in _configs(model)]
+    keys = (RECORDED, IMPLEMENTATION, "_attn_implementation_internal")
+    before = [
+        (config, {key: config.__dict__[key] for key in keys if key in config.__dict__})
+        for config in _configs(model)
+    ]
     settings = [(module, module.__dict__.get(SETTING)) for module in model.modules()]
     try:
         yield
@@ -199,8 +205,10 @@ def _restoring_on_error(model: Any) -> Iterator[None]:
             module.__dict__.pop(SETTING, None)
             if setting is not None:
                 setattr(module, SETTING, setting)
-        for config, implementation in before:
-            config._attn_implementation_internal = implementation
+        for config, values in before:
+            for key in keys:
+                config.__dict__.pop(key, None)
+            config.__dict__.update(values)
         raise
 
 

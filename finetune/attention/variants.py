@@ -136,6 +136,10 @@ PAPER = tuple(variant.name for variant in _BUILT_IN if not variant.control)
 """The variants that the paper compares, the baseline first."""
 
 
+on_registration: list[Callable[[Variant], None]] = []
+"""Called with each variant that is registered; transformers' registries are told so once they are loaded."""
+
+
 def get_variant(name_or_path: str) -> Variant:
     """A known name, or a user's own ``path/to/mine.py`` (``path/to/mine.py:NAME`` where it declares several).
 
@@ -161,6 +165,8 @@ def register_variant(variant: Variant | str | Path) -> Variant:
     if variant is VARIANTS.get(variant.name):
         return variant
     _check_own(variant)
+    for notify in on_registration:
+        notify(variant)
     VARIANTS[variant.name] = variant
     return variant
 

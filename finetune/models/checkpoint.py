@@ -1,6 +1,6 @@
 """A run folder <-> its model: what is written beside the weights, and how all of it comes back.
 
-A checkpoint on disk forgets its attention (``from_pretrained`` returns plain softmax, silently), so a run
+A checkpoint on disk says which variant it has, but not what proves it, nor its scope and kernel, so a run
 folder keeps its configuration beside it, and ``load`` swaps again. Adapters stand on a base model that the
 folder does not hold: it is named with the size and SHA-256 of its files, and only that very model is taken.
 """

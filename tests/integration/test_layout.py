@@ -132,8 +132,8 @@ def names_in(path: Path) -> set[str]:
     ("name", "home"),
     [
         ("load_dataset_builder", "data.sources"),
-        ("AttentionInterface", "attention.swap"),
-        ("AttentionMaskInterface", "attention.swap"),
+        ("AttentionInterface", "attention.register"),
+        ("AttentionMaskInterface", "attention.register"),
     ],
 )
 def test_what_has_one_home(name: str, home: str) -> None:
