@@ -234,8 +234,9 @@ def test_a_grid_is_tokenised_once(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["classify", "translate"])
-def test_sorting_and_caching_change_no_prediction(tmp_path, verb):
+def test_sorting_and_caching_change_no_prediction(tmp_path, monkeypatch, verb):
     """In small batches, which mix lengths where they are not sorted."""
+    alone(monkeypatch)
     options = ["--attention", "sa-softmax"]
     # at a lower rate all translations are alike
     unlike = ["--data.max_length", "100", "--train.learning_rate", "3e-2"]
@@ -258,9 +259,10 @@ def test_sorting_and_caching_change_no_prediction(tmp_path, verb):
 @pytest.mark.parametrize("verb", ["classify", "translate"])
 def test_padding_to_the_limit_trains_alike_on_wider_batches(tmp_path, monkeypatch, verb):
     """The same loss and gradient; every batch is as wide as the limits, which no row reaches."""
+    alone(monkeypatch)
     options = ["--attention", "sa-softmax", "--model.dropout", "0.0", "--model.attention_dropout", "0.0"]
     options += ["--train.max_steps", "2", "--train.train_sampling_strategy", "random"]
-    options += ["--data.max_length", "250"]
+    options += ["--data.max_length", "250", "--data.validation_rows", "6", "--data.test_rows", "6"]
     options += ["--data.max_target_length", "140"] if verb == "translate" else []
     widths = []
     collate = Collator.__call__
