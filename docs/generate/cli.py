@@ -9,7 +9,8 @@ from finetune.cli.main import _parser
 HEAD = """# Command line
 
 `make` calls `.venv/bin/finetune`; after `source .venv/bin/activate` it is `finetune`. Exit status: 0 when all
-went well, 1 after a failed run, 2 for a mistake in what was typed or in the data, 130 after Ctrl-C.
+went well, 1 after a failed run, 2 for a mistake in what was typed or in the data, 75 where another process is
+at the same run, 130 after Ctrl-C.
 
 """
 
