@@ -64,8 +64,12 @@ class Objective(ABC):
     text_columns: tuple[str, ...]
     """Canonical columns of texts. The tokenizer of a scratch model is trained on those of the train split."""
 
-    answer_column: str
-    """The canonical column with the right answers, which further metrics are given as references."""
+    @abstractmethod
+    def references(self, split: Dataset) -> Sequence[Any]:
+        """The right answers of canonical rows, one a row, which further ``metrics`` are given.
+
+        Raises ``UserError`` where a row has none: then no further metric can be asked for.
+        """
 
     @abstractmethod
     def encode(

@@ -29,7 +29,6 @@ class Classification(Objective):
 
     sample = CLASSES
     text_columns = ("text",)
-    answer_column = "label"
 
     adapter_task = "SEQ_CLS"
     trains_head = True
@@ -37,6 +36,9 @@ class Classification(Objective):
     def check(self, values: Mapping[str, Any]) -> None:
         if values.get("generation") is not None:
             raise UserError("generation.* says how translations are decoded; a classification task has none")
+
+    def references(self, split: Dataset) -> Sequence[Any]:
+        return list(split["label"])
 
     def encode(
         self, batch: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, data: DataConfig

@@ -37,7 +37,6 @@ class Translation(Objective):
 
     sample = PAIRS
     text_columns = ("source", "target")
-    answer_column = "target"
 
     adapter_task = "SEQ_2_SEQ_LM"
     trains_head = False
@@ -47,6 +46,9 @@ class Translation(Objective):
             raise UserError(
                 "a translation task needs generation.num_beams, length_penalty and max_new_tokens"
             )
+
+    def references(self, split: Dataset) -> Sequence[Any]:
+        return list(split["target"])
 
     def encode(
         self, batch: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, data: DataConfig

@@ -60,7 +60,7 @@ def rehearse(configs: Iterable[RunConfig], loaded: Data) -> list[str]:
     different = {but_for_seed(config): config for config in reversed(list(configs))}
     notes: dict[str, None] = {}
     for kind, name in {(config.kind, name) for config in different.values() for name in config.metrics}:
-        answers = loaded.splits["test"][objectives.get(kind).answer_column]
+        answers = objectives.get(kind).references(loaded.splits["test"])
         # Raises where it cannot score the test rows even predicted as they are.
         right = [answers[row] for row in evenly(len(answers), SCORED)]
         extra_metric(name, right, right)

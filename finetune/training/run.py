@@ -161,7 +161,7 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     scores = objective.score(rows, labels=labels, pair=config.pair, generation=outcome.generation)
     for name in config.metrics:
         predictions = [row["prediction"] for row in rows]
-        scores |= compute.extra_metric(name, predictions, list(test[objective.answer_column]))
+        scores |= compute.extra_metric(name, predictions, objective.references(test))
     entry["metrics"] = scores
     before = outcome.untrained
     chosen = [index for index, row in enumerate(validation["row"]) if row in before.predictions]
