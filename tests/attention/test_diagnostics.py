@@ -2,16 +2,13 @@
 
 import json
 import math
-import shutil
 from functools import partial
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-import finetune.training.diagnosis
 from finetune.attention import VARIANTS
 from finetune.attention.diagnostics.recorder import Layer, Recorder, layers_json
 from finetune.attention.diagnostics.statistics import (
@@ -24,12 +21,8 @@ from finetune.attention.diagnostics.statistics import (
 from finetune.attention.interface import SETTING, LayerAttention, attention
 from finetune.attention.kernels.inputs import BoundVariant, Inputs
 from finetune.attention.swap import settings, swap
-from finetune.cli.main import main
-from finetune.errors import UserError
-from finetune.records import diagnostics, store
-from finetune.training.diagnosis import sampled_steps
 from tests.support import tiny_models
-from tests.support.small_runs import folder, run
+from tests.support.nested import flat
 
 SA, RAW, SOFTMAX = (BoundVariant.of(VARIANTS[name]) for name in ("sa-softmax", "sa-softmax-raw", "softmax"))
 
@@ -84,23 +77,12 @@ def mean(values):
     return sum(values) / len(values)
 
 
-def flat(value, name=""):
-    """Nested statistics as one mapping of names to numbers, for pytest.approx."""
-    if isinstance(value, dict | list):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return {key: leaf for k, v in items for key, leaf in flat(v, f"{name}.{k}").items()}
-    return {name: value}
-
-
 def same(one, other):
     """Equal but for rounding in another order."""
     first, second = flat(one), flat(other)
     gaps = [{name for name, value in each.items() if value is None} for each in (first, second)]
     filled = [{name: value or 0.0 for name, value in each.items()} for each in (first, second)]
     return gaps[0] == gaps[1] and filled[0] == pytest.approx(filled[1], rel=1e-5, abs=1e-7)
-
-
-# The numbers
 
 
 def test_statistics_are_those_of_the_formulas():
@@ -204,9 +186,6 @@ def test_without_a_gradient_the_weights_are_still_looked_at():
     without, found = numbers(inputs, None), numbers(inputs, upstream)
     assert without["reach"]["softmax"] == {"saturated": None, "suppressed": None, "all": None}
     assert {**without, "reach": None} == {**found, "reach": None}
-
-
-# Passes of models
 
 
 def passing(model, kind, recorder=None, scale=1.0, seed=3):
@@ -378,195 +357,3 @@ def test_layers_of_several_passes_are_one_sample():
     assert parts["gradient"]["query"] == 5.0 and parts["gradient"]["key"] is None
     for name in ("weights", "row_sum", "score", "counts", "reach"):
         assert same(parts[name], whole[name])
-
-
-# Whole runs
-
-
-def same_run(one, other):
-    """Metrics, predictions, learning curve and weights to the last bit."""
-    records = [store.read(where) for where in (one, other)]
-    assert records[0]["metrics"] == records[1]["metrics"]
-    losses = [[(p.get("loss"), p.get("eval_loss"), p.get("grad_norm")) for p in r["curve"]] for r in records]
-    assert losses[0] == losses[1]
-    assert (one / "predictions.jsonl").read_bytes() == (other / "predictions.jsonl").read_bytes()
-    weights = [load_file(where / "model.safetensors") for where in (one, other)]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    return records
-
-
-OPTIONS = ["--attention", "sa-softmax", "--train.save_strategy", "steps", "--train.save_steps", "7"]
-OPTIONS += ["--train.save_total_limit", "3"]
-
-
-@pytest.fixture(scope="module")
-def looked_at(tmp_path_factory):
-    root = tmp_path_factory.mktemp("looked-at")
-    assert run("classify", root, "--diagnose", *OPTIONS) == 0
-    return folder("classify", root, "sa-softmax")
-
-
-@pytest.mark.slow
-def test_a_run_is_the_same_when_it_is_looked_at(tmp_path, looked_at):
-    """With dropout, which draws from the generator that looking must leave alone."""
-    assert run("classify", tmp_path, *OPTIONS) == 0
-    found, plain = same_run(looked_at, folder("classify", tmp_path, "sa-softmax"))
-    assert found["attention"]["dropout"] == pytest.approx(0.1)
-    assert (found["diagnostics"], plain["diagnostics"]) == ("diagnostics.json", None)
-    assert found["config_hash"] == plain["config_hash"]
-
-
-@pytest.fixture(scope="module")
-def translated(tmp_path_factory):
-    """Two micro-batches a step, of which the first is looked at; annealed, so that samples have a share."""
-    root = tmp_path_factory.mktemp("translated")
-    options = ["--attention", "sa-softmax", "--train.gradient_accumulation_steps", "2"]
-    options += ["--attention.start", "annealed", "--attention.annealing_share", "0.5"]
-    options += ["--data.validation_rows", "12", "--data.test_rows", "3", "--generation.max_new_tokens", "5"]
-    for name in ("with", "without"):
-        assert run("translate", root / name, *options, *["--diagnose"] * (name == "with")) == 0
-    label = "sa-softmax-annealed0.5"
-    return [folder("translate", root / name, label) for name in ("with", "without")]
-
-
-@pytest.mark.slow
-def test_a_translation_is_the_same_when_it_is_looked_at(translated):
-    one, other = translated
-    same_run(one, other)
-    found = diagnostics.read(one / "diagnostics.json")
-    assert [sample["step"] for sample in found["samples"]] == list(range(10))
-    assert {len(sample["layers"]) for sample in found["samples"]} == {2 + 2 * 2}
-    shares = [sample.get("share", 1.0) for sample in found["samples"]]
-    assert shares[0] < 0.3 and shares == sorted(shares) and shares[5:] == [1.0] * 5
-    assert "share" not in found["samples"][-1]
-
-
-def test_what_a_run_writes(looked_at):
-    found = diagnostics.read(looked_at / "diagnostics.json")
-    assert found["variant"] == "sa-softmax" and found["total_steps"] == 20 and found["rows"] == 8
-    assert (found["saturated"], found["suppressed"]) == (0.99, 0.01)
-    assert [sample["step"] for sample in found["samples"]] == [0, 2, 4, 6, 8, 11, 13, 15, 17, 19]
-    for sample in found["samples"]:
-        assert [layer["kind"] for layer in sample["layers"]] == ["encoder", "encoder"]
-        for layer in sample["layers"]:
-            assert 0.3 < layer["row_sum"]["mean"] < 1.0 and layer["counts"]["all"] > 100
-            assert set(layer["reach"]) == {"softmax", "sa-softmax", "sa-softmax-raw"}
-
-
-def test_a_resumed_run_loses_no_sample_and_takes_none_twice(tmp_path, looked_at, capsys):
-    where = tmp_path / "agnews/scratch-tiny/sa-softmax/seed-0"
-    shutil.copytree(looked_at, where)
-    shutil.rmtree(where / "checkpoint-20")  # as if it had been killed after step 14
-    store.write(where, {**store.read(where), "status": "running", "diagnostics": None})
-    assert run("classify", tmp_path, "--diagnose", *OPTIONS) == 0
-    assert "resumes from its checkpoint" in capsys.readouterr().out
-    same_run(looked_at, where)
-    assert (where / "diagnostics.json").read_bytes() == (looked_at / "diagnostics.json").read_bytes()
-    assert store.read(where)["diagnostics"] == "diagnostics.json"
-
-
-@pytest.mark.parametrize(("total", "samples", "expected"), [
-    (378, 10, {0, 42, 84, 126, 168, 209, 251, 293, 335, 377}), (3, 10, {0, 1, 2}), (1, 10, {0}),
-])  # fmt: skip
-def test_steps_are_evenly_spaced_from_the_first_to_the_last(total, samples, expected):
-    assert sampled_steps(total, samples) == expected
-
-
-# Finished runs
-
-
-def copied(tmp_path, looked_at):
-    where = tmp_path / "run"
-    shutil.copytree(looked_at, where)
-    return where
-
-
-def test_a_finished_run_can_be_looked_at(tmp_path, looked_at, capsys):
-    where = copied(tmp_path, looked_at)
-    before = diagnostics.read(where / "diagnostics.json")
-    for rows in ("9", "11"):
-        assert main(["diagnose", str(where), "--rows", rows]) == 0
-    found = diagnostics.read(where / "diagnostics.json")
-    assert found["samples"][:-1] == before["samples"]
-    last = found["samples"][-1]
-    assert (last["step"], last["after_training"], last["rows"]) == (20, True, 11)
-    shown = capsys.readouterr().out
-    assert "11 validation rows" in shown and shown.count("encoder") == 4
-    same_run(looked_at, where)
-
-    (where / "diagnostics.json").unlink()
-    store.write(where, {**store.read(where), "diagnostics": None})
-    assert main(["diagnose", str(where), "--rows", "11"]) == 0
-    assert diagnostics.read(where / "diagnostics.json")["samples"] == [last]
-    assert store.read(where)["diagnostics"] == "diagnostics.json"
-
-
-@pytest.mark.slow
-def test_adapters_and_translations_can_be_looked_at(tmp_path, looked_at, translated):
-    """Loaded adapters ask for no gradient; 12 rows pass in two parts."""
-    adapters = ["--model", str(looked_at), "--model.lora.rank", "2", "--train.max_steps", "3"]
-    assert run("classify", tmp_path / "lora", "--diagnose", *OPTIONS, *adapters) == 0
-    (lora,) = (tmp_path / "lora").glob("agnews/*/*/*")
-    shutil.copytree(translated[1], tmp_path / "translation")
-    for where, calls in ((lora, 2), (tmp_path / "translation", 6)):
-        assert main(["diagnose", str(where)]) == 0
-        last = diagnostics.read(where / "diagnostics.json")["samples"][-1]
-        assert last["after_training"] and last["rows"] == 12 and len(last["layers"]) == calls
-        assert all(layer["gradient"]["query"] > 0 for layer in last["layers"])
-    assert len(diagnostics.read(lora / "diagnostics.json")["samples"]) == 3 + 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["classification", "translation"])
-def test_parts_of_the_rows_give_what_all_of_them_give(tmp_path, looked_at, translated, monkeypatch, kind):
-    """12 rows pass in parts of 5, padded otherwise than together; the loss is the mean over all targets."""
-    where = copied(tmp_path, looked_at if kind == "classification" else translated[1])
-    found = []
-    for size in (5, 12):
-        monkeypatch.setattr(finetune.training.diagnosis, "BATCH", size)
-        found.append(finetune.training.diagnosis.diagnose(where, 12, None, None).sample["layers"])
-    for one, other in zip(*found, strict=True):
-        assert one["counts"] == other["counts"]
-        for part in ("gradient", "reach", "row_sum"):
-            assert flat(one[part]) == {
-                n: v and pytest.approx(v, rel=1e-3) for n, v in flat(other[part]).items()
-            }
-
-
-def test_what_cannot_be_looked_at_is_one_line(tmp_path, looked_at, capsys):
-    where = copied(tmp_path, looked_at)
-    entry = store.read(where)
-
-    def said(*options):
-        assert main(["diagnose", str(where), *options]) == 2
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1
-        return error
-
-    assert "--rows takes a number of rows" in said("--rows", "0")
-    assert "--data says where" in said("--data", str(tmp_path / "nowhere"))
-    split = {**entry["data"]["splits"]["validation"], "fingerprint": "0" * 16}
-    splits = {**entry["data"]["splits"], "validation": split}
-    store.write(where, {**entry, "data": {**entry["data"], "splits": splits}})
-    assert "other validation rows" in said()
-    store.write(where, {**entry, "status": "running"})
-    assert "did not finish" in said()
-    store.write(where, entry)
-    (where / "diagnostics.json").write_text("{}")
-    assert "damaged" in said()
-    where = tmp_path
-    assert "not a run folder" in said()
-
-
-@pytest.mark.parametrize("spoil", [
-    lambda text: text[:-20], lambda text: "[]", lambda text: text.replace('"version": 1', '"version": 2'),
-    lambda text: text.replace('"counts"', '"count"'),
-    lambda text: text.replace('"step": 0', '"step": "0"'),
-])  # fmt: skip
-def test_a_damaged_file_is_named(tmp_path, looked_at, spoil):
-    file = tmp_path / "diagnostics.json"
-    file.write_text(spoil((looked_at / "diagnostics.json").read_text()))
-    with pytest.raises(UserError, match="are damaged"):
-        diagnostics.read(file)
-    with pytest.raises(UserError, match="cannot read"):
-        diagnostics.read(tmp_path / "none.json")

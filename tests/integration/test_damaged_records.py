@@ -14,7 +14,7 @@ from finetune.config.identity import as_dict
 from finetune.errors import UserError
 from finetune.records import store
 from finetune.studies.file import load
-from tests.support.damage import WRONG, changed, every_place
+from tests.support.nested import WRONG, changed, every_place
 from tests.support.records import classified, finish, started
 
 ROWS = classified([True, False, True])

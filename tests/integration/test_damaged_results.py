@@ -23,7 +23,7 @@ from finetune.report.html.page import page
 from finetune.report.plots import curves, forest, gradients, weights
 from finetune.report.summary import markdown as summary
 from finetune.statistics import over_seeds
-from tests.support.damage import WRONG, changed, every_place
+from tests.support.nested import WRONG, changed, every_place
 from tests.support.records import save_accuracies
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from finetune.report import write
 from finetune.report.html.page import page
 from finetune.report.plots import curves, forest, gradients, weights
 from finetune.statistics import over_seeds
-from tests.support.damage import WRONG, changed, every_place
+from tests.support.nested import WRONG, changed, every_place
 from tests.support.records import classified, save, started, translations
 from tests.support.report_records import FILE, curve, diagnostics
 

@@ -1,4 +1,4 @@
-"""Wrong values at every place of a nested file."""
+"""Nested values: every place of one, a wrong value there, and their leaves."""
 
 import json
 from typing import Any
@@ -23,3 +23,11 @@ def changed(content: Any, place: tuple[Any, ...], *value: object) -> Any:
     else:
         del holder[place[-1]]
     return copy
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """The leaves of a nested value by their dotted names, for ``pytest.approx``."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {key: leaf for k, v in items for key, leaf in flat(v, f"{name}.{k}").items()}
+    return {name: value}
