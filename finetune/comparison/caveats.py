@@ -11,6 +11,7 @@ from finetune.records.run import Run
 
 GUESSING = 0.05  # of the way from guessing to the best value
 REVERSED = 0.5  # of the accuracy of guessing: no guess comes as low on a test set of some size
+FAR_BELOW = "far below chance: are labels in another order?"
 HALF = {"bf16": "bfloat16", "fp16": "float16"}  # by the name of the option
 HALF_KERNELS = ("sdpa", "triton")  # they multiply half precision as it is, and take softmax in float32
 
@@ -65,75 +66,66 @@ def earlier_kind(text: str) -> NoteKind:
 def notes(group: RunGroup) -> list[Note]:
     """What does not forbid a comparison, but may explain one."""
     runs = [run for run in group.runs if run.finished]
-    found = [
+    lines = [
         Note(NoteKind.LEFT_OUT, f"{run.folder} is left out: a newer run of this variant and seed is there")
         for run in group.spare
     ]
-    found += _unlearned(group, runs)
-    found += _kernels(group, runs)
+    lines += _unlearned(group, runs)
+    lines += _kernels(group, runs)
     if runs and all(run.record["computed"] is None for run in runs):
         text = (
             "what was computed (precision, optimizer, schedule, batch) is not in these records, which an "
             "earlier version wrote: the runs are paired by what was asked for"
         )
-        found.append(Note(NoteKind.UNRECORDED, text))
-    found += _differing(NoteKind.HARDWARE, "hardware", [{"": run.hardware} for run in runs])
-    found += _differing(NoteKind.VERSIONS, "package versions", [dict(run.record["versions"]) for run in runs])
-    found += _differing(NoteKind.COMMIT, "the project's commit", [{"": run.commit} for run in runs])
-    return found
+        lines.append(Note(NoteKind.UNRECORDED, text))
+    lines += _differing(NoteKind.HARDWARE, "hardware", [{"": run.hardware} for run in runs])
+    lines += _differing(NoteKind.VERSIONS, "package versions", [dict(run.record["versions"]) for run in runs])
+    lines += _differing(NoteKind.COMMIT, "the project's commit", [{"": run.commit} for run in runs])
+    return lines
 
 
 def _unlearned(group: RunGroup, runs: list[Run]) -> list[Note]:
-    """Variants with runs that failed to learn: a mean over those and others is of neither."""
+    """Variants with runs that failed to learn: a mean over those and others describes neither."""
     metric = group.first.metric
     middle = median([run.value for run in runs]) if runs else 0.0
-    found = []
+    lines = []
     for name in group.variants:
         mine = [run for run in runs if run.variant == name]
-        failed = [run for run in mine if _failed(metric, run, middle)]
+        failed = [(run, reason) for run in mine if (reason := _failure(metric, run, middle))]
         if failed:
-            values = ", ".join(f"seed {run.seed}: {metric.name} {metric.text(run.value)}" for run in failed)
-            if any(_far_below_chance(metric, run) for run in failed):
-                why = "far below chance: are labels in another order?"
-            elif metric.chance:
-                why = "at or near chance"
-            else:
-                why = f"{_beyond_median(metric)} the median of these runs"
-            text = f"{name} did not learn in {len(failed)} of {len(mine)} runs ({values}; {why})"
-            found.append(Note(NoteKind.UNLEARNED, text))
-    return found
+            values = ", ".join(f"seed {run.seed}: {run.score_text}" for run, _ in failed)
+            reasons = [reason for _, reason in failed]
+            reason = FAR_BELOW if FAR_BELOW in reasons else reasons[0]
+            text = f"{name} did not learn in {len(failed)} of {len(mine)} runs ({values}; {reason})"
+            lines.append(Note(NoteKind.UNLEARNED, text))
+    return lines
 
 
-def _failed(metric: Metric, run: Run, middle: float) -> bool:
+def _failure(metric: Metric, run: Run, middle: float) -> str | None:
+    """Why a run counts as not having learned; ``None`` where it has, or where nothing tells."""
     if metric.chance:
         chance = metric.chance(run.record["task"])
-        if chance is None:  # the labels are not known: a damaged record
-            return False
-        limit = chance + GUESSING * (metric.best - chance)
-        return run.value <= limit if metric.higher_is_better else run.value >= limit
-    if metric.share_of_median is None:
-        return False
-    if metric.higher_is_better:
-        return run.value < metric.share_of_median * middle
-    return run.value > middle / metric.share_of_median
+        # The labels of a damaged record are not known.
+        return None if chance is None else _near_chance(metric, run, chance)
+    share = metric.share_of_median
+    if share and metric.higher_is_better and run.value < share * middle:
+        part = "a quarter" if share == 0.25 else f"{share:g}"
+        return f"less than {part} of the median of these runs"
+    if share and not metric.higher_is_better and run.value > middle / share:
+        return f"more than {1 / share:g} times the median of these runs"
+    return None
 
 
-def _beyond_median(metric: Metric) -> str:
-    """``less than a quarter of``; ``more than 4 times`` for a metric of which less is better."""
-    share = metric.share_of_median or 1.0
-    if not metric.higher_is_better:
-        return f"more than {1 / share:g} times"
-    return f"less than {'a quarter' if share == 0.25 else f'{share:g}'} of"
-
-
-def _far_below_chance(metric: Metric, run: Run) -> bool:
-    """At most half of what guessing reaches, and four standard errors below it."""
-    chance = metric.chance(run.record["task"]) if metric.chance else None
+def _near_chance(metric: Metric, run: Run, chance: float) -> str | None:
+    limit = chance + GUESSING * (metric.best - chance)
+    if run.value > limit if metric.higher_is_better else run.value < limit:
+        return None
     rows = run.splits.get("test", {}).get("rows")
-    if not metric.is_share_of_rows or chance is None or not rows:
-        return False
-    error = (chance * (metric.highest - chance) / rows) ** 0.5
-    return bool(run.value <= min(REVERSED * chance, chance - 4 * error))
+    if metric.is_share_of_rows and rows:
+        error = (chance * (metric.highest - chance) / rows) ** 0.5  # binomial, of the share in percent
+        if run.value <= min(REVERSED * chance, chance - 4 * error):
+            return FAR_BELOW
+    return "at or near chance"
 
 
 def _kernels(group: RunGroup, runs: list[Run]) -> list[Note]:
@@ -145,10 +137,10 @@ def _kernels(group: RunGroup, runs: list[Run]) -> list[Note]:
     }
     listed = ", ".join(f"{name} {' / '.join(used)}" for name, used in kernels.items() if used)
     text = f"training time and memory are not comparable: attention kernels were {listed}"
-    found = [Note(NoteKind.KERNELS, text)]
+    lines = [Note(NoteKind.KERNELS, text)]
     for name, used in kernels.items():
         if len(used) > 1:
-            found.append(Note(NoteKind.MIXED_KERNELS, f"{name}: its runs differ in attention kernel"))
+            lines.append(Note(NoteKind.MIXED_KERNELS, f"{name}: its runs differ in attention kernel"))
     half = _half(runs[0])  # the same for all
     in_half = {part in HALF_KERNELS for run in runs for part in str(run.kernel).split("+")}
     if half and len(in_half) > 1:
@@ -156,13 +148,13 @@ def _kernels(group: RunGroup, runs: list[Run]) -> list[Note]:
             f"precision inside attention differs: in {half} the kernels {' and '.join(HALF_KERNELS)} "
             "multiply in half precision, the others in float32; --attention.kernel reference makes them one"
         )
-        found.append(Note(NoteKind.PRECISION, text))
-    return found
+        lines.append(Note(NoteKind.PRECISION, text))
+    return lines
 
 
 def _half(run: Run) -> str | None:
     """The half precision that matrix products were computed in, or, of an earlier record, were to be."""
-    computed, train = run.record["computed"], run.record["config"]["train"]
+    computed, train = run.record["computed"], run.config["train"]
     if computed is None:
         return next((name for option, name in HALF.items() if train.get(option) is True), None)
     products = computed["precision"]["products"]

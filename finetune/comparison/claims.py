@@ -88,17 +88,17 @@ def judge(pairs: Sequence[Paired], metric: Metric) -> list[Difference]:
     differences = []
     for paired, test in zip(pairs, tests, strict=True):
         p, name, both = test or (None, None, None)
-        found = replace(
+        difference = replace(
             _described(paired, both, len(known), metric),
             test=name,
             p=p,
             p_adjusted=None if p is None else next(adjusted),
         )
-        significant, why = judgment(found)
+        significant, why = judgment(difference)
         verdict: Verdict = "none"
         if significant:
-            verdict = "better" if metric.is_better(found.mean) else "worse"
-        differences.append(replace(found, verdict=verdict, why=why))
+            verdict = "better" if metric.is_better(difference.mean) else "worse"
+        differences.append(replace(difference, verdict=verdict, why=why))
     return differences
 
 
@@ -153,38 +153,38 @@ def possible(interval: Interval, lowest: float, highest: float) -> list[float]:
     return [min(highest, max(lowest, end)) for end in interval]
 
 
-def judgment(found: Difference) -> tuple[bool, str]:
+def judgment(difference: Difference) -> tuple[bool, str]:
     """Whether a difference is significant, and what that follows from.
 
     In this order: the noise of the test rows, that of the seeds, both together, Holm.
     """
-    if found.interval_rows is None or found.p_rows is None:
-        return False, found.why  # there is no comparison over rows, and this says why
-    against = None
-    if not found.mean:
-        against = "the two score the same"
-    elif _holds_zero(found.interval_rows):
-        against = "within the noise of the test rows"
-    elif found.p_rows >= ALPHA:
-        against = f"not significant over the test rows alone ({found.test_rows})"
+    if difference.interval_rows is None or difference.p_rows is None:
+        return False, difference.why  # there is no comparison over rows, and this says why
+    within = None
+    if not difference.mean:
+        within = "the two score the same"
+    elif _holds_zero(difference.interval_rows):
+        within = "within the noise of the test rows"
+    elif difference.p_rows >= ALPHA:
+        within = f"not significant over the test rows alone ({difference.test_rows})"
     above = "above the noise of the test rows"
-    if found.interval is None or found.interval_seeds is None:
+    if difference.interval is None or difference.interval_seeds is None:
         unvaried = "the seed was not varied"
-        return False, f"{against}, and {unvaried}" if against else f"{above}, but {unvaried}"
-    if not against and _holds_zero(found.interval_seeds):
-        against = f"{above}, but within that of the seeds"
-    elif not against and _holds_zero(found.interval):
-        against = f"{above} and of the seeds, but within both together"
-    elif not against and (found.p_adjusted is None or found.p_adjusted >= ALPHA):
-        against = (
-            f"{above} and of the seeds, but not significant after Holm for {found.comparisons} comparisons"
-        )
-    return against is None, against or f"{above} and of the seeds"
+        return False, f"{within}, and {unvaried}" if within else f"{above}, but {unvaried}"
+    adjusted = 1.0 if difference.p_adjusted is None else difference.p_adjusted
+    if within is None and _holds_zero(difference.interval_seeds):
+        within = f"{above}, but within that of the seeds"
+    elif within is None and _holds_zero(difference.interval):
+        within = f"{above} and of the seeds, but within both together"
+    elif within is None and adjusted >= ALPHA:
+        family = f"Holm for {difference.comparisons} comparisons"
+        within = f"{above} and of the seeds, but not significant after {family}"
+    return within is None, within or f"{above} and of the seeds"
 
 
-def explained(found: Difference) -> Difference:
+def explained(difference: Difference) -> Difference:
     """The difference with its ``why`` written anew; its numbers and its verdict stay as they are."""
-    return replace(found, why=judgment(found)[1])
+    return replace(difference, why=judgment(difference)[1])
 
 
 def _holds_zero(interval: Sequence[float]) -> bool:

@@ -26,8 +26,9 @@ from finetune.system.text import clean
 if TYPE_CHECKING:
     import pandas
 
-# The words of kept files, by the names of today.
-_KEPT = {"variants": "arms", "variant": "arm"}
+# What ``report.json`` calls a field, where the field has another name: reports were kept before it had.
+_KEPT_AS = {"variants": "arms", "variant": "arm"}
+_FIELDS = {kept: name for name, kept in _KEPT_AS.items()}
 
 
 @dataclass(frozen=True)
@@ -46,37 +47,10 @@ class Comparison:
             table["note_kinds"] = [str(note["kind"]) for note in table["notes"]]
             table["notes"] = [note["text"] for note in table["notes"]]
         for name in ("tables", "overall"):
-            content[name] = [{_KEPT.get(k, k): value for k, value in line.items()} for line in content[name]]
+            content[name] = [
+                {_KEPT_AS.get(k, k): value for k, value in line.items()} for line in content[name]
+            ]
         return head | content
-
-    @staticmethod
-    def fields_of(content: Any) -> Any:
-        """What ``to_json`` gave, or an earlier version's, under the names of this class, to be checked.
-
-        Whatever does not look like it stays as it is, for the check to name.
-        """
-        if not isinstance(content, Mapping):
-            return content
-        today = {kept: name for name, kept in _KEPT.items()}
-        fields = dict(content)
-        for name in ("tables", "overall"):
-            if isinstance(content.get(name), list):
-                fields[name] = [
-                    {today.get(k, k): value for k, value in line.items()}
-                    if isinstance(line, Mapping)
-                    else line
-                    for line in content[name]
-                ]
-        for table in fields["tables"] if isinstance(fields.get("tables"), list) else []:
-            texts = table.get("notes") if isinstance(table, dict) else None
-            if isinstance(texts, list) and all(isinstance(text, str) for text in texts):
-                kinds = table.pop("note_kinds", None)
-                if kinds is None:
-                    kinds = [earlier_kind(text) for text in texts]
-                if isinstance(kinds, list) and len(kinds) == len(texts):
-                    pairs = zip(kinds, texts, strict=True)
-                    table["notes"] = [{"kind": kind, "text": text} for kind, text in pairs]
-        return fields
 
     def to_frame(self) -> pandas.DataFrame:
         """A data frame: one row a table and variant, in reported units; the baseline has no difference."""
@@ -85,7 +59,8 @@ class Comparison:
         rows = []
         for table in self.tables:
             for result in table.variants:
-                summary, found = result.metrics.get(table.metric), result.difference
+                summary, difference = result.metrics.get(table.metric), result.difference
+                low, high = (difference and difference.interval) or (None, None)
                 rows.append(
                     {
                         "task": table.title,
@@ -98,13 +73,13 @@ class Comparison:
                         "mean": summary.mean if summary else None,
                         "sd": summary.sd if summary else None,
                         "n": result.finished,
-                        "difference": found.mean if found else None,
-                        "interval_low": found.interval[0] if found and found.interval else None,
-                        "interval_high": found.interval[1] if found and found.interval else None,
-                        "p": found.p if found else None,
-                        "p_adjusted": found.p_adjusted if found else None,
-                        "verdict": found.verdict if found else None,
-                        "why": found.why if found else None,
+                        "difference": difference.mean if difference else None,
+                        "interval_low": low,
+                        "interval_high": high,
+                        "p": difference.p if difference else None,
+                        "p_adjusted": difference.p_adjusted if difference else None,
+                        "verdict": difference.verdict if difference else None,
+                        "why": difference.why if difference else None,
                     }
                 )
         return pandas.DataFrame(rows)
@@ -117,15 +92,18 @@ class Comparison:
             model = ", ".join(part for part in (table.model, table.apart) if part)
             task = f"{table.title} (SAMPLE)" if table.sample else table.title
             for result in table.variants:
-                summary, found = result.metrics.get(table.metric), result.difference
+                summary, difference = result.metrics.get(table.metric), result.difference
                 cells = [task, model, result.name, str(result.finished), "", "", "", "", ""]
                 if summary:
                     cells[4] = table.primary.text(summary.mean)
-                if found:
-                    cells[5] = table.primary.signed(found.mean)
-                    cells[6] = table.primary.interval(found.interval) if found.interval else ""
-                    cells[7] = p_text(found.p_adjusted) if found.p_adjusted is not None else ""
-                    cells[8] = "not significant" if found.verdict == "none" else found.verdict
+                if difference:
+                    cells[5] = table.primary.signed(difference.mean)
+                    cells[6] = table.primary.interval(difference.interval) if difference.interval else ""
+                    cells[7] = p_text(difference.p_adjusted) if difference.p_adjusted is not None else ""
+                    if difference.verdict == "none":
+                        cells[8] = "not significant" if difference.conclusive else "no conclusion"
+                    else:
+                        cells[8] = difference.verdict
                 rows.append(cells)
         body = "".join(
             "<tr>" + "".join(f"<td>{escape(clean(cell))}</td>" for cell in cells) + "</tr>" for cells in rows
@@ -159,7 +137,38 @@ def compare(roots: Roots) -> Comparison:
     return Comparison(tables, problems, overall(tables))
 
 
-def said_again(comparison: Comparison) -> Comparison:
+def fields_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a ``report.json``, of this version or an earlier one, under the names of ``Comparison``.
+
+    Nothing is checked here: what has another shape stays as it is, for a check to name.
+    """
+    fields = dict(content)
+    for name in ("tables", "overall"):
+        if isinstance(content.get(name), list):
+            fields[name] = [
+                {_FIELDS.get(key, key): value for key, value in line.items()}
+                if isinstance(line, Mapping)
+                else line
+                for line in content[name]
+            ]
+    for table in fields.get("tables") or []:
+        if isinstance(table, dict):
+            table["notes"] = _notes_of(table.get("notes"), table.pop("note_kinds", None))
+    return fields
+
+
+def _notes_of(texts: Any, kinds: Any) -> Any:
+    """Texts and kinds of notes as ``Note`` has them; an earlier version's kinds are known by their words."""
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        return texts
+    if kinds is None:
+        kinds = [earlier_kind(text) for text in texts]
+    if not isinstance(kinds, list) or len(kinds) != len(texts):
+        return texts
+    return [{"kind": kind, "text": text} for kind, text in zip(kinds, texts, strict=True)]
+
+
+def with_new_texts(comparison: Comparison) -> Comparison:
     """A comparison that was read from a file, its sentences written anew from its numbers."""
     tables = []
     for table in comparison.tables:

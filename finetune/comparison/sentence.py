@@ -8,7 +8,7 @@ from finetune.config.schema import BASELINE
 from finetune.metrics.registry import Metric
 from finetune.statistics.power import ALPHA, POWER
 
-FEW = 2  # comparisons that are told one after the other; more are told together
+FEW = 2  # comparisons that get a clause each; more share one
 MOST_SEEDS = 1000  # more are of no use to anyone, and come from the noise of a run that failed
 
 
@@ -23,8 +23,8 @@ def sentence(table: ResultTable) -> str:
     elif not baseline.finished:
         text = f"nothing can be compared: {BASELINE} has no finished run in this setting"
     else:
-        found = {result.name: result.difference for result in others if result.difference}
-        clauses = _together(found, table.primary) if len(found) > FEW else _singly(found, table.primary)
+        paired = {result.name: result.difference for result in others if result.difference}
+        clauses = (_together if len(paired) > FEW else _singly)(paired, table.primary)
         clauses += [_unpaired(result, baseline) for result in others if not result.difference]
         text = "; ".join(clauses)
     if table.sample:
@@ -53,62 +53,62 @@ def _unpaired(result: VariantResult, baseline: VariantResult) -> str:
 def _singly(differences: Mapping[str, Difference], metric: Metric) -> list[str]:
     """One or two comparisons, each with all that is known of it."""
     clauses = []
-    for name, found in differences.items():
-        over = f"over {len(found.seeds)} seeds" if len(found.seeds) > 1 else "with one seed"
-        if known := _known(found):
+    for name, difference in differences.items():
+        size, unit = metric.signed(difference.mean), _unit(metric)
+        over = f"over {len(difference.seeds)} seeds" if len(difference.seeds) > 1 else "with one seed"
+        facts = "no interval"
+        if known := _known(difference):
             facts = f"95% interval {metric.interval(known[0][0])} {known[0][1]}"
+        if difference.p_adjusted is not None:
+            family = difference.comparisons
+            many = f" after Holm for {family} comparisons" if family > 1 else ""
+            facts = f"{facts}; {p_text(difference.p_adjusted)}{many}"
+        if difference.verdict != "none":
+            how = f"significantly {difference.verdict} than {BASELINE} by {size.lstrip('+-')} {unit}"
+            clauses.append(f"{name} is {how} {over} ({facts})")
         else:
-            facts = "no interval"
-        if found.p_adjusted is not None:
-            many = f" after Holm for {found.comparisons} comparisons" if found.comparisons > 1 else ""
-            facts = f"{facts}; {p_text(found.p_adjusted)}{many}"
-        if found.verdict == "none":
-            what = "no significant difference" if found.conclusive else "no conclusion on a difference"
+            what = "no significant difference" if difference.conclusive else "no conclusion on a difference"
             clauses.append(
-                f"{what} between {name} and {BASELINE}: {metric.signed(found.mean)} {_unit(metric)} {over} "
-                f"({facts}), {found.why}"
+                f"{what} between {name} and {BASELINE}: {size} {unit} {over} ({facts}), {difference.why}"
             )
-            clauses += _detectable(found, metric)
-        else:
-            size = metric.signed(abs(found.mean)).removeprefix("+")
-            clauses.append(
-                f"{name} is significantly {found.verdict} than {BASELINE} by {size} {_unit(metric)} {over} "
-                f"({facts})"
-            )
+            clauses += _detectable(difference, metric)
     return clauses
 
 
 def _together(differences: Mapping[str, Difference], metric: Metric) -> list[str]:
     """What is better, what is worse, what is neither, and how far to trust that; each p is in the table."""
     heads = {
-        f"significantly better than {BASELINE}": lambda found: found.verdict == "better",
-        f"significantly worse than {BASELINE}": lambda found: found.verdict == "worse",
-        f"no significant difference from {BASELINE}": lambda found: (
-            found.verdict == "none" and found.conclusive
-        ),
-        "no conclusion": lambda found: found.verdict == "none" and not found.conclusive,
+        "better": f"significantly better than {BASELINE}",
+        "worse": f"significantly worse than {BASELINE}",
+        "none": f"no significant difference from {BASELINE}",
+        "untested": "no conclusion",
     }
-    clauses = []
-    for head, belongs in heads.items():
-        names = [f"{name} ({_size(found, metric)})" for name, found in differences.items() if belongs(found)]
-        clauses += [f"{head}: {', '.join(names)}"] if names else []
-    kinds = dict.fromkeys(known[0][1] for found in differences.values() if (known := _known(found)))
+    names: dict[str, list[str]] = {head: [] for head in heads.values()}
+    for name, difference in differences.items():
+        untested = difference.verdict == "none" and not difference.conclusive
+        head = heads["untested" if untested else difference.verdict]
+        size = metric.signed(difference.mean)
+        interval = [metric.interval(bounds) for bounds, _ in _known(difference)[:1]]
+        names[head].append(f"{name} ({', '.join([size, *interval])})")
+    clauses = [f"{head}: {', '.join(each)}" for head, each in names.items() if each]
+
+    every = list(differences.values())
+    kinds = dict.fromkeys(known[0][1] for difference in every if (known := _known(difference)))
     intervals = f"95% intervals {' or '.join(kinds)}" if kinds else "no intervals"
-    counts = sorted({len(found.seeds) for found in differences.values()})
+    counts = sorted({len(difference.seeds) for difference in every})
     if counts == [1]:
         over = "with one seed, which never allows a conclusion"
     else:
         over = f"over {' to '.join(str(count) for count in sorted({counts[0], counts[-1]}))} seeds"
-    tested = max(found.comparisons for found in differences.values())
+    tested = max(difference.comparisons for difference in every)
     holm = f", tested at {ALPHA:g} after Holm for {tested} comparisons" if tested > 1 else ""
     clauses.append(f"in {_unit(metric)} with {intervals}, {over}{holm}")
-    neither = [found for found in differences.values() if found.verdict == "none" and found.detectable]
+
+    neither = [each for each in every if each.verdict == "none" and each.detectable]
     if neither:
-        widest = max(neither, key=lambda found: found.detectable or 0.0)
-        clauses += [
-            f"for the least certain comparison without significance, {text}"
-            for text in _detectable(widest, metric)
-        ]
+        widest = max(neither, key=lambda difference: difference.detectable or 0.0)
+        lead = "for the least certain comparison without significance"
+        clauses += [f"{lead}, {text}" for text in _detectable(widest, metric)]
     return clauses
 
 
@@ -117,23 +117,17 @@ def _unit(metric: Metric) -> str:
     return metric.unit if metric.higher_is_better else f"{metric.unit} (lower is better)"
 
 
-def _size(found: Difference, metric: Metric) -> str:
-    known = _known(found)
-    mean = metric.signed(found.mean)
-    return f"{mean}, {metric.interval(known[0][0])}" if known else mean
-
-
-def _detectable(found: Difference, metric: Metric) -> list[str]:
+def _detectable(difference: Difference, metric: Metric) -> list[str]:
     """What this design would have detected, and what the next smaller difference would take; nothing where
     that is not known."""
-    if not found.detectable:
+    if not difference.detectable:
         return []
-    if found.detectable > metric.largest_difference:
+    if difference.detectable > metric.largest_difference:
         return [f"no true difference would be detected with a power of {POWER:.0%}"]
-    size = metric.signed(found.detectable).removeprefix("+")
+    size = metric.signed(difference.detectable).removeprefix("+")
     text = f"the minimum detectable difference is about {size} (power {POWER:.0%})"
-    needed = found.seeds_needed or {}
-    smaller = [wanted for wanted in needed if float(wanted) < found.detectable]
+    needed = difference.seeds_needed or {}
+    smaller = [wanted for wanted in needed if float(wanted) < difference.detectable]
     if not smaller:
         return [text]
     wanted = max(smaller, key=float)
@@ -145,11 +139,11 @@ def _detectable(found: Difference, metric: Metric) -> list[str]:
     return [f"{text}, and {wanted} would take {means}"]
 
 
-def _known(found: Difference) -> list[tuple[list[float], str]]:
+def _known(difference: Difference) -> list[tuple[list[float], str]]:
     """The intervals there are, the one to trust first, and what each is over."""
     intervals = (
-        (found.interval, "over seeds and test rows"),
-        (found.interval_rows, "over test rows"),
-        (found.interval_seeds, "over seeds"),
+        (difference.interval, "over seeds and test rows"),
+        (difference.interval_rows, "over test rows"),
+        (difference.interval_seeds, "over seeds"),
     )
     return [(interval, noise) for interval, noise in intervals if interval]

@@ -62,8 +62,8 @@ def fault(folder: Path, run: str | None = None, largest: float = math.inf) -> st
 def strangers(folder: Path) -> list[Path]:
     """The files in a whole ``folder`` that its manifest does not name; hidden ones are the system's own."""
     known = {*_SHAPE.validate_json((folder / FILE).read_bytes())["files"], FILE}
-    found = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name[0] != ".")
-    return [file for file in found if file.relative_to(folder).as_posix() not in known]
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name[0] != ".")
+    return [file for file in files if file.relative_to(folder).as_posix() not in known]
 
 
 def finished_fault(folder: Path, largest: float = QUICK) -> str | None:

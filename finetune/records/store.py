@@ -37,7 +37,7 @@ def new(
 
     ``task`` (name, kind, pair, labels) may be left out where it is not known yet.
     """
-    found = environment(device)
+    surroundings = environment(device)
     known = {"name": config.task, "kind": config.kind, "pair": config.pair, "labels": None}
     return {
         "schema": SCHEMA,
@@ -50,9 +50,9 @@ def new(
         "data": None,
         "model": None,
         "attention": None,
-        "versions": dict(found["versions"]),
-        "git": found["git"],
-        "hardware": dict(found["hardware"]),
+        "versions": dict(surroundings["versions"]),
+        "git": surroundings["git"],
+        "hardware": dict(surroundings["hardware"]),
         "started": now(),
         "finished": None,
         "times": None,
@@ -102,13 +102,13 @@ def find(root: Path) -> tuple[list[tuple[Path, Record]], list[str]]:
     if not root.is_dir():
         raise UserError(f"no folder {root}: name the folder that the runs were written to")
     problems: list[str] = []
-    found: list[tuple[Path, Record]] = []
+    records: list[tuple[Path, Record]] = []
     for folder in _folders(root, problems):
         try:
-            found.append((folder, read(folder)))
+            records.append((folder, read(folder)))
         except UserError as error:
             problems.append(str(error))
-    return found, problems
+    return records, problems
 
 
 def write_predictions(folder: Path, rows: Iterable[Mapping[str, Any]]) -> Path:

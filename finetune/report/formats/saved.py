@@ -7,7 +7,7 @@ from typing import Annotated, NotRequired
 from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
 
-from finetune.comparison.compare import Comparison, said_again
+from finetune.comparison.compare import Comparison, fields_of, with_new_texts
 from finetune.errors import UserError
 from finetune.metrics import registry
 from finetune.records.schema import Number, Split
@@ -101,7 +101,7 @@ def read(path: Path) -> Comparison:
         raise UserError(f"{file} is no report of this version ({wanted}): {again}")
     try:
         fitted(_NESTED, known)
-        found: Comparison = fitted(_COMPARISON, Comparison.fields_of(known))
+        found: Comparison = fitted(_COMPARISON, fields_of(known))
     except UnreadableError as error:
         raise UserError(f"the report {file} is {error}: {again}") from error
-    return said_again(found)
+    return with_new_texts(found)
