@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 
 from docs.generate.markdown import code, table, text
-from finetune.cli.main import _parser
+from finetune.cli.main import parser as parser_of_command
 
 HEAD = """# Command line
 
@@ -16,8 +16,9 @@ at the same run, 130 after Ctrl-C.
 
 
 def page() -> str:
-    parser = _parser()[0]
-    (verbs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    (verbs,) = (
+        action for action in parser_of_command()[0]._actions if isinstance(action, argparse._SubParsersAction)
+    )
     about = {action.dest: action.help or "" for action in verbs._choices_actions}
     list_of_verbs = table(
         ["verb", "what it does"],

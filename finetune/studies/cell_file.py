@@ -15,10 +15,10 @@ from finetune.config.folders import run_folder
 from finetune.config.identity import as_dict
 from finetune.config.loading import merge, read_yaml, yaml_text
 from finetune.errors import UserError, shown, unknown
-from finetune.studies.grid import Cell, check_secrets
+from finetune.studies.grid import Cell, check_secrets, task_of
 from finetune.system.files import write_text
 from finetune.system.processes import python_module
-from finetune.tasks import check_pair, get_task
+from finetune.tasks import check_pair
 
 FOLDER = "configs"
 
@@ -44,16 +44,23 @@ def command(cell: Cell) -> list[str]:
 
 
 def read(
-    file: Path, output: Path, *, task: str | None = None, source: str | None = None, diagnose: bool = False
+    file: Path,
+    output: Path,
+    *,
+    task: str | None = None,
+    source: str | None = None,
+    variant: str | None = None,
+    diagnose: bool = False,
 ) -> Cell:
     """The cell that a file describes, with its run below ``output``.
 
-    ``task`` and ``source`` take the place of what the file says: a kept run does not say where the
-    declaration of its task and its local rows lie. Raises ``UserError``.
+    ``task``, ``source`` and ``variant`` take the place of what the file says: a kept run does not say where
+    the declaration of its task and its local rows lie, and a variant's file may have moved. Raises
+    ``UserError``.
     """
     values = read_yaml(file)
     try:
-        return cell_of(values, output, task=task, source=source, diagnose=diagnose)
+        return cell_of(values, output, task=task, source=source, variant=variant, diagnose=diagnose)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
 
@@ -64,24 +71,27 @@ def cell_of(
     *,
     task: str | None = None,
     source: str | None = None,
+    variant: str | None = None,
     diagnose: bool = False,
 ) -> Cell:
-    """The cell of a whole configuration. Raises ``UserError``."""
+    """The cell of a whole configuration; see ``read``. Raises ``UserError``."""
     for key, one in (("variants", "attention.variant"), ("seeds", "seed")):
         if key in values:
             raise UserError(
                 f"one run has no {key}: give {one}, or run a grid with finetune classify --config FILE"
             )
+    if source is not None:
+        values = merge(values, {"data": {"source": source}})
+    if variant is not None:
+        values = merge(values, {"attention": {"file": {"path": variant}}})
     word = task or values.get("task")
     if not isinstance(word, str):
         raise UserError(f"task must be a name or the file of a declaration, not {shown(word)}")
-    declared = get_task(word)
+    declared = task_of(word, values, values.get("pair"))
     if values.get("kind", declared.kind) != declared.kind:
         raise UserError(f"kind is {shown(values['kind'])}, and '{declared.name}' is a {declared.kind} task")
     whole = {**values, "kind": declared.kind, "task": declared.name}
     whole["pair"] = check_pair(declared, values.get("pair"))
-    if source is not None:
-        whole = merge(whole, {"data": {"source": source}})
     check_secrets(whole)
     objectives.get(declared.kind).check(whole)
     config = build(whole)

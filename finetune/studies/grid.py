@@ -21,7 +21,7 @@ from finetune.config.schema import BASELINE, RunConfig
 from finetune.errors import UserError, shown, unknown
 from finetune.studies.axes import Point, check_count, points
 from finetune.system.redaction import redact
-from finetune.tasks import check_pair, get_task
+from finetune.tasks import Task, check_pair, get_task
 
 
 @dataclass(frozen=True, eq=False)  # a cell is itself: it can be a key
@@ -67,7 +67,7 @@ def plan(
         _check_attention(point.values.get("attention"), variants)
     cells: dict[Path, Cell] = {}
     for seed, point, variant in itertools.product(seeds, found, variants):
-        task = get_task(point.task)
+        task = task_of(point.task, point.values, point.pair)
         attention = arm(point.values["attention"], variant)
         its = {"kind": task.kind, "task": task.name, "pair": check_pair(task, point.pair), "seed": seed}
         objectives.get(task.kind).check(point.values)
@@ -100,12 +100,18 @@ def expand(
     variants = sorted(variant_names(grid.get("variants")), key=lambda variant: variant != BASELINE)
     laid = []
     for point in points(name, grid, root):
-        kind = get_task(point.task).kind
+        kind = task_of(point.task, merge({"data": {"source": "auto"}}, point.values), point.pair).kind
         base = _preset(kind, preset)
         values = merge({key: base[key] for key in base if key not in ("variants", "seeds")}, point.values)
         _check_train(kind, values["train"], base["train"])
         laid.append(replace(point, values=values))
     return plan(laid, variants, seeds, grid=name, root=root, diagnosed=diagnosed)
+
+
+def task_of(word: str, values: Mapping[str, Any], pair: str | None) -> Task:
+    """The task that ``word`` names; that of a table where a configuration's values hold ``data.columns``."""
+    data = values.get("data")
+    return get_task(word, data if isinstance(data, Mapping) else None, pair)
 
 
 _preset = cache(read_preset)  # a study builds hundreds of cells from it; nothing changes it

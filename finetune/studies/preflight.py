@@ -22,7 +22,7 @@ from finetune.studies.grid import Cell
 from finetune.studies.state import RunState, Status, look, refuse_others
 from finetune.system import environment
 from finetune.system.text import say
-from finetune.tasks import Task, get_task
+from finetune.tasks import get_task
 from finetune.training import effects, rehearsal
 from finetune.training.arguments import resolve_bf16, training_arguments
 
@@ -33,7 +33,6 @@ class Prepared:
 
     cells: list[Cell]
     statuses: Mapping[Cell, Status]
-    task: Task
     loaded: dataset.Data
 
 
@@ -55,7 +54,8 @@ def prepare(cells: Sequence[Cell], tell: Callable[[str], None] = say) -> Prepare
             f"{environment.device_count()} GPUs are visible and a run takes one: set CUDA_VISIBLE_DEVICES, "
             "e.g. to 0"
         )
-    task, first = get_task(cells[0].task), cells[0].config
+    first = cells[0].config
+    task = get_task(cells[0].task, first.data, first.pair)
     source = sources.resolve(task, first.pair, first.data.source)
     tell(source.describe())
     # Where a folder lies decides nothing: the record keeps it, and fingerprints tell whether rows are equal.
@@ -73,10 +73,10 @@ def prepare(cells: Sequence[Cell], tell: Callable[[str], None] = say) -> Prepare
     for note in loaded.info["notes"]:
         tell(f"note: {note}")
     for cell in cells:
-        _check_same_rows(cell, statuses[cell], task, loaded)
+        _check_same_rows(cell, statuses[cell], loaded)
     for note in rehearsal.rehearse(waiting, loaded):
         tell(note)
-    return Prepared(cells, statuses, task, loaded)
+    return Prepared(cells, statuses, loaded)
 
 
 def check(config: RunConfig, folder: Path) -> list[str]:
@@ -113,7 +113,7 @@ def _check_model(config: RunConfig) -> None:
     build_tokenizer(config, scratch.recipe, iter(()))
 
 
-def _check_same_rows(cell: Cell, status: Status, task: Task, loaded: dataset.Data) -> None:
+def _check_same_rows(cell: Cell, status: Status, loaded: dataset.Data) -> None:
     """A run of the same configuration is another run if files or labels behind it have changed since."""
     if status.run is None:
         return
@@ -123,7 +123,7 @@ def _check_same_rows(cell: Cell, status: Status, task: Task, loaded: dataset.Dat
         for name, facts in loaded.info["splits"].items()
         if name in before and before[name]["fingerprint"] != facts["fingerprint"]
     ]
-    if status.run.record["task"]["labels"] != (list(task.labels) or None):
+    if status.run.record["task"]["labels"] != (list(loaded.task.labels) or None):
         differing.append("the labels")
     if differing:
         raise UserError(

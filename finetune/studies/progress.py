@@ -17,7 +17,7 @@ from finetune.studies.grid import Cell
 from finetune.studies.logs import brief
 from finetune.studies.schedule import Board
 from finetune.studies.state import RunState, Status
-from finetune.system.text import clean
+from finetune.system.text import clean, is_quiet
 
 REFRESH_S = 0.5  # seconds between two pictures of the table
 COLUMNS = {"done": "green", "running": "cyan", "failed": "red", "left": ""}
@@ -132,8 +132,8 @@ class LiveTable(Lines):
 @contextmanager
 def board(tally: Tally) -> Iterator[Board]:
     """The live table where standard output is a terminal, plain lines elsewhere."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
+    console = Console(highlight=False, quiet=is_quiet())
+    if is_quiet() or not console.is_terminal:
         yield Lines(tally, console)
         return
     # Transient: what stays on the screen are the lines of the runs, also after a Ctrl-C.

@@ -13,7 +13,7 @@ from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.state import TO_RUN, look
 from finetune.system.processes import python_module
-from finetune.system.text import say
+from finetune.system.text import is_quiet, say
 
 
 def in_process_of_its_own(study: Study) -> int:
@@ -22,6 +22,7 @@ def in_process_of_its_own(study: Study) -> int:
     Returns the exit status; what is wrong has been printed by then. Raises ``UserError`` where it was killed.
     """
     words = [*python_module("finetune"), "study", study.file, "--output", str(study.root), "--rehearse"]
+    words += ["--quiet"] if is_quiet() else []
     (slot,) = devices.slots(1)
     # A group of its own: a Ctrl-C in the terminal reaches this process alone, which then ends the other.
     ended = subprocess.run(

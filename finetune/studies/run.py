@@ -102,7 +102,7 @@ def _closing(study: Study, statuses: Mapping[Cell, Status]) -> int:
     if others:
         many = f"{len(others)} of {len(study.cells)} runs were left to another process"
         say(f"{many}, the first is {others[0].folder}")
-    print(f"next: make compare OUTPUT={shlex.quote(str(study.root))}")
+    say(f"next: make compare OUTPUT={shlex.quote(str(study.root))}")
     return 1 if failed else 0
 
 

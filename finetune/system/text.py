@@ -1,5 +1,9 @@
 """Text from outside made safe for a terminal, a report or a plot: one line, no invisible characters."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 LONGEST = 300
 """Letters of what a library says that a message of ours quotes."""
 
@@ -42,5 +46,24 @@ def visible(words: str) -> str:
 
 
 def say(line: str) -> None:
-    """Prints one line that holds names from outside: of files, folders, labels, models."""
-    print(visible(line.replace("\n", " ")), flush=True)
+    """Prints one line of progress, or a note; it may hold names from outside: of files, labels, models."""
+    if not is_quiet():
+        print(visible(line.replace("\n", " ")), flush=True)
+
+
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+def is_quiet() -> bool:
+    """Whether only results and errors are to be printed, no progress and no notes."""
+    return _quiet.get()
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Prints no progress and no notes meanwhile."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)

@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.integrations import get_reporting_integration_callbacks
 
 from finetune.config.schema import RunConfig
@@ -16,6 +23,7 @@ from finetune.data.collate import evenly
 from finetune.models.builder import Built, weights_fingerprint
 from finetune.objectives.base import Answers, Objective
 from finetune.system.memory import peak_memory_mib, reset_peak_memory
+from finetune.system.text import is_quiet
 from finetune.training.arguments import training_arguments
 from finetune.training.computed import ReadBack, attention
 from finetune.training.resume import SaveAtEpochEnd
@@ -153,6 +161,8 @@ def build_trainer(
         **objective.trainer_options(),
     )
     trainer.add_callback(ReadBack(trainer))
+    for printing in (PrinterCallback, ProgressCallback) if is_quiet() else ():
+        trainer.remove_callback(printing)
     return trainer
 
 

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,17 +15,20 @@ from typing import Any
 import datasets
 import pytest
 
-import finetune.cli.verbs
+import finetune
+import finetune.cli.train
 from finetune.attention import VARIANTS
-from finetune.cli.main import main
+from finetune.cli.main import main, parser
+from finetune.cli.train import KINDS
 from finetune.config.loading import preset_names, read_preset
 from finetune.records import store
 from finetune.studies.grid import Cell
 from finetune.studies.state import look
 from finetune.system import files
+from finetune.system.text import is_quiet
 from finetune.tasks import TASK_TYPES, TASKS
 from tests.support.records import classified, save, started
-from tests.support.small_runs import folder, run
+from tests.support.small_runs import COMMON, folder, run
 from tests.support.trained import GRID, Trained
 
 SAMPLE = ["--data", "sample"]
@@ -75,8 +80,8 @@ def planned(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[Cell]:
         grids.append(cells)
         return 0
 
-    monkeypatch.setattr(finetune.cli.verbs, "run_grid", keep)
-    monkeypatch.setattr(finetune.cli.verbs, "compare_grid", lambda _: None)
+    monkeypatch.setattr(finetune.cli.train, "run_grid", keep)
+    monkeypatch.setattr(finetune.cli.train, "compare_grid", lambda _: None)
     assert main(list(words)) == 0
     return grids[0]
 
@@ -115,6 +120,46 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
 def test_a_misspelt_word_is_told_before_anything_heavy_is_imported(words: list[str], telling: str) -> None:
     done = without_heavy_imports(*words)
     check_one_line(done.returncode, done.stderr, telling)
+
+
+def test_the_help_of_each_verb_with_arguments_ends_with_examples_that_it_reads() -> None:
+    command, verbs = parser()
+    for name, verb in verbs.items():
+        shown = re.findall(r"^  (finetune .*)$", verb.epilog or "", flags=re.MULTILINE)
+        assert shown or name in ("tasks", "variants", "env"), name
+        for example in shown:
+            words = shlex.split(re.split(r" {4,}| > ", example)[0])[1:]
+            options, rest = command.parse_known_args(words)
+            assert options.verb == name and (not rest or name in KINDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"finetune {finetune.__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["--quiet", "classify"], ["classify", "-q"]])
+def test_quiet_prints_the_result_alone(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert main([*words, *COMMON, "--attention", "softmax", "--train.max_steps", "1"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("agnews · scratch:tiny · SAMPLE") and not printed.err
+    assert not is_quiet()
+
+
+def test_a_table_of_the_user_s_own_needs_no_declaration(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{('bad', 'good')[i % 2]} thing {i},{('one', 'five')[i % 2]}" for i in range(90)]
+    Path("reviews.csv").write_text("\n".join(["review,stars", *rows]))
+    table = ["--data", "reviews.csv", "--text", "review", "--label", "stars"]
+    short = ["--attention", "softmax", "--train.max_steps", "1", "--data.validation_rows", "10"]
+    assert main(["classify", "--task", "csv", *table, *short]) == 0
+    (kept,) = Path("runs/reviews").rglob("finetune.yaml")
+    assert store.read(kept.parent)["task"]["labels"] == ["five", "one"]
+    assert "ARGS=--text review --label stars" in capsys.readouterr().out
+    assert main(["run", str(kept), "--data", "reviews.csv"]) == 0
+    assert "finished already, skipped" in capsys.readouterr().out
+    check_mistake(capsys, ["classify", "--name", "mine", *table], "give --task csv")
 
 
 # What the verbs print
@@ -204,7 +249,7 @@ def test_ctrl_c_says_how_to_go_on(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(finetune.cli.verbs, "run_grid", interrupt)
+    monkeypatch.setattr(finetune.cli.train, "run_grid", interrupt)
     assert main(["classify"]) == 130
     assert capsys.readouterr().err.startswith("finetune: interrupted; the same command goes on")
 

@@ -10,7 +10,7 @@ import transformers as hf
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES as LANGUAGES
 
-from finetune.cli.main import _overrides
+from finetune.cli.options import read_overrides
 from finetune.config.loading import parse_value
 from finetune.data.tokenizing import prefixed, settle
 from finetune.errors import UserError
@@ -202,7 +202,7 @@ def test_a_prefix_stands_before_every_input_and_no_target() -> None:
     "value", ["translate English to German: ", ">>fra<<", "sum: [x", '"quoted: "', "null", "1"]
 )
 def test_a_prefix_is_taken_from_the_command_line_to_the_letter(value: str) -> None:
-    found = _overrides(["--data.prefix", value])["data"]["prefix"]
+    found = read_overrides(["--data.prefix", value])["data"]["prefix"]
     assert found == {'"quoted: "': "quoted: ", "null": None}.get(value, value)
     if found is not None:
         assert parse_value(value_text(found), "data.prefix") == found

@@ -1,6 +1,5 @@
 """What README and docs/ type exists, and what is generated is up to date. ``make docs`` checks the links."""
 
-import argparse
 import re
 import shlex
 from dataclasses import fields
@@ -11,7 +10,7 @@ from transformers import Seq2SeqTrainingArguments
 
 from docs.generate.pages import pages
 from finetune.attention import VARIANTS
-from finetune.cli.main import _parser
+from finetune.cli.main import parser
 from finetune.config.identity import flatten
 from finetune.config.loading import preset_names, read_preset
 from finetune.tasks import TASK_TYPES, get_task
@@ -32,10 +31,9 @@ def commands(text: str) -> list[list[str]]:
 
 def verbs() -> dict[str, set[str]]:
     """Verb of the command -> its options, without their dashes."""
-    (found,) = (each for each in _parser()[0]._actions if isinstance(each, argparse._SubParsersAction))
     return {
-        verb: {option.lstrip("-") for action in parser._actions for option in action.option_strings}
-        for verb, parser in found.choices.items()
+        verb: {option.lstrip("-") for action in its._actions for option in action.option_strings}
+        for verb, its in parser()[1].items()
     }
 
 

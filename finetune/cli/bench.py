@@ -1,0 +1,77 @@
+"""``finetune bench``: speed and memory on this machine."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from finetune.cli.options import Overrides, add_verb, names, number, place
+from finetune.errors import UserError
+from finetune.system.text import clean, say
+
+
+def add(verbs: Any) -> None:
+    """The verb."""
+    parser = add_verb(
+        verbs,
+        "bench",
+        "measure speed and memory against torch's and the stock Trainer's",
+        "finetune bench --quick",
+        "finetune bench --device cuda --lengths 128,512,2048 --output bench-gpu",
+        "finetune bench --from bench/bench.json",
+    )
+    parser.add_argument("--quick", action="store_true", help="a minute and a half: does everything work?")
+    parser.add_argument("--device", help="cpu or cuda (default: cuda where it is)")
+    parser.add_argument(
+        "--lengths", default="", help="tokens, e.g. 128,512 (default: 128 to 4096, to 32768 on cuda)"
+    )
+    parser.add_argument("--only", help="attention or steps (default: both)")
+    parser.add_argument("--model", help="of the fine-tuning steps: a Hub id, a folder or scratch:SIZE")
+    parser.add_argument("--data", help="their rows: sample, hub or a folder with AG News' columns")
+    parser.add_argument("--output", type=place, help="folder of the result (default: bench)")
+    parser.add_argument("--from", dest="source", type=place, help="remake tables and figures of a bench.json")
+    parser.set_defaults(function=bench)
+
+
+def bench(options: argparse.Namespace, overrides: Overrides) -> int:
+    """Measure, or read what was measured, and write tables and figures; 1 where a part has failed."""
+    from finetune.bench import run, tables
+    from finetune.bench.settings import settings
+
+    given = [
+        name for name in ("quick", "device", "lengths", "only", "model", "data") if getattr(options, name)
+    ]
+    if options.source is not None and given:
+        raise UserError(
+            f"--from measures nothing, and --{given[0]} is about measuring: leave one of them out"
+        )
+    if options.source is not None:
+        result = run.read(options.source)
+        beside = options.source if options.source.is_dir() else options.source.parent
+        folder = run.check(options.output or beside)
+        files = run.write(result, folder, json_too=False)
+    else:
+        lengths = [
+            number(word, "--lengths takes numbers of tokens, e.g. 128,512") for word in names(options.lengths)
+        ]
+        parts = names(options.only or "")
+        if options.only is not None and not parts:
+            raise UserError("--only takes attention or steps: leave it out for both")
+        chosen = settings(
+            options.device,
+            quick=options.quick,
+            lengths=lengths,
+            parts=parts,
+            model=options.model,
+            data=options.data,
+        )
+        folder = run.check(options.output or Path("bench"))
+        result = run.measure(chosen, options.command)
+        files = run.write(result, folder)
+    print(tables.text(result))
+    for path in files:
+        say(f"wrote {path}")
+    failures = tables.failures(result)
+    for line in failures:
+        print(clean(line), file=sys.stderr)
+    return 1 if failures else 0

@@ -1,0 +1,34 @@
+"""``finetune diagnose``: the attention of a finished run."""
+
+import argparse
+from typing import Any
+
+from finetune.cli.options import Overrides, add_verb, number, place
+from finetune.system.text import say
+
+
+def add(verbs: Any) -> None:
+    """The verb."""
+    parser = add_verb(
+        verbs,
+        "diagnose",
+        "look at the attention of a finished run (diagnostics.json)",
+        "finetune diagnose runs/agnews/scratch-tiny/sa-softmax/seed-0 --rows 256",
+    )
+    parser.add_argument("run", type=place, help="the folder of the run, e.g. runs/.../seed-0")
+    parser.add_argument("--rows", default="64", help="rows of its validation split (default: 64)")
+    parser.add_argument("--data", help="auto, hub, sample or a folder (default: where the run found them)")
+    parser.add_argument("--task", help="the declaration file, for a task of your own")
+    parser.add_argument("--attention", help="the declaration file, for a variant of your own")
+    parser.set_defaults(function=diagnose)
+
+
+def diagnose(options: argparse.Namespace, overrides: Overrides) -> None:
+    """Measure, print and record it."""
+    rows = number(options.rows, "--rows takes a number of rows from 1, e.g. 64", least=1)
+    from finetune.training.diagnosis import diagnose as look
+    from finetune.training.diagnosis import table
+
+    looked = look(options.run, rows, options.data, options.task, options.attention)
+    print(table(looked))
+    say(f"wrote {looked.file}")

@@ -1,0 +1,66 @@
+"""``finetune tasks``, ``variants``, ``validate`` and ``env``: what there is, and whether it is sound."""
+
+import argparse
+import json
+from typing import Any
+
+from finetune.cli.options import Overrides, add_verb
+from finetune.errors import UserError
+
+
+def add(verbs: Any) -> None:
+    """The four verbs."""
+    add_verb(verbs, "tasks", "list the tasks").set_defaults(function=tasks)
+    add_verb(verbs, "variants", "list the attention variants").set_defaults(function=variants)
+    parser = add_verb(
+        verbs,
+        "validate",
+        "check the presets and tasks, and with --task its rows",
+        "finetune validate",
+        "finetune validate --task path/to/mine.py --data path/to/folder",
+    )
+    parser.add_argument("--task", help="a task or a declaration file")
+    parser.add_argument("--pair", help="language pair")
+    parser.add_argument("--data", help="auto, hub, sample or a folder (default: auto)")
+    parser.set_defaults(function=validate)
+    add_verb(verbs, "env", "print versions and hardware").set_defaults(function=env)
+
+
+def tasks(options: argparse.Namespace, overrides: Overrides) -> None:
+    """Print one block a task: what it is, where it comes from, its licence."""
+    from finetune.tasks import TASKS
+
+    for name, task in sorted(TASKS.items()):
+        where = f"Hub: {task.hub_id} at {task.revision}" if task.hub_id else "local files only (DATA=folder)"
+        print(f"{name}: {task.title}\n  {task.shape}\n  {where}\n  licence: {task.licence}; {task.source}")
+
+
+def variants(options: argparse.Namespace, overrides: Overrides) -> None:
+    """Print one block a variant: its formula, parameters and paper, and whether it is a control."""
+    from finetune.attention.variants import VARIANTS
+
+    for name, variant in VARIANTS.items():
+        parameters = ", ".join(f"{key}={value:g}" for key, value in variant.parameters.items()) or "none"
+        control = "\n  control, not from the paper on Self-Adjust Softmax" if variant.control else ""
+        print(
+            f"{name}: {variant.summary}\n  weights: {variant.equation}\n"
+            f"  parameters: {parameters}\n  {variant.paper}{control}"
+        )
+
+
+def validate(options: argparse.Namespace, overrides: Overrides) -> None:
+    """Check presets and tasks, and the rows of one task."""
+    from finetune.studies.validation import validate as checked
+    from finetune.system.text import visible
+
+    if options.task is None and (options.pair or options.data):
+        raise UserError("--pair and --data say which rows of a task to check: give --task too")
+    for line in checked(options.task, options.pair, options.data or "auto"):
+        print(visible(line))
+
+
+def env(options: argparse.Namespace, overrides: Overrides) -> None:
+    """Print versions and hardware as JSON."""
+    from finetune.system.environment import environment
+
+    print(json.dumps(environment(), indent=2))

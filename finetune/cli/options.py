@@ -1,0 +1,78 @@
+"""What the verbs of the command share: their parser, and how words of the command line are read."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from finetune.config.loading import merge, nest, parse_value
+from finetune.errors import UserError, shown
+
+Overrides = Mapping[str, Any]
+"""The options that are keys of the configuration, as a nested mapping."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that reports a mistake as every other one is reported, and guesses at no shortened option."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def add_verb(verbs: Any, name: str, about: str, *examples: str, notes: str = "") -> argparse.ArgumentParser:
+    """The parser of a verb. ``examples`` are commands that its help ends with, ``notes`` come before them."""
+    shown_examples = "\n".join(["examples:", *(f"  {example}" for example in examples)]) if examples else ""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=about,
+        description=about[:1].upper() + about[1:] + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n\n".join(filter(None, [notes, shown_examples])),
+    )
+    add_quiet(parser, default=argparse.SUPPRESS)  # or it would undo a --quiet before the verb
+    return parser
+
+
+def add_quiet(parser: argparse.ArgumentParser, default: Any) -> None:
+    """``--quiet``, which stands before a verb or after it."""
+    about = "print results and errors alone, no progress and no notes"
+    parser.add_argument("--quiet", "-q", action="store_true", default=default, help=about)
+
+
+def place(text: str) -> Path:
+    """A file or folder. An empty one, as of a variable that is not set, would be the working folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a name is missing (. is the working folder)")
+    return Path(text)
+
+
+def names(text: str) -> list[str]:
+    """``softmax,sa-softmax`` or ``softmax sa-softmax`` -> its words."""
+    return text.replace(",", " ").split()
+
+
+def number(word: str, what: str, least: int = 0) -> int:
+    """``word`` as a whole number; ``what`` begins the sentence that says what is taken instead."""
+    digits = word.isascii() and word.isdigit() and len(word) < 20  # Python reads no thousands of digits
+    if not (digits and int(word) >= least):
+        raise UserError(f"{what}, not {shown(word)}")
+    return int(word)
+
+
+def read_overrides(words: Sequence[str]) -> Overrides:
+    """``["--train.max_steps", "5", "--data.source=hub"]`` -> nested mapping."""
+    nested: dict[str, Any] = {}
+    remaining = list(words)
+    while remaining:
+        name, equals, value = remaining.pop(0).partition("=")
+        if not name.startswith("--") or len(name) == 2:
+            raise UserError(f"cannot make sense of '{name}': options look like --train.learning_rate 3e-5")
+        if not equals and remaining and not remaining[0].startswith("--"):
+            value = remaining.pop(0)
+        if not value.strip():
+            raise UserError(f"{name} needs a value (null where it takes none)")
+        nested = merge(nested, nest(name[2:], parse_value(value, name[2:])))
+    return nested

@@ -1,0 +1,69 @@
+"""``finetune compare`` and ``summary``: what was run, as a report."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from finetune.cli.options import Overrides, add_verb, place
+from finetune.errors import UserError
+from finetune.system.text import say
+
+
+def add(verbs: Any) -> None:
+    """The two verbs."""
+    parser = add_verb(
+        verbs,
+        "compare",
+        "compare recorded runs; writes report.html and other forms",
+        "finetune compare runs",
+        "finetune compare runs-a runs-b --output report",
+        "finetune compare --from results/cpu --output report     needs no predictions",
+    )
+    parser.add_argument("folders", nargs="*", type=place, help="folders with runs (default: runs)")
+    parser.add_argument("--output", type=place, help="where the report goes (default: the first folder)")
+    parser.add_argument(
+        "--from", dest="source", type=place, help="remake the report of a report.json; needs no predictions"
+    )
+    parser.set_defaults(function=compare)
+    parser = add_verb(
+        verbs,
+        "summary",
+        "one short Markdown table from a report.json",
+        "finetune summary runs/report.json",
+        "finetune summary runs/report.json --into README.md",
+    )
+    parser.add_argument("file", type=place, help="a report.json")
+    parser.add_argument("--into", type=place, help="a document with a marked place for it, e.g. README.md")
+    parser.set_defaults(function=summary)
+
+
+def compare(options: argparse.Namespace, overrides: Overrides) -> None:
+    """Print a comparison and write it in every form."""
+    from finetune.comparison.compare import compare as compare_runs
+    from finetune.report import write
+
+    if options.source is None:
+        folders = options.folders or [Path("runs")]
+        comparison, output = compare_runs(folders), options.output or folders[0]
+        if not comparison.tables and not comparison.problems:
+            where = " and ".join(map(str, folders))
+            raise UserError(f"there is no run in {where}: give the folder that --output named")
+    else:
+        beside = options.source if options.source.is_dir() else options.source.parent
+        folders = options.folders or [beside]
+        comparison, output = write.read(options.source), options.output or beside
+    print(write.text(comparison))
+    for path in write.write(comparison, output, folders):
+        say(f"wrote {path}")
+
+
+def summary(options: argparse.Namespace, overrides: Overrides) -> None:
+    """Print a summary, or put it into a document."""
+    from finetune.report import summary as summaries
+
+    text = summaries.markdown(summaries.read(options.file))
+    if options.into is None:
+        print(text, end="")
+    else:
+        summaries.insert(text, options.into, options.file)
+        say(f"wrote {options.into}")

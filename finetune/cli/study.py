@@ -1,0 +1,55 @@
+"""``finetune study``: the runs of a study file, as processes of their own."""
+
+import argparse
+from typing import Any
+
+from finetune.cli.options import Overrides, add_verb, number, place
+from finetune.system.text import say
+
+NOTES = """\
+--print writes the configuration of each run into OUTPUT/configs, and prints what the study itself
+would execute: finetune run on that file. --plan writes nothing. A study that is stopped goes on with
+the same command; runs that another process is making are left to it."""
+
+
+def add(verbs: Any) -> None:
+    """The verb."""
+    parser = add_verb(
+        verbs,
+        "study",
+        "run every cell of a study file, several at a time",
+        "finetune study quick",
+        "finetune study my-study.yaml --plan",
+        "finetune study my-study.yaml --workers 4 --output runs/mine",
+        "finetune study my-study.yaml --print > cells.txt     a line a run, for a Slurm array or xargs",
+        notes=NOTES,
+    )
+    parser.add_argument("file", help="a YAML file, or a shipped study: quick, cpu, ablation or paper")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--plan", action="store_true", help="what is done, what is left, how long it takes")
+    asked.add_argument("--print", action="store_true", help="one command line a run that is not done")
+    asked.add_argument("--rehearse", action="store_true", help="take a first step of every kind of run")
+    parser.add_argument("--workers", help="runs at a time (default: the study's; one a GPU, or by cores)")
+    parser.add_argument("--output", type=place, help="folder of the runs (default: runs/NAME-OF-THE-STUDY)")
+    parser.set_defaults(function=study)
+
+
+def study(options: argparse.Namespace, overrides: Overrides) -> int:
+    """Print what a study would do, or do it."""
+    from finetune.studies.file import load, workers_of
+    from finetune.studies.rehearsal import rehearse
+    from finetune.studies.run import commands, plan_text, run_study
+
+    what = "--workers takes a whole number from 1, e.g. 2"
+    workers = None if options.workers is None else workers_of(number(options.workers, what, least=1))
+    loaded = load(options.file, options.output)
+    if options.plan:
+        print(plan_text(loaded, workers))
+    elif options.print:
+        for command in commands(loaded):
+            print(command)
+    elif options.rehearse:
+        say(rehearse(loaded))
+    else:
+        return run_study(loaded, workers)
+    return 0

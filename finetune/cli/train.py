@@ -1,0 +1,205 @@
+"""``finetune classify``, ``translate`` and ``run``: runs in this process, one after the other."""
+
+import argparse
+import shlex
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from finetune.cli.options import Overrides, add_verb, names, number, place
+from finetune.config.identity import flatten
+from finetune.config.loading import merge, nest, preset_names, read_preset, read_yaml
+from finetune.config.schema import RunConfig
+from finetune.errors import UserError, unknown
+from finetune.studies import cell_file
+from finetune.studies.axes import Point
+from finetune.studies.grid import Cell, plan, seed_numbers, task_of, variant_names
+from finetune.studies.run import compare_grid, run_grid
+from finetune.system.text import say
+from finetune.tasks import TABLE, TASK_TYPES, Task, get_task
+
+KINDS = {task_type.verb: kind for kind, task_type in TASK_TYPES.items()}
+"""Verb -> kind of task."""
+# Options that stand for a key of the configuration.
+SHORT = {"data": "data.source", "model": "model.name"} | {
+    column: f"data.columns.{column}" for task_type in TASK_TYPES.values() for column in task_type.columns
+}
+OPTIONS = {
+    "task", "pair", "name", "attention", "seeds", "preset", "config", "output", "diagnose", "rehearse", *SHORT
+}  # fmt: skip
+NOTES = """\
+Every key of the configuration is an option too: --data.train_rows 4000 --model.lora.rank 8
+--attention.scope cross --attention.parameters.eps 1e-5, and every field of transformers'
+TrainingArguments under --train., e.g. --train.learning_rate 3e-5. The presets list them all."""
+EXAMPLES = {
+    "classify": (
+        "finetune classify --task yelp --preset full --seeds 0,1,2",
+        "finetune classify --attention softmax,sa-softmax-raw --model distilbert/distilbert-base-uncased",
+        "finetune classify --task csv --data reviews.csv --text review --label stars",
+        "finetune classify --attention path/to/mine.py --output runs-mine",
+    ),
+    "translate": (
+        "finetune translate --pair de-en --preset full",
+        "finetune translate --attention softmax,sa-softmax --attention.scope cross",
+        "finetune translate --task csv --data pairs.tsv --pair de-en --source de --target en",
+    ),
+}
+COLUMNS = {
+    "text": "column of the text, or several that are joined",
+    "label": "column of the class",
+    "source": "column of the sentence",
+    "target": "column of its translation",
+}
+
+
+def add(verbs: Any) -> None:
+    """The three verbs."""
+    for verb, kind in KINDS.items():
+        about = f"fine-tune on a {kind} task, one run for each variant and seed"
+        parser = add_verb(verbs, verb, about, *EXAMPLES.get(verb, ()), notes=NOTES)
+        example = TASK_TYPES[kind].example
+        presets = ", ".join(preset_names(kind))
+        add_option = parser.add_argument
+        add_option("--task", default=example, help=f"a task, its file, or csv (default: {example})")
+        has_pairs = bool(get_task(example).pairs)
+        pair_help = "language pair, source first, e.g. de-en" if has_pairs else argparse.SUPPRESS
+        add_option("--pair", help=pair_help)
+        for column in TASK_TYPES[kind].columns:
+            about = f"with --task csv: {COLUMNS.get(column, f'column of the {column}')}"
+            add_option(f"--{column}", metavar="COLUMN", nargs="+" if column == "text" else None, help=about)
+        add_option("--name", help="with --task csv: what to call it (default: as the file)")
+        add_option(
+            "--attention", help="variants or their files, e.g. softmax,sa-softmax (default: the preset's)"
+        )
+        add_option("--seeds", help="integers, e.g. 0,1,2 (default: the preset's)")
+        add_option("--preset", default="quick", help=f"{presets} (default: quick)")
+        add_option("--config", type=place, action="append", default=[], help="YAML laid over the preset")
+        add_option("--data", help="auto, hub, sample or a folder; with --task csv a file or folder")
+        add_option("--model", help="a Hub id, a folder or scratch:SIZE")
+        _add_run_options(parser, "take a first step of every kind of run, and begin none")
+        parser.set_defaults(function=train)
+    parser = add_verb(
+        verbs,
+        "run",
+        "make the one run that a configuration file describes, or go on with it",
+        "finetune run runs/agnews/scratch-tiny/softmax/seed-0/finetune.yaml",
+        "finetune run runs/agnews/scratch-tiny/softmax/seed-0/finetune.yaml --output runs-again",
+        notes="A run keeps its whole configuration as finetune.yaml; a study writes that of every run into\n"
+        "ROOT/configs. The run goes to OUTPUT/TASK/MODEL/VARIANT/seed-N.",
+    )
+    parser.add_argument("file", type=place, metavar="FILE", help="a whole configuration")
+    parser.add_argument("--task", help="a task or its file (default: the file's)")
+    parser.add_argument("--data", help="auto, hub, sample or a folder (default: the file's)")
+    parser.add_argument("--attention", help="the declaration file, for a variant of your own that has moved")
+    _add_run_options(parser, "take a first step, and begin nothing")
+    parser.set_defaults(function=run)
+
+
+def _add_run_options(parser: argparse.ArgumentParser, rehearse: str) -> None:
+    parser.add_argument(
+        "--output", type=place, default=Path("runs"), help="folder of the runs (default: runs)"
+    )
+    parser.add_argument(
+        "--diagnose", action="store_true", help="look at the attention of ten steps (diagnostics.json)"
+    )
+    parser.add_argument("--rehearse", action="store_true", help=rehearse)
+
+
+def train(options: argparse.Namespace, overrides: Overrides) -> int:
+    """Run a grid of one task: a preset, with files and options laid over it, by its variants and seeds."""
+    kind = KINDS[options.verb]
+    values = read_preset(kind, options.preset)
+    for path in options.config:
+        values = merge(values, read_yaml(path))
+    values = merge(values, overrides)
+    if options.attention is not None:
+        values["variants"] = names(options.attention)
+    if options.seeds is not None:
+        what = "--seeds takes whole numbers from 0, e.g. 0,1,2"
+        values["seeds"] = [number(word, what) for word in names(options.seeds)]
+    for option, key in SHORT.items():
+        value = getattr(options, option, None)
+        if value is not None:
+            values = merge(values, nest(key, value))
+    _refuse_unknown_sections(values, overrides)
+    if options.name and options.task != TABLE:
+        raise UserError(f"--name names a table of your own: leave it out, or give --task {TABLE}")
+    word = options.name or options.task
+    task = task_of(word, values, options.pair)
+    if task.kind != kind:
+        raise UserError(f"'{task.name}' is a {task.kind} task: use finetune {task.verb}")
+
+    variants, seeds = variant_names(values.pop("variants", None)), seed_numbers(values.pop("seeds", None))
+    point = Point(word, options.pair, values, options.output)
+    cells = plan([point], variants, seeds, diagnosed=seeds if options.diagnose else ())
+    if options.rehearse:
+        return _rehearse(cells)
+    status = run_grid(cells, options.command)
+    compare_grid(cells)
+    if options.preset != "full":
+        say(f"The real thing, on a GPU: {_next_command(options, task)}")
+    return status
+
+
+def run(options: argparse.Namespace, overrides: Overrides) -> int:
+    """Make the run of a configuration file, or go on with it."""
+    cell = cell_file.read(
+        options.file,
+        options.output,
+        task=options.task,
+        source=options.data,
+        variant=options.attention,
+        diagnose=options.diagnose,
+    )
+    return _rehearse([cell]) if options.rehearse else run_grid([cell], options.command)
+
+
+def _rehearse(cells: Sequence[Cell]) -> int:
+    from finetune.studies.preflight import prepare
+
+    prepare(cells)
+    say("rehearsal: every kind of run that is not finished took a first step; none was begun")
+    return 0
+
+
+def _refuse_unknown_sections(values: Mapping[str, Any], overrides: Overrides) -> None:
+    """A misspelt option such as --trian.max_steps is named with the sections that there are."""
+    sections = {*RunConfig.__dataclass_fields__, "variants", "seeds"} - {"kind", "task", "pair", "seed"}
+    for key in values:
+        if key not in sections and key in overrides:
+            options = [f"--{name}" for name in sections | OPTIONS]
+            raise unknown("option", f"--{key}", options, _meant(key, values, sections))
+        if key not in sections:
+            raise unknown("key", key, sections)
+
+
+def _meant(key: str, values: Mapping[str, Any], sections: set[str]) -> str | None:
+    """``--train.learning_rate`` of ``learning_rate``: the option below a section that an option is like."""
+    below = flatten({name: value for name, value in values.items() if name in sections})
+    options = {name.rpartition(".")[2]: f"--{name}" for name in below if "." in name}
+    options |= {name: f"--{name}" for name in sections | OPTIONS}
+    near = get_close_matches(key, options, 1, 0.5)
+    return options[near[0]] if near else None
+
+
+def _next_command(options: argparse.Namespace, task: Task) -> str:
+    """What to type for the same task with the preset of the real thing."""
+    words = ["make", options.verb, f"TASK={options.task}"]
+    if options.pair:
+        words.append(f"PAIR={options.pair}")
+    own = options.data if options.data not in (None, "auto", "sample") else None
+    if own is None and task.hub_id is None:
+        own = "path/to/folder"
+    if own:
+        words.append(f"DATA={own}")
+    words += ["PRESET=full", "OUTPUT=runs-full"]
+    columns = [(f"--{name}", value) for name in task.columns if (value := getattr(options, name, None))]
+    given = [
+        word
+        for option, value in columns
+        for word in (option, *([value] if isinstance(value, str) else value))
+    ]
+    if given:
+        words.append(f"ARGS={shlex.join(given)}")
+    return shlex.join(words)
