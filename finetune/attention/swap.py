@@ -9,15 +9,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from logging import getLogger
 from typing import Any, get_args
 
+from torch import nn
 from transformers.utils import logging
 
 from finetune.attention import VARIANTS, Variant, contract, get_variant, register_variant
 from finetune.attention.interface import SETTING, SOFTMAX, AttentionKind, LayerAttention
 from finetune.attention.kernels import dispatch
 from finetune.attention.kernels.inputs import BoundVariant
-from finetune.attention.probe import Observed, expected_calls, observe
+from finetune.attention.probe import Observed, expected_calls, inputs_of, observe
 from finetune.attention.register import NAME, RECORDED
 from finetune.attention.variants import BUILT_IN
 from finetune.config.schema import Scope
@@ -26,9 +28,11 @@ from finetune.errors import UserError, unknown
 SCOPES: tuple[str, ...] = get_args(Scope)
 SUPPORTED = (
     "BERT, RoBERTa, DistilBERT, ALBERT, ELECTRA, ModernBERT, GPT-2, GPT-NeoX, Llama, Qwen3, T5, BART, mBART, "
-    "Marian, M2M100, and other models that call transformers' attention interface in every layer"
+    "Marian, M2M100, with example_inputs ViT, DeiT, DINOv2, CLIP, SigLIP, Wav2Vec2, Whisper, and other "
+    "models that call transformers' attention interface in every layer"
 )
 IMPLEMENTATION = "attn_implementation"  # the key of config.json that from_pretrained goes by
+_log = getLogger(__name__)
 _SMALLEST = 1e-12  # a smaller eps would let gradients overflow float32
 
 
@@ -63,6 +67,7 @@ def swap(
     scope: str = "all",
     kernel: str = "auto",
     parameters: Mapping[str, float] | None = None,
+    example_inputs: Mapping[str, Any] | None = None,
 ) -> SwapReport:
     """Make the attention of ``model``, a transformers model, compute ``variant`` within ``scope``.
 
@@ -71,7 +76,9 @@ def swap(
     softmax. ``kernel``, one of ``kernels.CHOICES``: "auto" takes the fastest that there is for the device,
     "reference" computes everything step by step; plain softmax runs on torch's fused kernel unless
     "reference" is chosen. ``calls_by_kernel`` says which ones ran.
-    ``parameters`` override the variant's own. A swapped model can be swapped again.
+    ``parameters`` override the variant's own. ``example_inputs`` is what a model of images or speech is
+    called with, such as ``{"pixel_values": ...}`` or what its processor returns; the proof runs it once. A
+    swapped model can be swapped again.
 
     Raises ``UserError``, and leaves the model as it was, for an unknown name, for a scope of which the model
     has no layer, and for a model that would not use the variant in every layer.
@@ -87,7 +94,7 @@ def swap(
         if given not in allowed:
             raise unknown(what, given, allowed)
     with _restoring_on_error(model):
-        observed = _prove(model)
+        observed = _prove(model, example_inputs)
         counts = Counter(kind for _, kind in observed.calls if scope in ("all", kind))
         if not counts:
             present = ", ".join(sorted({kind for _, kind in observed.calls}))
@@ -99,7 +106,11 @@ def swap(
         for module, kind in observed.calls:
             inside = scope in ("all", kind)
             setattr(module, SETTING, LayerAttention(swapped if inside else plain, kind, kernel))
-        observe(model)
+        observe(model, example_inputs)
+        if chosen.name != SOFTMAX.name:
+            for name, module in model.named_modules():
+                if isinstance(module, nn.MultiheadAttention):  # as in SigLIP's pooling
+                    _log.warning("%s keeps torch's own softmax attention in %s", type(model).__name__, name)
         ran = "+".join(sorted(calls_by_kernel(model, chosen.name)))
         forget_calls(model)
         _record(model, chosen, merged, scope)
@@ -167,7 +178,7 @@ def _merge(variant: Variant, overrides: Mapping[str, float]) -> dict[str, float]
     return {**variant.parameters, **{name: float(value) for name, value in overrides.items()}}
 
 
-def _prove(model: Any) -> Observed:
+def _prove(model: Any, example_inputs: Mapping[str, Any] | None) -> Observed:
     """Switch the model to our function and count its calls; ``UserError`` unless every layer made them."""
     name = type(model).__name__
     if model.config.output_attentions:
@@ -179,12 +190,14 @@ def _prove(model: Any) -> Observed:
     logging.set_verbosity_error()  # the warning that the name is ignored becomes an error below
     try:
         model.set_attn_implementation(NAME)
-        observed = observe(model)
+        observed = observe(model, example_inputs)
     finally:
         logging.set_verbosity(verbosity)
-    made, expected = len(observed.calls), expected_calls(model.config)
+    made, expected = len(observed.calls), expected_calls(model)
     if made != expected:
         how = "never calls it" if made == 0 else f"makes {made} of its {expected} attention calls through it"
+        if example_inputs is None and len(inputs := inputs_of(model)) > 1:
+            how += f" on token ids alone (pass example_inputs with {', '.join(inputs)} to reach all of it)"
         raise UserError(f"{name} accepts an attention function but {how}. Supported: {SUPPORTED}")
     return observed
 

@@ -352,7 +352,11 @@ del _VIT["vocab_size"]
     [
         (hf.Gemma2Config(**_GROUPED), hf.Gemma2ForCausalLM, "Gemma2Attention asks its attention for softcap"),
         (hf.GptOssConfig(**_GROUPED, **_EXPERTS), hf.GptOssForCausalLM, "asks its attention for s_aux"),
-        (hf.ViTConfig(**_VIT), hf.ViTForImageClassification, "does not run on token ids alone"),
+        (
+            hf.ViTConfig(**_VIT),
+            hf.ViTForImageClassification,
+            "reads pixel_values, and the proof runs it",
+        ),
         (
             hf.LongT5Config(vocab_size=VOCAB, d_model=12, d_kv=5, d_ff=7, num_layers=2, num_heads=2),
             hf.LongT5ForConditionalGeneration,
