@@ -1,0 +1,138 @@
+"""Runs of a study one after another and side by side, with a stub for the command."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from finetune.studies import logs
+from finetune.studies.executors import local
+from finetune.studies.executors.local import Local
+from finetune.studies.run import commands
+from finetune.studies.schedule import run
+from finetune.studies.state import look
+from finetune.system import lock
+from finetune.system.lock import locked
+from tests.support.studies import TINY, BoardSpy, keep, stub, study_of
+
+
+def test_cells_run_in_order_so_many_at_a_time_and_a_failure_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    study = study_of(tmp_path, {"a": {**TINY, "variants": ["softmax"]}}, seeds=list(range(7)))
+    special = {
+        1: ["say=finetune: error: no such model", "exit=2"],
+        2: ["record=failed", "exit=1"],
+        3: ["kill=9"],
+        4: ["say=RuntimeError: broken", "exit=1"],
+        5: ["exit=75"],
+        6: ["record=running"],
+    }
+    board = BoardSpy()
+    slots = [{"CUDA_VISIBLE_DEVICES": "4"}, {"OMP_NUM_THREADS": "3"}]
+    states = run(study.cells, Local(slots, stub(tmp_path, "sleep=0.2", "record", special=special)), board)
+    assert [event.split()[2] for event in board.events if event.startswith("start")] == list("0123456")
+    assert board.most == 2
+    (last,) = re.findall(r"^(?:4|None) \S+$", study.cells[6].log.read_text(), flags=re.MULTILINE)
+    assert [(status.state, status.reason) for status in map(states.get, study.cells) if status] == [
+        ("done", ""),
+        ("failed", "no such model"),
+        ("failed", "the loss became nan"),
+        ("failed", "killed by signal 9 (out of memory?)"),
+        ("failed", "RuntimeError: broken"),
+        ("running", ""),
+        ("failed", last),
+    ]
+    assert "\n4 " in study.cells[0].log.read_text() and "\nNone 3\n" in study.cells[1].log.read_text()
+    assert study.cells[0].log.read_text().startswith("# 20")
+    kinds = ["done", "failed", "failed", "failed", "failed", "missing", "failed"]
+    assert [look(cell).state for cell in study.cells] == kinds, "and the next look knows it from the logs"
+    again = run(study.cells[1:3], Local([{}], stub(tmp_path, "record")), BoardSpy())
+    assert [status.state for status in again.values()] == ["done", "done"], "failed runs are tried again"
+    assert study.cells[1].log.read_text().count("working on") == 2, "under what was there"
+
+
+def test_a_cell_that_another_process_has_is_left_to_it(tmp_path: Path) -> None:
+    """One whose log another study holds, one that something trains, one that was done meanwhile."""
+    study = study_of(tmp_path, {"a": {**TINY, "variants": ["softmax"]}}, seeds=[0, 1, 2, 3])
+    claimed, trained, done, _ = study.cells
+    claim = logs.claim(claimed.log, ["another study"])
+    assert claim is not None
+    keep(trained, "running")
+    keep(done)
+    board = BoardSpy()
+    with locked(trained.folder):
+        states = run(study.cells, Local([{}], stub(tmp_path, "record")), board)
+    claim.close()
+    assert [states[cell].state for cell in study.cells] == ["running", "running", "done", "done"]
+    assert [event for event in board.events if event.startswith("start")] == ["start softmax 3 on 0"]
+
+
+def test_what_a_killed_study_leaves_running_is_not_run_twice(tmp_path: Path) -> None:
+    study = study_of(tmp_path, {"a": {**TINY, "variants": ["softmax"]}})
+    code = f"""
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from finetune.studies.file import load
+from finetune.studies.executors.local import Local
+from finetune.studies.schedule import run
+cells = load({str(tmp_path / "mine.yaml")!r}, Path({str(study.root)!r})).cells
+board = SimpleNamespace(started=lambda job: print("started", flush=True), refresh=lambda jobs: None)
+run(cells, Local([{{}}], lambda cell: [sys.executable, "-c", "import time; time.sleep(60)"]), board)
+"""
+    killed = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert killed.stdout is not None and killed.stdout.readline() == "started\n"
+    (orphan,) = psutil.Process(killed.pid).children()
+    killed.kill()
+    killed.communicate()
+    assert look(study.cells[0]).state == "running" and commands(study) == []
+    assert [
+        status.state for status in run(study.cells, Local([{}], stub(tmp_path)), BoardSpy()).values()
+    ] == ["running"]
+    orphan.kill()
+    orphan.wait(5)
+    assert look(study.cells[0]).state == "missing"
+
+
+def test_a_process_that_cannot_start_is_a_failure(tmp_path: Path) -> None:
+    study = study_of(tmp_path)
+    states = run(study.cells, Local([{}], lambda cell: [str(tmp_path / "no-such-program")]), BoardSpy())
+    assert [status.reason for status in states.values()] == [
+        "cannot start a process: No such file or directory"
+    ] * 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_ends_the_children_and_what_they_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Also one that does not listen to SIGTERM."""
+    monkeypatch.setattr(local, "GRACE_S", 0.2)
+    study = study_of(tmp_path, {"a": {**TINY, "variants": ["softmax"]}}, seeds=[0, 1, 2])
+    board = BoardSpy()
+    before = signal.getsignal(number)
+
+    def interrupt() -> None:
+        while not (study.cells[0].folder / ".ready").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    execute = stub(tmp_path, "sleep=60", special={0: ["ignore", "sleep=60"]})
+    with pytest.raises(KeyboardInterrupt):
+        run(study.cells, Local([{}, {}], execute), board)
+    assert not psutil.Process().children()
+    assert not any(lock.held(cell.log) for cell in study.cells)
+    assert signal.getsignal(number) is before
+    assert [look(cell).state for cell in study.cells] == ["missing"] * 3
+    assert len([event for event in board.events if event.startswith("start")]) == 2
