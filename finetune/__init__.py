@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from finetune.comparison.compare import Comparison, compare
     from finetune.publishing.load import load
     from finetune.records.run import Run, read_runs
+    from finetune.studies.api import preset, run, study
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,8 +30,11 @@ __all__ = [
     "Variant",
     "compare",
     "load",
+    "preset",
     "read_runs",
     "register_variant",
+    "run",
+    "study",
     "swap",
     "tasks",
 ]
@@ -42,8 +46,11 @@ _MODULES = {
     "Variant": "finetune.attention",
     "compare": "finetune.comparison.compare",
     "load": "finetune.publishing.load",
+    "preset": "finetune.studies.api",
     "read_runs": "finetune.records.run",
     "register_variant": "finetune.attention",
+    "run": "finetune.studies.api",
+    "study": "finetune.studies.api",
     "swap": "finetune.attention.swap",
     "tasks": "finetune",
 }

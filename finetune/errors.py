@@ -20,6 +20,10 @@ class BusyError(UserError):
     exit_status = os.EX_TEMPFAIL  # 75
 
 
+class RunFailedError(Exception):
+    """A run that has failed, and whose record says why."""
+
+
 LONG = 100
 """Letters of a value that a message quotes."""
 

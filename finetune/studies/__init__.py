@@ -1,7 +1,9 @@
-"""Studies: a YAML file of grids -> every run of them, planned, costed and run, several at a time.
+"""Grids of runs: planned, checked, costed, and run in this process or several at a time.
 
-    file -> grid (cells) -> state -> cost -> overview | schedule (progress)
+    file (axes) -> grid (cells) -> state -> estimate -> overview
+                                         -> preflight -> schedule, through an executor -> training.run
 
-A cell is one run and one command line of its own, so that what a study does can be typed by hand, and a run
-that fails or is killed takes no other with it. Nothing here imports torch.
+``classify`` and ``translate`` are a grid of one point and run in this process. A study is a YAML file of
+many, and each of its cells is a process, ``finetune run`` on a file of its own: what a study does can be
+typed by hand, and a run that fails or is killed takes no other with it. Planning imports no torch.
 """
