@@ -68,6 +68,30 @@ def groups(runs: Iterable[Run]) -> list[list[RunGroup]]:
     return [_by_settings(by_name[key]) for key in sorted(by_name, key=lambda key: (key[-1], key[:-1]))]
 
 
+def _by_settings(runs: list[Run]) -> list[RunGroup]:
+    by_text: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: not run.finished):
+        text = json.dumps(run.settings(), sort_keys=True, default=str)
+        if not run.finished:  # it lacks facts, so its configuration decides
+            configured = run.configured()
+            alike = (known for known, (first, *_) in by_text.items() if first.configured() == configured)
+            text = next(alike, text)
+        by_text.setdefault(text, []).append(run)
+    # The name breaks ties, so that the order does not hang on the file system.
+    ordered = sorted(by_text.items(), key=lambda item: (-sum(r.finished for r in item[1]), item[0]))
+    return [_one_a_seed(members) for _, members in ordered]
+
+
+def _one_a_seed(members: list[Run]) -> RunGroup:
+    """The newest of several runs of one variant and seed counts, a finished one before any other."""
+    newest = sorted(members, key=lambda run: (run.finished, run.record["started"]), reverse=True)
+    chosen: dict[tuple[str, int], Run] = {}
+    for run in newest:
+        chosen.setdefault((run.variant, run.seed), run)
+    spare = tuple(run for run in newest if chosen[run.variant, run.seed] is not run)
+    return RunGroup(tuple(chosen[key] for key in sorted(chosen)), spare)
+
+
 def differences(first: Run, second: Run) -> list[str]:
     """In words, what keeps two runs from being compared: ``train.learning_rate (0.1 against 0.2)``."""
     one, two = first.settings(), second.settings()
@@ -84,33 +108,6 @@ def differing_settings(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[s
     halved = any(key in PRECISION for key in asked)
     explained = (f"{COMPUTED}.",) if halved else (f"{COMPUTED}.optimizer", f"{COMPUTED}.scheduler")
     return [key for key in keys if key in asked or not (asked and key.startswith(explained))]
-
-
-def _by_settings(runs: list[Run]) -> list[RunGroup]:
-    by_text: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: not run.finished):
-        by_text.setdefault(_settings_text(run, by_text), []).append(run)
-    # The name breaks ties, so that the order does not hang on the file system.
-    ordered = sorted(by_text.items(), key=lambda item: (-sum(r.finished for r in item[1]), item[0]))
-    return [_one_a_seed(members) for _, members in ordered]
-
-
-def _one_a_seed(members: list[Run]) -> RunGroup:
-    """The newest of several runs of one variant and seed counts, a finished one before any other."""
-    newest = sorted(members, key=lambda run: (run.finished, run.record["started"]), reverse=True)
-    chosen: dict[tuple[str, int], Run] = {}
-    for run in newest:
-        chosen.setdefault((run.variant, run.seed), run)
-    spare = tuple(run for run in newest if chosen[run.variant, run.seed] is not run)
-    return RunGroup(tuple(chosen[key] for key in sorted(chosen)), spare)
-
-
-def _settings_text(run: Run, known: dict[str, list[Run]]) -> str:
-    if not run.finished:  # it lacks facts, so its configuration decides
-        for text, members in known.items():
-            if run.configured() == members[0].configured():
-                return text
-    return json.dumps(run.settings(), sort_keys=True, default=str)
 
 
 def _short(value: object) -> str:

@@ -6,7 +6,7 @@ A record is a plain mapping with exactly the keys of ``Record``; nothing but thi
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -103,11 +103,18 @@ def find(root: Path) -> tuple[list[tuple[Path, Record]], list[str]]:
         raise UserError(f"no folder {root}: name the folder that the runs were written to")
     problems: list[str] = []
     records: list[tuple[Path, Record]] = []
-    for folder in _folders(root, problems):
-        try:
-            records.append((folder, read(folder)))
-        except UserError as error:
-            problems.append(str(error))
+
+    def unlisted(error: OSError) -> None:  # a folder that cannot be listed is a problem, not an end
+        problems.append(f"cannot look into {error.filename}: {error.strerror}")
+
+    for name, folders, files in os.walk(root, onerror=unlisted):
+        # What lies in a checkpoint is no run of its own.
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("checkpoint-"))
+        if FILE in files:
+            try:
+                records.append((Path(name), read(Path(name))))
+            except UserError as error:
+                problems.append(str(error))
     return records, problems
 
 
@@ -137,18 +144,6 @@ def read_predictions(folder: Path) -> list[dict[str, Any]]:
     except UnreadableError as error:
         raise UserError(f"{file}, line {len(rows) + 1}: {error}; run again") from error
     return rows
-
-
-def _folders(root: Path, problems: list[str]) -> Iterator[Path]:
-    """Folders that hold a record, sorted; a folder that cannot be listed is a problem, not an end."""
-
-    def note(error: OSError) -> None:
-        problems.append(f"cannot look into {error.filename}: {error.strerror}")
-
-    for name, folders, files in os.walk(root, onerror=note):
-        folders[:] = sorted(f for f in folders if not f.startswith("checkpoint-"))
-        if FILE in files:
-            yield Path(name)
 
 
 def _plain(value: Any) -> Any:
