@@ -375,7 +375,6 @@ def test_the_sample_is_the_same_in_every_process() -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
         ).stdout
         assert printed.strip() == str(sample_of(TASKS[name]).rows(TASKS[name], None, "test", 3))
 

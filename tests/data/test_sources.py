@@ -126,7 +126,7 @@ def ask_all(home: Path, endpoint: str, questions: list[Question], **variables: s
     home.mkdir(exist_ok=True)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(questions)],
-        capture_output=True, text=True, env=environment, cwd=home, timeout=120, check=False,
+        capture_output=True, text=True, env=environment, cwd=home, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]

@@ -137,7 +137,7 @@ def tell(hub: Hub, cache: Path, steps: list[Any]) -> list[Any]:
     done = subprocess.run(
         [sys.executable, "-c", program, json.dumps(steps)],
         env={**os.environ, **settings, "HF_HOME": str(cache)},
-        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
+        cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -102,7 +102,7 @@ def test_a_study_that_is_interrupted_leaves_no_child_and_a_clean_terminal(tmp_pa
     shown += read(ours, "worker")  # a picture of the table
     children = psutil.Process(command.pid).children(recursive=True)
     command.send_signal(signal.SIGINT)
-    _, error = command.communicate(timeout=30)
+    _, error = command.communicate()
     shown += read(ours)
     os.close(ours)
     assert command.returncode == 130 and len(children) >= 2

@@ -100,7 +100,7 @@ run(cells, Local([{{}}], lambda cell: [sys.executable, "-c", "import time; time.
         status.state for status in run(study.cells, Local([{}], stub(tmp_path)), BoardSpy()).values()
     ] == ["running"]
     orphan.kill()
-    orphan.wait(5)
+    orphan.wait()
     assert look(study.cells[0]).state == "missing"
 
 
