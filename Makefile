@@ -84,8 +84,9 @@ $(DOCS): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
-docs: $(DOCS)  ## build the documentation into site/; fails on a broken link, or on a page that was out of date
+docs: $(DOCS)  ## build the documentation into site/; fails on a broken link, a page out of date, or a notebook that does not run
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.generate.notebook
 	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --nitpicky -c docs . site
 
 wheel: $(READY)  ## build dist/*.whl

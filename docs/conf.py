@@ -72,6 +72,7 @@ CONTENTS = """
 :caption: Guide
 
 docs/quickstart
+docs/notebooks/example
 docs/runs
 docs/tasks
 docs/variants
