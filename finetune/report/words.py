@@ -9,35 +9,37 @@ from finetune.comparison.tables import ResultTable, Summary, VariantResult
 HEADING = "Attention softmaxes compared"
 OVER_TASKS = (
     "Interquartile means over tasks and seeds: the mean of the middle half of all scores, and of all paired "
-    "differences, which is not the difference of two means. Intervals draw seeds within each task; nothing "
-    "is claimed of these tasks or others. Of a task with several settings the one with the most runs counts."
+    "differences, which is not the difference of the two means. Intervals are stratified bootstrap over the "
+    "seeds of each task. Nothing is tested, and nothing is said about other tasks. "
+    "Of a task with several settings the one with the most runs counts."
 )
 METHOD = """\
 Runs are compared only where their configuration, rows, devices, model revision and attention dropout are
-equal, and a seed only where both runs began from the same weights: they differ in attention and seed
+equal, and a seed only where both runs started from the same weights: they differ in attention and seed
 alone. Values are means over seeds ± sample standard deviation.
 
 Differences are variant minus softmax over the seeds that both finished, in points of the metric. "95%"
-and p are those of a hierarchical bootstrap, which draws seeds and test rows at once; that interval is
-never narrower, and that p never smaller, than over test rows alone. Over few seeds of which one failed it
-may reach beyond what the score of softmax leaves room for: such seeds tell next to nothing. Where only
-one kind of noise is known, p is that of the test rows (one seed) or of the seeds (no predictions), and
-nothing is claimed. "95% rows" is a percentile bootstrap over test rows with the trained models taken as
-given; "95% seeds" is Student's t interval over seeds with the test rows taken as given. All p are
-two-sided. p (Holm) is adjusted for the comparisons of one table (one task, model and setting), each table
-being a question of its own: it does not allow for the number of tables. Where several tables could make
-claims, the answer says how many would be lost if it did.
+and p come from a hierarchical bootstrap over seeds and test rows at once; this interval is never narrower,
+and this p never smaller, than over test rows alone. With few seeds of which one failed, the interval may
+reach beyond what the score of softmax leaves room for: such seeds say next to nothing. Where only one
+source of noise is known, p is over test rows (one seed) or over seeds (no predictions), and no difference
+is called significant. "95% rows" is a percentile bootstrap over test rows with the trained models fixed;
+"95% seeds" is Student's t interval over seeds with the test rows fixed. All p are two-sided. p (Holm) is
+adjusted for the comparisons of one table (one task, model and setting), each table being a question of its
+own: it does not adjust for the number of tables. Where several tables could have significant differences,
+the summary at the top says how many remain significant with Holm over all of them.
 
-A difference is claimed only where p (Holm) is below 0.05 and all three intervals leave out 0, so never
-from one seed. Exact tests of one kind of noise alone (sign flips over seeds; McNemar's test, approximate
-randomisation and the paired bootstrap over rows) are told beside the data and decide nothing.
+A difference is significant only where p (Holm) is below .05 and all three intervals exclude 0, so never
+with one seed. Exact tests of one source of noise alone (sign flips over seeds; McNemar's test, approximate
+randomization and the paired bootstrap over rows) are reported with the data and decide nothing.
 
-"Would be claimed" is the true difference that runs like these would show 4 times in 5 (where some failed
-it may be more than there is room for), and "seeds for" the number of seeds that a true difference of that
-many points would need (a dash: no number is enough, the test rows being too few).
+The minimum detectable difference is the true difference that runs like these would find significant 4 times
+in 5, a power of 80% (where some runs failed it may exceed what is possible). "Seeds for" a difference is the
+number of seeds that finds a true difference of that many points as often; a dash: no number of seeds is
+enough, for there are too few test rows.
 
-Means over tasks are described and never claimed. Training time is the mean over seeds, memory the
-highest. Runs that failed or are missing count as such.
+Means over tasks are described, not tested. Training time is the mean over seeds, memory the highest. Failed
+and missing runs are counted as such.
 """
 
 

@@ -1,4 +1,4 @@
-"""A comparison as ``report.tex``: a booktabs table for each table, for a paper to take in by ``\\input``."""
+"""A comparison as ``report.tex``: a booktabs table for each table, which a paper includes by ``\\input``."""
 
 import re
 from itertools import groupby
@@ -42,7 +42,7 @@ def escape(text: str) -> str:
 
 def _of(table: ResultTable, number: int) -> str:
     head, *rows = cells.scores(table)
-    # A printed page is no wider; the other forms have them.
+    # A printed page has no room for these; the other forms have them.
     described = {metric.label for metric in registry.METRICS.values() if metric.name != table.metric}
     left_out = {"untrained", "p", "train", "memory", *described}
     if "95%" in head:
@@ -61,10 +61,10 @@ def _overall(comparison: Comparison) -> list[str]:
     floats = []
     groups = zip(groupby(rows, key=lambda row: row[:2]), facts.over_tasks(comparison), strict=True)
     for number, (((model, metric), group), tasks) in enumerate(groups, start=1):
-        what = f"{model}, {metric}: interquartile means over tasks and seeds, with 95% stratified intervals."
-        told = f"{what} {tasks}"
+        means = "interquartile means over tasks and seeds, with 95% stratified bootstrap intervals"
+        caption = escape(f"{model}, {metric}: {means}. {tasks}")
         label = "overall" if number == 1 else f"overall-{number}"
-        floats.append(_float([head[2:], *(row[2:] for row in group)], escape(told), label))
+        floats.append(_float([head[2:], *(row[2:] for row in group)], caption, label))
     return floats
 
 

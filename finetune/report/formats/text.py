@@ -14,14 +14,14 @@ WIDTH = 110  # of wrapped lines
 
 
 def text(comparison: Comparison) -> str:
-    """Every table with its sentence, then the answer, which a terminal leaves in sight."""
+    """Every table with its sentence; the answer comes last, where a terminal leaves it in sight."""
     parts = [_of(table) for table in comparison.tables]
     if comparison.problems:
         parts.append("\n".join(["Records that could not be used:", *_bullets(comparison.problems)]))
     if comparison.overall:
-        told = [*_wrapped(words.OVER_TASKS, ""), *_bullets(facts.over_tasks(comparison))]
-        parts.append("\n".join([aligned(cells.overall(comparison), "lllr"), *told]))
-    parts.append("\n".join(_wrapped(answer(comparison), "")))
+        lines = [aligned(cells.overall(comparison), "lllr"), *_wrapped(words.OVER_TASKS)]
+        parts.append("\n".join(lines + _bullets(facts.over_tasks(comparison))))
+    parts.append("\n".join(_wrapped(answer(comparison))))
     return "\n\n".join(parts)
 
 
@@ -34,12 +34,11 @@ def _of(table: ResultTable) -> str:
     return "\n".join(lines)
 
 
-def _wrapped(sentence: str, mark: str) -> list[str]:
-    indent = " " * len(mark)
+def _wrapped(sentence: str, mark: str = "") -> list[str]:
     return textwrap.wrap(
         mark + clean(sentence),
         WIDTH,
-        subsequent_indent=indent,
+        subsequent_indent=" " * len(mark),
         break_on_hyphens=False,
         break_long_words=False,
     )
