@@ -19,7 +19,7 @@ from finetune.report.formats import saved
 from finetune.report.histories import History, collect, mean_curve
 from finetune.report.html.page import HERE, page
 from finetune.report.plots import curves, forest, gradients, looked, weights
-from finetune.report.plots.figures import COLOURS, Palette, depth, draw
+from finetune.report.plots.figures import COLORS, Palette, depth, draw
 from tests.support.records import classified, correctness, save, save_accuracies, started
 from tests.support.report_records import FILE, diagnostics, enrich
 
@@ -100,7 +100,7 @@ def test_contrast_is_wcag_aa(theme: str) -> None:
     for name in ("ink", "muted", "accent"):
         assert _contrast(colours[name], colours["surface"]) >= 4.5, name
         assert _contrast(colours[name], colours["raised"]) >= 4.5, name
-    drawn = ["shallow", "deep", *(f"arm-{i}" for i in range(COLOURS + 1))]
+    drawn = ["shallow", "deep", *(f"variant-{i}" for i in range(COLORS + 1))]
     for name in drawn:
         assert _contrast(colours[name], colours["surface"]) >= 3, name
 
@@ -256,7 +256,7 @@ def test_only_variants_with_negative_weights_get_that_plot() -> None:
 def test_a_palette_tells_many_arms_apart() -> None:
     palette = Palette(f"arm{i}" for i in range(20))
     assert len({palette[f"arm{i}"] for i in range(20)}) == 20
-    assert palette["softmax"].colour == "#000100"
+    assert palette["softmax"].color == "#000100"
     assert depth(0) != depth(1) and depth(-1) == depth(0)
 
 

@@ -40,7 +40,7 @@ def seeds(table: ResultTable, palette: Palette, key: str) -> Plot | None:
         for i, (arm, each) in enumerate(zip(arms, values, strict=True)):
             look, mean = palette[arm.name], arm.metrics[table.metric].mean
             axis.plot([mean, mean], [-i - 0.16, -i + 0.16], color=INK, linewidth=2, zorder=2)
-            axis.plot(list(each.values()), [-i] * len(each), look.marker, color=look.colour, markersize=6)
+            axis.plot(list(each.values()), [-i] * len(each), look.marker, color=look.color, markersize=6)
             name_row(axis, words.variant_name(arm), words.score(arm.metrics[table.metric]), -i)
         axis.set_xlabel(registry.get(table.metric).label)
         only_rows(axis, len(arms))
@@ -119,14 +119,14 @@ def _curve_plot(
 def thin_line(axis: Axes, curve: Curve, look: Look) -> None:
     """One run, or one layer, behind the mean of them; a dot where there is one step only."""
     marker = look.marker if len(curve) == 1 else ""
-    axis.plot(*points(curve), color=look.colour, linewidth=0.7, alpha=0.45, marker=marker, markersize=3)
+    axis.plot(*points(curve), color=look.color, linewidth=0.7, alpha=0.45, marker=marker, markersize=3)
 
 
 def line(axis: Axes, curve: Curve, look: Look) -> None:
     """A thick line with a few markers."""
     axis.plot(
         *points(curve),
-        color=look.colour,
+        color=look.color,
         linestyle=look.dash,
         linewidth=2,
         marker=look.marker,

@@ -1,6 +1,6 @@
 """matplotlib -> SVG that stands in a page: readable in its light and its dark theme, and on a phone.
 
-Colours are drawn as placeholders and become the page's CSS variables; text stays text; ids are unique.
+Colors are drawn as placeholders and become the page's CSS variables; text stays text; ids are unique.
 """
 
 import io
@@ -20,21 +20,21 @@ from finetune.config.schema import BASELINE
 from finetune.system.text import clean
 
 WIDTH, HEIGHT = 340, 200  # CSS pixels: what a phone shows at full size
-ROW = 40  # of one arm among several below each other, its name above its line
+ROW = 40  # of one variant among several below each other, its name above its line
 LONGEST = 34  # letters of a name that fit above its line
 LONGEST_HEADING = 54  # letters where no value stands on the same line
-# matplotlib takes no CSS variable for a colour: these stand for them. Black itself would be left out.
+# matplotlib takes no CSS variable for a color: these stand for them. Black itself would be left out.
 INK, MUTED, LINE = "#000003", "#000001", "#000002"  # text, lesser text, rules
 MARKERS, DASHES = "osD^vPX", ("-", "--", "-.", ":")
 NUMBERS = ("d", "x", "y", "width", "height")  # attributes that hold coordinates
-COLOURS = 7  # of arms but the baseline; further arms take them again with other dashes
-_SERIES = [f"#0001{number:02x}" for number in range(COLOURS + 1)]
+COLORS = 7  # of variants but the baseline; further ones take them again with other dashes
+_SERIES = [f"#0001{number:02x}" for number in range(COLORS + 1)]
 _DEPTHS = [f"#0002{percent:02x}" for percent in range(101)]
 CSS = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)"}
-CSS |= {colour: f"var(--arm-{number})" for number, colour in enumerate(_SERIES)}
+CSS |= {color: f"var(--variant-{number})" for number, color in enumerate(_SERIES)}
 CSS |= {
-    colour: f"color-mix(in srgb, var(--deep) {percent}%, var(--shallow))"
-    for percent, colour in enumerate(_DEPTHS)
+    color: f"color-mix(in srgb, var(--deep) {percent}%, var(--shallow))"
+    for percent, color in enumerate(_DEPTHS)
 }
 DASH_ARRAYS = {"-": "none", "--": "7 4", "-.": "8 3 2 3", ":": "2 3"}
 SHAPES = {
@@ -71,7 +71,7 @@ STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing and what is said about it."""
+    """A drawing with its heading and caption."""
 
     svg: Markup
     heading: str
@@ -80,9 +80,9 @@ class Plot:
 
 @dataclass(frozen=True)
 class Look:
-    """How one arm is drawn; colour, marker and dash each tell it from most others."""
+    """How one variant is drawn; color, marker and dash each distinguish it from most others."""
 
-    colour: str
+    color: str
     marker: str
     dash: str
 
@@ -99,16 +99,16 @@ class Palette:
         """The look of ``name``; the next free one where it is new."""
         if name not in self._looks:
             number = len(self._looks)
-            colour = (number - 1) % COLOURS + 1 if number else 0
-            dash = DASHES[max(0, number - 1) // COLOURS % len(DASHES)]
+            color = (number - 1) % COLORS + 1 if number else 0
+            dash = DASHES[max(0, number - 1) // COLORS % len(DASHES)]
             marker = MARKERS[number % len(MARKERS)]
-            self._looks[name] = Look(_SERIES[colour], marker, dash)
+            self._looks[name] = Look(_SERIES[color], marker, dash)
         return self._looks[name]
 
 
 def swatch(look: Look) -> Markup:
     """A line with a marker, for a legend beside plots; without axes, and so without matplotlib."""
-    style = f"stroke: {CSS[look.colour]}; fill: {CSS[look.colour]}"
+    style = f"stroke: {CSS[look.color]}; fill: {CSS[look.color]}"
     return Markup(
         '<svg viewBox="0 0 36 12" aria-hidden="true" style="{}"><path d="M0 6H36" stroke-width="2" '
         'stroke-dasharray="{}"/><path d="{}"/></svg>'
@@ -116,7 +116,7 @@ def swatch(look: Look) -> Markup:
 
 
 def depth(share: float) -> str:
-    """The colour of a layer, 0 for the first to 1 for the last."""
+    """The color of a layer, 0 for the first to 1 for the last."""
     return _DEPTHS[round(100 * min(1.0, max(0.0, share)))]
 
 
@@ -184,7 +184,7 @@ def only_rows(axis: Axes, count: int) -> None:
 
 
 def _inline(text: str, key: str, label: str) -> Markup:
-    """matplotlib's file as an element of a page, with the page's colours and font."""
+    """matplotlib's file as an element of a page, with the page's colors and font."""
     root = ElementTree.fromstring(text)
     for parent in list(root.iter()):
         for child in [child for child in parent if _local(child.tag) == "style"]:
@@ -217,7 +217,7 @@ def _local(name: str) -> str:
 
 
 def _themed(style: str) -> str:
-    """Declarations of a style with placeholders as the page's colours, and without the font of a text."""
+    """Declarations of a style with placeholders as the page's colors, and without the font of a text."""
     declared = (declaration.partition(": ") for declaration in style.split("; "))
     kept = (f"{name}: {CSS.get(value, value)}" for name, _, value in declared if name != "font-family")
     return "; ".join(kept)

@@ -144,12 +144,12 @@ def _draw(axis: Axes, bar: Bar, y: float, edge: float | None) -> None:
         (bar.seeds, 0.27, "--", 1.4),
     ):
         if bounds is not None:
-            axis.plot(bounds, [y - below] * 2, style, color=look.colour, linewidth=width)
+            axis.plot(bounds, [y - below] * 2, style, color=look.color, linewidth=width)
     if edge is not None and abs(bar.value) > edge:
         at, marker = (edge, ">") if bar.value > 0 else (-edge, "<")
     else:
         at, marker = bar.value, look.marker
-    axis.plot(at, y, marker, color=look.colour, markersize=7, zorder=3, clip_on=False)
+    axis.plot(at, y, marker, color=look.color, markersize=7, zorder=3, clip_on=False)
     shown = bar.both or bar.rows
     told = f" ({words.interval(shown)})" if shown else ""
     name_row(axis, bar.name, words.signed(bar.value) + told, y)

@@ -103,7 +103,7 @@ def _row_sums(found: Sequence[Looked], palette: Palette, key: str) -> Plot | Non
         for arm, (lower, middle, upper) in bands.items():
             steps = sorted(lower.keys() & upper.keys())
             sides = [lower[step] for step in steps], [upper[step] for step in steps]
-            axes[0].fill_between(steps, *sides, color=palette[arm].colour, alpha=0.2, linewidth=0)
+            axes[0].fill_between(steps, *sides, color=palette[arm].color, alpha=0.2, linewidth=0)
             line(axes[0], middle, palette[arm])
         low, high = axes[0].get_ylim()
         axes[0].set_ylim(min(low, 0), max(high, 1.1))  # rounding in softmax's sums of 1 is not worth a plot
