@@ -1,110 +1,112 @@
-"""The answer first: what all tables together allow to claim, in one or two plain sentences."""
+"""The answer first: which differences are significant over all tables, in one or two sentences."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from finetune.comparison.claims import Difference
 from finetune.comparison.compare import Comparison
 from finetune.comparison.sentence import p_text
-from finetune.comparison.tables import ResultTable, VariantResult
+from finetune.comparison.tables import ResultTable
 from finetune.config.schema import BASELINE
-from finetune.metrics import registry
 from finetune.report import facts, words
 from finetune.statistics.over_seeds import holm
 from finetune.statistics.power import ALPHA
 
-MOST = 3  # tables of one arm and verdict, or claims that would be lost, that are named
+MOST = 3  # places that are named; more are counted
+
+
+class _Compared(NamedTuple):
+    table: ResultTable
+    name: str  # of the variant
+    difference: Difference
+
+    @property
+    def significant(self) -> bool:
+        return self.difference.verdict != "none"
 
 
 def answer(comparison: Comparison) -> str:
-    """What may be claimed, "nothing" included; the tables' own sentences tell the numbers."""
+    """Which differences are significant, "none" included; the numbers are in the tables' own sentences."""
     real = [table for table in comparison.tables if not table.sample]
     if not comparison.tables:
         return "No run was found."
     if not real:
-        return (
-            "Nothing may be claimed: every run is on the synthetic sample, which tells nothing of any method."
-        )
-    made = [(table, arm) for table in real for arm in table.variants if arm.difference]
-    if not made:
-        return f"Nothing may be claimed: no variant has a finished run that can be paired with {BASELINE}."
-    claims = [(table, arm) for table, arm in made if arm.difference and arm.difference.verdict != "none"]
-    parts = (_claimed(claims, len(made), real), _over_tables(made, real), _unvaried(made))
+        return "No conclusion: every run is on the synthetic sample, which says nothing about any method."
+    compared = [
+        _Compared(table, words.variant_name(result), result.difference)
+        for table in real
+        for result in table.variants
+        if result.difference
+    ]
+    if not compared:
+        return f"No conclusion: no variant has a finished run that can be paired with {BASELINE}."
+    significant = [each for each in compared if each.significant]
+    count, rule = len(compared), f"significant at {ALPHA:g} after Holm"
+    if count == 1:
+        head = f"The one comparison with {BASELINE} is {'' if significant else 'not '}{rule}"
+    elif not significant:
+        head = f"None of the {count} comparisons with {BASELINE} is {rule}"
+    else:
+        are = "is" if len(significant) == 1 else "are"
+        head = f"{len(significant)} of {count} comparisons with {BASELINE} {are} {rule}"
+    places = f": {'; '.join(_by_variant(significant, real))}" if significant else ""
+    parts = [f"{head}{places}.", _over_tables(compared, real)]
+    single = sum(len(each.difference.seeds) == 1 for each in compared)
+    if single == count:
+        each_has = "It has" if count == 1 else "Each has"
+        parts.append(f"{each_has} one seed, and one seed never allows a conclusion.")
+    elif single:
+        parts.append(f"{words.plural(single, 'comparison')} with one seed never allow a conclusion.")
     return " ".join(part for part in parts if part)
 
 
 def state(comparison: Comparison) -> str:
-    """How much was run: ``12 finished runs in 3 tables; 2 runs failed, missing or still running.``"""
-    finished = sum(arm.finished for table in comparison.tables for arm in table.variants)
+    """How much was run: ``12 finished runs in 3 tables; 2 runs failed, missing or unfinished.``"""
+    finished = sum(result.finished for table in comparison.tables for result in table.variants)
     missing = sum(len(table.missing) for table in comparison.tables)
-    tables = words.plural(len(comparison.tables), "table")
-    gone = (
-        f"{words.plural(missing, 'run')} failed, missing or still running" if missing else "none is missing"
-    )
-    failed = sum(bool(facts.unlearned(table)) for table in comparison.tables)
-    told = (
-        f" Runs that did not learn are named in the notes of {words.plural(failed, 'table')}."
-        if failed
-        else ""
-    )
-    return f"{words.plural(finished, 'finished run')} in {tables}; {gone}.{told}"
+    unlearned = sum(bool(facts.unlearned(table)) for table in comparison.tables)
+    counted = f"{words.plural(finished, 'finished run')} in {words.plural(len(comparison.tables), 'table')}"
+    gaps = f"{words.plural(missing, 'run')} failed, missing or unfinished" if missing else "none is missing"
+    named = f" The notes of {words.plural(unlearned, 'table')} name runs that did not learn."
+    return f"{counted}; {gaps}.{named if unlearned else ''}"
 
 
-def _claimed(claims: list[tuple[ResultTable, VariantResult]], made: int, tables: list[ResultTable]) -> str:
-    if made == 1:
-        lead = f"The one comparison with {BASELINE} allows a claim"
-        none = f"the one comparison with {BASELINE} does not stand out from the noise"
-    else:
-        allow = "one allows a claim" if len(claims) == 1 else f"{len(claims)} allow a claim"
-        lead = f"Of {made} comparisons with {BASELINE}, {allow}"
-        none = f"none of the {made} comparisons with {BASELINE} stands out from the noise"
-    if not claims:
-        return f"Nothing may be claimed: {none}."
-    return f"{lead}: {'; '.join(_by_arm(claims, tables))}."
-
-
-def _by_arm(claims: list[tuple[ResultTable, VariantResult]], tables: list[ResultTable]) -> list[str]:
-    """``sa-softmax is better on agnews (+0.68) and worse on yelp (-0.50)``, one an arm."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for table, arm in claims:
-        assert arm.difference
-        size = f"{words.signed(arm.difference.mean)} {registry.get(table.metric).unit}"
-        told = f"{words.short(table, tables)} ({size})"
-        found.setdefault(words.variant_name(arm), {}).setdefault(arm.difference.verdict, []).append(told)
+def _by_variant(significant: Sequence[_Compared], tables: Sequence[ResultTable]) -> list[str]:
+    """``sa-softmax is better on agnews (+0.68 points) and worse on yelp (-0.50 points)``, one a variant."""
+    places: dict[str, dict[str, list[str]]] = {}
+    for table, name, difference in significant:
+        size = f"{table.primary.signed(difference.mean)} {table.primary.unit}"
+        by_verdict = places.setdefault(name, {})
+        by_verdict.setdefault(difference.verdict, []).append(f"{words.short(table, tables)} ({size})")
     return [
-        f"{name} is " + " and ".join(f"{verdict} {_where(places)}" for verdict, places in verdicts.items())
-        for name, verdicts in found.items()
+        f"{name} is "
+        + " and ".join(
+            f"{verdict} on {', '.join(where)}" if len(where) <= MOST else f"{verdict} in {len(where)} tables"
+            for verdict, where in by_verdict.items()
+        )
+        for name, by_verdict in places.items()
     ]
 
 
-def _over_tables(made: list[tuple[ResultTable, VariantResult]], tables: list[ResultTable]) -> str:
-    """Holm is by table: say which claims would be lost if all comparisons of the report were one family.
+def _over_tables(compared: Sequence[_Compared], tables: Sequence[ResultTable]) -> str:
+    """Holm is by table: what remains significant if all comparisons of the report are one family.
 
-    Those that never claim, for want of seeds or predictions, are not of the family: they can lose nothing.
+    Those that are never significant, for want of seeds or predictions, do not belong to the family.
     """
-    known = [
-        (table, arm, found.verdict != "none", found.p)
-        for table, arm in made
-        if (found := arm.difference) and found.interval and found.p is not None
-    ]
-    if not any(claimed for _, _, claimed, _ in known) or all(table is known[0][0] for table, *_ in known):
+    family = [(each, each.difference.p) for each in compared if each.difference.interval]
+    tested = [(each, p) for each, p in family if p is not None]
+    several = any(each.table is not tested[0][0].table for each, _ in tested)
+    if not several or not any(each.significant for each, _ in tested):
         return ""
+    adjusted = holm([p for _, p in tested])
     lost = [
-        f"{words.variant_name(arm)} on {words.short(table, tables)} ({p_text(p)})"
-        for (table, arm, claimed, _), p in zip(known, holm([p for *_, p in known]), strict=True)
-        if claimed and p >= ALPHA
+        f"{each.name} on {words.short(each.table, tables)} ({p_text(p)})"
+        for (each, _), p in zip(tested, adjusted, strict=True)
+        if each.significant and p >= ALPHA
     ]
-    which = "" if len(known) == len(made) else " that could make a claim"
-    family = f"With p adjusted for all {len(known)} comparisons{which} at once, and not by table"
-    names = f": {', '.join(lost)}" if 0 < len(lost) <= MOST else ""
-    return f"{family}, {words.plural(len(lost), 'claim') if lost else 'no claim'} would be lost{names}."
-
-
-def _where(places: list[str]) -> str:
-    return f"on {', '.join(places)}" if len(places) <= MOST else f"in {len(places)} tables"
-
-
-def _unvaried(made: list[tuple[ResultTable, VariantResult]]) -> str:
-    """One seed can never claim anything; say where that, not the noise, is why."""
-    single = sum(len(arm.difference.seeds) == 1 for _, arm in made if arm.difference)
-    if not single:
-        return ""
-    if single == len(made):
-        return "No comparison has more than one seed, and one seed never allows a claim."
-    return f"{words.plural(single, 'comparison')} had one seed only, which never allows a claim."
+    which = "" if len(tested) == len(compared) else " that have several seeds and predictions"
+    rest = "every one of these remains significant"
+    if lost:
+        names = f": {', '.join(lost)}" if len(lost) <= MOST else ""
+        rest = f"{len(lost)} {'is' if len(lost) == 1 else 'are'} no longer significant{names}"
+    return f"With Holm over all {len(tested)} comparisons{which}, and not within each table, {rest}."

@@ -15,99 +15,140 @@ Cells = list[list[str]]
 
 
 def scores(table: ResultTable, *, whole: bool = True) -> Cells:
-    """Scores and differences, one row an arm; not ``whole``: without what ``cost`` and ``starts`` show."""
-    names = list(dict.fromkeys(name for arm in table.variants for name in [table.metric, *arm.metrics]))
-    elsewhere = () if whole else ("untrained", "train", "memory")
+    """Scores and differences, one row a variant; not ``whole``: without what ``cost`` and ``starts`` show."""
+    metric, variants = table.primary, table.variants
+    names = dict.fromkeys(name for result in variants for name in [table.metric, *result.metrics])
+    metrics = [registry.get(name) for name in names]
+
+    def difference(show: Callable[[Difference], str]) -> list[str]:
+        return [show(result.difference) if result.difference else "" for result in variants]
+
+    def interval(name: str) -> list[str]:
+        return difference(lambda found: words.interval(metric, getattr(found, name)))
+
     return _filled(
         [
-            ["attention", *(words.variant_name(arm) for arm in table.variants)],
-            ["runs", *(str(arm.finished) for arm in table.variants)],
+            ["attention", *map(words.variant_name, variants)],
+            ["runs", *(str(result.finished) for result in variants)],
             *(
-                [registry.get(name).label, *(words.score(arm.metrics.get(name)) for arm in table.variants)]
-                for name in names
+                [each.label, *(words.score(each, result.metrics.get(each.name)) for result in variants)]
+                for each in metrics
             ),
-            ["untrained", *(words.score(arm.untrained) for arm in table.variants)],
-            ["difference", *_of(table, lambda found: words.signed(found.mean))],
-            ["95%", *_of(table, lambda found: words.interval(found.interval))],
-            ["95% rows", *_of(table, lambda found: words.interval(found.interval_rows))],
-            ["95% seeds", *_of(table, lambda found: words.interval(found.interval_seeds))],
-            ["p", *_of(table, lambda found: words.p_value(found.p))],
-            ["p (Holm)", *_of(table, lambda found: words.p_value(found.p_adjusted))],
-            ["train", *(words.duration(arm.train_s) for arm in table.variants)],
-            ["memory", *(words.memory(arm.peak_memory_mib) for arm in table.variants)],
+            ["untrained", *(words.score(metric, result.untrained) for result in variants)],
+            ["difference", *difference(lambda found: metric.signed(found.mean))],
+            ["95%", *interval("interval")],
+            ["95% rows", *interval("interval_rows")],
+            ["95% seeds", *interval("interval_seeds")],
+            ["p", *difference(lambda found: words.p_value(found.p))],
+            ["p (Holm)", *difference(lambda found: words.p_value(found.p_adjusted))],
+            ["train", *(words.duration(result.train_s) for result in variants)],
+            ["memory", *(words.memory(result.peak_memory_mib) for result in variants)],
         ],
-        elsewhere,
+        without=() if whole else ("untrained", "train", "memory"),
     )
 
 
 def cost(table: ResultTable) -> Cells:
-    """Time and memory of each arm, and their ratio to the baseline's."""
+    """Time and memory of each variant, and their ratio to the baseline's."""
     baseline = table.variants[0]
-    arms = [arm for arm in table.variants if arm.finished]
+    finished = [result for result in table.variants if result.finished]
+
+    def ratio(value: float | None, to: float | None) -> str:
+        return f"{value / to:.2f}" if value is not None and to else ""
+
     return _filled(
         [
-            ["attention", *(words.variant_name(arm) for arm in arms)],
-            ["kernel", *(str((arm.attention or {}).get("kernel") or "") for arm in arms)],
-            ["train", *(words.duration(arm.train_s) for arm in arms)],
-            ["train, ratio", *(_ratio(arm.train_s, baseline.train_s) for arm in arms)],
-            ["memory", *(words.memory(arm.peak_memory_mib) for arm in arms)],
-            ["memory, ratio", *(_ratio(arm.peak_memory_mib, baseline.peak_memory_mib) for arm in arms)],
+            ["attention", *map(words.variant_name, finished)],
+            ["kernel", *(str((result.attention or {}).get("kernel") or "") for result in finished)],
+            ["train", *(words.duration(result.train_s) for result in finished)],
+            ["train, ratio", *(ratio(result.train_s, baseline.train_s) for result in finished)],
+            ["memory", *(words.memory(result.peak_memory_mib) for result in finished)],
+            [
+                "memory, ratio",
+                *(ratio(result.peak_memory_mib, baseline.peak_memory_mib) for result in finished),
+            ],
         ]
     )
 
 
 def starts(table: ResultTable) -> Cells:
-    """What the swap alone does, before training: the score, and how near the model is to softmax's."""
-    arms = [arm for arm in table.variants if arm.untrained or _near(arm, "cosine")]
+    """What the swap alone does, before training: the score, and how similar the model is to softmax's."""
+
+    def cosine(result: VariantResult, key: str) -> str:
+        value = (result.start or {}).get(key)
+        return f"{value:.4f}" if isinstance(value, (int, float)) else ""
+
+    swapped = [result for result in table.variants if result.untrained or cosine(result, "cosine")]
     return _filled(
         [
-            ["attention", *(words.variant_name(arm) for arm in arms)],
-            [registry.get(table.metric).label, *(words.score(arm.untrained) for arm in arms)],
-            ["start", *(str((arm.start or {}).get("kind") or "") for arm in arms)],
-            ["cosine, cold", *(_near(arm, "cosine_cold") for arm in arms)],
-            ["cosine", *(_near(arm, "cosine") for arm in arms)],
+            ["attention", *map(words.variant_name, swapped)],
+            [table.primary.label, *(words.score(table.primary, result.untrained) for result in swapped)],
+            ["start", *(str((result.start or {}).get("kind") or "") for result in swapped)],
+            ["cosine, cold", *(cosine(result, "cosine_cold") for result in swapped)],
+            ["cosine", *(cosine(result, "cosine") for result in swapped)],
         ]
     )
 
 
 def power(table: ResultTable) -> Cells:
-    """What each kind of noise says alone, what these runs would show, and how many seeds would do."""
-    arms = [(arm, arm.difference) for arm in table.variants if arm.difference]
-    largest = registry.get(table.metric).largest_difference
-    wanted = dict.fromkeys(size for _, found in arms for size in found.seeds_needed or {})
+    """p over each source of noise alone, the minimum detectable difference, and how many seeds would do."""
+    pairs = [(result, result.difference) for result in table.variants if result.difference]
+    largest = table.primary.largest_difference
+    wanted = dict.fromkeys(size for _, found in pairs for size in found.seeds_needed or {})
+
+    def detectable(found: Difference) -> str:
+        if found.detectable is None:
+            return ""
+        # A dash where no difference that the metric can have is large enough.
+        return table.primary.signed(found.detectable)[1:] if found.detectable <= largest else "–"
+
+    def seeds(found: Difference, size: str) -> str:
+        if found.seeds_needed is None or size not in found.seeds_needed:
+            return ""
+        number = found.seeds_needed[size]
+        if number is None:  # the test rows are too few for any number of seeds
+            return "–"
+        return str(number) if number <= MOST_SEEDS else f"> {MOST_SEEDS:,}"
+
     rows = _filled(
         [
-            ["attention", *(words.variant_name(arm) for arm, _ in arms)],
-            ["p, seeds alone", *(words.p_value(found.p_seeds) for _, found in arms)],
-            ["p, rows alone", *(words.p_value(found.p_rows) for _, found in arms)],
-            ["p, bootstrap of rows", *(words.p_value(found.p_bootstrap) for _, found in arms)],
-            ["would be claimed", *(_size(found.detectable, largest) for _, found in arms)],
-            *([f"seeds for {size}", *(_seeds(found, size) for _, found in arms)] for size in wanted),
+            ["attention", *(words.variant_name(result) for result, _ in pairs)],
+            ["p, seeds alone", *(words.p_value(found.p_seeds) for _, found in pairs)],
+            ["p, rows alone", *(words.p_value(found.p_rows) for _, found in pairs)],
+            ["p, bootstrap of rows", *(words.p_value(found.p_bootstrap) for _, found in pairs)],
+            ["minimum detectable", *(detectable(found) for _, found in pairs)],
+            *([f"seeds for {size}", *(seeds(found, size) for _, found in pairs)] for size in wanted),
         ]
     )
     return rows if rows and len(rows[0]) > 1 else []
 
 
 def overall(comparison: Comparison) -> Cells:
-    """Interquartile means over tasks and seeds."""
-    found = comparison.overall
+    """Interquartile means over tasks and seeds; the baseline has no difference from itself."""
+    lines = [(each, registry.get(each.metric)) for each in comparison.overall]
     return _filled(
         [
-            ["model", *(each.model + (" · SAMPLE" if each.sample else "") for each in found)],
-            ["metric", *(registry.get(each.metric).label for each in found)],
-            ["attention", *(each.variant for each in found)],
-            ["tasks", *(str(len(each.tasks)) for each in found)],
-            ["IQM", *(f"{each.iqm:.2f}" for each in found)],
-            ["95% IQM", *(_unsigned(each.interval) for each in found)],
+            ["model", *(each.model + (" · SAMPLE" if each.sample else "") for each, _ in lines)],
+            ["metric", *(metric.label for _, metric in lines)],
+            ["attention", *(each.variant for each, _ in lines)],
+            ["tasks", *(str(len(each.tasks)) for each, _ in lines)],
+            ["IQM", *(words.value(metric, each.iqm) for each, metric in lines)],
+            [
+                "95% IQM",
+                *(" to ".join(words.value(metric, end) for end in each.interval) for each, metric in lines),
+            ],
             [
                 "difference",
-                *("" if each.variant == BASELINE else words.signed(each.difference) for each in found),
+                *(
+                    "" if each.variant == BASELINE else metric.signed(each.difference)
+                    for each, metric in lines
+                ),
             ],
             [
                 "95%",
                 *(
-                    "" if each.variant == BASELINE else words.interval(each.difference_interval)
-                    for each in found
+                    "" if each.variant == BASELINE else metric.interval(each.difference_interval)
+                    for each, metric in lines
                 ),
             ],
         ]
@@ -117,69 +158,34 @@ def overall(comparison: Comparison) -> Cells:
 def glance(comparison: Comparison) -> Cells:
     """Every difference of every table, one a row."""
     rows = [
-        (table, arm, arm.difference)
+        (table, result, result.difference)
         for table in comparison.tables
-        for arm in table.variants
-        if arm.difference
+        for result in table.variants
+        if result.difference
     ]
+
+    def interval(table: ResultTable, found: Difference) -> str:
+        if found.interval is None and found.interval_rows:  # one seed
+            return f"{table.primary.interval(found.interval_rows)}, rows only"
+        return words.interval(table.primary, found.interval)
+
+    def significant(table: ResultTable, found: Difference) -> str:
+        if table.sample:
+            return "no: sample"
+        return words.verdict(found)
+
     return _filled(
         [
             ["task and model", *(words.title(table) for table, _, _ in rows)],
-            ["attention", *(words.variant_name(arm) for _, arm, _ in rows)],
-            ["metric", *(registry.get(table.metric).label for table, _, _ in rows)],
+            ["attention", *(words.variant_name(result) for _, result, _ in rows)],
+            ["metric", *(table.primary.label for table, _, _ in rows)],
             ["seeds", *(str(len(found.seeds)) for _, _, found in rows)],
-            ["difference", *(words.signed(found.mean) for _, _, found in rows)],
-            ["95%", *(_widest(found) for _, _, found in rows)],
+            ["difference", *(table.primary.signed(found.mean) for table, _, found in rows)],
+            ["95%", *(interval(table, found) for table, _, found in rows)],
             ["p (Holm)", *(words.p_value(found.p_adjusted) for _, _, found in rows)],
-            ["may be claimed", *(_claim(table, found) for table, _, found in rows)],
+            ["significant", *(significant(table, found) for table, _, found in rows)],
         ]
     )
-
-
-def _widest(found: Difference) -> str:
-    if found.interval is None and found.interval_rows:  # one seed
-        return f"{words.interval(found.interval_rows)}, rows only"
-    return words.interval(found.interval)
-
-
-def _claim(table: ResultTable, found: Difference) -> str:
-    if table.sample:
-        return "nothing: sample"
-    return "nothing" if found.verdict == "none" else found.verdict
-
-
-def _of(table: ResultTable, show: Callable[[Difference], str]) -> list[str]:
-    return [show(arm.difference) if arm.difference else "" for arm in table.variants]
-
-
-def _ratio(value: float | None, baseline: float | None) -> str:
-    return f"{value / baseline:.2f}" if value is not None and baseline else ""
-
-
-def _size(difference: float | None, largest: float) -> str:
-    """A dash where no difference that the metric can have is large enough."""
-    if difference is None:
-        return ""
-    return f"{difference:.2f}" if difference <= largest else "–"
-
-
-def _seeds(found: Difference, size: str) -> str:
-    """How many seeds a true difference of this size needs; a dash where no number is enough."""
-    if found.seeds_needed is None or size not in found.seeds_needed:
-        return ""
-    number = found.seeds_needed[size]
-    if number is None:
-        return "–"
-    return str(number) if number <= MOST_SEEDS else f"> {MOST_SEEDS:,}"
-
-
-def _near(arm: VariantResult, key: str) -> str:
-    cosine = (arm.start or {}).get(key)
-    return f"{cosine:.4f}" if isinstance(cosine, (int, float)) else ""
-
-
-def _unsigned(bounds: list[float]) -> str:
-    return f"{bounds[0]:.2f} to {bounds[1]:.2f}"
 
 
 def _filled(columns: Sequence[Sequence[str]], without: Collection[str] = ()) -> Cells:

@@ -4,7 +4,7 @@ from typing import Any
 
 from finetune.comparison.caveats import NoteKind
 from finetune.comparison.compare import Comparison
-from finetune.comparison.tables import ResultTable, VariantResult
+from finetune.comparison.tables import ResultTable
 from finetune.metrics import registry
 from finetune.report import words
 
@@ -12,18 +12,23 @@ from finetune.report import words
 def protocol(table: ResultTable) -> list[str]:
     """Data, metric, attention, statistics and hardware of a table."""
     data: dict[str, Any] = table.data or {}
-    facts = (
-        [f"data: {data.get('kind')}, {data.get('location')}, revision {data.get('revision') or 'none'}"]
-        if data
-        else []
-    )
+    facts = []
+    if data:
+        revision = data.get("revision") or "none"
+        facts.append(f"data: {data.get('kind')}, {data.get('location')}, revision {revision}")
     for name, split in data.get("splits", {}).items():
         facts.append(f"{name}: {split.get('rows'):,} rows, fingerprint {split.get('fingerprint')}")
     facts += [f"signature: {table.signature}"] if table.signature else []
     if table.generation:
         facts.append(f"generation: {words.listed(table.generation)}")
-    facts += [f"{arm.name}: {_attention(arm.attention)}" for arm in table.variants if arm.attention]
-    facts += [line for arm in table.variants for line in _tests(arm)]
+    facts += [
+        f"{result.name}: {_attention(result.attention)}" for result in table.variants if result.attention
+    ]
+    for result in table.variants:
+        if found := result.difference:
+            facts.append(f"{result.name}, p from: {found.test}")
+            if found.test_rows and found.test_rows != found.test:
+                facts.append(f"{result.name}, p of the rows alone from: {found.test_rows}")
     return facts + [f"ran on: {place}" for place in table.ran_on]
 
 
@@ -38,32 +43,29 @@ def lists(table: ResultTable) -> list[tuple[str, list[str]]]:
 
 
 def cost_notes(table: ResultTable) -> list[str]:
-    """Those notes that say why times and memory may not be held against each other."""
+    """Notes on why times and memory are not comparable."""
     about_cost = (NoteKind.KERNELS, NoteKind.PRECISION)
     return [note.text for note in table.notes if note.kind in about_cost]
 
 
 def unlearned(table: ResultTable) -> list[str]:
-    """Those notes that name runs which failed to learn: means over those and others are of neither."""
+    """Notes that name runs which did not learn: means over those and others describe neither."""
     return [note.text for note in table.notes if note.kind is NoteKind.UNLEARNED]
 
 
 def over_tasks(comparison: Comparison) -> list[str]:
-    """Of each model and metric, the tasks whose interquartile means are told."""
+    """The tasks behind the interquartile means of each model and metric."""
     groups: dict[tuple[str, bool, str], dict[str, str]] = {}
     for each in comparison.overall:
-        arms = groups.setdefault((each.model, each.sample, each.metric), {})
-        arms[each.variant] = "; ".join(each.tasks)
-    return [
-        _tasks(f"{model}{' · SAMPLE' if sample else ''}, {registry.get(metric).label}", arms)
-        for (model, sample, metric), arms in groups.items()
-    ]
-
-
-def _tasks(what: str, arms: dict[str, str]) -> str:
-    common, *others = dict.fromkeys(arms.values())  # the baseline has every task that another arm has
-    own = [f" ({name}: {tasks})" for name, tasks in arms.items() if tasks in others]
-    return f"Tasks of {what}: {common}{''.join(own)}."
+        tasks_of = groups.setdefault((each.model, each.sample, each.metric), {})
+        tasks_of[each.variant] = "; ".join(each.tasks)
+    lines = []
+    for (model, sample, metric), tasks_of in groups.items():
+        common, *others = dict.fromkeys(tasks_of.values())  # the baseline has every task that a variant has
+        own = [f" ({name}: {tasks})" for name, tasks in tasks_of.items() if tasks in others]
+        stamp = " · SAMPLE" if sample else ""
+        lines.append(f"Tasks of {model}{stamp}, {registry.get(metric).label}: {common}{''.join(own)}.")
+    return lines
 
 
 def _attention(report: dict[str, Any]) -> str:
@@ -71,14 +73,3 @@ def _attention(report: dict[str, Any]) -> str:
     swapped = f"{layers} of {report.get('total')} attention calls, kernel {report.get('kernel')}"
     parameters = ", ".join(f"{key} {value:g}" for key, value in report.get("parameters", {}).items())
     return ", ".join(part for part in (swapped, f"dropout {report.get('dropout')}", parameters) if part)
-
-
-def _tests(arm: VariantResult) -> list[str]:
-    """What each p comes from."""
-    found = arm.difference
-    if found is None:
-        return []
-    lines = [f"{arm.name}, p from: {found.test}"]
-    if found.test_rows and found.test_rows != found.test:
-        lines.append(f"{arm.name}, p of the rows alone from: {found.test_rows}")
-    return lines

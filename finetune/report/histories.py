@@ -35,15 +35,15 @@ def collect(table: ResultTable, roots: Sequence[Path] = ()) -> tuple[list[Histor
 
     A run that is not where the comparison found it is looked for below ``roots``, by the end of its path.
     """
-    found, problems = [], []
-    for arm in table.variants:
-        for run in arm.runs:
-            try:
-                found.append(History(_find(run, table.metric, roots), None))
-                found[-1] = History(found[-1].run, found[-1].run.diagnostics())
-            except UserError as error:
-                problems.append(str(error))
-    return found, problems
+    histories, problems = [], []
+    for line in (line for result in table.variants for line in result.runs):
+        try:
+            run = _find(line, table.metric, roots)
+            histories.append(History(run, None))
+            histories[-1] = History(run, run.diagnostics())  # a run keeps its curve where these are damaged
+        except UserError as error:
+            problems.append(str(error))
+    return histories, problems
 
 
 def _find(line: RunLine, metric: str, roots: Sequence[Path]) -> Run:

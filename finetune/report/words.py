@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune.comparison.sentence import p_text, range_text
+from finetune.comparison.claims import Difference
+from finetune.comparison.sentence import p_text
 from finetune.comparison.tables import ResultTable, Summary, VariantResult
+from finetune.metrics.registry import Metric
 
 HEADING = "Attention softmaxes compared"
 OVER_TASKS = (
@@ -13,6 +15,7 @@ OVER_TASKS = (
     "seeds of each task. Nothing is tested, and nothing is said about other tasks. "
     "Of a task with several settings the one with the most runs counts."
 )
+POWER = "Each source of noise alone, and the power of more seeds"
 METHOD = """\
 Runs are compared only where their configuration, rows, devices, model revision and attention dropout are
 equal, and a seed only where both runs started from the same weights: they differ in attention and seed
@@ -43,21 +46,29 @@ and missing runs are counted as such.
 """
 
 
-def score(summary: Summary | None) -> str:
+def value(metric: Metric, number: float) -> str:
+    """``89.33``: a reported value without its unit, which stands in the head of its column."""
+    return metric.text(number).removesuffix("%")
+
+
+def score(metric: Metric, summary: Summary | None) -> str:
     """``89.33 ± 0.07``: mean and sample standard deviation over seeds; empty for none."""
     if summary is None:
         return ""
-    return f"{summary.mean:.2f}" if summary.sd is None else f"{summary.mean:.2f} ± {summary.sd:.2f}"
+    spread = "" if summary.sd is None else f" ± {value(metric, summary.sd)}"
+    return f"{value(metric, summary.mean)}{spread}"
 
 
-def signed(value: float | None) -> str:
-    """``+0.24``, in points of the metric; empty for none."""
-    return "" if value is None else f"{value:+.2f}"
-
-
-def interval(bounds: Sequence[float] | None) -> str:
+def interval(metric: Metric, bounds: Sequence[float] | None) -> str:
     """``-0.17 to +0.66``; empty for none."""
-    return "" if bounds is None else range_text(bounds)
+    return "" if bounds is None else metric.interval(bounds)
+
+
+def verdict(difference: Difference) -> str:
+    """``better``, ``worse`` or ``no``; ``no conclusion`` where there was nothing to test."""
+    if difference.verdict != "none":
+        return difference.verdict
+    return "no" if difference.conclusive else "no conclusion"
 
 
 def p_value(p: float | None) -> str:
@@ -88,16 +99,16 @@ def title(table: ResultTable) -> str:
 
 
 def short(table: ResultTable, tables: Sequence[ResultTable]) -> str:
-    """Its task, and where others of ``tables`` have the same one, its model and setting as well."""
+    """The task of a table, with its model and setting where others of ``tables`` have the same task."""
     models = {each.model for each in tables if each.title == table.title}
     alike = len({model.rpartition("/")[2] for model in models}) < len(models)
     model = table.model if alike else table.model.rpartition("/")[2]
     return ", ".join(part for part in (table.title, model if len(models) > 1 else "", table.apart) if part)
 
 
-def variant_name(arm: VariantResult) -> str:
-    """The name of an arm; one whose variant is not from the paper is called a control."""
-    return f"{arm.name} (control)" if arm.control else arm.name
+def variant_name(result: VariantResult) -> str:
+    """The name of a variant; one that is not from the paper is called a control."""
+    return f"{result.name} (control)" if result.control else result.name
 
 
 def plural(count: int, word: str) -> str:
@@ -106,7 +117,7 @@ def plural(count: int, word: str) -> str:
 
 
 def counts(number: Mapping[str, int], word: str) -> str:
-    """How many most have, and which have another number.
+    """The usual number, and who has another one.
 
     >>> counts({"softmax": 3, "sa-softmax": 3, "sa-softmax-raw": 2}, "seed")
     '3 seeds each (sa-softmax-raw 2)'

@@ -184,7 +184,7 @@ def test_a_surrogate_that_no_file_takes_is_shown_as_one(plain: Comparison) -> No
 # Beside the report: benchmark, model card, and the terminal
 
 ROOT = Path(__file__).parents[2]
-BENCH = json.loads((ROOT / "results" / "bench-cpu" / bench.FILE).read_text(encoding="utf-8"))
+BENCH = bench.read(ROOT / "results" / "bench-cpu")
 
 
 def _renamed(value: Any, known: set[str], evil: str) -> Any:

@@ -18,7 +18,7 @@ from finetune.report.answer import answer, state
 from finetune.report.formats import saved
 from finetune.report.histories import History, collect, mean_curve
 from finetune.report.html.page import HERE, page
-from finetune.report.plots import curves, forest, gradients, looked, weights
+from finetune.report.plots import curves, forest, gradients, series, weights
 from finetune.report.plots.figures import COLORS, Palette, depth, draw
 from tests.support.records import classified, correctness, save, save_accuracies, started
 from tests.support.report_records import FILE, diagnostics, enrich
@@ -185,10 +185,10 @@ def test_a_run_without_curve_and_diagnostics_has_neither_plot(tmp_path: Path) ->
     assert "<figure>" not in page(compare([tmp_path]))
 
 
-def _seen(variant: str, *runs: dict[str, object]) -> list[looked.Looked]:
+def _seen(variant: str, *runs: dict[str, object]) -> list[series.Sampled]:
     entry = started(variant, 0)
     histories = [History(Run(Path(), entry), run) for run in runs]  # type: ignore[arg-type]
-    return looked.looked_at(histories, [variant, "other"])
+    return series.of_variants(histories, [variant, "other"])
 
 
 def test_layers_and_runs_are_averaged_with_the_weight_of_what_was_counted() -> None:
@@ -203,8 +203,8 @@ def test_layers_and_runs_are_averaged_with_the_weight_of_what_was_counted() -> N
         return layer["reach"]["softmax"]["saturated"]
 
     first["counts"]["saturated"], second["counts"]["saturated"] = 30, 10
-    assert looked.over_layers(seen, pick, lambda layer: layer["counts"]["saturated"]) == {0: (1.75 + 3) / 2}
-    layers = looked.by_layer(seen, pick)
+    assert series.over_layers(seen, pick, lambda layer: layer["counts"]["saturated"]) == {0: (1.75 + 3) / 2}
+    layers = series.by_layer(seen, pick)
     assert layers[0, "encoder"] == {0: 2.0} and layers[1, "encoder"] == {0: 3.5}
     assert layers[2, "encoder"][0] == 3.0
 
@@ -216,9 +216,9 @@ def test_looks_after_training_stand_alone_where_there_are_no_others() -> None:
     after["samples"][0] |= {"after_training": True, "rows": 64}
     (during,) = _seen("softmax", both, after)
     assert [[sample["step"] for sample in run["samples"]] for run in during.runs] == [[0]]
-    assert looked.counted([during]) == "n: 1 run, 16 rows of a training batch."
+    assert series.counted([during]) == "n: 1 run, 16 rows of a training batch."
     (alone,) = _seen("softmax", after)
-    assert looked.counted([alone]) == "n: 1 run, 64 rows of the validation split after training."
+    assert series.counted([alone]) == "n: 1 run, 64 rows of the validation split after training."
     assert gradients.norms([alone], "k") and weights.weights([alone], Palette([]), "k")
 
 
@@ -283,63 +283,61 @@ def _judged(study: Comparison, *verdicts: str, seeds: int = 3, p: float = 0.001)
     return Comparison(tables, [])
 
 
-def test_the_answer_is_nothing_where_nothing_stands_out(study: Comparison) -> None:
+def test_the_answer_says_so_where_nothing_is_significant(study: Comparison) -> None:
     assert answer(_judged(study, "none", "none")) == (
-        "Nothing may be claimed: none of the 2 comparisons with softmax stands out from the noise."
+        "None of the 2 comparisons with softmax is significant at 0.05 after Holm."
     )
-    alone = answer(_judged(study, "none", seeds=1))
-    assert alone.startswith("Nothing may be claimed: the one comparison with softmax does not")
-    assert alone.endswith("one seed never allows a claim.")
+    assert answer(_judged(study, "none", seeds=1)) == (
+        "The one comparison with softmax is not significant at 0.05 after Holm. It has one seed, and one "
+        "seed never allows a conclusion."
+    )
 
 
-def test_the_answer_names_what_may_be_claimed(study: Comparison) -> None:
+def test_the_answer_names_what_is_significant(study: Comparison) -> None:
     assert answer(_judged(study, "better", "none", "worse")) == (
-        "Of 3 comparisons with softmax, 2 allow a claim: sa-softmax is better on t0 (+5.00 points of "
-        "accuracy) and worse on t2 (-5.00 points of accuracy). With p adjusted for all 3 comparisons at "
-        "once, and not by table, no claim would be lost."
+        "2 of 3 comparisons with softmax are significant at 0.05 after Holm: sa-softmax is better on t0 "
+        "(+5.00 points of accuracy) and worse on t2 (-5.00 points of accuracy). With Holm over all 3 comparisons, "
+        "and not within each table, every one of these remains significant."
     )
     assert "sa-softmax is better in 5 tables" in answer(_judged(study, *["better"] * 5))
 
 
-def test_the_answer_tells_which_claims_the_number_of_tables_takes_back(study: Comparison) -> None:
-    assert "at once" not in answer(_judged(study, "better", p=0.03)), "one table is one family already"
-    assert "at once" not in answer(_judged(study, "none", "none", p=0.03)), "nothing to take back"
+def test_the_answer_says_what_the_number_of_tables_takes_back(study: Comparison) -> None:
+    over_all = "With Holm over all"
+    assert over_all not in answer(_judged(study, "better", p=0.03)), "one table is one family already"
+    assert over_all not in answer(_judged(study, "none", "none", p=0.03)), "nothing to take back"
     sure, doubtful = (_judged(study, "worse", p=p).tables[0] for p in (1e-5, 0.03))
     sure = replace(sure, task="t1")
     two = answer(Comparison([sure, doubtful], []))
-    assert two.endswith("for all 2 comparisons at once, and not by table, no claim would be lost."), (
-        "0.03 x 1"
-    )
+    assert two.endswith(
+        "With Holm over all 2 comparisons, and not within each table, every one of these remains significant."
+    ), "0.03 x 1"
     third = replace(_judged(study, "none", p=0.5).tables[0], task="t2")
     three = answer(Comparison([sure, doubtful, third], []))
     assert three.endswith(
-        "for all 3 comparisons at once, and not by table, 1 claim would be lost: sa-softmax on t0 (p = 0.06)."
+        "With Holm over all 3 comparisons, and not within each table, 1 is no longer significant: "
+        "sa-softmax on t0 (p = 0.06)."
     ), "0.03 x 2"
     assert answer(_judged(study, *["better"] * 4, p=0.03)).endswith(
-        "for all 4 comparisons at once, and not by table, 4 claims would be lost."
+        "With Holm over all 4 comparisons, and not within each table, 4 are no longer significant."
     )
 
 
-def test_what_can_never_be_claimed_takes_no_claim_back(study: Comparison) -> None:
-    claimed, other = _judged(study, "better", "none", p=0.03).tables
-    single = replace(other.variants[1].difference, seeds=[0], interval=None, p=0.9)  # type: ignore[type-var]
+def test_what_can_never_be_significant_takes_nothing_back(study: Comparison) -> None:
+    significant, other = _judged(study, "better", "none", p=0.03).tables
+    baseline, variant = other.variants
+    single = replace(variant.difference, seeds=[0], interval=None, p=0.9)  # type: ignore[type-var]
     tables = [
-        replace(
-            other, task=f"s{i}", variants=[other.variants[0], replace(other.variants[1], difference=single)]
-        )
-        for i in (1, 2)
+        replace(other, task=f"s{i}", variants=[baseline, replace(variant, difference=single)]) for i in (1, 2)
     ]
-    assert "at once" not in answer(Comparison([claimed, *tables], [])), "one table that can claim"
-    unsure = replace(
-        other,
-        variants=[
-            other.variants[0],
-            replace(other.variants[1], difference=replace(single, interval=[-1.0, 1.0])),
-        ],
-    )
-    told = answer(Comparison([claimed, unsure, *tables], []))
+    one_family = answer(Comparison([significant, *tables], []))
+    assert "With Holm over all" not in one_family, "one table that can have a significant difference"
+    assert one_family.endswith("2 comparisons with one seed never allow a conclusion.")
+    unsure = replace(single, interval=[-1.0, 1.0])
+    other = replace(other, variants=[baseline, replace(variant, difference=unsure)])
     assert (
-        "all 2 comparisons that could make a claim at once, and not by table, 1 claim would be lost" in told
+        "With Holm over all 2 comparisons that have several seeds and predictions, and not within each "
+        "table, 1 is no longer significant" in answer(Comparison([significant, other, *tables], []))
     )
 
 
@@ -359,8 +357,8 @@ def test_a_sample_a_failure_and_nothing_at_all_claim_nothing(study: Comparison, 
     failed["status"], failed["reason"] = "failed", "no memory"
     save(tmp_path, failed)
     found = compare([tmp_path])
-    assert answer(found).startswith("Nothing may be claimed: no variant has a finished run")
-    assert state(found) == "0 finished runs in 1 table; 1 run failed, missing or still running."
+    assert answer(found).startswith("No conclusion: no variant has a finished run")
+    assert state(found) == "0 finished runs in 1 table; 1 run failed, missing or unfinished."
 
 
 # A report from a report

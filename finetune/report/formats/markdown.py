@@ -27,32 +27,21 @@ def _of(table: ResultTable) -> str:
     parts = [f"## {escape(words.title(table))}\n"]
     parts += [f"**{STAMP}**\n"] if table.sample else []
     parts += [f"{escape(table.sentence)}\n", tables.markdown(cells.scores(table))]
-    parts += [f"Before training:\n\n{tables.markdown(found)}" for found in [cells.starts(table)] if found]
-    parts += [
-        f"Each kind of noise alone, and what more seeds would show:\n\n{tables.markdown(found)}"
-        for found in [cells.power(table)]
-        if found
-    ]
-    parts += (
-        [f"Cost:\n\n{tables.markdown(cells.cost(table))}"]
-        if any(arm.finished for arm in table.variants)
-        else []
-    )
-    parts += [_items(facts.protocol(table))]
+    for heading, rows in (
+        ("Before training", cells.starts(table)),
+        (words.POWER, cells.power(table)),
+        ("Cost", cells.cost(table)),
+    ):
+        parts += [f"{heading}:\n\n{tables.markdown(rows)}"] if rows else []
+    parts.append(_items(facts.protocol(table)))
     parts += [f"{heading}:\n\n{_items(items)}" for heading, items in facts.lists(table)]
-    return "\n".join([*parts, _runs(table)])
-
-
-def _runs(table: ResultTable) -> str:
-    """Every run, and the command that makes each of them again."""
-    runs = [(arm.name, run) for arm in table.variants for run in arm.runs]
-    rows = [["run", "seed", "status", "value", "folder"]]
+    runs = [(result.name, run) for result in table.variants for run in result.runs]
+    listing = [["run", "seed", "status", "value", "folder"]]
     for name, run in runs:
-        value = "" if run.value is None else f"{run.value:.2f}"
-        rows.append([name, str(run.seed), run.status, value, run.folder])
+        value = "" if run.value is None else words.value(table.primary, run.value)
+        listing.append([name, str(run.seed), run.status, value, run.folder])
     commands = "\n".join(dict.fromkeys(visible(run.command) for _, run in runs))
-    listing = tables.markdown(rows, "lrlrl")
-    return f"{listing}\n{fence(commands, 'sh')}"
+    return "\n".join([*parts, tables.markdown(listing, "lrlrl"), fence(commands, "sh")])
 
 
 def _items(lines: list[str]) -> str:

@@ -46,7 +46,7 @@ class _Difference(TypedDict):
     interval_seeds: Interval | None
 
 
-class _Arm(TypedDict):
+class _Variant(TypedDict):
     difference: _Difference | None
     attention: _Attention | None
     start: _Start | None
@@ -61,7 +61,7 @@ def _primary(name: str) -> str:
 class _Table(TypedDict):
     metric: Annotated[str, AfterValidator(_primary)]
     data: _Data | None
-    arms: Annotated[list[_Arm], Field(min_length=1)]
+    arms: Annotated[list[_Variant], Field(min_length=1)]
 
 
 class _Overall(TypedDict):
@@ -85,7 +85,7 @@ def as_json(comparison: Comparison) -> str:
 
 
 def read(path: Path) -> Comparison:
-    """The comparison in ``path`` (a ``report.json``, or its folder); ``UserError`` naming what is wrong."""
+    """Reads ``path``, a ``report.json`` or its folder; raises ``UserError`` naming what is wrong."""
     file = path / FILE if path.is_dir() else path
     again = "make it again from the runs by: finetune compare FOLDER"
     try:

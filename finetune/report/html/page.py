@@ -13,9 +13,10 @@ from finetune.comparison.compare import Comparison
 from finetune.comparison.pairing import FROM_THE_PAPER
 from finetune.comparison.tables import ResultTable, RunLine
 from finetune.data.synthetic import STAMP
-from finetune.report import cells, facts, histories, words
+from finetune.report import cells, facts, words
 from finetune.report.answer import answer, state
-from finetune.report.plots import curves, forest, gradients, looked, weights
+from finetune.report.histories import History, collect
+from finetune.report.plots import curves, forest, gradients, series, weights
 from finetune.report.plots.figures import Palette, swatch
 from finetune.system.text import visible
 
@@ -23,7 +24,7 @@ HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Grid:
+class HtmlTable:
     """A table of cells for the template; the first ``left`` columns are text."""
 
     head: Sequence[str]
@@ -34,14 +35,14 @@ class Grid:
 
 def page(comparison: Comparison, roots: Sequence[Path] = ()) -> str:
     """The whole file. Curves and diagnostics are read from the runs' folders, or found below ``roots``."""
-    names = list(dict.fromkeys(arm.name for table in comparison.tables for arm in table.variants))
+    names = list(dict.fromkeys(result.name for table in comparison.tables for result in table.variants))
     palette = Palette(names)
     problems = list(comparison.problems)
     tables = []
     for number, table in enumerate(comparison.tables, start=1):
-        found, unread = histories.collect(table, roots)
+        histories, unread = collect(table, roots)
         problems += unread
-        tables.append(_table(table, found, palette, f"table-{number}"))
+        tables.append(_table(table, histories, palette, f"table-{number}"))
     return _template().render(
         heading=words.HEADING,
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
@@ -66,7 +67,7 @@ def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
-        finalize=_seen,
+        finalize=_visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -74,58 +75,52 @@ def _template() -> Template:
     return environment.get_template("page.html.jinja")
 
 
-def _seen(value: Any) -> Any:
-    """What the template is about to write: nothing in a name may hide, or turn the text around."""
+def _visible(value: Any) -> Any:
+    """What the template is about to write, in letters that can be seen: a name may hide or turn nothing."""
     return visible(value) if type(value) is str else value
 
 
-def _table(
-    table: ResultTable, found: Sequence[histories.History], palette: Palette, key: str
-) -> dict[str, Any]:
+def _table(table: ResultTable, histories: Sequence[History], palette: Palette, key: str) -> dict[str, Any]:
     """Everything the template says about one table."""
-    arms = [arm.name for arm in table.variants]
-    seen = looked.looked_at(found, arms)
-    drawn = [
+    names = [result.name for result in table.variants]
+    plots = [
         forest.differences(table, palette, f"{key}-difference"),
         curves.seeds(table, palette, f"{key}-seeds"),
+        *curves.curves(table, histories, palette, key),
     ]
-    variants = _shown(table, seen)
-    mechanism = []
-    if seen:
-        mechanism = gradients.norms(seen, key) + weights.weights(seen, palette, key)
-        mechanism += gradients.reach(seen, variants, palette, key)
+    sampled = series.of_variants(histories, names)
+    # Diagnostics hold what many functions would do at the same scores: the paper's and the table's are drawn.
+    own = {str((result.attention or {}).get("variant")) for result in table.variants}
+    held = dict.fromkeys(name for each in sampled for layer in each.layers() for name in layer["reach"])
+    functions = [name for name in held if name in FROM_THE_PAPER | own]
+    diagnostics = []
+    if sampled:
+        diagnostics += gradients.norms(sampled, key) + weights.weights(sampled, palette, key)
+        diagnostics += gradients.reach(sampled, functions, palette, key)
+    cost_notes = facts.cost_notes(table)  # they stand beside the cost, and not among the other notes
+    lists = [
+        (heading, [line for line in lines if line not in cost_notes]) for heading, lines in facts.lists(table)
+    ]
     return {
         "key": key,
         "title": words.title(table),
         "sample": table.sample,
         "sentence": table.sentence,
         "main": _grid(cells.scores(table, whole=False), words.title(table)),
-        "legend": _legend(arms, palette),
-        "plots": [plot for plot in drawn if plot] + curves.curves(table, found, palette, key),
+        "legend": _legend(names, palette),
+        "plots": [plot for plot in plots if plot],
         "starts": _grid(cells.starts(table), "Before training"),
-        "diagnostics": mechanism,
-        "mechanism_legend": _legend(dict.fromkeys([*(each.variant for each in seen), *variants]), palette),
+        "diagnostics": diagnostics,
+        "diagnostics_legend": _legend(
+            dict.fromkeys([*(each.variant for each in sampled), *functions]), palette
+        ),
         "cost": _grid(cells.cost(table), "Cost"),
-        "cost_notes": facts.cost_notes(table),
-        "lists": _lists(table),
-        "power": _grid(cells.power(table), "Each kind of noise alone, and what more seeds would show"),
+        "cost_notes": cost_notes,
+        "lists": [(heading, lines) for heading, lines in lists if lines],
+        "power": _grid(cells.power(table), words.POWER),
         "facts": facts.protocol(table),
-        "runs": [_run(words.variant_name(arm), run) for arm in table.variants for run in arm.runs],
+        "runs": [_run(words.variant_name(result), run) for result in table.variants for run in result.runs],
     }
-
-
-def _lists(table: ResultTable) -> list[tuple[str, list[str]]]:
-    """What is missing and what is to note, but for what stands beside the cost."""
-    told = facts.cost_notes(table)
-    kept = ((heading, [line for line in lines if line not in told]) for heading, lines in facts.lists(table))
-    return [(heading, lines) for heading, lines in kept if lines]
-
-
-def _shown(table: ResultTable, seen: Sequence[looked.Looked]) -> list[str]:
-    """Of the functions that diagnostics hold at the same scores: those of the paper and of the table."""
-    mine = {str((arm.attention or {}).get("variant")) for arm in table.variants}
-    held = dict.fromkeys(variant for each in seen for layer in each.layers() for variant in layer["reach"])
-    return [variant for variant in held if variant in FROM_THE_PAPER | mine]
 
 
 def _run(name: str, run: RunLine) -> dict[str, str]:
@@ -142,5 +137,5 @@ def _legend(names: Iterable[str], palette: Palette) -> list[dict[str, Any]]:
     return [{"name": name, "swatch": swatch(palette[name])} for name in names]
 
 
-def _grid(rows: cells.Cells, label: str, left: int = 1) -> Grid | None:
-    return Grid(rows[0], rows[1:], label, left) if len(rows) > 1 else None
+def _grid(rows: cells.Cells, label: str, left: int = 1) -> HtmlTable | None:
+    return HtmlTable(rows[0], rows[1:], label, left) if len(rows) > 1 else None

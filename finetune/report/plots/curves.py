@@ -1,12 +1,11 @@
 """What a comparison looks like run by run: the values of each seed, and the learning curves."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
 from finetune.comparison.tables import ResultTable
-from finetune.metrics import registry
 from finetune.report import words
 from finetune.report.histories import Curve, History, mean_curve
 from finetune.report.plots.figures import (
@@ -26,94 +25,101 @@ from finetune.report.plots.figures import (
 
 
 def seeds(table: ResultTable, palette: Palette, key: str) -> Plot | None:
-    """The primary metric of every seed, the same seed's values joined."""
-    arms = [arm for arm in table.variants if arm.metrics.get(table.metric)]
-    values = [arm.metrics[table.metric].per_seed for arm in arms]
-    if sum(map(len, values)) < 2:
+    """The primary metric of every seed, the values of one seed joined."""
+    summaries = [
+        (result, result.metrics[table.metric])
+        for result in table.variants
+        if result.metrics.get(table.metric)
+    ]
+    if sum(len(summary.per_seed) for _, summary in summaries) < 2:
         return None
 
     def paint(axes: list[Axes]) -> None:
         (axis,) = axes
-        for seed in sorted({seed for each in values for seed in each}):
-            joined = [(each[seed], -i) for i, each in enumerate(values) if seed in each]
+        for seed in sorted({seed for _, summary in summaries for seed in summary.per_seed}):
+            joined = [
+                (summary.per_seed[seed], -y)
+                for y, (_, summary) in enumerate(summaries)
+                if seed in summary.per_seed
+            ]
             axis.plot(*zip(*joined, strict=True), color=MUTED, linewidth=0.8, alpha=0.6, zorder=1)
-        for i, (arm, each) in enumerate(zip(arms, values, strict=True)):
-            look, mean = palette[arm.name], arm.metrics[table.metric].mean
-            axis.plot([mean, mean], [-i - 0.16, -i + 0.16], color=INK, linewidth=2, zorder=2)
-            axis.plot(list(each.values()), [-i] * len(each), look.marker, color=look.color, markersize=6)
-            name_row(axis, words.variant_name(arm), words.score(arm.metrics[table.metric]), -i)
-        axis.set_xlabel(registry.get(table.metric).label)
-        only_rows(axis, len(arms))
+        for y, (result, summary) in enumerate(summaries):
+            look, values = palette[result.name], list(summary.per_seed.values())
+            axis.plot([summary.mean] * 2, [-y - 0.16, -y + 0.16], color=INK, linewidth=2, zorder=2)
+            axis.plot(values, [-y] * len(values), look.marker, color=look.color, markersize=6)
+            name_row(axis, words.variant_name(result), words.score(table.primary, summary), -y)
+        axis.set_xlabel(table.primary.label)
+        only_rows(axis, len(summaries))
 
-    told = "; ".join(
-        f"{arm.name} {words.score(arm.metrics[table.metric])}, {words.plural(len(each), 'seed')}"
-        for arm, each in zip(arms, values, strict=True)
+    spoken = "; ".join(
+        f"{result.name} {words.score(table.primary, summary)}, {words.plural(len(summary.per_seed), 'seed')}"
+        for result, summary in summaries
     )
-    svg = draw(key, f"Values by seed: {told}", paint, size=(WIDTH, 60 + ROW * len(arms)))
-    counts = words.counts({arm.name: len(each) for arm, each in zip(arms, values, strict=True)}, "seed")
+    svg = draw(key, f"Values by seed: {spoken}", paint, size=(WIDTH, 60 + ROW * len(summaries)))
+    counts = words.counts({result.name: len(summary.per_seed) for result, summary in summaries}, "seed")
     caption = f"One point a seed, lines join the same seed, the bar is the mean. n: {counts}."
     return Plot(svg, "Seed by seed", caption)
 
 
-def curves(table: ResultTable, found: Sequence[History], palette: Palette, key: str) -> list[Plot]:
-    """Training loss, validation loss and validation metric by step."""
-    metric = registry.get(table.metric).label
-    wanted = [
-        _Quantity("loss", "Training loss", "training loss"),
-        _Quantity("eval_loss", "Validation loss", "validation loss"),
-        _Quantity(f"eval_{table.metric}", "Validation metric", f"validation {metric}"),
-    ]
-    plots = []
-    for quantity in wanted:
-        logged = [history for history in found if history.curve(quantity.name)]
-        by_arm = {
-            arm.name: [history for history in logged if history.variant == arm.name] for arm in table.variants
-        }
-        if logged:
-            by_arm = {arm: runs for arm, runs in by_arm.items() if runs}
-            plots.append(_curve_plot(by_arm, palette, quantity, f"{key}-{quantity.name}"))
-    return plots
-
-
-@dataclass(frozen=True)
-class _Quantity:
+class _Quantity(NamedTuple):
     name: str  # in Trainer's log
     heading: str
     label: str
 
-    def of(self, history: History) -> Curve:
-        return history.curve(self.name)
 
-    def mean(self, runs: Sequence[History]) -> Curve:
-        """Over the finished runs: one that failed would end the curve where it failed."""
-        finished = [run for run in runs if run.run.finished]
-        return mean_curve([self.of(run) for run in finished or runs])
+def curves(table: ResultTable, histories: Sequence[History], palette: Palette, key: str) -> list[Plot]:
+    """Training loss, validation loss and validation metric by step."""
+    quantities = (
+        _Quantity("loss", "Training loss", "training loss"),
+        _Quantity("eval_loss", "Validation loss", "validation loss"),
+        _Quantity(f"eval_{table.metric}", "Validation metric", f"validation {table.primary.label}"),
+    )
+    plots = []
+    for quantity in quantities:
+        logged = [history for history in histories if history.curve(quantity.name)]
+        by_variant = {
+            result.name: [history for history in logged if history.variant == result.name]
+            for result in table.variants
+        }
+        by_variant = {name: runs for name, runs in by_variant.items() if runs}
+        if by_variant:
+            plots.append(_curve_plot(by_variant, quantity, palette, f"{key}-{quantity.name}"))
+    return plots
 
 
 def _curve_plot(
-    by_arm: Mapping[str, Sequence[History]], palette: Palette, quantity: _Quantity, key: str
+    by_variant: Mapping[str, Sequence[History]], quantity: _Quantity, palette: Palette, key: str
 ) -> Plot:
-    means = {arm: quantity.mean(runs) for arm, runs in by_arm.items()}
+    means = {}
+    for name, runs in by_variant.items():
+        # A run that failed would end the mean curve where it failed.
+        finished = [history for history in runs if history.run.finished]
+        means[name] = mean_curve([history.curve(quantity.name) for history in finished or runs])
 
     def paint(axes: list[Axes]) -> None:
         (axis,) = axes
         values: list[float] = []
-        for arm, runs in by_arm.items():
-            line(axis, means[arm], palette[arm])
-            for run in runs:
-                curve = quantity.of(run)
-                thin_line(axis, curve, palette[arm])
+        for name, runs in by_variant.items():
+            line(axis, means[name], palette[name])
+            for history in runs:
+                curve = history.curve(quantity.name)
+                thin_line(axis, curve, palette[name])
                 values += curve.values()
         if min(values) > 0 and max(values) > 20 * min(values):
             log_scale(axis)
         by_step(axis, ylabel=quantity.label)
 
-    counts = words.counts({arm: len(runs) for arm, runs in by_arm.items()}, "run")
-    last = "; ".join(_last(arm, curve) for arm, curve in means.items())
-    several = "Mean over the finished runs, at the steps that all of them logged; thin: each run. "
-    caption = f"{several if any(len(runs) > 1 for runs in by_arm.values()) else ''}n: {counts}."
-    svg = draw(key, f"{quantity.heading} by training step. {last}", paint)
-    return Plot(svg, quantity.heading, caption)
+    ends = [
+        f"{name}: {curve[max(curve)]:.4g} at step {max(curve)}"
+        if curve
+        else f"{name}: no step that all runs logged"
+        for name, curve in means.items()
+    ]
+    svg = draw(key, f"{quantity.heading} by training step. {'; '.join(ends)}", paint)
+    counts = words.counts({name: len(runs) for name, runs in by_variant.items()}, "run")
+    caption = "Mean over the finished runs, at the steps that all of them logged; thin: each run. "
+    several = any(len(runs) > 1 for runs in by_variant.values())
+    return Plot(svg, quantity.heading, f"{caption if several else ''}n: {counts}.")
 
 
 def thin_line(axis: Axes, curve: Curve, look: Look) -> None:
@@ -138,9 +144,3 @@ def line(axis: Axes, curve: Curve, look: Look) -> None:
 def points(curve: Curve) -> tuple[list[int], list[float]]:
     """Steps and values."""
     return list(curve), list(curve.values())
-
-
-def _last(arm: str, curve: Curve) -> str:
-    if not curve:
-        return f"{arm}: no step that all runs logged"
-    return f"{arm}: {curve[max(curve)]:.4g} at step {max(curve)}"

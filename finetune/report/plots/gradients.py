@@ -8,7 +8,7 @@ from finetune.records.diagnostics import Layer
 from finetune.report.histories import Curve
 from finetune.report.plots.curves import line, points
 from finetune.report.plots.figures import MUTED, WIDTH, Palette, Plot, by_step, depth, draw, log_scale
-from finetune.report.plots.looked import Looked, Pick, Place, by_layer, counted, ends, over_layers
+from finetune.report.plots.series import Pick, Place, Sampled, by_layer, counted, ends, over_layers
 
 TENSORS = ("query", "key", "value", "output")
 ZONES = ("saturated", "suppressed")
@@ -17,21 +17,21 @@ OTHER_KIND = ("-.", "dash-dotted")
 Limits = tuple[float, float] | None
 
 
-def norms(found: Sequence[Looked], key: str) -> list[Plot]:
-    """One plot an arm, all on one scale: the norm for query, key, value and output of each layer."""
-    values = [value for each in found for layer in each.layers() for value in layer["gradient"].values()]
+def norms(sampled: Sequence[Sampled], key: str) -> list[Plot]:
+    """One plot a variant, all on one scale: the norm for query, key, value and output of each layer."""
+    values = [value for each in sampled for layer in each.layers() for value in layer["gradient"].values()]
     positive = [value for value in values if value is not None and value > 0]
     limits = (min(positive) / 1.3, max(positive) * 1.3) if positive else None
-    return [_norms(each, f"{key}-norms-{i}", limits) for i, each in enumerate(found)] if values else []
+    return [_norms(each, f"{key}-norms-{i}", limits) for i, each in enumerate(sampled)] if values else []
 
 
-def reach(found: Sequence[Looked], variants: Sequence[str], palette: Palette, key: str) -> list[Plot]:
-    """One plot an arm: the gradient at its saturated and suppressed scores under each of ``variants``."""
-    plots = (_reach(each, variants, palette, f"{key}-reach-{i}") for i, each in enumerate(found))
+def reach(sampled: Sequence[Sampled], variants: Sequence[str], palette: Palette, key: str) -> list[Plot]:
+    """One plot a variant: the gradient at its saturated and suppressed scores under each of ``variants``."""
+    plots = (_reach(each, variants, palette, f"{key}-reach-{i}") for i, each in enumerate(sampled))
     return [plot for plot in plots if plot]
 
 
-def _norms(each: Looked, key: str, limits: Limits) -> Plot:
+def _norms(each: Sampled, key: str, limits: Limits) -> Plot:
     curves = {name: by_layer(each, _norm_of(name)) for name in TENSORS}
     places = sorted({place for by_place in curves.values() for place in by_place})
     of_kind = {kind: [place for place in places if place[1] == kind] for _, kind in places}
@@ -48,8 +48,8 @@ def _norms(each: Looked, key: str, limits: Limits) -> Plot:
         for axis in axes[2:]:
             by_step(axis)
 
-    told = "; ".join(f"{name} {_last(by_place)}" for name, by_place in curves.items())
-    label = f"Gradient norms of {each.variant}, lowest to highest layer at the last step: {told}"
+    spoken = "; ".join(f"{name} {_last(by_place)}" for name, by_place in curves.items())
+    label = f"Gradient norms of {each.variant}, lowest to highest layer at the last step: {spoken}"
     kinds = ", ".join(f"{kind} {KINDS.get(kind, OTHER_KIND)[1]}" for kind in of_kind)
     caption = (
         "L2 norm of the loss's gradient with respect to each tensor of an attention call. One line a layer, "
@@ -59,7 +59,7 @@ def _norms(each: Looked, key: str, limits: Limits) -> Plot:
     return Plot(svg, f"Gradient norms, {each.variant}", caption)
 
 
-def _reach(each: Looked, variants: Sequence[str], palette: Palette, key: str) -> Plot | None:
+def _reach(each: Sampled, variants: Sequence[str], palette: Palette, key: str) -> Plot | None:
     lines: dict[str, dict[str, Curve]] = {}
     for zone in ZONES:
         curves = {name: over_layers(each, _reach_of(name, zone), _count_of(zone)) for name in variants}
@@ -81,10 +81,10 @@ def _reach(each: Looked, variants: Sequence[str], palette: Palette, key: str) ->
                 log_scale(axis)
         axes[0].set_ylabel("mean |dL/dscore|")
 
-    told = "; ".join(
+    spoken = "; ".join(
         f"{zone}, {ends(name, curve)}" for zone, by in lines.items() for name, curve in by.items()
     )
-    svg = draw(key, f"Gradient that scores get, {each.variant}: {told}", paint, grid=(1, 2), sharey=True)
+    svg = draw(key, f"Gradient that scores get, {each.variant}: {spoken}", paint, grid=(1, 2), sharey=True)
     caption = (
         "Mean size of the loss's gradient at scores by their softmax weight p, over all layers. Each line is "
         f"one function at the same scores and the same gradient from above, those of the {each.variant} run. "

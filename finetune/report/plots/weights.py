@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from finetune.records.diagnostics import Layer
 from finetune.report.plots.curves import line, thin_line
 from finetune.report.plots.figures import Palette, Plot, by_step, draw
-from finetune.report.plots.looked import Looked, Pick, by_layer, counted, ends, over_layers
+from finetune.report.plots.series import Pick, Sampled, by_layer, counted, ends, over_layers
 
 QUANTILES = 7  # of a row sum: 0, 5, 25, 50, 75, 95 and 100%
 LOW, MIDDLE, HIGH = 1, 3, 5
@@ -23,13 +23,13 @@ class _Quantity:
     pick: Pick
 
 
-def weights(found: Sequence[Looked], palette: Palette, key: str) -> list[Plot]:
-    """One plot a quantity, all arms in it."""
-    plots = [_quantity(found, palette, key, quantity) for quantity in _quantities(found[0])]
-    return [plot for plot in [*plots, _row_sums(found, palette, key)] if plot]
+def weights(sampled: Sequence[Sampled], palette: Palette, key: str) -> list[Plot]:
+    """One plot a quantity, all variants in it."""
+    plots = [_quantity(sampled, palette, key, quantity) for quantity in _quantities(sampled[0])]
+    return [plot for plot in [*plots, _row_sums(sampled, palette, key)] if plot]
 
 
-def _quantities(first: Looked) -> list[_Quantity]:
+def _quantities(first: Sampled) -> list[_Quantity]:
     share = "Share of the allowed attention weights"
     high, low = f"above {first.runs[0]['saturated']:g}", f"below {first.runs[0]['suppressed']:g}"
     return [
@@ -71,47 +71,47 @@ def _quantities(first: Looked) -> list[_Quantity]:
     ]
 
 
-def _quantity(found: Sequence[Looked], palette: Palette, key: str, quantity: _Quantity) -> Plot | None:
-    means = {each.variant: over_layers(each, quantity.pick) for each in found}
-    means = {arm: curve for arm, curve in means.items() if curve}
+def _quantity(sampled: Sequence[Sampled], palette: Palette, key: str, quantity: _Quantity) -> Plot | None:
+    means = {each.variant: over_layers(each, quantity.pick) for each in sampled}
+    means = {name: curve for name, curve in means.items() if curve}
     if not means or (
         quantity.name == "negative" and not any(any(curve.values()) for curve in means.values())
     ):
         return None  # only some variants have negative weights
 
     def paint(axes: list[Axes]) -> None:
-        for each in found:
+        for each in sampled:
             for curve in by_layer(each, quantity.pick).values():
                 thin_line(axes[0], curve, palette[each.variant])
-        for arm, curve in means.items():
-            line(axes[0], curve, palette[arm])
+        for name, curve in means.items():
+            line(axes[0], curve, palette[name])
         by_step(axes[0], ylabel=quantity.axis)
 
-    told = "; ".join(ends(arm, curve) for arm, curve in means.items())
-    svg = draw(f"{key}-{quantity.name}", f"{quantity.heading} by step: {told}", paint)
-    caption = f"{quantity.caption} Thick: mean over layers; thin: each layer. {counted(found)}"
+    spoken = "; ".join(ends(name, curve) for name, curve in means.items())
+    svg = draw(f"{key}-{quantity.name}", f"{quantity.heading} by step: {spoken}", paint)
+    caption = f"{quantity.caption} Thick: mean over layers; thin: each layer. {counted(sampled)}"
     return Plot(svg, quantity.heading, caption)
 
 
-def _row_sums(found: Sequence[Looked], palette: Palette, key: str) -> Plot | None:
-    bands = {each.variant: [over_layers(each, _quantile(n)) for n in (LOW, MIDDLE, HIGH)] for each in found}
-    bands = {arm: curves for arm, curves in bands.items() if all(curves)}
+def _row_sums(sampled: Sequence[Sampled], palette: Palette, key: str) -> Plot | None:
+    bands = {each.variant: [over_layers(each, _quantile(n)) for n in (LOW, MIDDLE, HIGH)] for each in sampled}
+    bands = {name: curves for name, curves in bands.items() if all(curves)}
     if not bands:
         return None
 
     def paint(axes: list[Axes]) -> None:
-        for arm, (lower, middle, upper) in bands.items():
+        for name, (lower, middle, upper) in bands.items():
             steps = sorted(lower.keys() & upper.keys())
             sides = [lower[step] for step in steps], [upper[step] for step in steps]
-            axes[0].fill_between(steps, *sides, color=palette[arm].color, alpha=0.2, linewidth=0)
-            line(axes[0], middle, palette[arm])
+            axes[0].fill_between(steps, *sides, color=palette[name].color, alpha=0.2, linewidth=0)
+            line(axes[0], middle, palette[name])
         low, high = axes[0].get_ylim()
         axes[0].set_ylim(min(low, 0), max(high, 1.1))  # rounding in softmax's sums of 1 is not worth a plot
         by_step(axes[0], ylabel="sum of a row of weights")
 
-    told = "; ".join(ends(arm, middle) for arm, (_, middle, _) in bands.items())
-    caption = f"Line: median; band: 5% to 95% of the rows; both are means over layers. {counted(found)}"
-    return Plot(draw(f"{key}-sums", f"Median row sum by step: {told}", paint), "Row sums", caption)
+    spoken = "; ".join(ends(name, middle) for name, (_, middle, _) in bands.items())
+    caption = f"Line: median; band: 5% to 95% of the rows; both are means over layers. {counted(sampled)}"
+    return Plot(draw(f"{key}-sums", f"Median row sum by step: {spoken}", paint), "Row sums", caption)
 
 
 def _quantile(number: int) -> Pick:

@@ -14,8 +14,8 @@ Place = tuple[int, str]  # layer, kind
 
 
 @dataclass(frozen=True)
-class Looked:
-    """The runs of one arm that were looked at while they trained, or, where none was, after training."""
+class Sampled:
+    """The diagnostics of one variant's runs: those from training, or, where there are none, from after it."""
 
     variant: str
     runs: tuple[Diagnostics, ...]
@@ -26,19 +26,17 @@ class Looked:
         return (layer for run in self.runs for sample in run["samples"] for layer in sample["layers"])
 
 
-def looked_at(histories: Sequence[History], arms: Iterable[str]) -> list[Looked]:
-    """Arms with diagnostics, in the order of ``arms``."""
-    found = []
-    for arm in arms:
-        files = [
-            history.diagnostics for history in histories if history.variant == arm and history.diagnostics
-        ]
+def of_variants(histories: Sequence[History], variants: Iterable[str]) -> list[Sampled]:
+    """The diagnostics of each of ``variants`` that has any."""
+    sampled = []
+    for variant in variants:
+        files = [each.diagnostics for each in histories if each.variant == variant and each.diagnostics]
         for after in (False, True):
             runs = tuple(run for file in files if (run := _part(file, after))["samples"])
             if runs:
-                found.append(Looked(arm, runs, after))
+                sampled.append(Sampled(variant, runs, after))
                 break
-    return found
+    return sampled
 
 
 def _part(file: Diagnostics, after: bool) -> Diagnostics:
@@ -47,10 +45,10 @@ def _part(file: Diagnostics, after: bool) -> Diagnostics:
     return {**file, "samples": samples}
 
 
-def by_layer(looked: Looked, pick: Pick) -> dict[Place, Curve]:
+def by_layer(sampled: Sampled, pick: Pick) -> dict[Place, Curve]:
     """What ``pick`` takes of each layer, by step: the mean over the runs, where it is a number."""
     per_run: dict[Place, list[Curve]] = {}
-    for run in looked.runs:
+    for run in sampled.runs:
         mine: dict[Place, Curve] = {}
         for sample in run["samples"]:
             for layer in sample["layers"]:
@@ -63,10 +61,10 @@ def by_layer(looked: Looked, pick: Pick) -> dict[Place, Curve]:
     return {place: curve for place, curve in means.items() if curve}
 
 
-def over_layers(looked: Looked, pick: Pick, weigh: Callable[[Layer], float] | None = None) -> Curve:
+def over_layers(sampled: Sampled, pick: Pick, weigh: Callable[[Layer], float] | None = None) -> Curve:
     """The mean over layers and runs by step, each layer counting as much as ``weigh`` says (or the same)."""
     curves: list[Curve] = []
-    for run in looked.runs:
+    for run in sampled.runs:
         mine: Curve = {}
         for sample in run["samples"]:
             values = [(weigh(layer) if weigh else 1.0, pick(layer)) for layer in sample["layers"]]
@@ -78,20 +76,22 @@ def over_layers(looked: Looked, pick: Pick, weigh: Callable[[Layer], float] | No
     return mean_curve(curves)
 
 
-def counted(found: Sequence[Looked]) -> str:
+def counted(sampled: Sequence[Sampled]) -> str:
     """``n: 2 runs each, 32 rows of a training batch.``"""
-    runs = words.counts({one.variant: len(one.runs) for one in found}, "run")
+    runs = words.counts({each.variant: len(each.runs) for each in sampled}, "run")
     rows: dict[bool, set[int]] = {}
-    for one in found:
-        rows.setdefault(one.after, set()).update(
-            sample.get("rows", run["rows"]) for run in one.runs for sample in run["samples"]
+    for each in sampled:
+        rows.setdefault(each.after, set()).update(
+            sample.get("rows", run["rows"]) for run in each.runs for sample in run["samples"]
         )
-    what = {False: "of a training batch", True: "of the validation split after training"}
-    told = (f"{' or '.join(map(str, sorted(number)))} rows {what[after]}" for after, number in rows.items())
-    return f"n: {runs}, {' or '.join(told)}."
+    origin = {False: "of a training batch", True: "of the validation split after training"}
+    parts = [
+        f"{' or '.join(map(str, sorted(counts)))} rows {origin[after]}" for after, counts in rows.items()
+    ]
+    return f"n: {runs}, {' or '.join(parts)}."
 
 
 def ends(name: str, curve: Curve) -> str:
-    """The first and the last value of a curve, in words."""
+    """``softmax 0.5 at step 0, 0.2 at step 120``: the first and the last value of a curve."""
     first, last = min(curve), max(curve)
     return f"{name} {curve[first]:.3g} at step {first}, {curve[last]:.3g} at step {last}"
