@@ -30,7 +30,7 @@ def test_runs_that_did_not_learn_are_named(tmp_path: Path) -> None:
         for seed, share in ((1, chance), (2, 1.1 * chance))
     ]
     assert notes == [f"sa-softmax did not learn in 2 of 3 runs ({', '.join(shown)}; at or near chance)"]
-    assert state(compare([tmp_path])).endswith("Runs that did not learn are named in the notes of 1 table.")
+    assert state(compare([tmp_path])).endswith("The notes of 1 table name runs that did not learn.")
     assert "learn" not in state(compare([tmp_path / "agnews" / "scratch-tiny" / "softmax"]))
 
 

@@ -186,8 +186,8 @@ def test_every_form_of_the_report_is_written_and_read_again(tmp_path: Path) -> N
     assert "**better**" in summary.markdown(comparison) and "**worse**" in summary.markdown(comparison)
     assert "perplexity (lower is better)" in write.text(comparison)
     head, *rows = cells.glance(comparison)
-    claims = [row[head.index("may be claimed")] for row in rows]
-    assert claims[:3] == ["better", "worse", "nothing"]
+    verdicts = [row[head.index("significant")] for row in rows]
+    assert verdicts[:3] == ["better", "worse", "no"]
 
 
 def test_runs_are_read_in_its_units(tmp_path: Path) -> None:

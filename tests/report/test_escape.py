@@ -242,7 +242,7 @@ def test_a_model_card_takes_what_is_named_for_text(evil: str) -> None:
     _, head, body = card.text(entry, "org/run").split("---\n", 2)
     assert yaml.safe_load(head)["library_name"] == LIBRARY
     body = re.sub(r"^(`{3,})\w+\n.*?^\1\n", "", body, flags=re.S | re.M)
-    _has_no_markup(re.sub("`(finetune|from_pretrained|finetune compare)`", "", body))
+    _has_no_markup(re.sub("`(finetune|from_pretrained|attn_implementation|finetune compare)`", "", body))
     assert "\x1b" not in body and "\u202e" not in body
 
 

@@ -296,8 +296,8 @@ def test_the_answer_says_so_where_nothing_is_significant(study: Comparison) -> N
 def test_the_answer_names_what_is_significant(study: Comparison) -> None:
     assert answer(_judged(study, "better", "none", "worse")) == (
         "2 of 3 comparisons with softmax are significant at 0.05 after Holm: sa-softmax is better on t0 "
-        "(+5.00 points of accuracy) and worse on t2 (-5.00 points of accuracy). With Holm over all 3 comparisons, "
-        "and not within each table, every one of these remains significant."
+        "(+5.00 points of accuracy) and worse on t2 (-5.00 points of accuracy). With Holm over all 3 "
+        "comparisons, and not within each table, every one of these remains significant."
     )
     assert "sa-softmax is better in 5 tables" in answer(_judged(study, *["better"] * 5))
 
