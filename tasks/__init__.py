@@ -46,8 +46,8 @@ def get_task(
     Raises ``UserError`` for an unknown name (with the nearest one) and for a file that is missing, fails
     to run, or does not hold exactly one declaration.
     """
-    values = asdict(data) if isinstance(data, DataConfig) else data or {}
-    if values.get("columns"):
+    values = asdict(data) if isinstance(data, DataConfig) else data
+    if isinstance(values, Mapping) and values.get("columns"):
         return _of_table(name_or_path, values["columns"], str(values.get("source")), pair)
     if name_or_path == TABLE:
         raise UserError(
@@ -79,8 +79,8 @@ def _of_table(name: str, columns: Any, source: str, pair: str | None) -> Task:
         name = _named_after(source)
     if name in TASKS or name.endswith(".py"):
         raise UserError(
-            f"'{name}' declares its own columns: leave out --{' and --'.join(keys)}, or give your table "
-            "another name, e.g. --name reviews"
+            f"'{name}' declares its own columns: leave out {' and '.join(keys)}, or give your table a name "
+            "of its own, e.g. --task reviews"
         )
     return fitting[0].of_columns(name, columns, pair)
 
@@ -98,7 +98,7 @@ def _named_after(source: str) -> str:
         "._-"
     )
     if not name:
-        raise UserError(f"{source} gives no name that a folder may have: add one, e.g. --name reviews")
+        raise UserError(f"{source} gives no name that a folder may have: add one, e.g. --task reviews")
     return name
 
 

@@ -4,8 +4,9 @@ import argparse
 import json
 from typing import Any
 
-from finetune.cli.options import Overrides, add_verb
+from finetune.cli.options import Overrides, add_columns, add_verb
 from finetune.errors import UserError
+from finetune.tasks import TABLE, TASK_TYPES, TASKS
 
 
 def add(verbs: Any) -> None:
@@ -22,17 +23,20 @@ def add(verbs: Any) -> None:
     parser.add_argument("--task", help="a task or a declaration file")
     parser.add_argument("--pair", help="language pair")
     parser.add_argument("--data", help="auto, hub, sample or a folder (default: auto)")
+    add_columns(parser, [column for task_type in TASK_TYPES.values() for column in task_type.columns])
     parser.set_defaults(function=validate)
     add_verb(verbs, "env", "print versions and hardware").set_defaults(function=env)
 
 
 def tasks(options: argparse.Namespace, overrides: Overrides) -> None:
     """Print one block a task: what it is, where it comes from, its licence."""
-    from finetune.tasks import TASKS
-
     for name, task in sorted(TASKS.items()):
         where = f"Hub: {task.hub_id} at {task.revision}" if task.hub_id else "local files only (DATA=folder)"
         print(f"{name}: {task.title}\n  {task.shape}\n  {where}\n  licence: {task.licence}; {task.source}")
+    print(f"{TABLE}: a table of your own, without a declaration")
+    for task_type in TASK_TYPES.values():
+        columns = " ".join(f"--{column} COLUMN" for column in task_type.columns)
+        print(f"  finetune {task_type.verb} --task {TABLE} {columns} --data FILE")
 
 
 def variants(options: argparse.Namespace, overrides: Overrides) -> None:
@@ -55,7 +59,9 @@ def validate(options: argparse.Namespace, overrides: Overrides) -> None:
 
     if options.task is None and (options.pair or options.data):
         raise UserError("--pair and --data say which rows of a task to check: give --task too")
-    for line in checked(options.task, options.pair, options.data or "auto"):
+    columns = [column for task_type in TASK_TYPES.values() for column in task_type.columns]
+    given = {column: value for column in columns if (value := getattr(options, column)) is not None}
+    for line in checked(options.task, options.pair, options.data or "auto", given):
         print(visible(line))
 
 

@@ -42,6 +42,31 @@ def add_quiet(parser: argparse.ArgumentParser, default: Any) -> None:
     parser.add_argument("--quiet", "-q", action="store_true", default=default, help=about)
 
 
+COLUMNS = {
+    "text": "column of the text, or several that are joined: title,body",
+    "label": "column of the class",
+    "source": "column of the sentence",
+    "target": "column of its translation",
+}
+
+
+def add_columns(parser: argparse.ArgumentParser, columns: Sequence[str]) -> None:
+    """The options that name columns of a table of the user's own, by the keys of ``data.columns``."""
+    for column in columns:
+        about = f"with --task csv: {COLUMNS.get(column, f'column of the {column}')}"
+        if column == "text":
+            parser.add_argument("--text", metavar="COLUMN", nargs="+", action=_Names, help=about)
+        else:
+            parser.add_argument(f"--{column}", metavar="COLUMN", help=about)
+
+
+class _Names(argparse.Action):
+    """``title,body`` or ``title body`` -> both names; those with spaces in them are kept."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        setattr(namespace, self.dest, [name.strip() for word in values for name in word.split(",")])
+
+
 def place(text: str) -> Path:
     """A file or folder. An empty one, as of a variable that is not set, would be the working folder."""
     if not text.strip():

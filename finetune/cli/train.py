@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from finetune.cli.options import Overrides, add_verb, names, number, place
+from finetune.cli.options import Overrides, add_columns, add_verb, names, number, place
 from finetune.config.identity import flatten
 from finetune.config.loading import merge, nest, preset_names, read_preset, read_yaml
 from finetune.config.schema import RunConfig
@@ -45,12 +45,6 @@ EXAMPLES = {
         "finetune translate --task csv --data pairs.tsv --pair de-en --source de --target en",
     ),
 }
-COLUMNS = {
-    "text": "column of the text, or several that are joined",
-    "label": "column of the class",
-    "source": "column of the sentence",
-    "target": "column of its translation",
-}
 
 
 def add(verbs: Any) -> None:
@@ -65,9 +59,7 @@ def add(verbs: Any) -> None:
         has_pairs = bool(get_task(example).pairs)
         pair_help = "language pair, source first, e.g. de-en" if has_pairs else argparse.SUPPRESS
         add_option("--pair", help=pair_help)
-        for column in TASK_TYPES[kind].columns:
-            about = f"with --task csv: {COLUMNS.get(column, f'column of the {column}')}"
-            add_option(f"--{column}", metavar="COLUMN", nargs="+" if column == "text" else None, help=about)
+        add_columns(parser, TASK_TYPES[kind].columns)
         add_option("--name", help="with --task csv: what to call it (default: as the file)")
         add_option(
             "--attention", help="variants or their files, e.g. softmax,sa-softmax (default: the preset's)"

@@ -12,13 +12,14 @@ from typing import Any
 
 from finetune.config.folders import file_name
 from finetune.config.loading import merge, nest, parse_value
-from finetune.config.schema import RunConfig
+from finetune.config.schema import ColumnsConfig, RunConfig
 from finetune.errors import UserError, shown, unknown
 
 OWN_KEYS = {"task", "pair", "preset", "variants", "seeds"}  # of a grid; all others are the configuration's
 ELSEWHERE = {"kind": "task", "seed": "seeds", "attention.variant": "variants",
              "attention.file.path": "variants", "attention.file.sha256": "variants"}  # fmt: skip
 SECTIONS = set(RunConfig.__dataclass_fields__) - {"kind", "task", "pair", "seed"}
+COLUMNS = set(ColumnsConfig.__dataclass_fields__)  # of task: csv, short for data.columns.*
 MAPPINGS = {"attention", "attention.parameters", "train"}
 MOST_RUNS = 10_000
 """Of a study; to plan so many takes a minute."""
@@ -97,14 +98,15 @@ def _keys(grid: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in _leaves({key: value for key, value in grid.items() if key not in OWN_KEYS}):
         if key in ELSEWHERE:
             raise UserError(f"{key} is set by the grid: use {ELSEWHERE[key]}")
-        section = key.partition(".")[0]
+        name = f"data.columns.{key}" if key in COLUMNS else key
+        section = name.partition(".")[0]
         if section not in SECTIONS:
-            raise unknown("key of a grid", section, OWN_KEYS | SECTIONS)
+            raise unknown("key of a grid", section, OWN_KEYS | COLUMNS | SECTIONS)
         if key in MAPPINGS:
             raise UserError(f"{key} must be a mapping of keys to values, not {shown(value)}")
-        if key in found:
-            raise UserError(f"the key '{key}' is there twice")
-        found[key] = value
+        if name in found:
+            raise UserError(f"the key '{name}' is there twice")
+        found[name] = value
     return found
 
 

@@ -1,7 +1,9 @@
 """``finetune validate``: every shipped preset and task, and the rows of one task, without a run."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from finetune import objectives
 from finetune.config.loading import preset_names, read_preset
@@ -14,7 +16,9 @@ from finetune.tasks import TASK_TYPES, TASKS, check_pair, get_task
 from finetune.training.arguments import resolve_bf16, training_arguments
 
 
-def validate(task_name: str | None, pair: str | None, wanted: str) -> list[str]:
+def validate(
+    task_name: str | None, pair: str | None, wanted: str, columns: Mapping[str, Any] | None = None
+) -> list[str]:
     """Check every shipped preset and task; with a task, load its rows as training would. Lines to print."""
     lines = []
     for kind in TASK_TYPES:
@@ -23,10 +27,11 @@ def validate(task_name: str | None, pair: str | None, wanted: str) -> list[str]:
             lines.append(f"preset {kind} {preset}: ok")
     if task_name is None:
         return [*lines, *(f"task {name}: ok" for name in sorted(TASKS))]
-    task = get_task(task_name)
+    task = get_task(task_name, {"source": wanted, "columns": columns}, pair)
     pair = check_pair(task, pair)
     source = sources.resolve(task, pair, wanted)
-    everything = replace(preset_config(task.kind, "full").data, validation_rows=1)  # however few there are
+    share = read_preset(task.kind, "full")["data"]["test_share"]  # which a declared task has no use for
+    everything = replace(preset_config(task.kind, "full").data, validation_rows=1, test_share=share)
     loaded = dataset.load(task, pair, source, everything, objectives.get(task.kind).sample)
     rows = {facts["from"]: facts["of"] for facts in loaded.info["splits"].values()}
     counted = ", ".join(f"{count} {name}" for name, count in rows.items())

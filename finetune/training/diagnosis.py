@@ -203,7 +203,7 @@ def _validation(
         )
     place = known["location"] if known["kind"] == "local" else KINDS[known["kind"]]
     try:
-        task = get_task(task_name or config.task)
+        task = get_task(task_name or config.task, config.data, config.pair)
     except UserError as error:
         raise UserError(f"{error}; --task names the file of a task of your own") from error
     try:

@@ -93,9 +93,9 @@ def test_a_table_is_named_after_its_file(place: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "place", "columns", "message"),
     [
-        ("csv", "отзывы.csv", {}, "add one, e.g. --name reviews"),
+        ("csv", "отзывы.csv", {}, "add one, e.g. --task reviews"),
         ("csv", "agnews.csv", {}, "'agnews' declares its own columns"),
-        ("agnews", "reviews.csv", {}, "leave out --text and --label, or give your table another name"),
+        ("agnews", "reviews.csv", {}, "leave out text and label, or give your table a name"),
         ("mine.py", "reviews.csv", {}, "declares its own columns"),
         ("My Reviews", "reviews.csv", {}, "lower-case letters"),
         ("csv", "auto", {}, "not auto: name the file with --data"),
