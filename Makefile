@@ -60,7 +60,7 @@ bench: $(READY)  ## speed and memory of attention and of fine-tuning; ARGS=--qui
 study: $(READY)  ## run a grid of runs, several at a time: STUDY=configs/studies/quick.yaml ARGS=--plan
 	@$(BIN)/finetune study $(or $(STUDY),quick) $(if $(filter-out file,$(origin OUTPUT)),--output "$(OUTPUT)") $(ARGS)
 
-calibration: $(READY)  ## simulate studies: how often the statistics claim what is not there (half an hour)
+calibration: $(READY)  ## simulate studies: the error rates of the statistics (half an hour)
 	@$(BIN)/python -m tests.calibration $(ARGS)
 
 test: $(READY)  ## run the tests (offline, on a CPU); the fast ones alone: ARGS="-m 'not slow'"

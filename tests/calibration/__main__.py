@@ -1,4 +1,4 @@
-"""The command: simulate, and write every rate into ``calibration.json`` and ``calibration.md``."""
+"""The command: simulates studies and writes every rate into ``calibration.json`` and ``calibration.md``."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from tests.calibration import page, rates
 from tests.calibration.studies import DESIGNS, Design
 
 FOLDER = Path("results/calibration")
-MOST = 8.0  # points of a true difference that there is room for around 90%
+MOST = 8.0  # points: the largest true difference that fits between an accuracy of about 90% and 100%
 BLEU = ("errors", "mixed")  # designs that are simulated for BLEU too
 FEWEST = 8  # studies, so that each line has some
 
@@ -25,7 +25,7 @@ FEWEST = 8  # studies, so that each line has some
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.calibration",
-        description="Simulate studies and write down how often the statistics were wrong (half an hour).",
+        description="Simulate studies and write the error rates of the statistics (half an hour).",
     )
     parser.add_argument("--studies", type=int, default=2000, help="simulated studies a line (2000)")
     parser.add_argument("--output", type=Path, default=FOLDER, help=f"folder for the results ({FOLDER})")
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
-    """Both files; ``UserError`` where the folder cannot be written."""
+    """Writes both files; raises ``UserError`` where the folder cannot be written."""
     text = json.dumps(result, indent=1, allow_nan=False)
     for name, content in (("calibration.json", text + "\n"), ("calibration.md", page.markdown(result))):
         print(f"wrote {write_text(folder / name, [content])}")
@@ -51,7 +51,7 @@ def measure(
     studies: int, designs: Sequence[Design] = DESIGNS, seeds: Sequence[int] = rates.SEEDS
 ) -> dict[str, Any]:
     """Every rate, as plain values; prints a line for each as it is known."""
-    alarms = list(_told(_alarms(studies, designs, seeds)))
+    alarms = list(_printed(_alarms(studies, designs, seeds)))
     return {
         "schema": "finetune-calibration",
         "version": 1,
@@ -61,8 +61,8 @@ def measure(
         "power": POWER,
         "versions": {name: environment()["versions"].get(name) for name in ("numpy", "scipy", "sacrebleu")},
         "alarms": [asdict(line) for line in alarms],
-        "found": [asdict(line) for line in _told(_found(studies, designs, alarms))],
-        "middle": [asdict(line) for line in _told(_middles(studies, seeds))],
+        "found": [asdict(line) for line in _printed(_found(studies, designs, alarms))],
+        "middle": [asdict(line) for line in _printed(_middles(studies, seeds))],
     }
 
 
@@ -78,7 +78,7 @@ def _alarms(studies: int, designs: Sequence[Design], seeds: Sequence[int]) -> It
 
 
 def _found(studies: int, designs: Sequence[Design], alarms: list[rates.Alarms]) -> Iterator[rates.Found]:
-    """True differences of the size that is said to be detectable; then seeds that are said to be needed."""
+    """Power at the minimum detectable difference, and with the number of seeds reported as needed."""
     for design in designs:
         lines = [line for line in alarms if (line.design, line.metric) == (design.name, "accuracy")]
         for line in lines if not design.collapses else ():
@@ -95,7 +95,7 @@ def _middles(studies: int, seeds: Sequence[int]) -> Iterator[rates.Middle]:
                 yield rates.middles(tasks, count, studies)
 
 
-def _told(lines: Iterator[Any]) -> Iterator[Any]:
+def _printed(lines: Iterator[Any]) -> Iterator[Any]:
     for line in lines:
         print(line, flush=True)
         yield line

@@ -1,19 +1,20 @@
-"""The rates as a page: what was simulated, what came of it, in tables and in the sentences they support."""
+"""The rates as a page: the simulated studies, tables of rates, and the largest of them in sentences."""
 
 from typing import Any
 
 from tests.calibration.studies import DESIGNS
 
 HEAD = """\
-# Do the statistics keep what they promise?
+# Error rates of the statistics, in simulated studies
 
-Made by `python -m tests.calibration` ({versions}).
-{studies:,} simulated studies a line, half as many with a true difference, a quarter as many for BLEU; every
-random number from one fixed seed. Each study has a baseline and two variants and {rows} test rows (a third of
-that for BLEU), and goes through `finetune.comparison.claims.judge` as a real one does.
+Made by `python -m tests.calibration` ({versions}). {studies:,} simulated studies a line, half as many with a
+true difference, a quarter as many for BLEU, all from one fixed random seed. Each study has a baseline, two
+variants and {rows} test rows (a third of that for BLEU), and is judged by `finetune.comparison.claims.judge`
+as a real one is.
 
-The model is in `tests/calibration/studies.py`: a run's latent score of a row is the sum of how hard the
-row is for all (standard deviation 1.6), of its seed, and of noise of its own, with these standard deviations:
+The model is in `tests/calibration/studies.py`: the latent score of a run on a row is the sum of the
+difficulty of the row for all runs (standard deviation 1.6) and of random effects with these standard
+deviations:
 
 | design | by seed | by row, all seeds alike | by seed and row | |
 | --- | ---: | ---: | ---: | --- |
@@ -21,36 +22,38 @@ row is for all (standard deviation 1.6), of its seed, and of noise of its own, w
 
 ALARMS = """\
 
-## Equal methods: how often a difference is claimed, how often an interval misses
+## Equal methods: false positives, and intervals that miss
 
-Claims are shares of studies in which at least one of the two comparisons is claimed: at most 5% is promised.
-Misses are shares of 95% intervals that do not hold the true difference, 0: at most 5% again.
+False positives: the share of studies with a significant difference in at least one of the two comparisons
+(the family-wise error rate); the nominal rate is 5%. Misses: the share of 95% intervals that do not contain
+the true difference, 0; nominally 5%.
 
-- **rule**: what the reports claim: the interval of the hierarchical bootstrap leaves out 0, and its p after
-  Holm is below .05.
-- t: Student's t with Hillis' degrees of freedom on the same noise, in the place of the bootstrap.
-- two intervals: p over rows (over seeds where they are enough to reach .05) after Holm is below .05, and two
-  intervals, over rows and over seeds, both leave out 0: each kind of noise by itself.
+- **rule**: the rule of the reports: the interval of the hierarchical bootstrap excludes 0, and its p is below
+  .05 after Holm.
+- t: Student's t with Hillis' degrees of freedom on the same noise, instead of the bootstrap.
+- two intervals: each kind of noise by itself: p over rows (over seeds, where enough of them can reach .05) is
+  below .05 after Holm, and the intervals over rows and over seeds both exclude 0.
 - rows: the exact test over rows alone, after Holm. seeds: exact sign flips over seeds alone, after Holm.
-- plain: the hierarchical bootstrap without its corrections, seeds and rows resampled.
-- detectable: the difference, in points, that is said to be claimed 4 times in 5: as one study says it (the
-  median over the studies), and from the mean noise of all studies.
+- plain: the hierarchical bootstrap without its corrections: seeds and rows are resampled.
+- detectable: the minimum detectable difference at 80% power, in points: the median of the studies' own, and
+  from the mean noise of all studies.
 
 """
 _ALARM_HEADS = (
-    *("design", "metric", "seeds", "claims: **rule**", "t", "two intervals", "rows", "seeds"),
+    *("design", "metric", "seeds", "false positives: **rule**", "t", "two intervals", "rows", "seeds"),
     *("misses: **hierarchical**", "plain", "rows", "seeds (t)", "detectable: one study", "all"),
 )
 
 FOUND = """\
 
-## A true difference: how often it is found
+## A true difference: power
 
-The first variant is truly better by the difference that the design is said to claim 4 times in 5 (where that
-is at most 8 points); or by 1 point, with the seeds that 6 seeds say are needed for it. Both are from the mean
-noise of all studies above. The second variant equals the baseline.
+The first variant is better by the minimum detectable difference of the design (where that is at most 8
+points), or by 1 point with the number of seeds that is reported as needed for it with 6 seeds. Both are from
+the mean noise of all studies above. False positives are those of the second variant, which equals the
+baseline.
 
-| design | seeds | true difference | predicted | claimed better | claimed worse | claims about the equal one |
+| design | seeds | true difference | predicted power | power | significantly worse | false positives |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
 """
 
@@ -58,7 +61,7 @@ MIDDLE = """\
 
 ## Interquartile means over tasks
 
-Paired differences of equal methods on tasks of unlike noise; shares of 95% intervals without 0.
+Paired differences of equal methods on tasks of different noise: the share of 95% intervals that exclude 0.
 
 | tasks | seeds | with the corrections for few seeds | plain percentiles |
 | ---: | ---: | ---: | ---: |
@@ -66,7 +69,7 @@ Paired differences of equal methods on tasks of unlike noise; shares of 95% inte
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """``calibration.md`` of what ``__main__.measure`` gives."""
+    """The text of ``calibration.md`` for a result of ``__main__.measure``."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     parts = [HEAD.format(versions=versions, studies=result["studies"], rows=result["rows"])]
     parts += [_row(d.name, f"{d.seed:g}", f"{d.taste:g}", f"{d.each:g}", d.what) for d in DESIGNS]
@@ -82,7 +85,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def _sentences(result: dict[str, Any]) -> list[str]:
-    """The most that each way of deciding went wrong."""
+    """The highest error rate of each rule and interval, in several seeds."""
     alarms = result["alarms"]
     error = (result["alpha"] * (1 - result["alpha"]) / result["studies"]) ** 0.5
     several = [line for line in alarms if line["seeds"] > 1]
@@ -94,10 +97,10 @@ def _sentences(result: dict[str, Any]) -> list[str]:
 
     single = max(line["claims"] for line in alarms if line["seeds"] == 1)
     return [
-        f"The highest rates, where 5% is promised (a rate of 5% is known to ± {_share(2 * error)}):\n\n",
-        f"- claims by the rule: {worst('claims')}; with one seed {_share(single)}\n",
-        f"- claims by Student's t: {worst('claims_t')}; by two intervals: {worst('claims_two')}\n",
-        f"- claims by rows alone: {worst('claims_rows')}; by seeds alone: {worst('claims_seeds')}\n",
+        f"The highest rates, with 5% nominal (a rate of 5% is measured to ± {_share(2 * error)}):\n\n",
+        f"- false positives of the rule: {worst('claims')}; with one seed {_share(single)}\n",
+        f"- of Student's t: {worst('claims_t')}; of two intervals: {worst('claims_two')}\n",
+        f"- of rows alone: {worst('claims_rows')}; of seeds alone: {worst('claims_seeds')}\n",
         f"- misses of the hierarchical interval: {worst('misses')}; "
         f"of the plain one: {worst('misses_plain')}\n",
         f"- misses of the interval over rows alone: {worst('misses_rows')}; over seeds alone: "

@@ -1,11 +1,11 @@
-"""Made-up studies whose truth is known: what the statistics are calibrated on.
+"""Simulated studies with known true differences.
 
-A run of arm a with seed s has row r right where a latent score is above 0:
+A run of method a with seed s has row r right where a latent score is above 0:
 
     level + hard_r + shared_s + seed_as + taste_ar + each_asr + shift_a,    every term normal,
 
-so rows are hard for all alike, runs of one seed have the seed in common, and each arm has noise of its own
-by seed, by row, and by both. Arms with the same shift are equal methods: their true difference is 0.
+so rows are equally hard for all, runs of one seed have the seed in common, and each method has noise of its
+own by seed, by row, and by both. The true difference of methods with the same shift is 0.
 """
 
 import math
@@ -28,8 +28,8 @@ class Design:
 
     name: str
     what: str
-    seed: float  # of a run as a whole: its luck in training
-    taste: float  # of an arm on a row, the same for all seeds: what the method is systematically better at
+    seed: float  # of a run as a whole
+    taste: float  # of a method on a row, the same for all seeds: rows on which it is systematically better
     each: float  # of a run on a row
     collapses: float = 0.0  # share of runs that lose 1.5 of their level
     level: float = 2.2
@@ -41,7 +41,7 @@ class Design:
         return math.hypot(self.hard, self.shared, self.seed, self.taste, self.each)
 
     def shift_for(self, difference: float) -> float:
-        """The shift that makes an arm's true accuracy higher by ``difference`` (of 1; no collapses)."""
+        """The shift that raises a method's true accuracy by ``difference`` (of 1; without collapses)."""
         accuracy = special.ndtr(self.level / self.deviation) + difference
         return float(special.ndtri(accuracy)) * self.deviation - self.level
 
@@ -66,27 +66,27 @@ DESIGNS = (
 def classify(
     design: Design, rng: np.random.Generator, seeds: int, rows: int, shifts: Sequence[float]
 ) -> list[NDArray[np.bool_]]:
-    """Correctness, (seeds, rows), of one arm for each of ``shifts``."""
+    """Correctness, (seeds, rows), of one method for each of ``shifts``."""
     common = design.level + rng.normal(0, design.hard, (1, rows)) + rng.normal(0, design.shared, (seeds, 1))
-    arms = []
+    methods = []
     for shift in shifts:
         own = rng.normal(shift, design.seed, (seeds, 1)) + rng.normal(0, design.taste, (1, rows))
         own = own - 1.5 * (rng.random((seeds, 1)) < design.collapses)
-        arms.append(common + own + rng.normal(0, design.each, (seeds, rows)) > 0)
-    return arms
+        methods.append(common + own + rng.normal(0, design.each, (seeds, rows)) > 0)
+    return methods
 
 
 def translate(
-    design: Design, rng: np.random.Generator, seeds: int, rows: int, arms: int
+    design: Design, rng: np.random.Generator, seeds: int, rows: int, methods: int
 ) -> list[list[Floats]]:
-    """sacrebleu's counts, one (rows, 10) array a seed, of so many arms that are equal methods.
+    """sacrebleu's counts, one (rows, 10) array a seed, of ``methods`` equal methods.
 
     A word is right with the probability sigmoid(latent score - level), n words in a row with its n-th power.
     """
     words = 5 + rng.poisson(12, rows)
     hard, shared = rng.normal(0, 0.5 * design.hard, rows), rng.normal(0, design.shared, seeds)
     found = []
-    for _ in range(arms):
+    for _ in range(methods):
         tastes, runs = rng.normal(0, design.taste, rows), []
         for seed in range(seeds):
             own = rng.normal(shared[seed], design.seed) + rng.normal(0, design.each, rows)
@@ -100,14 +100,14 @@ def translate(
 
 
 def pair_accuracy(baseline: NDArray[np.bool_], variant: NDArray[np.bool_]) -> Paired:
-    """As ``claims.pair`` makes it of two arms' runs, in points."""
+    """Paired accuracies of two methods, as ``claims.pair`` makes them, in points."""
     per_seed = 100 * (variant.mean(axis=1) - baseline.mean(axis=1))
     rows = compare_accuracy(baseline, variant).scaled(100)
     return Paired(tuple(range(len(per_seed))), tuple(per_seed.tolist()), rows, None)
 
 
 def pair_bleu(baseline: Sequence[Floats], variant: Sequence[Floats]) -> Paired:
-    """As ``claims.pair`` makes it of two arms' runs."""
+    """Paired BLEU of two methods, as ``claims.pair`` makes it."""
     scores = [[float(bleu(run.sum(axis=0))) for run in side] for side in (baseline, variant)]
     per_seed = tuple(after - before for before, after in zip(*scores, strict=True))
     return Paired(tuple(range(len(per_seed))), per_seed, compare_bleu(baseline, variant), None)
@@ -116,10 +116,10 @@ def pair_bleu(baseline: Sequence[Floats], variant: Sequence[Floats]) -> Paired:
 def plain_bootstrap(
     baseline: NDArray[np.bool_], variant: NDArray[np.bool_], rng: np.random.Generator, resamples: int = 400
 ) -> Interval:
-    """What ``bootstrap.hierarchical`` would be without its corrections: seeds and rows resampled; points.
+    """The interval of the bootstrap without the corrections of ``bootstrap.hierarchical``, in points.
 
     Each replicate draws as many seeds and as many rows as there are, with replacement, rows for all seeds at
-    once (the pigeonhole bootstrap: Owen 2007, Annals of Applied Statistics 1:386). Here to show why not.
+    once (the pigeonhole bootstrap: Owen 2007, Annals of Applied Statistics 1:386).
     """
     seeds, rows = baseline.shape
     differences = 100 * (variant.astype(float) - baseline)
