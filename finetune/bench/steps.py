@@ -116,7 +116,7 @@ def configuration(chosen: Settings, setup: Setup) -> RunConfig:
 def _prepare(setup: Setup, chosen: Settings, loaded: dataset.Data) -> Prepared:
     config = configuration(chosen, setup)
     objective = objectives.get(config.kind)
-    texts = dataset.training_texts(loaded.splits, objective.text_columns)
+    texts = dataset.training_texts(loaded.splits["train"], objective.text_columns)
     built = builder.build_model(config, objective, texts, loaded.info["label_names"])
     splits = rows.tokenize(loaded, built.tokenizer, config)
     kernel = str(built.swap.to_json()["kernel"])

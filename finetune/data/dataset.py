@@ -83,9 +83,9 @@ def fingerprint(split: Dataset) -> str:
     return digest.hexdigest()[:16]
 
 
-def training_texts(splits: Mapping[str, Dataset], columns: Sequence[str]) -> Iterator[str]:
+def training_texts(train: Dataset, columns: Sequence[str]) -> Iterator[str]:
     """Every text of ``columns`` of the train split, to train a tokenizer on."""
-    for batch in splits["train"].iter(1000):
+    for batch in train.iter(1000):
         for name in columns:
             yield from batch[name]
 

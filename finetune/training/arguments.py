@@ -44,7 +44,7 @@ SET_ELSEWHERE: Mapping[str, str] = {
     "logging_dir": "nothing: TensorBoard's files lie in each run's own folder",
     "hub_token": "the environment variable HF_TOKEN: every record would show it",
     "prediction_loss_only": "nothing: predictions are always made",
-    "auto_find_batch_size": "--train.per_device_train_batch_size: arms must not choose batches of their own",
+    "auto_find_batch_size": "--train.per_device_train_batch_size: variants must not choose their own batches",
     **dict.fromkeys(
         ("bf16_full_eval", "fp16_full_eval"),
         "--train.bf16: evaluating in half precision would cast the weights that are trained",
@@ -129,8 +129,8 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
     try:
         arguments = arguments_class(**options)
     except (ValueError, TypeError, ImportError) as error:
-        said = re.sub(r"(?<![\w-])--(?=[a-z])", "--train.", reason(error))
-        raise UserError(f"train.*: {said}") from error
+        options_renamed = re.sub(r"(?<![\w-])--(?=[a-z])", "--train.", reason(error))
+        raise UserError(f"train.*: {options_renamed}") from error
     trackers.check(arguments.report_to)
     effects.check(config.train, arguments)
     if arguments.save_strategy == "best" and arguments.metric_for_best_model is None:

@@ -1,7 +1,7 @@
-"""What a run computes with, read back from the Trainer and the Accelerator that were built for it.
+"""Reads back what a run computes with from the Trainer and the Accelerator that were built for it.
 
-A configuration is a wish: the environment, the device and transformers' own rules can make something else of
-it. What is recorded here under ``computed`` is what was there when the first step began.
+The environment, the device and transformers' own rules can make something else of a configuration. The
+record keeps under ``computed`` what was there when the first step began.
 """
 
 from collections.abc import Mapping
@@ -119,9 +119,9 @@ def check(args: TrainingArguments, facts: Mapping[str, Any]) -> None:
             facts["gradient_checkpointing"],
         ),
     }
-    for what, (wanted, found) in asked.items():
-        if wanted != found:
-            raise UserError(f"{what}: {wanted} is asked for and {found} would be computed; no step was made")
+    for what, (wanted, actual) in asked.items():
+        if wanted != actual:
+            raise UserError(f"{what}: {wanted} is asked for and {actual} would be computed; no step was made")
     _check_optimizer(args, facts["optimizer"])
 
 
@@ -134,16 +134,16 @@ def _check_optimizer(args: TrainingArguments, facts: Mapping[str, Any]) -> None:
     if decay != args.weight_decay:
         raise UserError(f"train.weight_decay is {args.weight_decay}, and {name} decays by {decay}")
     for key, value in optimizer_arguments(args.optim_args).items():
-        found = [group[key] for group in groups if key in group]
-        if not found:
+        values = [group[key] for group in groups if key in group]
+        if not values:
             raise UserError(
                 f"train.optim_args {key}={value}: {name}, which is train.optim {args.optim.value}, has no "
                 f"{key}; it has {', '.join(sorted(groups[0]))}"
             )
-        if not any(_same(value, there) for there in found):
+        if not any(_same(value, there) for there in values):
             raise UserError(
-                f"train.optim_args {key}={value} would have no effect: {name} has {key} {_listed(found)}; if "
-                f"there is an option --train.{key}, it decides"
+                f"train.optim_args {key}={value} would have no effect: {name} has {key} {_listed(values)}; "
+                f"if there is an option --train.{key}, it decides"
             )
 
 
@@ -195,15 +195,15 @@ def _optimizer(wrapped: Any, built: list[dict[str, Any]]) -> dict[str, Any]:
 def _scheduler(wrapped: Any, built: Mapping[str, Any]) -> dict[str, Any]:
     """The class, and what the rate goes by: a rule with its arguments, or its settings as built."""
     scheduler = wrapped.scheduler if isinstance(wrapped, AcceleratedScheduler) else wrapped
-    found: dict[str, Any] = {"class": _name(scheduler)}
+    facts: dict[str, Any] = {"class": _name(scheduler)}
     if isinstance(scheduler, LambdaLR):
         rule: Any = scheduler.lr_lambdas[0]
         bound = getattr(rule, "keywords", {})  # transformers binds the arguments with functools.partial
         name = getattr(rule, "func", rule).__name__.removeprefix("_get_")
-        return found | {"rule": name.removesuffix("_lambda").removesuffix("_lr"), **_plain(bound)}
+        return facts | {"rule": name.removesuffix("_lambda").removesuffix("_lr"), **_plain(bound)}
     hidden = ("_", "last", "num_bad", "best", "mode_worse", "cooldown_counter")  # its state, no setting
     own = {key: value for key, value in built.items() if not key.startswith(hidden)}
-    return found | {key: value for key, value in own.items() if isinstance(value, int | float | str)}
+    return facts | {key: value for key, value in own.items() if isinstance(value, int | float | str)}
 
 
 def _name(thing: object) -> str:

@@ -1,4 +1,4 @@
-"""Look at the attention of a run: at some steps while it trains (``Diagnosis``), or after (``diagnose``).
+"""Samples the attention of a run: at some steps while it trains (``Diagnosis``), or after (``diagnose``).
 
 Both fill diagnostics.json beside the record, and neither changes a number of the run.
 """
@@ -22,7 +22,7 @@ from finetune.attention.diagnostics.recorder import ROWS, Recorder, layers_json
 from finetune.config.build import build
 from finetune.config.schema import RunConfig
 from finetune.data import dataset, sources
-from finetune.data.collate import evenly
+from finetune.data.collate import IGNORED, evenly
 from finetune.errors import UserError
 from finetune.publishing.load import open_run
 from finetune.records import diagnostics, store
@@ -108,7 +108,7 @@ def sampled_steps(total: int, samples: int) -> set[int]:
 
 @dataclass(frozen=True)
 class Looked:
-    """What ``diagnose`` found: where it wrote it, the variant and the sample."""
+    """Result of ``diagnose``: the file that it wrote, the variant and the sample."""
 
     file: Path
     variant: str
@@ -118,14 +118,18 @@ class Looked:
 def diagnose(
     folder: Path, rows: int, data_source: str | None, task_name: str | None, attention: str | None = None
 ) -> Looked:
-    """Look at a finished run, on ``rows`` evenly spaced rows of its validation split, without dropout.
+    """Samples a finished run, on ``rows`` evenly spaced rows of its validation split, without dropout.
 
-    Its rows are looked for where the run found them, or in ``data_source`` (auto, hub, sample or a folder);
-    ``task_name`` and ``attention`` name the files of a task and of a variant of one's own. Raises
+    Its rows come from where the run had them, or from ``data_source`` (auto, hub, sample or a folder);
+    ``task_name`` and ``attention`` name the files of a task and of a variant of the user's own. Raises
     ``UserError`` for a folder without a finished run, for rows that cannot be found, and for others than the
     run had.
     """
-    entry = _finished(folder)
+    if not (folder / store.FILE).is_file():
+        raise UserError(f"{folder} is not a run folder: it holds no {store.FILE}")
+    entry = store.read(folder)
+    if entry["status"] != "finished" or entry["data"] is None:
+        raise UserError(f"the run {folder} did not finish ({entry['status']}): type its command again first")
     config = build(entry["config"])
     objective = objectives.of(config)
     transformers_logging.disable_progress_bar()
@@ -137,7 +141,8 @@ def diagnose(
         tokens = objective.tokenize(split.select(chosen), "rows", built.tokenizer, config.data)
         passes = list(_passes(recorder, tokens, objective.collator(built.tokenizer, built.model, config)))
         file = folder / diagnostics.FILE
-        steps = _total_steps(folder, entry)
+        # The updates that the run made: its learning curve ends there.
+        steps = max((int(point["step"]) for point in entry["curve"] if "step" in point), default=0)
         content = diagnostics.read(file) if file.is_file() else _new(recorder, len(chosen), steps, [])
         sample: Any = {
             "step": content["total_steps"],
@@ -183,15 +188,6 @@ def _new(recorder: Recorder, rows: int, total_steps: int, samples: list[Sample])
     }
 
 
-def _finished(folder: Path) -> Record:
-    if not (folder / store.FILE).is_file():
-        raise UserError(f"{folder} is not a run folder: it holds no {store.FILE}")
-    entry = store.read(folder)
-    if entry["status"] != "finished" or entry["data"] is None:
-        raise UserError(f"the run {folder} did not finish ({entry['status']}): type its command again first")
-    return entry
-
-
 def _validation(
     folder: Path, entry: Record, config: RunConfig, wanted: str | None, task_name: str | None
 ) -> Dataset:
@@ -207,15 +203,15 @@ def _validation(
     except UserError as error:
         raise UserError(f"{error}; --task names the file of a task of your own") from error
     try:
-        found = sources.resolve(task, config.pair, wanted or str(place))
+        source = sources.resolve(task, config.pair, wanted or str(place))
         sample = objectives.get(config.kind).sample
-        loaded = dataset.load(task, config.pair, found, config.data, sample)
+        loaded = dataset.load(task, config.pair, source, config.data, sample)
     except UserError as error:
         raise UserError(f"cannot have the rows of {folder}: {error}; --data says where they are") from error
     now, then = (info["splits"]["validation"]["fingerprint"] for info in (loaded.info, known))
     if now != then:
         raise UserError(
-            f"{found.location} holds other validation rows than the run {folder} had: --data says where "
+            f"{source.location} holds other validation rows than the run {folder} had: --data says where "
             "its rows are"
         )
     return loaded.splits["validation"]
@@ -224,7 +220,7 @@ def _validation(
 def _passes(recorder: Recorder, tokens: Dataset, collate: Any) -> Iterator[Sequence[Any]]:
     """One forward and backward pass for every ``BATCH`` rows; the loss is the mean over all their targets."""
     model = recorder.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    count = sum(np.size(label) for label in tokens["labels"])
+    count = sum(int(np.count_nonzero(np.asarray(label) != IGNORED)) for label in tokens["labels"])
     for start in range(0, len(tokens), BATCH):
         rows = [tokens[index] for index in range(start, min(start + BATCH, len(tokens)))]
         batch: Mapping[str, torch.Tensor] = collate(rows)
@@ -234,11 +230,6 @@ def _passes(recorder: Recorder, tokens: Dataset, collate: Any) -> Iterator[Seque
         (loss / count).backward()
         yield recorder.stop()
         model.zero_grad()
-
-
-def _total_steps(folder: Path, entry: Record) -> int:
-    """Updates that the run made; its learning curve ends there."""
-    return max((int(point["step"]) for point in entry["curve"] if "step" in point), default=0)
 
 
 def _quotient(one: float | None, other: float | None) -> float | None:

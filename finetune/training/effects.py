@@ -1,7 +1,7 @@
-"""Fields of TrainingArguments that a run would take, record and leave without effect: none is let through.
+"""Refuses fields of TrainingArguments that would have no effect in a run.
 
-``train.*`` is part of every record, so a value that decides nothing would be a false statement there. What a
-shipped preset holds, and an option then leaves without effect, is said in a line instead.
+``train.*`` is part of every record, so a value that decides nothing would be a false statement there. Where
+an option leaves a value of a shipped preset without effect, a note says so instead.
 """
 
 import dataclasses
@@ -107,10 +107,10 @@ def notes(kind: str, train: Mapping[str, Any], arguments: TrainingArguments) -> 
     shipped = [read_preset(kind, preset)["train"] for preset in preset_names(kind)]
     given, lines = _given(train, type(arguments)), []
     for name, why in _idle_defaults(given, arguments).items():
-        said = f"train.{name} {_shown(given[name])} has no effect: {why}"
+        fault = f"train.{name} {_shown(given[name])} has no effect: {why}"
         if name not in OVERRULED and not any(preset.get(name) == given[name] for preset in shipped):
-            raise UserError(said)
-        lines.append(f"note: {said}")
+            raise UserError(fault)
+        lines.append(f"note: {fault}")
     return lines
 
 
@@ -120,13 +120,13 @@ def optimizer_arguments(text: str | None) -> dict[str, str]:
     >>> optimizer_arguments("momentum=0.9, nesterov=true")
     {'momentum': '0.9', 'nesterov': 'true'}
     """
-    found = {}
+    arguments = {}
     for part in text.replace(" ", "").split(",") if text else []:
         name, _, value = part.partition("=")
         if not name or not value or "=" in value:
             raise UserError(f"train.optim_args takes name=value, with commas between several, not {text!r}")
-        found[name] = value
-    return found
+        arguments[name] = value
+    return arguments
 
 
 def _given(train: Mapping[str, Any], kind: type[TrainingArguments]) -> dict[str, Any]:

@@ -6,19 +6,12 @@ traceback of a failure, and each run draws from its own seed afterwards, so no n
 
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import (
-    EarlyStoppingCallback,
-    PrinterCallback,
-    ProgressCallback,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
 from finetune import objectives
@@ -50,10 +43,12 @@ TEXTS = 200
 """Rows of the train split that the tokenizer of a rehearsed scratch model is trained on."""
 SCORED = 200
 """Rows of the test split, evenly spaced and so of all classes, that a further metric is tried on."""
+NO_METRICS = ("runtime", "per_second", "preparation_time", "epoch")
+"""Endings of what transformers adds to the metrics of an evaluation."""
 
 
 def rehearse(configs: Iterable[RunConfig], loaded: Data) -> list[str]:
-    """Build and try each different configuration once, whatever its seed; lines that are worth a word.
+    """Builds and tries each different configuration once, whatever its seed; the notes for the user.
 
     Raises ``UserError`` for the first that does not fit its model, its rows or this machine.
     """
@@ -61,77 +56,70 @@ def rehearse(configs: Iterable[RunConfig], loaded: Data) -> list[str]:
     notes: dict[str, None] = {}
     for kind, name in {(config.kind, name) for config in different.values() for name in config.metrics}:
         answers = objectives.get(kind).references(loaded.splits["test"])
-        # Raises where it cannot score the test rows even predicted as they are.
+        # Raises where it cannot score the test rows even if they are predicted as they are.
         right = [answers[row] for row in evenly(len(answers), SCORED)]
         extra_metric(name, right, right)
     for config in reversed(different.values()):
-        notes |= dict.fromkeys(_rehearse(config, loaded))
+        try:
+            notes |= dict.fromkeys(_rehearse(config, loaded))
+        except UserError:
+            raise
+        except Exception as error:  # whatever transformers, peft, accelerate or an optimizer's package raises
+            *_, innermost = traceback.extract_tb(error.__traceback__)
+            place = Path(innermost.filename)
+            ours = place.is_relative_to(Path(__file__).parents[1])
+            if ours and not isinstance(error, torch.OutOfMemoryError | OSError | ImportError):
+                raise  # a fault of this project, of which the traceback is what helps
+            raise _failed_step(config, error, place, innermost.lineno) from error
+        finally:
+            release_memory()  # or the first run would count this model to its own peak
     return list(notes)
 
 
-def _rehearse(config: RunConfig, loaded: Data) -> list[str]:
-    try:
-        return _tried(config, loaded)
-    except UserError:
-        raise
-    except Exception as error:  # whatever transformers, peft, accelerate or an optimizer's package objects to
-        if _is_ours(error):
-            raise
-        adapters = " (with --model.lora.*, set --model.lora.target_modules)" if config.model.lora.rank else ""
-        raise UserError(
-            f"a first step of {config.attention.variant} on '{config.model.name}' fails, so no run is begun: "
-            f"{reason(error, typed=True)}{adapters} ({_place(error)}{_kept()})"
-        ) from error
-    finally:
-        release_memory()  # or the first run would count this model to its own peak
-
-
-def _place(error: Exception) -> str:
-    """Where it was raised: ``in transformers/optimization.py, line 103``."""
-    *_, innermost = traceback.extract_tb(error.__traceback__)
-    parts = Path(innermost.filename).parts
-    inside = parts.index("site-packages") + 1 if "site-packages" in parts else -2
-    return f"in {'/'.join(parts[inside:])}, line {innermost.lineno}"
-
-
-def _kept() -> str:
-    """Write the whole traceback down, where this program keeps what it needs no more; where that is."""
+def _failed_step(config: RunConfig, error: Exception, place: Path, line: int | None) -> UserError:
+    """What a library objected to, and where; the whole traceback is kept in the cache's folder."""
+    inside = place.parts.index("site-packages") + 1 if "site-packages" in place.parts else -2
+    where = f"in {'/'.join(place.parts[inside:])}, line {line}"
     file = cache_folder() / ERROR_FILE
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(redact(traceback.format_exc()), encoding="utf-8", errors="backslashreplace")
+        where += f"; traceback in {file}"
     except OSError:
-        return ""
-    return f"; traceback in {file}"
+        pass  # a full disk is not what went wrong here
+    adapters = " (with --model.lora.*, set --model.lora.target_modules)" if config.model.lora.rank else ""
+    return UserError(
+        f"a first step of {config.attention.variant} on '{config.model.name}' fails, so no run is begun: "
+        f"{reason(error, typed=True)}{adapters} ({where})"
+    )
 
 
-def _is_ours(error: Exception) -> bool:
-    """Whether code of this project failed, and not what it calls: then its traceback is what helps."""
-    *_, innermost = traceback.extract_tb(error.__traceback__)
-    ours = Path(innermost.filename).is_relative_to(Path(__file__).parents[1])
-    return ours and not isinstance(error, torch.OutOfMemoryError | OSError | ImportError)
-
-
-def _tried(config: RunConfig, loaded: Data) -> list[str]:
-    """Build a configuration, hold it to the rows and take a step; lines that are worth a word."""
+def _rehearse(config: RunConfig, loaded: Data) -> list[str]:
+    """Builds the model, holds it to the rows and takes a step; the notes for the user."""
     objective = objectives.of(config)
-    scratch = config.model.name.startswith(SCRATCH)
-    rows = _few(loaded, TEXTS) if scratch else loaded
-    texts = dataset.training_texts(rows.splits, objective.text_columns)
+    is_scratch = config.model.name.startswith(SCRATCH)
+    train = loaded.splits["train"]
+    texts = dataset.training_texts(_first(train, TEXTS) if is_scratch else train, objective.text_columns)
     built = build_model(config, objective, texts, loaded.info["label_names"])
-    if scratch:  # its tokenizer is not the run's, so the rows of the run are not to be had
-        splits = tokenize(_few(loaded, ROWS).splits, built.tokenizer, objective, config.data)
+    if is_scratch:
+        # Its tokenizer is not the run's, so that the run's token rows cannot be made.
+        few = {name: _first(split, ROWS) for name, split in loaded.splits.items()}
+        tokens = tokenize(few, built.tokenizer, objective, config.data)
         notes = []
     else:
-        splits = token_cache.prepare(loaded, built.tokenizer, objective, config)
-        notes = admission.check(config, objective, built, splits)
-        notes += objective.notes(config, built, loaded.splits["train"])
+        tokens = token_cache.prepare(loaded, built.tokenizer, objective, config)
+        notes = admission.check(config, objective, built, tokens)
+        notes += objective.notes(config, built, train)
     with TemporaryDirectory() as folder:
-        few = {name: _head(split, ROWS) for name, split in splits.items()}
-        if config.attention.start != "cold":  # which cannot fail: it only measures
-            warm_start.prepare(config, objective, built, splits["train"], Path(folder))
-        _one_step(config, objective, built, few, Path(folder), rows=len(loaded.splits["train"]))
-    return [*notes, *_head_note(config, built), *_attention_note(config)]
+        splits = {name: _first(split, ROWS) for name, split in tokens.items()}
+        if config.attention.start != "cold":  # a cold start only measures, which cannot fail
+            warm_start.prepare(config, objective, built, tokens["train"], Path(folder))
+        _one_step(config, objective, built, splits, Path(folder), rows=len(train))
+
+    # Of heads only one that came with the files: that of a language model is always new.
+    facts = [f"{name}: {built.info[name]}" for name in ("head", "problem_type") if name in built.info]
+    notes += [f"note: {config.model.name}: {fact}" for fact in facts if fact != "head: new"]
+    return [*notes, *_attention_notes(config)]
 
 
 class _StopAtOnce(TrainerCallback):
@@ -144,78 +132,52 @@ class _StopAtOnce(TrainerCallback):
 def _one_step(
     config: RunConfig, objective: Objective, built: Built, splits: dict[str, Any], folder: Path, *, rows: int
 ) -> None:
-    """Evaluate, take a step and predict with the run's own Trainer, which keeps nothing and tells nobody.
+    """Evaluates, takes a step and predicts with the run's own Trainer, which saves and reports nothing.
 
     ``rows`` are those that the run itself trains on: its schedule goes by their number.
     """
-    trainer = loop.build_trainer(
-        config, objective, built, splits, folder, callbacks=warm_start.callbacks(config)
-    )
+    callbacks = warm_start.callbacks(config)
+    trainer = loop.build_trainer(config, objective, built, splits, folder, callbacks=callbacks)
     args, steps = trainer.args, loop.total_steps(trainer.args, rows)
-    _check_delay(args, steps, steps / loop.epoch_steps(args, rows))
-    for unwanted in (PrinterCallback, ProgressCallback, EarlyStoppingCallback):
-        trainer.remove_callback(unwanted)
-    loop.silence(trainer)
-    trainer.add_callback(_StopAtOnce)
-    try:
-        found = _evaluated(config, trainer, splits["validation"])
-        _check_metric(args.metric_for_best_model, found)
-        args.max_steps, args.save_strategy, args.load_best_model_at_end = (
-            max(1, steps),
-            SaveStrategy.NO,
-            False,
-        )
-        trainer.train()
-    except loop.NonFiniteLossError:
-        return  # the run itself says so, and the other arms go on
-    objective.shorten(built.base)
-    objective.predict(trainer, built.tokenizer, splits["test"], "test")
-
-
-def _evaluated(config: RunConfig, trainer: Any, rows: Any) -> dict[str, float]:
-    """The first evaluation; ``UserError`` where a pretrained model gives no number under its own softmax.
-
-    Another variant may: that is a result, which its run records.
-    """
-    try:
-        found: dict[str, float] = trainer.evaluate(rows)
-    except loop.NonFiniteLossError as error:
-        if config.attention.variant != BASELINE or config.model.name.startswith(SCRATCH):
-            raise
-        raise UserError(
-            f"'{config.model.name}' gives NaN before it is trained, under its own softmax: look at its "
-            "config.json (rope_theta, factors, epsilons), or set train.bf16 and train.fp16 to false"
-        ) from error
-    return found
-
-
-def _check_delay(args: TrainingArguments, steps: int, epochs: float) -> None:
-    """Raise ``UserError`` where the training ends before the first evaluation may begin."""
+    epochs = steps / loop.epoch_steps(args, rows)
     length, unit = (steps, "steps") if args.eval_strategy == "steps" else (epochs, "epochs")
     if args.eval_strategy != "no" and args.eval_delay > length:
         raise UserError(
             f"train.eval_delay {args.eval_delay:g} is longer than the training, of {length:g} {unit}: "
             "nothing would be evaluated while training; lower it, or set --train.eval_strategy no"
         )
-
-
-def _check_metric(name: str | None, found: dict[str, float]) -> None:
-    names = sorted(key.removeprefix("eval_") for key in found if key in ("eval_loss", "eval_accuracy"))
-    if name is not None and name.removeprefix("eval_") not in names:
+    for unwanted in (PrinterCallback, ProgressCallback, EarlyStoppingCallback):
+        trainer.remove_callback(unwanted)
+    loop.silence(trainer)
+    trainer.add_callback(_StopAtOnce)
+    try:
+        evaluated = trainer.evaluate(splits["validation"])
+    except loop.NonFiniteLossError as error:
+        if config.attention.variant != BASELINE or config.model.name.startswith(SCRATCH):
+            return  # another variant may: that is a result, which its run records
         raise UserError(
-            f"train.metric_for_best_model takes {' or '.join(names)}, not '{name}': "
+            f"'{config.model.name}' gives NaN before it is trained, under its own softmax: look at its "
+            "config.json (rope_theta, factors, epsilons), or set train.bf16 and train.fp16 to false"
+        ) from error
+    measured = {key.removeprefix("eval_") for key in evaluated if not key.endswith(NO_METRICS)}
+    best = args.metric_for_best_model
+    if best is not None and best.removeprefix("eval_") not in measured:
+        raise UserError(
+            f"train.metric_for_best_model takes {' or '.join(sorted(measured))}, not '{best}': "
             "an evaluation while training returns nothing else"
         )
+    args.max_steps, args.save_strategy = max(1, steps), SaveStrategy.NO
+    args.load_best_model_at_end = False
+    try:
+        trainer.train()
+    except loop.NonFiniteLossError:
+        return  # the run itself says so, and those of other variants go on
+    objective.shorten(built.base)
+    objective.predict(trainer, built.tokenizer, splits["test"], "test")
 
 
-def _head_note(config: RunConfig, built: Built) -> list[str]:
-    """Only a head that came with the files is worth a word: that of a language model is always new."""
-    said = [f"{name}: {built.info[name]}" for name in ("head", "problem_type") if name in built.info]
-    return [f"note: {config.model.name}: {line}" for line in said if line != "head: new"]
-
-
-def _attention_note(config: RunConfig) -> list[str]:
-    """A run of this program as the base model: its weights were trained with its own attention."""
+def _attention_notes(config: RunConfig) -> list[str]:
+    """A note where the base model is a run of this program that was trained with another attention."""
     file = Path(config.model.name, CONFIG_FILE)
     if not file.is_file():
         return []
@@ -229,9 +191,5 @@ def _attention_note(config: RunConfig) -> list[str]:
     ]
 
 
-def _few(loaded: Data, rows: int) -> Data:
-    return replace(loaded, splits={name: _head(split, rows) for name, split in loaded.splits.items()})
-
-
-def _head(rows: Any, count: int) -> Any:
+def _first(rows: Any, count: int) -> Any:
     return rows.select(range(min(count, len(rows))))

@@ -1,7 +1,7 @@
-"""A run's model as it comes back from its folder, held to what was measured.
+"""Loads the model of a run's folder again, and holds it to what was measured.
 
-A record says what a model in memory did. Whoever loads the run gets the model of its folder: that the two are
-one is found out at the end of every run, on a few test rows, and not believed.
+A record says what a model in memory did, and whoever loads the run gets the model of its folder: the end of
+every run proves on a few test rows that the two are the same.
 """
 
 import math
@@ -26,7 +26,7 @@ class ReloadError(RuntimeError):
 def check(
     config: RunConfig, objective: Objective, outcome: Outcome, folder: Path, *, split: Any, tokens: Any
 ) -> dict[str, Any]:
-    """Load the run in ``folder`` and have it answer the rows of ``outcome.held`` again; facts for the record.
+    """Loads the run in ``folder`` and has it answer the rows of ``outcome.held`` again; facts for the record.
 
     ``split`` holds the test rows as texts, ``tokens`` as they were predicted. ``ties`` counts rows that both
     models answer alike here, and otherwise than among all rows: another batch moves the last digits, and two
@@ -38,22 +38,18 @@ def check(
     known = _chosen(tokens, held)
     for column in ("input_ids", "labels"):
         if rows[column] != known[column]:
-            raise ReloadError(_told(folder, "its tokenizer makes other tokens of the test rows"))
+            raise _error(folder, "its tokenizer makes other tokens of the test rows")
     if weights_fingerprint(built.model) != outcome.weights:
-        raise ReloadError(_told(folder, "its weights are others"))
+        raise _error(folder, "its weights are others")
     again = answers(config, objective, built, rows, folder)
     half = any(config.train.get(name) for name in ("bf16", "fp16", "tf32"))
     if not math.isclose(again.loss, held.loss, rel_tol=HALF_TOLERANCE if half else TOLERANCE):
-        raise ReloadError(
-            _told(folder, f"its loss on {len(rows)} test rows is {again.loss}, not {held.loss}")
-        )
+        raise _error(folder, f"its loss on {len(rows)} test rows is {again.loss}, not {held.loss}")
     for row, prediction in again.predictions.items():
         if prediction not in (held.predictions[row], outcome.predictions[row]):
             recorded = outcome.predictions[row]
-            raise ReloadError(
-                _told(folder, f"it predicts {prediction!r} for test row {row}, not {recorded!r}")
-            )
-    ties = sum(outcome.predictions[row] != found for row, found in again.predictions.items())
+            raise _error(folder, f"it predicts {prediction!r} for test row {row}, not {recorded!r}")
+    ties = sum(outcome.predictions[row] != prediction for row, prediction in again.predictions.items())
     return {"rows": len(rows), "equal": True, "ties": ties}
 
 
@@ -63,8 +59,8 @@ def _chosen(rows: Any, held: Answers) -> Any:
     return rows.select([places[row] for row in held.predictions])
 
 
-def _told(folder: Path, difference: str) -> str:
-    return (
+def _error(folder: Path, difference: str) -> ReloadError:
+    return ReloadError(
         f"the model in {folder} is not the one that was measured: {difference}. What was measured is not "
         "recorded; look for what else writes into this folder, and type the same command again"
     )

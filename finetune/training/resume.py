@@ -1,10 +1,9 @@
-"""A killed run goes on as if nothing had happened: which checkpoint it goes on from, and what is in one."""
+"""Checkpoints: which one a killed run goes on from, and what one holds so that the run ends the same."""
 
 import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,40 +26,40 @@ LOSS = "loss since the last log"  # beside the callbacks in a checkpoint's state
 
 
 @dataclass(frozen=True)
-class Found:
+class Checkpoints:
     """The newest whole checkpoint of a run, if there is one, and why the newer ones are passed over."""
 
     checkpoint: Path | None
-    passed: list[str]
+    passed: list[str]  # a sentence each
 
 
 def identity(config: RunConfig, info: dict[str, Any]) -> str:
-    """What a checkpoint must be of to be gone on from: configuration, weights before training, tokenizer."""
+    """Hash of what a checkpoint must be of for the run to use it: settings, initial weights, tokenizer."""
     settings = {key: value for key, value in flatten(as_dict(config)).items() if key not in NEUTRAL}
     text = json.dumps([settings, info["initial_weights"], info["tokenizer"]], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def newest(folder: Path, run: str) -> Found:
-    """Look for the checkpoint in ``folder`` that ``run`` goes on from; every file of it is read."""
+def newest(folder: Path, run: str) -> Checkpoints:
+    """The checkpoint in ``folder`` that ``run`` (its ``identity``) goes on from; every file of it is read."""
     passed: list[str] = []
     for checkpoint in _checkpoints(folder):
         fault = _fault(checkpoint, run)
         if fault is None:
-            return Found(checkpoint, passed)
+            return Checkpoints(checkpoint, passed)
         passed.append(f"{checkpoint.name} is passed over: {fault}")
-    return Found(None, passed)
+    return Checkpoints(None, passed)
 
 
-def discard(folder: Path, found: Found, run: str) -> None:
-    """Remove what is newer than the checkpoint that is gone on from, and older ones that are not whole.
+def discard(folder: Path, chosen: Checkpoints, run: str) -> None:
+    """Removes checkpoints newer than the chosen one, and older ones that are not whole.
 
     Rotation and the search for the best model go by the folders that are there.
     """
-    newer = found.checkpoint is not None
+    newer = chosen.checkpoint is not None
     for checkpoint in _checkpoints(folder):
-        newer = newer and checkpoint != found.checkpoint
-        if checkpoint != found.checkpoint and (newer or _fault(checkpoint, run)):
+        newer = newer and checkpoint != chosen.checkpoint
+        if checkpoint != chosen.checkpoint and (newer or _fault(checkpoint, run)):
             if checkpoint.is_dir() and not checkpoint.is_symlink():
                 shutil.rmtree(checkpoint)
             else:  # what a link leads to stays
@@ -96,14 +95,14 @@ def _own_fault(checkpoint: Path, run: str) -> str | None:
 
 
 def _planted(checkpoint: Path) -> str | None:
-    """Which file that was not written with a checkpoint a reader could take for a part of it."""
+    """The first file that was not written with a checkpoint and that a reader could take for a part of it."""
     read = (*TORCH_FILES, ".safetensors", ".json", ".pkl", ".py")
-    found = [file.relative_to(checkpoint) for file in manifest.strangers(checkpoint) if file.suffix in read]
-    return f"{found[0]} was not written with it" if found else None
+    planted = [file.relative_to(checkpoint) for file in manifest.strangers(checkpoint) if file.suffix in read]
+    return f"{planted[0]} was not written with it" if planted else None
 
 
 def _unreadable(checkpoint: Path) -> str | None:
-    """Which file the readers that a run goes on with would not take; tensors stay on the disk."""
+    """The first file that the readers of a resumed run would not take; tensors stay on the disk."""
     for file in sorted(checkpoint.iterdir()):
         try:
             if file.suffix in TORCH_FILES and file.name != NEVER_READ:
@@ -124,7 +123,7 @@ def _unreadable(checkpoint: Path) -> str | None:
 
 
 class SaveAtEpochEnd(TrainerCallback):
-    """A checkpoint of the last step of an epoch is written after the evaluation and the log at its end.
+    """Writes the checkpoint of an epoch's last step after the evaluation and the log at its end.
 
     A run that is resumed from it begins the next epoch, and would go without.
     """
@@ -179,14 +178,14 @@ class Resumable:
     _globalstep_last_logged: int
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Of tied weights one alone is in a file, and the others follow it: nothing is missing."""
+        """Takes tied weights out of the missing ones: one is in the file, and the others follow it."""
         there, missing = self.model.state_dict(), load_result.missing_keys
-        found = {weights.data_ptr() for name, weights in there.items() if name not in missing}
-        missing[:] = [name for name in missing if name not in there or there[name].data_ptr() not in found]
+        loaded = {weights.data_ptr() for name, weights in there.items() if name not in missing}
+        missing[:] = [name for name in missing if name not in there or there[name].data_ptr() not in loaded]
         super()._issue_warnings_after_load(load_result)  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Older checkpoints are removed once the new one is whole, and not before."""
+        """Saves a checkpoint with its manifest, and removes older ones once the new one is whole."""
         self.state.stateful_callbacks[LOSS] = {
             "sum": float(self._tr_loss),
             "logged": self._globalstep_last_logged,
@@ -196,17 +195,17 @@ class Resumable:
         self.args.save_total_limit = limit
         folder = Path(self.args.output_dir)
         checkpoint = folder / f"checkpoint-{self.state.global_step}"
-        manifest.write(checkpoint, self.identity, _files(checkpoint))
+        manifest.write(checkpoint, self.identity, (file for file in checkpoint.rglob("*") if file.is_file()))
         rotate_checkpoints(str(folder), limit, self.state.best_model_checkpoint)
 
     def _load_callback_state(self) -> None:
-        """Give every callback its state back; the stock method makes new ones, without what they refer to."""
+        """Gives callbacks their state back; the stock method makes new ones, without what they refer to."""
         kept = self.state.stateful_callbacks
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, ExportableState) and type(callback).__name__ in kept:
-                found = kept[type(callback).__name__]["attributes"]
+                state = kept[type(callback).__name__]["attributes"]
                 vars(callback).update(
-                    {key: found[key] for key in callback.state()["attributes"] if key in found}
+                    {key: state[key] for key in callback.state()["attributes"] if key in state}
                 )
         self._carried = kept[LOSS]
         stopped = kept[TrainerControl.__name__]["args"]["should_training_stop"]
@@ -216,11 +215,11 @@ class Resumable:
             self.state.best_model_checkpoint = str(best)
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Before the first epoch (``eval_on_start``) only where the run begins: it would count twice."""
+        """Evaluates, but not (``eval_on_start``) where a run is resumed: it would count twice."""
         return {} if self._carried is not None else super()._evaluate(*args, **kwargs)  # type: ignore[misc]
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """No further step where the checkpoint is of the last one: the loop looks only after a step."""
+        """Takes no further step where the checkpoint is of the last one: the loop looks only after a step."""
         if self._carried is not None:
             self._tr_loss += self._carried["sum"]
             self._total_loss_scalar -= self._carried["sum"]  # the mean at the end is over the steps from here
@@ -230,7 +229,3 @@ class Resumable:
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())

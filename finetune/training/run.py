@@ -34,7 +34,7 @@ EXPLAINED = (UserError, loop.NonFiniteLossError, reloaded.ReloadError)  # whose 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: what it trains, where it is kept, and what is said of it."""
+    """One run: what it trains, where it is kept, and what is printed about it."""
 
     config: RunConfig
     task: Task
@@ -43,10 +43,6 @@ class RunSpec:
     place: str = "[1/1]"  # in its grid
     command: str = ""  # what was typed, for the record
     diagnose: bool = False  # look at the attention while it trains
-
-
-def _labels(task: Task) -> list[str] | None:
-    return list(task.labels) or None
 
 
 def run(spec: RunSpec, loaded: dataset.Data) -> int:
@@ -68,7 +64,12 @@ def mend(folder: Path) -> None:
 
 def _run_recorded(spec: RunSpec, loaded: dataset.Data) -> int:
     task, place = spec.task, spec.place
-    facts = {"name": task.name, "kind": task.kind, "pair": spec.config.pair, "labels": _labels(task)}
+    facts = {
+        "name": task.name,
+        "kind": task.kind,
+        "pair": spec.config.pair,
+        "labels": loaded.info["label_names"],
+    }
     device = "cpu" if spec.config.train.get("use_cpu") else None
     entry = store.new(spec.config, command=spec.command, task=facts, device=device)
     entry["data"] = loaded.info
@@ -85,8 +86,8 @@ def _run_recorded(spec: RunSpec, loaded: dataset.Data) -> int:
     except Exception as error:
         entry.update({"status": "failed", "reason": _reason(error), "finished": store.now()})
         store.write(spec.folder, entry)
-        told = clean(f"{place} failed: {entry['reason']} | recorded in {spec.folder}")
-        print(told, file=sys.stderr, flush=True)
+        line = clean(f"{place} failed: {entry['reason']} | recorded in {spec.folder}")
+        print(line, file=sys.stderr, flush=True)
         if not isinstance(error, EXPLAINED):
             files.write_text(spec.folder / ERROR_FILE, [redact(traceback.format_exc())])
         return 2 if isinstance(error, UserError | OSError) else 1
@@ -107,7 +108,7 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     labels = loaded.info["label_names"]
 
     # The model, with its attention swapped.
-    texts = dataset.training_texts(loaded.splits, objective.text_columns)
+    texts = dataset.training_texts(loaded.splits["train"], objective.text_columns)
     built = builder.build_model(config, objective, texts, labels)
     checkpoint.save_origin(config, labels, built.info["revision"], folder)
     entry["model"], entry["attention"] = built.info, built.swap.to_json()
@@ -116,11 +117,16 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     # Its token rows, and what is left of an earlier attempt.
     tokens = token_cache.prepare(loaded, built.tokenizer, objective, config)
     identity = resume.identity(config, built.info)
-    resumed = _resumed(folder, identity, spec.place)
-    if resumed.checkpoint is None:
+    checkpoints = resume.newest(folder, identity)
+    for fault in checkpoints.passed:
+        say(f"{spec.place} {fault}")
+    if checkpoints.passed and checkpoints.checkpoint is None:
+        print(f"{spec.place} no whole checkpoint is left: the run starts anew", flush=True)
+    resume.discard(folder, checkpoints, identity)
+    if checkpoints.checkpoint is None:
         (folder / diagnostics.FILE).unlink(missing_ok=True)
     steps = loop.planned_steps(config, len(tokens["train"]), folder)
-    say(_header_line(spec, loaded, steps, resumed.checkpoint is not None))
+    say(_header_line(spec, loaded, steps, checkpoints.checkpoint is not None))
 
     # Training and prediction, with the trainer's own loop.
     start = warm_start.prepare(config, objective, built, tokens["train"], folder)
@@ -135,7 +141,7 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
         folder,
         callbacks=callbacks,
         identity=identity,
-        checkpoint=resumed.checkpoint,
+        checkpoint=checkpoints.checkpoint,
     )
     looked = (folder / diagnostics.FILE).is_file()  # in this part of a resumed run or in an earlier one
     entry["diagnostics"] = diagnostics.FILE if looked else None
@@ -175,17 +181,6 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
         primary: score["value"],
     }
     manifest.write(folder, identity, _lasting(folder))
-
-
-def _resumed(folder: Path, identity: str, place: str) -> resume.Found:
-    """The checkpoint that a run goes on from. What is damaged or was overtaken is named and removed."""
-    found = resume.newest(folder, identity)
-    for reason in found.passed:
-        say(f"{place} {reason}")
-    if found.passed and found.checkpoint is None:
-        print(f"{place} no whole checkpoint is left: the run starts anew", flush=True)
-    resume.discard(folder, found, identity)
-    return found
 
 
 def _lasting(folder: Path) -> list[Path]:

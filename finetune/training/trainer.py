@@ -39,7 +39,7 @@ def summed_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
 
 
 def targets(labels: Tensor) -> Tensor:
-    """How many labels count: target tokens, or rows that have one label each; a scalar."""
+    """Number of labels that count: target tokens, or rows that have one label each; a scalar."""
     return labels.ne(IGNORED).sum()
 
 
@@ -121,7 +121,7 @@ class _Comparable:
         return output
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
-        """Keep what the optimizer and its schedule are set to: a resumed run loads both as they were left."""
+        """Keeps the settings of optimizer and schedule as built: a resumed run loads what a step left."""
         scheduler = super().create_scheduler(*args, **kwargs)  # type: ignore[misc]
         self.optimizer_built = [
             {key: value for key, value in group.items() if key != "params"}

@@ -383,7 +383,7 @@ def test_the_sample_s_rows_get_the_lengths_of_ag_news(result: Any) -> None:
 def test_the_stock_recipe_s_rows_are_the_same_but_padded() -> None:
     config = steps.configuration(TINY, steps.BASELINE)
     loaded = rows.load("sample", config)
-    tokenizer = build_tokenizer(config, BERT.recipe, training_texts(loaded.splits, ["text"]))
+    tokenizer = build_tokenizer(config, BERT.recipe, training_texts(loaded.splits["train"], ["text"]))
     tokens = rows.tokenize(loaded, tokenizer, config)
     for split in tokens.values():
         stock = rows.padded(split, 7)

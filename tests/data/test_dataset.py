@@ -271,9 +271,8 @@ def test_translation_in_both_directions(tmp_path: Path) -> None:
         "row": 1, "source": "das ist 1", "target": "this is 1 test"
     }  # fmt: skip
     assert load(folder, TALK, "en-de").splits["test"][1]["target"] == "das ist 1"
-    assert (
-        next(dataset.training_texts(load(folder, TALK, "de-en").splits, ["source", "target"])) == "das ist 0"
-    )
+    train = load(folder, TALK, "de-en").splits["train"]
+    assert next(dataset.training_texts(train, ["source", "target"])) == "das ist 0"
 
 
 def test_translation_from_columns_side_by_side(tmp_path: Path) -> None:
@@ -317,7 +316,7 @@ def test_tokens_are_cut_and_keep_their_order(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "train.jsonl", rows)
     write_jsonl(tmp_path / "test.jsonl", rows[:7])
     splits = load(tmp_path).splits
-    tokenizer = tokenizer_for(list(dataset.training_texts(splits, ["text"])))
+    tokenizer = tokenizer_for(list(dataset.training_texts(splits["train"], ["text"])))
     encoded = tokenize(splits, tokenizer, objectives.get("classification"), CONFIG)
     assert set(encoded["test"].column_names) == {"row", "input_ids", "attention_mask", "labels"}
     assert [len(ids) for ids in encoded["test"]["input_ids"]] == [2, 3, 4, 5, 6, 7, 7]
@@ -328,7 +327,7 @@ def test_tokens_are_cut_and_keep_their_order(tmp_path: Path) -> None:
 
 def test_translations_are_cut_at_their_own_limit(tmp_path: Path) -> None:
     splits = load(talk_folder(tmp_path), TALK, "de-en").splits
-    tokenizer = tokenizer_for(list(dataset.training_texts(splits, ["source", "target"])))
+    tokenizer = tokenizer_for(list(dataset.training_texts(splits["train"], ["source", "target"])))
     for limit, length in ((4, 4), (None, 3)):
         config = dataclasses.replace(CONFIG, max_length=3, max_target_length=limit)
         rows = tokenize(splits, tokenizer, objectives.get("translation"), config)["train"]

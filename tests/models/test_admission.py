@@ -541,7 +541,7 @@ def test_a_fault_of_our_own_keeps_its_traceback_and_another_says_where_it_is(mon
     def fault(*_):
         raise KeyError("ours")
 
-    monkeypatch.setattr(rehearsal, "_tried", fault)
+    monkeypatch.setattr(rehearsal, "_rehearse", fault)
     fault.__code__ = fault.__code__.replace(co_filename=rehearsal.__file__)
     with pytest.raises(KeyError):
         rehearsal.rehearse([configuration("classification")], None)
