@@ -52,8 +52,8 @@ def load(
         tables[name], dropped[name] = _without_empty(table, name, config.drop_empty)
     sizes = {name: table.num_rows for name, table in tables.items()}
     chosen = _choose(sizes, config)
-    notes = [*raw.notes, *_test_notes(sizes, chosen["test"], config)]
     splits = {name: Dataset(tables[origin].take(pa.array(rows))) for name, (origin, rows) in chosen.items()}
+    notes = [*raw.notes, *_test_notes(sizes, chosen["test"], config, splits)]
     info = {
         "kind": source.kind,
         "location": source.location,
@@ -142,15 +142,24 @@ def _choose(sizes: Mapping[str, int], config: DataConfig) -> dict[str, tuple[str
     }
 
 
-def _test_notes(sizes: Mapping[str, int], test: tuple[str, np.ndarray], config: DataConfig) -> list[str]:
-    """How the test was made of rows that had none."""
+def _test_notes(
+    sizes: Mapping[str, int], test: tuple[str, np.ndarray], config: DataConfig, splits: Mapping[str, Dataset]
+) -> list[str]:
+    """How the test was made of rows that had none, and how many of its rows are no unseen ones."""
     origin, rows = test
     if origin == "test":
         return []
-    return [
+    notes = [
         f"there is no test split: {config.test_share:.0%} of the {sizes[origin]:,} rows (--data.test_share), "
         f"drawn by data.split_seed {config.split_seed}, are held out for it, and {len(rows):,} of them used"
     ]
+    # A table of one's own may hold a text several times, and the draw puts its copies on both sides.
+    for column in [name for name in splits["test"].column_names if name not in ("row", "label")][:1]:
+        known = set(splits["train"][column])
+        seen = sum(text in known for text in splits["test"][column])
+        if seen:
+            notes.append(f"{seen:,} of the {len(rows):,} test rows have the {column} of a training row")
+    return notes
 
 
 def _cap(name: str, rows: int | None) -> int | None:

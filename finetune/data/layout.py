@@ -71,7 +71,15 @@ def find_table(place: Path, label: str | None) -> Layout:
         raise UserError(
             f"{place} is of no format that is read ({formats})" + (f": {advice}" if advice else "")
         )
-    return Layout({"train": _regular([place])}, {place: None}, [])
+    names = tuple(name for names in SPLIT_NAMES.values() for name in names)
+    beside = [
+        path.name
+        for path in entries(place.parent)
+        if path != place
+        and has_rows(path)
+        and {stem(path.name).lower(), stem(place.name).lower()} <= set(names)
+    ]
+    return Layout({"train": _regular([place])}, {place: None}, beside)
 
 
 def find(folder: Path, configs: Sequence[str], label: str | None, *, whole: bool = True) -> Layout:

@@ -1,10 +1,10 @@
-"""Where a task's rows come from: a local folder, the Hub, its cache, or the built-in sample.
+"""The sources of a task's rows: a local folder or file, the Hub, its cache, or the built-in sample.
 
 ``resolve`` decides and says why; ``read`` reads. The library ``datasets`` serves the Hub alone: between a
 local file and its rows stands no cache.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,12 +20,13 @@ from finetune.data.synthetic import Sample
 from finetune.errors import UserError
 from finetune.system.checksum import sha256
 from finetune.system.text import clean
+from finetune.tasks import TASKS
 from finetune.tasks.base import PARQUET_BRANCH, Task, languages
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from. ``revision`` is the commit on the Hub, where there is one."""
+    """The source of rows. ``revision`` is the commit on the Hub, where there is one."""
 
     kind: Literal["local", "hub", "cache", "sample"]
     location: str  # a folder, a file, a Hub id, or "built-in"
@@ -46,7 +47,7 @@ class Source:
 
 @dataclass
 class Raw:
-    """The canonical rows of each split, and what they were read from.
+    """The canonical rows of each split, and the files that they were read from.
 
     ``files``: ``split``, ``name`` (relative), ``bytes`` and ``sha256`` of each. Of the Hub they are the Arrow
     files that its client made and, with no split, those that it fetched.
@@ -88,7 +89,7 @@ def read(source: Source, task: Task, pair: str | None, sample: Sample | None = N
     Raises ``UserError`` where files are missing or corrupt, rows are faulty, or the Hub fails half-way.
     """
     if source.kind == "local":
-        raw = _read_folder(Path(source.location), task, pair)
+        raw = _read_local(Path(source.location), task, pair)
     elif source.kind == "sample":
         assert sample is not None  # whoever takes the sample knows how it is made
         raw = _read_sample(sample, task, pair)
@@ -96,25 +97,27 @@ def read(source: Source, task: Task, pair: str | None, sample: Sample | None = N
         raw = _read_hub(source, task, pair)
     task = raw.task or task
     tables = columns.numbered(raw.tables, task)
-    notes = [*raw.notes, *_absent_notes(tables["train"], task)]
+    notes = raw.notes
+    # Rows may be missing, or numbers be counted from 1: either way such a label cannot be learned.
+    absent = labels.absent(tables["train"]["label"], task.labels) if task.labels else []
+    if absent:
+        notes = [*notes, f"train has no row with the label{'s' * (len(absent) > 1)} {_listing(absent, 5)}"]
     return Raw(tables, raw.files, list(dict.fromkeys(map(clean, notes))), task)
 
 
 def _table(task: Task, wanted: str) -> Source:
     """The place of a table without a declaration, which lies where ``wanted`` says and nowhere else."""
+    advice = "name its file or folder with --data, e.g. reviews.csv"
+    if wanted in ("auto", "hub", "sample", "local"):
+        raise UserError(f"'{task.name}' is a table of your own: {advice}")
     place = Path(wanted).expanduser()
-    if wanted in ("auto", "hub", "sample", "local") or not place.exists():
-        there = (
-            "is a table of your own"
-            if wanted in ("auto", "hub", "sample", "local")
-            else f"is not at '{wanted}'"
-        )
-        raise UserError(f"'{task.name}' {there}: name its file or folder with --data, e.g. reviews.csv")
+    if not place.exists():
+        raise UserError(f"'{task.name}' is not at '{wanted}': {advice}")
     return Source("local", str(place), why="asked for")
 
 
 def local_folders(task: Task, pair: str | None) -> list[Path]:
-    """Where ``auto`` looks: both directions of a pair can be read from one folder."""
+    """The folders that ``auto`` takes: both directions of a pair can be read from one."""
     if pair is None:
         return [Path("data", task.name)]
     backwards = "-".join(reversed(languages(pair)))
@@ -143,27 +146,26 @@ def _automatic(task: Task, pair: str | None) -> Source:
 # Local files
 
 
-def _read_folder(folder: Path, task: Task, pair: str | None) -> Raw:
+def _read_local(place: Path, task: Task, pair: str | None) -> Raw:
+    """The rows of a folder, or of the one file of a table without a declaration."""
+    folder = place if place.is_dir() else place.parent
     if task.undeclared:
-        found = layout.find_table(folder, task.label)
-        folder = folder if folder.is_dir() else folder.parent
+        plan = layout.find_table(place, task.label)
     else:
         config = hub.config_name(task, pair)
-        found = layout.find(folder, [name for name in (config, pair) if name], task.label)
-    raw = Raw({})
-    parts = []
-    for split, paths in found.files.items():
+        plan = layout.find(folder, [name for name in (config, pair) if name], task.label)
+    raw = Raw({}, notes=_folder_notes(folder, task))
+    parts: list[tuple[str, tuple[str, ...] | None, pa.Table]] = []
+    for split, paths in plan.files.items():
         tables = []
         for path in paths:
             part, facts = _read_file(path, path.relative_to(folder).as_posix(), task, pair)
-            part = Part(part.table, part.names or found.names[path], part.notes)
-            twin = next(
-                (f for f in raw.files if f["split"] == split and f["sha256"] == facts["sha256"]), None
-            )
-            if twin is not None:
-                raise UserError(
-                    f"{twin['name']} and {facts['name']} of split '{split}' are the same file twice"
-                )
+            part = Part(part.table, part.names or plan.names[path], part.notes)
+            for other in raw.files:
+                if (other["split"], other["sha256"]) == (split, facts["sha256"]):
+                    raise UserError(
+                        f"{other['name']} and {facts['name']} of split '{split}' are the same file twice"
+                    )
             raw.files.append({"split": split, **facts})
             raw.notes += [f"{facts['name']}: {note}" for note in part.notes]
             raw.notes += _order_notes(part, task)
@@ -172,38 +174,60 @@ def _read_folder(folder: Path, task: Task, pair: str | None) -> Raw:
             parts.append((facts["name"], part.names, tables[-1]))
         raw.tables[split] = pa.concat_tables(tables)
     if task.undeclared and task.label is not None:
-        raw.task = task = _labelled(task, parts)
+        # The names that the data states, in their order, or the labels that the rows have.
+        stated = tuple(dict.fromkeys(name for _, names, _ in parts for name in names or ()))
+        column = {file: table["label"].combine_chunks() for file, _, table in parts}
+        task = replace(task, labels=stated or labels.of_rows(column, f"column '{task.label}'"))
+        raw.task = task
         raw.notes += _label_notes(task, raw.tables)
     _check_orders(parts, task)
-    raw.notes += _same_file_notes(raw.files)
-    if found.unread:
-        told = ", ".join(found.unread[:6]) + (", ..." if len(found.unread) > 6 else "")
-        raw.notes.append(f"not read, as by its name it is of no split: {told}")
+    # A score on rows that were trained on is none.
+    tested = {entry["sha256"]: entry["name"] for entry in raw.files if entry["split"] == "test"}
+    raw.notes += [
+        f"{entry['name']} and {tested[entry['sha256']]} are the same file: the test rows are no unseen ones"
+        for entry in raw.files
+        if entry["split"] != "test" and entry["sha256"] in tested
+    ]
+    if plan.unread:
+        why = "as by its name it is of no split" if place == folder else "as one file was asked for"
+        raw.notes.append(f"not read, {why}: {_listing(plan.unread, 6)}")
     return raw
 
 
-def _labelled(task: Task, parts: list[tuple[str, Any, pa.Table]]) -> Task:
-    """The task with its labels: those that the data states, in their order, or those that its rows have."""
-    stated = tuple(dict.fromkeys(name for _, names, _ in parts for name in names or ()))
-    columns = {file: table["label"].combine_chunks() for file, _, table in parts}
-    return replace(task, labels=stated or labels.of_rows(columns, f"column '{task.label}'"))
+def _listing(names: Sequence[str], most: int) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _folder_notes(folder: Path, task: Task) -> list[str]:
+    """A note where the folder has the name of another task's data: many tasks have columns of one name."""
+    name = folder.resolve().name.lower()
+    named = max(
+        (other for other in TASKS if name == other or name.startswith(f"{other}-")), key=len, default=""
+    )
+    if task.undeclared or named in ("", task.name):
+        return []
+    return [f"by its name the folder {name} holds the data of {named}, and it is read as that of {task.name}"]
 
 
 def _label_notes(task: Task, tables: Mapping[str, pa.Table]) -> list[str]:
-    """Which labels were taken from the rows, and which of them are too rare to be learned and tested."""
-    several = ", ".join(task.labels[:20]) + (", ..." if len(task.labels) > 20 else "")
+    """The labels that were taken from the rows, and those of them that are too rare."""
+    notes = [
+        f"the {len(task.labels)} labels of column '{task.label}', in this order: {_listing(task.labels, 20)}"
+    ]
     rows = pa.concat_tables([table.select(["label"]) for table in tables.values()])["label"]
     counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(rows).to_pylist()}
     single = [label for label in task.labels if counts.get(label) == 1]
-    notes = [f"the {len(task.labels)} labels of column '{task.label}', in this order: {several}"]
     if single:
-        told = ", ".join(single[:5]) + (", ..." if len(single) > 5 else "")
-        each = "label {} has one row" if len(single) == 1 else "labels {} have one row each"
-        notes.append(f"the {each.format(told)}: too few to learn from and to test on")
+        which = (
+            f"label {single[0]} has one row"
+            if len(single) == 1
+            else f"labels {_listing(single, 5)} have one row each"
+        )
+        notes.append(f"the {which}: too few to learn from and to test on")
     return notes
 
 
-def _check_orders(parts: list[tuple[str, Any, pa.Table]], task: Task) -> None:
+def _check_orders(parts: Sequence[tuple[str, tuple[str, ...] | None, pa.Table]], task: Task) -> None:
     """Raise ``UserError`` where one file states label names in another order, and one numbers without any."""
     if not task.labels:
         return
@@ -211,24 +235,14 @@ def _check_orders(parts: list[tuple[str, Any, pa.Table]], task: Task) -> None:
     for name, names, table in parts if ordered else []:
         if names is None and not labels.are_names(table["label"].chunks, task.labels):
             raise UserError(
-                f"{ordered[0][0]} states its labels in the order {', '.join(ordered[0][1])}, and {name} "
-                f"holds numbers and states no names: write names instead of numbers into {name}, or state "
-                "them for all files in dataset_info.json"
+                f"{ordered[0][0]} states its labels in the order {', '.join(ordered[0][1] or ())}, and "
+                f"{name} holds numbers and states no names: write names instead of numbers into {name}, or "
+                "state them for all files in dataset_info.json"
             )
 
 
-def _same_file_notes(facts: list[dict[str, Any]]) -> list[str]:
-    """Splits that are one file: a score on rows that were trained on is none."""
-    test = {entry["sha256"]: entry["name"] for entry in facts if entry["split"] == "test"}
-    return [
-        f"{entry['name']} and {test[entry['sha256']]} are the same file: the test rows are no unseen ones"
-        for entry in facts
-        if entry["split"] != "test" and entry["sha256"] in test
-    ]
-
-
 def _read_file(path: Path, name: str, task: Task, pair: str | None) -> tuple[Part, dict[str, Any]]:
-    """One file's rows and facts. Every way in which a file can be broken becomes one sentence."""
+    """The rows of one file, and its facts; ``UserError``, one sentence, however it is broken."""
     content = files.read(path, name)
     try:
         return parse(content, columns.wanted(task, pair)), content.facts
@@ -241,13 +255,6 @@ def _order_notes(part: Part, task: Task) -> list[str]:
     if not task.labels or not labels.in_another_order(part.names, task.labels):
         return []
     return [f"labels are mapped by the names that the data states: {', '.join(part.names or ())}"]
-
-
-def _absent_notes(train: pa.Table, task: Task) -> list[str]:
-    """Labels that nothing can be learned of: rows are missing, or numbers are counted from another one."""
-    absent = labels.absent(train["label"], task.labels) if task.labels else []
-    told = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
-    return [f"train has no row with the label{'s' * (len(absent) > 1)} {told}"] if absent else []
 
 
 @contextmanager
@@ -286,20 +293,22 @@ def _from_hub(task: Task, pair: str | None) -> Source:
 
 
 def _read_hub(source: Source, task: Task, pair: str | None) -> Raw:
-    """Read from the Hub at the commit that was resolved, or the prepared rows of that commit."""
+    """The rows on the Hub at the commit that was resolved, or those prepared of it before."""
     try:
         if source.kind == "cache":
-            found = hub.load_cached(task, pair, str(source.revision))
+            prepared = hub.load_cached(task, pair, str(source.revision))
         else:
-            found = _load_remote(source, task, pair)
+            prepared = _load_remote(source, task, pair)
     except Exception as error:  # errors of the client, httpx, fsspec and pyarrow, which have no common parent
         place = "the cache" if source.kind == "cache" else "the Hub"
         raise UserError(f"cannot read {source.location} from {place}: {hub.cause(error)}") from error
-    splits = {split: found[name] for split, names in SPLIT_NAMES.items() for name in names if name in found}
+    splits = {
+        split: prepared[name] for split, names in SPLIT_NAMES.items() for name in names if name in prepared
+    }
     for split in ("train", "test"):
         if split not in splits:
             raise UserError(
-                f"the Hub data set {source.location} has no {split} split; it has {', '.join(found)}"
+                f"the Hub data set {source.location} has no {split} split; it has {', '.join(prepared)}"
             )
     raw = Raw({})
     for split, rows in splits.items():
@@ -345,7 +354,7 @@ def _hub_files(rows: Any) -> list[dict[str, Any]]:
 
 
 def _load_remote(source: Source, task: Task, pair: str | None) -> dict[str, Any]:
-    """``datasets.load_dataset``, step by step, so that it hashes what it fetches."""
+    """What ``datasets.load_dataset`` gives, made step by step so that it hashes what it fetches."""
     import datasets
 
     config = hub.config_name(task, pair)
@@ -356,14 +365,14 @@ def _load_remote(source: Source, task: Task, pair: str | None) -> dict[str, Any]
     )
     builder._record_checksums = True
     builder.download_and_prepare()
-    found = builder.as_dataset()
-    for split in found.values():
-        # when anything goes wrong the client takes any version that is in its cache, with only a log line
+    prepared = builder.as_dataset()
+    for split in prepared.values():
+        # When anything goes wrong the client takes any version that is in its cache, with only a log line.
         if any(Path(file["filename"]).parent.name != source.revision for file in split.cache_files):
             raise RuntimeError(
                 f"the Hub failed half-way, and the cache holds another version than {source.revision}"
             )
-    return dict(found)
+    return dict(prepared)
 
 
 # The sample

@@ -275,3 +275,31 @@ def test_strict_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UserError, match="data/multi30k-de-en"):
         sources.resolve(TASKS["multi30k"], "de-en", "hub")
     assert "this task is not on the Hub" in sources.resolve(TASKS["amazon"], None, "auto").describe()
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "other"),
+    [
+        ("agnews", "yelp", "agnews"),
+        ("amazon", "amazon-polarity", "amazon"),
+        ("amazon-polarity", "amazon", "amazon-polarity"),
+        ("Yelp-polarity", "yelp-polarity", None),
+        ("agnews-2024", "agnews", None),
+        ("reviews", "yelp", None),
+    ],
+)
+def test_a_folder_that_is_called_as_another_task_is_said(
+    tmp_path: Path, name: str, task: str, other: str | None
+) -> None:
+    rows = [{"text": "a", "title": "b", "content": "c", "label": number} for number in (0, 1)]
+    folder = tmp_path / name
+    folder.mkdir()
+    for split in ("train", "test"):
+        pq.write_table(
+            pa.Table.from_pylist(rows[:: 1 if split == "train" else -1]), folder / f"{split}.parquet"
+        )
+    raw = sources.read(sources.resolve(TASKS[task], None, str(folder)), TASKS[task], None)
+    said = [note for note in raw.notes if "by its name the folder" in note]
+    assert said == ([] if other is None else [
+        f"by its name the folder {name} holds the data of {other}, and it is read as that of {task}"
+    ])  # fmt: skip

@@ -261,6 +261,23 @@ def test_a_label_of_one_row_is_said(tmp_path: Path) -> None:
     assert "the labels odd, rare have one row each: too few to learn from and to test on" in notes
 
 
+def test_a_text_on_both_sides_of_the_draw_is_said(tmp_path: Path) -> None:
+    rows = [{"review": f"text {i // 4}", "stars": "ab"[i % 2]} for i in range(40)]
+    place = write(tmp_path / "reviews.csv", rows)
+    data = loaded(place)
+    train = set(data.splits["train"]["text"])
+    seen = sum(text in train for text in data.splits["test"]["text"])
+    assert seen and f"{seen} of the 10 test rows have the text of a training row" in data.info["notes"]
+    assert not [note for note in loaded(write(place, STARS)).info["notes"] if "of a training row" in note]
+
+
+def test_a_test_file_beside_the_one_that_is_given_is_named(tmp_path: Path) -> None:
+    place = write(tmp_path / "reviews" / "train.csv", STARS)
+    write(tmp_path / "reviews" / "test.csv", STARS)
+    write(tmp_path / "reviews" / "other.csv", STARS)
+    assert "not read, as one file was asked for: test.csv" in loaded(place).info["notes"]
+
+
 def test_files_side_by_side(tmp_path: Path) -> None:
     write(tmp_path / "both" / "reviews.csv", STARS)
     write(tmp_path / "both" / "reviews.jsonl", STARS)
