@@ -131,12 +131,12 @@ def _declarations(module: ModuleType) -> dict[str, Task]:
 
 def _discover() -> dict[str, Task]:
     """Every task declared in this package, by its name."""
-    found: dict[str, Task] = {}
+    tasks: dict[str, Task] = {}
     for entry in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
         for task in _declarations(importlib.import_module(f"{__name__}.{entry.name}")).values():
-            if found.setdefault(task.name, task) is not task:
+            if tasks.setdefault(task.name, task) is not task:
                 raise UserError(f"two files in tasks/ declare a task named '{task.name}'; rename one")
-    return found
+    return tasks
 
 
 def _from_file(path: Path, wanted: str | None) -> Task:
@@ -145,19 +145,19 @@ def _from_file(path: Path, wanted: str | None) -> Task:
         raise UserError(
             f"there is no task file '{path}'; give a path to a .py file or one of: {', '.join(sorted(TASKS))}"
         )
-    known = {id(task) for task in TASKS.values()}
-    found = {name: task for name, task in _declarations(_run(path)).items() if id(task) not in known}
-    if wanted is not None and wanted not in found:
-        raise unknown(f"task variable in {path}", wanted, found)
-    if not found:
+    shipped = {id(task) for task in TASKS.values()}  # a file may start from one of them
+    own = {name: task for name, task in _declarations(_run(path)).items() if id(task) not in shipped}
+    if wanted is not None and wanted not in own:
+        raise unknown(f"task variable in {path}", wanted, own)
+    if not own:
         raise UserError(
             f"{path} declares no task; it needs one like TASK = ClassificationTask(name=..., ...)"
         )
-    if wanted is None and len(found) > 1:
+    if wanted is None and len(own) > 1:
         raise UserError(
-            f"{path} declares {len(found)} tasks; choose one: {', '.join(f'{path}:{name}' for name in found)}"
+            f"{path} declares {len(own)} tasks; choose one: {', '.join(f'{path}:{name}' for name in own)}"
         )
-    task = found[wanted or next(iter(found))]
+    task = own[wanted or next(iter(own))]
     if task.name in TASKS:
         raise UserError(f"{path} names its task '{task.name}', which is built in; give it another name")
     return task

@@ -1,4 +1,4 @@
-"""What a task is: a frozen declaration of columns, labels and where the rows come from.
+"""The types of task: frozen declarations of columns, of labels or languages, and of where the rows come from.
 
 A task holds no code of its own. What is done with the tasks of one kind, from encoding to scoring, is that
 kind's objective (``finetune.objectives``).
@@ -168,8 +168,8 @@ class TranslationTask(Task):
         super().__post_init__()
         _check_strings(self.name, "pairs", self.pairs)
         for pair in self.pairs:
-            found = _PAIR.fullmatch(pair)
-            if not found or found[1] == found[2]:
+            match = _PAIR.fullmatch(pair)
+            if not match or match[1] == match[2]:
                 raise UserError(
                     f"task '{self.name}' declares the pair {pair!r}; write it as source-target: de-en"
                 )
@@ -183,10 +183,10 @@ def languages(pair: str) -> tuple[str, str]:
     >>> languages("de-en"), languages("pt-BR-zh-Hant"), languages("en-zh_CN")
     (('de', 'en'), ('pt-BR', 'zh-Hant'), ('en', 'zh_CN'))
     """
-    found = _PAIR.fullmatch(pair)
-    if found is None:
+    match = _PAIR.fullmatch(pair)
+    if match is None:
         raise UserError(f"the pair {pair!r} is not source-target, as in de-en or en-zh_CN")
-    return found[1], found[2]
+    return match[1], match[2]
 
 
 def _check_name(name: object) -> None:
@@ -198,7 +198,7 @@ def _check_name(name: object) -> None:
 
 
 def _check_strings(task: str, field: str, values: object) -> None:
-    """A tuple of distinct strings; ``("text")`` without its comma is the usual slip."""
+    """Raise ``UserError`` for what is no tuple of distinct strings; ``("text")``, say, lacks a comma."""
     if (
         not isinstance(values, tuple)
         or not values

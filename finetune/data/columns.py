@@ -17,14 +17,14 @@ from finetune.tasks.base import Task
 
 
 def wanted(task: Task, pair: str | None) -> Wanted:
-    """The columns that a task needs of a file, whatever else is in it."""
+    """The columns that are read of a file for a task, whatever else is in it."""
     needed = [name for names in task.texts(pair).values() for name in names]
     if task.label is not None:
         needed.append(task.label)
     needed = list(dict.fromkeys(needed))
     if task.column is None:
-        return Wanted(lambda present: _found(present, needed, task), task.label)
-    return Wanted(lambda present: _nested(present, needed, task), task.label, inside=tuple(needed))
+        return Wanted(lambda present: _chosen(present, needed, task), task.label)
+    return Wanted(lambda present: _chosen_nested(present, needed, task), task.label, inside=tuple(needed))
 
 
 def canonical(part: Part, task: Task, pair: str | None, where: str) -> pa.Table:
@@ -68,44 +68,47 @@ def empty_rows(table: pa.Table) -> np.ndarray:
     return empty
 
 
-def _found(present: list[str], needed: list[str], task: Task) -> list[str]:
+def _chosen(present: list[str], needed: list[str], task: Task) -> list[str]:
+    """``needed``, of which each must be there once. Raises ``UserError``."""
     for name in needed:
-        if name not in present and task.undeclared and not _headless(present, needed):
+        count = present.count(name)
+        if count > 1:
+            raise UserError(f"the column '{name}' is there {count} times: {_listing(present)}")
+        if count == 1:
+            continue
+        headless = (
+            len(present) == len(needed)
+            and not set(present) & set(needed)
+            and not all(one.strip().isidentifier() for one in present)
+        )
+        if task.undeclared and not headless:
             raise unknown("column", name, present)
-        if name not in present:
-            raise UserError(
-                f"no column '{name}'; task '{task.name}' needs {', '.join(map(repr, needed))} "
-                f"and the data has {_told(present)}" + (_headless(present, needed) or RENAME)
-            )
-        if present.count(name) > 1:
-            raise UserError(f"the column '{name}' is there {present.count(name)} times: {_told(present)}")
+        hint = (
+            # the first row of a CSV stands in the place of its header
+            f"; if that is a row of its own, put the header {','.join(needed)} (in their order) before it"
+            if headless
+            else ": rename it there, or declare a task of your own that reads what is there (docs/tasks.md)"
+        )
+        raise UserError(
+            f"no column '{name}'; task '{task.name}' needs {', '.join(map(repr, needed))} "
+            f"and the data has {_listing(present)}{hint}"
+        )
     return needed
 
 
-def _told(present: list[str]) -> str:
-    return ", ".join(repr(name[:40]) for name in present[:20]) + (", ..." if len(present) > 20 else "")
+def _listing(names: list[str]) -> str:
+    return ", ".join(repr(name[:40]) for name in names[:20]) + (", ..." if len(names) > 20 else "")
 
 
-RENAME = ": rename it there, or declare a task of your own that reads what is there (docs/tasks.md)"
-
-
-def _headless(present: list[str], needed: list[str]) -> str:
-    """A hint where the first row of a CSV stands in the place of its header."""
-    named = all(name.strip().isidentifier() for name in present)
-    if named or set(present) & set(needed) or len(present) != len(needed):
-        return ""
-    return f"; if that is a row of its own, put the header {','.join(needed)} (in their order) before it"
-
-
-def _nested(present: list[str], needed: list[str], task: Task) -> list[str]:
-    """The task's column of {name: text}, or a column for each name."""
+def _chosen_nested(present: list[str], needed: list[str], task: Task) -> list[str]:
+    """The task's column of {name: text}, or a column for each name. Raises ``UserError``."""
     if task.column in present:
-        return _found(present, [task.column], task)
-    if not set(needed) & set(present):
+        return _chosen(present, [task.column], task)
+    if not task.undeclared and not set(needed) & set(present):
         raise UserError(
-            f"neither a column '{task.column}' nor one called '{needed[0]}'; the data has {_told(present)}"
+            f"neither a column '{task.column}' nor one called '{needed[0]}'; the data has {_listing(present)}"
         )
-    return _found(present, needed, task)
+    return _chosen(present, needed, task)
 
 
 def _column(table: pa.Table, name: str, task: Task, where: str) -> pa.ChunkedArray:
@@ -140,7 +143,7 @@ def _text(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
 
 
 def _not_text(column: pa.ChunkedArray) -> str:
-    """What a column holds instead of text, with the first row at fault (counted from 0)."""
+    """The type that a column has instead of text, with the first row at fault (counted from 0)."""
     row = pc.index(pc.is_valid(column), True).as_py()
     value = column[max(row, 0)] if len(column) else None
     return f"{column.type}, not text: row {max(row, 0)} (counted from 0) is {str(value)[:40]!r}"
