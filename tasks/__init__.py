@@ -16,6 +16,7 @@ from typing import Any
 
 from finetune.config.schema import DataConfig
 from finetune.errors import UserError, shown, unknown
+from finetune.system import user_file
 from finetune.system.language_codes import language_of
 from finetune.system.text import clean
 from finetune.tasks.base import TASK_TYPES, ClassificationTask, Task, TranslationTask, languages
@@ -54,9 +55,10 @@ def get_task(
             "the task csv is a table of your own: say which it is and name its columns, e.g. --data "
             "reviews.csv --text review --label stars (or --source de --target en)"
         )
-    path, _, wanted = name_or_path.partition(".py:")
-    if name_or_path.endswith(".py") or wanted:
-        return _from_file(Path(path if path.endswith(".py") else f"{path}.py"), wanted or None)
+    if user_file.is_file(name_or_path):
+        import_ = _import_by_the_old_name(user_file.split(name_or_path)[0])
+        example = "TASK = ClassificationTask(name=..., ...)"
+        return user_file.declared(name_or_path, "task", Task, TASKS, example, import_=import_)
     if name_or_path not in TASKS:
         raise unknown("task", name_or_path, [*TASKS, TABLE])
     return TASKS[name_or_path]
@@ -137,47 +139,6 @@ def _discover() -> dict[str, Task]:
             if tasks.setdefault(task.name, task) is not task:
                 raise UserError(f"two files in tasks/ declare a task named '{task.name}'; rename one")
     return tasks
-
-
-def _from_file(path: Path, wanted: str | None) -> Task:
-    """The one task (or the one called ``wanted``) that a user's file declares."""
-    if not path.is_file():
-        raise UserError(
-            f"there is no task file '{path}'; give a path to a .py file or one of: {', '.join(sorted(TASKS))}"
-        )
-    shipped = {id(task) for task in TASKS.values()}  # a file may start from one of them
-    own = {name: task for name, task in _declarations(_run(path)).items() if id(task) not in shipped}
-    if wanted is not None and wanted not in own:
-        raise unknown(f"task variable in {path}", wanted, own)
-    if not own:
-        raise UserError(
-            f"{path} declares no task; it needs one like TASK = ClassificationTask(name=..., ...)"
-        )
-    if wanted is None and len(own) > 1:
-        raise UserError(
-            f"{path} declares {len(own)} tasks; choose one: {', '.join(f'{path}:{name}' for name in own)}"
-        )
-    task = own[wanted or next(iter(own))]
-    if task.name in TASKS:
-        raise UserError(f"{path} names its task '{task.name}', which is built in; give it another name")
-    return task
-
-
-def _run(path: Path) -> ModuleType:
-    """Run a user's file as a module of its own."""
-    spec = importlib.util.spec_from_file_location(f"user_task_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} cannot be loaded as Python")
-    module = importlib.util.module_from_spec(spec)
-    # Names are looked up in a module's own builtins: no import but those of this very file is another one.
-    vars(module)["__builtins__"] = {**vars(builtins), "__import__": _import_by_the_old_name(path)}
-    try:
-        spec.loader.exec_module(module)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except (Exception, SystemExit) as error:  # whatever the user's own code raises is the user's to mend
-        raise UserError(f"{path} failed to run: {type(error).__name__}: {error}") from error
-    return module
 
 
 OLD_NAME = "tasks"

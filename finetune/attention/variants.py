@@ -221,16 +221,13 @@ def known_to(kernel: str) -> tuple[str, ...]:
 def _from_file(text: str) -> Variant:
     """The variant that a file declares, registered; it runs again only where its content has changed."""
     path, _ = user_file.split(text)
-    if not path.is_file():
-        raise UserError(
-            f"there is no variant file '{path}'; give a path to a .py file or one of: {', '.join(VARIANTS)}"
-        )
-    file = VariantFile(path=text, sha256=sha256(path))
+    file = VariantFile(path=text, sha256=sha256(path)) if path.is_file() else None
     for variant in VARIANTS.values():
-        if variant.file == file:
+        if variant.file and variant.file == file:
             return variant
+    built_in = {name: VARIANTS[name] for name in BUILT_IN}
     example = "VARIANT = Variant(name=..., function=..., ...)"
-    found = user_file.declared(text, "variant", Variant, example, VARIANTS.values())
+    found = user_file.declared(text, "variant", Variant, built_in, example)
     try:
         _check_own(found)
     except UserError as error:

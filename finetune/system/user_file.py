@@ -1,7 +1,8 @@
 """A user's own Python file, ``path/to/mine.py`` or ``path/to/mine.py:NAME``, and what it declares."""
 
+import builtins
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -27,38 +28,49 @@ def split(text: str) -> tuple[Path, str | None]:
 
 
 def declared(
-    text: str, what: str, kind: type[Declaration], example: str, built_in: Collection[Any]
+    text: str,
+    what: str,
+    kind: type[Declaration],
+    built_in: Mapping[str, Declaration],
+    example: str,
+    *,
+    import_: Callable[..., Any] = builtins.__import__,
 ) -> Declaration:
-    """Run the file and take its one declaration of ``kind``, or the one that ``text`` names.
+    """Run a file and take its one declaration of ``kind``, or the one that ``text`` names.
 
-    ``what`` is a word for it, ``example`` shows one; those in ``built_in``, which a file may import, do not
-    count. Raises ``UserError`` for a file that is missing, fails to run, or leaves open which one is meant.
+    ``what`` is the word for it and ``example`` shows one; those that are ``built_in``, which a file may
+    import, do not count. ``import_`` is what the file's import statements call. Raises ``UserError`` for a
+    file that is missing, fails to run, leaves open which declaration is meant, or takes a built-in name.
     """
     path, wanted = split(text)
     if not path.is_file():
-        raise UserError(f"there is no {what} file '{path}'")
-    known = {id(value) for value in built_in}
-    found = {
-        name: value
-        for name, value in vars(run(path)).items()
-        if isinstance(value, kind) and id(value) not in known
-    }
+        names = ", ".join(sorted(built_in))
+        raise UserError(f"there is no {what} file '{path}'; give a path to a .py file or one of: {names}")
+    known = {id(value) for value in built_in.values()}
+    names_here = vars(_run(path, import_)).items()
+    found = {name: value for name, value in names_here if isinstance(value, kind) and id(value) not in known}
     if wanted is not None and wanted not in found:
         raise unknown(f"{what} variable in {path}", wanted, found)
     if not found:
         raise UserError(f"{path} declares no {what}; it needs one like {example}")
     if wanted is None and len(found) > 1:
-        names = ", ".join(f"{path}:{name}" for name in found)
-        raise UserError(f"{path} declares {len(found)} {what}s; choose one: {names}")
-    return found[wanted or next(iter(found))]
+        choices = ", ".join(f"{path}:{name}" for name in found)
+        raise UserError(f"{path} declares {len(found)} {what}s; choose one: {choices}")
+    declaration = found[wanted or next(iter(found))]
+    name = getattr(declaration, "name", None)
+    if name in built_in:
+        raise UserError(f"{path} names its {what} '{name}', which is built in; give it another name")
+    return declaration
 
 
-def run(path: Path) -> ModuleType:
+def _run(path: Path, import_: Callable[..., Any]) -> ModuleType:
     """Run a file as a module of its own; ``UserError`` with whatever it raises."""
     spec = importlib.util.spec_from_file_location(f"user_file_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} cannot be loaded as Python")
     module = importlib.util.module_from_spec(spec)
+    # Names are looked up in a module's own builtins: no import but those of this very file is another one.
+    vars(module)["__builtins__"] = {**vars(builtins), "__import__": import_}
     try:
         spec.loader.exec_module(module)
     except UserError as error:

@@ -114,7 +114,7 @@ def test_an_edited_file_is_another_variant(tmp_path: Path) -> None:
     [
         ("", "", r"mine\.py declares no variant; it needs one like VARIANT = Variant\(name=\.\.\., "),
         ("1 / 0", "", r"mine\.py failed to run: ZeroDivisionError: division by zero"),
-        (FILE.replace("halved", "softmax"), "", r"mine\.py: the variant 'softmax' is built in; give yours"),
+        (FILE.replace("halved", "softmax"), "", r"mine\.py names its variant 'softmax', which is built in"),
         (FILE.replace('"halved"', '"my/variant"'), "", r"a variant's name is of letters, .*not 'my/variant'"),
         (FILE.replace("0.5}", "0}"), "", r"the parameter scale of 'halved' needs a default above 0, not 0"),
         (FILE.replace("paper=", "kernels=('native',), paper="), "", "no fused kernel .* leave kernels out"),

@@ -11,7 +11,6 @@ from finetune.attention import VARIANTS
 from finetune.attention.swap import calls_by_kernel
 from finetune.cli.main import main
 from finetune.errors import UserError
-from finetune.studies.file import load as load_study
 from finetune.system.checksum import sha256
 from tests.support import small_runs
 from tests.support.small_runs import run
@@ -66,14 +65,19 @@ def test_a_file_s_variant_goes_all_the_way(tmp_path: Path, capsys: pytest.Captur
         finetune.load(folder)  # a file that came with a run is somebody else's code
 
 
-def test_a_study_s_run_is_typed_with_the_file(tmp_path: Path) -> None:
-    file, study = tmp_path / "mine.py", tmp_path / "mine.yaml"
+@pytest.mark.slow
+def test_the_runs_of_a_study_find_the_file(tmp_path: Path) -> None:
+    """Each run is a process of its own, which is given its configuration."""
+    file, study, root = tmp_path / "mine.py", tmp_path / "mine.yaml", tmp_path / "runs"
     file.write_text(FILE, encoding="utf-8")
+    words = small_runs.COMMON
+    keys = {name[2:]: value for name, value in zip(words[::2], words[1::2], strict=True) if "." in name}
+    grid = "".join(f"    {key}: {value}\n" for key, value in keys.items())
     study.write_text(
-        f"name: own\nseeds: [0]\ngrids:\n  a:\n    task: agnews\n    variants: [softmax, {file}]\n",
+        f"name: own\nseeds: [0]\nworkers: 1\ngrids:\n  a:\n    task: agnews\n    data.source: sample\n"
+        f"    variants: [{file}]\n{grid}",
         encoding="utf-8",
     )
-    plain, own = load_study(str(study), tmp_path / "runs").cells
-    assert plain.words[plain.words.index("--attention") + 1] == "softmax"
-    assert own.words[own.words.index("--attention") + 1] == str(file)
-    assert own.folder.parent.name == f"halved-{sha256(file)[:8]}"
+    assert main(["study", str(study), "--output", str(root)]) == 0
+    (record,) = root.glob(f"**/halved-{sha256(file)[:8]}/seed-0/record.json")
+    assert json.loads(record.read_text(encoding="utf-8"))["status"] == "finished"
