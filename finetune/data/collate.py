@@ -1,4 +1,4 @@
-"""Token rows -> padded batches, with as little padding as the configuration allows; the same in every arm."""
+"""Token rows -> padded batches, with as little padding as the configuration allows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -64,14 +64,14 @@ def _class_rows(task: ClassificationTask, pair: str | None, split: str, n: int) 
 
 
 def _columns(names: tuple[str, ...], words: list[str]) -> dict[str, Any]:
-    """Spread the words over the text columns: a few into each of the first, the rest into the last."""
+    """Spreads the words over the text columns: a few into each of the first, the rest into the last."""
     share = max(len(words) // 5, 1)
     starts = [share * i for i in range(len(names))]
     ends = [*starts[1:], len(words)]
     return {name: " ".join(words[start:end]) for name, start, end in zip(names, starts, ends, strict=True)}
 
 
-# A small grammar: each sentence is one tree, said in two made-up languages. The first has subject, verb,
+# A small grammar: each sentence is one tree, expressed in two made-up languages. The first has subject, verb,
 # object and the adjective before its noun; the second puts the verb last, the adverb first, and the adjective
 # behind the noun that it agrees with in number and gender. The alphabet settles which of a pair's languages
 # is the first, so that de-en and en-de hold the same rows.
@@ -87,9 +87,9 @@ def _pair_rows(task: TranslationTask, pair: str | None, split: str, n: int) -> l
     for tree in _trees(Random(f"{_SEED}|{task.name}|trees|{split}")):
         if len(rows) == n:
             break
-        said = _say_plain(tree, plain)
-        if _split_of(said) == split:
-            rows.append({task.column: {first: said, second: _say_rich(tree, rich)}})
+        sentence = _in_plain(tree, plain)
+        if _split_of(sentence) == split:
+            rows.append({task.column: {first: sentence, second: _in_rich(tree, rich)}})
     return rows
 
 
@@ -117,7 +117,7 @@ def _trees(rng: Random) -> Iterator[dict[str, Any]]:
         }
 
 
-def _say_plain(tree: dict[str, Any], lexicon: dict[str, list[str]]) -> str:
+def _in_plain(tree: dict[str, Any], lexicon: dict[str, list[str]]) -> str:
     """Determiner, adjective, noun; verb; object; place; adverb. Plural: an ending on noun and verb."""
 
     def phrase(part: dict[str, Any]) -> list[str]:
@@ -139,7 +139,7 @@ def _say_plain(tree: dict[str, Any], lexicon: dict[str, list[str]]) -> str:
     return " ".join(words) + "."
 
 
-def _say_rich(tree: dict[str, Any], lexicon: dict[str, list[str]]) -> str:
+def _in_rich(tree: dict[str, Any], lexicon: dict[str, list[str]]) -> str:
     """Adverb; determiner, noun, adjective, all agreeing; place; object; verb last."""
 
     def phrase(part: dict[str, Any]) -> list[str]:
@@ -172,11 +172,11 @@ def _lexicon(language: str) -> dict[str, list[str]]:
 
 def _words(rng: Random, count: int) -> list[str]:
     """``count`` different made-up words of two or three syllables."""
-    found: dict[str, None] = {}
-    while len(found) < count:
+    words: dict[str, None] = {}
+    while len(words) < count:
         syllables = (rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(rng.randint(2, 3)))
-        found["".join(syllables) + rng.choice(["", "n", "l", "k"])] = None
-    return list(found)
+        words["".join(syllables) + rng.choice(["", "n", "l", "k"])] = None
+    return list(words)
 
 
 def _rank(rng: Random, size: int) -> int:

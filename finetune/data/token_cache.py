@@ -34,11 +34,11 @@ ROWS, ABOUT = "rows.arrow", "about.json"
 COLUMNS = {"row", "input_ids", "labels"}
 """Of every entry; some tokenizers make more."""
 LIBRARIES = ("tokenizers", "transformers", "datasets")
-# What a tokenizer can be told once it is loaded, and does not save.
-TOLD = ("truncation_side", "src_lang", "tgt_lang", "split_special_tokens")
+# Settings that a tokenizer can be given once it is loaded, and does not save.
+UNSAVED = ("truncation_side", "src_lang", "tgt_lang", "split_special_tokens")
 
 _log = logging.getLogger(__name__)
-_said: set[str] = set()
+_warned: set[str] = set()
 # What the last call returned, by folder: the next run of a grid asks for the same and need not read it again.
 _held: dict[Path, Dataset] = {}
 
@@ -47,8 +47,8 @@ def prepare(loaded: Data, tokenizer: Any, encoding: Encoding, config: RunConfig)
     """The splits of a run as ``tokenize`` makes them, taken from the cache where it has them.
 
     ``train`` keeps its order; ``validation`` and ``test`` are put longest first if
-    ``batches.sort_evaluation`` says so. Where the cache cannot be used that is said once, as a logged
-    warning, and the rows are tokenized without it.
+    ``batches.sort_evaluation`` says so. Where the cache cannot be used, a warning is logged once and the
+    rows are tokenized without it.
     """
     tokenizer = copy.deepcopy(tokenizer)  # truncation stays set in it, and the run's own is saved
     if config.batches.cache_tokens:
@@ -61,7 +61,7 @@ def prepare(loaded: Data, tokenizer: Any, encoding: Encoding, config: RunConfig)
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Sixteen hexadecimal digits over all of a tokenizer: the files that it saves and what it was told since.
+    """Sixteen hexadecimal digits over all of a tokenizer: files that it saves, settings that it does not.
 
     Not over its vocabulary alone: two tokenizers of one vocabulary can cut, frame or normalize otherwise.
     """
@@ -71,11 +71,10 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
         for file in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
             content = file.read_bytes()
             if file.name == "tokenizer.json":  # two settings in it are those of the last call
-                settings = json.loads(content) | {"truncation": None, "padding": None}
-                content = json.dumps(settings).encode()
+                content = json.dumps(json.loads(content) | {"truncation": None, "padding": None}).encode()
             digest.update(f"{file.relative_to(folder)} {len(content)}\n".encode() + content)
-    told = [type(tokenizer).__name__, *(str(getattr(tokenizer, name, None)) for name in TOLD)]
-    digest.update(json.dumps(told).encode())
+    settings = [type(tokenizer).__name__, *(str(getattr(tokenizer, name, None)) for name in UNSAVED)]
+    digest.update(json.dumps(settings).encode())
     return digest.hexdigest()[:16]
 
 
@@ -84,7 +83,7 @@ def _cached(loaded: Data, tokenizer: Any, encoding: Encoding, config: RunConfig)
     try:
         shared = _shared(tokenizer, encoding, config)
     except OSError as error:  # a temporary folder is needed to know the tokenizer by
-        _say_once(f"token rows are not kept: {error}")
+        _warn_once(f"token rows are not kept: {error}")
         return tokenize(loaded.splits, tokenizer, encoding, config.data)
     root = cache_folder() / "tokens"
     tokens: dict[str, Dataset] = {}
@@ -92,12 +91,12 @@ def _cached(loaded: Data, tokenizer: Any, encoding: Encoding, config: RunConfig)
     for name, split in loaded.splits.items():
         about = {**shared, "rows": loaded.info["splits"][name]["fingerprint"]}
         folder = root / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
-        found = _held.get(folder)
-        if found is None:
-            found = _read(folder, about)
-        if found is None:
-            found = _keep(folder, about, tokenize({name: split}, tokenizer, encoding, config.data)[name])
-        tokens[name] = held[folder] = found
+        rows = _held.get(folder)
+        if rows is None:
+            rows = _read(folder, about)
+        if rows is None:
+            rows = _keep(folder, about, tokenize({name: split}, tokenizer, encoding, config.data)[name])
+        tokens[name] = held[folder] = rows
     _held.clear()
     _held.update(held)
     return tokens
@@ -123,7 +122,7 @@ def _read(folder: Path, about: dict[str, Any]) -> Dataset | None:
         return None
     rows = _opened(folder / ROWS) if _is_whole(folder, about) else None
     if rows is None or not COLUMNS.issubset(rows.column_names):
-        _say_once(f"the token rows in {folder} are damaged and are made anew")
+        _warn_once(f"the token rows in {folder} are damaged and are made anew")
         return None
     return rows
 
@@ -160,7 +159,7 @@ def _keep(folder: Path, about: dict[str, Any], tokens: Dataset) -> Dataset:
                 made.rename(folder)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # quicker by a moment
-            _say_once(
+            _warn_once(
                 f"token rows cannot be kept in {folder.parent} ({error.strerror or error}); "
                 "FINETUNE_CACHE names another folder, --batches.cache_tokens false keeps none"
             )
@@ -177,7 +176,7 @@ def _write(folder: Path, about: dict[str, Any], tokens: Dataset) -> None:
     (folder / ABOUT).write_text(content, encoding="utf-8")
 
 
-def _say_once(message: str) -> None:
-    if message not in _said:
-        _said.add(message)
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
         _log.warning(message)

@@ -92,7 +92,7 @@ def load_adapters(base: PreTrainedModel, folder: Path, lora: LoraConfig, new_wei
         with safe_open(folder / ADAPTERS, "pt") as file:
             held = set(file.keys())
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # told below, as an error
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # raises below
             warnings.filterwarnings("ignore", message=OLD_NAME)
             model = PeftModel.from_pretrained(base, str(folder))
     except KeyError as error:  # a module that was trained whole is not in the file
@@ -107,7 +107,7 @@ def load_adapters(base: PreTrainedModel, folder: Path, lora: LoraConfig, new_wei
 
 
 def _check_settings(folder: Path, lora: LoraConfig) -> None:
-    """Raise ``UserError`` where the adapters' own file asks for more than this program writes into it.
+    """Raises ``UserError`` where the adapters' own file asks for more than this program writes into it.
 
     Some of peft's settings import a module or read a file that they name, and others make another model.
     """
@@ -115,17 +115,17 @@ def _check_settings(folder: Path, lora: LoraConfig) -> None:
 
     file = folder / SETTINGS
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        settings = json.loads(file.read_text(encoding="utf-8"))
         changed = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
         wanted = {**PeftLoraConfig().to_dict(), **changed}
-        other = sorted(key for key in found.keys() & wanted.keys() - FREE if found[key] != wanted[key])
+        other = sorted(key for key in settings.keys() & wanted.keys() - FREE if settings[key] != wanted[key])
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}: run it again") from error
     except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{file} is truncated or no JSON: run it again") from error
     if other:
         raise UserError(
-            f"{file} is not what the run wrote: {other[0]} is {shown(found[other[0]])}; run it again"
+            f"{file} is not what the run wrote: {other[0]} is {shown(settings[other[0]])}; run it again"
         )
 
 

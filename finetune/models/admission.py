@@ -1,4 +1,4 @@
-"""A built model with its tokenizer, against the rows it is to read and write: can every one of them pass?"""
+"""Holds a built model with its tokenizer to the rows that it is to read and write."""
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, replace
@@ -19,16 +19,16 @@ from finetune.models.generation import flat
 MOST_UNKNOWN = 0.10
 """Share of unknown tokens in the training rows above which a comparison says nothing about the texts."""
 MUCH_UNKNOWN = 0.01
-"""Share above which it is worth a word; that of a fitting tokenizer is far below."""
+"""Share above which a note says so; that of a fitting tokenizer is far below."""
 MOST_ROUNDING = 1e-4
 """Difference of logits, as a share of the largest, above which padding has been read; rounding makes 1e-6."""
 MUCH_UNUSED = 0.03
-"""Share of an embedding without a token from which on it is worth a word; rounding up takes less."""
+"""Share of an embedding without a token from which on a note says so; rounding up takes less."""
 
 
 @dataclass(frozen=True)
 class Positions:
-    """Tokens that a model can tell the places of; ``None`` where there is no limit (rotary, relative)."""
+    """Tokens that a model has positions for; ``None`` where there is no limit (rotary, relative)."""
 
     encoder: int | None
     decoder: int | None
@@ -40,21 +40,21 @@ def positions(model: nn.Module) -> Positions:
     RoBERTa's starts after the padding token's row and BART's two rows later; Marian's is computed but of a
     fixed length all the same. Rotary and relative positions, and the tables of M2M100 that grow, are none.
     """
-    found: dict[str, int] = {}
+    tables: dict[str, int] = {}
     for name, module in model.named_modules():
         last = name.removesuffix(".base_layer").rpartition(".")[2]  # which LoRA puts its adapters around
         if isinstance(module, nn.Embedding) and last in ("position_embeddings", "embed_positions", "wpe"):
             offset = getattr(module, "offset", 0)  # BART's own
             if module.padding_idx is not None:
                 offset += module.padding_idx + 1
-            found["decoder" if ".decoder." in f".{name}" else "encoder"] = module.num_embeddings - offset
-    return Positions(found.get("encoder"), found.get("decoder"))
+            tables["decoder" if ".decoder." in f".{name}" else "encoder"] = module.num_embeddings - offset
+    return Positions(tables.get("encoder"), tables.get("decoder"))
 
 
 def check(
     config: RunConfig, objective: ModelObjective, built: Built, splits: Mapping[str, Dataset]
 ) -> list[str]:
-    """Raise ``UserError`` where a row cannot pass through the model; what is worth a word otherwise.
+    """Raises ``UserError`` where a row cannot pass through the model; returns notes for the user.
 
     ``splits`` hold token rows.
     """
@@ -154,7 +154,13 @@ def _entries(built: Built) -> int:
 def _check_lengths(config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> None:
     """No text is without a token, and the longest rows and translation have their places in the model."""
     for split, rows in splits.items():
-        _check_not_empty(split, rows)
+        empty = np.flatnonzero(lengths(rows) == 0)
+        if len(empty):
+            raise UserError(
+                f"the tokenizer finds no token in {len(empty)} texts of split '{split}', the first is row "
+                f"{rows[int(empty[0])]['row']} (counted from 0): leave these rows out, or choose another "
+                "model"
+            )
     there, data = positions(built.base), config.data
     padded = config.batches.padding == "max_length"
     longest = data.max_length if padded else max(int(lengths(rows).max()) for rows in splits.values())
@@ -173,16 +179,6 @@ def _check_lengths(config: RunConfig, built: Built, splits: Mapping[str, Dataset
     _check_length("translation", written, there.decoder, "generation.max_new_tokens")
 
 
-def _check_not_empty(split: str, rows: Dataset) -> None:
-    """A text of nothing that the tokenizer keeps is no row of tokens, least of all alone in its batch."""
-    empty = np.flatnonzero(lengths(rows) == 0)
-    if len(empty):
-        raise UserError(
-            f"the tokenizer finds no token in {len(empty)} texts of split '{split}', the first is row "
-            f"{rows[int(empty[0])]['row']} (counted from 0): leave these rows out, or choose another model"
-        )
-
-
 def _check_length(what: str, length: int, there: int | None, key: str) -> None:
     if there is not None and length > there:
         raise UserError(
@@ -192,7 +188,7 @@ def _check_length(what: str, length: int, there: int | None, key: str) -> None:
 
 
 def _unknown(config: RunConfig, built: Built, rows: Dataset) -> list[str]:
-    """How much of the training texts is unknown to the tokenizer, where that is worth a word."""
+    """A note on the share of the training texts that is unknown to the tokenizer, where it is high."""
     tokenizer = built.tokenizer
     unknown, special = _unknown_token(tokenizer), set(tokenizer.all_special_ids)
     if unknown is None or unknown == tokenizer.eos_token_id:  # GPT-2's, which knows every byte
@@ -200,16 +196,16 @@ def _unknown(config: RunConfig, built: Built, rows: Dataset) -> list[str]:
     tokens = token_values(rows, "input_ids")
     plain = tokens[~np.isin(tokens, list(special - {unknown}))]
     share = float((plain == unknown).mean()) if len(plain) else 0.0
-    said = (
+    fact = (
         f"the tokenizer of '{config.model.name}' does not know {share:.1%} of the tokens of the training rows"
     )
     if share > MOST_UNKNOWN:
         word = tokenizer.convert_ids_to_tokens(unknown)
         raise UserError(
-            f"{said} ('{word}'), and at most {MOST_UNKNOWN:.0%} may be: choose a model of "
+            f"{fact} ('{word}'), and at most {MOST_UNKNOWN:.0%} may be: choose a model of "
             "their language and script, and look whether its tokenizer's files are complete"
         )
-    return [f"note: {said}"] if share > MUCH_UNKNOWN else []
+    return [f"note: {fact}"] if share > MUCH_UNKNOWN else []
 
 
 def _unknown_token(tokenizer: Any) -> int | None:
@@ -219,12 +215,12 @@ def _unknown_token(tokenizer: Any) -> int | None:
         word = getattr(backend.model, "unk_token", None)
         if word is not None:
             return backend.token_to_id(word)
-    found: int | None = tokenizer.unk_token_id
-    return found
+    unknown: int | None = tokenizer.unk_token_id
+    return unknown
 
 
 def _unused(config: RunConfig, built: Built) -> list[str]:
-    """A tokenizer much smaller than the embedding may be another model's."""
+    """A note where the tokenizer is much smaller than the embedding: it may be another model's."""
     entries, known = _entries(built), len(built.tokenizer)
     if known >= (1 - MUCH_UNUSED) * entries:
         return []

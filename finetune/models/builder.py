@@ -55,10 +55,10 @@ class ModelObjective(Protocol):
         """The models behind ``scratch:SIZE``."""
 
     def settle(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> None:
-        """Set in a model how it meets its tokens."""
+        """Sets in a model how it meets its tokens."""
 
     def check_model(self, config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> None:
-        """Raise ``UserError`` where a model is not fit for this kind, or for one of the token rows."""
+        """Raises ``UserError`` where a model is not fit for this kind, or for one of the token rows."""
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, model: Any, config: RunConfig) -> Collator:
         """What makes a padded batch of token rows."""
@@ -67,7 +67,7 @@ class ModelObjective(Protocol):
 def build_model(
     config: RunConfig, objective: ModelObjective, texts: Iterator[str], labels: Sequence[str] | None
 ) -> Built:
-    """Make the model that ``config`` names.
+    """Makes the model that ``config`` names.
 
     ``texts`` are those of the train split; a scratch model trains its tokenizer on them. ``labels`` are the
     class names, ``None`` for a task without them. The seed is set just before any weight is drawn, so runs
@@ -128,7 +128,7 @@ def _scratch_model(
 def settle_and_swap(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, objective: ModelObjective, config: RunConfig
 ) -> SwapReport:
-    """Settle how a model meets its tokens, and swap its attention; the same whether it is to be trained or
+    """Settles how a model meets its tokens, and swap its attention; the same whether it is to be trained or
     comes back from a run's folder."""
     objective.settle(model, tokenizer, config)
     attention = config.attention

@@ -24,7 +24,7 @@ from finetune.models import own_code
 from finetune.models.adapters import load_adapters
 from finetune.models.builder import Built, ModelObjective, head_options, settle_and_swap
 from finetune.models.languages import set_languages
-from finetune.models.pretrained import Pretrained, explain, load_pretrained
+from finetune.models.pretrained import explain, load_pretrained
 from finetune.system.checksum import sha256
 
 CONFIG_FILE = "finetune.yaml"
@@ -35,12 +35,17 @@ BASE_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytor
 
 
 def save_origin(config: RunConfig, labels: Sequence[str] | None, revision: str | None, folder: Path) -> None:
-    """Write what ``load`` starts from: the merged configuration, and beside it what adapters do not know: the
-    class names, the commit of a base model on the Hub, the place and files of one in a folder.
+    """Writes what ``load`` starts from: the merged configuration, and what adapters do not know: the class
+    names, the commit of a base model on the Hub, the place and files of one in a folder.
 
     Raises ``UserError`` where adapters that are to go on were trained on other files.
     """
-    base = _base_facts(config, folder)
+    base: dict[str, Any] | None = None
+    place = Path(config.model.name)
+    if config.model.lora.rank and place.is_dir():  # of a base model on the Hub its commit says all
+        path = place.resolve()
+        relative = os.path.relpath(path, folder.resolve())
+        base = {"path": str(path), "relative": relative, "files": _files(path)}
     if base and (folder / ORIGIN_FILE).is_file() and any(folder.glob("checkpoint-*")):
         before = (read_yaml(folder / ORIGIN_FILE).get("base") or {}).get("files", base["files"])
         _check_unchanged(folder, Path(base["path"]), before, base["files"])
@@ -50,7 +55,7 @@ def save_origin(config: RunConfig, labels: Sequence[str] | None, revision: str |
 
 
 def save_calibration(sums: RowSums, folder: Path) -> None:
-    """Write what ``load`` folds into a base model again, which a folder of adapters does not hold."""
+    """Writes what ``load`` folds into a base model again, which a folder of adapters does not hold."""
     (folder / CALIBRATION_FILE).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
 
 
@@ -78,8 +83,11 @@ def load_run(folder: Path, config: RunConfig, objective: ModelObjective) -> Buil
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     settle(tokenizer)
     set_languages(tokenizer, config.pair)  # which no tokenizer saves
-    if config.model.lora.rank:
-        loaded = _base_of(config, objective, folder)
+    if config.model.lora.rank:  # the folder holds adapters, and says which model they stand on
+        origin = read_yaml(folder / ORIGIN_FILE)
+        place, revision = _base_place(config, origin, folder), origin.get("revision") or config.model.revision
+        heads = head_options(origin.get("labels"))
+        loaded = load_pretrained(config, objective.auto_model, place, revision, heads)
     else:
         loaded = load_pretrained(config, objective.auto_model, str(folder), None, {})
         lacking = loaded.facts["new_weights"]
@@ -90,37 +98,15 @@ def load_run(folder: Path, config: RunConfig, objective: ModelObjective) -> Buil
     model, facts = loaded.model, loaded.facts
     swapped = settle_and_swap(model, tokenizer, objective, config)
     if config.model.lora.rank:
-        if (folder / CALIBRATION_FILE).is_file():  # of a whole model its weights tell
+        if (folder / CALIBRATION_FILE).is_file():  # a whole model has it in its weights
             fold(model, _read_calibration(folder))
         model = load_adapters(model, folder, config.model.lora, facts["new_weights"])
     return Built(model.eval(), loaded.model, tokenizer, swapped, facts)
 
 
-def _base_of(config: RunConfig, objective: ModelObjective, folder: Path) -> Pretrained:
-    """The model that adapters in ``folder`` were trained on; ``UserError`` where it cannot be had."""
-    origin = read_yaml(folder / ORIGIN_FILE)
-    place, revision = _base_place(config, origin, folder), origin.get("revision") or config.model.revision
-    heads = head_options(origin.get("labels"))
-    return load_pretrained(config, objective.auto_model, place, revision, heads)
-
-
-def _base_facts(config: RunConfig, folder: Path) -> dict[str, Any] | None:
-    """Where the base model of adapters is, from the root and from the run folder, and what its files are.
-
-    ``None`` without adapters, and for a base model on the Hub, whose commit says all.
-    """
-    path = Path(config.model.name).resolve()
-    if not config.model.lora.rank or not Path(config.model.name).is_dir():
-        return None
-    relative = os.path.relpath(path, folder.resolve())
-    return {"path": str(path), "relative": relative, "files": _files(path)}
-
-
 def _files(path: Path) -> dict[str, dict[str, Any]]:
-    found = {}
-    for file in sorted({file for pattern in BASE_FILES for file in path.glob(pattern)}):
-        found[file.name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
-    return found
+    files = sorted({file for pattern in BASE_FILES for file in path.glob(pattern)})
+    return {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
 
 
 def _base_place(config: RunConfig, origin: Mapping[str, Any], folder: Path) -> str:
@@ -146,7 +132,7 @@ def _base_place(config: RunConfig, origin: Mapping[str, Any], folder: Path) -> s
         if _files(place) == wanted:
             return str(place)
     _check_unchanged(folder, there[0], wanted, _files(there[0]))
-    raise AssertionError  # the files differ, which has been said
+    raise AssertionError  # the files differ, which raises
 
 
 def _check_unchanged(folder: Path, place: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

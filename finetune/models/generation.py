@@ -18,7 +18,7 @@ TOKEN_SETTINGS = (
 
 
 def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> None:
-    """Search as the configuration says and in no other way, whatever the checkpoint would do."""
+    """Searches as the configuration says and in no other way, whatever the checkpoint would do."""
     assert config.generation is not None  # the objective has checked it
     tokens = {name: getattr(model.generation_config, name) for name in TOKEN_SETTINGS}
     model.generation_config = GenerationConfig(
@@ -31,8 +31,8 @@ def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: R
 
 
 def check(name: str, model: PreTrainedModel, tokenizer: Any) -> None:
-    """Raise ``UserError`` where configuration, generation settings and tokenizer disagree about the tokens by
-    which a translation starts and ends."""
+    """Raises ``UserError`` where configuration, generation settings and tokenizer disagree on the first and
+    the last token of a translation."""
     settings: Any = model.generation_config
     entries = model.get_input_embeddings().weight.shape[0]
     for setting in TOKEN_SETTINGS:

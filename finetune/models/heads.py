@@ -17,7 +17,7 @@ from finetune.errors import UserError
 
 
 def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Tell a decoder which token is padding: it reads the class off the last one that is none."""
+    """Tells a decoder which token is padding: it reads the class off the last one that is none."""
     kind = type(model.config)
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING:
         model.config.pad_token_id = tokenizer.pad_token_id

@@ -1,4 +1,4 @@
-"""Which token tells a multilingual model the language; the rest of the code need not know."""
+"""The tokens by which a multilingual model knows its languages."""
 
 import inspect
 import re
@@ -23,7 +23,7 @@ CODE = re.compile(r"(?:__)?([a-z]{2,3}(?:_[A-Za-z]{2,4})?)(?:__)?")
 
 
 def set_languages(tokenizer: PreTrainedTokenizerBase, pair: str | None) -> dict[str, int]:
-    """Tell a multilingual tokenizer the languages of ``pair`` ("de-en").
+    """Tells a multilingual tokenizer the languages of ``pair`` ("de-en").
 
     Returns the generation settings that go with it, e.g. ``{"forced_bos_token_id": 250004}``; empty for a
     tokenizer without languages, which is left alone. Raises ``UserError`` for a language the model lacks, and
@@ -31,8 +31,9 @@ def set_languages(tokenizer: PreTrainedTokenizerBase, pair: str | None) -> dict[
     """
     name = type(tokenizer).__name__
     setting = TARGET_SETTING.get(name)
+    listed = ", ".join(TARGET_SETTING)
     if setting is None and "src_lang" in inspect.signature(type(tokenizer).__init__).parameters:
-        raise UserError(f"{name} needs languages that are not known here: use a model with {_listed()}")
+        raise UserError(f"{name} needs languages that are not known here: use a model with {listed}")
     if setting is None or pair is None:
         return {}
     source, target = (_code(language, tokenizer) for language in languages(pair))
@@ -41,13 +42,9 @@ def set_languages(tokenizer: PreTrainedTokenizerBase, pair: str | None) -> dict[
     return {setting: int(tokenizer.convert_tokens_to_ids(token))}
 
 
-def _listed() -> str:
-    return ", ".join(TARGET_SETTING)
-
-
 def _code(language: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """The tokenizer's own code: of ``de``, ``de_DE`` (mBART), ``de`` (M2M100) or ``deu_Latn`` (NLLB)."""
-    known = [found[1] for token in tokenizer.all_special_tokens if (found := CODE.fullmatch(token))]
+    known = [match[1] for token in tokenizer.all_special_tokens if (match := CODE.fullmatch(token))]
     codes = matching(language, known)
     if len(codes) > 1:
         raise UserError(f"{type(tokenizer).__name__} has several of '{language}': say {' or '.join(codes)}")

@@ -1,4 +1,4 @@
-"""The files of a pretrained model, against what its architecture needs: no weight is random unsaid."""
+"""Holds the files of a pretrained model to what its architecture needs: no weight is random in silence."""
 
 import json
 import re
@@ -54,7 +54,7 @@ CAPITALS = 0.05
 
 
 def check_files(folder: Path) -> None:
-    """Raise ``UserError`` where a model's folder holds no whole model, or two.
+    """Raises ``UserError`` where a model's folder holds no whole model, or two.
 
     Git-LFS pointers whose content is to come, a cut pickled file, weights too narrow to be trained, and two
     sets of weights that differ.
@@ -68,43 +68,36 @@ def check_files(folder: Path) -> None:
         refuse_pointer(path, beginning)
         if path.suffix == ".bin" and beginning.startswith(b"PK") and not zipfile.is_zipfile(path):
             raise UserError(f"{path} is cut off or damaged: fetch it again")
-        if path.suffix == ".safetensors":
-            _check_numbers(path)
+        if path.suffix != ".safetensors":
+            continue
+        with safe_open(path, "pt") as weights:
+            for key in weights.keys():  # noqa: SIM118  the file is no mapping
+                kind = weights.get_slice(key).get_dtype()
+                if kind.startswith(NARROW):
+                    raise UserError(
+                        f"the weight {key} in {path} is kept as {kind}, and weights are trained in float32 "
+                        "here: choose the model that it was made of"
+                    )
     _check_one_set(folder)
 
 
-def _check_numbers(path: Path) -> None:
-    with safe_open(path, "pt") as file:
-        for key in file.keys():  # noqa: SIM118  the file is no mapping
-            kind = file.get_slice(key).get_dtype()
-            if kind.startswith(NARROW):
-                raise UserError(
-                    f"the weight {key} in {path} is kept as {kind}, and weights are trained in float32 here: "
-                    "choose the model that it was made of"
-                )
-
-
 def _check_one_set(folder: Path) -> None:
-    """Raise ``UserError`` where several files hold the weights, and hold different ones."""
+    """Raises ``UserError`` where several files hold the weights, and hold different ones."""
     there = [folder / name for name in WEIGHTS if (folder / name).is_file()]
     if len(there) < 2:
         return
     taken, *others = there
     first = _tensors(taken)
     for other in others:
-        if _is_pointer(other):
-            continue
+        with other.open("rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                continue
         for key, weights in _tensors(other).items():
             if key in first and not _alike(first[key], weights):
                 raise UserError(
                     f"{folder} holds two models: {key} differs between {taken.name} and {other.name}. "
                     f"Remove the one that is not meant ({taken.name} would be read)"
                 )
-
-
-def _is_pointer(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -114,8 +107,8 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
         return {key: weights for shard in shards for key, weights in _tensors(path.parent / shard).items()}
     if path.suffix == ".safetensors":
         return load_file(path)
-    found: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return found
+    weights: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -127,7 +120,7 @@ def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def check_tokenizer(name: str, tokenizer: Any) -> None:
-    """Raise ``UserError`` for a tokenizer that knows nothing but its special tokens, numbers two entries
+    """Raises ``UserError`` for a tokenizer that knows nothing but its special tokens, numbers two entries
     alike, or puts every text into small letters where its vocabulary is of cased text."""
     entries = tokenizer.get_vocab()
     vocabulary = set(entries) - set(tokenizer.all_special_tokens)
@@ -147,7 +140,7 @@ def check_tokenizer(name: str, tokenizer: Any) -> None:
 
 
 def no_tokenizer(name: str) -> UserError:
-    """What is said of a model whose tokenizer's files are missing."""
+    """The error for a model whose tokenizer's files are missing."""
     return UserError(
         f"the model '{name}' has no tokenizer: its vocabulary, such as tokenizer.json, is missing: "
         "save its tokenizer into the folder (tokenizer.save_pretrained)"
@@ -155,13 +148,13 @@ def no_tokenizer(name: str) -> UserError:
 
 
 def check_sizes(described_by: str, stock: Any, architecture: Any) -> None:
-    """Raise ``UserError`` where a configuration describes no model, or one that this machine cannot hold.
+    """Raises ``UserError`` where a configuration describes no model, or one that this machine cannot hold.
 
     ``architecture`` is the auto class that builds it; it is built without memory for its weights.
     """
-    said = stock.to_dict()  # and not what it makes of it: XLNet's limit of -1 is in no file
+    values = stock.to_dict()  # and not what the class makes of them: XLNet's limit of -1 is in no file
     for size in SIZES:
-        value = said.get(stock.attribute_map.get(size, size))
+        value = values.get(stock.attribute_map.get(size, size))
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -180,14 +173,15 @@ def check_sizes(described_by: str, stock: Any, architecture: Any) -> None:
 
 
 def check_architecture(name: str, stock: Any) -> None:
-    """Raise ``UserError`` where a configuration names two families: RoBERTa's layers hold BERT's weights as
+    """Raises ``UserError`` where a configuration names two families: RoBERTa's layers hold BERT's weights as
     well, and count their positions otherwise."""
-    said = stock.architectures[0] if isinstance(stock.architectures, list) and stock.architectures else None
-    theirs = getattr(getattr(transformers, str(said), None), "config_class", None)
+    listed = isinstance(stock.architectures, list) and stock.architectures
+    architecture = stock.architectures[0] if listed else None
+    theirs = getattr(getattr(transformers, str(architecture), None), "config_class", None)
     if theirs is not None and not (isinstance(stock, theirs) or issubclass(theirs, type(stock))):
         raise UserError(
-            f"the config.json of '{name}' says model_type {stock.model_type} and architectures {said}, which "
-            f"is of {theirs.model_type}: mend the one that is wrong"
+            f"the config.json of '{name}' says model_type {stock.model_type} and architectures "
+            f"{architecture}, which is of {theirs.model_type}: mend the one that is wrong"
         )
 
 
@@ -218,9 +212,9 @@ def new_weights(name: str, model: PreTrainedModel, report: Mapping[str, Any], ne
         )
     for key, shapes in sorted(mismatched.items()):
         if not _may_be_new(key, model, new_head):
-            found, wanted = (tuple(shape) for shape in shapes)
+            actual, wanted = (tuple(shape) for shape in shapes)
             raise UserError(
-                f"the weight {key} of '{name}' has the shape {found} and its config.json asks for {wanted}: "
+                f"the weight {key} of '{name}' has the shape {actual} and its config.json asks for {wanted}: "
                 "the two belong to different models"
             )
     inside = f"{model.base_model_prefix}."  # which files of a base model alone leave out
@@ -237,7 +231,7 @@ def new_weights(name: str, model: PreTrainedModel, report: Mapping[str, Any], ne
 
 
 def check_finite(name: str, model: nn.Module) -> None:
-    """Raise ``UserError`` for weights that are NaN or infinite before the first step."""
+    """Raises ``UserError`` for weights that are NaN or infinite before the first step."""
     for key, weights in model.state_dict().items():
         if weights.is_floating_point() and not torch.isfinite(weights).all():
             count = int((~torch.isfinite(weights)).sum())
@@ -247,18 +241,18 @@ def check_finite(name: str, model: nn.Module) -> None:
             )
 
 
-def check_unquantised(name: str, stock: Any) -> None:
-    """Raise ``UserError`` for a model whose weights were made smaller than they can be trained in."""
+def check_unquantized(name: str, stock: Any) -> None:
+    """Raises ``UserError`` for a model whose weights were made smaller than they can be trained in."""
     if getattr(stock, "quantization_config", None):
         raise UserError(
-            f"the model '{name}' is quantised (quantization_config in its config.json), and weights are "
+            f"the model '{name}' is quantized (quantization_config in its config.json), and weights are "
             "trained in float32 here: choose the model that it was made of"
         )
 
 
 def check_fractions(name: str, model: nn.Module, new: Iterable[str]) -> None:
-    """Raise ``UserError`` for a matrix of one number, which nothing was ever learnt in, and for one of whole
-    numbers: a quantised model's, without their scale. Those that are ``new`` may hold anything."""
+    """Raises ``UserError`` for a matrix of one number, which never learned anything, and for one of whole
+    numbers: a quantized model's, without their scale. Those that are ``new`` may hold anything."""
     for key, weights in model.named_parameters():
         if weights.ndim != 2 or weights.numel() == 1 or key in new:
             continue
@@ -270,13 +264,13 @@ def check_fractions(name: str, model: nn.Module, new: Iterable[str]) -> None:
             )
         if differing and torch.equal(weights, weights.round()):
             raise UserError(
-                f"the weight {key} of '{name}' holds whole numbers alone, as of a quantised model whose "
+                f"the weight {key} of '{name}' holds whole numbers alone, as of a quantized model whose "
                 "scale is not applied: choose the model that it was made of"
             )
 
 
 def head_note(model: PreTrainedModel, own: Sequence[str], labels: Sequence[str], fresh: Any) -> str:
-    """Make a head that came with the files fit the task's ``labels``; what was done, for the record.
+    """Makes a head that came with the files fit the task's ``labels``; what was done, for the record.
 
     ``own`` are the names of its classes, as many as ``labels``. Equal names keep it, in another order its
     rows are put into the task's order, and of other names nothing is known: ``fresh``, called without
@@ -296,7 +290,7 @@ def head_note(model: PreTrainedModel, own: Sequence[str], labels: Sequence[str],
 
 
 def renewed(model: PreTrainedModel, own: Sequence[str], fresh: Any) -> str:
-    """Take the head of a new model, as ``fresh`` gives one, for the one in the files; what was done."""
+    """Takes the head of a new model, as ``fresh`` gives one, for the one in the files; what was done."""
     drawn = fresh().state_dict()
     with torch.no_grad():
         for key, weights in head_weights(model).items():
@@ -329,9 +323,9 @@ def _foreign_prefix(lacking: Iterable[str], unexpected: Iterable[str], model: Pr
     """``module.`` where the files hold ``module.bert.x`` (or ``module.x``) for ``bert.x``; else nothing."""
     for key in lacking:
         for ending in (key, key.removeprefix(f"{model.base_model_prefix}.")):
-            for found in unexpected:
-                if found != ending and found.endswith(f".{ending}"):
-                    return found.removesuffix(ending)
+            for other in unexpected:
+                if other != ending and other.endswith(f".{ending}"):
+                    return other.removesuffix(ending)
     return ""
 
 

@@ -1,6 +1,6 @@
-"""What in a model's files would run code that comes with it, or is another model's: found beforehand.
+"""Refuses a model whose files bring code to run, or are adapters of another model, before they are loaded.
 
-Only settings are looked at, as text: nothing is done with them yet.
+Reads the settings as text, and does nothing with them.
 """
 
 import json
@@ -20,7 +20,7 @@ INSTEAD = "choose a model of an architecture that transformers has (--model.name
 
 
 def refuse(name: str, files: Mapping[str, Any]) -> None:
-    """Raise ``UserError`` for a model that is a program of its own, or adapters of another model.
+    """Raises ``UserError`` for a model that is a program of its own, or adapters of another model.
 
     ``files`` say which commit of a Hub id is meant. A model that transformers has by its name is read by
     transformers' own class, whatever ``auto_map`` says.
@@ -51,7 +51,7 @@ def refuse_tokenizer(name: str, files: Mapping[str, Any], config: Mapping[str, A
 
 
 def forget_kernels(config: PreTrainedConfig) -> None:
-    """Take no implementation of attention or experts from a model's files: one may be code on the Hub.
+    """Takes no implementation of attention or experts from a model's files: one may be code on the Hub.
 
     The attention is swapped anyway, and which one would stand in its place until then decides nothing.
     """
@@ -59,7 +59,7 @@ def forget_kernels(config: PreTrainedConfig) -> None:
 
 
 def unreadable_file(folder: Path) -> str:
-    """Which text file of a model's folder no library can read, and why; empty where none is found."""
+    """Which text file of a model's folder no library can read, and why; empty where there is none."""
     for path in sorted(path for path in folder.glob("*") if path.suffix in (".json", ".jinja", ".txt")):
         try:
             text = path.read_text(encoding="utf-8")
@@ -87,5 +87,5 @@ def _parts(content: Any) -> list[Mapping[str, Any]]:
     inside = (
         content.values() if isinstance(content, Mapping) else content if isinstance(content, list) else ()
     )
-    found = [each for each in inside if isinstance(each, Mapping)]
-    return found + [part for each in inside for part in _parts(each)]
+    mappings = [each for each in inside if isinstance(each, Mapping)]
+    return mappings + [part for each in inside for part in _parts(each)]

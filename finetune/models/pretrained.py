@@ -67,7 +67,7 @@ def build_tokenizer(config: RunConfig, recipe: Recipe, texts: Iterator[str]) -> 
     set_languages(tokenizer, config.pair)
     with explain(name):  # it reads a few words, and damaged files show
         settle(tokenizer)
-    prefixed(tokenizer, config.data.prefix)  # a language that the model lacks is told before its weights load
+    prefixed(tokenizer, config.data.prefix)  # refuses a language that the model lacks before its weights load
     return tokenizer
 
 
@@ -106,7 +106,7 @@ class Pretrained:
 def load_pretrained(
     config: RunConfig, auto_model: Any, name: str, revision: str | None, heads: Mapping[str, Any]
 ) -> Pretrained:
-    """Load a model by its auto class, in float32.
+    """Loads a model by its auto class, in float32.
 
     ``heads`` name the classes of a head that may be new; empty where none may.
     Raises ``UserError`` where the files do not hold every other weight, finite and of the right shape.
@@ -124,10 +124,10 @@ def load_pretrained(
         purpose = stock.problem_type if heads else None
         if heads:  # one class a row, whatever the model was trained for before
             stock.problem_type = purpose and CLASSES
-        model_files.check_unquantised(name, stock)
+        model_files.check_unquantized(name, stock)
         model_files.check_architecture(name, stock)
         model_files.check_sizes(f"the config.json of '{name}'", stock, auto_model)
-        # What has another shape is told by the report and not by an error that names no way out.
+        # A weight of another shape is in the report then, and not in an error that names no way out.
         model, report = auto_model.from_pretrained(
             name,
             config=stock,
@@ -159,7 +159,7 @@ def load_pretrained(
 
 
 def set_dropout(stock: Any, config: RunConfig) -> None:
-    """Set the dropout rates that the configuration asks for, under whatever names the architecture has."""
+    """Sets the dropout rates that the configuration asks for, under whatever names the architecture has."""
     for key, wanted, names in (
         ("dropout", config.model.dropout, HIDDEN_DROPOUT),
         ("attention_dropout", config.model.attention_dropout, ATTENTION_DROPOUT),
@@ -177,9 +177,9 @@ def set_dropout(stock: Any, config: RunConfig) -> None:
 
 
 class explain:  # noqa: N801  used as a statement
-    """Turn what transformers raises for a model that cannot be had into one clear line.
+    """Turns what transformers raises for a model that cannot be had into one clear line.
 
-    It logs nothing meanwhile: what its report of a loading holds is checked here, and told in that line.
+    transformers logs nothing meanwhile: the report of a loading is checked by ``load_pretrained``.
     """
 
     def __init__(self, name: str) -> None:
@@ -215,7 +215,7 @@ def _missing_package(error: Exception) -> str:
     """The package that an error asks for, in Python's words or in those of transformers; else empty."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         return error.name.partition(".")[0]
-    found = re.search(r"requires the (\S+) library|pip install (?:-U )?[`'\"]?([\w-]+)", str(error))
-    if not isinstance(error, ImportError) or not found:
+    match = re.search(r"requires the (\S+) library|pip install (?:-U )?[`'\"]?([\w-]+)", str(error))
+    if not isinstance(error, ImportError) or not match:
         return ""
-    return (found[1] or found[2]).lower()
+    return (match[1] or match[2]).lower()

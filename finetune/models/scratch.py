@@ -122,11 +122,11 @@ MARIAN = Scratch(
 
 
 def train_tokenizer(recipe: Recipe, texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """Train a byte-level BPE (Sennrich et al., 2016) of ``vocab_size`` entries on ``texts``.
+    """Trains a byte-level BPE (Sennrich et al., 2016) of ``vocab_size`` entries on ``texts``.
 
     Nothing is unknown to it, one serves both languages of a translation, and training it twice gives the same
     tokenizer. (WordPiece, BERT's own, does not: its trainer numbers the pieces in another order every time,
-    so that two arms of a comparison would not read the same rows.)
+    so that two runs of a comparison would not read the same rows.)
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Lowercase() if recipe.lowercase else None

@@ -1,4 +1,4 @@
-"""How a swapped model starts, cold, calibrated or annealed, and how far that is from where it came from."""
+"""Starts of a swapped model (cold, calibrated, annealed), and how far each is from the model it came from."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ ROWS = 128  # of the train split, the first ones: some thousand attention rows a
 def prepare(
     config: RunConfig, objective: ModelObjective, built: Built, train: Any, folder: Path
 ) -> dict[str, Any] | None:
-    """Calibrate the model where ``attention.start`` says so; facts for the record, None for softmax alone.
+    """Calibrates the model where ``attention.start`` says so; facts for the record, None for softmax alone.
 
     ``train`` holds token rows. The mean row sums are those before anything is folded; ``cosine`` compares
     the mean last hidden states of the rows with those under softmax, ``cosine_cold`` before a calibration.
@@ -42,7 +42,7 @@ def prepare(
         started = pooled(model, batches, share=1.0)
     elif attention.start == "annealed":
         started = origin
-    forget_calls(model)  # of this; those of the training are to come
+    forget_calls(model)  # made here: the record counts those of the training
     return {
         "kind": attention.start,
         "rows": min(ROWS, len(train)),

@@ -51,7 +51,7 @@ class Objective(ABC):
 
     @abstractmethod
     def check(self, values: Mapping[str, Any]) -> None:
-        """Raise ``UserError`` for a configuration that lacks a section, or has one that is of no use here.
+        """Raises ``UserError`` for a configuration that lacks a section, or has one that is of no use here.
 
         ``values`` are its keys, read from files and options or those of a ``RunConfig``.
         """
@@ -122,17 +122,17 @@ class Objective(ABC):
 
     @abstractmethod
     def settle(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> None:
-        """Set in a model that was just built or loaded how it meets its tokens: padding, generation."""
+        """Sets in a model that was just built or loaded how it meets its tokens: padding, generation."""
 
     @abstractmethod
     def check_model(self, config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> None:
-        """Raise ``UserError`` where a model is not fit for this kind, or for one of the token rows.
+        """Raises ``UserError`` where a model is not fit for this kind, or for one of the token rows.
 
         Beside what ``models.admission`` asks of every model.
         """
 
     def notes(self, config: RunConfig, built: Built, train: Dataset) -> list[str]:
-        """Lines that are worth a word about a pretrained model and the train split, as texts.
+        """Notes for the user about a pretrained model and the train split, as texts.
 
         Raises ``UserError`` where nothing could be measured with it.
         """
@@ -174,12 +174,12 @@ class Objective(ABC):
     def answer(self, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, prefix: str) -> Answers:
         """The loss beside the predictions. Overridden where one pass over the rows gives both."""
         batches = trainer.get_eval_dataloader(rows)
-        found = trainer.evaluation_loop(batches, "", prediction_loss_only=True, metric_key_prefix=prefix)
+        output = trainer.evaluation_loop(batches, "", prediction_loss_only=True, metric_key_prefix=prefix)
         predictions = self.predict(trainer, tokenizer, rows, prefix)
-        return Answers(float(found.metrics[f"{prefix}_loss"]), predictions)
+        return Answers(float(output.metrics[f"{prefix}_loss"]), predictions)
 
     def shorten(self, model: PreTrainedModel) -> None:  # noqa: B027  most have nothing to shorten
-        """Have a model of a rehearsal predict no more than shows that it can."""
+        """Has a model of a rehearsal predict no more than shows that it can."""
 
     # Scoring
 
@@ -201,7 +201,7 @@ class Objective(ABC):
     ) -> dict[str, Any]:
         """Metrics of ``rows``, the primary one first: ``{name: {"value", "signature"}}``.
 
-        ``labels`` and ``pair`` are the task's; ``generation`` is what ``generation()`` said.
+        ``labels`` and ``pair`` are the task's; ``generation`` is what ``generation()`` returned.
         """
 
     # Publishing

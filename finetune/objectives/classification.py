@@ -100,9 +100,9 @@ class Classification(Objective):
         return self.answer(trainer, tokenizer, rows, prefix).predictions
 
     def answer(self, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, prefix: str) -> Answers:
-        found = trainer.predict(rows, metric_key_prefix=prefix)
-        predictions = dict(zip(rows["row"], map(int, found.predictions), strict=True))
-        return Answers(float(found.metrics[f"{prefix}_loss"]), predictions)
+        output = trainer.predict(rows, metric_key_prefix=prefix)
+        predictions = dict(zip(rows["row"], map(int, output.predictions), strict=True))
+        return Answers(float(output.metrics[f"{prefix}_loss"]), predictions)
 
     def rows(self, split: Dataset, predictions: Mapping[int, Any]) -> Rows:
         return [
@@ -136,7 +136,7 @@ with torch.no_grad():
 
 
 def _largest_class(logits: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Keep one class index a row, not the logits; the first of a tuple is the logits."""
+    """Keeps one class index a row, not the logits; the first of a tuple is the logits."""
     largest: torch.Tensor = (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)
     return largest
 

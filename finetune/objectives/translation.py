@@ -26,7 +26,7 @@ WRITTEN_ROWS, WRITTEN_TOKENS = 100, 3
 """Reference translations that a tokenizer reads and writes again, and tokens that a model writes on trial."""
 LEAST_WRITTEN, WELL_WRITTEN = 50.0, 95.0
 """BLEU of references that went through the tokenizer: below the first nothing can be measured by it, below
-the second it is worth a word."""
+the second a note says so."""
 
 
 class Translation(Objective):
@@ -97,7 +97,7 @@ class Translation(Objective):
         return [*generation.language_notes(config, built.tokenizer), *self._unwritable(config, built, train)]
 
     def _unwritable(self, config: RunConfig, built: Built, pairs: Dataset) -> list[str]:
-        """Have the tokenizer read and write references: no model could have a higher score with it."""
+        """Has the tokenizer read and write references: no model could have a higher score with it."""
         from finetune.data.encoding import targets
         from finetune.metrics.compute import translation_metrics
 

@@ -17,7 +17,7 @@ from finetune.system import user_file
 def load(
     folder: str | Path, revision: str | None = None, *, attention: str | Path | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a finished run *with its attention variant*, LoRA adapters included, in evaluation mode.
+    """Loads a finished run *with its attention variant*, LoRA adapters included, in evaluation mode.
 
     ``folder`` is a run's, or the id of a Hub repository that ``finetune push`` made, with a ``revision``
     (commit, tag or branch) if need be. ``attention`` is the file of a variant of the user's own, where it is
@@ -42,7 +42,7 @@ def open_run(
 
 
 def _refuse_file(folder: Path, config: RunConfig, is_local: bool) -> None:
-    """Raise ``UserError`` rather than run a file that came with a model: only its reader may ask for that."""
+    """Raises ``UserError`` rather than run a file that came with a model: only its user may ask for that."""
     file, variant = config.attention.file, config.attention.variant
     if file is None or variant in VARIANTS:
         return

@@ -72,7 +72,7 @@ def resolve_bf16(train: Any) -> Any:
 
 
 def check_train(kind: str, train: Mapping[str, Any]) -> None:
-    """Raise ``UserError`` for a name that is no TrainingArguments field, or a value of the wrong type."""
+    """Raises ``UserError`` for a name that is no TrainingArguments field, or a value of the wrong type."""
     arguments = objectives.get(kind).arguments
     hints = typing.get_type_hints(arguments)
     fields = {field.name for field in dataclasses.fields(arguments)}

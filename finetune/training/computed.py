@@ -102,7 +102,7 @@ def attention(model: Any) -> dict[str, Any]:
 
 
 def check(args: TrainingArguments, facts: Mapping[str, Any]) -> None:
-    """Raise ``UserError`` where ``facts``, as ``read`` gives them, are not what ``args`` ask for."""
+    """Raises ``UserError`` where ``facts``, as ``read`` gives them, are not what ``args`` ask for."""
     half = next((kind for option, kind in HALF.items() if getattr(args, option)), "float32")
     asked = {
         "products of matrices": (half, facts["precision"]["products"]),

@@ -61,7 +61,7 @@ class Diagnosis(TrainerCallback, ExportableState):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Plan the steps; write again what was sampled before the checkpoint that the run goes on from."""
+        """Plans the steps; write again what was sampled before the checkpoint that the run goes on from."""
         self._steps = sampled_steps(state.max_steps, self.samples)
         self._content = _new(self.recorder, self.rows, state.max_steps, json.loads(self.taken))
         if self._content["samples"]:
@@ -70,7 +70,7 @@ class Diagnosis(TrainerCallback, ExportableState):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **options: Any
     ) -> None:
-        """Start to look where this step is one of the sample."""
+        """Starts to look where this step is one of the sample."""
         if state.global_step in self._steps:
             self._step = state.global_step
             scaler = options["optimizer"].scaler if args.fp16 else None

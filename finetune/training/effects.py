@@ -74,7 +74,7 @@ BY_METRIC = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 
 
 def check_alone(train: Mapping[str, Any], kind: type[TrainingArguments]) -> None:
-    """Raise ``UserError`` for a field of ``train`` that has no effect here whatever the others are.
+    """Raises ``UserError`` for a field of ``train`` that has no effect here whatever the others are.
 
     Only values other than transformers' default are asked about: a default says nothing.
     """
@@ -90,7 +90,7 @@ def check_alone(train: Mapping[str, Any], kind: type[TrainingArguments]) -> None
 
 
 def check(train: Mapping[str, Any], arguments: TrainingArguments) -> None:
-    """Raise ``UserError`` for a field of ``train`` that would have no effect in ``arguments``, its whole."""
+    """Raises ``UserError`` for a field of ``train`` that would have no effect in ``arguments``, its whole."""
     given = _given(train, type(arguments))
     for name, why in _idle_with_others(given, arguments).items():
         raise UserError(f"train.{name} {_shown(given[name])} would have no effect: {why}")
@@ -215,7 +215,7 @@ def _idle_defaults(given: Mapping[str, Any], arguments: TrainingArguments) -> di
 
 
 def _check_device(arguments: TrainingArguments) -> None:
-    """Raise ``UserError`` for a precision that the device does not compute in."""
+    """Raises ``UserError`` for a precision that the device does not compute in."""
     if arguments.device.type != "cpu":
         return
     if arguments.fp16:
@@ -232,7 +232,7 @@ def _check_device(arguments: TrainingArguments) -> None:
 
 
 def _check_schedule(arguments: TrainingArguments) -> None:
-    """Raise ``UserError`` for arguments that the schedule does not have, or lacks."""
+    """Raises ``UserError`` for arguments that the schedule does not have, or lacks."""
     kind, given = arguments.lr_scheduler_type, arguments.lr_scheduler_kwargs or {}
     if not isinstance(given, Mapping):
         raise UserError(

@@ -72,7 +72,7 @@ def fit(
     identity: str = "",
     checkpoint: Path | None = None,
 ) -> Outcome:
-    """Train on ``splits["train"]``, predict ``splits["test"]``, and leave the model in ``folder``.
+    """Trains on ``splits["train"]``, predict ``splits["test"]``, and leave the model in ``folder``.
 
     ``splits`` hold token rows; those of ``validation`` are predicted before training too. Goes on from
     ``checkpoint`` if there is one; the checkpoints that are written bear ``identity``. Raises
@@ -167,7 +167,7 @@ def build_trainer(
 
 
 def silence(trainer: Any) -> None:
-    """Take the callbacks of all trackers out of a trainer."""
+    """Takes the callbacks of all trackers out of a trainer."""
     for callback in get_reporting_integration_callbacks(trainer.args.report_to):
         trainer.remove_callback(callback)
 

@@ -57,7 +57,7 @@ WHOLE = ("--", "nothing", "the environment")
 
 
 def refuse(name: str) -> None:
-    """Raise ``UserError`` where ``name`` is no field of TrainingArguments by now, saying what is."""
+    """Raises ``UserError`` where ``name`` is no field of TrainingArguments by now, saying what is."""
     if name in INSTEAD:
         instead = INSTEAD[name]
         typed = instead if instead.startswith(WHOLE) else f"--train.{instead}"

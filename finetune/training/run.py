@@ -46,7 +46,7 @@ class RunSpec:
 
 
 def run(spec: RunSpec, loaded: dataset.Data) -> int:
-    """Make one run, or go on with it, and record it, whatever happens.
+    """Makes one run, or go on with it, and record it, whatever happens.
 
     Returns 0, 1 for a failure, 2 for a user's mistake. Raises ``UserError`` where the record cannot be
     written, ``BusyError`` where another process makes the run.
@@ -56,7 +56,7 @@ def run(spec: RunSpec, loaded: dataset.Data) -> int:
 
 
 def mend(folder: Path) -> None:
-    """Write the card of a finished run where it is missing, and remove what a killed process left."""
+    """Writes the card of a finished run where it is missing, and remove what a killed process left."""
     if not (folder / card.FILE).is_file() or files.unfinished(folder):
         with locked(folder):
             card.write(folder, store.read(folder))
@@ -102,7 +102,7 @@ def _run_recorded(spec: RunSpec, loaded: dataset.Data) -> int:
 
 
 def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
-    """Train and score one run: fill ``entry``, and leave model, predictions and settings in its folder."""
+    """Trains and score one run: fill ``entry``, and leave model, predictions and settings in its folder."""
     config, folder = spec.config, spec.folder
     objective = objectives.of(config)
     labels = loaded.info["label_names"]

@@ -28,7 +28,7 @@ CLOSE: Mapping[str, Callable[[Any], Any]] = {
 
 
 def check(names: Iterable[str]) -> None:
-    """Raise ``UserError`` for a tracker that transformers does not know, or that cannot be used here."""
+    """Raises ``UserError`` for a tracker that transformers does not know, or that cannot be used here."""
     for name in names:
         if name in ALONE:
             raise UserError(f"train.report_to {name} stands alone: leave it out of the list")
@@ -43,7 +43,7 @@ def check(names: Iterable[str]) -> None:
 
 
 def _check_usable(name: str) -> None:
-    """Make the tracker's callback, which imports its package and starts nothing."""
+    """Makes the tracker's callback, which imports its package and starts nothing."""
     missing = [module for module in NEEDED.get(name, ()) if importlib.util.find_spec(module) is None]
     if missing:
         raise UserError(f"train.report_to {name} cannot be used: pip install {' '.join(missing)}")
@@ -57,7 +57,7 @@ def _check_usable(name: str) -> None:
 
 
 def close() -> None:
-    """End what a run has left open in any tracker, so that the next run begins one of its own."""
+    """Ends what a run has left open in any tracker, so that the next run begins one of its own."""
     for name, end in CLOSE.items():
         if name in sys.modules:
             end(sys.modules[name])

@@ -33,7 +33,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the test's own, and nothing in memory."""
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
     token_cache._held.clear()
-    token_cache._said.clear()
+    token_cache._warned.clear()
     return tmp_path / "cache"
 
 
@@ -234,7 +234,7 @@ def other_facts(folder: Path) -> None:
     ],
     ids=["cut short", "one bit", "other facts", "no rows", "no facts", "no text", "no mapping"],
 )
-def test_a_damaged_entry_is_made_anew_and_that_is_said_once(
+def test_a_damaged_entry_is_made_anew_and_that_is_warned_once(
     own_cache: Path, made: list[str], caplog: pytest.LogCaptureFixture, damage: Callable[[Path], Any]
 ) -> None:
     expected = contents(prepare(loaded(), tokenizer(), config()))

@@ -168,7 +168,7 @@ FILES = {
     "a list": (write("config.json", "[1]"), "cannot load the model"),
     "cut configuration": (write("config.json", '{"model_type": "be'), "config.json is no JSON"),
     "cut tokenizer": (write("tokenizer.json", '{"version": "1.0", "mod'), "cannot load the model"),
-    "quantised": (set_config(quantization_config={"quant_method": "gptq"}), "is quantised"),
+    "quantised": (set_config(quantization_config={"quant_method": "gptq"}), "is quantized"),
     "integers": (lambda folder: change_weights(folder, as_integers), "whole numbers alone"),
     "no pad": (set_config(pad_token_id=7), "pads with token 7"),
 }
