@@ -1,6 +1,6 @@
 """One plain sentence under each table: what is significant, and what differences could have been seen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from finetune.comparison.claims import Difference
 from finetune.comparison.tables import ResultTable, VariantResult
@@ -36,12 +36,6 @@ def sentence(table: ResultTable) -> str:
 def p_text(p: float) -> str:
     """``p = 0.012``, or ``p < 0.0001``."""
     return f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
-
-
-def range_text(interval: Sequence[float]) -> str:
-    """``-0.17 to +0.66``."""
-    low, high = interval
-    return f"{low:+.2f} to {high:+.2f}"
 
 
 def _unpaired(result: VariantResult, baseline: VariantResult) -> str:
