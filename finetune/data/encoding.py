@@ -22,8 +22,8 @@ class Encoding(Protocol):
     def tokenize(self, split: Dataset, name: str, tokenizer: Any, data: DataConfig) -> Dataset:
         """Token rows of a whole split."""
 
-    def target_length(self, data: DataConfig) -> int | None:
-        """Tokens of a target at most; ``None`` where targets are no texts of their own."""
+    def token_settings(self, data: DataConfig) -> dict[str, Any]:
+        """What of ``data`` decides the token rows beside ``max_length`` and ``prefix``."""
 
 
 def tokenize(

@@ -110,7 +110,7 @@ def _shared(tokenizer: Any, encoding: Encoding, config: RunConfig) -> dict[str, 
         "kind": encoding.kind,
         "max_length": data.max_length,
         "prefix": data.prefix,
-        "max_target_length": encoding.target_length(data),
+        **encoding.token_settings(data),
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "versions": {name: installed[name] for name in LIBRARIES},
     }

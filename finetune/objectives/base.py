@@ -83,7 +83,7 @@ class Objective(ABC):
     def tokenize(
         self, split: Dataset, name: str, tokenizer: PreTrainedTokenizerBase, data: DataConfig
     ) -> Dataset:
-        """Token rows of a whole split called ``name``, in its order, each with the ``row`` that it is of.
+        """Token rows of a whole split called ``name``, in its order, each with an id of its own, ``row``.
 
         To be overridden where a token row is not one row of the data, but a window over several.
         """
@@ -91,12 +91,26 @@ class Objective(ABC):
 
         return mapped(split, name, lambda batch: self.encode(batch, tokenizer, data))
 
+    def tokenize_again(
+        self, split: Dataset, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, data: DataConfig
+    ) -> Dataset:
+        """The token rows with these ids alone, in their order, as a reloaded tokenizer makes them.
+
+        To be overridden together with ``tokenize``.
+        """
+        places = {row: place for place, row in enumerate(split["row"])}
+        return self.tokenize(split.select([places[row] for row in ids]), "test", tokenizer, data)
+
     @abstractmethod
     def target_length(self, data: DataConfig) -> int | None:
         """Tokens of a target at most; ``None`` where targets are no texts of their own.
 
-        The cache of token rows goes by it, and by ``data.max_length`` and ``data.prefix``.
+        Batches are padded to it where ``batches.padding`` is ``max_length``.
         """
+
+    def token_settings(self, data: DataConfig) -> dict[str, Any]:
+        """Settings that decide the token rows beside ``max_length`` and ``prefix``, for the cache."""
+        return {"max_target_length": self.target_length(data)}
 
     @abstractmethod
     def collator(self, tokenizer: PreTrainedTokenizerBase, model: Any, config: RunConfig) -> Collator:
@@ -185,9 +199,10 @@ class Objective(ABC):
 
     @abstractmethod
     def rows(self, split: Dataset, predictions: Mapping[int, Any]) -> Rows:
-        """The rows of ``predictions.jsonl``, in the order of ``split``: ``row``, the truth, ``prediction``.
+        """The rows of ``predictions.jsonl``: ``row``, the truth and ``prediction`` of each predicted row.
 
-        ``split`` is a canonical one. The names are those that the primary metric reads single rows by.
+        ``split`` is the canonical one, whose order they keep. The primary metric (``finetune.metrics``) reads
+        single rows by these names.
         """
 
     @abstractmethod

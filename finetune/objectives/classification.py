@@ -108,6 +108,7 @@ class Classification(Objective):
         return [
             {"row": row, "label": label, "prediction": predictions[row]}
             for row, label in zip(split["row"], split["label"], strict=True)
+            if row in predictions
         ]
 
     def score(

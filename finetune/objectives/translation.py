@@ -160,6 +160,7 @@ class Translation(Objective):
         return [
             {"row": row, "reference": target, "prediction": predictions[row]}
             for row, target in zip(split["row"], split["target"], strict=True)
+            if row in predictions
         ]
 
     def score(

@@ -5,14 +5,13 @@ every run proves on a few test rows that the two are the same.
 """
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from finetune.config.schema import RunConfig
 from finetune.models.builder import weights_fingerprint
 from finetune.models.checkpoint import load_run, read_config
-from finetune.objectives.base import Answers, Objective
+from finetune.objectives.base import Objective
 from finetune.training.loop import Outcome, answers
 
 TOLERANCE, HALF_TOLERANCE = 1e-5, 1e-2
@@ -34,8 +33,10 @@ def check(
     """
     held = outcome.held
     built = load_run(folder, read_config(folder), objective)
-    rows = objective.tokenize(_chosen(split, held), "test", built.tokenizer, config.data)
-    known = _chosen(tokens, held)
+    ids = list(held.predictions)
+    rows = objective.tokenize_again(split, ids, built.tokenizer, config.data)
+    places = {row: place for place, row in enumerate(tokens["row"])}
+    known = tokens.select([places[row] for row in ids])
     for column in ("input_ids", "labels"):
         if rows[column] != known[column]:
             raise _error(folder, "its tokenizer makes other tokens of the test rows")
@@ -51,12 +52,6 @@ def check(
             raise _error(folder, f"it predicts {prediction!r} for test row {row}, not {recorded!r}")
     ties = sum(outcome.predictions[row] != prediction for row, prediction in again.predictions.items())
     return {"rows": len(rows), "equal": True, "ties": ties}
-
-
-def _chosen(rows: Any, held: Answers) -> Any:
-    """Those of ``rows`` that were answered, in the order in which they were."""
-    places: Mapping[int, int] = {row: place for place, row in enumerate(rows["row"])}
-    return rows.select([places[row] for row in held.predictions])
 
 
 def _error(folder: Path, difference: str) -> ReloadError:

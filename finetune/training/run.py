@@ -170,8 +170,7 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
         scores |= compute.extra_metric(name, predictions, objective.references(test))
     entry["metrics"] = scores
     before = outcome.untrained
-    chosen = [index for index, row in enumerate(validation["row"]) if row in before.predictions]
-    rows = objective.rows(validation.select(chosen), before.predictions)
+    rows = objective.rows(validation, before.predictions)
     primary = registry.primary(config.kind).name
     score = objective.score(rows, labels=labels, pair=config.pair, generation=None)[primary]
     entry["untrained"] = {

@@ -100,6 +100,7 @@ class Tagging(Objective):
         return [
             {"row": row, "label": predictions[row][0], "prediction": predictions[row][1]}
             for row in split["row"]
+            if row in predictions
         ]
 
     def score(self, rows: Rows, **task: Any) -> dict[str, Any]:
