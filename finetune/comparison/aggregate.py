@@ -38,7 +38,7 @@ class Overall:
 
 
 def overall(tables: Sequence[ResultTable]) -> list[Overall]:
-    """One line for each model, metric and variant that has two tasks or more; the baseline first.
+    """Aggregates over tasks: a line for each model, metric and variant with two or more; the baseline first.
 
     Of the tables of one task and model the first counts, which has the most finished runs.
     """
@@ -80,7 +80,7 @@ def _line(group: dict[str, ResultTable], name: str) -> Overall | None:
 
 
 def _paired(table: ResultTable, name: str) -> list[tuple[float, float]]:
-    """(score, difference) of each paired seed of a variant; all seeds of the baseline, difference 0."""
+    """Score and difference of each paired seed of a variant; of all seeds of the baseline, difference 0."""
     result = next((result for result in table.variants if result.name == name), None)
     if result is None or table.metric not in result.metrics:
         return []

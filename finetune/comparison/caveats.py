@@ -1,4 +1,4 @@
-"""What forbids no comparison, but may explain one: runs at chance, kernels, hardware, versions, commit."""
+"""Notes that may explain a comparison and do not forbid it: runs at chance, kernels, hardware, versions."""
 
 import re
 from dataclasses import dataclass
@@ -59,12 +59,12 @@ _EARLIER = {
 
 
 def earlier_kind(text: str) -> NoteKind:
-    """The kind of a note in a report that does not give it."""
+    """Finds the kind of a note in a report that does not give it, by its words."""
     return next((kind for pattern, kind in _EARLIER.items() if re.search(pattern, text)), NoteKind.OTHER)
 
 
 def notes(group: RunGroup) -> list[Note]:
-    """What does not forbid a comparison, but may explain one."""
+    """Notes on what may explain a comparison and does not forbid it."""
     runs = [run for run in group.runs if run.finished]
     lines = [
         Note(NoteKind.LEFT_OUT, f"{run.folder} is left out: a newer run of this variant and seed is there")
@@ -85,7 +85,7 @@ def notes(group: RunGroup) -> list[Note]:
 
 
 def _unlearned(group: RunGroup, runs: list[Run]) -> list[Note]:
-    """Variants with runs that failed to learn: a mean over those and others describes neither."""
+    """Notes on variants with runs that failed to learn: a mean over those and others describes neither."""
     metric = group.first.metric
     middle = median([run.value for run in runs]) if runs else 0.0
     lines = []
@@ -129,7 +129,7 @@ def _near_chance(metric: Metric, run: Run, chance: float) -> str | None:
 
 
 def _kernels(group: RunGroup, runs: list[Run]) -> list[Note]:
-    """What follows where variants, or runs of one variant, had different attention kernels."""
+    """Notes on variants, or runs of one variant, that had different attention kernels."""
     if len({run.kernel for run in runs}) < 2:
         return []
     kernels = {
@@ -153,7 +153,7 @@ def _kernels(group: RunGroup, runs: list[Run]) -> list[Note]:
 
 
 def _half(run: Run) -> str | None:
-    """The half precision that matrix products were computed in, or, of an earlier record, were to be."""
+    """The half precision of matrix products, as computed or, in an earlier record, as asked for."""
     computed, train = run.record["computed"], run.config["train"]
     if computed is None:
         return next((name for option, name in HALF.items() if train.get(option) is True), None)
@@ -169,7 +169,7 @@ def _differing(kind: NoteKind, what: str, facts: list[dict[str, str | None]]) ->
 
 
 def ran_on(run: Run) -> str:
-    """Hardware, packages and commit of a run, in a line."""
+    """Formats hardware, packages and commit of a run in one line."""
     versions = run.record["versions"]
     packages = ", ".join(f"{name} {versions.get(name)}" for name in ("torch", "transformers"))
     return f"{run.hardware}; {packages}; commit {run.commit}"

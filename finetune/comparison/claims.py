@@ -1,4 +1,4 @@
-"""What a pair of variants says: the difference, its intervals, p, and whether the difference is significant.
+"""Tests paired variants: the difference, its intervals, p, and whether the difference is significant.
 
 The rule: a difference is significant only where it stands out from the noise of seeds and of test rows
 together. The 95% interval of the hierarchical bootstrap must leave out 0, and its p, adjusted by Holm for the
@@ -63,12 +63,12 @@ class Difference:
 
     @property
     def conclusive(self) -> bool:
-        """Whether both kinds of noise are known, so that the verdict is one of a test."""
+        """Whether it was tested against both kinds of noise."""
         return self.interval is not None
 
 
 def pair(baseline: Mapping[int, Run], variant: Mapping[int, Run], predictions: Predictions) -> Paired | None:
-    """The seeds that both variants finished; ``None`` where there is none. ``predictions`` is a cache."""
+    """Pairs the seeds that both variants finished; ``None`` where there is none."""
     seeds = tuple(sorted(baseline.keys() & variant.keys()))
     if not seeds:
         return None
@@ -81,7 +81,7 @@ def pair(baseline: Mapping[int, Run], variant: Mapping[int, Run], predictions: P
 
 
 def judge(pairs: Sequence[Paired], metric: Metric) -> list[Difference]:
-    """One family of comparisons of one metric: test each, adjust p (Holm), and say what is significant."""
+    """Tests one family of comparisons of one metric, adjusts p (Holm) and says what is significant."""
     tests = [_test(paired) for paired in pairs]
     known = [test[0] for test in tests if test]
     adjusted = iter(over_seeds.holm(known))
@@ -103,8 +103,11 @@ def judge(pairs: Sequence[Paired], metric: Metric) -> list[Difference]:
 
 
 def _test(paired: Paired) -> tuple[float, str, Both | None] | None:
-    """p and the name of the test: over seeds and rows, with both kinds of noise; else over the rows of one
-    seed, or over seeds without rows, which conclude nothing."""
+    """p, the name of its test and both kinds of noise.
+
+    The test is over seeds and rows; where one is missing, over the rows of one seed or over seeds without
+    rows, which allow no conclusion.
+    """
     count, rows = len(paired.seeds), paired.rows
     if rows and count > 1:
         both = hierarchical(paired.per_seed, rows)
@@ -117,7 +120,7 @@ def _test(paired: Paired) -> tuple[float, str, Both | None] | None:
 
 
 def _described(paired: Paired, both: Both | None, comparisons: int, metric: Metric) -> Difference:
-    """Everything about a difference but its test and the verdict."""
+    """A difference without its test and its verdict."""
     rows, several, largest = paired.rows, len(paired.seeds) > 1, metric.largest_difference
     flips = several and len(paired.seeds) <= over_seeds.MOST_FLIPS
     needed = None
@@ -148,13 +151,13 @@ def _described(paired: Paired, both: Both | None, comparisons: int, metric: Metr
 
 
 def possible(interval: Interval, lowest: float, highest: float) -> list[float]:
-    """An interval cut at what a score, or a difference of two, can be at all: two seeds of which one failed
-    tell very little. What a difference from this one baseline can be is not known exactly."""
+    """Clips an interval to the range of a score or of a difference: that of two seeds of which one failed
+    reaches far beyond."""
     return [min(highest, max(lowest, end)) for end in interval]
 
 
 def judgment(difference: Difference) -> tuple[bool, str]:
-    """Whether a difference is significant, and what that follows from.
+    """Decides whether a difference is significant, and says why.
 
     In this order: the noise of the test rows, that of the seeds, both together, Holm.
     """
@@ -183,7 +186,7 @@ def judgment(difference: Difference) -> tuple[bool, str]:
 
 
 def explained(difference: Difference) -> Difference:
-    """The difference with its ``why`` written anew; its numbers and its verdict stay as they are."""
+    """Writes the ``why`` of a difference anew; its numbers and its verdict stay as they are."""
     return replace(difference, why=judgment(difference)[1])
 
 

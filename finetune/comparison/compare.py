@@ -1,4 +1,4 @@
-"""Records -> comparison: one table per task, model and setting, each variant against softmax, in plain words.
+"""Compares the runs of folders: a table per task, model and setting, each variant against softmax.
 
 comparison = compare("runs")
 comparison.to_frame()
@@ -33,14 +33,14 @@ _FIELDS = {kept: name for name, kept in _KEPT_AS.items()}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every table, real data first, what variants show over tasks, and each record that could not be used."""
+    """Tables, real data first; means over tasks; and a line about each record that could not be used."""
 
     tables: list[ResultTable]
     problems: list[str]
     overall: list[Overall] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, the same for the same records: ``report.json``."""
+        """Plain values for ``report.json``, the same for the same records."""
         head = {"schema": "finetune-comparison", "version": 2, "alpha": ALPHA, "power": POWER}
         content = asdict(self)
         for table in content["tables"]:
@@ -85,7 +85,7 @@ class Comparison:
         return pandas.DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: a small table of every variant, and each table's sentence."""
+        """HTML for a notebook: a small table of every variant, and each table's sentence."""
         head = ("task", "model", "attention", "n", "score", "difference", "95%", "p (Holm)", "verdict")
         rows = []
         for table in self.tables:
@@ -115,7 +115,7 @@ class Comparison:
 
 
 def compare(roots: Roots) -> Comparison:
-    """Compare every run below one folder or several; raise ``UserError`` where one of them is no folder."""
+    """Compares every run below one folder or several; raises ``UserError`` where one of them is no folder."""
     runs, problems = find_runs(roots)
     predictions = Predictions()
     tables = []
@@ -138,7 +138,7 @@ def compare(roots: Roots) -> Comparison:
 
 
 def fields_of(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a ``report.json``, of this version or an earlier one, under the names of ``Comparison``.
+    """Renames the content of a ``report.json``, of this version or an earlier one, as ``Comparison`` has it.
 
     Nothing is checked here: what has another shape stays as it is, for a check to name.
     """
@@ -158,7 +158,7 @@ def fields_of(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _notes_of(texts: Any, kinds: Any) -> Any:
-    """Texts and kinds of notes as ``Note`` has them; an earlier version's kinds are known by their words."""
+    """Joins texts and kinds of notes as ``Note`` has them; an earlier version wrote no kinds."""
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         return texts
     if kinds is None:
@@ -169,7 +169,7 @@ def _notes_of(texts: Any, kinds: Any) -> Any:
 
 
 def with_new_texts(comparison: Comparison) -> Comparison:
-    """A comparison that was read from a file, its sentences written anew from its numbers."""
+    """Writes the sentences of a comparison that was read from a file anew, from its numbers."""
     tables = []
     for table in comparison.tables:
         results = [

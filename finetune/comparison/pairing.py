@@ -1,4 +1,4 @@
-"""Which runs may be compared: those equal in everything but attention and seed. All others are named."""
+"""Groups the runs that may be compared: those equal in everything but attention and seed."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ class RunGroup:
 
     @property
     def variants(self) -> list[str]:
-        """Their names; the baseline comes first even where it was not run."""
+        """Names of the variants; the baseline comes first even where it was not run."""
         return [BASELINE, *sorted({run.variant for run in self.runs} - {BASELINE})]
 
     @property
@@ -43,7 +43,7 @@ class RunGroup:
         return {run.seed: run for run in self.runs if run.variant == variant and run.finished}
 
     def unlike_starts(self, variant: str) -> dict[int, str]:
-        """Seeds of ``variant`` that may not be paired with the baseline, having begun elsewhere, and why."""
+        """Seeds of ``variant`` that are no pairs, since the baseline began from other weights, and why."""
         baseline, reasons = self.finished(BASELINE), {}
         for seed, run in self.finished(variant).items():
             mine, other = run.initial_weights, seed in baseline and baseline[seed].initial_weights
@@ -58,9 +58,9 @@ def is_control(run: Run) -> bool:
 
 
 def groups(runs: Iterable[Run]) -> list[list[RunGroup]]:
-    """Runs of one task, language pair, model and data kind (real or sample), divided by their settings.
+    """Groups runs by task, language pair, model and data kind (real or sample), and within these by settings.
 
-    Of these the group with the most finished runs comes first.
+    Of the groups of one task and model, that with the most finished runs comes first.
     """
     by_name: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -83,7 +83,7 @@ def _by_settings(runs: list[Run]) -> list[RunGroup]:
 
 
 def _one_a_seed(members: list[Run]) -> RunGroup:
-    """The newest of several runs of one variant and seed counts, a finished one before any other."""
+    """Takes one run a variant and seed: the newest, a finished one before any other."""
     newest = sorted(members, key=lambda run: (run.finished, run.record["started"]), reverse=True)
     chosen: dict[tuple[str, int], Run] = {}
     for run in newest:
@@ -93,7 +93,7 @@ def _one_a_seed(members: list[Run]) -> RunGroup:
 
 
 def differences(first: Run, second: Run) -> list[str]:
-    """In words, what keeps two runs from being compared: ``train.learning_rate (0.1 against 0.2)``."""
+    """Says what keeps two runs from being compared: ``train.learning_rate (0.1 against 0.2)``."""
     one, two = first.settings(), second.settings()
     keys = differing_settings(one, two)
     return [f"{key} ({_short(one.get(key))} against {_short(two.get(key))})" for key in keys]

@@ -1,4 +1,4 @@
-"""Predictions of runs, read once, scored row by row, and held against the values in the records."""
+"""Scores the predictions of runs row by row, and checks that they give the values in the records."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +16,10 @@ class Predictions:
         self._known: dict[Path, tuple[list[Any], Any]] = {}
 
     def pair(self, baseline: Sequence[Run], variant: Sequence[Run]) -> RowResult:
-        """Compare over rows, one run a seed on each side, in reported units; raise ``UserError`` where they
-        do not match."""
+        """Compares over rows, one run a seed on each side, in reported units.
+
+        Raises ``UserError`` where the rows do not match.
+        """
         first, second = [self._of(run) for run in baseline], [self._of(run) for run in variant]
         wanted = first[0][0]
         for run, (rows, _) in zip([*baseline, *variant], [*first, *second], strict=True):

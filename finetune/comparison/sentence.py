@@ -13,7 +13,7 @@ MOST_SEEDS = 1000  # more are of no use to anyone, and come from the noise of a 
 
 
 def sentence(table: ResultTable) -> str:
-    """What the table shows, in one plain sentence."""
+    """Says in one plain sentence what the table shows."""
     baseline, *others = table.variants
     others = [result for result in others if result.finished]
     if not others and not baseline.finished:
@@ -70,7 +70,7 @@ def _singly(differences: Mapping[str, Difference], metric: Metric) -> list[str]:
 
 
 def _together(differences: Mapping[str, Difference], metric: Metric) -> list[str]:
-    """What is better, what is worse, what is neither, and how far to trust that; each p is in the table."""
+    """Three or more comparisons: what is better, worse and neither, and how certain; p is in the table."""
     heads = {
         "better": f"significantly better than {BASELINE}",
         "worse": f"significantly worse than {BASELINE}",
@@ -112,8 +112,7 @@ def _unit(metric: Metric) -> str:
 
 
 def _detectable(difference: Difference, metric: Metric) -> list[str]:
-    """What this design would have detected, and what the next smaller difference would take; nothing where
-    that is not known."""
+    """The minimum detectable difference, and the seeds that the next smaller one needs; empty if unknown."""
     if not difference.detectable:
         return []
     if difference.detectable > metric.largest_difference:
@@ -134,7 +133,7 @@ def _detectable(difference: Difference, metric: Metric) -> list[str]:
 
 
 def _known(difference: Difference) -> list[tuple[list[float], str]]:
-    """The intervals there are, the one to trust first, and what each is over."""
+    """The known intervals, the most comprehensive first, and what each is over."""
     intervals = (
         (difference.interval, "over seeds and test rows"),
         (difference.interval_rows, "over test rows"),

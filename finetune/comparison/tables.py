@@ -61,7 +61,7 @@ class VariantResult:
 
     @property
     def seeds(self) -> set[int]:
-        """Those with a result."""
+        """Seeds with a result."""
         return {run.seed for run in self.runs if run.status == "finished"}
 
 
@@ -108,7 +108,7 @@ def build(
     differences_by_variant: Mapping[str, Difference],
     no_rows: Mapping[str, str],
 ) -> ResultTable:
-    """The table of one ``group`` of runs, which is one of its ``siblings`` of the same task and model.
+    """Builds the table of one ``group`` of runs, one of its ``siblings`` of the same task and model.
 
     ``differences_by_variant`` holds each variant that could be paired; ``no_rows`` says why a variant has no
     comparison over rows.
@@ -146,7 +146,7 @@ def build(
 
 
 def _apart(siblings: list[RunGroup], run: Run) -> dict[str, Any]:
-    """What ``run`` has in the keys in which the settings of the ``siblings`` differ.
+    """Settings of ``run`` in the keys in which those of the ``siblings`` differ.
 
     A run that is not finished lacks facts; there its configuration is all that can differ.
     """
@@ -200,7 +200,7 @@ def _summary(per_seed: dict[int, float]) -> Summary:
 
 
 def _start(finished: list[Run]) -> dict[str, Any] | None:
-    """The kind of start, the same for all runs of a variant, and the mean cosines with softmax's states."""
+    """Summarizes the starts of a variant: their common kind, and mean cosines with softmax's states."""
     starts = [run.start for run in finished if run.start]
     if not starts:
         return None
@@ -212,7 +212,7 @@ def _start(finished: list[Run]) -> dict[str, Any] | None:
 
 
 def _missing(siblings: list[RunGroup], group: RunGroup, *, skip_baseline: bool) -> list[str]:
-    """Every variant and seed of this group without a result."""
+    """Lists every variant and seed of this group without a result."""
     lines = []
     for name in group.variants[int(skip_baseline) :]:
         for seed in sorted({run.seed for run in group.runs}):
@@ -228,7 +228,7 @@ def _missing(siblings: list[RunGroup], group: RunGroup, *, skip_baseline: bool) 
 
 
 def _elsewhere(siblings: list[RunGroup], group: RunGroup, name: str, seed: int) -> str:
-    """Where the same task and model has this run in a setting that cannot be paired with this one."""
+    """Says where the same task and model has this run, in a setting that is not comparable."""
     others = (other.find(name, seed) for other in siblings if other is not group)
     run = next((run for run in others if run), None)
     if run is None:
@@ -237,7 +237,7 @@ def _elsewhere(siblings: list[RunGroup], group: RunGroup, name: str, seed: int) 
 
 
 def _refused(siblings: list[RunGroup], group: RunGroup) -> list[str]:
-    """Variants with results in this group, where the baseline has results only in another."""
+    """Lists variants with results in this group, where the baseline has results only in another."""
     mine = [name for name in group.variants[1:] if group.finished(name)]
     others = (other.finished(BASELINE) for other in siblings if other is not group)
     baseline = next((run for runs in others for run in runs.values()), None)

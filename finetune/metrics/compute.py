@@ -1,4 +1,4 @@
-"""The values of metrics, by scikit-learn and sacrebleu; nothing is fetched but a further metric by name.
+"""Computes the values of metrics, by scikit-learn and sacrebleu; only a further metric by name is fetched.
 
 Every value comes with a signature, and a number without its signature is not comparable. Values are as they
 go into a record: accuracy and F1 as fractions in [0, 1], BLEU and chrF from 0 to 100. What they mean is
@@ -27,7 +27,7 @@ logging.getLogger("sacrebleu").setLevel(logging.ERROR)
 def classification_metrics(
     predictions: Sequence[int], labels: Sequence[int], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Accuracy, macro-F1 and a report per class.
+    """Computes accuracy, macro-F1 and a report per class.
 
     ``predictions`` and ``labels`` are class indices into ``names``, one a row, in the same order. Returns
     ``{"accuracy": {"value", "signature"}, "macro_f1": {...}, "per_class": {name: {"precision", "recall",
@@ -62,7 +62,7 @@ def classification_metrics(
 def translation_metrics(
     predictions: Sequence[str], references: Sequence[str], target_lang: str | None
 ) -> dict[str, Any]:
-    """Corpus BLEU and chrF with sacrebleu's signatures: ``{"bleu": {"value", "signature"}, "chrf": {...}}``.
+    """Computes corpus BLEU and chrF: ``{"bleu": {"value", "signature"}, "chrf": {...}}``.
 
     ``target_lang`` ("en", "zh", ...) chooses BLEU's tokenizer. Raises ``ValueError`` for unequal lengths.
     """
@@ -76,7 +76,7 @@ def translation_metrics(
 
 
 def load_metric(name: str) -> Any:
-    """A metric of ``evaluate``, which is a script that runs: a ``.py`` file, or ``hub:`` and its name there.
+    """Loads a metric of ``evaluate``, a script that runs: a ``.py`` file, or ``hub:`` and its name there.
 
     Raises ``UserError`` where it cannot be had, where a name does not say that a script is meant to run, and
     where ``evaluate`` would take a folder of that name here, without asking the Hub.
@@ -102,7 +102,7 @@ def load_metric(name: str) -> Any:
 
 
 def extra_metric(name: str, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, Any]:
-    """Another ``evaluate`` metric, as ``load_metric`` takes it: ``{key: {"value", "signature"}}`` a number.
+    """Computes an ``evaluate`` metric that ``load_metric`` takes: ``{key: {"value", "signature"}}`` a number.
 
     Raises ``UserError`` where the metric cannot be had, misses a package, or cannot score these rows.
     """

@@ -1,4 +1,4 @@
-"""Every metric, declared once: its name and units, which way is better, its range, and its statistics.
+"""Declares every metric once: its name and units, which way is better, its range, and its statistics.
 
 To add a metric, add an entry to ``METRICS``. A record holds values as they were computed (accuracy as a
 fraction); everything read through ``finetune.records.run`` is in *reported* units (accuracy in percent), in
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metric:
-    """What everything that reads, compares, draws or publishes a metric knows about it.
+    """The declaration of a metric, for all that reads, compares, draws or publishes it.
 
     The defaults are those of a metric that nobody declared, such as a further one from ``evaluate``: it is
     shown as it is and never tested.
@@ -52,13 +52,13 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """``accuracy (%)``; says where lower is better, which a reader would not expect."""
+        """The head of a column: ``accuracy (%)``, ``perplexity (lower is better)``."""
         direction = "" if self.higher_is_better else " (lower is better)"
         return f"{self.title}{' (%)' if self.percent else ''}{direction}"
 
     @property
     def largest_difference(self) -> float:
-        """No two values are further apart; infinite for an unbounded metric."""
+        """The largest difference that two values can have; infinite for an unbounded metric."""
         return self.highest - self.lowest
 
     @property
@@ -66,15 +66,15 @@ class Metric:
         return self.highest if self.higher_is_better else self.lowest
 
     def reported(self, recorded: float) -> float:
-        """A recorded value in reported units."""
+        """Converts a recorded value to reported units."""
         return self.scale * recorded
 
     def is_better(self, difference: float) -> bool:
-        """Whether a value that lies this much above another is the better one."""
+        """Whether a value minus another is the better one's, as the metric has it."""
         return difference > 0 if self.higher_is_better else difference < 0
 
     def text(self, value: float) -> str:
-        """A reported value for a reader.
+        """Formats a reported value.
 
         >>> METRICS["accuracy"].text(89.38), METRICS["bleu"].text(33.0), get("wer").text(0.123456)
         ('89.38%', '33.00', '0.1235')
@@ -83,16 +83,16 @@ class Metric:
         return f"{digits}%" if self.percent else digits
 
     def signed(self, difference: float) -> str:
-        """A difference with its sign, without its unit: ``+0.24``."""
+        """Formats a difference with its sign, without its unit: ``+0.24``."""
         return f"{difference:+.4g}" if self.decimals is None else f"{difference:+.{self.decimals}f}"
 
     def interval(self, bounds: Sequence[float]) -> str:
-        """An interval of a difference: ``-0.17 to +0.66``."""
+        """Formats the interval of a difference: ``-0.17 to +0.66``."""
         low, high = bounds
         return f"{self.signed(low)} to {self.signed(high)}"
 
     def row_scorer(self) -> RowScorer:
-        """How it scores and compares single test rows; only for a primary metric."""
+        """Loads how it scores and compares single test rows; only a primary metric has this."""
         if not isinstance(self.rows, str):
             return self.rows
         module, _, name = self.rows.partition(":")
@@ -101,7 +101,7 @@ class Metric:
 
 
 def guessing(task: Mapping[str, Any]) -> float | None:
-    """Percent right by guessing among equally frequent labels; ``None`` where the labels are not known."""
+    """Accuracy of guessing among equally frequent labels, in percent; ``None`` without labels."""
     labels = task.get("labels")
     return 100 / len(labels) if isinstance(labels, list | tuple) and labels else None
 

@@ -1,4 +1,4 @@
-"""How primary metrics score single test rows, and how two sets of models are compared over them."""
+"""Row scorers of the primary metrics: the score of each test row, and paired comparisons over rows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

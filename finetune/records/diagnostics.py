@@ -34,7 +34,7 @@ class Layer(TypedDict):
 
 
 class Sample(TypedDict):
-    """One look: the pass of the step after ``step`` updates."""
+    """The pass of the step after ``step`` updates."""
 
     step: int
     layers: list[Layer]
@@ -60,7 +60,7 @@ _SHAPE = TypeAdapter(Diagnostics)
 
 
 def read(file: Path) -> Diagnostics:
-    """Read ``file``; raise ``UserError`` naming it where it is missing or not what was written."""
+    """Reads ``file``; raises ``UserError`` naming it where it is missing or not what was written."""
     try:
         text = read_text(file, JSON_BYTES)
         return _SHAPE.validate_json(text, strict=True)
@@ -76,12 +76,12 @@ def read(file: Path) -> Diagnostics:
 
 
 def write(file: Path, content: Diagnostics) -> Path:
-    """Write ``file``, wholly or not at all."""
+    """Writes ``file``, wholly or not at all."""
     return write_text(file, [json.dumps(content, indent=1, allow_nan=False), "\n"])
 
 
 def add(content: Diagnostics, sample: Sample) -> Diagnostics:
-    """``content`` with ``sample``, which takes the place of an earlier one of the same step."""
+    """Adds ``sample`` to ``content``, in place of an earlier one of the same step."""
     others = [known for known in content["samples"] if _moment(known) != _moment(sample)]
     return {**content, "samples": [*others, sample]}
 

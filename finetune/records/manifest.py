@@ -1,4 +1,4 @@
-"""manifest.json, written last: the files of a run or a checkpoint, by which a missing or cut one is known."""
+"""manifest.json, written last: lists the files of a run or a checkpoint, to detect missing and cut ones."""
 
 import json
 import math
@@ -34,7 +34,7 @@ _SHAPE = TypeAdapter(Manifest)
 
 
 def write(folder: Path, run: str, files: Iterable[Path]) -> Path:
-    """Write ``folder/manifest.json`` of ``files`` in it, wholly or not at all; raises ``UserError``."""
+    """Writes ``folder/manifest.json`` of ``files`` in it, wholly or not at all; raises ``UserError``."""
     entries = {
         file.relative_to(folder).as_posix(): {"size": file.stat().st_size, "sha256": sha256(file)}
         for file in sorted(files)
@@ -43,7 +43,7 @@ def write(folder: Path, run: str, files: Iterable[Path]) -> Path:
 
 
 def fault(folder: Path, run: str | None = None, largest: float = math.inf) -> str | None:
-    """Why ``folder`` is not whole, or ``None`` where it is.
+    """Says why ``folder`` is not whole; ``None`` where it is.
 
     It must belong to ``run`` if one is given; of files above ``largest`` bytes only the size is held.
     """
@@ -60,14 +60,14 @@ def fault(folder: Path, run: str | None = None, largest: float = math.inf) -> st
 
 
 def strangers(folder: Path) -> list[Path]:
-    """The files in a whole ``folder`` that its manifest does not name; hidden ones are the system's own."""
+    """Lists the files in a whole ``folder`` that its manifest does not name, but for hidden ones."""
     known = {*_SHAPE.validate_json((folder / FILE).read_bytes())["files"], FILE}
     files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name[0] != ".")
     return [file for file in files if file.relative_to(folder).as_posix() not in known]
 
 
 def finished_fault(folder: Path, largest: float = QUICK) -> str | None:
-    """Which file a finished run lacks. A run without a manifest, of an earlier version, is not looked at."""
+    """Says which file a finished run lacks; not of a run without a manifest, of an earlier version."""
     return fault(folder, largest=largest) if (folder / FILE).exists() else None
 
 

@@ -1,4 +1,4 @@
-"""One finished, failed or running run as everything else reads it: a view of its record.
+"""The read view of a record: a run's names, numbers in reported units, curve and files.
 
 A record is written for keeping: nested, with ``None`` wherever something was not known yet, values in the
 units they were computed in. ``Run`` is for reading: names, numbers in reported units (accuracy in percent;
@@ -34,7 +34,7 @@ Roots = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 @dataclass(frozen=True)
 class Run:
-    """A record and where it lies. ``Run.checked`` makes one from a record that may not fit this version."""
+    """A run: its record and its folder. ``Run.checked`` takes a record that may not fit this version."""
 
     folder: Path
     record: Record
@@ -75,7 +75,7 @@ class Run:
 
     @cached_property
     def model(self) -> str:
-        """As the user named it; a local folder by its base name, for where it lies says nothing to others."""
+        """The model as the user named it; a local folder by its base name, as others have no such path."""
         model = ModelConfig(**self.config["model"])
         if Path(model.name).is_absolute():
             return model_slug(model)
@@ -93,7 +93,7 @@ class Run:
 
     @property
     def reason(self) -> str | None:
-        """Why it failed."""
+        """The reason of a failure."""
         return self.record["reason"]
 
     @property
@@ -115,7 +115,7 @@ class Run:
 
     @property
     def attention(self) -> dict[str, Any]:
-        """What was swapped, as it was proven: variant, parameters, scope, kernel, layers, total, dropout."""
+        """The attention, as proven: variant, parameters, scope, kernel, layers, total, dropout."""
         return self.record["attention"] or {}
 
     @property
@@ -168,7 +168,7 @@ class Run:
 
     @property
     def signature(self) -> str | None:
-        """Of the primary metric."""
+        """Signature of the primary metric."""
         signature: str | None = self.scores.get(self.metric.name, {}).get("signature")
         return signature
 
@@ -205,11 +205,11 @@ class Run:
     # Files beside the record
 
     def predictions(self) -> list[dict[str, Any]]:
-        """The rows of predictions.jsonl; raises ``UserError`` where it is missing or damaged."""
+        """Reads the rows of predictions.jsonl; raises ``UserError`` where it is missing or damaged."""
         return store.read_predictions(self.folder)
 
     def diagnostics(self) -> diagnostics.Diagnostics | None:
-        """What its attention did while it trained; ``None`` where nobody looked."""
+        """Reads the diagnostics of its attention; ``None`` where there are none."""
         name = self.record["diagnostics"]
         # Beside the record, wherever the name points to.
         return None if name is None else diagnostics.read(self.folder / Path(name).name)
@@ -253,7 +253,7 @@ class Run:
         return {key: value for key, value in flatten(kept).items() if key not in NEUTRAL}
 
     def facts(self) -> dict[str, Any]:
-        """What the same configuration can turn into on another day or machine."""
+        """Facts in which runs of one configuration can differ: rows, revisions, what was computed."""
         model = self.record["model"] or {}
         facts = {f"{name} rows (fingerprint)": rows.get("fingerprint") for name, rows in self.splits.items()}
         facts["devices"] = self.record["hardware"].get("devices")  # with the batch of one, the global batch
@@ -298,8 +298,8 @@ class Run:
 
     @classmethod
     def checked(cls, folder: Path, record: Record) -> "Run":
-        """The run of a record, or ``UserError`` where the record does not fit this version or contradicts
-        itself."""
+        """Makes the run of a record; raises ``UserError`` where the record does not fit this version or
+        contradicts itself."""
         run = cls(folder, record)
         try:
             _ = run.variant, run.model
@@ -318,12 +318,12 @@ class Run:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """A number, and none that is beyond everything, as of a training that went astray or a damaged file."""
+    """Whether a value is a number of usable size; a diverged training or a damaged file has others."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
 
 
 def find_runs(roots: Roots) -> tuple[list[Run], list[str]]:
-    """Every readable run below ``roots``, each once, and one line about each record that is not usable.
+    """Finds every readable run below ``roots``, each once, and says what is wrong with each other record.
 
     Raises ``UserError`` where a root is no folder.
     """
@@ -341,7 +341,7 @@ def find_runs(roots: Roots) -> tuple[list[Run], list[str]]:
 
 
 def read_runs(roots: Roots) -> list[Run]:
-    """Every run below one folder or several, in the order of their paths.
+    """Reads every run below one folder or several, in the order of their paths.
 
     A record that cannot be used is left out with a warning. Raises ``UserError`` where a root is no folder.
     """

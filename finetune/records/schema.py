@@ -1,4 +1,4 @@
-"""What a record holds, and the check that what was read from a file is one."""
+"""The schema of a record, the upgrade of earlier versions, and the check of what is read from a file."""
 
 import json
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ class _Config(TypedDict):
 
 
 def _known_kind(kind: str) -> str:
-    """``kind`` where a type of task has it; a user's own type is known once its file has run."""
+    """Checks that a type of task has this ``kind``; a user's own type is known once its file has run."""
     if kind not in TASK_TYPES:
         kinds = ", ".join(TASK_TYPES)
         raise PydanticCustomError(
@@ -82,7 +82,7 @@ class _Task(TypedDict):
 
 
 class Split(TypedDict):
-    """What is read of a split of the data."""
+    """The facts of a split that are read."""
 
     rows: int
     fingerprint: str
@@ -132,7 +132,7 @@ class _Score(TypedDict):
 
 
 def _scores(metrics: Any) -> Any:
-    """Without the report per class, which goes by the names of the labels and which nothing reads."""
+    """Drops the report per class, whose keys are names of labels and which nothing reads."""
     return {k: v for k, v in metrics.items() if k != "per_class"} if isinstance(metrics, dict) else metrics
 
 
@@ -180,7 +180,7 @@ NEW_IN: Mapping[int, Mapping[str, Any]] = {
 
 
 def upgrade(content: Any) -> Any:
-    """``content`` of a file, as this version would have written it; what is no record stays as it is."""
+    """Converts the ``content`` of a file to this version; what is no record stays as it is."""
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         return content
     version = content.get("version")
@@ -201,7 +201,7 @@ def upgrade(content: Any) -> Any:
 
 
 def check(file: Path, content: Any) -> None:
-    """Raise ``UserError`` unless ``content``, read from ``file``, is a whole record of this version."""
+    """Raises ``UserError`` unless ``content``, read from ``file``, is a whole record of this version."""
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise UserError(f"{file} is no record of this program (no schema '{SCHEMA}'): {ADVICE}")
     version = content.get("version")

@@ -33,7 +33,7 @@ def now() -> str:
 def new(
     config: RunConfig, *, command: str, task: Mapping[str, Any] | None = None, device: str | None = None
 ) -> Record:
-    """The record of a run that starts now, on ``device`` ("cpu", "cuda:0"; ``None``: a GPU if there is one).
+    """Makes the record of a run that starts now, on ``device`` ("cpu", "cuda:0"; ``None``: a GPU if any).
 
     ``task`` (name, kind, pair, labels) may be left out where it is not known yet.
     """
@@ -68,7 +68,7 @@ def new(
 
 
 def write(folder: Path, record: Record) -> Path:
-    """Write ``record`` as ``folder/record.json``, wholly or not at all; return the file.
+    """Writes ``record`` as ``folder/record.json``, wholly or not at all; returns the file.
 
     NaN and infinite numbers become null, which JSON has no other word for. Raises ``UserError`` where the
     folder cannot be written, ``ValueError`` where a key is missing or unknown.
@@ -81,7 +81,7 @@ def write(folder: Path, record: Record) -> Path:
 
 
 def read(folder: Path) -> Record:
-    """Read ``folder/record.json`` (or the file itself); raise ``UserError`` naming what is wrong with it."""
+    """Reads ``folder/record.json`` (or the file itself); raises ``UserError`` saying what is wrong."""
     file = folder if folder.suffix == ".json" else folder / FILE
     try:
         content = upgrade(json_value(read_text(file, JSON_BYTES)))
@@ -95,7 +95,7 @@ def read(folder: Path) -> Record:
 
 
 def find(root: Path) -> tuple[list[tuple[Path, Record]], list[str]]:
-    """Every run below ``root``, in the order of the paths: ``[(run folder, record)]``, and problems.
+    """Finds every run below ``root``, in the order of the paths: ``[(run folder, record)]``, and problems.
 
     A problem is one line about a record that cannot be read. Raises ``UserError`` if ``root`` is no folder.
     """
@@ -119,7 +119,7 @@ def find(root: Path) -> tuple[list[tuple[Path, Record]], list[str]]:
 
 
 def write_predictions(folder: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write one JSON object a line, wholly or not at all; return the file.
+    """Writes one JSON object a line, wholly or not at all; returns the file.
 
     Classification: ``{"row", "label", "prediction"}`` (class indices); translation: ``{"row", "reference",
     "prediction"}`` (texts). ``row`` identifies the row of the data set. Raises ``UserError`` as ``write``.
@@ -129,7 +129,7 @@ def write_predictions(folder: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 
 def read_predictions(folder: Path) -> list[dict[str, Any]]:
-    """Read what ``write_predictions`` wrote; raise ``UserError`` naming the line that is wrong."""
+    """Reads what ``write_predictions`` wrote; raises ``UserError`` naming the line that is wrong."""
     file = folder / PREDICTIONS
     rows: list[dict[str, Any]] = []
     try:
@@ -147,7 +147,7 @@ def read_predictions(folder: Path) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON-ready copy: numpy and torch scalars as numbers, paths as text, non-finite numbers as None."""
+    """Copies a value as plain JSON: scalars as numbers, paths as text, non-finite numbers as None."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
