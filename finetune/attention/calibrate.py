@@ -18,7 +18,7 @@ from finetune.attention.interface import LayerAttention, Watcher
 from finetune.attention.kernels.inputs import Inputs
 from finetune.attention.kernels.reference import scores_of
 from finetune.attention.probe import observe
-from finetune.attention.swap import blend, settings
+from finetune.attention.swap import attention_layers, blend
 from finetune.errors import UserError
 
 RowSums = dict[str, list[float]]  # attention module -> mean row sum of each head
@@ -33,13 +33,13 @@ def row_sums(model: Any, batches: Iterable[Mapping[str, Tensor]]) -> RowSums:
     Measured where the model comes from: it computes softmax meanwhile, and each variant sees the scores of
     the trained model. Rows of padding do not count, nor rows without a key.
     """
-    found: dict[str, list[Tensor]] = {}
+    parts: dict[str, list[Tensor]] = {}
     for batch in batches:
         targets = _targets(model, batch)
-        with _watching(model, lambda name, setting: _sum_rows(found.setdefault(name, []), setting, targets)):  # noqa: B023
+        with _watching(model, lambda name, layer: _sum_rows(parts.setdefault(name, []), layer, targets)):  # noqa: B023
             for _ in _pass(model, [batch], share=0.0):
                 pass
-    totals = {name: torch.stack(parts).sum(0) for name, parts in found.items() if parts}
+    totals = {name: torch.stack(each).sum(0) for name, each in parts.items() if each}
     return {name: (total[0] / total[1]).tolist() for name, total in totals.items()}
 
 
@@ -50,8 +50,18 @@ def fold(model: Any, sums: Mapping[str, Sequence[float]]) -> None:
     ``UserError`` where a module has no output projection of its own, or a row sum is too close to 0.
     """
     projections = output_projections(model)
-    for name, values in sums.items():
-        _check_foldable(model, name, values, projections)
+    for name, values in sums.items():  # all of them before the first weight is changed
+        if name not in projections:
+            raise UserError(
+                f"attention.start calibrated finds no output projection behind {name} of "
+                f"{type(model).__name__}: use cold or annealed"
+            )
+        smallest = min(values, key=abs)
+        if not abs(smallest) >= SMALLEST:
+            raise UserError(
+                f"attention.start calibrated cannot divide by the mean row sum {smallest:.3g} of a head of "
+                f"{name} (at least {SMALLEST} is needed): use cold or annealed"
+            )
     for name, values in sums.items():
         projection = projections[name]
         columns = projection.weight if isinstance(projection, Conv1D) else projection.weight.T
@@ -61,27 +71,13 @@ def fold(model: Any, sums: Mapping[str, Sequence[float]]) -> None:
         projection.weight.copy_(scaled if isinstance(projection, Conv1D) else scaled.T)
 
 
-def _check_foldable(model: Any, name: str, values: Sequence[float], projections: Mapping[str, Any]) -> None:
-    if name not in projections:
-        raise UserError(
-            f"attention.start calibrated finds no output projection behind {name} of "
-            f"{type(model).__name__}: use cold or annealed"
-        )
-    smallest = min(values, key=abs)
-    if not abs(smallest) >= SMALLEST:
-        raise UserError(
-            f"attention.start calibrated cannot divide by the mean row sum {smallest:.3g} of a head of "
-            f"{name} (at least {SMALLEST} is needed): use cold or annealed"
-        )
-
-
 def output_projections(model: Any) -> dict[str, Any]:
     """The linear map that reads the output of each attention module, by the module's name.
 
     Found by a dry pass: the first linear map whose input is the memory that attention returned.
     """
     outputs: dict[int, tuple[str, Tensor]] = {}  # keeps each output alive, so that no address is used twice
-    found: dict[str, Any] = {}
+    projections: dict[str, Any] = {}
 
     def note(name: str, _: LayerAttention) -> Watcher:
         return lambda inputs, output: outputs.update({_address(output): (name, output)})
@@ -89,7 +85,7 @@ def output_projections(model: Any) -> dict[str, Any]:
     def look(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         name, _ = outputs.pop(_address(arguments[0]), ("", None)) if arguments else ("", None)
         if name:
-            found.setdefault(name, module)
+            projections.setdefault(name, module)
 
     with ExitStack() as stack:
         for module in model.modules():
@@ -97,7 +93,7 @@ def output_projections(model: Any) -> dict[str, Any]:
                 stack.callback(module.register_forward_pre_hook(look).remove)
         stack.enter_context(_watching(model, note))
         observe(model)
-    return found
+    return projections
 
 
 @torch.no_grad()
@@ -123,7 +119,7 @@ def cosine(first: Tensor, second: Tensor) -> float:
     return float(nn.functional.cosine_similarity(first.double(), second.double()).mean())
 
 
-def _sum_rows(parts: list[Tensor], setting: LayerAttention, targets: Tensor | None) -> Watcher:
+def _sum_rows(parts: list[Tensor], layer: LayerAttention, targets: Tensor | None) -> Watcher:
     """Add (2, heads) to ``parts`` at every call: the sum of the row sums, and how many rows there were.
 
     ``targets``, bool, (batch, target), of an encoder-decoder are those that are no padding, which its decoder
@@ -132,9 +128,9 @@ def _sum_rows(parts: list[Tensor], setting: LayerAttention, targets: Tensor | No
 
     def watch(inputs: Inputs, output: Tensor) -> None:
         allowed = inputs.all_allowed()
-        sums = setting.variant.weigh(scores_of(inputs), allowed).sum(-1)  # (batch, heads, query)
-        counted = _counted(inputs, allowed, setting.kind)
-        if targets is not None and setting.kind != "encoder":
+        sums = layer.variant.weigh(scores_of(inputs), allowed).sum(-1)  # (batch, heads, query)
+        counted = _counted(inputs, allowed, layer.kind)
+        if targets is not None and layer.kind != "encoder":
             counted = counted & targets.to(counted.device)[:, None]
         counted = counted.expand_as(sums)
         total = (sums * counted).sum((0, 2), dtype=torch.float64)
@@ -183,15 +179,15 @@ def _pass(
 @contextmanager
 def _watching(model: Any, make: Callable[[str, LayerAttention], Watcher]) -> Iterator[None]:
     """Have every attention module that computes a variant watched by what ``make`` makes for it."""
-    chosen = {name: setting for name, setting in settings(model).items() if setting.swapped}
-    watchers = {name: make(name, setting) for name, setting in chosen.items()}
-    for name, setting in chosen.items():
-        setting.watchers.append(watchers[name])
+    chosen = {name: layer for name, layer in attention_layers(model).items() if layer.swapped}
+    watchers = {name: make(name, layer) for name, layer in chosen.items()}
+    for name, layer in chosen.items():
+        layer.watchers.append(watchers[name])
     try:
         yield
     finally:
-        for name, setting in chosen.items():
-            setting.watchers.remove(watchers[name])
+        for name, layer in chosen.items():
+            layer.watchers.remove(watchers[name])
 
 
 def _address(tensor: Any) -> int:

@@ -23,7 +23,7 @@ from finetune.errors import UserError
 
 AttentionKind = Literal["encoder", "decoder", "cross"]
 
-SETTING = "finetune_attention"  # the attribute of an attention module that holds its LayerAttention
+LAYER = "finetune_attention"  # the attribute of an attention module that holds its LayerAttention
 
 # Keywords that models pass down and that change nothing here: their meaning is in the mask, in the query and
 # key (positions), in another kernel (deterministic), in what the caller keeps, or in other parts of the model
@@ -53,7 +53,7 @@ class LayerAttention:
     kernel: str  # as chosen: one of kernels.CHOICES
     ran: Counter[str] = field(default_factory=Counter)  # calls by the kernel that computed them
     blend: Blend = field(default_factory=Blend)
-    watchers: list[Watcher] = field(default_factory=list)  # told of every call; they change nothing
+    watchers: list[Watcher] = field(default_factory=list)  # given every call; they change nothing
 
     @property
     def swapped(self) -> bool:
@@ -68,7 +68,7 @@ class ObservedCall:
     module: nn.Module
     query_len: int
     key_len: int
-    causal: bool | None  # no query sees a later key
+    causal: bool  # no query sees a later key
     dropout: float
 
 
@@ -79,7 +79,7 @@ _observed: ContextVar[list[ObservedCall] | None] = ContextVar("observed", defaul
 
 @contextmanager
 def observing() -> Iterator[list[ObservedCall]]:
-    """Collect every call of ``attention``; modules without a setting compute plain softmax meanwhile."""
+    """Collect every call of ``attention``; modules that were not swapped compute plain softmax meanwhile."""
     calls: list[ObservedCall] = []
     token = _observed.set(calls)
     try:
@@ -125,28 +125,37 @@ def attention(  # noqa: PLR0917 - the signature is transformers'
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         dropout=dropout if module.training else 0.0,
     )
-    setting = layer or _setting(
-        module, ObservedCall(module, query.shape[-2], key.shape[-2], _is_causal(inputs), dropout)
-    )
+    layer = layer or getattr(module, LAYER, None)
+    observed = _observed.get()
+    if observed is not None:
+        whole = inputs.all_allowed()  # costs a synchronization, so only where calls are observed
+        sees_past_only = whole is not None and not bool(whole.triu(1).any())
+        observed.append(ObservedCall(module, query.shape[-2], key.shape[-2], sees_past_only, dropout))
+        layer = layer or LayerAttention(SOFTMAX, "encoder", "reference")
+    if layer is None:
+        raise UserError(
+            f"{type(module).__name__} has no attention variant: load a run by finetune.load, or call "
+            "finetune.swap(model, ...); attn_implementation takes the name of a variant"
+        )
     wanted = _wants_weights(keywords)
-    output, weights, ran = dispatch.attend(inputs, setting.variant, setting.kernel, wanted)
-    setting.ran[ran] += 1
-    if setting.blend.share < 1.0:
-        output, weights = _blended(inputs, setting, output, weights if wanted else None)
-    for watch in setting.watchers:
+    output, weights, ran = dispatch.attend(inputs, layer.variant, layer.kernel, wanted)
+    layer.ran[ran] += 1
+    if layer.blend.share < 1.0:
+        output, weights = _blended(inputs, layer, output, weights if wanted else None)
+    for watch in layer.watchers:
         watch(inputs, output)
     return output, weights
 
 
 def _blended(
-    inputs: Inputs, setting: LayerAttention, output: Tensor, weights: Tensor | None
+    inputs: Inputs, layer: LayerAttention, output: Tensor, weights: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """``share`` of the variant and the rest of softmax: of the outputs, which are linear in the weights.
 
     Each part has its own dropout, so that either can run on its own kernel.
     """
-    share = setting.blend.share
-    plain, plain_weights, _ = dispatch.attend(inputs, SOFTMAX, setting.kernel, weights is not None)
+    share = layer.blend.share
+    plain, plain_weights, _ = dispatch.attend(inputs, SOFTMAX, layer.kernel, weights is not None)
     mixed = share * output + (1.0 - share) * plain
     if weights is None or plain_weights is None:
         return mixed, None
@@ -184,26 +193,3 @@ def _wants_weights(keywords: dict[str, Any]) -> bool:
     collector, in which transformers' models gather what was asked for."""
     collected = _active_collector.get() or {}
     return bool(keywords.get("output_attentions")) or any("attentions" in key for key in collected)
-
-
-def _is_causal(inputs: Inputs) -> bool | None:
-    """Whether no query sees a later key; None, for it costs a synchronisation, unless calls are observed."""
-    if _observed.get() is None:
-        return None
-    allowed = inputs.all_allowed()
-    return allowed is not None and not bool(allowed.triu(1).any())
-
-
-def _setting(module: nn.Module, call: ObservedCall) -> LayerAttention:
-    """The module's setting. While observing, the call is noted and a missing setting is plain softmax."""
-    setting = getattr(module, SETTING, None)
-    calls = _observed.get()
-    if calls is not None:
-        calls.append(call)
-        setting = setting or LayerAttention(SOFTMAX, "encoder", "reference")
-    if setting is None:
-        raise UserError(
-            f"{type(module).__name__} has no attention variant: load a run by finetune.load, or call "
-            "finetune.swap(model, ...); attn_implementation takes the name of a variant"
-        )
-    return setting

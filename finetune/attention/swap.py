@@ -16,7 +16,7 @@ from torch import nn
 from transformers.utils import logging
 
 from finetune.attention import VARIANTS, Variant, contract, get_variant, register_variant
-from finetune.attention.interface import SETTING, SOFTMAX, AttentionKind, LayerAttention
+from finetune.attention.interface import LAYER, SOFTMAX, AttentionKind, LayerAttention
 from finetune.attention.kernels import dispatch
 from finetune.attention.kernels.inputs import BoundVariant
 from finetune.attention.probe import Observed, expected_calls, inputs_of, observe
@@ -105,7 +105,7 @@ def swap(
         plain, swapped = BoundVariant.of(VARIANTS["softmax"]), BoundVariant.of(chosen, merged)
         for module, kind in observed.calls:
             inside = scope in ("all", kind)
-            setattr(module, SETTING, LayerAttention(swapped if inside else plain, kind, kernel))
+            setattr(module, LAYER, LayerAttention(swapped if inside else plain, kind, kernel))
         observe(model, example_inputs)
         if chosen.name != SOFTMAX.name:
             for name, module in model.named_modules():
@@ -138,28 +138,28 @@ def _record(model: Any, variant: Variant, parameters: Mapping[str, float], scope
 def calls_by_kernel(model: Any, variant: str) -> dict[str, int]:
     """How many attention calls of ``variant`` each kernel has computed since the swap, the most first."""
     total: Counter[str] = Counter()
-    for setting in settings(model).values():
-        if setting.variant.name == variant:
-            total.update(setting.ran)
+    for layer in attention_layers(model).values():
+        if layer.variant.name == variant:
+            total.update(layer.ran)
     return dict(total.most_common())
 
 
 def forget_calls(model: Any) -> None:
     """Count the calls of ``calls_by_kernel`` from here on."""
-    for setting in settings(model).values():
-        setting.ran.clear()
+    for layer in attention_layers(model).values():
+        layer.ran.clear()
 
 
 def blend(model: Any, share: float) -> None:
     """Let the swapped attention weigh with ``share`` (0 to 1) of the variant and the rest of softmax."""
-    for setting in settings(model).values():
-        setting.blend.share = share
+    for layer in attention_layers(model).values():
+        layer.blend.share = share
 
 
-def settings(model: Any) -> dict[str, LayerAttention]:
-    """The setting of every attention module, by the module's name, in the order of ``named_modules``."""
+def attention_layers(model: Any) -> dict[str, LayerAttention]:
+    """What each swapped attention module computes, by its name, in the order of ``named_modules``."""
     return {
-        name: module.__dict__[SETTING] for name, module in model.named_modules() if SETTING in module.__dict__
+        name: module.__dict__[LAYER] for name, module in model.named_modules() if LAYER in module.__dict__
     }
 
 
@@ -210,14 +210,14 @@ def _restoring_on_error(model: Any) -> Iterator[None]:
         (config, {key: config.__dict__[key] for key in keys if key in config.__dict__})
         for config in _configs(model)
     ]
-    settings = [(module, module.__dict__.get(SETTING)) for module in model.modules()]
+    layers = [(module, module.__dict__.get(LAYER)) for module in model.modules()]
     try:
         yield
     except BaseException:
-        for module, setting in settings:
-            module.__dict__.pop(SETTING, None)
-            if setting is not None:
-                setattr(module, SETTING, setting)
+        for module, layer in layers:
+            module.__dict__.pop(LAYER, None)
+            if layer is not None:
+                setattr(module, LAYER, layer)
         for config, values in before:
             for key in keys:
                 config.__dict__.pop(key, None)
@@ -227,11 +227,11 @@ def _restoring_on_error(model: Any) -> Iterator[None]:
 
 def _configs(model: Any) -> list[Any]:
     """Every configuration in the model that holds an attention implementation, each once."""
-    found: dict[int, Any] = {}
+    configs: dict[int, Any] = {}
     queue = [module.config for module in model.modules() if hasattr(module, "set_attn_implementation")]
     while queue:
         config = queue.pop()
-        if config is not None and id(config) not in found:
-            found[id(config)] = config
+        if config is not None and id(config) not in configs:
+            configs[id(config)] = config
             queue.extend(getattr(config, name) for name in config.sub_configs)
-    return list(found.values())
+    return list(configs.values())

@@ -48,8 +48,8 @@ class Variant:
         if not isinstance(self.function, str):
             return self.function
         module, _, name = self.function.partition(":")
-        found: Callable[..., Any] = getattr(import_module(module), name)
-        return found
+        function: Callable[..., Any] = getattr(import_module(module), name)
+        return function
 
 
 _SELF_ADJUST = "Self-Adjust Softmax, arXiv 2502.18277 (EMNLP 2025)"
@@ -137,7 +137,7 @@ PAPER = tuple(variant.name for variant in _BUILT_IN if not variant.control)
 
 
 on_registration: list[Callable[[Variant], None]] = []
-"""Called with each variant that is registered; transformers' registries are told so once they are loaded."""
+"""Called with each variant that is registered: so transformers' registries get it, once they are loaded."""
 
 
 def get_variant(name_or_path: str) -> Variant:
@@ -222,25 +222,22 @@ def _from_file(text: str) -> Variant:
     """The variant that a file declares, registered; it runs again only where its content has changed."""
     path, _ = user_file.split(text)
     file = VariantFile(path=text, sha256=sha256(path)) if path.is_file() else None
-    for variant in VARIANTS.values():
-        if variant.file and variant.file == file:
-            return variant
+    for known in VARIANTS.values():
+        if known.file and known.file == file:
+            return known
     built_in = {name: VARIANTS[name] for name in BUILT_IN}
     example = "VARIANT = Variant(name=..., function=..., ...)"
-    found = user_file.declared(text, "variant", Variant, built_in, example)
+    variant = user_file.declared(text, "variant", Variant, built_in, example)
     try:
-        _check_own(found)
+        _check_own(variant)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    other = VARIANTS.get(found.name)
-    if other is not None and other.file is not None and not _is_same_place(other.file.path, text):
-        raise UserError(f"{path} and {other.file.path} both name a variant '{found.name}'; rename one")
-    return register_variant(replace(found, file=file))
-
-
-def _is_same_place(one: str, two: str) -> bool:
-    (first, name), (second, other) = user_file.split(one), user_file.split(two)
-    return first.resolve() == second.resolve() and name == other
+    other = VARIANTS.get(variant.name)
+    if other is not None and other.file is not None:
+        place, wanted = user_file.split(other.file.path)
+        if (place.resolve(), wanted) != (path.resolve(), user_file.split(text)[1]):
+            raise UserError(f"{path} and {other.file.path} both name a variant '{variant.name}'; rename one")
+    return register_variant(replace(variant, file=file))
 
 
 def _check_own(variant: Variant) -> None:

@@ -48,16 +48,16 @@ def _of_case(case: Case, device: str, seed: int) -> Iterator[dict[str, Any]]:
         if why_not(implementation, inputs) is not None:
             continue
         try:
-            found = errors(implementation, inputs, upstream, exact[implementation.variant])
+            deviations = errors(implementation, inputs, upstream, exact[implementation.variant])
         except NotMeasuredError:
             continue
         except Exception:  # the timing says why; here it must not pass for exact
-            found = {"output": WORST, "gradients": WORST}
+            deviations = {"output": WORST, "gradients": WORST}
         if implementation == BASELINE and case.dtype != "float32":
-            limit = {name: FACTOR * error for name, error in found.items()}
+            limit = {name: FACTOR * error for name, error in deviations.items()}
         yield {
-            "mask": case.mask, "width": case.width, **asdict(implementation), **found,
-            "limit": dict(limit), "exact": all(found[name] <= limit[name] for name in found),
+            "mask": case.mask, "width": case.width, **asdict(implementation), **deviations,
+            "limit": dict(limit), "exact": all(deviations[name] <= limit[name] for name in deviations),
         }  # fmt: skip
 
 
@@ -66,10 +66,10 @@ def errors(
 ) -> dict[str, float]:
     """Relative errors in the 2-norm, against output and gradients of the definition."""
     output = attend(implementation, inputs)
-    found = [_relative(mine, theirs) for mine, theirs in zip(
+    deviations = [_relative(mine, theirs) for mine, theirs in zip(
         [output, *gradients(output, inputs, upstream)], exact, strict=True
     )]  # fmt: skip
-    return {"output": found[0], "gradients": max(found[1:])}
+    return {"output": deviations[0], "gradients": max(deviations[1:])}
 
 
 def _definition(variant: str, inputs: Inputs, upstream: Tensor) -> list[Tensor]:
@@ -82,9 +82,9 @@ def _definition(variant: str, inputs: Inputs, upstream: Tensor) -> list[Tensor]:
     return [output, *gradients(output, exact, upstream.double())]
 
 
-def _relative(found: Tensor, exact: Tensor) -> float:
+def _relative(computed: Tensor, exact: Tensor) -> float:
     """The error's norm over the exact norm; ``WORST`` for a larger one, and for NaN."""
-    error = torch.linalg.vector_norm(found.detach().double() - exact.detach()) / torch.linalg.vector_norm(
+    error = torch.linalg.vector_norm(computed.detach().double() - exact.detach()) / torch.linalg.vector_norm(
         exact.detach()
     )
     return float(error.nan_to_num(nan=WORST).clamp(max=WORST))

@@ -33,23 +33,26 @@ PASSES = ("forward", "both")
 
 
 def measure(chosen: Settings, say: Say) -> dict[str, Any]:
-    """The part ``attention`` of a result. ``say`` is told what comes next."""
+    """The part ``attention`` of a result. ``say`` gets a line before each step."""
     say("attention: errors against the definition in float64")
     errors = accuracy.measure(chosen.device, chosen.dtype, chosen.masks, chosen.widths, chosen.seed)
     shapes, growth = cases(chosen), growth_cases(chosen)
     say("attention: memory")
-    found = _memory(chosen, list(dict.fromkeys([*shapes, *growth])))
+    used = _memory(chosen, list(dict.fromkeys([*shapes, *growth])))
     rows = []
     for number, case in enumerate(shapes, start=1):
         say(f"attention {number}/{len(shapes)}: {describe(case)}")
-        rows += _of_case(case, chosen, found)
+        rows += _of_case(case, chosen, used)
+    inputs, _ = make(shapes[0], chosen.device, chosen.seed)
+    with torch.no_grad():
+        kernels = {variant: automatic(inputs, variant) for variant in PAPER}
     return {
         "baseline": asdict(BASELINE),
         "control": asdict(CONTROLS[chosen.device]),
-        "automatic": _automatic(chosen, shapes[0]),
+        "automatic": kernels,
         "errors": errors,
         "rows": rows,
-        "growth": _growth(growth, found),
+        "growth": _growth(growth, used),
     }
 
 
@@ -79,17 +82,24 @@ def _left_out(implementation: Implementation, case: Case, inputs: Inputs, chosen
     return why_not(implementation, inputs)
 
 
-def _of_case(case: Case, chosen: Settings, found: Memory) -> list[dict[str, Any]]:
-    """One row a implementation."""
+def _of_case(case: Case, chosen: Settings, used: Memory) -> list[dict[str, Any]]:
+    """One row an implementation."""
     inputs, upstream = make(case, chosen.device, chosen.seed)
     absent: dict[Implementation, Missing] = {}
     for implementation in implementations():
-        answer = found.get((case, implementation), {})
+        answer = used.get((case, implementation), {})
         died = Missing(answer["reason"]) if answer.get("died") else None
         missing = died or _left_out(implementation, case, inputs, chosen)
         if missing is not None:
             absent[implementation] = missing
-    limits = {each: _limit(each, case, chosen) for each in implementations() if each not in absent}
+    # The most thorough case gets the whole time, and the slow definition a limit of its own.
+    share = 1.0 if _is_first(case, chosen) else 0.5
+    seconds = {"reference": chosen.plain_seconds}
+    limits = {
+        each: share * seconds.get(each.kernel, chosen.seconds)
+        for each in implementations()
+        if each not in absent
+    }
     times: Times = {}
     for which in PASSES:
         tasks = {implementation: _task(implementation, which, inputs, upstream) for implementation in limits}
@@ -99,7 +109,7 @@ def _of_case(case: Case, chosen: Settings, found: Memory) -> list[dict[str, Any]
         for implementation, missing in failures.items():
             absent.setdefault(implementation, replace(missing, reason=f"{which}: {missing.reason}"))
     bases = {"ratio": BASELINE, "control": CONTROLS[chosen.device]}
-    return [_row(case, implementation, bases, times, absent, found) for implementation in implementations()]
+    return [_row(case, implementation, bases, times, absent, used) for implementation in implementations()]
 
 
 def _task(
@@ -115,12 +125,6 @@ def _task(
     return forward if which == "forward" else both
 
 
-def _limit(implementation: Implementation, case: Case, chosen: Settings) -> float:
-    """Seconds that one task may take."""
-    seconds = chosen.plain_seconds if implementation.kernel == "reference" else chosen.seconds
-    return seconds if _is_first(case, chosen) else seconds / 2
-
-
 def _is_first(case: Case, chosen: Settings) -> bool:
     """Whether a case has the mask and the width of a head that are measured most thoroughly."""
     return (case.mask, case.width) == (chosen.masks[0], chosen.widths[0])
@@ -132,10 +136,12 @@ def _row(  # noqa: PLR0917
     bases: Mapping[str, Implementation],
     times: Times,
     absent: Mapping[Implementation, Missing],
-    found: Memory,
+    used: Memory,
 ) -> dict[str, Any]:
     """Everything that was measured of one implementation at one shape."""
-    row: dict[str, Any] = {**asdict(case), **asdict(implementation), **_why(absent.get(implementation))}
+    missing = absent.get(implementation)
+    why = asdict(missing) if missing else {"reason": None, "failed": False}
+    row: dict[str, Any] = {**asdict(case), **asdict(implementation), **why}
     for which in PASSES:
         row[which] = None
         mine = times[which].get(implementation)
@@ -144,14 +150,9 @@ def _row(  # noqa: PLR0917
             for name, base in bases.items():
                 theirs = times[which].get(base)
                 row[which][name] = timing.ratios(mine, theirs) if theirs else None
-    return row | _memory_of(case, implementation, found)
-
-
-def _memory_of(case: Case, implementation: Implementation, found: Memory) -> dict[str, Any]:
-    """Extra MiB, the ratio to the baseline's, and the reason where there is no figure."""
-    answer, base = found.get((case, implementation), {}), found.get((case, BASELINE), {})
-    mib, base_mib = answer.get("mib"), base.get("mib")
-    return {
+    answer, base_mib = used.get((case, implementation), {}), used.get((case, BASELINE), {}).get("mib")
+    mib = answer.get("mib")
+    return row | {
         "memory_mib": mib,
         "memory_ratio": mib / base_mib if mib is not None and base_mib else None,
         "memory_reason": answer.get("reason"),
@@ -159,27 +160,15 @@ def _memory_of(case: Case, implementation: Implementation, found: Memory) -> dic
     }
 
 
-def _why(missing: Missing | None) -> dict[str, Any]:
-    """The keys of a row for a figure that is not there."""
-    return asdict(missing) if missing else {"reason": None, "failed": False}
-
-
-def _growth(pair: list[Case], found: Memory) -> list[dict[str, Any]]:
+def _growth(pair: list[Case], used: Memory) -> list[dict[str, Any]]:
     """Memory at twice the length, over memory: 2 where it is linear in the length, 4 where quadratic."""
     half, longest = pair
     rows = []
     for implementation in implementations():
-        first, second = (found.get((case, implementation), {}).get("mib") for case in pair)
+        first, second = (used.get((case, implementation), {}).get("mib") for case in pair)
         if first and second:
             rows.append({
                 **asdict(implementation), "batch": longest.batch, "lengths": [half.length, longest.length],
                 "mib": [first, second], "ratio": second / first,
             })  # fmt: skip
     return rows
-
-
-def _automatic(chosen: Settings, case: Case) -> dict[str, str]:
-    """The kernel that each variant takes by itself."""
-    inputs, _ = make(case, chosen.device, chosen.seed)
-    with torch.no_grad():
-        return {variant: automatic(inputs, variant) for variant in PAPER}

@@ -60,7 +60,7 @@ class Implementation:
 
 
 BASELINE = Implementation("softmax", "sdpa")
-# The fast kernel of a device without what the self-adjust forms add to softmax; no model is given it.
+# The fast kernel of a device without what the self-adjust variants add to softmax; no model is given it.
 CONTROLS = {"cpu": Implementation("softmax", "native"), "cuda": Implementation("softmax", "triton")}
 
 

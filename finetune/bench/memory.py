@@ -25,7 +25,7 @@ def measure(jobs: Sequence[tuple[Case, Implementation]], device: str, seed: int)
             yield {"mib": _allocated(case, implementation, device, seed)}
         except torch.OutOfMemoryError:
             yield {"reason": "out of GPU memory"}
-        except Exception as error:  # said in the tables and by the exit status
+        except Exception as error:  # the tables and the exit status say it
             yield {"reason": f"failed: {reason(error)}", "failed": True}
         torch.cuda.empty_cache()
 
@@ -37,8 +37,8 @@ def _allocated(case: Case, implementation: Implementation, device: str, seed: in
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        found = gradients(attend(implementation, inputs), inputs, upstream)
+        results = gradients(attend(implementation, inputs), inputs, upstream)
         torch.cuda.synchronize()
         extra = torch.cuda.max_memory_allocated() - before
-        del found
+        del results
     return extra / 2**20

@@ -13,7 +13,7 @@ from finetune.bench.cases import MASK_TITLES
 from finetune.bench.tables import device, groups, name
 from finetune.system.text import clean
 
-# One colour a kernel, which differ in grey too (Okabe and Ito, 2008); marker and dashes tell the variants.
+# One color a kernel, which differ in grey too (Okabe and Ito, 2008); marker and dashes tell the variants.
 COLORS = {
     "sdpa": "#000000", "reference": "#E69F00", "blocked": "#56B4E9", "native": "#009E73", "triton": "#D55E00"
 }  # fmt: skip
@@ -29,10 +29,10 @@ def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """``attention-64.svg`` and ``.png`` in ``folder`` for heads of 64, and so on; the files."""
     if not result["attention"]:
         return []
-    found = groups(result["attention"]["rows"])
+    by_mask = groups(result["attention"]["rows"])
     files = []
-    for width in dict.fromkeys(width for _, width in found):
-        panels = {mask: rows for (mask, of_width), rows in found.items() if of_width == width}
+    for width in dict.fromkeys(width for _, width in by_mask):
+        panels = {mask: rows for (mask, of_width), rows in by_mask.items() if of_width == width}
         with style.context(["default", STYLE]):  # and so without a matplotlibrc of the working folder
             figure = _figure(result, panels, width)
             for kind in ("svg", "png"):
@@ -84,13 +84,13 @@ def _panel(
 ) -> None:
     """One line a implementation that has a figure."""
     variants = list(dict.fromkeys(row["variant"] for row in rows))
-    for who in dict.fromkeys(map(name, rows)):
-        same = [row for row in rows if name(row) == who]
-        points = [(row["length"], found) for row in same if (found := value(row))]
+    for label in dict.fromkeys(map(name, rows)):
+        same = [row for row in rows if name(row) == label]
+        points = [(row["length"], figure) for row in same if (figure := value(row))]
         line = STYLES[variants.index(same[0]["variant"]) % len(STYLES)]
-        colour = COLORS.get(same[0]["kernel"], "#999999")
+        color = COLORS.get(same[0]["kernel"], "#999999")
         if points:
-            axis.plot(*zip(*points, strict=True), label=clean(who), markersize=5, color=colour, **line)
+            axis.plot(*zip(*points, strict=True), label=clean(label), markersize=5, color=color, **line)
     axis.set_xscale("log", base=2)
     axis.set_yscale("log", base=2)
     for each in (axis.xaxis, axis.yaxis):

@@ -81,9 +81,9 @@ def _extra(case: Case, implementation: Implementation, seed: int) -> float:
     if not reset_peak_memory():
         raise OSError("the peak of the resident set cannot be reset on this system")
     before = peak_memory_mib()
-    found = gradients(attend(implementation, inputs), inputs, upstream)
+    results = gradients(attend(implementation, inputs), inputs, upstream)
     after = peak_memory_mib()
-    del found
+    del results
     return after - before
 
 

@@ -65,7 +65,7 @@ def padded(split: Dataset, pad: int) -> Dataset:
 
 def facts(split: Dataset) -> dict[str, Any]:
     """Number of rows and their tokens, for the result."""
-    found = lengths(split)
-    quartiles = np.percentile(found, (25, 50, 75)).tolist()
-    return {"rows": len(split), "tokens_mean": float(found.mean()), "tokens_quartiles": quartiles,
-            "tokens_longest": int(found.max())}  # fmt: skip
+    counts = lengths(split)
+    quartiles = np.percentile(counts, (25, 50, 75)).tolist()
+    return {"rows": len(split), "tokens_mean": float(counts.mean()), "tokens_quartiles": quartiles,
+            "tokens_longest": int(counts.max())}  # fmt: skip

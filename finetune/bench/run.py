@@ -82,25 +82,25 @@ def read(path: Path) -> dict[str, Any]:
     """A result that ``write`` has written; ``UserError`` for anything else."""
     file = path / FILE if path.is_dir() else path
     try:
-        found = json_value(read_text(file, JSON_BYTES))
+        result = json_value(read_text(file, JSON_BYTES))
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except UnreadableError as error:
         raise UserError(f"{file} is {error}: --from takes the {FILE} of an earlier measurement") from error
-    if not isinstance(found, dict) or (found.get("schema"), found.get("version")) != (SCHEMA, VERSION):
+    if not isinstance(result, dict) or (result.get("schema"), result.get("version")) != (SCHEMA, VERSION):
         raise UserError(f"{file} is no result of this version of finetune bench: measure anew")
     try:
-        fitted(SHAPE, _upgraded(found))
+        fitted(SHAPE, _upgraded(result))
     except UnreadableError as error:
         raise UserError(f"{file} is {error}: measure anew") from error
-    return found
+    return result
 
 
-def _upgraded(found: dict[str, Any]) -> dict[str, Any]:
+def _upgraded(result: dict[str, Any]) -> dict[str, Any]:
     """Set in place what a result of before it said by itself which figures failed: there the reason tells."""
-    part = found.get("attention")
+    part = result.get("attention")
     for row in part.get("rows", []) if isinstance(part, dict) else []:
         if isinstance(row, dict):
             for key, why in (("failed", "reason"), ("memory_failed", "memory_reason")):
                 row.setdefault(key, any(words in str(row.get(why)) for words in EARLIER_FAULTS))
-    return found
+    return result

@@ -103,7 +103,7 @@ def cases(chosen: Settings) -> list[Case]:
     """
     thin = chosen.device == "cpu" and len(chosen.lengths) > 3
     every_second = chosen.lengths[::2]
-    found = []
+    shapes = []
     for width in chosen.widths:
         for mask in chosen.masks:
             lengths = chosen.lengths
@@ -111,8 +111,8 @@ def cases(chosen: Settings) -> list[Case]:
                 lengths = every_second[1:] if mask == chosen.masks[0] else ()
             elif thin and mask != chosen.masks[0]:
                 lengths = tuple(sorted({*every_second, chosen.lengths[-1]}))
-            found += [_case(chosen, mask, width, length) for length in lengths]
-    return found
+            shapes += [_case(chosen, mask, width, length) for length in lengths]
+    return shapes
 
 
 def growth_cases(chosen: Settings) -> list[Case]:

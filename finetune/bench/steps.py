@@ -69,7 +69,7 @@ def setups() -> list[Setup]:
 
 
 def measure(chosen: Settings, say: Say) -> dict[str, Any]:
-    """The part ``steps`` of a result. ``say`` is told what comes next."""
+    """The part ``steps`` of a result. ``say`` gets a line before each step."""
     transformers_logging.disable_progress_bar()
     loaded = rows.load(chosen.data, configuration(chosen, BASELINE))
     with tempfile.TemporaryDirectory(prefix="finetune-bench-") as folder:

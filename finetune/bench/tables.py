@@ -61,37 +61,37 @@ def device(result: Result) -> str:
 
 def tables(result: Result) -> list[Table]:
     """Every table of a result."""
-    found: list[Table] = []
+    made: list[Table] = []
     if result["attention"]:
-        found += _attention(result["attention"])
+        made += _attention(result["attention"])
     if result["steps"]:
-        found.append(_steps(result["steps"]))
-    return found
+        made.append(_steps(result["steps"]))
+    return made
 
 
 def _attention(part: Mapping[str, Any]) -> list[Table]:
-    found = []
+    made = []
     control = f"{part['control']['variant']} on {part['control']['kernel']}"
     for (mask, width), rows in groups(part["rows"]).items():
         where = f"{MASK_TITLES[mask]}, {rows[0]['heads']} heads of {width}, {rows[0]['dtype']}"
         for which, title in PASS_TITLES.items():
             cells = [(row, spread_text(row[which] and row[which]["ratio"])) for row in rows]
-            found.append(_by_length(f"Time, {title}: {where}, ratio to SDPA", cells))
+            made.append(_by_length(f"Time, {title}: {where}, ratio to SDPA", cells))
             cells = [(row, spread_text(row[which] and row[which]["control"])) for row in rows]
             if any(cell for _, cell in cells):
-                found.append(_by_length(f"Time, {title}: {where}, ratio to {control}", cells))
+                made.append(_by_length(f"Time, {title}: {where}, ratio to {control}", cells))
         cells = [(row, _memory(row)) for row in rows]
         if any(cell for _, cell in cells):
-            found.append(_by_length(f"Peak extra memory: {where}, ratio to SDPA (MiB)", cells))
-    return [*found, *_growth(part["growth"]), _errors(part["errors"])]
+            made.append(_by_length(f"Peak extra memory: {where}, ratio to SDPA (MiB)", cells))
+    return [*made, *_growth(part["growth"]), _errors(part["errors"])]
 
 
 def groups(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
     """Rows by mask and width of a head, in the order they were measured in."""
-    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    by_shape: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for row in rows:
-        found.setdefault((row["mask"], row["width"]), []).append(row)
-    return found
+        by_shape.setdefault((row["mask"], row["width"]), []).append(row)
+    return by_shape
 
 
 def name(row: Mapping[str, Any]) -> str:
@@ -102,24 +102,24 @@ def name(row: Mapping[str, Any]) -> str:
 def _by_length(title: str, cells: Iterable[tuple[Mapping[str, Any], str]]) -> Table:
     """One row a implementation that has a figure, one column a shape."""
     shapes: list[str] = []
-    found: dict[str, dict[str, str]] = {}
+    by_name: dict[str, dict[str, str]] = {}
     for row, cell in cells:
         shape = f"{row['batch']} x {row['length']}"
         if shape not in shapes:
             shapes.append(shape)
-        found.setdefault(name(row), {})[shape] = cell
-    kept = {who: line for who, line in found.items() if any(line.values())}
-    body = [[who, *(line.get(shape, "") for shape in shapes)] for who, line in kept.items()]
+        by_name.setdefault(name(row), {})[shape] = cell
+    kept = {label: line for label, line in by_name.items() if any(line.values())}
+    body = [[label, *(line.get(shape, "") for shape in shapes)] for label, line in kept.items()]
     return Table(title, ["attention, rows x tokens", *shapes], body)
 
 
-def spread_text(found: Mapping[str, Any] | None) -> str:
+def spread_text(ratio: Mapping[str, Any] | None) -> str:
     """``1.23 (1.20-1.31)``; without the quartiles for a single repeat."""
-    if found is None:
+    if ratio is None:
         return ""
-    if found["repeats"] == 1:
-        return number(found["median"])
-    return f"{number(found['median'])} ({number(found['low'])}-{number(found['high'])})"
+    if ratio["repeats"] == 1:
+        return number(ratio["median"])
+    return f"{number(ratio['median'])} ({number(ratio['low'])}-{number(ratio['high'])})"
 
 
 def number(value: float) -> str:
@@ -149,9 +149,9 @@ def _errors(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         worst.setdefault(name(row), []).append(row)
     body = []
-    for who, same in worst.items():
+    for label, same in worst.items():
         largest = [f"{max(row[key] for row in same):.1e}" for key in ("output", "gradients")]
-        body.append([who, *largest, "yes" if all(row["exact"] for row in same) else "NO: WRONG"])
+        body.append([label, *largest, "yes" if all(row["exact"] for row in same) else "NO: WRONG"])
     header = ["attention", "output", "gradients", "within the limit"]
     return Table("Relative error against the definition in float64, the worst of all masks", header, body)
 
@@ -174,12 +174,12 @@ def _steps(part: Mapping[str, Any]) -> Table:
 
 def notes(result: Result) -> list[str]:
     """How to read the tables, and what is not in them."""
-    found = []
+    texts = []
     if result["attention"]:
-        found.append(_attention_note(result))
+        texts.append(_attention_note(result))
     if result["steps"]:
-        found.append(_steps_note(result["steps"]))
-    return [*found, *_absent(result["attention"])]
+        texts.append(_steps_note(result["steps"]))
+    return [*texts, *_absent(result["attention"])]
 
 
 def _attention_note(result: Result) -> str:
@@ -223,11 +223,11 @@ def _absent(part: Mapping[str, Any] | None, failed_only: bool = False) -> list[s
 
 def failures(result: Result) -> list[str]:
     """What went wrong, as against what was left out: a kernel that failed, or is not exact."""
-    found = _absent(result["attention"], failed_only=True)
+    texts = _absent(result["attention"], failed_only=True)
     for row in (result["attention"] or {"errors": []})["errors"]:
         if not row["exact"]:
             sizes = f"{row['output']:.1e} in the output, {row['gradients']:.1e} in the gradients"
-            found.append(
+            texts.append(
                 f"Wrong: {name(row)}, {row['mask']}, heads of {row['width']}: relative error {sizes}."
             )
-    return [clean(line) for line in found]
+    return [clean(line) for line in texts]

@@ -56,7 +56,7 @@ def _first_round(
             failures[name] = Missing("out of GPU memory")
         except NotMeasuredError as error:
             failures[name] = Missing(str(error))
-        except Exception as error:  # said in the tables and by the exit status
+        except Exception as error:  # the tables and the exit status say it
             failures[name] = Missing(f"failed: {reason(error)}", failed=True)
         if name in failures and device != "cpu":
             torch.cuda.empty_cache()

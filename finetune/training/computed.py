@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from finetune.attention.swap import settings
+from finetune.attention.swap import attention_layers
 from finetune.errors import UserError
 from finetune.training.effects import optimizer_arguments
 
@@ -86,8 +86,8 @@ def _checkpoints_activations(model: Any) -> bool:
 def attention(model: Any) -> dict[str, Any]:
     """Which kernels have computed the attention so far, by variant, and what SDPA may choose from."""
     kernels: dict[str, set[str]] = {}
-    for setting in settings(model).values():
-        kernels.setdefault(setting.variant.name, set()).update(setting.ran)
+    for layer in attention_layers(model).values():
+        kernels.setdefault(layer.variant.name, set()).update(layer.ran)
     cuda = torch.backends.cuda
     allowed = {
         "flash": cuda.flash_sdp_enabled(),

@@ -18,9 +18,9 @@ from finetune.attention.diagnostics.statistics import (
     summarize,
     take,
 )
-from finetune.attention.interface import SETTING, LayerAttention, attention
+from finetune.attention.interface import LAYER, LayerAttention, attention
 from finetune.attention.kernels.inputs import BoundVariant, Inputs
-from finetune.attention.swap import settings, swap
+from finetune.attention.swap import attention_layers, swap
 from tests.support import tiny_models
 from tests.support.nested import flat
 
@@ -218,7 +218,7 @@ def test_a_recorded_pass_is_the_same_to_the_last_bit(family):
     assert torch.equal(loss, plain[0]) and torch.equal(state, plain[3])
     assert gradients.keys() == plain[1].keys()
     assert all(torch.equal(gradients[name], plain[1][name]) for name in gradients)
-    assert not any(setting.watchers for setting in settings(model).values())
+    assert not any(setting.watchers for setting in attention_layers(model).values())
     assert not model._forward_hooks
 
     found = layers_json(recorder, [layers])
@@ -226,7 +226,7 @@ def test_a_recorded_pass_is_the_same_to_the_last_bit(family):
     kinds = {layer["kind"] for layer in found}
     assert kinds == ({"encoder", "decoder", "cross"} if chosen.kind == "seq2seq" else {chosen.kind})
     for layer in found:
-        assert layer["module"] in settings(model)
+        assert layer["module"] in attention_layers(model)
         assert all(norm > 0 for norm in layer["gradient"].values()), layer
         assert layer["counts"]["all"] > 0 and layer["reach"]["softmax"]["all"] > 0
     assert len({str(layer["gradient"]) for layer in found}) == len(found)
@@ -245,7 +245,7 @@ def test_gradient_norms_are_those_of_autograd(family):
             tensor.retain_grad()
         kept.append(tensors)
 
-    for setting in settings(model).values():
+    for setting in attention_layers(model).values():
         setting.watchers.append(keep)
     recorder = Recorder(model)
     layers = passing(model, chosen.kind, recorder)[2]
@@ -276,7 +276,7 @@ class Twice(nn.Module):
     def __init__(self, reentrant):
         super().__init__()
         self.inner, self.reentrant, self.is_causal = nn.Linear(4, 4), reentrant, False
-        setattr(self.inner, SETTING, LayerAttention(SA, "encoder", "reference"))
+        setattr(self.inner, LAYER, LayerAttention(SA, "encoder", "reference"))
 
     def layer(self, x):
         heads = self.inner(x)[:, None]

@@ -300,7 +300,7 @@ def test_memory_is_linear_in_length(kernel: str) -> None:
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[Said]:
     """What is said while nothing has been said before."""
-    monkeypatch.setattr(dispatch, "_said", set())
+    monkeypatch.setattr(dispatch, "_logged", set())
     proof.fault.cache_clear()
     caplog.set_level(logging.WARNING)
     yield lambda: caplog.messages

@@ -9,7 +9,7 @@ import transformers as hf
 from torch import Tensor, nn
 
 from finetune.attention import PAPER, VARIANTS
-from finetune.attention.interface import SETTING, attention
+from finetune.attention.interface import LAYER, attention
 from finetune.attention.kernels import proof
 from finetune.attention.kernels.native import native_attention
 from finetune.attention.swap import calls_by_kernel, swap
@@ -276,7 +276,7 @@ def test_every_attention_layer_is_counted(family: str, variant: str) -> None:
     assert report.variant == variant
     assert report.scope == "all"
     assert report.parameters == VARIANTS[variant].parameters
-    modules = [module for module in model.modules() if hasattr(module, SETTING)]
+    modules = [module for module in model.modules() if hasattr(module, LAYER)]
     assert len(modules) == (1 if family == "albert" else report.total)  # ALBERT's layers share one module
 
 
@@ -336,7 +336,7 @@ def test_a_model_that_would_ignore_the_swap_is_refused(family: str) -> None:
     ):
         swap(model, "sa-softmax")
     assert model.config._attn_implementation == before
-    assert not any(hasattr(module, SETTING) for module in model.modules())
+    assert not any(hasattr(module, LAYER) for module in model.modules())
     assert torch.equal(model(input_ids=ids).logits, logits)
 
 
@@ -421,7 +421,7 @@ def test_a_kernel_that_fails_leaves_the_model_as_it_was(monkeypatch: pytest.Monk
     with pytest.raises(UserError):
         swap(model, "sa-softmax")
     assert model.config._attn_implementation == before
-    assert not any(SETTING in module.__dict__ for module in model.modules())
+    assert not any(LAYER in module.__dict__ for module in model.modules())
 
 
 @pytest.mark.parametrize(
@@ -653,7 +653,7 @@ class _Module(nn.Module):
         self.is_causal = causal
         model = FAMILIES["bert"].build()
         swap(model, variant, kernel=kernel)
-        setattr(self, SETTING, getattr(model.bert.encoder.layer[0].attention.self, SETTING))
+        setattr(self, LAYER, getattr(model.bert.encoder.layer[0].attention.self, LAYER))
         self.eval()
 
 

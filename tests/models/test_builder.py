@@ -15,7 +15,7 @@ from transformers import (
 )
 
 import finetune
-from finetune.attention.interface import SETTING
+from finetune.attention.interface import LAYER
 from finetune.errors import UserError
 from finetune.models.builder import build_model
 from finetune.models.languages import set_languages
@@ -37,7 +37,7 @@ def test_run_folder_loads_with_its_variant_and_predicts_the_same(tmp_path, verb)
     where = next(tmp_path.glob("*/*/sa-softmax-eps0.5/seed-0"))
     model, answers = predict(where)
     assert answers == {row["row"]: row["prediction"] for row in store.read_predictions(where)}
-    settings = [getattr(module, SETTING) for module in model.modules() if hasattr(module, SETTING)]
+    settings = [getattr(module, LAYER) for module in model.modules() if hasattr(module, LAYER)]
     assert {setting.variant.parameters["eps"] for setting in settings} == {0.5}
 
 
@@ -192,4 +192,4 @@ def test_tokenizer_without_languages_is_left_alone():
     from transformers import PreTrainedTokenizerFast
 
     assert set_languages(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE())), "de-en") == {}
-    assert M2M100Tokenizer.__name__ == "M2M100Tokenizer"  # the key of its row in languages.TARGET_SETTING
+    assert M2M100Tokenizer.__name__ == "M2M100Tokenizer"  # the key of its row in languages.TARGET_LAYER

@@ -11,7 +11,7 @@ import torch
 import finetune
 from finetune.attention import VARIANTS, Variant, calibrate, functions
 from finetune.attention.annealing import Annealing
-from finetune.attention.swap import blend, settings, swap
+from finetune.attention.swap import attention_layers, blend, swap
 from finetune.errors import UserError
 from finetune.records import store
 from tests.support.resumed import kept_at, same_end
@@ -51,7 +51,7 @@ def test_calibration_undoes_what_is_only_a_matter_of_scale(family, scaled):
     model = built(family, "scaled")
     assert not torch.allclose(kept_logits(model, inputs, kind), wanted, rtol=1e-2, atol=1e-2)
     sums = calibrate.row_sums(model, [inputs])
-    assert sums.keys() == settings(model).keys()
+    assert sums.keys() == attention_layers(model).keys()
     for values in sums.values():
         assert values == pytest.approx(torch.linspace(0.4, -1.7, len(values)).tolist(), rel=1e-5)
     calibrate.fold(model, sums)
@@ -66,7 +66,7 @@ def test_row_sums_are_those_of_tokens_under_softmax(family):
     inputs = batch(kind)
     found = calibrate.row_sums(model, [inputs, inputs])
     assert model.training
-    assert all(s.blend.share == 1.0 and s.watchers == [] for s in settings(model).values())
+    assert all(s.blend.share == 1.0 and s.watchers == [] for s in attention_layers(model).values())
     model.eval()
     blend(model, 0.0)
     calls = watched(model)
@@ -75,7 +75,7 @@ def test_row_sums_are_those_of_tokens_under_softmax(family):
         kept = inputs["attention_mask"][row].bool()
         alone = {key: value[row : row + 1] for key, value in inputs.items()}
         model(**alone | {key: alone[key][:, kept] for key in ("input_ids", "attention_mask")})
-        for name, setting in settings(model).items():
+        for name, setting in attention_layers(model).items():
             call = calls[name]
             keys = call.key.repeat_interleave(call.query.shape[1] // call.key.shape[1], 1)
             scores = call.query @ keys.transpose(-1, -2) * call.scaling
@@ -103,7 +103,7 @@ def test_row_sums_of_a_decoder_leave_out_padded_targets():
 def watched(model):
     """The inputs of each attention module's latest call, filled in as the model is called."""
     calls = {}
-    for name, setting in settings(model).items():
+    for name, setting in attention_layers(model).items():
         setting.watchers.append(lambda inputs, output, name=name: calls.update({name: inputs}))
     return calls
 
@@ -159,11 +159,11 @@ def test_annealing_follows_the_number_of_the_step():
     model, callback, shares = built("bert"), Annealing(0.3), []
     for step in range(10):
         callback.on_step_begin(None, SimpleNamespace(global_step=step, max_steps=10), None, model=model)
-        shares.append(next(iter(settings(model).values())).blend.share)
+        shares.append(next(iter(attention_layers(model).values())).blend.share)
     assert shares == pytest.approx([0, 1 / 3, 2 / 3, *[1] * 7]) and shares[3:] == [1.0] * 7
     callback.on_step_begin(None, SimpleNamespace(global_step=0, max_steps=1), None, model=model)
     callback.on_train_end(None, None, None, model=model)
-    assert {setting.blend.share for setting in settings(model).values()} == {1.0}
+    assert {setting.blend.share for setting in attention_layers(model).values()} == {1.0}
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +204,8 @@ def test_a_started_run_loads_as_exactly_the_variant(starts, arm):
     where = folder("classify", starts, arm)
     model, answers = predict(where)
     assert answers == {row["row"]: row["prediction"] for row in store.read_predictions(where)}
-    assert {s.blend.share for s in settings(model).values()} == {1.0}
-    assert {s.variant.name for s in settings(model).values()} == {"sa-softmax"}
+    assert {s.blend.share for s in attention_layers(model).values()} == {1.0}
+    assert {s.variant.name for s in attention_layers(model).values()} == {"sa-softmax"}
 
 
 @pytest.mark.slow

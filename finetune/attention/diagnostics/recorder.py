@@ -16,7 +16,7 @@ from torch import Tensor
 from finetune.attention.diagnostics import statistics
 from finetune.attention.interface import LayerAttention, Watcher
 from finetune.attention.kernels.inputs import Inputs
-from finetune.attention.swap import settings
+from finetune.attention.swap import attention_layers
 
 ROWS = 8
 """Rows of a batch, at most, whose weights are computed again; gradient norms are of the whole batch."""
@@ -30,10 +30,10 @@ class _WatchedCall:
     """One attention call, filled in as the pass goes on."""
 
     module: str
-    setting: LayerAttention
+    layer: LayerAttention
     part: statistics.Part
     share: float  # of the variant in the weights, softmax having the rest
-    hooked: bool = False  # its gradients will be told
+    hooked: bool = False  # its gradients will be noted
     upstream: Tensor | None = None  # dLoss/dOutput of the part
     norms: dict[str, Tensor] = field(default_factory=dict)  # of the gradients, by TENSORS
 
@@ -72,8 +72,8 @@ class Recorder:
 
     def __init__(self, model: Any, rows: int = ROWS, queries: int = QUERIES) -> None:
         self.model, self.rows, self.queries = model, rows, queries
-        self.settings = settings(model)
-        self.variants = statistics.compared([setting.variant for setting in self.settings.values()])
+        self.attention_layers = attention_layers(model)
+        self.variants = statistics.compared([layer.variant for layer in self.attention_layers.values()])
         self._calls: list[_WatchedCall] = []
         self._watchers: dict[str, Watcher] = {}
         self._forward_hook: Any = None
@@ -82,22 +82,22 @@ class Recorder:
     @property
     def variant(self) -> str:
         """The variant of the model; softmax where that is everywhere."""
-        names = [setting.variant.name for setting in self.settings.values() if setting.swapped]
+        names = [layer.variant.name for layer in self.attention_layers.values() if layer.swapped]
         return names[0] if names else "softmax"
 
     def start(self) -> None:
         """Watch from here on."""
         self._calls, self._forward_over = [], False
         self._forward_hook = self.model.register_forward_hook(self._end_forward)
-        for name, setting in self.settings.items():
-            self._watchers[name] = partial(self._watch, name, setting)
-            setting.watchers.append(self._watchers[name])
+        for name, layer in self.attention_layers.items():
+            self._watchers[name] = partial(self._watch, name, layer)
+            layer.watchers.append(self._watchers[name])
 
     def stop(self, loss_scale: float = 1.0) -> list[Layer]:
         """Watch no longer; the layers in the order of their calls. Gradients are divided by ``loss_scale``,
         as mixed precision in float16 multiplies the loss."""
-        for name, setting in self.settings.items():
-            setting.watchers.remove(self._watchers.pop(name))
+        for name, layer in self.attention_layers.items():
+            layer.watchers.remove(self._watchers.pop(name))
         self._forward_hook.remove()
         calls, self._calls = self._calls, []
         return [self._finished(call, loss_scale) for call in calls]
@@ -105,19 +105,19 @@ class Recorder:
     def _end_forward(self, *_: Any) -> None:
         self._forward_over = True
 
-    def _watch(self, name: str, setting: LayerAttention, inputs: Inputs, output: Tensor) -> None:
+    def _watch(self, name: str, layer: LayerAttention, inputs: Inputs, output: Tensor) -> None:
         if not self._forward_over:
-            part = statistics.take(inputs, setting.kind, self.rows, self.queries)
-            self._calls.append(_WatchedCall(name, setting, part, setting.blend.share))
+            part = statistics.take(inputs, layer.kind, self.rows, self.queries)
+            self._calls.append(_WatchedCall(name, layer, part, layer.blend.share))
         waiting = [call for call in self._calls if call.module == name and not call.hooked]
         if waiting and output.requires_grad:  # in a second run the last of them: layers run again backwards
             waiting[-1].hook(inputs, output)
 
     def _finished(self, call: _WatchedCall, loss_scale: float) -> Layer:
         upstream = None if call.upstream is None else call.upstream.float() / loss_scale
-        columns = statistics.row_statistics(call.part, upstream, call.setting.variant, self.variants)
+        columns = statistics.row_statistics(call.part, upstream, call.layer.variant, self.variants)
         gradient = {name: float(norm) / loss_scale for name, norm in call.norms.items()}
-        return Layer(call.module, call.setting.kind, call.share, gradient, columns)
+        return Layer(call.module, call.layer.kind, call.share, gradient, columns)
 
 
 def layers_json(recorder: Recorder, passes: Sequence[Sequence[Layer]]) -> list[dict[str, Any]]:

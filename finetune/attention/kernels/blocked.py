@@ -1,4 +1,4 @@
-"""The blocked kernel: the self-adjust forms in PyTorch, some queries at a time, on any device.
+"""The blocked kernel: the self-adjust variants in PyTorch, some queries at a time, on any device.
 
 No (query, key) tensor of the whole call exists, forward or backward: the backward pass computes the scores
 of a block again and applies the exact gradient. With x the scores of a row over its allowed keys,
@@ -199,7 +199,7 @@ def _weigh(scores: Tensor, block: _Block, call: _BlockedCall) -> Tensor:
     p, x = _softmax(scores, block)
     if call.raw:
         return x.mul_(p)
-    low, high = _bounds(x)
+    low, high = x.amin(-1, keepdim=True).clamp_(max=0), x.amax(-1, keepdim=True).clamp_(min=0)  # m and M
     return x.sub_(low).mul_(p).mul_((high - low + call.eps).reciprocal_())
 
 
@@ -241,8 +241,3 @@ def _softmax(scores: Tensor, block: _Block) -> tuple[Tensor, Tensor]:
         return torch.softmax(scores, dim=-1), scores
     least = torch.finfo(scores.dtype).min / 2
     return torch.softmax(scores + (1 - block.live) * least, dim=-1), scores.mul_(block.live)
-
-
-def _bounds(x: Tensor) -> tuple[Tensor, Tensor]:
-    """m = min(x_min, 0) and M = max(x_max, 0) of each row."""
-    return x.amin(-1, keepdim=True).clamp_(max=0), x.amax(-1, keepdim=True).clamp_(min=0)

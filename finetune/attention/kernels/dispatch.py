@@ -1,11 +1,11 @@
-"""Which kernel computes a call: the fastest that can, or the one that was asked for.
+"""Chooses the kernel of a call: the fastest that can compute it, or the one that was asked for.
 
 | kernel | what it is | computes |
 |---|---|---|
 | sdpa | torch's scaled_dot_product_attention | softmax |
-| triton | one fused kernel on CUDA | the self-adjust forms |
-| native | one compiled loop on the CPU | the self-adjust forms |
-| blocked | PyTorch, some queries at a time | the self-adjust forms |
+| triton | one fused kernel on CUDA | the self-adjust variants |
+| native | one compiled loop on the CPU | the self-adjust variants |
+| blocked | PyTorch, some queries at a time | the self-adjust variants |
 | reference | the definition, step by step | everything |
 
 A fast kernel computes nothing before it has been held against the reference on the device at hand.
@@ -26,7 +26,7 @@ from finetune.config.schema import KernelChoice
 CHOICES: tuple[str, ...] = get_args(KernelChoice)  # of attention.kernel
 FAST = {"triton": triton_attention, "native": native_attention, "blocked": blocked}
 _log = logging.getLogger(__name__)
-_said: set[tuple[str, str]] = set()
+_logged: set[tuple[str, str]] = set()  # a reason is logged once a process, not once a layer and step
 
 
 def attend(
@@ -35,7 +35,7 @@ def attend(
     """The output, (batch, query, heads, value width), the weights if wanted, and the kernel that ran.
 
     ``choice``: one of ``CHOICES``. What the chosen kernel cannot do goes to the next one that can, and that
-    is said once for each reason, as a logged warning.
+    is logged once for each reason, as a warning.
     """
     for kernel in _order(inputs, variant, choice):
         if kernel == "reference":
@@ -48,7 +48,9 @@ def attend(
         if reason is None:
             output = reference.sdpa(inputs) if kernel == "sdpa" else FAST[kernel].attend(inputs, variant)
             return output, None, kernel
-        _say_once(kernel, reason)
+        if (kernel, reason) not in _logged:
+            _logged.add((kernel, reason))
+            _log.warning("attention kernel %s passed over: %s", kernel, reason)
     raise AssertionError("the reference kernel computes everything")
 
 
@@ -93,9 +95,3 @@ def _order(inputs: Inputs, variant: BoundVariant, choice: str) -> Iterator[str]:
         order = [choice, *(kernel for kernel in order if kernel != choice)]
     yield from order
     yield "reference"
-
-
-def _say_once(kernel: str, reason: str) -> None:
-    if (kernel, reason) not in _said:
-        _said.add((kernel, reason))
-        _log.warning("attention kernel %s passed over: %s", kernel, reason)

@@ -51,13 +51,14 @@ def fault(attend: Attend, kind: CallKind) -> str | None:
         inputs = _inputs(kind, kind.device, kind.dtype)
         exact = _inputs(kind, torch.device("cpu"), torch.float64)
         try:
-            found = _results(attend(inputs, variant), inputs)
+            results = _results(attend(inputs, variant), inputs)
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a compiler or driver can fail in any way; the reason is passed on
-            return f"it fails on {kind.device} ({type(error).__name__}: {_first_line(error)})"
+            line = (str(error).strip().splitlines() or [""])[0]
+            return f"it fails on {kind.device} ({type(error).__name__}: {line[:200]})"
         expected = _results(reference.reference(exact, variant)[0], exact)
-    for name, tensor in found.items():
+    for name, tensor in results.items():
         truth = expected[name].detach()
         difference = float((tensor.detach().cpu().double() - truth).norm() / truth.norm())
         if not difference <= _TOLERANCE[kind.dtype]:  # NaN is no proof either
@@ -110,7 +111,3 @@ def _results(output: Tensor, inputs: Inputs) -> dict[str, Tensor]:
     gradients = torch.autograd.grad(output, list(leaves.values()), arrived)
     named = {f"gradient of the {name}": each for name, each in zip(leaves, gradients, strict=True)}
     return {"output": output, **named}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]

@@ -3,7 +3,7 @@
 A tile of scores x = query @ key^T * scaling + bias is held as (query, key) or as (key, query); what serves
 both takes the two indices already shaped to broadcast, (n, 1) or (1, n).
 
-The forms differ in a few numbers a row only. With e = exp(x - max x), l = sum e, R = M - m + eps and
+The variants differ in a few numbers a row only. With e = exp(x - max x), l = sum e, R = M - m + eps and
 da = dL/dweight,
 
     weight = e * y,   dL/dx = e * (da * u - D1 / l) + pulls,   D1 = sum weight * da,   D0 = sum e * da / l
