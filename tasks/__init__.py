@@ -67,8 +67,9 @@ def get_task(
 def _of_table(name: str, columns: Any, source: str, pair: str | None) -> Task:
     """The task that ``data.columns`` come to; which type of task it is goes by their keys."""
     keys = [key for key, column in columns.items() if column] if isinstance(columns, Mapping) else []
-    ways = [" and ".join(task_type.columns) for task_type in TASK_TYPES.values()]
-    fitting = [task_type for task_type in TASK_TYPES.values() if set(task_type.columns) == set(keys)]
+    types = [task_type for task_type in TASK_TYPES.values() if task_type.columns]
+    ways = [" and ".join(task_type.columns) for task_type in types]
+    fitting = [task_type for task_type in types if set(task_type.columns) == set(keys)]
     if not fitting:
         raise UserError(
             f"data.columns takes {', or '.join(ways)}, not {' and '.join(keys) or shown(columns)}"

@@ -33,9 +33,8 @@ class Task:
     kind: ClassVar[str]  # the objective's module in finetune.objectives, the beginning of its presets' names
     verb: ClassVar[str]  # of the command line
     example: ClassVar[str]  # the name of the task that the verb runs where none is given
-    columns: ClassVar[
-        tuple[str, ...]
-    ]  # keys of data.columns, which make a task of a table without a declaration
+    # Keys of data.columns, which make a task of a table without a declaration; a type may have none.
+    columns: ClassVar[tuple[str, ...]] = ()
 
     name: str  # also names the folder of its runs
     title: str
