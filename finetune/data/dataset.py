@@ -39,7 +39,7 @@ class Data:
 def load(
     task: Task, pair: str | None, source: Source, config: DataConfig, sample: Sample | None = None
 ) -> Data:
-    """Reads ``source``, check every row, hold out validation rows where there are none, and cap the splits.
+    """Reads ``source``, checks every row, holds out validation rows if there are none, and caps the splits.
 
     ``sample`` makes the rows of a source that is the built-in sample, and is needed for no other.
     Raises ``UserError`` for missing columns, empty or non-string texts, labels out of range and empty splits.
@@ -91,7 +91,7 @@ def training_texts(train: Dataset, columns: Sequence[str]) -> Iterator[str]:
 
 
 def _without_empty(table: pa.Table, split: str, drop: bool) -> tuple[pa.Table, int]:
-    """Stops at the first row with an empty text, or leave such rows out and count them."""
+    """Stops at the first row with an empty text, or leaves such rows out and counts them."""
     empty = columns.empty_rows(table)
     if empty.any() and not drop:
         first = int(np.flatnonzero(empty)[0])

@@ -81,10 +81,21 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
 def _cached(loaded: Data, tokenizer: Any, encoding: Encoding, config: RunConfig) -> dict[str, Dataset]:
     """Each split from memory, from the disk, or made and kept on both; in that order."""
     try:
-        shared = _shared(tokenizer, encoding, config)
-    except OSError as error:  # a temporary folder is needed to know the tokenizer by
+        fingerprint = tokenizer_fingerprint(tokenizer)
+    except OSError as error:  # it needs a temporary folder
         _warn_once(f"token rows are not kept: {error}")
         return tokenize(loaded.splits, tokenizer, encoding, config.data)
+    installed = versions()
+    # Everything but the texts that decides the token rows. The variant and the seed do not.
+    shared = {
+        "format": FORMAT,
+        "kind": encoding.kind,
+        "max_length": config.data.max_length,
+        "prefix": config.data.prefix,
+        **encoding.token_settings(config.data),
+        "tokenizer": fingerprint,
+        "versions": {name: installed[name] for name in LIBRARIES},
+    }
     root = cache_folder() / "tokens"
     tokens: dict[str, Dataset] = {}
     held: dict[Path, Dataset] = {}
@@ -102,37 +113,19 @@ def _cached(loaded: Data, tokenizer: Any, encoding: Encoding, config: RunConfig)
     return tokens
 
 
-def _shared(tokenizer: Any, encoding: Encoding, config: RunConfig) -> dict[str, Any]:
-    """Everything but the texts that decides the token rows. The variant and the seed do not."""
-    data, installed = config.data, versions()
-    return {
-        "format": FORMAT,
-        "kind": encoding.kind,
-        "max_length": data.max_length,
-        "prefix": data.prefix,
-        **encoding.token_settings(data),
-        "tokenizer": tokenizer_fingerprint(tokenizer),
-        "versions": {name: installed[name] for name in LIBRARIES},
-    }
-
-
 def _read(folder: Path, about: dict[str, Any]) -> Dataset | None:
     """The rows of an entry, mapped into memory; ``None`` where there is none, or it is not whole."""
     if not os.path.exists(folder):  # Path.exists raises in a folder that may not be searched
         return None
-    rows = _opened(folder / ROWS) if _is_whole(folder, about) else None
+    rows = None
+    if _is_whole(folder, about):
+        # A file that is no Arrow stream of token rows can have the right checksum all the same.
+        with suppress(pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError):
+            rows = Dataset.from_file(str(folder / ROWS))
     if rows is None or not COLUMNS.issubset(rows.column_names):
         _warn_once(f"the token rows in {folder} are damaged and are made anew")
         return None
     return rows
-
-
-def _opened(file: Path) -> Dataset | None:
-    """The rows of ``file``; ``None`` where it is no Arrow stream of them, whatever its checksum says."""
-    try:
-        return Dataset.from_file(str(file))
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 def _is_whole(folder: Path, about: dict[str, Any]) -> bool:

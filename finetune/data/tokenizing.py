@@ -14,7 +14,7 @@ LANGUAGE = re.compile(r">>[^<>]+<<")
 
 
 def settle(tokenizer: Any) -> None:
-    """Has a tokenizer pad on the right, and read its control words as text wherever a text holds them.
+    """Makes a tokenizer pad on the right, and read its control words as text wherever a text holds them.
 
     Padding on the left moves the positions of a row by as much as its batch is longer than it.
 

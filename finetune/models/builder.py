@@ -128,7 +128,7 @@ def _scratch_model(
 def settle_and_swap(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, objective: ModelObjective, config: RunConfig
 ) -> SwapReport:
-    """Settles how a model meets its tokens, and swap its attention; the same whether it is to be trained or
+    """Settles how a model meets its tokens, and swaps its attention; the same whether it is to be trained or
     comes back from a run's folder."""
     objective.settle(model, tokenizer, config)
     attention = config.attention

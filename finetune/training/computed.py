@@ -43,6 +43,8 @@ def read(trainer: Any, batches: Any) -> dict[str, Any]:
     """
     args, accelerator = trainer.args, trainer.accelerator
     model = accelerator.unwrap_model(trainer.model)
+    # Newer versions of transformers warn of the name is_gradient_checkpointing; older ones have no other.
+    activation = getattr(model, "is_activation_checkpointing", None)
     return {
         "device": args.device.type,
         "precision": _precision(accelerator, model),
@@ -65,7 +67,7 @@ def read(trainer: Any, batches: Any) -> dict[str, Any]:
             "deepspeed": bool(trainer.is_deepspeed_enabled),
         },
         "compiled": accelerator.state.dynamo_plugin.backend.value.lower(),
-        "gradient_checkpointing": _checkpoints_activations(model),
+        "gradient_checkpointing": bool(model.is_gradient_checkpointing if activation is None else activation),
         "gradient_clipping": args.max_grad_norm if args.max_grad_norm > 0 else None,
         "label_smoothing": args.label_smoothing_factor,
         "embedding_noise": args.neftune_noise_alpha,
@@ -75,12 +77,6 @@ def read(trainer: Any, batches: Any) -> dict[str, Any]:
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
         },
     }
-
-
-def _checkpoints_activations(model: Any) -> bool:
-    """Newer versions of transformers warn of the old name; older ones have no other."""
-    named = getattr(model, "is_activation_checkpointing", None)
-    return bool(model.is_gradient_checkpointing if named is None else named)
 
 
 def attention(model: Any) -> dict[str, Any]:

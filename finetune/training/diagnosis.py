@@ -107,7 +107,7 @@ def sampled_steps(total: int, samples: int) -> set[int]:
 
 
 @dataclass(frozen=True)
-class Looked:
+class Inspection:
     """Result of ``diagnose``: the file that it wrote, the variant and the sample."""
 
     file: Path
@@ -117,7 +117,7 @@ class Looked:
 
 def diagnose(
     folder: Path, rows: int, data_source: str | None, task_name: str | None, attention: str | None = None
-) -> Looked:
+) -> Inspection:
     """Samples a finished run, on ``rows`` evenly spaced rows of its validation split, without dropout.
 
     Its rows come from where the run had them, or from ``data_source`` (auto, hub, sample or a folder);
@@ -152,20 +152,20 @@ def diagnose(
         }
         diagnostics.write(file, diagnostics.add(content, sample))
         store.write(folder, {**entry, "diagnostics": diagnostics.FILE})
-    return Looked(file, recorder.variant, sample)
+    return Inspection(file, recorder.variant, sample)
 
 
-def table(looked: Looked) -> str:
+def table(inspection: Inspection) -> str:
     """One line a layer: how its weights are spread, and how much gradient reaches which scores."""
-    other = "sa-softmax" if looked.variant == "softmax" else looked.variant
+    other = "sa-softmax" if inspection.variant == "softmax" else inspection.variant
     title = (
-        f"{looked.variant}, {looked.sample['rows']} validation rows, no dropout. Last four columns: mean "
-        f"|dLoss/dscore| of {other} / softmax at the same scores; n scores are saturated"
+        f"{inspection.variant}, {inspection.sample['rows']} validation rows, no dropout. Last four columns: "
+        f"mean |dLoss/dscore| of {other} / softmax at the same scores; n scores are saturated"
     )
     rows: list[tuple[str, ...]] = [
         ("layer", "kind", "> .99", "< .01", "entropy", "row sum", "n", "saturated", "suppressed", "all")
     ]
-    for layer in looked.sample["layers"]:
+    for layer in inspection.sample["layers"]:
         weights, reach = layer["weights"], layer["reach"]
         ratios = [_quotient(reach[other][group], reach["softmax"][group]) for group in statistics.GROUPS]
         shares = (_share(weights["above"]), _share(weights["below"]))

@@ -18,7 +18,6 @@ from finetune.metrics import compute, registry
 from finetune.models import builder, checkpoint, warm_start
 from finetune.publishing import card
 from finetune.records import diagnostics, manifest, store
-from finetune.records.run import Run
 from finetune.system import files
 from finetune.system.lock import locked
 from finetune.system.memory import release_memory
@@ -46,59 +45,58 @@ class RunSpec:
 
 
 def run(spec: RunSpec, loaded: dataset.Data) -> int:
-    """Makes one run, or go on with it, and record it, whatever happens.
+    """Makes one run, or goes on with it, and records it, whatever happens.
 
     Returns 0, 1 for a failure, 2 for a user's mistake. Raises ``UserError`` where the record cannot be
     written, ``BusyError`` where another process makes the run.
     """
     with locked(spec.folder):
-        return _run_recorded(spec, loaded)
+        task, place = spec.task, spec.place
+        facts = {
+            "name": task.name,
+            "kind": task.kind,
+            "pair": spec.config.pair,
+            "labels": loaded.info["label_names"],
+        }
+        device = "cpu" if spec.config.train.get("use_cpu") else None
+        entry = store.new(spec.config, command=spec.command, task=facts, device=device)
+        entry["data"] = loaded.info
+        entry["hardware"]["threads"] = torch.get_num_threads()
+        fault = manifest.finished_fault(spec.folder)
+        if fault:
+            say(f"{place} {spec.folder} was finished, but {fault}: it is made again")
+        (spec.folder / ERROR_FILE).unlink(missing_ok=True)
+        (spec.folder / manifest.FILE).unlink(missing_ok=True)
+        store.write(spec.folder, entry)
+        started = time.monotonic()
+        try:
+            _run_one(spec, loaded, entry)
+        except Exception as error:
+            entry.update({"status": "failed", "reason": _reason(error), "finished": store.now()})
+            store.write(spec.folder, entry)
+            line = clean(f"{place} failed: {entry['reason']} | recorded in {spec.folder}")
+            print(line, file=sys.stderr, flush=True)
+            if not isinstance(error, EXPLAINED):
+                files.write_text(spec.folder / ERROR_FILE, [redact(traceback.format_exc())])
+            return 2 if isinstance(error, UserError | OSError) else 1
+        finally:
+            trackers.close()
+        entry["times"] = {**(entry["times"] or {}), "total_s": time.monotonic() - started}
+        entry.update({"status": "finished", "finished": store.now()})
+        card.write(spec.folder, entry)
+        store.write(spec.folder, entry)  # last: a finished run lacks nothing
+        metric = registry.primary(spec.config.kind)
+        score = metric.text(metric.reported((entry["metrics"] or {})[metric.name]["value"]))
+        end = f"{(entry['times'] or {})['total_s']:.0f} s | next: make compare OUTPUT={spec.output}"
+        say(f"{place} {metric.name} {score} | {spec.folder} | {end}")
+        return 0
 
 
 def mend(folder: Path) -> None:
-    """Writes the card of a finished run where it is missing, and remove what a killed process left."""
+    """Writes the card of a finished run where it is missing, and removes what a killed process left."""
     if not (folder / card.FILE).is_file() or files.unfinished(folder):
         with locked(folder):
             card.write(folder, store.read(folder))
-
-
-def _run_recorded(spec: RunSpec, loaded: dataset.Data) -> int:
-    task, place = spec.task, spec.place
-    facts = {
-        "name": task.name,
-        "kind": task.kind,
-        "pair": spec.config.pair,
-        "labels": loaded.info["label_names"],
-    }
-    device = "cpu" if spec.config.train.get("use_cpu") else None
-    entry = store.new(spec.config, command=spec.command, task=facts, device=device)
-    entry["data"] = loaded.info
-    entry["hardware"]["threads"] = torch.get_num_threads()
-    fault = manifest.finished_fault(spec.folder)
-    if fault:
-        say(f"{place} {spec.folder} was finished, but {fault}: it is made again")
-    (spec.folder / ERROR_FILE).unlink(missing_ok=True)
-    (spec.folder / manifest.FILE).unlink(missing_ok=True)
-    store.write(spec.folder, entry)
-    started = time.monotonic()
-    try:
-        _run_one(spec, loaded, entry)
-    except Exception as error:
-        entry.update({"status": "failed", "reason": _reason(error), "finished": store.now()})
-        store.write(spec.folder, entry)
-        line = clean(f"{place} failed: {entry['reason']} | recorded in {spec.folder}")
-        print(line, file=sys.stderr, flush=True)
-        if not isinstance(error, EXPLAINED):
-            files.write_text(spec.folder / ERROR_FILE, [redact(traceback.format_exc())])
-        return 2 if isinstance(error, UserError | OSError) else 1
-    finally:
-        trackers.close()
-    entry["times"] = {**(entry["times"] or {}), "total_s": time.monotonic() - started}
-    entry.update({"status": "finished", "finished": store.now()})
-    card.write(spec.folder, entry)
-    store.write(spec.folder, entry)  # last: a finished run lacks nothing
-    say(_closing_line(spec, entry))
-    return 0
 
 
 def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
@@ -179,17 +177,10 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
         "loss": before.loss,
         primary: score["value"],
     }
-    manifest.write(folder, identity, _lasting(folder))
-
-
-def _lasting(folder: Path) -> list[Path]:
-    """The files that a finished run holds from now on; its record and what is made from it come and go."""
+    # From now on its files stay as they are, but for the record and what is made from it.
     changing = {store.FILE, card.FILE, diagnostics.FILE, manifest.FILE}
-    return [
-        path
-        for path in folder.iterdir()
-        if path.is_file() and path.name[0] != "." and path.name not in changing
-    ]
+    lasting = [path for path in folder.iterdir() if path.is_file() and path.name not in changing]
+    manifest.write(folder, identity, [path for path in lasting if not path.name.startswith(".")])
 
 
 def _header_line(spec: RunSpec, loaded: dataset.Data, steps: int, resumes: bool) -> str:
@@ -202,12 +193,6 @@ def _header_line(spec: RunSpec, loaded: dataset.Data, steps: int, resumes: bool)
         f"{spec.place} {task} | {config.attention.variant} | {config.model.name} | seed {config.seed} | "
         f"{rows} rows | {steps} steps{stamp}{resumed}"
     )
-
-
-def _closing_line(spec: RunSpec, entry: store.Record) -> str:
-    run = Run(spec.folder, entry)
-    end = f"{run.total_s or 0:.0f} s | next: make compare OUTPUT={spec.output}"
-    return f"{spec.place} {run.score_text} | {spec.folder} | {end}"
 
 
 def _reason(error: Exception) -> str:
