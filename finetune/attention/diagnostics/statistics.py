@@ -115,8 +115,8 @@ def row_statistics(
     if upstream is not None:
         value = one_per_query_head(part.inputs.value, scores.shape[1]).to(scores.dtype)
         to_weights = upstream.to(scores.dtype).transpose(1, 2) @ value.transpose(-1, -2)
-        for name, compared_one in variants.items():
-            size = score_gradient(compared_one, scores, allowed, to_weights)[counted].abs()
+        for name, other in variants.items():
+            size = score_gradient(other, scores, allowed, to_weights)[counted].abs()
             columns |= {_reach(name, g): (size * where).sum(-1) for g, where in groups.items()}
     return columns
 
