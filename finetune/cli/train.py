@@ -177,7 +177,7 @@ def _meant(key: str, values: Mapping[str, Any], sections: set[str]) -> str | Non
 
 def _next_command(options: argparse.Namespace, task: Task) -> str:
     """What to type for the same task with the preset of the real thing."""
-    words = ["make", options.verb, f"TASK={options.task}"]
+    words = ["make", options.verb, f"TASK={options.name or options.task}"]
     if options.pair:
         words.append(f"PAIR={options.pair}")
     own = options.data if options.data not in (None, "auto", "sample") else None
