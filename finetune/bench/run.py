@@ -99,7 +99,8 @@ def read(path: Path) -> dict[str, Any]:
 def _upgraded(result: dict[str, Any]) -> dict[str, Any]:
     """Set in place what a result of before it said by itself which figures failed: there the reason tells."""
     part = result.get("attention")
-    for row in part.get("rows", []) if isinstance(part, dict) else []:
+    rows = part.get("rows") if isinstance(part, dict) else None
+    for row in rows if isinstance(rows, list) else []:
         if isinstance(row, dict):
             for key, why in (("failed", "reason"), ("memory_failed", "memory_reason")):
                 row.setdefault(key, any(words in str(row.get(why)) for words in EARLIER_FAULTS))
