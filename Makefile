@@ -93,4 +93,4 @@ wheel: $(READY)  ## build dist/*.whl
 	$(BIN)/python -m build --wheel
 
 clean:  ## remove .venv and build outputs; runs stay
-	rm -rf $(VENV) build dist site *.egg-info
+	rm -rf $(VENV) build dist jupyter_execute site *.egg-info
