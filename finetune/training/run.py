@@ -23,7 +23,6 @@ from finetune.system.lock import locked
 from finetune.system.memory import release_memory
 from finetune.system.redaction import redact
 from finetune.system.text import clean, one_line, say
-from finetune.tasks import Task
 from finetune.training import loop, reloaded, resume, trackers
 from finetune.training.diagnosis import Diagnosis
 
@@ -36,7 +35,6 @@ class RunSpec:
     """One run: what it trains, where it is kept, and what is printed about it."""
 
     config: RunConfig
-    task: Task
     folder: Path
     output: Path  # folder of all runs, ``folder`` among them
     place: str = "[1/1]"  # in its grid
@@ -51,7 +49,7 @@ def run(spec: RunSpec, loaded: dataset.Data) -> int:
     written, ``BusyError`` where another process makes the run.
     """
     with locked(spec.folder):
-        task, place = spec.task, spec.place
+        task, place = loaded.task, spec.place
         facts = {
             "name": task.name,
             "kind": task.kind,

@@ -35,13 +35,7 @@ class InProcess(Executor):
             say(f"{place} {cell.folder}: finished already, skipped")
             return status
         spec = training.RunSpec(
-            cell.config,
-            self.prepared.loaded.task,
-            cell.folder,
-            cell.output,
-            place,
-            self.command,
-            cell.diagnose,
+            cell.config, cell.folder, cell.output, place, self.command, diagnose=cell.diagnose
         )
         self.exit_status = max(self.exit_status, training.run(spec, self.prepared.loaded))
         return look(cell)
