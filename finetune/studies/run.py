@@ -3,13 +3,13 @@
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from finetune.errors import BusyError
 from finetune.studies import cell_file, devices, overview, progress, rehearsal, schedule
 from finetune.studies.estimate import Costs
 from finetune.studies.executors.local import Local
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.state import TO_RUN, RunState, Status, look, refuse_others
+from finetune.system.lock import busy
 from finetune.system.text import clean, say
 
 
@@ -25,9 +25,7 @@ def run_grid(cells: Sequence[Cell], command: str) -> int:
     prepared = prepare(cells)
     for cell, status in prepared.statuses.items():
         if status.state is RunState.RUNNING:
-            raise BusyError(
-                f"another process is training in {cell.folder}: wait for it, or choose another --output"
-            )
+            raise busy(cell.folder)
     executor = InProcess(prepared, command)
     schedule.run(prepared.cells, executor)
     return executor.exit_status

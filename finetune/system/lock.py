@@ -56,6 +56,11 @@ def held(file: Path) -> bool:
     return False
 
 
+def busy(folder: Path) -> BusyError:
+    """The error for a run's ``folder`` that another process holds."""
+    return BusyError(f"another process is training in {folder}: wait for it, or choose another --output")
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run's ``folder`` for this process; raises ``BusyError`` where another one does.
@@ -68,7 +73,7 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write in the run folder {folder}: {error.strerror}") from error
     if stream is None:
-        raise BusyError(f"another process is training in {folder}: wait for it, or choose another --output")
+        raise busy(folder)
     with stream:
         for left in unfinished(folder):
             left.unlink()
