@@ -62,16 +62,17 @@ def plan(
     the ``diagnosed`` seeds look at their attention. Raises ``UserError``.
     """
     check_count(len(seeds) * len(found) * len(variants))
+    laid: list[tuple[Point, dict[str, Any]]] = []  # each point with its values and its task's
     for point in found:
         check_secrets(point.values)
         _check_attention(point.values.get("attention"), variants)
-    cells: dict[Path, Cell] = {}
-    for seed, point, variant in itertools.product(seeds, found, variants):
         task = task_of(point.task, point.values, point.pair)
-        attention = arm(point.values["attention"], variant)
-        its = {"kind": task.kind, "task": task.name, "pair": check_pair(task, point.pair), "seed": seed}
+        its = {"kind": task.kind, "task": task.name, "pair": check_pair(task, point.pair)}
         objectives.get(task.kind).check(point.values)
-        config = build({**point.values, **its, "attention": attention})
+        laid.append((point, {**point.values, **its}))
+    cells: dict[Path, Cell] = {}
+    for seed, (point, values), variant in itertools.product(seeds, laid, variants):
+        config = build({**values, "seed": seed, "attention": arm(values["attention"], variant)})
         folder = run_folder(point.output, config)
         cell = Cell(point.task, config, point.output, folder, seed in diagnosed, grid, root)
         other = cells.setdefault(folder, cell)
