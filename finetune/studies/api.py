@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.attention.variants import arm
-from finetune.config.loading import preset_names, read_preset, read_yaml
+from finetune.config.loading import read_preset, read_yaml
 from finetune.errors import RunFailedError, UserError, unknown
 from finetune.studies import cell_file
 from finetune.studies.file import load, workers_of
@@ -35,8 +35,6 @@ def preset(kind: str, name: str = "quick") -> dict[str, Any]:
     kinds = {task_type.verb: known for known, task_type in TASK_TYPES.items()} | {k: k for k in TASK_TYPES}
     if kind not in kinds:
         raise unknown("kind of task", kind, kinds)
-    if name not in preset_names(kinds[kind]):
-        raise unknown("preset", name, preset_names(kinds[kind]))
     return read_preset(kinds[kind], name)
 
 

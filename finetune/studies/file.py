@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.loading import read_yaml
+from finetune.config.loading import shipped as shipped_configs
 from finetune.errors import UserError, shown, unknown
 from finetune.studies.axes import check_count
 from finetune.studies.grid import Cell, expand, seed_numbers
@@ -52,7 +53,7 @@ def load(name_or_path: str, root: Path | None = None) -> Study:
 
 def shipped() -> list[str]:
     """The names of the studies that come with the program: ``configs/studies/<name>.yaml``."""
-    files = resources.files("finetune.configs").joinpath("studies").iterdir()
+    files = shipped_configs().joinpath("studies").iterdir()
     return sorted(entry.name.removesuffix(".yaml") for entry in files if entry.name.endswith(".yaml"))
 
 
@@ -61,9 +62,7 @@ def _read(name_or_path: str) -> dict[str, Any]:
         return read_yaml(Path(name_or_path))
     if name_or_path not in shipped():
         raise unknown("study (give a YAML file, or a shipped one by its name)", name_or_path, shipped())
-    with resources.as_file(
-        resources.files("finetune.configs").joinpath("studies", f"{name_or_path}.yaml")
-    ) as path:
+    with resources.as_file(shipped_configs().joinpath("studies", f"{name_or_path}.yaml")) as path:
         return read_yaml(path)
 
 
