@@ -6,13 +6,13 @@ from enum import StrEnum
 from statistics import median
 
 from finetune.comparison.pairing import RunGroup
+from finetune.config.schema import HALF
 from finetune.metrics.registry import Metric
 from finetune.records.run import Run
 
 GUESSING = 0.05  # of the way from guessing to the best value
 REVERSED = 0.5  # of the accuracy of guessing: no guess comes as low on a test set of some size
 FAR_BELOW = "far below chance: are labels in another order?"
-HALF = {"bf16": "bfloat16", "fp16": "float16"}  # by the name of the option
 HALF_KERNELS = ("sdpa", "triton")  # they multiply half precision as it is, and take softmax in float32
 
 

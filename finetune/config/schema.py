@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid")
 BASELINE = "softmax"  # the variant that every other one is compared with
+HALF = {"bf16": "bfloat16", "fp16": "float16"}  # train.NAME -> torch's name of the half precision
 
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]

@@ -5,7 +5,6 @@ from collections.abc import Hashable, Iterable
 from pathlib import Path
 from statistics import median
 
-from finetune.config.schema import RunConfig
 from finetune.records import store
 from finetune.records.run import Run
 from finetune.studies.grid import Cell
@@ -32,7 +31,7 @@ class Costs:
             run = Run(folder, record)
             seconds = _whole_run(run)
             if seconds is not None and folder not in folders:
-                self._seconds[run.kind, run.config["model"].get("name")].append(seconds)
+                self._seconds[_loosest(run.kind, run.config["model"].get("name"))].append(seconds)
 
     def expected(self, cell: Cell) -> float | None:
         """Seconds; None where no finished run is near enough."""
@@ -75,8 +74,8 @@ def _keys(cell: Cell) -> list[Hashable]:
     """What a run has in common with others, the nearest kinship first."""
     config = cell.config
     near = (cell.grid, config.task, config.pair, config.model.name)
-    return [cell.folder.parent, near, _loosest(config)]
+    return [cell.folder.parent, near, _loosest(config.kind, config.model.name)]
 
 
-def _loosest(config: RunConfig) -> Hashable:
-    return (config.kind, config.model.name)
+def _loosest(kind: str, model: str | None) -> Hashable:
+    return (kind, model)

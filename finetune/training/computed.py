@@ -15,10 +15,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from finetune.attention.swap import attention_layers
+from finetune.config.schema import HALF
 from finetune.errors import UserError
 from finetune.training.effects import optimizer_arguments
-
-HALF = {"bf16": "bfloat16", "fp16": "float16"}  # by the name of the option
 
 
 class ReadBack(TrainerCallback):
