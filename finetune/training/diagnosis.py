@@ -61,7 +61,7 @@ class Diagnosis(TrainerCallback, ExportableState):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Plans the steps; write again what was sampled before the checkpoint that the run goes on from."""
+        """Plans the steps; writes again what was sampled before the checkpoint that the run goes on from."""
         self._steps = sampled_steps(state.max_steps, self.samples)
         self._content = _new(self.recorder, self.rows, state.max_steps, json.loads(self.taken))
         if self._content["samples"]:

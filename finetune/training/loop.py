@@ -72,7 +72,7 @@ def fit(
     identity: str = "",
     checkpoint: Path | None = None,
 ) -> Outcome:
-    """Trains on ``splits["train"]``, predict ``splits["test"]``, and leave the model in ``folder``.
+    """Trains on ``splits["train"]``, predicts ``splits["test"]``, and leaves the model in ``folder``.
 
     ``splits`` hold token rows; those of ``validation`` are predicted before training too. Goes on from
     ``checkpoint`` if there is one; the checkpoints that are written bear ``identity``. Raises
