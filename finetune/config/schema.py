@@ -14,7 +14,6 @@ STRICT = ConfigDict(extra="forbid")
 BASELINE = "softmax"  # the variant that every other one is compared with
 HALF = {"bf16": "bfloat16", "fp16": "float16"}  # train.NAME -> torch's name of the half precision
 
-Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 # Of what memory is taken for at once, a number beyond every use is a slip: the machine would not survive it.
 Tokens = Annotated[int, Field(ge=3, le=10**6)]  # room for one beside the two that mark the ends
