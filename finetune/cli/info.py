@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from finetune.cli.options import Overrides, add_columns, add_verb
+from finetune.cli.options import TABLE_COLUMNS, Overrides, add_columns, add_verb
 from finetune.errors import UserError
 from finetune.tasks import TABLE, TASK_TYPES, TASKS
 
@@ -23,7 +23,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--task", help="a task or a declaration file")
     parser.add_argument("--pair", help="language pair")
     parser.add_argument("--data", help="auto, hub, sample or a folder (default: auto)")
-    add_columns(parser, [column for task_type in TASK_TYPES.values() for column in task_type.columns])
+    add_columns(parser, TABLE_COLUMNS)
     parser.set_defaults(function=validate)
     add_verb(verbs, "env", "print versions and hardware").set_defaults(function=env)
 
@@ -59,8 +59,7 @@ def validate(options: argparse.Namespace, overrides: Overrides) -> None:
 
     if options.task is None and (options.pair or options.data):
         raise UserError("--pair and --data say which rows of a task to check: give --task too")
-    columns = [column for task_type in TASK_TYPES.values() for column in task_type.columns]
-    given = {column: value for column in columns if (value := getattr(options, column)) is not None}
+    given = {column: value for column in TABLE_COLUMNS if (value := getattr(options, column)) is not None}
     for line in checked(options.task, options.pair, options.data or "auto", given):
         print(visible(line))
 

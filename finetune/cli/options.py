@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from finetune.config.loading import merge, nest, parse_value
 from finetune.errors import UserError, shown
+from finetune.tasks import TASK_TYPES
 
 Overrides = Mapping[str, Any]
 """The options that are keys of the configuration, as a nested mapping."""
@@ -42,6 +43,8 @@ def add_quiet(parser: argparse.ArgumentParser, default: Any) -> None:
     parser.add_argument("--quiet", "-q", action="store_true", default=default, help=about)
 
 
+TABLE_COLUMNS = tuple(column for task_type in TASK_TYPES.values() for column in task_type.columns)
+"""Every option that names a column of a table of the user's own."""
 COLUMNS = {
     "text": "column of the text, or several that are joined: title,body",
     "label": "column of the class",

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from finetune.cli.options import Overrides, add_columns, add_verb, names, number, place
+from finetune.cli.options import TABLE_COLUMNS, Overrides, add_columns, add_verb, names, number, place
 from finetune.config.identity import flatten
 from finetune.config.loading import merge, nest, preset_names, read_preset, read_yaml
 from finetune.config.schema import RunConfig
@@ -23,7 +23,7 @@ KINDS = {task_type.verb: kind for kind, task_type in TASK_TYPES.items()}
 """Verb -> kind of task."""
 # Options that stand for a key of the configuration.
 SHORT = {"data": "data.source", "model": "model.name"} | {
-    column: f"data.columns.{column}" for task_type in TASK_TYPES.values() for column in task_type.columns
+    column: f"data.columns.{column}" for column in TABLE_COLUMNS
 }
 OPTIONS = {
     "task", "pair", "name", "attention", "seeds", "preset", "config", "output", "diagnose", "rehearse", *SHORT

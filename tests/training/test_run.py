@@ -209,7 +209,7 @@ def alone(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_grid_is_tokenised_once(tmp_path, monkeypatch):
+def test_a_grid_is_tokenized_once(tmp_path, monkeypatch):
     """Two variants and two seeds, then the same rows for another run: the tokenizer is asked once a split."""
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
     alone(monkeypatch)
