@@ -1,6 +1,5 @@
 """Which pages are generated, and from what."""
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from docs.generate import architecture, cli, configuration, listing, performance, results
+from finetune.report.summary import between
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "docs" / "templates"
@@ -51,8 +51,7 @@ def pages() -> Iterator[tuple[str, str]]:
 def insert(document: str, source: str, text: str) -> str:
     """Puts ``text`` between the marks of ``source`` in a document."""
     start, end = f"<!-- from {source} -->\n", f"<!-- end of {source} -->"
-    if start not in document:
+    filled = between(document, start, end, text)
+    if filled is None:
         raise SystemExit(f"the document has no place for {source}: write the lines {start.strip()} and {end}")
-    return re.sub(
-        f"{re.escape(start)}.*?{re.escape(end)}", lambda _: f"{start}{text}{end}", document, flags=re.S
-    )
+    return filled

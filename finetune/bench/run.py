@@ -18,7 +18,7 @@ from finetune.errors import UserError
 from finetune.records import store
 from finetune.system.environment import environment
 from finetune.system.files import write_text
-from finetune.system.parsing import JSON_BYTES, UnreadableError, fitted, json_value, read_text
+from finetune.system.parsing import UnreadableError, fitted, read_json
 
 FILE, PAGE = "bench.json", "bench.md"
 SCHEMA, VERSION = "finetune-bench", 1
@@ -81,12 +81,7 @@ def check(folder: Path) -> Path:
 def read(path: Path) -> dict[str, Any]:
     """A result that ``write`` has written; ``UserError`` for anything else."""
     file = path / FILE if path.is_dir() else path
-    try:
-        result = json_value(read_text(file, JSON_BYTES))
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
-    except UnreadableError as error:
-        raise UserError(f"{file} is {error}: --from takes the {FILE} of an earlier measurement") from error
+    result = read_json(file, "", f"--from takes the {FILE} of an earlier measurement")
     if not isinstance(result, dict) or (result.get("schema"), result.get("version")) != (SCHEMA, VERSION):
         raise UserError(f"{file} is no result of this version of finetune bench: measure anew")
     try:

@@ -89,11 +89,10 @@ class Comparison:
         head = ("task", "model", "attention", "n", "score", "difference", "95%", "p (Holm)", "verdict")
         rows = []
         for table in self.tables:
-            model = ", ".join(part for part in (table.model, table.apart) if part)
             task = f"{table.title} (SAMPLE)" if table.sample else table.title
             for result in table.variants:
                 summary, difference = result.metrics.get(table.metric), result.difference
-                cells = [task, model, result.name, str(result.finished), "", "", "", "", ""]
+                cells = [task, table.subject, result.name, str(result.finished), "", "", "", "", ""]
                 if summary:
                     cells[4] = table.primary.text(summary.mean)
                 if difference:

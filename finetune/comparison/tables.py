@@ -101,6 +101,11 @@ class ResultTable:
         """Its ``setting`` in words: ``train.learning_rate = 0.0003``."""
         return ", ".join(f"{key} = {value}" for key, value in self.setting.items())
 
+    @property
+    def subject(self) -> str:
+        """The model, and what sets the table apart."""
+        return ", ".join(part for part in (self.model, self.apart) if part)
+
 
 def build(
     siblings: list[RunGroup],

@@ -18,7 +18,7 @@ from finetune.errors import UserError
 from finetune.records.schema import ADVICE, SCHEMA, VERSION, Record, check, upgrade
 from finetune.system.environment import environment
 from finetune.system.files import write_text
-from finetune.system.parsing import JSON_BYTES, UnreadableError, json_value, read_text
+from finetune.system.parsing import JSON_BYTES, UnreadableError, json_value, read_json, read_text
 from finetune.system.redaction import redact
 
 FILE = "record.json"
@@ -83,12 +83,7 @@ def write(folder: Path, record: Record) -> Path:
 def read(folder: Path) -> Record:
     """Reads ``folder/record.json`` (or the file itself); raises ``UserError`` saying what is wrong."""
     file = folder if folder.suffix == ".json" else folder / FILE
-    try:
-        content = upgrade(json_value(read_text(file, JSON_BYTES)))
-    except OSError as error:
-        raise UserError(f"cannot read the record {file}: {error.strerror}") from error
-    except UnreadableError as error:
-        raise UserError(f"the record {file} is {error}: {ADVICE}") from error
+    content = upgrade(read_json(file, "the record", ADVICE))
     check(file, content)
     record: Record = content
     return record

@@ -50,21 +50,26 @@ def insert(text: str, document: Path, source: Path) -> None:
         raise UserError(f"cannot read {document}: {error.strerror}") from error
     except UnreadableError as error:
         raise UserError(f"the document {document} is {error}") from error
-    pattern = re.compile(rf"({re.escape(mark)}\n).*?({re.escape(END)})", re.DOTALL)
-    if not pattern.search(before):
+    after = between(before, f"{mark}\n", END, f"\n{text}\n")
+    if after is None:
         raise UserError(f"{document} has no place for it: write the lines '{mark}' and '{END}' there")
-    write_text(document, [pattern.sub(lambda match: f"{match[1]}\n{text}\n{match[2]}", before)])
+    write_text(document, [after])
+
+
+def between(document: str, start: str, end: str, text: str) -> str | None:
+    """``document`` with ``text`` between ``start`` and ``end``; ``None`` where it does not hold these."""
+    pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
+    return pattern.sub(lambda _: f"{start}{text}{end}", document) if pattern.search(document) else None
 
 
 def _rows(table: ResultTable) -> Iterator[list[str]]:
     metric = table.primary
-    model = ", ".join(part for part in (table.model, table.apart) if part)
     for result in table.variants:
         summary, found = result.metrics.get(table.metric), result.difference
         if summary is None:
             continue
         score = f"{words.score(metric, summary)} {metric.label}"
-        cells = [table.title, model, result.name, str(len(summary.per_seed)), score, "", "", "", ""]
+        cells = [table.title, table.subject, result.name, str(len(summary.per_seed)), score, "", "", "", ""]
         if found:
             verdict = words.verdict(found)
             cells[5:] = [

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from finetune.errors import UserError
 from finetune.system.text import LONGEST, one_line
 
 YAML_BYTES = 2**20
@@ -75,6 +76,21 @@ def read_text(file: Path, limit: int) -> str:
     if "\0" in text:
         raise UnreadableError("binary, not UTF-8 text")
     return text
+
+
+def read_json(file: Path, what: str, advice: str) -> Any:
+    """The value of a JSON file, as ``json_value`` reads it.
+
+    Raises ``UserError``, in which ``what`` ("the record", or nothing) stands before the file's name, and
+    ``advice`` at the end where its content is at fault.
+    """
+    name = f"{what} {file}".strip()
+    try:
+        return json_value(read_text(file, JSON_BYTES))
+    except OSError as error:
+        raise UserError(f"cannot read {name}: {error.strerror}") from error
+    except UnreadableError as error:
+        raise UserError(f"{name} is {error}: {advice}") from error
 
 
 def json_value(text: str) -> Any:

@@ -12,7 +12,7 @@ from finetune.errors import UserError
 from finetune.metrics import registry
 from finetune.records.schema import Number, Split
 from finetune.report.answer import answer
-from finetune.system.parsing import JSON_BYTES, UnreadableError, fitted, json_value, read_text
+from finetune.system.parsing import UnreadableError, fitted, read_json
 
 FILE = "report.json"
 Interval = tuple[Number, Number]
@@ -88,12 +88,7 @@ def read(path: Path) -> Comparison:
     """Reads ``path``, a ``report.json`` or its folder; raises ``UserError`` naming what is wrong."""
     file = path / FILE if path.is_dir() else path
     again = "make it again from the runs by: finetune compare FOLDER"
-    try:
-        content = json_value(read_text(file, JSON_BYTES))
-    except OSError as error:
-        raise UserError(f"cannot read the report {file}: {error.strerror}") from error
-    except UnreadableError as error:
-        raise UserError(f"the report {file} is {error}: {again}") from error
+    content = read_json(file, "the report", again)
     head = Comparison([], []).to_json()
     known = content if isinstance(content, dict) else {}
     if any(known.get(key) != head[key] for key in ("schema", "version")):
