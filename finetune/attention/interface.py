@@ -50,7 +50,7 @@ class LayerAttention:
 
     variant: BoundVariant
     kind: AttentionKind
-    kernel: str  # as chosen: one of kernels.CHOICES
+    kernel: str  # as chosen: one of dispatch.CHOICES
     ran: Counter[str] = field(default_factory=Counter)  # calls by the kernel that computed them
     blend: Blend = field(default_factory=Blend)
     watchers: list[Watcher] = field(default_factory=list)  # given every call; they change nothing

@@ -73,7 +73,7 @@ def swap(
 
     ``variant`` is a name, the path of a file that declares one, or a ``Variant`` of the user's own.
     ``scope``: "all", or only "encoder" self-, "decoder" self- or "cross"-attention; the rest computes plain
-    softmax. ``kernel``, one of ``kernels.CHOICES``: "auto" takes the fastest that there is for the device,
+    softmax. ``kernel``, one of ``dispatch.CHOICES``: "auto" takes the fastest that there is for the device,
     "reference" computes everything step by step; plain softmax runs on torch's fused kernel unless
     "reference" is chosen. ``calls_by_kernel`` says which ones ran.
     ``parameters`` override the variant's own. ``example_inputs`` is what a model of images or speech is

@@ -14,7 +14,6 @@ from finetune.attention import find_variant
 from finetune.attention.swap import SwapReport, swap
 from finetune.config.schema import RunConfig
 from finetune.data.collate import Collator
-from finetune.errors import unknown
 from finetune.models.adapters import adapted_model
 from finetune.models.model_files import check_sizes
 from finetune.models.pretrained import (
@@ -113,12 +112,10 @@ def _scratch_model(
 ) -> PreTrainedModel:
     """A stock architecture from random weights; ``UserError`` for a size that the kind of task lacks."""
     scratch = objective.scratch
-    size = config.model.name.removeprefix(SCRATCH)
-    if size not in scratch.sizes:
-        raise unknown(f"scratch size for {objective.kind}", size, scratch.sizes)
+    options = scratch.options(config.model.name.removeprefix(SCRATCH), objective.kind)
     written = config.generation.max_new_tokens if config.generation else 0
     longest = max(config.data.max_length, config.data.max_target_length or 0, written)
-    stock = scratch.configure(tokenizer, longest, **scratch.sizes[size], **heads)
+    stock = scratch.configure(tokenizer, longest, **options, **heads)
     set_dropout(stock, config)
     check_sizes(f"{config.model.name} with --data.max_length and the like", stock, objective.auto_model)
     model: PreTrainedModel = objective.auto_model.from_config(stock)

@@ -13,6 +13,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from finetune.errors import unknown
+
 # BERT encoders: layers, width (features), heads, feed-forward width (features). tiny, small and base are the
 # sizes of those names in Turc et al., 2019 (arXiv 1908.08962, table 1).
 ENCODERS: Mapping[str, dict[str, int]] = {
@@ -76,6 +78,12 @@ class Scratch:
     sizes: Mapping[str, Mapping[str, int]]
     configure: Callable[..., PreTrainedConfig]
     recipe: Recipe
+
+    def options(self, size: str, kind: str) -> Mapping[str, int]:
+        """The options of a size; ``UserError`` for one that tasks of this ``kind`` lack."""
+        if size not in self.sizes:
+            raise unknown(f"scratch size for {kind}", size, self.sizes)
+        return self.sizes[size]
 
 
 def _bert(tokenizer: PreTrainedTokenizerBase, longest: int, **options: Any) -> PreTrainedConfig:

@@ -15,7 +15,7 @@ from finetune import objectives
 from finetune.config.identity import but_for_seed
 from finetune.config.schema import RunConfig
 from finetune.data import dataset, sources
-from finetune.errors import UserError, unknown
+from finetune.errors import UserError
 from finetune.metrics.compute import load_metric
 from finetune.models.pretrained import SCRATCH, build_tokenizer
 from finetune.studies.grid import Cell
@@ -105,8 +105,7 @@ def _check_model(config: RunConfig) -> None:
     if name.startswith(SCRATCH):
         if config.model.lora.rank:
             raise UserError("model.lora adapts a pretrained model: with a scratch model leave its rank at 0")
-        if name.removeprefix(SCRATCH) not in scratch.sizes:
-            raise unknown(f"scratch size for {config.kind}", name.removeprefix(SCRATCH), scratch.sizes)
+        scratch.options(name.removeprefix(SCRATCH), config.kind)  # raises for a size that there is not
         return
     if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
         raise UserError(f"there is no model folder '{name}'; give a folder, a Hub id or scratch:SIZE")

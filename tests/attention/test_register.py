@@ -4,7 +4,6 @@ import copy
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,6 @@ from finetune.attention import VARIANTS, Variant, register_variant
 from finetune.attention.swap import swap
 from finetune.errors import UserError
 from tests.support.tiny_models import FAMILIES, batch, kept_logits
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    before = dict(VARIANTS)
-    yield
-    VARIANTS.clear()
-    VARIANTS.update(before)
 
 
 def logits(model: Any, family: str) -> torch.Tensor:

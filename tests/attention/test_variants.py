@@ -1,7 +1,6 @@
 """A variant of the user's own: from a file or a script, known by its name, checked before it is used."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,6 @@ def halved(scores, allowed=None, *, scale=0.5):
 OTHER = VARIANTS["ssmax"]
 VARIANT = Variant("halved", halved, parameters={"scale": 0.5}, paper="", equation="", summary="")
 """
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    before = dict(VARIANTS)
-    yield
-    VARIANTS.clear()
-    VARIANTS.update(before)
 
 
 def write(folder: Path, text: str = FILE, name: str = "mine.py") -> str:

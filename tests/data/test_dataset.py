@@ -14,13 +14,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from finetune import objectives
-from finetune.config.schema import DataConfig
 from finetune.data import dataset, sources
 from finetune.data.encoding import tokenize
 from finetune.data.synthetic import CLASSES, PAIRS, Sample
 from finetune.errors import UserError
 from finetune.tasks import TASKS
 from finetune.tasks.base import ClassificationTask, Task, TranslationTask
+from tests.support.configurations import data_config
 
 MAIL = ClassificationTask(
     name="mail", title="Mail", text=("subject", "body"), label="kind", labels=("ham", "spam", "other")
@@ -32,17 +32,7 @@ def sample_of(task: Task) -> Sample:
 
 
 TALK = TranslationTask(name="talk", title="Talk", pairs=("de-en", "en-de"), default_pair="de-en")
-CONFIG = DataConfig(
-    source="x",
-    train_rows=None,
-    validation_rows=3,
-    test_rows=None,
-    split_seed=5,
-    drop_empty=False,
-    prefix=None,
-    max_length=7,
-    max_target_length=5,
-)
+CONFIG = data_config()
 
 
 @pytest.fixture(autouse=True)

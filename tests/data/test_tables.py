@@ -13,24 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset
 
-from finetune.config.schema import ColumnsConfig, DataConfig
+from finetune.config.schema import ColumnsConfig
 from finetune.data import dataset, labels, sources
 from finetune.errors import UserError
 from finetune.tasks import Task, get_task
+from tests.support.configurations import data_config
 
-CONFIG = DataConfig(
-    source="x",
-    train_rows=None,
-    validation_rows=3,
-    test_rows=None,
-    split_seed=5,
-    drop_empty=False,
-    prefix=None,
-    max_length=7,
-    max_target_length=5,
-    columns=ColumnsConfig(text=["review"], label="stars"),
-    test_share=0.25,
-)
+CONFIG = data_config(columns=ColumnsConfig(text=["review"], label="stars"), test_share=0.25)
 STARS = [{"review": f"this is review {i}", "stars": str(i % 5 + 1), "id": str(i)} for i in range(40)]
 PAIRS = [{"de": f"Satz {i}", "en": f"sentence {i}"} for i in range(40)]
 

@@ -7,10 +7,10 @@ from typing import Any
 import datasets
 import pytest
 
-from finetune.config.schema import DataConfig
 from finetune.data import dataset, sources
 from finetune.tasks import TASKS
 from finetune.tasks.base import ClassificationTask
+from tests.support.configurations import data_config
 
 ROWS = os.environ.get("FINETUNE_TEST_ROWS", "")
 SIZES = {
@@ -23,17 +23,7 @@ SIZES = {
     ("iwslt2017", "en-fr"): (6_031, 1_210),
     ("multi30k", "en-de"): (28_993, 1_000),
 }
-CONFIG = DataConfig(
-    source="local",
-    train_rows=None,
-    validation_rows=100,
-    test_rows=None,
-    split_seed=0,
-    drop_empty=False,
-    prefix=None,
-    max_length=64,
-    max_target_length=64,
-)
+CONFIG = data_config(source="local", validation_rows=100, split_seed=0, max_length=64, max_target_length=64)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The backward kernels. Device code; the mathematics is in ``triton_kernels.py``.
+"""The backward kernels. Device code; the mathematics is in ``tiles.py``.
 
 Scores are computed again from query and key, so that nothing of size query x key is kept. ``query_gradient``
 goes first: it holds a row from end to end, and so finds D0 beside its three matrix products and leaves each

@@ -1,4 +1,4 @@
-"""The forward kernel. Device code; the mathematics is in ``triton_kernels.py``.
+"""The forward kernel. Device code; the mathematics is in ``tiles.py``.
 
 softmax and sa-softmax-raw go over the keys once, as FlashAttention does: two matrix products. sa-softmax goes
 twice, for its weights need m and R, that is every score of the row: first for the extremes and where they

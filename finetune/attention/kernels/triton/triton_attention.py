@@ -99,7 +99,7 @@ def _attention(
     allowed: Tensor | None, bias: Tensor | None, seed: Tensor | None,
     variant: str, eps: float, scaling: float, causal: bool, dropout: float, remember: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """(output, residual, statistics, positions); see ``triton_forward.attend_rows``."""
+    """(output, residual, statistics, positions); see ``forward.attend_rows``."""
     from finetune.attention.kernels.triton.forward import attend_rows
 
     output, residual, statistics, positions = results = _forward_results(query, value, variant, remember)
