@@ -4,12 +4,7 @@
 a warning is an error.
 """
 
-import sys
-from pathlib import Path
-
 import finetune
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 project = "softmax-finetune"
 release = finetune.__version__

@@ -42,11 +42,11 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[list[str]]:
     for action in parser._actions:
         if isinstance(action, argparse._HelpAction) or action.help == argparse.SUPPRESS:
             continue
-        name = action.metavar or action.dest
+        name = str(action.metavar or action.dest).upper()
         if action.option_strings:
-            value = "" if action.nargs == 0 else f" {str(action.metavar or action.dest).upper()}"
+            value = "" if action.nargs == 0 else f" {name}"
             shown = ", ".join(f"{option}{value}" for option in action.option_strings)
         else:
-            shown = f"{str(name).upper()}{' ...' if action.nargs == '*' else ''}"
+            shown = f"{name}{' ...' if action.nargs == '*' else ''}"
         needed = " (required)" if action.required and action.option_strings else ""
         yield [code(shown), text((action.help or "").replace("%%", "%")) + needed]

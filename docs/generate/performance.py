@@ -53,7 +53,6 @@ def figures() -> dict[str, str]:
         "cores": str(result["hardware"]["cores"]),
         "torch": result["versions"]["torch"].partition("+")[0],
         "transformers": result["versions"]["transformers"],
-        "command": result["command"],
         "step": f"{ours['time_ratio']['median']:.2f}",
         "stock": f"{ours['speed_ratio']['median']:.2f}",
         "added": f"{max(added) * 100 - 100:.0f}%",

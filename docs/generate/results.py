@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from docs.generate.markdown import table, text
 from finetune.report import summary
+from finetune.statistics.over_seeds import holm
 
 HERE = Path(__file__).parents[2] / "results" / "cpu"
 MODELS = {"models/all-MiniLM-L6-v2": "MiniLM", "scratch:tiny": "2 layers from scratch"}
@@ -82,21 +83,20 @@ def figures() -> dict[str, str]:
     return {**_differences(), **_failures(), **_row_sums(), **_near_one(), **_near_zero()}
 
 
+def _key(group: Mapping[str, Any], variant: Mapping[str, Any]) -> tuple[str, str, float | None, str]:
+    """A variant of a table: task, model, learning rate where tables differ in it, and name."""
+    return group["task"], group["model"], group["setting"].get("train.learning_rate"), variant["name"]
+
+
 def _differences() -> dict[str, str]:
-    per_seed, cold_raw, detectable = {}, [], {}
-    for group in report()["tables"]:
-        for variant in group["arms"]:
-            key = (
-                group["task"],
-                group["model"],
-                group["setting"].get("train.learning_rate"),
-                variant["name"],
-            )
-            if variant["difference"] and variant["attention"]["variant"] == "sa-softmax":
-                per_seed[key] = variant["difference"]["per_seed"]
-                detectable[key] = variant["difference"]["detectable"]
-            elif variant["difference"] and group["model"] == "scratch:tiny":
-                cold_raw += variant["difference"]["per_seed"]
+    compared = [(group, each) for group in report()["tables"] for each in group["arms"] if each["difference"]]
+    differences = {
+        _key(group, variant): variant["difference"]
+        for group, variant in compared
+        if variant["attention"]["variant"] == "sa-softmax"
+    }
+    per_seed = {key: difference["per_seed"] for key, difference in differences.items()}
+    detectable = {key: difference["detectable"] for key, difference in differences.items()}
     scratch = {key: values for key, values in per_seed.items() if key[1] == "scratch:tiny"}
     warm = {key: values for key, values in per_seed.items() if key[1] != "scratch:tiny"}
     pairs = [value for values in scratch.values() for value in values]
@@ -113,10 +113,11 @@ def _differences() -> dict[str, str]:
         len(group["arms"][0]["metrics"][group["metric"]]["per_seed"]) * len(group["arms"])
         for group in report()["tables"]
     ]
-    comparisons = [v for group in report()["tables"] for v in group["arms"] if v["difference"]]
+    among_all = holm([variant["difference"]["p"] for _, variant in compared])
+    overall = dict(zip([_key(*each) for each in compared], among_all, strict=True))
     return {
         "runs": str(sum(runs)),
-        "comparisons": str(len(comparisons)),
+        "comparisons": str(len(compared)),
         "sa_comparisons": str(len(per_seed)),
         "warm_low": f"{min(map(mean, warm.values())):+.2f}",
         "warm_high": f"{max(map(mean, warm.values())):+.2f}",
@@ -130,8 +131,8 @@ def _differences() -> dict[str, str]:
         "pairs": str(len(pairs)),
         "behind_p": f"{binomtest(behind, len(pairs)).pvalue:.2f}",
         "dbpedia": f"{-mean(per_seed[dbpedia]):.2f}",
-        "dbpedia_p": f"{_adjusted(dbpedia):.3f}",
-        "dbpedia_overall": f"{_overall(dbpedia):.2f}",
+        "dbpedia_p": f"{differences[dbpedia]['p_adjusted']:.3f}",
+        "dbpedia_overall": f"{overall[dbpedia]:.2f}",
         "fast_detectable": f"{detectable[fast]:.1f}",
         "slow_detectable": f"{detectable[slow]:.1f}",
         "iwslt_detectable": f"{detectable[iwslt]:.1f}",
@@ -142,28 +143,6 @@ def _differences() -> dict[str, str]:
         "fast": f"{mean(per_seed[fast]):+.2f}",
         "early_dbpedia": f"{early[dbpedia]:+.2f}",
     }
-
-
-def _adjusted(key: tuple[str, str, float | None, str]) -> float:
-    """p after Holm within its table."""
-    for group in report()["tables"]:
-        if (group["task"], group["model"], group["setting"].get("train.learning_rate")) == key[:3]:
-            (variant,) = (each for each in group["arms"] if each["name"] == key[3])
-            return float(variant["difference"]["p_adjusted"])
-    raise LookupError(key)
-
-
-def _overall(key: tuple[str, str, float | None, str]) -> float:
-    """p after Holm over all comparisons of the study at once: k-th smallest p times those not below it."""
-    found = {
-        (group["task"], group["model"], group["setting"].get("train.learning_rate"), variant["name"]): p
-        for group in report()["tables"]
-        for variant in group["arms"]
-        if variant["difference"] and (p := variant["difference"]["p"]) is not None
-    }
-    order = sorted(found, key=found.__getitem__)
-    stepped = [found[each] * (len(order) - rank) for rank, each in enumerate(order)]
-    return min(1.0, max(stepped[: order.index(key) + 1]))
 
 
 def _failures() -> dict[str, str]:
