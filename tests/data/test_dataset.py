@@ -21,18 +21,13 @@ from finetune.errors import UserError
 from finetune.tasks import TASKS
 from finetune.tasks.base import ClassificationTask, Task, TranslationTask
 from tests.support.configurations import data_config
+from tests.support.row_files import MAIL, TALK
 
-MAIL = ClassificationTask(
-    name="mail", title="Mail", text=("subject", "body"), label="kind", labels=("ham", "spam", "other")
-)
+CONFIG = data_config()
 
 
 def sample_of(task: Task) -> Sample:
     return objectives.get(task.kind).sample
-
-
-TALK = TranslationTask(name="talk", title="Talk", pairs=("de-en", "en-de"), default_pair="de-en")
-CONFIG = data_config()
 
 
 @pytest.fixture(autouse=True)
