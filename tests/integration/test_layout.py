@@ -111,7 +111,7 @@ def test_the_ends_of_the_order() -> None:
     for name, path in MODULES.items():
         if name.startswith("tasks.") and name != "tasks.base":
             assert set(imports(path)) == {"tasks.base"}, name
-    # finetune.load comes from the checkpoints, and only when it is asked for
+    # what the package names publicly is imported when it is first used
     top = ast.parse(MODULES[""].read_text(encoding="utf-8")).body
     assert not [node for node in top if isinstance(node, ast.Import | ast.ImportFrom)]
 
