@@ -9,7 +9,7 @@ from finetune.attention import PAPER
 from finetune.config.identity import differing_keys
 from finetune.config.schema import BASELINE
 from finetune.records.run import COMPUTED, Run
-from finetune.system.text import one_line
+from finetune.system.text import short
 
 FROM_THE_PAPER = frozenset(PAPER)  # all others are controls
 PRECISION = frozenset({"train.bf16", "train.fp16", "train.tf32"})  # the keys that ask for another
@@ -48,7 +48,7 @@ class RunGroup:
         for seed, run in self.finished(variant).items():
             mine, other = run.initial_weights, seed in baseline and baseline[seed].initial_weights
             if mine and other and mine != other:
-                reasons[seed] = f"their initial weights differ ({_short(mine)} against {_short(other)})"
+                reasons[seed] = f"their initial weights differ ({short(mine)} against {short(other)})"
         return reasons
 
 
@@ -96,7 +96,7 @@ def differences(first: Run, second: Run) -> list[str]:
     """Says what keeps two runs from being compared: ``train.learning_rate (0.1 against 0.2)``."""
     one, two = first.settings(), second.settings()
     keys = differing_settings(one, two)
-    return [f"{key} ({_short(one.get(key))} against {_short(two.get(key))})" for key in keys]
+    return [f"{key} ({short(one.get(key))} against {short(two.get(key))})" for key in keys]
 
 
 def differing_settings(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[str]:
@@ -108,8 +108,3 @@ def differing_settings(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[s
     halved = any(key in PRECISION for key in asked)
     explained = (f"{COMPUTED}.",) if halved else (f"{COMPUTED}.optimizer", f"{COMPUTED}.scheduler")
     return [key for key in keys if key in asked or not (asked and key.startswith(explained))]
-
-
-def _short(value: object) -> str:
-    text = one_line(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

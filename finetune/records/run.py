@@ -26,7 +26,7 @@ from finetune.metrics import registry
 from finetune.metrics.registry import Metric
 from finetune.records import diagnostics, store
 from finetune.records.store import Record
-from finetune.system.text import one_line
+from finetune.system.text import short
 
 COMPUTED = "computed"  # the prefix of the facts of ``record["computed"]``
 Roots = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -181,12 +181,12 @@ class Run:
     def curve(self, key: str) -> dict[int, float]:
         """One quantity of Trainer's log by step ("loss", "eval_loss", "eval_accuracy"); the last where a step
         was logged twice."""
-        scale = registry.get(key.removeprefix("eval_")).scale
+        metric = registry.get(key.removeprefix("eval_"))
         values: dict[int, float] = {}
         for entry in self.record["curve"]:
             step, value = entry.get("step"), entry.get(key)
             if is_number(step) and is_number(value):
-                values[int(step)] = scale * float(value)
+                values[int(step)] = metric.reported(float(value))
         return dict(sorted(values.items()))
 
     @property
@@ -304,9 +304,7 @@ class Run:
         try:
             _ = run.variant, run.model
         except (ValidationError, TypeError, ValueError, OSError, RuntimeError) as error:  # or no such path
-            problem = one_line(error)
-            problem = problem if len(problem) <= 60 else f"{problem[:57]}..."
-            raise UserError(f"the record in {folder} does not fit this version: {problem}") from error
+            raise UserError(f"the record in {folder} does not fit this version: {short(error)}") from error
         if run.finished and not (run.data and run.attention and run.metric.name in run.metrics):
             name = run.metric.name
             raise UserError(f"the record in {folder} says finished but lacks its data, attention or {name}")

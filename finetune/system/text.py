@@ -13,6 +13,16 @@ def one_line(words: object) -> str:
     return " ".join(str(words).split())
 
 
+def short(words: object) -> str:
+    """``words`` on one line of at most 60 letters.
+
+    >>> short("x" * 100)[-5:], len(short("x" * 100))
+    ('xx...', 60)
+    """
+    text = one_line(words)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def reason(error: BaseException, *, typed: bool = False) -> str:
     """What an error of somebody else's code says, on one line; the name of its class where it says nothing.
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from finetune.comparison.compare import Comparison
 from finetune.comparison.pairing import FROM_THE_PAPER
-from finetune.comparison.tables import ResultTable, RunLine
+from finetune.comparison.tables import ResultTable, RunLine, VariantResult
 from finetune.data.synthetic import STAMP
 from finetune.report import cells, facts, words
 from finetune.report.answer import answer, state
@@ -119,15 +119,15 @@ def _table(table: ResultTable, histories: Sequence[History], palette: Palette, k
         "lists": [(heading, lines) for heading, lines in lists if lines],
         "power": _grid(cells.power(table), words.POWER),
         "facts": facts.protocol(table),
-        "runs": [_run(words.variant_name(result), run) for result in table.variants for run in result.runs],
+        "runs": [_run(table, result, run) for result in table.variants for run in result.runs],
     }
 
 
-def _run(name: str, run: RunLine) -> dict[str, str]:
-    value = "" if run.value is None else f", {run.value:.2f}"
+def _run(table: ResultTable, result: VariantResult, run: RunLine) -> dict[str, str]:
+    value = "" if run.value is None else f", {words.value(table.primary, run.value)}"
     facts = [part for part in (run.folder, run.device, run.reason) if part]
     return {
-        "name": f"{name}, seed {run.seed}: {run.status}{value}",
+        "name": f"{words.variant_name(result)}, seed {run.seed}: {run.status}{value}",
         "command": run.command,
         "facts": " · ".join(facts),
     }
