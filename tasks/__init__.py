@@ -1,4 +1,4 @@
-"""The tasks. Every declaration in a module of this package is found by itself: adding a file adds a task."""
+"""The tasks. Every declaration in a module of this package counts: adding a file adds a task."""
 
 import builtins
 import importlib
@@ -39,7 +39,7 @@ TABLE = "csv"
 def get_task(
     name_or_path: str, data: Mapping[str, Any] | DataConfig | None = None, pair: str | None = None
 ) -> Task:
-    """A known name, or a user's own ``path/to/mine.py`` (``path/to/mine.py:NAME`` where it declares several).
+    """Looks up a known name, or a user's own ``path/to/mine.py``, with ``:NAME`` if it declares several.
 
     Where ``data``, the section of a configuration, names ``columns``, the task is a table with these, called
     ``name_or_path`` or, if that is ``csv``, as its file; ``pair`` says which languages it holds.
@@ -65,7 +65,7 @@ def get_task(
 
 
 def _of_table(name: str, columns: Any, source: str, pair: str | None) -> Task:
-    """The task that ``data.columns`` come to; which type of task it is goes by their keys."""
+    """Declares the task of a table from ``data.columns``, whose keys decide its type."""
     keys = [key for key, column in columns.items() if column] if isinstance(columns, Mapping) else []
     types = [task_type for task_type in TASK_TYPES.values() if task_type.columns]
     ways = [" and ".join(task_type.columns) for task_type in types]
@@ -89,24 +89,26 @@ def _of_table(name: str, columns: Any, source: str, pair: str | None) -> Task:
 
 
 def _named_after(source: str) -> str:
-    """``reviews`` of ``reviews.csv``, ``data/reviews`` and ``data/reviews/train.csv.gz``."""
+    """Names a table after its file or folder.
+
+    ``reviews`` of ``reviews.csv``, ``data/reviews`` and ``data/reviews/train.csv.gz``.
+    """
     if source in ("auto", "hub", "sample"):
         raise UserError(
             f"the task csv is a table of your own, not {source}: name the file with --data, e.g. reviews.csv"
         )
     path = Path(source).expanduser().resolve()
-    of_all = ("train", "data", "all", "")
     names = [path.name.split(".")[0].lower(), *(folder.name.lower() for folder in path.parents)]
-    name = re.sub(r"[^a-z0-9._-]+", "-", next((name for name in names if name not in of_all), "")).strip(
-        "._-"
-    )
+    # Names that files and folders of any table have say nothing; the next folder up may say more.
+    telling = next((name for name in names if name not in ("train", "data", "all", "")), "")
+    name = re.sub(r"[^a-z0-9._-]+", "-", telling).strip("._-")
     if not name:
         raise UserError(f"{source} gives no name that a folder may have: add one, e.g. --task reviews")
     return name
 
 
 def check_pair(task: Task, pair: str | None) -> str | None:
-    """The language pair to run: the task's default where none is asked for, None for a task without pairs."""
+    """Returns the language pair to run: the task's default if none is asked for, None without pairs."""
     if not task.pairs:
         if pair is not None:
             raise UserError(f"task '{task.name}' is a {task.kind} task and takes no pair; leave out '{pair}'")
@@ -120,24 +122,19 @@ def check_pair(task: Task, pair: str | None) -> str | None:
 
 
 def _spoken(pair: str) -> list[str]:
-    """The languages of a pair however it is written: ``DE-en``, ``deu-eng``, ``de_DE-en_XX``."""
+    """Returns the languages of a pair, however it is written: ``DE-en``, ``deu-eng``, ``de_DE-en_XX``."""
     try:
         return [language_of(code) for code in languages(pair)]
     except UserError:  # no pair at all
         return []
 
 
-def _declarations(module: ModuleType) -> dict[str, Task]:
-    """Variable name -> task, for the tasks that a module declares."""
-    return {name: value for name, value in vars(module).items() if isinstance(value, Task)}
-
-
 def _discover() -> dict[str, Task]:
-    """Every task declared in this package, by its name."""
+    """Collects every task declared in this package, by its name."""
     tasks: dict[str, Task] = {}
     for entry in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
-        for task in _declarations(importlib.import_module(f"{__name__}.{entry.name}")).values():
-            if tasks.setdefault(task.name, task) is not task:
+        for task in vars(importlib.import_module(f"{__name__}.{entry.name}")).values():
+            if isinstance(task, Task) and tasks.setdefault(task.name, task) is not task:
                 raise UserError(f"two files in tasks/ declare a task named '{task.name}'; rename one")
     return tasks
 
@@ -147,9 +144,9 @@ OLD_NAME = "tasks"
 
 
 def _import_by_the_old_name(path: Path) -> Callable[..., Any]:
-    """An ``__import__`` for the file ``path`` that takes ``tasks`` for this package where nobody else has it.
+    """Makes an ``__import__`` for the file ``path``, by which ``tasks`` means this package where it is free.
 
-    What Python finds by that name comes first, so that a file which means another package gets that.
+    What Python imports by that name comes first, so that a file which means another package gets that.
     """
 
     def import_(
@@ -163,7 +160,12 @@ def _import_by_the_old_name(path: Path) -> Callable[..., Any]:
         ours = _ours(name, names) if not level and name.partition(".")[0] == OLD_NAME else None
         if ours is None:
             return builtins.__import__(name, globals, locals, fromlist or (), level)
-        if _is_of_others():
+        try:
+            spec = importlib.util.find_spec(OLD_NAME)
+            here_only = spec is None or Path(spec.origin or "").resolve() == Path(__file__).resolve()
+        except ValueError:  # a module without a specification, so somebody else's
+            here_only = False
+        if not here_only:
             try:
                 theirs = builtins.__import__(name, globals, locals, fromlist or (), level)
                 if all(hasattr(theirs, each) for each in names):
@@ -183,7 +185,7 @@ def _import_by_the_old_name(path: Path) -> Callable[..., Any]:
 
 
 def _ours(name: str, names: Sequence[str]) -> ModuleType | None:
-    """The module here that ``name`` is an old name of, if it has all of ``names``."""
+    """Imports the module here that ``name`` is an old name of; None unless it has all of ``names``."""
     new = __name__ + name.removeprefix(OLD_NAME)
     try:
         ours = importlib.import_module(new)
@@ -195,18 +197,9 @@ def _ours(name: str, names: Sequence[str]) -> ModuleType | None:
     return ours
 
 
-def _is_of_others() -> bool:
-    """Whether ``import tasks`` finds somebody else's package, and not this one at the top of a checkout."""
-    try:
-        spec = importlib.util.find_spec(OLD_NAME)
-    except ValueError:  # a module without a specification
-        return True
-    return spec is not None and Path(spec.origin or "").resolve() != Path(__file__).resolve()
-
-
 @cache
 def _note(line: str) -> None:
-    """Show a line once. On standard error: the output of a study's --print is read by programs."""
+    """Prints a line once. On standard error: the output of a study's --print is read by programs."""
     print(clean(line), file=sys.stderr, flush=True)
 
 

@@ -23,7 +23,7 @@ _PAIR = re.compile(f"({_LANGUAGE})-({_LANGUAGE})")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What every type of task declares. A type is a subclass that sets ``kind`` and what goes with it.
+    """The declaration of a task, of whatever type. A type is a subclass with a ``kind`` and its own fields.
 
     The code that asks a task about ``labels`` or ``pairs`` need not know its type: a type without them has
     none. Defining a type registers its kind in ``TASK_TYPES``; ``finetune.objectives`` says what is done with
@@ -44,9 +44,8 @@ class Task:
     licence: str = "unknown"
     source: str = "unknown"  # where the data set was published
     note: str = ""  # what a user should know where the Hub has no such data set
-    undeclared: bool = (
-        False  # made by ``of_columns``: labels, and the test if need be, are taken from the rows
-    )
+    # Made by ``of_columns``: the labels, and the test split if need be, are taken from the rows.
+    undeclared: bool = False
     # What a type declares as an argument of its own, by overriding the field; none of them by default.
     label: str | None = field(default=None, init=False)  # column of class numbers or names
     labels: tuple[str, ...] = field(default=(), init=False)  # class names, in the order of their numbers
@@ -59,12 +58,12 @@ class Task:
             TASK_TYPES[cls.kind] = cls
 
     def texts(self, pair: str | None) -> Mapping[str, tuple[str, ...]]:
-        """Column of texts here -> the data set's columns whose texts are joined to it, by one space."""
+        """Maps each canonical column of texts to the data set's columns that one space joins to it."""
         raise NotImplementedError
 
     @classmethod
     def of_columns(cls, name: str, columns: Mapping[str, Any], pair: str | None) -> "Task":
-        """A task that is called ``name`` and known by its columns alone, one for each of ``cls.columns``.
+        """Declares a task called ``name`` by its columns alone, one for each of ``cls.columns``.
 
         Raises ``UserError``.
         """
@@ -72,11 +71,15 @@ class Task:
 
     @property
     def shape(self) -> str:
-        """What goes in and what comes out, in a few words."""
+        """The input and the output, in a few words."""
         raise NotImplementedError
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise UserError(
+                f"a task's name must be lower-case letters, digits, '.', '_' or '-' "
+                f"(it names a folder), not {self.name!r}"
+            )
 
 
 TASK_TYPES: dict[str, type[Task]] = {}
@@ -118,7 +121,7 @@ class ClassificationTask(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_strings(self.name, "text", self.text)
-        if self.undeclared and not self.labels:  # until the rows are read
+        if self.undeclared and not self.labels:  # they are known once the rows are read
             return
         _check_strings(self.name, "labels", self.labels)
         if len(self.labels) < 2:
@@ -153,9 +156,7 @@ class TranslationTask(Task):
                     "--pair de-en"
                 )
             pair = "-".join(sides)
-        elif [language_of(side) for side in reversed(sides)] == [
-            language_of(code) for code in languages(pair)
-        ]:
+        elif [*map(language_of, reversed(sides))] == [*map(language_of, languages(pair))]:
             raise UserError(f"the pair {pair} is the other way round than the columns {' and '.join(sides)}")
         return cls(name=name, title=name, pairs=(pair,), default_pair=pair, sides=sides, undeclared=True)
 
@@ -177,7 +178,7 @@ class TranslationTask(Task):
 
 
 def languages(pair: str) -> tuple[str, str]:
-    """Source and target of a pair.
+    """Splits a pair into source and target.
 
     >>> languages("de-en"), languages("pt-BR-zh-Hant"), languages("en-zh_CN")
     (('de', 'en'), ('pt-BR', 'zh-Hant'), ('en', 'zh_CN'))
@@ -188,16 +189,8 @@ def languages(pair: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def _check_name(name: object) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UserError(
-            f"a task's name must be lower-case letters, digits, '.', '_' or '-' "
-            f"(it names a folder), not {name!r}"
-        )
-
-
 def _check_strings(task: str, field: str, values: object) -> None:
-    """Raise ``UserError`` for what is no tuple of distinct strings; ``("text")``, say, lacks a comma."""
+    """Raises ``UserError`` unless ``values`` are a tuple of distinct strings; ``("text")`` lacks a comma."""
     if (
         not isinstance(values, tuple)
         or not values
