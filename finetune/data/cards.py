@@ -1,4 +1,4 @@
-"""What a data set says of itself: which files are which split, and in which order its label names stand.
+"""Statements of a data set about itself: the files of each split, and the order of its label names.
 
 A clone from the Hub has a card, README.md, whose head names both; dataset_info.json and its like name labels.
 """
@@ -19,7 +19,7 @@ SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val",
 CARD = "README.md"
 INFOS = ("dataset_info.json", "dataset_infos.json")
 ABOUT = (*INFOS, "dataset_dict.json", "state.json")
-"""Files that say something of a data set, and hold no rows."""
+"""Files that describe a data set, and hold no rows."""
 
 # Settings of a card by which the same file would hold other columns or rows than it does by itself.
 SETTINGS = {
@@ -29,7 +29,7 @@ SETTINGS = {
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """What the head of README.md holds under ``configs`` and ``dataset_info``; empty without a head."""
+    """The entries ``configs`` and ``dataset_info`` in the head of README.md; empty without a head."""
     path = folder / CARD
     if not path.is_file():
         return {}
@@ -76,12 +76,12 @@ def data_files(folder: Path, chosen: dict[str, Any]) -> dict[str, list[Path]]:
             f"the card {folder / CARD} has its files read with '{settings[0]}', which is not done here: save "
             "them as what they are read as, e.g. CSV with a header, and remove the setting"
         )
-    base = str(chosen.get("data_dir", "."))
+    base = str(chosen.get("data_dir") or ".")
     return {ours: _matching(folder, base, *patterns) for ours, patterns in named.items()}
 
 
 def entries(place: Path) -> list[Path]:
-    """What a folder holds, by name, but for what is hidden."""
+    """The entries of a folder, sorted by name, without the hidden ones."""
     try:
         return sorted(path for path in place.iterdir() if not path.name.startswith((".", "_")))
     except OSError as error:
@@ -89,7 +89,7 @@ def entries(place: Path) -> list[Path]:
 
 
 def has_rows(path: Path) -> bool:
-    """Whether a name is one of a file of rows, in a format that is read."""
+    """Whether a file holds rows in a format that is read, by its name."""
     return ending(path.name) is not None and path.name not in ABOUT
 
 

@@ -36,17 +36,19 @@ def token_values(rows: Dataset, column: str) -> np.ndarray:
 
 
 def longest_first(rows: Dataset) -> Dataset:
-    """Rows by falling length, ties by ``row``: batches of like length hold little padding, and one that
-    does not fit into the memory shows at once. ``row`` says which row is which."""
+    """Rows by falling length, ties by ``row``, which still identifies each.
+
+    Batches of like length hold little padding, and one that does not fit into the memory shows at once.
+    """
     return rows.select(np.lexsort((np.asarray(rows["row"]), -lengths(rows))))
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads rows without their ``row`` number. A class, so that worker processes can be handed it.
+    """Pads rows without their ``row`` number. A class, since worker processes need one that can be pickled.
 
     ``pad`` pads to the longest row of the batch and makes tensors. ``lengthened`` are the columns that are
-    filled up before: their length in tokens, and what with.
+    filled up before: their length in tokens, and the filler.
     """
 
     pad: Callable[[list[dict[str, Any]]], Any]
@@ -56,7 +58,7 @@ class Collator:
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Token rows -> one batch of tensors, (rows, padded length). Models do not take ``row``."""
         batch = self.pad([self._filled({key: row[key] for key in row if key != "row"}) for row in features])
-        # Without labels DataCollatorForSeq2Seq says labels=None, which Trainer takes for labels.
+        # Without labels DataCollatorForSeq2Seq returns labels=None, which Trainer takes for labels.
         return {key: value for key, value in batch.items() if value is not None}
 
     def _filled(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +73,7 @@ class Collator:
 def collator(
     pad: Callable[[list[dict[str, Any]]], Any], tokenizer: Any, config: RunConfig, target_length: int | None
 ) -> Collator:
-    """``pad``, but for the lengths that ``config.batches.padding`` says.
+    """A collator around ``pad`` that pads as far as ``config.batches.padding`` demands.
 
     ``longest``: each batch to its longest input and longest target. ``max_length``: every input to
     ``data.max_length`` and every target to ``target_length`` (tokens; None where labels are no texts), as

@@ -17,14 +17,24 @@ from finetune.tasks.base import Task
 
 
 def wanted(task: Task, pair: str | None) -> Wanted:
-    """The columns that are read of a file for a task, whatever else is in it."""
+    """The columns of a file that a task needs; ``choose`` raises ``UserError`` where they are not there."""
     needed = [name for names in task.texts(pair).values() for name in names]
     if task.label is not None:
         needed.append(task.label)
     needed = list(dict.fromkeys(needed))
-    if task.column is None:
-        return Wanted(lambda present: _chosen(present, needed, task), task.label)
-    return Wanted(lambda present: _chosen_nested(present, needed, task), task.label, inside=tuple(needed))
+
+    def choose(present: list[str]) -> list[str]:
+        # Texts by name may stand in one column of {name: text}, or each in a column of its own.
+        if task.column is not None and task.column in present:
+            return _chosen(present, [task.column], task)
+        if task.column is not None and not task.undeclared and not set(needed) & set(present):
+            raise UserError(
+                f"neither a column '{task.column}' nor one called '{needed[0]}'; the data has "
+                f"{_listing(present)}"
+            )
+        return _chosen(present, needed, task)
+
+    return Wanted(choose, task.label, inside=() if task.column is None else tuple(needed))
 
 
 def canonical(part: Part, task: Task, pair: str | None, where: str) -> pa.Table:
@@ -35,7 +45,12 @@ def canonical(part: Part, task: Task, pair: str | None, where: str) -> pa.Table:
     """
     table, columns = part.table, dict[str, Any]()
     for name, raw in task.texts(pair).items():
-        columns[name] = _joined([_text(_column(table, one, task, where), one, where) for one in raw])
+        first, *others = [_text(_column(table, one, task, where), one, where) for one in raw]
+        for other in others:
+            # Trimming after each join leaves no gap where one of the texts is empty.
+            joined = pc.binary_join_element_wise(first, other, pa.scalar(" ", pa.large_string()))
+            first = pc.utf8_trim_whitespace(joined)
+        columns[name] = first
     if task.label is not None:
         place = f"column '{task.label}' of {where}"
         columns["label"] = labels.written(
@@ -45,7 +60,10 @@ def canonical(part: Part, task: Task, pair: str | None, where: str) -> pa.Table:
 
 
 def numbered(tables: Mapping[str, pa.Table], task: Task) -> dict[str, pa.Table]:
-    """The splits with a column ``row`` in front, and numbers for labels: labels are read alike in all."""
+    """The splits with a column ``row`` in front, and numbers for labels.
+
+    Whether labels are names or numbers is decided over all splits together, so that they are read alike.
+    """
     whole = {}
     flat = {name: table["label"].combine_chunks() for name, table in tables.items() if task.labels}
     named = labels.are_names(flat.values(), task.labels)
@@ -60,7 +78,7 @@ def numbered(tables: Mapping[str, pa.Table], task: Task) -> dict[str, pa.Table]:
 
 
 def empty_rows(table: pa.Table) -> np.ndarray:
-    """Which canonical rows hold an empty text: (rows,) of bool. For a translation either side counts."""
+    """Canonical rows that hold an empty text, in any of their columns of texts: (rows,) of bool."""
     names = [name for name in table.column_names if name not in ("row", "label")]
     empty = np.zeros(table.num_rows, dtype=bool)
     for name in names:
@@ -100,17 +118,6 @@ def _listing(names: list[str]) -> str:
     return ", ".join(repr(name[:40]) for name in names[:20]) + (", ..." if len(names) > 20 else "")
 
 
-def _chosen_nested(present: list[str], needed: list[str], task: Task) -> list[str]:
-    """The task's column of {name: text}, or a column for each name. Raises ``UserError``."""
-    if task.column in present:
-        return _chosen(present, [task.column], task)
-    if not task.undeclared and not set(needed) & set(present):
-        raise UserError(
-            f"neither a column '{task.column}' nor one called '{needed[0]}'; the data has {_listing(present)}"
-        )
-    return _chosen(present, needed, task)
-
-
 def _column(table: pa.Table, name: str, task: Task, where: str) -> pa.ChunkedArray:
     """One column of texts: of its own, or out of the task's column of {language: text}."""
     if task.column is None or task.column not in table.column_names:
@@ -129,31 +136,19 @@ def _column(table: pa.Table, name: str, task: Task, where: str) -> pa.ChunkedArr
 
 
 def _text(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
-    """Strings, stripped, with "" for what is missing."""
+    """A column as strings, stripped, with "" for a missing text."""
     column = decoded(column)
     kind = column.type
     kinds = (pa.types.is_null, pa.types.is_string, pa.types.is_large_string)
     if not any(is_kind(kind) for is_kind in (*kinds, pa.types.is_binary, pa.types.is_large_binary)):
-        raise UserError(f"column '{name}' of {where} holds {_not_text(column)}")
+        row = max(pc.index(pc.is_valid(column), True).as_py(), 0)  # -1 where no row holds anything
+        value = column[row] if len(column) else None
+        raise UserError(
+            f"column '{name}' of {where} holds {kind}, not text: row {row} (counted from 0) is "
+            f"{str(value)[:40]!r}"
+        )
     try:
         # large_string: offsets of 64 bits, as all texts of a large set together pass 2 GiB
         return pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.large_string()), ""))
     except pa.ArrowInvalid as error:
         raise UserError(f"column '{name}' of {where} holds {kind} that is no UTF-8 text") from error
-
-
-def _not_text(column: pa.ChunkedArray) -> str:
-    """The type that a column has instead of text, with the first row at fault (counted from 0)."""
-    row = pc.index(pc.is_valid(column), True).as_py()
-    value = column[max(row, 0)] if len(column) else None
-    return f"{column.type}, not text: row {max(row, 0)} (counted from 0) is {str(value)[:40]!r}"
-
-
-def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
-    """The texts of a row with one space between them; trimming after each leaves no gap for an empty one."""
-    joined = parts[0]
-    for part in parts[1:]:
-        joined = pc.utf8_trim_whitespace(
-            pc.binary_join_element_wise(joined, part, pa.scalar(" ", pa.large_string()))
-        )
-    return joined

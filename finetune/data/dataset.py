@@ -49,7 +49,16 @@ def load(
     raw = read(source, task, pair, sample)
     task = raw.task or task
     for name, table in raw.tables.items():
-        tables[name], dropped[name] = _without_empty(table, name, config.drop_empty)
+        empty = columns.empty_rows(table)
+        if empty.any() and not config.drop_empty:
+            raise UserError(
+                f"split '{name}' has {int(empty.sum())} rows with an empty text, the first is row "
+                f"{int(np.flatnonzero(empty)[0])} (counted from 0); "
+                "mend them or leave them out with --data.drop_empty true"
+            )
+        if empty.all():
+            raise UserError(f"split '{name}' has no rows" + (" with a text" if table.num_rows else ""))
+        tables[name], dropped[name] = table.filter(pa.array(~empty)), int(empty.sum())
     sizes = {name: table.num_rows for name, table in tables.items()}
     chosen = _choose(sizes, config)
     splits = {name: Dataset(tables[origin].take(pa.array(rows))) for name, (origin, rows) in chosen.items()}
@@ -90,22 +99,6 @@ def training_texts(train: Dataset, columns: Sequence[str]) -> Iterator[str]:
             yield from batch[name]
 
 
-def _without_empty(table: pa.Table, split: str, drop: bool) -> tuple[pa.Table, int]:
-    """Stops at the first row with an empty text, or leaves such rows out and counts them."""
-    empty = columns.empty_rows(table)
-    if empty.any() and not drop:
-        first = int(np.flatnonzero(empty)[0])
-        raise UserError(
-            f"split '{split}' has {int(empty.sum())} rows with an empty text, the first is row {first} "
-            f"(counted from 0); "
-            f"mend them or leave them out with --data.drop_empty true"
-        )
-    kept = table.filter(pa.array(~empty))
-    if kept.num_rows == 0:
-        raise UserError(f"split '{split}' has no rows" + (" with a text" if table.num_rows else ""))
-    return kept, int(empty.sum())
-
-
 def _choose(sizes: Mapping[str, int], config: DataConfig) -> dict[str, tuple[str, np.ndarray]]:
     """Split name -> (the raw split it is taken from, row positions in ascending order).
 
@@ -123,10 +116,8 @@ def _choose(sizes: Mapping[str, int], config: DataConfig) -> dict[str, tuple[str
         many = max(1, round(config.test_share * len(train)))
         test_of, test, train = "train", train[:many], train[many:]
     if "validation" in sizes:
-        origin, validation = (
-            "validation",
-            _shuffled(sizes["validation"], config.split_seed)[: config.validation_rows],
-        )
+        origin = "validation"
+        validation = _shuffled(sizes["validation"], config.split_seed)[: config.validation_rows]
     else:
         origin, validation, train = "train", train[: config.validation_rows], train[config.validation_rows :]
     if len(train) == 0:
@@ -145,7 +136,7 @@ def _choose(sizes: Mapping[str, int], config: DataConfig) -> dict[str, tuple[str
 def _test_notes(
     sizes: Mapping[str, int], test: tuple[str, np.ndarray], config: DataConfig, splits: Mapping[str, Dataset]
 ) -> list[str]:
-    """How the test was made of rows that had none, and how many of its rows are no unseen ones."""
+    """Notes on a test split that was held out of train: its size, and the rows of it that train holds too."""
     origin, rows = test
     if origin == "test":
         return []
@@ -154,15 +145,16 @@ def _test_notes(
         f"drawn by data.split_seed {config.split_seed}, are held out for it, and {len(rows):,} of them used"
     ]
     # A table of one's own may hold a text several times, and the draw puts its copies on both sides.
-    for column in [name for name in splits["test"].column_names if name not in ("row", "label")][:1]:
-        known = set(splits["train"][column])
-        seen = sum(text in known for text in splits["test"][column])
-        if seen:
-            notes.append(f"{seen:,} of the {len(rows):,} test rows have the {column} of a training row")
+    column = next(name for name in splits["test"].column_names if name not in ("row", "label"))
+    known = set(splits["train"][column])
+    seen = sum(text in known for text in splits["test"][column])
+    if seen:
+        notes.append(f"{seen:,} of the {len(rows):,} test rows have the {column} of a training row")
     return notes
 
 
 def _cap(name: str, rows: int | None) -> int | None:
+    """``rows`` of the setting ``name``, checked; ``None`` caps nothing."""
     if rows is not None and rows < 1:
         raise UserError(f"data.{name} must be 1 or more, or null for all rows, not {rows}")
     return rows

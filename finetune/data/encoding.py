@@ -15,7 +15,7 @@ MANY_ROWS = 50_000
 
 
 class Encoding(Protocol):
-    """What is asked of an objective (``finetune.objectives``) about the rows of its kind of task."""
+    """The part of an objective (``finetune.objectives``) that makes token rows of its kind of task."""
 
     kind: str
 
@@ -23,7 +23,7 @@ class Encoding(Protocol):
         """Token rows of a whole split."""
 
     def token_settings(self, data: DataConfig) -> dict[str, Any]:
-        """What of ``data`` decides the token rows beside ``max_length`` and ``prefix``."""
+        """The settings in ``data`` that decide the token rows beside ``max_length`` and ``prefix``."""
 
 
 def tokenize(

@@ -123,6 +123,7 @@ def _check_signature(path: Path, data: bytes, form: str) -> None:
 
 
 def _unpacked(path: Path, data: bytes, packing: str) -> bytes:
+    """The content of a packed file. Raises ``UserError`` where it is damaged or too large."""
     if not data:
         raise UserError(f"the file {path} is empty")
     try:
@@ -131,7 +132,7 @@ def _unpacked(path: Path, data: bytes, packing: str) -> bytes:
         elif packing == ".zst":
             content = _at_most(pa.CompressedInputStream(pa.BufferReader(data), "zstd"))
         else:
-            content = _streams(DECOMPRESSORS[packing], data)
+            content = _all_streams(DECOMPRESSORS[packing], data)
     except (
         OSError, EOFError, ValueError, MemoryError, RuntimeError, NotImplementedError,
         zlib.error, lzma.LZMAError, zipfile.BadZipFile,
@@ -154,7 +155,7 @@ def _at_most(stream: Any) -> bytes:
     return bytes(content)
 
 
-def _streams(opened: Callable[[], Any], data: bytes) -> bytes:
+def _all_streams(opened: Callable[[], Any], data: bytes) -> bytes:
     """The content of all streams that lie one behind the other, at most ``MOST`` bytes and one more.
 
     Raises ``EOFError`` for a stream that is cut off.

@@ -1,4 +1,4 @@
-"""What the Hub says of a data set or a model, asked once in bounded time, and what its client has kept."""
+"""Asks the Hub for the commit of a data set or model in bounded time, and reads what its client has kept."""
 
 import re
 import threading
@@ -34,6 +34,7 @@ def probe_model(name: str, revision: str | None) -> tuple[str | None, str]:
 
 
 def _commit(what: str, question: str, name: str, revision: str | None, advice: str) -> tuple[str | None, str]:
+    """The answer of ``probe`` about ``what``, by the client's method ``question``."""
     from huggingface_hub import constants, errors
 
     if constants.HF_HUB_OFFLINE:
@@ -49,7 +50,7 @@ def _commit(what: str, question: str, name: str, revision: str | None, advice: s
 
 
 def _ask(question: str, name: str, revision: str | None) -> str | Exception:
-    """The commit, or what went wrong, within ``PROBE_SECONDS``."""
+    """The commit, or the error that came instead, within ``PROBE_SECONDS``."""
     from huggingface_hub import HfApi
 
     outcome: list[str | Exception] = []

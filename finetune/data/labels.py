@@ -20,7 +20,7 @@ from finetune.errors import UserError, shown, unknown
 from finetune.system.text import one_line
 
 MOST_LABELS = 1000
-"""Of a table without a declaration: a column with more different values is one of texts or of numbers."""
+"""Most labels of a table without a declaration: a column with more values is one of texts or of measures."""
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,8})(\.0+)?")
 
 
@@ -32,8 +32,18 @@ def written(
     ``names`` are those that the data set states. Where they are mere numbers they say nothing beyond their
     order. Raises ``UserError`` for a row without a label, and for a type that no label has.
     """
-    names = None if names is None else _distinct(names, labels, where)
-    column = _plain(column, where)
+    if names is not None:
+        _check_distinct(names, labels, where)
+    # Whole numbers, text, true and false or floats, out of whatever Arrow type holds them.
+    column = decoded(column)
+    if pa.types.is_null(column.type):
+        column = column.cast(pa.string())
+    kind = column.type
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean, pa.types.is_decimal)
+    if pa.types.is_float16(kind):
+        column = column.cast(pa.float64())
+    elif not any(is_kind(kind) for is_kind in (*kinds, pa.types.is_integer, pa.types.is_floating)):
+        raise UserError(f"{where} holds {kind}; labels are numbers from 0 or label names")
     encoded = pa.concat_arrays([pa.array([], column.type), *column.chunks]).dictionary_encode()
     texts = [_text(value) for value in encoded.dictionary.to_pylist()]
     missing = pc.is_null(encoded).to_numpy(zero_copy_only=False) | np.isin(
@@ -59,7 +69,7 @@ def are_names(columns: Iterable[pa.Array], labels: Sequence[str]) -> bool:
 
 
 def numbers(column: pa.Array, labels: Sequence[str], named: bool, where: str, task: str) -> pa.Array:
-    """Texts of ``written`` -> numbers from 0; ``named`` is the answer of ``are_names`` for all splits.
+    """Texts of ``written`` -> numbers from 0; ``named`` is what ``are_names`` returns for all splits.
 
     Raises ``UserError`` for the first label that is none, and where names and numbers stand side by side.
     """
@@ -135,28 +145,14 @@ def absent(column: pa.Array, labels: Sequence[str]) -> list[str]:
 
 
 def in_another_order(names: Sequence[str] | None, labels: Sequence[str]) -> bool:
-    """Whether the data set's own names say that its numbers are others than the task's."""
+    """Whether the data set numbers its labels otherwise than the task does, by the names that it states."""
     number_of = finder(labels)
     stated = () if names is None or _only_numbers(names) else names
     return any(number_of(name) != place for place, name in enumerate(stated))
 
 
-def _plain(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
-    """Whole numbers, text, true and false or floats, out of whatever Arrow type holds them."""
-    column = decoded(column)
-    if pa.types.is_null(column.type):
-        column = column.cast(pa.string())
-    kind = column.type
-    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean, pa.types.is_decimal)
-    if pa.types.is_float16(kind):
-        column = column.cast(pa.float64())
-    elif not any(is_kind(kind) for is_kind in (*texts, pa.types.is_integer, pa.types.is_floating)):
-        raise UserError(f"{where} holds {kind}; labels are numbers from 0 or label names")
-    return column
-
-
 def _text(value: Any) -> str | None:
-    """3, 3.0 and "3" -> "3"; what is empty or not a number -> nothing."""
+    """3, 3.0 and "3" -> "3"; an empty text and NaN -> ``None``."""
     if isinstance(value, Decimal):  # of Arrow, so finite; its own arithmetic has 28 digits
         return str(int(value)) if value.as_integer_ratio()[1] == 1 else str(value)
     if isinstance(value, float):
@@ -168,7 +164,7 @@ def _text(value: Any) -> str | None:
 def _are_numbers_of(
     names: Sequence[str], texts: Sequence[str | None], kind: pa.DataType, labels: Sequence[str]
 ) -> bool:
-    """Whether labels are numbers that stand for ``names``; texts that are names themselves are none."""
+    """Whether labels are numbers that stand for ``names``, and not names themselves."""
     if _only_numbers(names) and not _known(names, labels):
         return False
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -178,7 +174,7 @@ def _are_numbers_of(
 
 
 def _name(text: str | None, row: int, names: Sequence[str], labels: Sequence[str], where: str) -> str:
-    """The name that a number stands for in the data set, which must be one of the task's."""
+    """The name behind a number in the data set. Raises ``UserError`` where it is none of the task's."""
     if text is None or not NUMBER.fullmatch(text) or not 0 <= int(text) < len(names):
         raise UserError(
             f"{where} has the label {text} in row {row} (counted from 0); the data set states the "
@@ -207,7 +203,7 @@ def finder(labels: Sequence[str]) -> Callable[[str], int | None]:
 
 
 def _fold(name: str) -> str:
-    """A name without what tells no labels apart: case, what joins words, the plural of "star".
+    """A name without what distinguishes no labels: case, the signs that join words, the plural of "star".
 
     A sign at the beginning or end stays: -1 is not 1, and C++ is not C.
     """
@@ -216,8 +212,8 @@ def _fold(name: str) -> str:
     return re.sub(r"(?i)\bstars\b", "star", words).casefold()
 
 
-def _distinct(names: Sequence[str], labels: Sequence[str], where: str) -> Sequence[str]:
-    """``names`` as they are; ``UserError`` where two of them are one label: which number is it?"""
+def _check_distinct(names: Sequence[str], labels: Sequence[str], where: str) -> None:
+    """Raises ``UserError`` where two ``names`` are one label: nobody could say which number it has."""
     number_of = finder(labels)
     for number, label in enumerate(labels):
         same = [name for name in names if number_of(name) == number]
@@ -226,16 +222,16 @@ def _distinct(names: Sequence[str], labels: Sequence[str], where: str) -> Sequen
                 f"{where}: the data set states {len(same)} names for the label {label}: "
                 f"{', '.join(map(repr, same))}; mend the names that it states"
             )
-    return names
 
 
 def _known(names: Sequence[str], labels: Sequence[str]) -> bool:
+    """Whether every name is one of the task's."""
     number_of = finder(labels)
     return all(number_of(name) is not None for name in names)
 
 
 def _only_numbers(names: Sequence[str]) -> bool:
-    """Names such as 0, 1, 2 or 1, 2, 3, in this order."""
+    """Whether names are 0, 1, 2 or 1, 2, 3 and so on, in this order."""
     return list(names) in ([str(i) for i in range(len(names))], [str(i + 1) for i in range(len(names))])
 
 

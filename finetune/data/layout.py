@@ -11,7 +11,7 @@ from pathlib import Path
 
 from finetune.data import cards
 from finetune.data.cards import SPLIT_NAMES, entries, has_rows
-from finetune.data.files import FORMATS, ending, stem
+from finetune.data.files import FORMATS, PACKINGS, ending, stem
 from finetune.errors import UserError
 from finetune.system.language_codes import SHORT, language_of
 
@@ -26,7 +26,7 @@ ALIGNED = re.compile(
     r"(?P<before>.+?)\.(?P<language>[a-z]{2,3}([_-][a-z]+)?)(?P<after>(\.(txt|xml|gz|bz2|xz))*)", re.I
 )
 
-# What a folder without a readable split may hold, and what to do about it.
+# Endings of files that a folder without a readable split may hold -> advice on them.
 ADVICE = {
     (".xlsx", ".xls", ".ods"): "save {} as CSV",
     (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip", ".7z", ".rar"): "unpack {} in the folder",
@@ -83,14 +83,16 @@ def find_table(place: Path, label: str | None) -> Layout:
 
 
 def find(folder: Path, configs: Sequence[str], label: str | None, *, whole: bool = True) -> Layout:
-    """Look through ``folder``. ``configs`` are names by which the task's configuration may go in it.
+    """Assigns the files of ``folder`` to splits.
+
+    ``configs`` are names by which the task's configuration may go in it.
 
     Raises ``UserError`` where a split is missing, incomplete or there more than once. Unless it is to be
     ``whole`` a folder may lack its test split, or be the one file of its rows.
     """
     card = cards.read_card(folder)
     chosen = cards.configuration(card, configs)
-    names = dict.fromkeys(["", "data", *configs, "default", str(chosen.get("data_dir", ""))])
+    names = dict.fromkeys(["", "data", *configs, "default", str(chosen.get("data_dir") or "")])
     inside = [Path(name) for name in names if not Path(name).is_absolute() and ".." not in Path(name).parts]
     places = [folder / name for name in dict.fromkeys(inside) if (folder / name).is_dir()]
     named = cards.data_files(folder, chosen)
@@ -98,41 +100,29 @@ def find(folder: Path, configs: Sequence[str], label: str | None, *, whole: bool
     if not files:
         files = {split: _of_names(folder, places, names) for split, names in SPLIT_NAMES.items()}
     if not whole and not any(files.values()):
-        files = {"train": _only_file(folder, places)}
+        rows = _regular([path for place in places for path in entries(place) if has_rows(path)])
+        if len(rows) > 1:
+            listing = ", ".join(path.relative_to(folder).as_posix() for path in rows[:6])
+            raise UserError(
+                f"'{folder}' holds several files of rows: {listing}; give one of them with --data, or name "
+                "them train and test"
+            )
+        files = {"train": rows}
     for split in ("train", "test") if whole else ("train",):
         if not files.get(split):
             raise UserError(_missing(folder, split, places))
-    _check_apart(folder, files)
+    split_of: dict[Path, str] = {}
+    for split, path in ((split, path) for split, paths in files.items() for path in paths):
+        if split_of.setdefault(path, split) != split:
+            raise UserError(
+                f"by its name {path.relative_to(folder)} in '{folder}' is both {split_of[path]} and {split}: "
+                "rename it, or have the card name it once"
+            )
     files = {split: paths for split, paths in files.items() if paths}
     used = {path for paths in files.values() for path in paths}
     beside = {path for place in places for path in entries(place) if path.is_file() and has_rows(path)}
     unread = sorted(path.relative_to(folder).as_posix() for path in beside - used)
     return Layout(files, _stated(folder, used, label, card, chosen.get("config_name")), unread)
-
-
-def _only_file(folder: Path, places: Sequence[Path]) -> list[Path]:
-    """The file of rows in a folder where none has the name of a split; ``UserError`` for several."""
-    rows = _regular([path for place in places for path in entries(place) if has_rows(path)])
-    if len(rows) > 1:
-        listing = ", ".join(path.relative_to(folder).as_posix() for path in rows[:6])
-        raise UserError(
-            f"'{folder}' holds several files of rows: {listing}; give one of them with --data, or name them "
-            "train and test"
-        )
-    return rows
-
-
-def _check_apart(folder: Path, files: dict[str, list[Path]]) -> None:
-    """Raise ``UserError`` for a file that two splits claim."""
-    seen: dict[Path, str] = {}
-    for split, paths in files.items():
-        for path in paths:
-            if seen.setdefault(path, split) != split:
-                shown = path.relative_to(folder)
-                raise UserError(
-                    f"by its name {shown} in '{folder}' is both {seen[path]} and {split}: rename it, or have "
-                    "the card name it once"
-                )
 
 
 def _stated(
@@ -219,7 +209,14 @@ def _in_order(place: Path, files: list[Path], *, mixed: bool) -> list[Path]:
         )
     stems = [stem(path.name) for path in files]
     shards = [match for match in map(SHARD.fullmatch, stems) if match]
-    _check_copies(place, stems)
+    for name in stems:
+        copy = COPY.fullmatch(name)
+        of = copy and (copy["first"] or copy["of"])
+        if of and of in stems:
+            raise UserError(
+                f"'{place}' has one split more than once: by its name '{name}' is a copy of '{of}', and they "
+                "are no shards of one set; keep one of them"
+            )
     numbered = shards or [match for match in map(NUMBERED.fullmatch, stems) if match]
     one_kind = {(match["before"], match["after"] if not shards else match["count"]) for match in numbered}
     series = len(numbered) == len(files) and len(one_kind) == 1
@@ -239,22 +236,10 @@ def _in_order(place: Path, files: list[Path], *, mixed: bool) -> list[Path]:
     return [path for _, path in sorted(zip(numbers, files, strict=True))]
 
 
-def _check_copies(place: Path, stems: list[str]) -> None:
-    """Raise ``UserError`` where a name is another one's with the mark of a copy."""
-    for name in stems:
-        match = COPY.fullmatch(name)
-        of = match and (match["first"] or match["of"])
-        if of and of in stems:
-            raise UserError(
-                f"'{place}' has one split more than once: by its name '{name}' is a copy of '{of}', and they "
-                "are no shards of one set; keep one of them"
-            )
-
-
 def _check_complete(
     place: Path, listing: str, numbers: list[int], count: int | None, *, padded: bool
 ) -> None:
-    """Raise ``UserError`` where a number is missing or there twice. ``count`` is that of the names, if any.
+    """Raises ``UserError`` where a number is missing or there twice. ``count`` is that of the names, if any.
 
     Shards are counted from 0 or from 1; ``padded`` numbers (00003) are those of shards even of a single file.
     """
@@ -291,11 +276,11 @@ def _saved(folder: Path) -> list[Path]:
     return files
 
 
-# Where nothing is found
+# Messages where a split is missing
 
 
 def _missing(folder: Path, split: str, places: Sequence[Path]) -> str:
-    """The message for a split that is not there: what would be read, what there is, what to do with it."""
+    """The message for a missing split: the names that are read, what the folder holds, and advice."""
     inside = entries(folder)
     present = ", ".join(path.name for path in inside[:8]) or "nothing"
     message = (
@@ -313,7 +298,7 @@ def _missing(folder: Path, split: str, places: Sequence[Path]) -> str:
 
 
 def _advice(folder: Path, split: str, names: list[str]) -> str:
-    """What to do with files that are not read as they are; empty where nothing is known."""
+    """Advice on files that are not read as they are; empty where there is none."""
     if (folder / "state.json").is_file():
         return "it is one saved data set without splits; save a DatasetDict of train and test"
     if (folder / "snapshots").is_dir():
@@ -321,10 +306,15 @@ def _advice(folder: Path, split: str, names: list[str]) -> str:
     if aligned := _aligned(names):
         one, other = aligned
         sides = ", ".join(f'"{match["language"]}": "..."' for match in aligned)
-        return (
-            f"put {one[0]} and {other[0]} side by side into {split}.jsonl, one {{{sides}}} a line"
-            f"{_unequal_lines(folder, one[0], other[0])}"
-        )
+        advice = f"put {one[0]} and {other[0]} side by side into {split}.jsonl, one {{{sides}}} a line"
+        paths = [folder / match[0] for match in aligned]
+        if all(path.is_file() and path.suffix not in (*PACKINGS, ".xml") for path in paths):
+            counts = [len(path.read_bytes().splitlines()) for path in paths]
+            if counts[0] != counts[1]:
+                advice += (
+                    f"; they have {counts[0]} and {counts[1]} lines, so lines of one of them are missing"
+                )
+        return advice
     for endings, advice in ADVICE.items():
         for name in names:
             if name.lower().endswith(endings):
@@ -342,11 +332,3 @@ def _aligned(names: list[str]) -> tuple[re.Match[str], re.Match[str]] | None:
         if other is not match:
             return other, match
     return None
-
-
-def _unequal_lines(folder: Path, one: str, other: str) -> str:
-    """A clause for two files of plain text that cannot be aligned by their lines."""
-    counts = [len((folder / name).read_bytes().splitlines()) for name in (one, other)]
-    if counts[0] == counts[1] or ending(f"a.csv{Path(one).suffix}") != (".csv", ""):
-        return ""
-    return f"; they have {counts[0]} and {counts[1]} lines, so lines of one of them are missing"

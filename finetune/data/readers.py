@@ -1,4 +1,4 @@
-"""A file's bytes -> an Arrow table of the columns that are needed: no guess, no cache.
+"""A file's bytes -> an Arrow table of the needed columns, without guesses and without a cache.
 
 pandas and ``datasets`` guess types, skip what they cannot read and cache what they did; here cells of CSV and
 TSV are text, whatever they look like, and each reader names the row or line at fault.
@@ -28,12 +28,14 @@ BATCH = 10_000
 """Rows that are Python objects at one time; the others are Arrow columns already."""
 
 QUOTED = r'^"([^"]|"")*""([^"]|"")*"$'
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""Half of a pair: JSON may escape one alone, and no encoding has it."""
 
 GOES_ON = b"\xff\xff\xff\xff"
 """Before each message of an Arrow stream, and with a length of 0 at its end."""
 
 LONG_TEXT = 50
-"""Lines of one text from which on a note is due: a forgotten quote may have swallowed rows."""
+"""Lines of one text from which on there is a note: a forgotten quote may have swallowed rows."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def parse(content: Content, wanted: Wanted) -> Part:
 
 
 def _parquet(data: bytes, wanted: Wanted) -> Part:
+    """Reads the needed columns alone, and verifies checksums of pages where the file has some."""
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     chosen = wanted.choose(list(file.schema_arrow.names))
     table = file.read(columns=chosen).select(chosen)
@@ -92,8 +95,14 @@ def _arrow(data: bytes, wanted: Wanted) -> Part:
 
 
 def _checked(table: pa.Table, schema: pa.Schema, wanted: Wanted) -> Part:
-    table.validate(full=True)  # else damaged text is found only where it is used
-    return Part(table, _class_names(schema, wanted.label))
+    """A table that proved undamaged, with the ClassLabel names that ``datasets`` puts into schemas."""
+    table.validate(full=True)  # else damaged text would raise only where it is used
+    stated = (schema.metadata or {}).get(b"huggingface")
+    if stated is None or wanted.label is None:
+        return Part(table)
+    facts = json.loads(stated)
+    info = facts.get("info") if isinstance(facts, dict) else None
+    return Part(table, feature_names(info.get("features"), wanted.label) if isinstance(info, dict) else None)
 
 
 def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -111,16 +120,6 @@ def _unviewed(column: Any) -> Any:
     if pa.types.is_string_view(column.type):
         return column.cast(pa.large_string())
     return column.cast(pa.large_binary()) if pa.types.is_binary_view(column.type) else column
-
-
-def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None:
-    """The ClassLabel names that ``datasets`` writes into a file's schema."""
-    stated = (schema.metadata or {}).get(b"huggingface")
-    if stated is None or label is None:
-        return None
-    facts = json.loads(stated)
-    info = facts.get("info") if isinstance(facts, dict) else None
-    return feature_names(info.get("features"), label) if isinstance(info, dict) else None
 
 
 def feature_names(features: Any, label: str) -> tuple[str, ...] | None:
@@ -148,6 +147,7 @@ def feature_names(features: Any, label: str) -> tuple[str, ...] | None:
 
 
 def _json(data: bytes, wanted: Wanted) -> Part:
+    """Reads rows in batches; the columns are those of the first batch."""
     rows = iter(_json_rows(data))
     first = list(islice(rows, BATCH))
     if not first:
@@ -194,7 +194,10 @@ def _json_rows(data: bytes) -> Iterator[tuple[str, _Row]]:
 
 
 def _loads(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_mapped, parse_int=_whole)
+    """JSON with objects as ``_Row``, which know their repeated keys."""
+    # A whole number that no Arrow column can hold is no label: as a float it is refused as one.
+    number = lambda digits: int(digits) if len(digits) < 19 else float(digits)  # noqa: E731
+    return json.loads(text, object_pairs_hook=_mapped, parse_int=number)
 
 
 def _mapped(pairs: list[tuple[str, Any]]) -> _Row:
@@ -202,12 +205,6 @@ def _mapped(pairs: list[tuple[str, Any]]) -> _Row:
     if len(row) < len(pairs):  # seldom, and there are as many as rows
         row.twice = frozenset(repeated(pairs))
     return row
-
-
-def _whole(digits: str) -> int | float:
-    """A number of JSON without a fraction."""
-    # What an Arrow column cannot hold as a whole number is no label: a float is good enough to say so.
-    return int(digits) if len(digits) < 19 else float(digits)
 
 
 def _row(row: Any, place: str) -> _Row:
@@ -269,18 +266,11 @@ def _array(name: str, batch: list[tuple[str, _Row]], cells: Sequence[Any], kind:
     try:
         return pa.array(cells, kind)
     except UnicodeEncodeError as error:
-        places = [place for (place, _), cell in zip(batch, cells, strict=True) if not _is_text(cell)]
+        written = [json.dumps(cell, ensure_ascii=False) for cell in cells]
+        places = [place for (place, _), text in zip(batch, written, strict=True) if SURROGATE.search(text)]
         raise UserError(
             f"column '{name}' holds half of a surrogate pair, which is no text, in {places[0]}"
         ) from error
-
-
-def _is_text(cell: Any) -> bool:
-    try:
-        json.dumps(cell, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # CSV and TSV
@@ -354,7 +344,13 @@ def _delimited(data: bytes, delimiter: str, wanted: Wanted, quoted: bool) -> Par
         )  # fmt: skip
     if not tables:
         raise UserError("it has a header and no rows")
-    table = _with_mappings(pa.concat_tables(tables), wanted)
+    table = pa.concat_tables(tables)
+    if wanted.inside and not set(wanted.inside) & set(chosen):
+        # One column, of cells such as {"de": "...", "en": "..."}.
+        (name,) = chosen
+        cells = [_mapping(cell, number) for number, cell in enumerate(table[name].to_pylist())]
+        mapped = [(f"row {number}", _Row({name: cell})) for number, cell in enumerate(cells)]
+        table = pa.table({name: _mappings(name, mapped, cells, wanted.inside)})
     return Part(table, notes=spans.judge())
 
 
@@ -482,30 +478,17 @@ class _Spans:
         return self.place is None or row[self.place].strip('"') in self.labels
 
 
-def _with_mappings(table: pa.Table, wanted: Wanted) -> pa.Table:
-    """The table with mappings for cells such as {"de": "...", "en": "..."}, as JSON or Python writes them."""
-    if not wanted.inside or set(wanted.inside) & set(table.column_names):
-        return table
-    (name,) = table.column_names
-    batch = [
-        (f"row {number}", _Row({name: _mapping(cell, number)}))
-        for number, cell in enumerate(table[name].to_pylist())
-    ]
-    return pa.table({name: _mappings(name, batch, [row[name] for _, row in batch], wanted.inside)})
-
-
 def _mapping(cell: str, number: int) -> _Row:
-    """One such cell as a mapping; ``UserError`` for what is none."""
+    """A cell such as {"de": "...", "en": "..."}, in JSON or Python; ``UserError`` for any other."""
     try:
         content = _loads(cell)
     except ValueError:
         try:
             shown = ast.parse(cell.strip(), mode="eval").body
             keys = [ast.literal_eval(key) for key in shown.keys if key] if isinstance(shown, ast.Dict) else []
-            # Python's own dict would keep the last of two equal keys and say nothing.
-            content = (
-                _mapped(list(zip(keys, ast.literal_eval(shown).values(), strict=True))) if keys else None
-            )
+            # In pairs, since Python's own dict would keep the last of two equal keys without a word.
+            pairs = list(zip(keys, ast.literal_eval(shown).values(), strict=True)) if keys else None
+            content = None if pairs is None else _mapped(pairs)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             content = None
     if not isinstance(content, _Row):

@@ -61,13 +61,19 @@ class Raw:
 
 
 def resolve(task: Task, pair: str | None, wanted: str) -> Source:
-    """Turn ``auto``, ``hub``, ``sample`` or a folder into a source.
+    """Turns ``auto``, ``hub``, ``sample`` or a folder into a source.
 
     ``auto`` takes the first of: a folder ``data/<task>[-<pair>]`` here, the Hub or its cache, the sample. The
     others are strict: ``UserError`` where they cannot be had.
     """
-    if task.undeclared:
-        return _table(task, wanted)
+    if task.undeclared:  # a table, which lies where ``wanted`` says and nowhere else
+        advice = "name its file or folder with --data, e.g. reviews.csv"
+        if wanted in ("auto", "hub", "sample", "local"):
+            raise UserError(f"'{task.name}' is a table of your own: {advice}")
+        place = Path(wanted).expanduser()
+        if not place.exists():
+            raise UserError(f"'{task.name}' is not at '{wanted}': {advice}")
+        return Source("local", str(place), why="asked for")
     if wanted == "sample":
         return Source("sample", "built-in", why="asked for")
     if wanted == "hub":
@@ -92,7 +98,10 @@ def read(source: Source, task: Task, pair: str | None, sample: Sample | None = N
         raw = _read_local(Path(source.location), task, pair)
     elif source.kind == "sample":
         assert sample is not None  # whoever takes the sample knows how it is made
-        raw = _read_sample(sample, task, pair)
+        raw = Raw({})
+        for split, size in sample.sizes.items():
+            part = Part(pa.Table.from_pylist(sample.rows(task, pair, split, size)))
+            raw.tables[split] = columns.canonical(part, task, pair, f"split '{split}'")
     else:
         raw = _read_hub(source, task, pair)
     task = raw.task or task
@@ -105,17 +114,6 @@ def read(source: Source, task: Task, pair: str | None, sample: Sample | None = N
     return Raw(tables, raw.files, list(dict.fromkeys(map(clean, notes))), task)
 
 
-def _table(task: Task, wanted: str) -> Source:
-    """The place of a table without a declaration, which lies where ``wanted`` says and nowhere else."""
-    advice = "name its file or folder with --data, e.g. reviews.csv"
-    if wanted in ("auto", "hub", "sample", "local"):
-        raise UserError(f"'{task.name}' is a table of your own: {advice}")
-    place = Path(wanted).expanduser()
-    if not place.exists():
-        raise UserError(f"'{task.name}' is not at '{wanted}': {advice}")
-    return Source("local", str(place), why="asked for")
-
-
 def local_folders(task: Task, pair: str | None) -> list[Path]:
     """The folders that ``auto`` takes: both directions of a pair can be read from one."""
     if pair is None:
@@ -125,6 +123,7 @@ def local_folders(task: Task, pair: str | None) -> list[Path]:
 
 
 def _automatic(task: Task, pair: str | None) -> Source:
+    """The first of: a folder here, the Hub, its cache, the sample; ``why`` names what comes before it."""
     folders = local_folders(task, pair)
     for folder in folders:
         if folder.is_dir():
@@ -159,8 +158,14 @@ def _read_local(place: Path, task: Task, pair: str | None) -> Raw:
     for split, paths in plan.files.items():
         tables = []
         for path in paths:
-            part, facts = _read_file(path, path.relative_to(folder).as_posix(), task, pair)
-            part = Part(part.table, part.names or plan.names[path], part.notes)
+            content = files.read(path, path.relative_to(folder).as_posix())
+            facts = content.facts
+            try:
+                part = parse(content, columns.wanted(task, pair))
+            except UserError as error:
+                form, packing = files.ending(path.name) or (".arrow", "")
+                raise UserError(f"cannot read {path} as {(form + packing)[1:]}: {error}") from error
+            part = replace(part, names=part.names or plan.names[path])
             for other in raw.files:
                 if (other["split"], other["sha256"]) == (split, facts["sha256"]):
                     raise UserError(
@@ -199,7 +204,7 @@ def _listing(names: Sequence[str], most: int) -> str:
 
 
 def _folder_notes(folder: Path, task: Task) -> list[str]:
-    """A note where the folder has the name of another task's data: many tasks have columns of one name."""
+    """A note where the folder has the name of another task's data: many tasks name their columns alike."""
     name = folder.resolve().name.lower()
     named = max(
         (other for other in TASKS if name == other or name.startswith(f"{other}-")), key=len, default=""
@@ -228,7 +233,10 @@ def _label_notes(task: Task, tables: Mapping[str, pa.Table]) -> list[str]:
 
 
 def _check_orders(parts: Sequence[tuple[str, tuple[str, ...] | None, pa.Table]], task: Task) -> None:
-    """Raise ``UserError`` where one file states label names in another order, and one numbers without any."""
+    """Raises ``UserError`` where one file states label names in another order, and one numbers without any.
+
+    Nobody could say which order the numbers follow.
+    """
     if not task.labels:
         return
     ordered = [(name, names) for name, names, _ in parts if labels.in_another_order(names, task.labels)]
@@ -241,17 +249,8 @@ def _check_orders(parts: Sequence[tuple[str, tuple[str, ...] | None, pa.Table]],
             )
 
 
-def _read_file(path: Path, name: str, task: Task, pair: str | None) -> tuple[Part, dict[str, Any]]:
-    """The rows of one file, and its facts; ``UserError``, one sentence, however it is broken."""
-    content = files.read(path, name)
-    try:
-        return parse(content, columns.wanted(task, pair)), content.facts
-    except UserError as error:
-        form, packing = files.ending(path.name) or (".arrow", "")
-        raise UserError(f"cannot read {path} as {(form + packing)[1:]}: {error}") from error
-
-
 def _order_notes(part: Part, task: Task) -> list[str]:
+    """A note where the data numbers its labels otherwise than the task."""
     if not task.labels or not labels.in_another_order(part.names, task.labels):
         return []
     return [f"labels are mapped by the names that the data states: {', '.join(part.names or ())}"]
@@ -259,7 +258,7 @@ def _order_notes(part: Part, task: Task) -> list[str]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars of ``datasets`` for the length of the block: for what takes a moment."""
+    """Hides the progress bars of ``datasets`` for the length of the block: for what takes a moment."""
     import datasets
 
     hidden = datasets.are_progress_bars_disabled()
@@ -310,51 +309,35 @@ def _read_hub(source: Source, task: Task, pair: str | None) -> Raw:
             raise UserError(
                 f"the Hub data set {source.location} has no {split} split; it has {', '.join(prepared)}"
             )
-    raw = Raw({})
+    raw, wanted = Raw({}), columns.wanted(task, pair)
     for split, rows in splits.items():
-        part = _hub_part(rows, task, pair, f"{source.location}, split '{split}'")
+        try:
+            chosen = wanted.choose(list(rows.column_names))
+        except UserError as error:
+            raise UserError(f"{source.location}, split '{split}': {error}") from error
+        names = getattr(rows.features.get(wanted.label), "names", None)  # only a ClassLabel has names
+        part = Part(rows.select_columns(chosen).with_format("arrow")[:], tuple(names) if names else None)
         raw.tables[split] = columns.canonical(part, task, pair, f"split '{split}'")
         raw.notes += _order_notes(part, task)
-        raw.files += _prepared_files(rows, split)
-    raw.files += _hub_files(next(iter(splits.values())))
+        # The Arrow files that the client made of the Hub's, and that these rows are read from.
+        paths = [Path(entry["filename"]) for entry in rows.cache_files]
+        raw.files += [
+            {"split": split, "name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+            for path in paths
+        ]
+    # The files that the client fetched for all splits together, by their names on the Hub. It hashed them
+    # when it made the rows; one that did so for another program may have kept no hashes.
+    fetched = next(iter(splits.values())).info.download_checksums or {}
+    raw.files += [
+        {"split": None, "name": str(name).split("@")[-1].partition("/")[2] or str(name),
+         "bytes": facts.get("num_bytes"), "sha256": facts.get("checksum")}
+        for name, facts in fetched.items()
+    ]  # fmt: skip
     return raw
 
 
-def _hub_part(rows: Any, task: Task, pair: str | None, where: str) -> Part:
-    """The needed columns of a data set of the Hub, with the label names that its features state."""
-    wanted = columns.wanted(task, pair)
-    try:
-        chosen = wanted.choose(list(rows.column_names))
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-    names = getattr(rows.features.get(wanted.label), "names", None)  # only a ClassLabel has names
-    table = rows.select_columns(chosen).with_format("arrow")[:]
-    return Part(table, tuple(names) if names else None)
-
-
-def _prepared_files(rows: Any, split: str) -> list[dict[str, Any]]:
-    """The Arrow files that the client made of the Hub's, and that the rows of a split are read from."""
-    paths = [Path(entry["filename"]) for entry in rows.cache_files]
-    return [
-        {"split": split, "name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
-        for path in paths
-    ]
-
-
-def _hub_files(rows: Any) -> list[dict[str, Any]]:
-    """The files that the client fetched, by their names on the Hub, of all splits together.
-
-    The client hashed them when it made the rows; one that did so for another program may have kept nothing.
-    """
-    return [
-        {"split": None, "name": str(name).split("@")[-1].partition("/")[2] or str(name),
-         "bytes": facts.get("num_bytes"), "sha256": facts.get("checksum")}
-        for name, facts in (rows.info.download_checksums or {}).items()
-    ]  # fmt: skip
-
-
 def _load_remote(source: Source, task: Task, pair: str | None) -> dict[str, Any]:
-    """What ``datasets.load_dataset`` gives, made step by step so that it hashes what it fetches."""
+    """The splits as ``datasets.load_dataset`` makes them, step by step so that it hashes what it fetches."""
     import datasets
 
     config = hub.config_name(task, pair)
@@ -373,14 +356,3 @@ def _load_remote(source: Source, task: Task, pair: str | None) -> dict[str, Any]
                 f"the Hub failed half-way, and the cache holds another version than {source.revision}"
             )
     return dict(prepared)
-
-
-# The sample
-
-
-def _read_sample(sample: Sample, task: Task, pair: str | None) -> Raw:
-    tables = {}
-    for split, size in sample.sizes.items():
-        part = Part(pa.Table.from_pylist(sample.rows(task, pair, split, size)))
-        tables[split] = columns.canonical(part, task, pair, f"split '{split}'")
-    return Raw(tables)

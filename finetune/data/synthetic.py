@@ -39,7 +39,7 @@ class Sample:
 
 
 def _class_rows(task: ClassificationTask, pair: str | None, split: str, n: int) -> list[dict[str, Any]]:
-    """Evidence words among common ones; the denying word makes order matter, which a bag of words misses."""
+    """Rows of evidence words among common ones; a denying word makes order matter to the class."""
     words = _words(Random(f"{_SEED}|words"), 1 + _COMMON_WORDS + _CLASS_WORDS * len(task.labels))
     denier, common = words[0], words[1 : 1 + _COMMON_WORDS]
     groups = [words[1 + _COMMON_WORDS + i * _CLASS_WORDS :][:_CLASS_WORDS] for i in range(len(task.labels))]
@@ -57,18 +57,12 @@ def _class_rows(task: ClassificationTask, pair: str | None, split: str, n: int) 
         rng.shuffle(phrases)
         if rng.random() < _WRONG:
             label = rng.randrange(len(groups))
-        rows.append(
-            {**_columns(task.text, [word for phrase in phrases for word in phrase]), task.label: label}
-        )
+        # A few of the words go into each of the first text columns, the rest into the last.
+        text = [word for phrase in phrases for word in phrase]
+        starts = [max(len(text) // 5, 1) * i for i in range(len(task.text))]
+        parts = zip(task.text, starts, [*starts[1:], len(text)], strict=True)
+        rows.append({**{name: " ".join(text[start:end]) for name, start, end in parts}, task.label: label})
     return rows
-
-
-def _columns(names: tuple[str, ...], words: list[str]) -> dict[str, Any]:
-    """Spreads the words over the text columns: a few into each of the first, the rest into the last."""
-    share = max(len(words) // 5, 1)
-    starts = [share * i for i in range(len(names))]
-    ends = [*starts[1:], len(words)]
-    return {name: " ".join(words[start:end]) for name, start, end in zip(names, starts, ends, strict=True)}
 
 
 # A small grammar: each sentence is one tree, expressed in two made-up languages. The first has subject, verb,
@@ -81,6 +75,7 @@ _SYNONYM = 0.15  # chance of the second word for a verb that has two: no model c
 
 
 def _pair_rows(task: TranslationTask, pair: str | None, split: str, n: int) -> list[dict[str, Any]]:
+    """Random trees, each expressed in both languages."""
     first, second = sorted(languages(pair or task.default_pair))
     plain, rich = _lexicon(first), _lexicon(second)
     rows: list[dict[str, Any]] = []
@@ -88,14 +83,11 @@ def _pair_rows(task: TranslationTask, pair: str | None, split: str, n: int) -> l
         if len(rows) == n:
             break
         sentence = _in_plain(tree, plain)
-        if _split_of(sentence) == split:
+        # Each sentence belongs to one split for good, by its text: a tenth each to validation and test.
+        digit = hashlib.sha256(sentence.encode()).digest()[0] % 10
+        if split == {0: "validation", 1: "test"}.get(digit, "train"):
             rows.append({task.column: {first: sentence, second: _in_rich(tree, rich)}})
     return rows
-
-
-def _split_of(sentence: str) -> str:
-    """Each sentence belongs to one split for good, by its text: a tenth each to validation and test."""
-    return {0: "validation", 1: "test"}.get(hashlib.sha256(sentence.encode()).digest()[0] % 10, "train")
 
 
 def _trees(rng: Random) -> Iterator[dict[str, Any]]:
@@ -143,12 +135,11 @@ def _in_rich(tree: dict[str, Any], lexicon: dict[str, list[str]]) -> str:
     """Adverb; determiner, noun, adjective, all agreeing; place; object; verb last."""
 
     def phrase(part: dict[str, Any]) -> list[str]:
-        ending = ("a", "o")[part["noun"] % 2] + (
-            "s" if part["plural"] else ""
-        )  # odd nouns are of the second gender
+        gender = part["noun"] % 2  # odd nouns are of the second
+        ending = ("a", "o")[gender] + ("s" if part["plural"] else "")
         adjective = [] if part["adjective"] is None else [lexicon["adjective"][part["adjective"]] + ending]
         noun = lexicon["noun"][part["noun"]] + ("s" if part["plural"] else "")
-        return [lexicon["the"][part["noun"] % 2], noun, *adjective]
+        return [lexicon["the"][gender], noun, *adjective]
 
     words = [] if tree["adverb"] is None else [lexicon["adverb"][tree["adverb"]]]
     words += phrase(tree["subject"])

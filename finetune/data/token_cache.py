@@ -28,11 +28,11 @@ from finetune.system.checksum import sha256
 from finetune.system.environment import versions
 
 FORMAT = 2
-"""To be raised when the same texts are to become other rows, or entries are to be written otherwise."""
+"""Version of the entries; to be raised when texts become other rows, or entries are written otherwise."""
 
 ROWS, ABOUT = "rows.arrow", "about.json"
 COLUMNS = {"row", "input_ids", "labels"}
-"""Of every entry; some tokenizers make more."""
+"""Columns of every entry; some tokenizers make more."""
 LIBRARIES = ("tokenizers", "transformers", "datasets")
 # Settings that a tokenizer can be given once it is loaded, and does not save.
 UNSAVED = ("truncation_side", "src_lang", "tgt_lang", "split_special_tokens")
@@ -61,9 +61,9 @@ def prepare(loaded: Data, tokenizer: Any, encoding: Encoding, config: RunConfig)
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Sixteen hexadecimal digits over all of a tokenizer: files that it saves, settings that it does not.
+    """Sixteen hexadecimal digits over the files that a tokenizer saves and the settings that it does not.
 
-    Not over its vocabulary alone: two tokenizers of one vocabulary can cut, frame or normalize otherwise.
+    A hash of the vocabulary would not do: two tokenizers of one can cut, frame or normalize otherwise.
     """
     digest = hashlib.sha256()
     with TemporaryDirectory() as folder:
@@ -79,7 +79,7 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
 
 
 def _cached(loaded: Data, tokenizer: Any, encoding: Encoding, config: RunConfig) -> dict[str, Dataset]:
-    """Each split from memory, from the disk, or made and kept on both; in that order."""
+    """The splits, each from memory, else from the disk, else tokenized and kept on both."""
     try:
         fingerprint = tokenizer_fingerprint(tokenizer)
     except OSError as error:  # it needs a temporary folder
@@ -129,6 +129,7 @@ def _read(folder: Path, about: dict[str, Any]) -> Dataset | None:
 
 
 def _is_whole(folder: Path, about: dict[str, Any]) -> bool:
+    """Whether an entry is the one that ``about`` describes, with the rows that were written."""
     try:
         written = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         return bool(written == {**about, "sha256": sha256(folder / ROWS)})

@@ -1,9 +1,9 @@
-"""How a tokenizer reads texts here, whatever its files say: control words are text, padding comes last."""
+"""Makes every tokenizer read texts alike, whatever its files say: control words are text, padding is last."""
 
 import re
 from typing import Any
 
-from tokenizers import Regex, Tokenizer
+from tokenizers import Regex
 from tokenizers.pre_tokenizers import Sequence, Split
 from transformers import PreTrainedTokenizerFast
 
@@ -28,7 +28,13 @@ def settle(tokenizer: Any) -> None:
         return  # sentencepiece itself never reads a control symbol in a text
     backend = tokenizer.backend_tokenizer
     backend.encode_special_tokens = True
-    known = [word for word in tokenizer.all_special_tokens if _is_read(backend, word)]
+    # Control words that come out as their token all the same, at the beginning of a text or inside one.
+    known = [
+        word
+        for word in tokenizer.all_special_tokens
+        for token in [backend.token_to_id(word)]
+        if any(token in backend.encode(text, add_special_tokens=False).ids for text in (word, f"a{word}a"))
+    ]
     if not known:
         return
     # A unigram model keeps its control words among its pieces, and takes them for the likeliest ones. Cut off
@@ -47,7 +53,7 @@ def escaped(tokenizer: Any, text: str) -> str:
 
 
 def prefixed(tokenizer: Any, prefix: str | None) -> str:
-    """What ``data.prefix`` puts before every input text; "" for none.
+    """The text that ``data.prefix`` puts before every input; "" for none.
 
     Marian's code of a target language, ``>>fra<<``, is the one control word that a prefix can give. Raises
     ``UserError`` for a code that the model lacks: its letters would be read as text.
@@ -65,9 +71,3 @@ def prefixed(tokenizer: Any, prefix: str | None) -> str:
 def target_codes(tokenizer: Any) -> list[str]:
     """The languages that a Marian model translates into, where it has a token for each: ``>>fra<<``."""
     return sorted(token for token in tokenizer.get_vocab() if LANGUAGE.fullmatch(token))
-
-
-def _is_read(backend: Tokenizer, word: str) -> bool:
-    """Whether a control word comes out as its token, at the beginning of a text or inside one."""
-    token = backend.token_to_id(word)
-    return any(token in backend.encode(text, add_special_tokens=False).ids for text in (word, f"a{word}a"))

@@ -507,13 +507,25 @@ def test_layouts_that_are_not_are_named(tmp_path: Path, names: list[str], messag
     assert "\n" not in str(caught.value)
 
 
+def test_aligned_files_that_lack_lines_are_named(tmp_path: Path) -> None:
+    (tmp_path / "train.de").write_text("eins\nzwei\ndrei", encoding="utf-8")
+    for text, clause in (("one\ntwo\nthree\n", "a line$"), ("one\ntwo\n", "they have 3 and 2 lines")):
+        (tmp_path / "train.en").write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=clause):
+            read(tmp_path)
+    (tmp_path / "train.en").unlink()
+    (tmp_path / "train.en").mkdir()  # of a folder there are no lines to count
+    with pytest.raises(UserError, match="side by side"):
+        read(tmp_path)
+
+
 def test_a_clone_of_a_hub_data_set_is_read_by_its_card(tmp_path: Path) -> None:
     put(tmp_path, "raw/{}-set/part.csv", delimited(rows_of([0, 1], ["a"])))
     put(tmp_path, "other/{}.csv", delimited(rows_of([0, 1], ["wrong"])))
     (tmp_path / "README.md").write_text(
         "---\nconfigs:\n- config_name: other\n  data_files: other/*.csv\n- config_name: mine\n"
-        "  default: true\n  data_files:\n  - split: train\n    path: raw/train-set/*\n  - split: test\n"
-        "    path: [raw/test-set/*.csv]\n---\n",
+        "  default: true\n  data_dir:\n  data_files:\n  - split: train\n    path: raw/train-set/*\n"
+        "  - split: test\n    path: [raw/test-set/*.csv]\n---\n",
         encoding="utf-8",
     )
     assert read(tmp_path).tables["train"]["text"].to_pylist() == ["a body 0"]
