@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -45,7 +46,7 @@ def page() -> str:
 
 
 def _sections(model: Mapping[str, Any], name: str, whole: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Dotted prefix and schema of each dataclass, the outermost first."""
+    """Yields dotted prefix and schema of each dataclass, the outermost first."""
     yield "", {**model, "name": name}
     for key, field in model["properties"].items():
         inner = _reference(field)
@@ -96,7 +97,7 @@ def _values(field: Mapping[str, Any]) -> str:
 
 
 def _comments(model: type) -> dict[str, str]:
-    """Field -> the comment beside it in the source."""
+    """Maps each field to the comment beside it in the source."""
     lines = inspect.getsource(model).splitlines()
     fields = ast.parse("\n".join(lines)).body[0]
     assert isinstance(fields, ast.ClassDef)
@@ -116,8 +117,5 @@ def _value(preset: Mapping[str, Any], key: str) -> str:
     value = preset[key]
     if isinstance(value, list):
         return code(", ".join(map(str, value))) if value else "none"
-    return code(
-        {None: "null", True: "true", False: "false"}.get(value, value)
-        if not isinstance(value, dict)
-        else "{}"
-    )
+    # As YAML has it: null, true, 0. A dictionary of words would take 1 for True.
+    return code(value if isinstance(value, str) else json.dumps(value))

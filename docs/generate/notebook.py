@@ -5,6 +5,7 @@ python -m docs.generate.notebook [--write]
 
 import argparse
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "example.ipynb"
 ROOT = Path(__file__).parents[2]
+# In Trainer's log, and in the line that ends a run: no two machines agree on them.
+TIMES = re.compile(r"'\w+_(?:runtime|per_second)': '[^']*', |\| [\d.]+ s (?=\|)")
 
 
 def run() -> nbformat.NotebookNode:
@@ -28,14 +31,24 @@ def run() -> nbformat.NotebookNode:
 
 
 def kept(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook as it is kept: results and printed lines, without progress, times of day and versions."""
+    """The notebook as it is kept: results and printed lines, without progress bars, times and versions."""
     notebook.metadata.pop("language_info", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        outputs = [each for each in cell.get("outputs", []) if each.get("name") != "stderr"]
-        for output in outputs:
+        outputs: list[nbformat.NotebookNode] = []
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                continue
             if "text/html" in output.get("data", {}):
                 output.data.pop("text/plain", None)
+            # A kernel sends what it prints in pieces, cut at other places each time.
+            if outputs and output.get("name") == "stdout" == outputs[-1].get("name"):
+                outputs[-1].text += output.text
+            else:
+                outputs.append(output)
+        for output in outputs:
+            if output.get("name") == "stdout":
+                output.text = TIMES.sub("", output.text)
         if "outputs" in cell:
             cell.outputs = outputs
     return notebook

@@ -2,12 +2,15 @@
 
 import re
 import shlex
+from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import Seq2SeqTrainingArguments
 
+from docs.generate import configuration
 from docs.generate.pages import pages
 from finetune.attention import VARIANTS
 from finetune.cli.main import parser
@@ -77,6 +80,39 @@ def test_the_readme_is_short() -> None:
 def test_generated_pages_are_up_to_date() -> None:
     stale = [path for path, text in pages() if (ROOT / path).read_text(encoding="utf-8") != text]
     assert not stale, "python -m docs.generate makes them anew"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1, "1"), (0, "0"), (0.0, "0.0"), (True, "true"), (None, "null"), ({}, "{}"), ("a", "a")],
+)
+def test_the_reference_shows_a_value_as_its_preset_has_it(value: object, text: str) -> None:
+    assert configuration._value({"key": value}, "key") == f"`{text}`"
+
+
+def test_the_kept_notebook_holds_no_times() -> None:
+    nbformat = pytest.importorskip("nbformat")  # of the extra "docs"
+    pytest.importorskip("nbclient")
+    from docs.generate.notebook import NOTEBOOK, kept
+
+    def printed(name: str, text: str) -> Any:
+        return nbformat.v4.new_output("stream", name=name, text=text)
+
+    log = "{'eval_loss': '1', 'eval_runtime': '0.1', 'eval_steps_per_second': '23', 'epoch': '1'}\n"
+    cell = nbformat.v4.new_code_cell(
+        outputs=[
+            printed("stdout", log[:30]),
+            printed("stderr", "50%"),
+            printed("stdout", log[30:]),
+            printed("stdout", "[1/1] accuracy 79.00% | runs/a | 16 s | next: make compare\n"),
+        ]
+    )
+    (output,) = kept(nbformat.v4.new_notebook(cells=[cell])).cells[0].outputs
+    assert output.text == (
+        "{'eval_loss': '1', 'epoch': '1'}\n[1/1] accuracy 79.00% | runs/a | next: make compare\n"
+    )
+    example = nbformat.read(NOTEBOOK, as_version=4)
+    assert kept(deepcopy(example)) == example, "python -m docs.generate.notebook --write makes it anew"
 
 
 def python_block(page: str, holding: str) -> str:
