@@ -53,25 +53,25 @@ validate: $(READY)  ## check every preset and task, and with TASK (and DATA) its
 env: $(READY)  ## print versions and hardware
 	@$(BIN)/finetune env
 
-bench: $(READY)  ## speed and memory of attention and of fine-tuning; ARGS=--quick for a minute and a half
+bench: $(READY)  ## speed and memory of attention and of fine-tuning; ARGS=--quick for fewer shapes
 	@$(BIN)/finetune bench $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") \
 		$(if $(filter-out file,$(origin OUTPUT)),--output "$(OUTPUT)") $(ARGS)
 
 study: $(READY)  ## run a grid of runs, several at a time: STUDY=configs/studies/quick.yaml ARGS=--plan
 	@$(BIN)/finetune study $(or $(STUDY),quick) $(if $(filter-out file,$(origin OUTPUT)),--output "$(OUTPUT)") $(ARGS)
 
-calibration: $(READY)  ## simulate studies: the error rates of the statistics (half an hour)
+calibration: $(READY)  ## simulate studies: the error rates of the statistics
 	@$(BIN)/python -m tests.calibration $(ARGS)
 
 test: $(READY)  ## run the tests (offline, on a CPU); the fast ones alone: ARGS="-m 'not slow'"
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-exhaustive: $(READY)  ## run the tests that take minutes: thousands of damaged inputs, and whole matrices of cases
+exhaustive: $(READY)  ## run the longest tests: thousands of damaged inputs, and whole matrices of cases
 	$(BIN)/python -m pytest -m exhaustive --timeout 3600 $(ARGS)
 
 slow: exhaustive
 
-kills: $(READY)  ## kill KILLS=100 runs at random and hold what becomes of them against runs left alone (half an hour)
+kills: $(READY)  ## kill KILLS=100 runs at random and hold what becomes of them against runs left alone
 	$(BIN)/python -m tests.kills --kills $(or $(KILLS),100) $(ARGS)
 
 check: $(READY)  ## ruff, mypy and codespell

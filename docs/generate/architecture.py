@@ -11,14 +11,14 @@ PACKAGE = Path(__file__).parents[2] / "finetune"
 
 @cache
 def imports() -> dict[str, frozenset[str]]:
-    """Package -> the packages of this project that its modules import, at their top or inside a function."""
-    found = {}
+    """Maps each package to those that its modules import, at their top or inside a function."""
+    imported = {}
     for name in _packages():
         places = PACKAGE / name
         files = places.rglob("*.py") if places.is_dir() else [places.with_suffix(".py")]
         modules = {module for file in files for module in _modules(file)}
-        found[name] = frozenset(module.split(".")[1] for module in modules) & _packages() - {name}
-    return found
+        imported[name] = frozenset(module.split(".")[1] for module in modules) & _packages() - {name}
+    return imported
 
 
 @cache
@@ -42,7 +42,7 @@ def _modules(file: Path) -> set[str]:
 
 @cache
 def _below(name: str) -> frozenset[str]:
-    """Every package that a package needs, by whatever way."""
+    """Every package that a package needs, itself or by way of others."""
     return imports()[name].union(*(_below(each) for each in imports()[name]))
 
 
@@ -57,7 +57,7 @@ def order() -> list[str]:
 
 
 def picture() -> str:
-    """A Mermaid graph. An arrow that follows from others is left out."""
+    """Draws a Mermaid graph. An arrow that follows from others is left out."""
     lines = ["graph TD"]
     for name in order():
         direct = imports()[name]
@@ -67,7 +67,7 @@ def picture() -> str:
 
 
 def packages() -> str:
-    """What each package is for, by the first line of its docstring, and what it imports."""
+    """Tabulates each package: the first paragraph of its docstring, and what it imports."""
     rows = []
     for name in order():
         place = PACKAGE / name / "__init__.py"

@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from docs.generate import architecture, cli, configuration, listing, performance, results
+from docs.generate import architecture, calibration, cli, configuration, listing, performance, results
 from finetune.report.summary import between
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +24,7 @@ def values() -> dict[str, Any]:
     """What the templates in ``docs/templates`` may insert."""
     return {
         "architecture": architecture,
+        "calibration": calibration,
         "listing": listing,
         "performance": performance,
         "results": results,
@@ -31,7 +32,7 @@ def values() -> dict[str, Any]:
 
 
 def pages() -> Iterator[tuple[str, str]]:
-    """Path below the root and text of every generated page, and of the README with its table."""
+    """Yields path below the root and text of every generated page, and of the README with its table."""
     for path, (make, source) in FROM_CODE.items():
         yield path, NOTE.format(source) + make()
     templates = Environment(

@@ -14,6 +14,7 @@ SHAPES = ((32, 128), (8, 512), (2, 2048), (1, 4096))  # rows, tokens
 
 @cache
 def bench() -> Any:
+    """``bench.json``: every measurement of the kept benchmark."""
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 
@@ -24,7 +25,7 @@ def _rows(**wanted: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def attention() -> str:
-    """Forward and backward time over torch's fused attention, under a padding mask, 12 heads of 64."""
+    """Tabulates forward and backward time over torch's fused attention: a padding mask, 12 heads of 64."""
     rows = []
     for variant in ("sa-softmax", "sa-softmax-raw"):
         for kernel in ("native", "blocked", "reference"):
@@ -41,6 +42,7 @@ def attention() -> str:
 
 
 def figures() -> dict[str, str]:
+    """Name -> number, as it is written."""
     result = bench()
     variants = {(each["recipe"], each["variant"], each["kernel"]): each for each in result["steps"]["arms"]}
     ours = variants["toolkit", "sa-softmax", "auto"]["train"]
@@ -51,6 +53,7 @@ def figures() -> dict[str, str]:
     return {
         "cpu": str(result["hardware"]["cpu"]),
         "cores": str(result["hardware"]["cores"]),
+        "minutes": f"{result['seconds'] / 60:.0f}",
         "torch": result["versions"]["torch"].partition("+")[0],
         "transformers": result["versions"]["transformers"],
         "step": f"{ours['time_ratio']['median']:.2f}",

@@ -29,12 +29,12 @@ def report() -> Any:
 
 
 def complete() -> str:
-    """Every variant of every table, as ``finetune summary`` writes it."""
+    """Summarizes every variant of every table, as ``finetune summary`` writes it."""
     return summary.markdown(summary.read(HERE / "report.json"))
 
 
 def headline() -> str:
-    """sa-softmax against softmax: a sentence, and a row for each comparison."""
+    """Compares sa-softmax with softmax in a sentence, and in a row for each comparison."""
     rows, verdicts = [], []
     for group in report()["tables"]:
         baseline = next(each for each in group["arms"] if each["name"] == "softmax")
@@ -115,8 +115,10 @@ def _differences() -> dict[str, str]:
     ]
     among_all = holm([variant["difference"]["p"] for _, variant in compared])
     overall = dict(zip([_key(*each) for each in compared], among_all, strict=True))
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in HERE.glob("**/record.json")]
     return {
         "runs": str(sum(runs)),
+        "hours": f"{sum(record['times']['total_s'] for record in records) / 3600:.1f}",
         "comparisons": str(len(compared)),
         "sa_comparisons": str(len(per_seed)),
         "warm_low": f"{min(map(mean, warm.values())):+.2f}",
