@@ -1,6 +1,5 @@
-"""Notes that may explain a comparison and do not forbid it: runs at chance, kernels, hardware, versions."""
+"""Notes on what may explain a difference and forbids no comparison: chance, kernels, hardware, versions."""
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
@@ -39,32 +38,9 @@ class Note:
     kind: NoteKind
     text: str
 
-    def __str__(self) -> str:
-        return self.text
-
-
-# How reports that were written before notes had kinds put them: a pattern that only one kind fits.
-_EARLIER = {
-    r": no comparison over rows: ": NoteKind.NO_ROWS,
-    r" is left out: a newer run of this ": NoteKind.LEFT_OUT,
-    r" did not learn in \d+ of \d+ runs ": NoteKind.UNLEARNED,
-    r"^training time and memory are not like for like: ": NoteKind.KERNELS,
-    r": its runs differ in attention kernel$": NoteKind.MIXED_KERNELS,
-    r"^precision inside attention is not like for like: ": NoteKind.PRECISION,
-    r"^what was computed \(": NoteKind.UNRECORDED,
-    r"^the runs differ in hardware: ": NoteKind.HARDWARE,
-    r"^the runs differ in package versions: ": NoteKind.VERSIONS,
-    r"^the runs differ in the project's commit: ": NoteKind.COMMIT,
-}
-
-
-def earlier_kind(text: str) -> NoteKind:
-    """Finds the kind of a note in a report that does not give it, by its words."""
-    return next((kind for pattern, kind in _EARLIER.items() if re.search(pattern, text)), NoteKind.OTHER)
-
 
 def notes(group: RunGroup) -> list[Note]:
-    """Notes on what may explain a comparison and does not forbid it."""
+    """Lists what may explain a difference within ``group``, and does not forbid comparing its runs."""
     runs = [run for run in group.runs if run.finished]
     lines = [
         Note(NoteKind.LEFT_OUT, f"{run.folder} is left out: a newer run of this variant and seed is there")
@@ -85,8 +61,9 @@ def notes(group: RunGroup) -> list[Note]:
 
 
 def _unlearned(group: RunGroup, runs: list[Run]) -> list[Note]:
-    """Notes on variants with runs that failed to learn: a mean over those and others describes neither."""
+    """Names the variants with runs that failed to learn: a mean over those and others describes neither."""
     metric = group.first.metric
+    # Of all variants: where every run of one fails, its own median would call that normal.
     middle = median([run.value for run in runs]) if runs else 0.0
     lines = []
     for name in group.variants:
@@ -102,34 +79,33 @@ def _unlearned(group: RunGroup, runs: list[Run]) -> list[Note]:
 
 
 def _failure(metric: Metric, run: Run, middle: float) -> str | None:
-    """Why a run counts as not having learned; ``None`` where it has, or where nothing tells."""
+    """Gives the reason why a run counts as not having learned; ``None`` where none is known."""
     if metric.chance:
         chance = metric.chance(run.record["task"])
-        # The labels of a damaged record are not known.
-        return None if chance is None else _near_chance(metric, run, chance)
-    share = metric.share_of_median
+        if chance is None:  # the labels of a damaged record are not known
+            return None
+        limit = chance + GUESSING * (metric.best - chance)
+        if run.value > limit if metric.higher_is_better else run.value < limit:
+            return None
+        rows = run.splits.get("test", {}).get("rows")
+        if not (metric.is_share_of_rows and rows):
+            return "at or near chance"
+        error = (chance * (metric.highest - chance) / rows) ** 0.5  # binomial, of the share in percent
+        # On a small test set guessing alone comes far below chance, but not by four standard errors.
+        far_below = run.value <= min(REVERSED * chance, chance - 4 * error)
+        return FAR_BELOW if far_below else "at or near chance"
+    # A metric without a chance level, such as BLEU: a run far from all others is taken to have failed.
+    reason, share = None, metric.share_of_median
     if share and metric.higher_is_better and run.value < share * middle:
         part = "a quarter" if share == 0.25 else f"{share:g}"
-        return f"less than {part} of the median of these runs"
-    if share and not metric.higher_is_better and run.value > middle / share:
-        return f"more than {1 / share:g} times the median of these runs"
-    return None
-
-
-def _near_chance(metric: Metric, run: Run, chance: float) -> str | None:
-    limit = chance + GUESSING * (metric.best - chance)
-    if run.value > limit if metric.higher_is_better else run.value < limit:
-        return None
-    rows = run.splits.get("test", {}).get("rows")
-    if metric.is_share_of_rows and rows:
-        error = (chance * (metric.highest - chance) / rows) ** 0.5  # binomial, of the share in percent
-        if run.value <= min(REVERSED * chance, chance - 4 * error):
-            return FAR_BELOW
-    return "at or near chance"
+        reason = f"less than {part} of the median of these runs"
+    elif share and not metric.higher_is_better and run.value > middle / share:
+        reason = f"more than {1 / share:g} times the median of these runs"
+    return reason
 
 
 def _kernels(group: RunGroup, runs: list[Run]) -> list[Note]:
-    """Notes on variants, or runs of one variant, that had different attention kernels."""
+    """Names variants, or runs of one variant, that had different attention kernels."""
     if len({run.kernel for run in runs}) < 2:
         return []
     kernels = {
@@ -141,9 +117,14 @@ def _kernels(group: RunGroup, runs: list[Run]) -> list[Note]:
     for name, used in kernels.items():
         if len(used) > 1:
             lines.append(Note(NoteKind.MIXED_KERNELS, f"{name}: its runs differ in attention kernel"))
-    half = _half(runs[0])  # the same for all
+    # The half precision of matrix products, one for all runs of a group: as computed or, in a record that
+    # does not give it, as asked for.
+    computed, train = runs[0].record["computed"], runs[0].config["train"]
+    half = computed["precision"]["products"] if computed is not None else None
+    if computed is None:
+        half = next((name for option, name in HALF.items() if train.get(option) is True), None)
     in_half = {part in HALF_KERNELS for run in runs for part in str(run.kernel).split("+")}
-    if half and len(in_half) > 1:
+    if half in HALF.values() and len(in_half) > 1:
         text = (
             f"precision inside attention differs: in {half} the kernels {' and '.join(HALF_KERNELS)} "
             "multiply in half precision, the others in float32; --attention.kernel reference makes them one"
@@ -152,16 +133,8 @@ def _kernels(group: RunGroup, runs: list[Run]) -> list[Note]:
     return lines
 
 
-def _half(run: Run) -> str | None:
-    """The half precision of matrix products, as computed or, in an earlier record, as asked for."""
-    computed, train = run.record["computed"], run.config["train"]
-    if computed is None:
-        return next((name for option, name in HALF.items() if train.get(option) is True), None)
-    products = computed["precision"]["products"]
-    return products if products in HALF.values() else None
-
-
 def _differing(kind: NoteKind, what: str, facts: list[dict[str, str | None]]) -> list[Note]:
+    """Makes a note of the values in which the ``facts`` of runs differ; none where they are equal."""
     keys = sorted({key for fact in facts for key in fact})
     values = {key: sorted({str(fact.get(key)) for fact in facts}) for key in keys}
     parts = [f"{key} {' / '.join(seen)}".strip() for key, seen in values.items() if len(seen) > 1]

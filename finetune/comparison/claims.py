@@ -1,4 +1,4 @@
-"""Tests paired variants: the difference, its intervals, p, and whether the difference is significant.
+"""Tests of paired variants: the difference, its intervals, p, and whether the difference is significant.
 
 The rule: a difference is significant only where it stands out from the noise of seeds and of test rows
 together. The 95% interval of the hierarchical bootstrap must leave out 0, and its p, adjusted by Holm for the
@@ -81,18 +81,42 @@ def pair(baseline: Mapping[int, Run], variant: Mapping[int, Run], predictions: P
 
 
 def judge(pairs: Sequence[Paired], metric: Metric) -> list[Difference]:
-    """Tests one family of comparisons of one metric, adjusts p (Holm) and says what is significant."""
+    """Tests one family of comparisons of one metric, adjusts p (Holm) and decides what is significant."""
     tests = [_test(paired) for paired in pairs]
+    # A comparison without any test is no member of the family.
     known = [test[0] for test in tests if test]
     adjusted = iter(over_seeds.holm(known))
+    comparisons, largest = len(known), metric.largest_difference
     differences = []
     for paired, test in zip(pairs, tests, strict=True):
         p, name, both = test or (None, None, None)
-        difference = replace(
-            _described(paired, both, len(known), metric),
+        rows, several = paired.rows, len(paired.seeds) > 1
+        over = over_seeds.t_interval(paired.per_seed) if several else None
+        flips = several and len(paired.seeds) <= over_seeds.MOST_FLIPS
+        needed = None
+        if both:
+            needed = {
+                size: power.seeds_needed(float(size), both.noise, comparisons) for size in metric.wanted
+            }
+        difference = Difference(
+            seeds=list(paired.seeds),
+            per_seed=list(paired.per_seed),
+            mean=over_seeds.mean_sd(paired.per_seed)[0],
+            interval=possible(both.interval, -largest, largest) if both else None,
+            interval_rows=possible(rows.interval, -largest, largest) if rows else None,
+            interval_seeds=possible(over, -largest, largest) if over else None,
             test=name,
             p=p,
             p_adjusted=None if p is None else next(adjusted),
+            comparisons=comparisons,
+            p_seeds=over_seeds.sign_flip(paired.per_seed) if flips else None,
+            p_rows=rows.p if rows else None,
+            test_rows=rows.test if rows else None,
+            p_bootstrap=rows.p_bootstrap if rows else None,
+            detectable=power.detectable(both.noise, comparisons) if both else None,
+            seeds_needed=needed,
+            verdict="none",
+            why=f"there is no comparison over rows: {paired.no_rows}",
         )
         significant, why = judgment(difference)
         verdict: Verdict = "none"
@@ -103,7 +127,7 @@ def judge(pairs: Sequence[Paired], metric: Metric) -> list[Difference]:
 
 
 def _test(paired: Paired) -> tuple[float, str, Both | None] | None:
-    """p, the name of its test and both kinds of noise.
+    """Tests one pair: p, the name of its test, and both kinds of noise where both are known.
 
     The test is over seeds and rows; where one is missing, over the rows of one seed or over seeds without
     rows, which allow no conclusion.
@@ -119,45 +143,16 @@ def _test(paired: Paired) -> tuple[float, str, Both | None] | None:
     return None
 
 
-def _described(paired: Paired, both: Both | None, comparisons: int, metric: Metric) -> Difference:
-    """A difference without its test and its verdict."""
-    rows, several, largest = paired.rows, len(paired.seeds) > 1, metric.largest_difference
-    flips = several and len(paired.seeds) <= over_seeds.MOST_FLIPS
-    needed = None
-    if both:
-        needed = {size: power.seeds_needed(float(size), both.noise, comparisons) for size in metric.wanted}
-    return Difference(
-        seeds=list(paired.seeds),
-        per_seed=list(paired.per_seed),
-        mean=over_seeds.mean_sd(paired.per_seed)[0],
-        interval=possible(both.interval, -largest, largest) if both else None,
-        interval_rows=possible(rows.interval, -largest, largest) if rows else None,
-        interval_seeds=possible(over_seeds.t_interval(paired.per_seed), -largest, largest)
-        if several
-        else None,
-        test=None,
-        p=None,
-        p_adjusted=None,
-        comparisons=comparisons,
-        p_seeds=over_seeds.sign_flip(paired.per_seed) if flips else None,
-        p_rows=rows.p if rows else None,
-        test_rows=rows.test if rows else None,
-        p_bootstrap=rows.p_bootstrap if rows else None,
-        detectable=power.detectable(both.noise, comparisons) if both else None,
-        seeds_needed=needed,
-        verdict="none",
-        why=f"there is no comparison over rows: {paired.no_rows}",
-    )
-
-
 def possible(interval: Interval, lowest: float, highest: float) -> list[float]:
-    """Clips an interval to the range of a score or of a difference: that of two seeds of which one failed
-    reaches far beyond."""
+    """Clips an interval to the range of a score or of a difference.
+
+    The t interval of two seeds of which one failed reaches far beyond it.
+    """
     return [min(highest, max(lowest, end)) for end in interval]
 
 
 def judgment(difference: Difference) -> tuple[bool, str]:
-    """Decides whether a difference is significant, and says why.
+    """Decides whether a difference is significant, and gives the reason.
 
     In this order: the noise of the test rows, that of the seeds, both together, Holm.
     """
@@ -183,11 +178,6 @@ def judgment(difference: Difference) -> tuple[bool, str]:
         family = f"Holm for {difference.comparisons} comparisons"
         within = f"{above} and of the seeds, but not significant after {family}"
     return within is None, within or f"{above} and of the seeds"
-
-
-def explained(difference: Difference) -> Difference:
-    """Writes the ``why`` of a difference anew; its numbers and its verdict stay as they are."""
-    return replace(difference, why=judgment(difference)[1])
 
 
 def _holds_zero(interval: Sequence[float]) -> bool:

@@ -6,14 +6,12 @@ comparison.to_frame()
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from finetune.comparison import claims
 from finetune.comparison.aggregate import Overall, overall
-from finetune.comparison.caveats import earlier_kind
 from finetune.comparison.pairing import groups
 from finetune.comparison.rescoring import Predictions
 from finetune.comparison.sentence import p_text, sentence
@@ -26,9 +24,8 @@ from finetune.system.text import clean
 if TYPE_CHECKING:
     import pandas
 
-# What ``report.json`` calls a field, where the field has another name: reports were kept before it had.
-_KEPT_AS = {"variants": "arms", "variant": "arm"}
-_FIELDS = {kept: name for name, kept in _KEPT_AS.items()}
+# Keys of ``report.json`` that are not the field's name: kept reports, and scripts that read them, have these.
+KEPT_AS = {"variants": "arms", "variant": "arm"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Comparison:
     overall: list[Overall] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for ``report.json``, the same for the same records."""
+        """Converts to the plain values of ``report.json``, the same for the same records."""
         head = {"schema": "finetune-comparison", "version": 2, "alpha": ALPHA, "power": POWER}
         content = asdict(self)
         for table in content["tables"]:
@@ -48,12 +45,12 @@ class Comparison:
             table["notes"] = [note["text"] for note in table["notes"]]
         for name in ("tables", "overall"):
             content[name] = [
-                {_KEPT_AS.get(k, k): value for k, value in line.items()} for line in content[name]
+                {KEPT_AS.get(key, key): value for key, value in line.items()} for line in content[name]
             ]
         return head | content
 
     def to_frame(self) -> pandas.DataFrame:
-        """A data frame: one row a table and variant, in reported units; the baseline has no difference."""
+        """Makes a data frame: a row for each table and variant; the baseline has no difference."""
         import pandas
 
         rows = []
@@ -85,7 +82,7 @@ class Comparison:
         return pandas.DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        """HTML for a notebook: a small table of every variant, and each table's sentence."""
+        """Renders HTML for a notebook: a small table of every variant, and each table's sentence."""
         head = ("task", "model", "attention", "n", "score", "difference", "95%", "p (Holm)", "verdict")
         rows = []
         for table in self.tables:
@@ -99,7 +96,9 @@ class Comparison:
                     cells[5] = table.primary.signed(difference.mean)
                     cells[6] = table.primary.interval(difference.interval) if difference.interval else ""
                     cells[7] = p_text(difference.p_adjusted) if difference.p_adjusted is not None else ""
-                    if difference.verdict == "none":
+                    if table.sample:
+                        cells[8] = "no: sample"  # no method is better or worse on made-up rows
+                    elif difference.verdict == "none":
                         cells[8] = "not significant" if difference.conclusive else "no conclusion"
                     else:
                         cells[8] = difference.verdict
@@ -109,8 +108,8 @@ class Comparison:
         )
         names = "".join(f"<th>{escape(name)}</th>" for name in head)
         lines = [f"{table.title}, {table.model}: {table.sentence}" for table in self.tables] + self.problems
-        said = "".join(f"<li>{escape(clean(line))}</li>" for line in lines)
-        return f"<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table><ul>{said}</ul>"
+        items = "".join(f"<li>{escape(clean(line))}</li>" for line in lines)
+        return f"<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table><ul>{items}</ul>"
 
 
 def compare(roots: Roots) -> Comparison:
@@ -134,47 +133,3 @@ def compare(roots: Roots) -> Comparison:
             table = build(siblings, group, dict(zip(pairs, judged, strict=True)), no_rows)
             tables.append(replace(table, sentence=sentence(table)))
     return Comparison(tables, problems, overall(tables))
-
-
-def fields_of(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames the content of a ``report.json``, of this version or an earlier one, as ``Comparison`` has it.
-
-    Nothing is checked here: what has another shape stays as it is, for a check to name.
-    """
-    fields = dict(content)
-    for name in ("tables", "overall"):
-        if isinstance(content.get(name), list):
-            fields[name] = [
-                {_FIELDS.get(key, key): value for key, value in line.items()}
-                if isinstance(line, Mapping)
-                else line
-                for line in content[name]
-            ]
-    for table in fields.get("tables") or []:
-        if isinstance(table, dict):
-            table["notes"] = _notes_of(table.get("notes"), table.pop("note_kinds", None))
-    return fields
-
-
-def _notes_of(texts: Any, kinds: Any) -> Any:
-    """Joins texts and kinds of notes as ``Note`` has them; an earlier version wrote no kinds."""
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        return texts
-    if kinds is None:
-        kinds = [earlier_kind(text) for text in texts]
-    if not isinstance(kinds, list) or len(kinds) != len(texts):
-        return texts
-    return [{"kind": kind, "text": text} for kind, text in zip(kinds, texts, strict=True)]
-
-
-def with_new_texts(comparison: Comparison) -> Comparison:
-    """Writes the sentences of a comparison that was read from a file anew, from its numbers."""
-    tables = []
-    for table in comparison.tables:
-        results = [
-            replace(result, difference=claims.explained(result.difference)) if result.difference else result
-            for result in table.variants
-        ]
-        explained = replace(table, variants=results)
-        tables.append(replace(explained, sentence=sentence(explained)))
-    return replace(comparison, tables=tables)

@@ -69,6 +69,7 @@ def groups(runs: Iterable[Run]) -> list[list[RunGroup]]:
 
 
 def _by_settings(runs: list[Run]) -> list[RunGroup]:
+    """Groups runs of one task and model by settings; of each variant and seed one run counts, the newest."""
     by_text: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: not run.finished):
         text = json.dumps(run.settings(), sort_keys=True, default=str)
@@ -79,32 +80,32 @@ def _by_settings(runs: list[Run]) -> list[RunGroup]:
         by_text.setdefault(text, []).append(run)
     # The name breaks ties, so that the order does not hang on the file system.
     ordered = sorted(by_text.items(), key=lambda item: (-sum(r.finished for r in item[1]), item[0]))
-    return [_one_a_seed(members) for _, members in ordered]
-
-
-def _one_a_seed(members: list[Run]) -> RunGroup:
-    """Takes one run a variant and seed: the newest, a finished one before any other."""
-    newest = sorted(members, key=lambda run: (run.finished, run.record["started"]), reverse=True)
-    chosen: dict[tuple[str, int], Run] = {}
-    for run in newest:
-        chosen.setdefault((run.variant, run.seed), run)
-    spare = tuple(run for run in newest if chosen[run.variant, run.seed] is not run)
-    return RunGroup(tuple(chosen[key] for key in sorted(chosen)), spare)
+    formed = []
+    for _, members in ordered:
+        # A finished run comes before any newer one without a result.
+        newest = sorted(members, key=lambda run: (run.finished, run.record["started"]), reverse=True)
+        chosen: dict[tuple[str, int], Run] = {}
+        for run in newest:
+            chosen.setdefault((run.variant, run.seed), run)
+        spare = tuple(run for run in newest if chosen[run.variant, run.seed] is not run)
+        formed.append(RunGroup(tuple(chosen[key] for key in sorted(chosen)), spare))
+    return formed
 
 
 def differences(first: Run, second: Run) -> list[str]:
-    """Says what keeps two runs from being compared: ``train.learning_rate (0.1 against 0.2)``."""
+    """Lists the settings in which two runs differ: ``train.learning_rate (0.1 against 0.2)``."""
     one, two = first.settings(), second.settings()
     keys = differing_settings(one, two)
     return [f"{key} ({short(one.get(key))} against {short(two.get(key))})" for key in keys]
 
 
 def differing_settings(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[str]:
-    """The keys in which two ``Run.settings`` differ, without what was computed as another key asked for."""
+    """Lists the keys in which two ``Run.settings`` differ, without what only follows from another of them."""
     keys = differing_keys(one, two)
     asked = [key for key in keys if not key.startswith(f"{COMPUTED}.")]
     if COMPUTED in asked:  # one of them does not tell: no fact of the other's is known to be unlike it
         return asked
+    # Another precision changes everything that is computed; other keys, optimizer and schedule alone.
     halved = any(key in PRECISION for key in asked)
     explained = (f"{COMPUTED}.",) if halved else (f"{COMPUTED}.optimizer", f"{COMPUTED}.scheduler")
     return [key for key in keys if key in asked or not (asked and key.startswith(explained))]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from finetune.comparison.claims import Difference
-from finetune.comparison.tables import ResultTable, VariantResult
+from finetune.comparison.tables import ResultTable
 from finetune.config.schema import BASELINE
 from finetune.metrics.registry import Metric
 from finetune.statistics.power import ALPHA, POWER
@@ -13,7 +13,7 @@ MOST_SEEDS = 1000  # more are of no use to anyone, and come from the noise of a 
 
 
 def sentence(table: ResultTable) -> str:
-    """Says in one plain sentence what the table shows."""
+    """Writes one plain sentence on what the table shows."""
     baseline, *others = table.variants
     others = [result for result in others if result.finished]
     if not others and not baseline.finished:
@@ -25,7 +25,13 @@ def sentence(table: ResultTable) -> str:
     else:
         paired = {result.name: result.difference for result in others if result.difference}
         clauses = (_together if len(paired) > FEW else _singly)(paired, table.primary)
-        clauses += [_unpaired(result, baseline) for result in others if not result.difference]
+        for result in others:
+            if result.difference is None and result.seeds & baseline.seeds:
+                clauses.append(
+                    f"{result.name} cannot be paired with {BASELINE}: their initial weights differ"
+                )
+            elif result.difference is None:
+                clauses.append(f"{result.name} has no finished seed in common with {BASELINE}")
         text = "; ".join(clauses)
     if table.sample:
         return f"SAMPLE data, which says nothing about any method: {text}."
@@ -38,14 +44,8 @@ def p_text(p: float) -> str:
     return f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
 
 
-def _unpaired(result: VariantResult, baseline: VariantResult) -> str:
-    if result.seeds & baseline.seeds:
-        return f"{result.name} cannot be paired with {BASELINE}: their initial weights differ"
-    return f"{result.name} has no finished seed in common with {BASELINE}"
-
-
 def _singly(differences: Mapping[str, Difference], metric: Metric) -> list[str]:
-    """One or two comparisons, each with all that is known of it."""
+    """Writes a clause or two on each of one or two comparisons, with all that is known of it."""
     clauses = []
     for name, difference in differences.items():
         size, unit = metric.signed(difference.mean), _unit(metric)
@@ -70,7 +70,7 @@ def _singly(differences: Mapping[str, Difference], metric: Metric) -> list[str]:
 
 
 def _together(differences: Mapping[str, Difference], metric: Metric) -> list[str]:
-    """Three or more comparisons: what is better, worse and neither, and how certain; p is in the table."""
+    """Sums up three or more comparisons: better, worse and neither, and how certain; p is in the table."""
     heads = {
         "better": f"significantly better than {BASELINE}",
         "worse": f"significantly worse than {BASELINE}",
@@ -107,7 +107,7 @@ def _together(differences: Mapping[str, Difference], metric: Metric) -> list[str
 
 
 def _unit(metric: Metric) -> str:
-    """``points of accuracy``; says where less is better, since the signs of differences are shown."""
+    """``points of accuracy``, marked where less is better, since the signs of differences are shown."""
     return metric.unit if metric.higher_is_better else f"{metric.unit} (lower is better)"
 
 

@@ -119,7 +119,16 @@ def build(
     comparison over rows.
     """
     run = group.first
-    refused = _refused(siblings, group)
+    refused: list[str] = []
+    elsewhere = (other.finished(BASELINE) for other in siblings if other is not group)
+    baseline = next((run for runs in elsewhere for run in runs.values()), None)
+    if baseline and not group.finished(BASELINE):  # it has results in another setting only
+        keys = _listed(differences(run, baseline))
+        refused = [
+            f"{name} cannot be compared with {baseline.folder}: they differ in {keys}"
+            for name in group.variants[1:]
+            if group.finished(name)
+        ]
     unlike = [
         f"{name}, seed {seed} is not paired with {BASELINE}, seed {seed}: {why}"
         for name in group.variants[1:]
@@ -131,7 +140,7 @@ def build(
         kind=run.kind,
         model=run.model,
         sample=group.sample,
-        setting=_apart(siblings, run),
+        setting=_setting(siblings, run),
         metric=run.metric.name,
         signature=run.signature,
         generation=run.config.get("generation"),
@@ -150,8 +159,8 @@ def build(
     )
 
 
-def _apart(siblings: list[RunGroup], run: Run) -> dict[str, Any]:
-    """Settings of ``run`` in the keys in which those of the ``siblings`` differ.
+def _setting(siblings: list[RunGroup], run: Run) -> dict[str, Any]:
+    """Takes the settings of ``run`` in the keys in which those of the ``siblings`` differ.
 
     A run that is not finished lacks facts; there its configuration is all that can differ.
     """
@@ -165,7 +174,7 @@ def _apart(siblings: list[RunGroup], run: Run) -> dict[str, Any]:
 
 
 def _variant(group: RunGroup, name: str, difference: Difference | None) -> VariantResult:
-    """One row of the table: every number is over the variant's finished seeds."""
+    """Builds one row of the table: every number is over the variant's finished seeds."""
     runs = [run for run in group.runs if run.variant == name]
     finished = group.finished(name)
     times = [run.train_s for run in finished.values() if run.train_s is not None]
@@ -175,6 +184,12 @@ def _variant(group: RunGroup, name: str, difference: Difference | None) -> Varia
     for seed, run in finished.items():
         for metric, value in run.metrics.items():
             values.setdefault(metric, {})[seed] = value
+    start: dict[str, Any] | None = None
+    if begun := [run.start for run in finished.values() if run.start]:
+        start = {"kind": begun[0].get("kind")}
+        for key in ("cosine_cold", "cosine"):  # with the softmax model's last hidden states
+            known = [each[key] for each in begun if is_number(each.get(key))]
+            start[key] = over_seeds.mean_sd(known)[0] if known else None
     return VariantResult(
         name=name,
         attention=next((run.record["attention"] for run in runs if run.attention), None),
@@ -196,7 +211,7 @@ def _variant(group: RunGroup, name: str, difference: Difference | None) -> Varia
         difference=difference,
         control=any(is_control(run) for run in runs),
         untrained=_summary(untrained) if untrained else None,
-        start=_start(list(finished.values())),
+        start=start,
     )
 
 
@@ -204,52 +219,25 @@ def _summary(per_seed: dict[int, float]) -> Summary:
     return Summary(*over_seeds.mean_sd(list(per_seed.values())), per_seed)
 
 
-def _start(finished: list[Run]) -> dict[str, Any] | None:
-    """Summarizes the starts of a variant: their common kind, and mean cosines with softmax's states."""
-    starts = [run.start for run in finished if run.start]
-    if not starts:
-        return None
-    summary: dict[str, Any] = {"kind": starts[0].get("kind")}
-    for key in ("cosine_cold", "cosine"):
-        values = [start[key] for start in starts if is_number(start.get(key))]
-        summary[key] = over_seeds.mean_sd(values)[0] if values else None
-    return summary
-
-
 def _missing(siblings: list[RunGroup], group: RunGroup, *, skip_baseline: bool) -> list[str]:
-    """Lists every variant and seed of this group without a result."""
+    """Lists every variant and seed of this group without a result, and where another setting has it."""
     lines = []
     for name in group.variants[int(skip_baseline) :]:
         for seed in sorted({run.seed for run in group.runs}):
             run = group.find(name, seed)
             what = f"{name}, seed {seed}"
             if run is None:
-                lines.append(f"{what}: not run{_elsewhere(siblings, group, name, seed)}")
+                others = (other.find(name, seed) for other in siblings if other is not group)
+                where = ""
+                if other := next((run for run in others if run), None):
+                    keys = _listed(differences(group.first, other))
+                    where = f" in this setting ({other.folder} differs in {keys})"
+                lines.append(f"{what}: not run{where}")
             elif run.status == "failed":
                 lines.append(f"{what}: failed: {run.reason} ({run.folder})")
             elif not run.finished:
                 lines.append(f"{what}: still running, or broken off ({run.folder})")
     return lines
-
-
-def _elsewhere(siblings: list[RunGroup], group: RunGroup, name: str, seed: int) -> str:
-    """Says where the same task and model has this run, in a setting that is not comparable."""
-    others = (other.find(name, seed) for other in siblings if other is not group)
-    run = next((run for run in others if run), None)
-    if run is None:
-        return ""
-    return f" in this setting ({run.folder} differs in {_listed(differences(group.first, run))})"
-
-
-def _refused(siblings: list[RunGroup], group: RunGroup) -> list[str]:
-    """Lists variants with results in this group, where the baseline has results only in another."""
-    mine = [name for name in group.variants[1:] if group.finished(name)]
-    others = (other.finished(BASELINE) for other in siblings if other is not group)
-    baseline = next((run for runs in others for run in runs.values()), None)
-    if group.finished(BASELINE) or baseline is None or not mine:
-        return []
-    keys = _listed(differences(group.first, baseline))
-    return [f"{name} cannot be compared with {baseline.folder}: they differ in {keys}" for name in mine]
 
 
 def _listed(lines: Iterable[str], most: int = 5) -> str:

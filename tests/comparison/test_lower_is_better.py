@@ -161,7 +161,7 @@ def test_aggregates_end_at_the_best_value_and_nowhere_above(tmp_path: Path) -> N
 def test_a_run_that_did_not_learn_lies_high(tmp_path: Path) -> None:
     _save(tmp_path, "softmax", [20.0, 21.0])
     _save(tmp_path, "sa-softmax", [20.0, 990.0])
-    notes = [str(note) for note in _table(compare(tmp_path)).notes]
+    notes = [note.text for note in _table(compare(tmp_path)).notes]
     assert any("sa-softmax did not learn in 1 of 2 runs (seed 1: perplexity 9" in note for note in notes)
     assert not any("softmax did not learn" in note and note.startswith("softmax") for note in notes)
 
@@ -171,7 +171,7 @@ def test_without_a_chance_level_the_median_decides(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(METRICS, "perplexity", relative)
     _save(tmp_path, "softmax", [20.0, 21.0])
     _save(tmp_path, "sa-softmax", [5.0, 990.0])  # a quarter of the others' is no failure, but good
-    (note,) = [str(note) for note in _table(compare(tmp_path)).notes if "learn" in str(note)]
+    (note,) = [note.text for note in _table(compare(tmp_path)).notes if "learn" in note.text]
     assert "in 1 of 2 runs (seed 1" in note and note.endswith("more than 4 times the median of these runs)")
 
 

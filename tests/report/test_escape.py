@@ -17,7 +17,7 @@ from finetune.bench import plot, tables
 from finetune.bench import run as bench
 from finetune.comparison.aggregate import Overall
 from finetune.comparison.caveats import Note, NoteKind
-from finetune.comparison.compare import Comparison, compare, with_new_texts
+from finetune.comparison.compare import Comparison, compare
 from finetune.publishing import card
 from finetune.publishing.metadata import LIBRARY
 from finetune.report.formats import latex, saved
@@ -163,7 +163,7 @@ def test_json_gives_back_what_was_named(plain: Comparison, evil: str, tmp_path: 
     (tmp_path / saved.FILE).write_text(saved.as_json(named), encoding="utf-8")
     assert json.loads(saved.as_json(named))["tables"][0]["model"] == evil
     # Its sentences are written anew, from the names and numbers.
-    assert saved.read(tmp_path) == with_new_texts(named)
+    assert saved.read(tmp_path) == saved.with_new_texts(named)
 
 
 def test_a_name_in_a_plot_is_text_and_its_label_too() -> None:

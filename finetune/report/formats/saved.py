@@ -1,13 +1,19 @@
 """``report.json``: a comparison as it is, which can be read again where the predictions are gone."""
 
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NotRequired
+from typing import Annotated, Any, NotRequired
 
 from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
 
-from finetune.comparison.compare import Comparison, fields_of, with_new_texts
+from finetune.comparison.caveats import NoteKind
+from finetune.comparison.claims import judgment
+from finetune.comparison.compare import KEPT_AS, Comparison
+from finetune.comparison.sentence import sentence
 from finetune.errors import UserError
 from finetune.metrics import registry
 from finetune.records.schema import Number, Split
@@ -74,6 +80,19 @@ class _Nested(TypedDict):
     overall: list[_Overall]
 
 
+# How reports that were written before notes had kinds put them: a pattern that only one kind fits.
+_EARLIER = {
+    r": no comparison over rows: ": NoteKind.NO_ROWS,
+    r" is left out: a newer run of this ": NoteKind.LEFT_OUT,
+    r" did not learn in \d+ of \d+ runs ": NoteKind.UNLEARNED,
+    r"^training time and memory are not like for like: ": NoteKind.KERNELS,
+    r": its runs differ in attention kernel$": NoteKind.MIXED_KERNELS,
+    r"^precision inside attention is not like for like: ": NoteKind.PRECISION,
+    r"^what was computed \(": NoteKind.UNRECORDED,
+    r"^the runs differ in hardware: ": NoteKind.HARDWARE,
+    r"^the runs differ in package versions: ": NoteKind.VERSIONS,
+    r"^the runs differ in the project's commit: ": NoteKind.COMMIT,
+}
 _NESTED = TypeAdapter(_Nested)
 _COMPARISON = TypeAdapter(Comparison)
 
@@ -96,7 +115,55 @@ def read(path: Path) -> Comparison:
         raise UserError(f"{file} is no report of this version ({wanted}): {again}")
     try:
         fitted(_NESTED, known)
-        found: Comparison = fitted(_COMPARISON, fields_of(known))
+        comparison: Comparison = fitted(_COMPARISON, _fields(known))
     except UnreadableError as error:
         raise UserError(f"the report {file} is {error}: {again}") from error
-    return with_new_texts(found)
+    return with_new_texts(comparison)
+
+
+def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Renames the content of a ``report.json``, of this version or an earlier one, as ``Comparison`` has it.
+
+    Nothing is checked here: what has another shape stays as it is, for the check of ``Comparison`` to name.
+    """
+    names = {kept: name for name, kept in KEPT_AS.items()}
+    fields = dict(content)
+    for part in ("tables", "overall"):
+        if isinstance(content.get(part), list):
+            fields[part] = [
+                {names.get(key, key): value for key, value in line.items()}
+                if isinstance(line, Mapping)
+                else line
+                for line in content[part]
+            ]
+    for table in fields.get("tables") or []:
+        if not isinstance(table, dict):
+            continue
+        texts, kinds = table.get("notes"), table.pop("note_kinds", None)
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            continue
+        if kinds is None:  # reports were kept before they gave kinds
+            kinds = [earlier_kind(text) for text in texts]
+        if isinstance(kinds, list) and len(kinds) == len(texts):
+            table["notes"] = [{"kind": kind, "text": text} for kind, text in zip(kinds, texts, strict=True)]
+    return fields
+
+
+def earlier_kind(text: str) -> NoteKind:
+    """Finds the kind of a note in a report that does not give it, by its words."""
+    return next((kind for pattern, kind in _EARLIER.items() if re.search(pattern, text)), NoteKind.OTHER)
+
+
+def with_new_texts(comparison: Comparison) -> Comparison:
+    """Writes the sentences of a comparison that was read from a file anew; numbers and verdicts stay."""
+    tables = []
+    for table in comparison.tables:
+        results = [
+            replace(result, difference=replace(result.difference, why=judgment(result.difference)[1]))
+            if result.difference
+            else result
+            for result in table.variants
+        ]
+        explained = replace(table, variants=results)
+        tables.append(replace(explained, sentence=sentence(explained)))
+    return replace(comparison, tables=tables)
