@@ -163,6 +163,9 @@ class Objective(ABC):
     def arguments(self) -> type[TrainingArguments]:
         """The class that ``train.*`` are fields of."""
 
+    set_elsewhere: Mapping[str, str] = {}
+    """Fields of ``arguments`` that the objective itself decides -> what a user sets instead."""
+
     @property
     @abstractmethod
     def trainer(self) -> type[Trainer]:

@@ -128,6 +128,13 @@ class Translation(Objective):
 
         return Seq2SeqTrainingArguments
 
+    set_elsewhere: Mapping[str, str] = {
+        "predict_with_generate": "nothing: translations are always generated",
+        "generation_num_beams": "--generation.num_beams",
+        "generation_max_length": "--generation.max_new_tokens",
+        "generation_config": "--generation.*",
+    }
+
     @property
     def trainer(self) -> type[Trainer]:
         from transformers import Seq2SeqTrainer

@@ -24,14 +24,10 @@ from finetune.system import ambient
 from finetune.system.text import reason
 from finetune.training import effects, renamed, trackers
 
-# What the run itself decides, and where to set it instead.
+# What the run itself decides, whatever its kind of task, and where to set it instead.
 SET_ELSEWHERE: Mapping[str, str] = {
     "output_dir": "--output",
     "seed": "--seeds",
-    "predict_with_generate": "nothing: translations are always generated",
-    "generation_num_beams": "--generation.num_beams",
-    "generation_max_length": "--generation.max_new_tokens",
-    "generation_config": "--generation.*",
     "resume_from_checkpoint": "nothing: an unfinished run resumes by itself",
     "remove_unused_columns": "nothing: columns that the model does not take are dropped",
     "do_train": "nothing",
@@ -73,12 +69,13 @@ def resolve_bf16(train: Any) -> Any:
 
 def check_train(kind: str, train: Mapping[str, Any]) -> None:
     """Raises ``UserError`` for a name that is no TrainingArguments field, or a value of the wrong type."""
-    arguments = objectives.get(kind).arguments
-    hints = typing.get_type_hints(arguments)
-    fields = {field.name for field in dataclasses.fields(arguments)}
+    objective = objectives.get(kind)
+    hints = typing.get_type_hints(objective.arguments)
+    fields = {field.name for field in dataclasses.fields(objective.arguments)}
+    set_elsewhere = {**SET_ELSEWHERE, **objective.set_elsewhere}
     for name, value in train.items():
-        if name in SET_ELSEWHERE:
-            raise UserError(f"train.{name} is set by the run; use {SET_ELSEWHERE[name]}")
+        if name in set_elsewhere:
+            raise UserError(f"train.{name} is set by the run; use {set_elsewhere[name]}")
         if name not in fields:
             renamed.refuse(name)
             raise unknown("key", f"train.{name}", [f"train.{field}" for field in fields])
@@ -87,6 +84,7 @@ def check_train(kind: str, train: Mapping[str, Any]) -> None:
 
 
 def _check_type(name: str, hint: Any, value: Any) -> None:
+    """Raises ``UserError`` for a value that is not of the type ``hint``, or none of its choices."""
     try:
         # Strict JSON: 1 does for 1.0 and a name for a choice, but "no" is not False and true is not 1.
         TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)
@@ -104,9 +102,10 @@ def _check_type(name: str, hint: Any, value: Any) -> None:
 
 
 def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
-    """The arguments of one run. Raises ``UserError`` where they are wrong, by themselves or together.
+    """The arguments of one run.
 
-    Or where the environment would make something else of them.
+    Raises ``UserError`` where they are wrong, by themselves or together, and where the environment would make
+    something else of them.
     """
     ambient.check()
     check_train(config.kind, config.train)

@@ -21,9 +21,9 @@ from finetune.training.effects import optimizer_arguments
 
 
 class ReadBack(TrainerCallback):
-    """Reads what is about to be computed at the first step, into ``facts``, and holds it against ``train.*``.
+    """Reads what the first step is about to compute with into ``facts``, and holds it against ``train.*``.
 
-    Raises ``UserError`` from there where it is something else.
+    The training ends there with ``UserError`` where the two differ.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -79,7 +79,7 @@ def read(trainer: Any, batches: Any) -> dict[str, Any]:
 
 
 def attention(model: Any) -> dict[str, Any]:
-    """Which kernels have computed the attention so far, by variant, and what SDPA may choose from."""
+    """The kernels that have computed attention so far, by variant, and those that SDPA may choose from."""
     kernels: dict[str, set[str]] = {}
     for layer in attention_layers(model).values():
         kernels.setdefault(layer.variant.name, set()).update(layer.ran)
@@ -121,6 +121,7 @@ def check(args: TrainingArguments, facts: Mapping[str, Any]) -> None:
 
 
 def _check_optimizer(args: TrainingArguments, facts: Mapping[str, Any]) -> None:
+    """Raises ``UserError`` where rate, decay or an entry of ``optim_args`` did not reach the optimizer."""
     groups, name = facts["groups"], facts["class"].rpartition(".")[2]
     rates = {group["lr"] for group in groups}
     if rates != {args.learning_rate}:
@@ -159,6 +160,7 @@ def _listed(values: Any) -> str:
 
 
 def _precision(accelerator: Any, model: torch.nn.Module) -> dict[str, Any]:
+    """The types of weights and products, and how far the device may round within float32."""
     kinds = {name: _kind(weights.dtype) for name, weights in model.named_parameters()}
     trained = {kinds[name] for name, weights in model.named_parameters() if weights.requires_grad}
     one = torch.ones(1, 1, device=accelerator.device)

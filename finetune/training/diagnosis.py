@@ -80,7 +80,7 @@ class Diagnosis(TrainerCallback, ExportableState):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """After the last backward pass of a step: compute what was looked at, and write it."""
+        """Writes the sample, after the last backward pass of its step."""
         if self._step is None:
             return
         layers = self.recorder.stop(self._loss_scale)
@@ -94,7 +94,7 @@ class Diagnosis(TrainerCallback, ExportableState):
         self._step = None
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of it."""
+        """The samples so far, which every checkpoint holds."""
         return {"args": {}, "attributes": {"taken": self.taken}}
 
 
@@ -122,8 +122,8 @@ def diagnose(
 
     Its rows come from where the run had them, or from ``data_source`` (auto, hub, sample or a folder);
     ``task_name`` and ``attention`` name the files of a task and of a variant of the user's own. Raises
-    ``UserError`` for a folder without a finished run, for rows that cannot be found, and for others than the
-    run had.
+    ``UserError`` for a folder without a finished run, for rows that are not to be had, and for others than
+    the run had.
     """
     if not (folder / store.FILE).is_file():
         raise UserError(f"{folder} is not a run folder: it holds no {store.FILE}")
@@ -156,7 +156,7 @@ def diagnose(
 
 
 def table(inspection: Inspection) -> str:
-    """One line a layer: how its weights are spread, and how much gradient reaches which scores."""
+    """A table with a line a layer: the spread of its weights, and the gradient that reaches its scores."""
     other = "sa-softmax" if inspection.variant == "softmax" else inspection.variant
     title = (
         f"{inspection.variant}, {inspection.sample['rows']} validation rows, no dropout. Last four columns: "
@@ -167,7 +167,8 @@ def table(inspection: Inspection) -> str:
     ]
     for layer in inspection.sample["layers"]:
         weights, reach = layer["weights"], layer["reach"]
-        ratios = [_quotient(reach[other][group], reach["softmax"][group]) for group in statistics.GROUPS]
+        pairs = [(reach[other][group], reach["softmax"][group]) for group in statistics.GROUPS]
+        ratios = [own / stock if own is not None and stock else None for own, stock in pairs]
         shares = (_share(weights["above"]), _share(weights["below"]))
         sizes = (_figure(weights["entropy"]), _figure(layer["row_sum"]["mean"]))
         counted = str(layer["counts"]["saturated"])
@@ -230,10 +231,6 @@ def _passes(recorder: Recorder, tokens: Dataset, collate: Any) -> Iterator[Seque
         (loss / count).backward()
         yield recorder.stop()
         model.zero_grad()
-
-
-def _quotient(one: float | None, other: float | None) -> float | None:
-    return one / other if one is not None and other else None
 
 
 def _share(value: float | None) -> str:

@@ -44,7 +44,6 @@ IDLE: Mapping[str, str] = {
     "length_column_name": "lengths are counted in tokens",
     "dataloader_persistent_workers": "dropout would draw other numbers from the second epoch on",
     "include_for_metrics": "no metric here reads inputs or losses",
-    "ignore_data_skip": "a resumed run would not come to the same numbers",
 }  # fmt: skip
 # Fields whose choices transformers does not name itself, and takes any other value without a word.
 CHOICES: Mapping[str, tuple[Any, ...]] = {
@@ -90,11 +89,25 @@ def check_alone(train: Mapping[str, Any], kind: type[TrainingArguments]) -> None
 
 
 def check(train: Mapping[str, Any], arguments: TrainingArguments) -> None:
-    """Raises ``UserError`` for a field of ``train`` that would have no effect in ``arguments``, its whole."""
+    """Raises ``UserError`` for a field of ``train`` without effect beside the others, or on this device.
+
+    ``arguments`` are the whole of them, with defaults.
+    """
     given = _given(train, type(arguments))
     for name, why in _idle_with_others(given, arguments).items():
         raise UserError(f"train.{name} {_shown(given[name])} would have no effect: {why}")
-    _check_device(arguments)
+    on_cpu = arguments.device.type == "cpu"
+    if on_cpu and arguments.fp16:
+        raise UserError(
+            "train.fp16 true needs a GPU: on a CPU everything would be computed in float32; leave it false, "
+            "or try --train.bf16 true --train.use_cpu true"
+        )
+    if on_cpu and arguments.tf32:
+        raise UserError("train.tf32 true needs a GPU, and this run is on a CPU: leave it out")
+    if on_cpu and arguments.torch_empty_cache_steps:
+        raise UserError(
+            "train.torch_empty_cache_steps is for a GPU's memory, and this run is on a CPU: leave it out"
+        )
     _check_schedule(arguments)
 
 
@@ -106,7 +119,20 @@ def notes(kind: str, train: Mapping[str, Any], arguments: TrainingArguments) -> 
     """
     shipped = [read_preset(kind, preset)["train"] for preset in preset_names(kind)]
     given, lines = _given(train, type(arguments)), []
-    for name, why in _idle_defaults(given, arguments).items():
+    schedule, optimizer = arguments.lr_scheduler_type, arguments.optim.value
+    another = not optimizer.startswith(ADAM)
+    of_adam = f"it is Adam's, and train.optim is {optimizer}"
+    rows = [
+        ("num_train_epochs", arguments.max_steps > 0, f"train.max_steps {arguments.max_steps} decides"),
+        ("save_steps", *_another_strategy("save_strategy", arguments)),
+        ("warmup_steps", schedule in UNWARMED, f"train.lr_scheduler_type {schedule.value} has no warm-up"),
+        ("adam_beta1", another and "lion" not in optimizer, of_adam),  # Lion has betas of its own
+        ("adam_beta2", another and "lion" not in optimizer, of_adam),
+        ("adam_epsilon", another, of_adam),
+    ]
+    for name, idle, why in rows:
+        if not idle or name not in given:
+            continue
         fault = f"train.{name} {_shown(given[name])} has no effect: {why}"
         if name not in OVERRULED and not any(preset.get(name) == given[name] for preset in shipped):
             raise UserError(fault)
@@ -141,7 +167,7 @@ def _given(train: Mapping[str, Any], kind: type[TrainingArguments]) -> dict[str,
 
 
 def _idle_with_others(given: Mapping[str, Any], arguments: TrainingArguments) -> dict[str, str]:
-    """Fields that do nothing beside the others, and why."""
+    """Fields that have no effect beside the others, and why."""
     schedule, optimizer = arguments.lr_scheduler_type, arguments.optim.value
     best = arguments.load_best_model_at_end or arguments.save_strategy == "best" or schedule in BY_METRIC
     no_best = "nothing asks for the best model: add --train.load_best_model_at_end true"
@@ -195,40 +221,6 @@ def _idle_with_others(given: Mapping[str, Any], arguments: TrainingArguments) ->
 def _another_strategy(name: str, arguments: TrainingArguments) -> tuple[bool, str]:
     strategy = getattr(arguments, name).value
     return strategy != "steps", f"train.{name} is {strategy}; add --train.{name} steps"
-
-
-def _idle_defaults(given: Mapping[str, Any], arguments: TrainingArguments) -> dict[str, str]:
-    """Fields that presets hold and that do nothing with this optimizer, schedule or strategy, and why."""
-    schedule, optimizer = arguments.lr_scheduler_type, arguments.optim.value
-    another = not optimizer.startswith(ADAM)
-    of_adam = f"it is Adam's, and train.optim is {optimizer}"
-    steps = f"train.max_steps {arguments.max_steps} decides"
-    rows = [
-        ("num_train_epochs", arguments.max_steps > 0, steps),
-        ("save_steps", *_another_strategy("save_strategy", arguments)),
-        ("warmup_steps", schedule in UNWARMED, f"train.lr_scheduler_type {schedule.value} has no warm-up"),
-        ("adam_beta1", another and "lion" not in optimizer, of_adam),
-        ("adam_beta2", another and "lion" not in optimizer, of_adam),
-        ("adam_epsilon", another, of_adam),
-    ]
-    return {name: why for name, idle, why in rows if idle and name in given}
-
-
-def _check_device(arguments: TrainingArguments) -> None:
-    """Raises ``UserError`` for a precision that the device does not compute in."""
-    if arguments.device.type != "cpu":
-        return
-    if arguments.fp16:
-        raise UserError(
-            "train.fp16 true needs a GPU: on a CPU everything would be computed in float32; leave it false, "
-            "or try --train.bf16 true --train.use_cpu true"
-        )
-    if arguments.tf32:
-        raise UserError("train.tf32 true needs a GPU, and this run is on a CPU: leave it out")
-    if arguments.torch_empty_cache_steps:
-        raise UserError(
-            "train.torch_empty_cache_steps is for a GPU's memory, and this run is on a CPU: leave it out"
-        )
 
 
 def _check_schedule(arguments: TrainingArguments) -> None:

@@ -48,7 +48,7 @@ HELD_ROWS = 16
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run measured. ``predictions``: test row id -> what the objective makes of it."""
+    """Measurements of a run. ``predictions``: test row id -> what the objective predicts for it."""
 
     predictions: dict[int, Any]
     untrained: Answers  # of the swapped model before training, on the validation rows
@@ -57,7 +57,7 @@ class Outcome:
     curve: list[dict[str, float]]
     times: dict[str, float | None]  # seconds; training is None for a resumed run
     peak_memory_mib: float | None
-    generation: dict[str, Any] | None  # every setting that decided the translations
+    generation: dict[str, Any] | None  # every setting that decided what the model wrote
     computed: dict[str, Any]  # what the built Trainer computed with, as ``computed.read`` gives it
 
 
@@ -173,7 +173,7 @@ def silence(trainer: Any) -> None:
 
 
 def answers(config: RunConfig, objective: Objective, built: Built, rows: Any, folder: Path) -> Answers:
-    """What ``built.model`` says of token ``rows`` of the test split, in evaluation mode.
+    """The loss and predictions of ``built.model`` on token ``rows`` of the test split, in evaluation mode.
 
     In the precision of the run, by a Trainer of its own, which reports to no tracker and trains nothing.
     """

@@ -1,4 +1,4 @@
-"""One step of every kind of run that a grid holds, on two rows, before its first run: what fails, fails here.
+"""Tries one step of every kind of run that a grid holds, on two rows, before its first run.
 
 Only the model, its tokenizer and what Trainer makes of ``train.*`` are tried; nothing is written but the
 traceback of a failure, and each run draws from its own seed afterwards, so no number depends on a rehearsal.
@@ -77,7 +77,7 @@ def rehearse(configs: Iterable[RunConfig], loaded: Data) -> list[str]:
 
 
 def _failed_step(config: RunConfig, error: Exception, place: Path, line: int | None) -> UserError:
-    """What a library objected to, and where; the whole traceback is kept in the cache's folder."""
+    """The error for a step that failed inside a library; the traceback is kept in the cache's folder."""
     inside = place.parts.index("site-packages") + 1 if "site-packages" in place.parts else -2
     where = f"in {'/'.join(place.parts[inside:])}, line {line}"
     file = cache_folder() / ERROR_FILE
@@ -119,7 +119,16 @@ def _rehearse(config: RunConfig, loaded: Data) -> list[str]:
     # Of heads only one that came with the files: that of a language model is always new.
     facts = [f"{name}: {built.info[name]}" for name in ("head", "problem_type") if name in built.info]
     notes += [f"note: {config.model.name}: {fact}" for fact in facts if fact != "head: new"]
-    return [*notes, *_attention_notes(config)]
+    # A base model may be a run of this program that was trained with another attention.
+    file = Path(config.model.name, CONFIG_FILE)
+    attention = read_yaml(file).get("attention") if file.is_file() else None
+    variant = attention.get("variant") if isinstance(attention, Mapping) else None
+    if variant not in (None, config.attention.variant):
+        notes.append(
+            f"note: {config.model.name} was trained with {variant}, and {config.attention.variant} makes "
+            "another model of it: what training makes good again is in the figures"
+        )
+    return notes
 
 
 class _StopAtOnce(TrainerCallback):
@@ -174,21 +183,6 @@ def _one_step(
         return  # the run itself says so, and those of other variants go on
     objective.shorten(built.base)
     objective.predict(trainer, built.tokenizer, splits["test"], "test")
-
-
-def _attention_notes(config: RunConfig) -> list[str]:
-    """A note where the base model is a run of this program that was trained with another attention."""
-    file = Path(config.model.name, CONFIG_FILE)
-    if not file.is_file():
-        return []
-    attention = read_yaml(file).get("attention")
-    variant = attention.get("variant") if isinstance(attention, Mapping) else None
-    if variant in (None, config.attention.variant):
-        return []
-    return [
-        f"note: {config.model.name} was trained with {variant}, and {config.attention.variant} makes another "
-        "model of it: what training makes good again is in the figures"
-    ]
 
 
 def _first(rows: Any, count: int) -> Any:

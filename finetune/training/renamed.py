@@ -41,7 +41,7 @@ INSTEAD: Mapping[str, str] = {
     "tokenizer": "--model, whose own tokenizer is taken",
     "processing_class": "--model, whose own tokenizer is taken",
     "overwrite_output_dir": "nothing: a run folder is never overwritten, remove it by hand",
-    "use_mps_device": "nothing: the device is found by itself",
+    "use_mps_device": "nothing: the device is chosen automatically",
     "save_safetensors": "nothing: weights are always saved as safetensors",
     **dict.fromkeys(("push_to_hub_model_id", "push_to_hub_organization"), "--to of finetune push"),
     "push_to_hub_token": "the environment variable HF_TOKEN: every record would show it",
@@ -57,7 +57,7 @@ WHOLE = ("--", "nothing", "the environment")
 
 
 def refuse(name: str) -> None:
-    """Raises ``UserError`` where ``name`` is no field of TrainingArguments by now, saying what is."""
+    """Raises ``UserError`` for the former ``name`` of a field of TrainingArguments, with its present one."""
     if name in INSTEAD:
         instead = INSTEAD[name]
         typed = instead if instead.startswith(WHOLE) else f"--train.{instead}"

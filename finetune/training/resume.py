@@ -1,4 +1,4 @@
-"""Checkpoints: which one a killed run goes on from, and what one holds so that the run ends the same."""
+"""Checkpoints of a run: the choice of one to go on from, and all that it must hold to end the same."""
 
 import hashlib
 import json
@@ -23,6 +23,7 @@ STATE = "trainer_state.json"
 NEVER_READ = "training_args.bin"  # a pickle that Trainer leaves, and nobody opens
 TORCH_FILES = (".pt", ".pth", ".bin")
 LOSS = "loss since the last log"  # beside the callbacks in a checkpoint's state
+NAME = re.compile(r"checkpoint-(0|[1-9][0-9]{0,17})")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Checkpoints:
 
 
 def identity(config: RunConfig, info: dict[str, Any]) -> str:
-    """Hash of what a checkpoint must be of for the run to use it: settings, initial weights, tokenizer."""
+    """Hash of the settings, initial weights and tokenizer that a checkpoint of the run must share."""
     settings = {key: value for key, value in flatten(as_dict(config)).items() if key not in NEUTRAL}
     text = json.dumps([settings, info["initial_weights"], info["tokenizer"]], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -67,12 +68,9 @@ def discard(folder: Path, chosen: Checkpoints, run: str) -> None:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """The newest first."""
-    steps = {int(match[1]): path for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
+    """The checkpoints in a run folder, the newest first."""
+    steps = {int(match[1]): path for path in folder.iterdir() if (match := NAME.fullmatch(path.name))}
     return [steps[step] for step in sorted(steps, reverse=True)]
-
-
-_NAME = re.compile(r"checkpoint-(0|[1-9][0-9]{0,17})")
 
 
 def _fault(checkpoint: Path, run: str) -> str | None:
@@ -88,17 +86,16 @@ def _fault(checkpoint: Path, run: str) -> str | None:
 
 
 def _own_fault(checkpoint: Path, run: str) -> str | None:
-    """A manifest agrees with whatever it was written over, and Trainer reads what it finds by its name."""
+    """What is wrong with a checkpoint itself: a manifest agrees with whatever it was written over."""
     if checkpoint.is_symlink():
         return "it is a link, and what it leads to is not the run's own"
-    return manifest.fault(checkpoint, run) or _planted(checkpoint) or _unreadable(checkpoint)
-
-
-def _planted(checkpoint: Path) -> str | None:
-    """The first file that was not written with a checkpoint and that a reader could take for a part of it."""
+    fault = manifest.fault(checkpoint, run)
+    if fault is not None:
+        return fault
+    # Trainer reads files by their names, whoever put them there.
     read = (*TORCH_FILES, ".safetensors", ".json", ".pkl", ".py")
     planted = [file.relative_to(checkpoint) for file in manifest.strangers(checkpoint) if file.suffix in read]
-    return f"{planted[0]} was not written with it" if planted else None
+    return f"{planted[0]} was not written with it" if planted else _unreadable(checkpoint)
 
 
 def _unreadable(checkpoint: Path) -> str | None:
@@ -132,27 +129,27 @@ class SaveAtEpochEnd(TrainerCallback):
         self.within = self.due = False
 
     def on_epoch_begin(self, *_: Any, **__: Any) -> None:
-        """From here to the end of the epoch a checkpoint can be put off."""
+        """Marks the beginning of the steps whose checkpoint can be put off."""
         self.within = True
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """The last step of an epoch, or of all."""
+        """Puts off the checkpoint of the last step of an epoch, or of all."""
         if control.should_training_stop or float(state.epoch).is_integer():
             self._put_off(control)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """An evaluation after which training stops early."""
+        """Puts off the checkpoint of an evaluation after which training stops early."""
         if control.should_training_stop and self.within:
             self._put_off(control)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Nothing is left of the epoch but to evaluate, to log and to save."""
+        """Asks for the checkpoint that was put off: Trainer evaluates, logs and saves now."""
         control.should_save = control.should_save or self.due
         self.within = self.due = False
 

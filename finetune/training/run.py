@@ -27,7 +27,7 @@ from finetune.training import loop, reloaded, resume, trackers
 from finetune.training.diagnosis import Diagnosis
 
 ERROR_FILE = "error.txt"
-EXPLAINED = (UserError, loop.NonFiniteLossError, reloaded.ReloadError)  # whose words say all
+EXPLAINED = (UserError, loop.NonFiniteLossError, reloaded.ReloadError)  # whose messages need no traceback
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def mend(folder: Path) -> None:
 
 
 def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
-    """Trains and score one run: fill ``entry``, and leave model, predictions and settings in its folder."""
+    """Trains and scores one run; fills ``entry`` and leaves model, predictions and settings in its folder."""
     config, folder = spec.config, spec.folder
     objective = objectives.of(config)
     labels = loaded.info["label_names"]
@@ -117,7 +117,7 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     for fault in checkpoints.passed:
         say(f"{spec.place} {fault}")
     if checkpoints.passed and checkpoints.checkpoint is None:
-        print(f"{spec.place} no whole checkpoint is left: the run starts anew", flush=True)
+        say(f"{spec.place} no whole checkpoint is left: the run starts anew")
     resume.discard(folder, checkpoints, identity)
     if checkpoints.checkpoint is None:
         (folder / diagnostics.FILE).unlink(missing_ok=True)
@@ -182,6 +182,7 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
 
 
 def _header_line(spec: RunSpec, loaded: dataset.Data, steps: int, resumes: bool) -> str:
+    """The line that announces a run: what it trains, on how much, for how long."""
     config = spec.config
     rows = " / ".join(f"{len(split)} {name}" for name, split in loaded.splits.items())
     stamp = " | SAMPLE data" if loaded.info["sample"] else ""
@@ -194,6 +195,7 @@ def _header_line(spec: RunSpec, loaded: dataset.Data, steps: int, resumes: bool)
 
 
 def _reason(error: Exception) -> str:
+    """The line that the record keeps of a failure."""
     text = redact(one_line(error))
     if "No space left" in text:
         return f"the disk is full ({text}): free some space and type the same command again"

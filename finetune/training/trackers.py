@@ -11,11 +11,11 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from finetune.errors import UserError, unknown
 from finetune.system.text import reason
 
-ALONE = ("all", "none")  # what TrainingArguments itself turns into a list of names
+ALONE = ("all", "none")  # which TrainingArguments itself turns into a list of names
 TENSORBOARD = "tensorboard"
 TENSORBOARD_FOLDER = "TENSORBOARD_LOGGING_DIR"
 
-# What some callbacks need: without it they complain again as they are thrown away, so they are not made.
+# Packages of some callbacks: without one they complain again as they are thrown away, so they are not made.
 NEEDED: Mapping[str, tuple[str, ...]] = {"mlflow": ("mlflow",), "dagshub": ("dagshub", "mlflow")}
 # What transformers' callbacks leave open when a run ends or fails: the next run of a grid would log into it.
 CLOSE: Mapping[str, Callable[[Any], Any]] = {
@@ -34,26 +34,21 @@ def check(names: Iterable[str]) -> None:
             raise UserError(f"train.report_to {name} stands alone: leave it out of the list")
         if name not in INTEGRATION_TO_CALLBACK:
             raise unknown("tracker in train.report_to", name, [*INTEGRATION_TO_CALLBACK, *ALONE])
-        _check_usable(name)
+        missing = [module for module in NEEDED.get(name, ()) if importlib.util.find_spec(module) is None]
+        if missing:
+            raise UserError(f"train.report_to {name} cannot be used: pip install {' '.join(missing)}")
+        try:
+            INTEGRATION_TO_CALLBACK[name]()  # imports the tracker's package, and starts nothing
+        except Exception as error:  # from packages of a dozen makers, which have no common parent
+            why = reason(error)
+            if name == TENSORBOARD:
+                why = "it needs a package that is not here: pip install 'softmax-finetune[tensorboard]'"
+            raise UserError(f"train.report_to {name} cannot be used: {why}") from error
         if name == TENSORBOARD and os.environ.get(TENSORBOARD_FOLDER):
             raise UserError(
                 f"{TENSORBOARD_FOLDER} would put the curves of all runs into one folder: unset it; each run "
                 "keeps its own in its folder, and tensorboard --logdir finds them there"
             )
-
-
-def _check_usable(name: str) -> None:
-    """Makes the tracker's callback, which imports its package and starts nothing."""
-    missing = [module for module in NEEDED.get(name, ()) if importlib.util.find_spec(module) is None]
-    if missing:
-        raise UserError(f"train.report_to {name} cannot be used: pip install {' '.join(missing)}")
-    try:
-        INTEGRATION_TO_CALLBACK[name]()
-    except Exception as error:  # from packages of a dozen makers, which have no common parent
-        why = reason(error)
-        if name == TENSORBOARD:
-            why = "it needs a package that is not here: pip install 'softmax-finetune[tensorboard]'"
-        raise UserError(f"train.report_to {name} cannot be used: {why}") from error
 
 
 def close() -> None:

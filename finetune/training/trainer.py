@@ -69,7 +69,7 @@ class EpochSampler(Sampler[int]):
 
 
 class _Comparable:
-    """What every Trainer of this program does its own way."""
+    """Overrides of Trainer for the loss, the order of rows and what is read back, alike in every variant."""
 
     loss_is_scaled_for_ga = True  # Trainer is not to divide by the accumulation steps
 
@@ -131,6 +131,7 @@ class _Comparable:
         return scheduler
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """``EpochSampler`` for the orders that draw numbers; the stock one for those that do not."""
         args = self.args  # type: ignore[attr-defined]
         rows = train_dataset if train_dataset is not None else self.train_dataset  # type: ignore[attr-defined]
         if args.train_sampling_strategy not in ("random", "group_by_length"):
@@ -145,6 +146,7 @@ class _Comparable:
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None  # type: ignore[attr-defined]
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The stock step. Raises ``NonFiniteLossError`` at once: Trainer would keep NaN out of its log."""
         loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
         if not torch.isfinite(loss):
             step = self.state.global_step + 1  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Names that other versions of transformers have: each is told what it is now."""
+"""Names that other versions of transformers have: each is refused with its present one."""
 
 import dataclasses
 
@@ -13,13 +13,20 @@ FIELDS = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments)}
 
 
 @pytest.mark.parametrize("name", INSTEAD)
-def test_a_former_name_is_told_its_present_one(name: str) -> None:
+def test_a_former_name_is_refused_with_its_present_one(name: str) -> None:
     assert name not in FIELDS
     with pytest.raises(UserError, match=f"train.{name} is no training argument") as error:
         check_train("translation", {name: True})
     if not INSTEAD[name].startswith(WHOLE):
         present = INSTEAD[name].replace(",", "").split()[0]
         assert present in FIELDS - SET_ELSEWHERE.keys() and f"--train.{present}" in str(error.value)
+
+
+def test_each_objective_refuses_what_it_decides_itself() -> None:
+    with pytest.raises(UserError, match=r"is set by the run; use --generation.num_beams"):
+        check_train("translation", {"generation_num_beams": 2})
+    with pytest.raises(UserError, match=r"unknown key 'train.generation_num_beams'"):
+        check_train("classification", {"generation_num_beams": 2})
 
 
 def test_what_is_advised_is_taken() -> None:
