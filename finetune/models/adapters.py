@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import PreTrainedModel
 
 from finetune.config.schema import LoraConfig
@@ -18,13 +17,13 @@ from finetune.errors import UserError, shown
 from finetune.system.text import reason
 
 ADAPTERS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
-# What peft settles by the model, and notes of where adapters came from, which it does not follow here.
+# Settings that peft makes by the model, and notes of where adapters came from, which it does not follow here.
 FREE = {
     "target_modules", "modules_to_save", "fan_in_fan_out", "task_type", "inference_mode", "peft_version",
     "base_model_name_or_path", "revision", "auto_mapping",
 }  # fmt: skip
 OLD_NAME = "`is_gradient_checkpointing` is deprecated"
-"""How transformers' warning begins of a name that peft uses."""
+"""Beginning of transformers' warning of a name that peft uses."""
 
 
 def adapted_model(
@@ -83,6 +82,7 @@ def load_adapters(base: PreTrainedModel, folder: Path, lora: LoraConfig, new_wei
     any other weight of the adapters, and where peft's settings in it are not those of the run.
     """
     from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils.other import ModulesToSaveWrapper
     from safetensors import SafetensorError, safe_open
 
     if not (folder / ADAPTERS).is_file():
@@ -100,7 +100,9 @@ def load_adapters(base: PreTrainedModel, folder: Path, lora: LoraConfig, new_wei
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"cannot load the adapters in {folder}: {reason(error)}") from error
     lacking = set(get_peft_model_state_dict(model, save_embedding_layers=False)) - held
-    lacking |= {name for name in new_weights if not _is_trained_whole(model, name)}
+    wrapped = [key for key, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
+    whole = tuple(f"{key}." for key in wrapped)  # the modules that are trained whole
+    lacking |= {name for name in new_weights if not f"base_model.model.{name}".startswith(whole)}
     if lacking:
         raise _lacking(folder, lacking)
     return model
@@ -127,13 +129,6 @@ def _check_settings(folder: Path, lora: LoraConfig) -> None:
         raise UserError(
             f"{file} is not what the run wrote: {other[0]} is {shown(settings[other[0]])}; run it again"
         )
-
-
-def _is_trained_whole(model: nn.Module, name: str) -> bool:
-    from peft.utils.other import ModulesToSaveWrapper
-
-    wrapped = (key for key, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper))
-    return any(f"base_model.model.{name}".startswith(f"{key}.") for key in wrapped)
 
 
 def _lacking(folder: Path, names: Collection[str]) -> UserError:

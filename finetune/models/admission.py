@@ -1,4 +1,4 @@
-"""Holds a built model with its tokenizer to the rows that it is to read and write."""
+"""Checks that a built model with its tokenizer fits the rows that it is to read and write."""
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, replace
@@ -23,12 +23,12 @@ MUCH_UNKNOWN = 0.01
 MOST_ROUNDING = 1e-4
 """Difference of logits, as a share of the largest, above which padding has been read; rounding makes 1e-6."""
 MUCH_UNUSED = 0.03
-"""Share of an embedding without a token from which on a note says so; rounding up takes less."""
+"""Share of an embedding without a token from which on a note says so."""
 
 
 @dataclass(frozen=True)
 class Positions:
-    """Tokens that a model has positions for; ``None`` where there is no limit (rotary, relative)."""
+    """Most tokens that a model has positions for; ``None`` where there is no limit (rotary, relative)."""
 
     encoder: int | None
     decoder: int | None
@@ -58,17 +58,6 @@ def check(
 
     ``splits`` hold token rows.
     """
-    _check_padding_token(config, built)
-    _check_frame(config, built)
-    _check_entries(built, splits)
-    _check_lengths(config, built, splits)
-    objective.check_model(config, built, splits)
-    _check_padding(config, objective, built, splits["train"])
-    return [*_unused(config, built), *_unknown(config, built, splits["train"])]
-
-
-def _check_padding_token(config: RunConfig, built: Built) -> None:
-    """Configuration and tokenizer agree on the padding token."""
     pad, tokenizer = built.base.config.pad_token_id, built.tokenizer
     if pad is not None and pad != tokenizer.pad_token_id:
         raise UserError(
@@ -76,11 +65,27 @@ def _check_padding_token(config: RunConfig, built: Built) -> None:
             f"{tokenizer.pad_token_id} ('{tokenizer.pad_token}') by its tokenizer: mend pad_token_id in the "
             "one, or pad_token in the other"
         )
+    _check_frame(config, built)
+    _check_entries(built, splits)
+    _check_lengths(config, built, splits)
+    objective.check_model(config, built, splits)
+    _check_padding(config, objective, built, splits["train"])
+    notes = []
+    entries, known = _entries(built), len(tokenizer)
+    if known < (1 - MUCH_UNUSED) * entries:  # sizes that are rounded up leave fewer rows unused
+        notes.append(
+            f"note: the tokenizer of '{config.model.name}' has {known:,} entries and the model's embedding "
+            f"{entries:,}: is it this model's?"
+        )
+    return notes + _unknown(config, built, splits["train"])
 
 
 def _check_frame(config: RunConfig, built: Built) -> None:
-    """A text goes into the model as in its training: an encoder's with its first token, an encoder-decoder's
-    with the end token, without which no translation would end."""
+    """Raises ``UserError`` where a text goes into the model otherwise than in its training.
+
+    An encoder's begins with its first token, and an encoder-decoder's ends with the end token, without which
+    nothing that it writes would end.
+    """
     tokenizer, model = built.tokenizer, built.base
     ids, plain = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
     lost = f"the tokenizer of '{config.model.name}' frames no text"
@@ -98,7 +103,7 @@ def _check_frame(config: RunConfig, built: Built) -> None:
 
 
 def _check_entries(built: Built, splits: Mapping[str, Dataset]) -> None:
-    """Every token of every row has a row in the embedding."""
+    """Raises ``UserError`` where a token of a row has no row in the embedding."""
     tokenizer, entries = built.tokenizer, _entries(built)
     numbers = [tokenizer.pad_token_id]
     for rows in splits.values():
@@ -114,10 +119,10 @@ def _check_entries(built: Built, splits: Mapping[str, Dataset]) -> None:
 
 
 def _check_padding(config: RunConfig, objective: ModelObjective, built: Built, rows: Dataset) -> None:
-    """The shortest row is answered alone as it is beside the longest one.
+    """Raises ``UserError`` where the shortest row is answered otherwise alone than beside the longest one.
 
-    Some models look at padding whatever the mask says (MobileBERT at the token to the right of each): what
-    they predict would hang on the size of a batch.
+    Some models look at padding whatever the mask is (MobileBERT at the token to the right of each): what they
+    predict would depend on the size of a batch.
     """
     by_length = np.argsort(lengths(rows), kind="stable")
     pair = list(rows.select([by_length[0], by_length[-1]]))
@@ -135,7 +140,7 @@ def _check_padding(config: RunConfig, objective: ModelObjective, built: Built, r
 def _first_logits(
     config: RunConfig, objective: ModelObjective, built: Built, batch: list[dict[str, Any]]
 ) -> torch.Tensor:
-    """What the model says of the first row of a batch, in evaluation mode: (targets, words) or (classes,)."""
+    """The logits for the first row of a batch, in evaluation mode: (targets, words) or (classes,)."""
     padded = replace(config, batches=replace(config.batches, padding="longest"))
     inputs = objective.collator(built.tokenizer, built.model, padded)(batch)
     labels = inputs["labels"][0]
@@ -146,13 +151,13 @@ def _first_logits(
 
 
 def _entries(built: Built) -> int:
-    """Rows of the model's embedding, be there adapters around it or not."""
+    """Number of rows of the model's embedding."""
     rows: int = built.base.get_input_embeddings().weight.shape[0]
     return rows
 
 
 def _check_lengths(config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> None:
-    """No text is without a token, and the longest rows and translation have their places in the model."""
+    """Raises ``UserError`` for a text without a token, and where the model lacks positions for a length."""
     for split, rows in splits.items():
         empty = np.flatnonzero(lengths(rows) == 0)
         if len(empty):
@@ -188,7 +193,10 @@ def _check_length(what: str, length: int, there: int | None, key: str) -> None:
 
 
 def _unknown(config: RunConfig, built: Built, rows: Dataset) -> list[str]:
-    """A note on the share of the training texts that is unknown to the tokenizer, where it is high."""
+    """A note on the share of the training tokens that is unknown to the tokenizer, where it is high.
+
+    Raises ``UserError`` where it is so high that a run would say nothing about the texts.
+    """
     tokenizer = built.tokenizer
     unknown, special = _unknown_token(tokenizer), set(tokenizer.all_special_ids)
     if unknown is None or unknown == tokenizer.eos_token_id:  # GPT-2's, which knows every byte
@@ -217,14 +225,3 @@ def _unknown_token(tokenizer: Any) -> int | None:
             return backend.token_to_id(word)
     unknown: int | None = tokenizer.unk_token_id
     return unknown
-
-
-def _unused(config: RunConfig, built: Built) -> list[str]:
-    """A note where the tokenizer is much smaller than the embedding: it may be another model's."""
-    entries, known = _entries(built), len(built.tokenizer)
-    if known >= (1 - MUCH_UNUSED) * entries:
-        return []
-    return [
-        f"note: the tokenizer of '{config.model.name}' has {known:,} entries and the model's embedding "
-        f"{entries:,}: is it this model's?"
-    ]

@@ -39,7 +39,7 @@ class Built:
 
 
 class ModelObjective(Protocol):
-    """What is asked of an objective (``finetune.objectives``) about the models of its kind of task."""
+    """The part of an objective (``finetune.objectives``) that makes and checks models of its kind of task."""
 
     kind: str
     adapter_task: str
@@ -54,13 +54,13 @@ class ModelObjective(Protocol):
         """The models behind ``scratch:SIZE``."""
 
     def settle(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> None:
-        """Sets in a model how it meets its tokens."""
+        """Sets in a model the tokens that it starts, ends and pads by."""
 
     def check_model(self, config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> None:
         """Raises ``UserError`` where a model is not fit for this kind, or for one of the token rows."""
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, model: Any, config: RunConfig) -> Collator:
-        """What makes a padded batch of token rows."""
+        """The function from token rows to a padded batch."""
 
 
 def build_model(
@@ -77,7 +77,15 @@ def build_model(
     heads = head_options(labels)
     set_seed(config.seed)
     if config.model.name.startswith(SCRATCH):
-        loaded = Pretrained(_scratch_model(config, objective, tokenizer, heads), {})
+        # A stock architecture from random weights, with positions for the longest row or output.
+        options = objective.scratch.options(config.model.name.removeprefix(SCRATCH), objective.kind)
+        written = config.generation.max_new_tokens if config.generation else 0
+        longest = max(config.data.max_length, config.data.max_target_length or 0, written)
+        stock = objective.scratch.configure(tokenizer, longest, **options, **heads)
+        set_dropout(stock, config)
+        described_by = f"{config.model.name} with --data.max_length and the like"
+        check_sizes(described_by, stock, objective.auto_model)
+        loaded = Pretrained(objective.auto_model.from_config(stock), {})
     else:
         name, revision = config.model.name, config.model.revision
         loaded = load_pretrained(config, objective.auto_model, name, revision, heads)
@@ -104,29 +112,13 @@ def build_model(
     return Built(adapted, model, tokenizer, report, facts)
 
 
-def _scratch_model(
-    config: RunConfig,
-    objective: ModelObjective,
-    tokenizer: PreTrainedTokenizerBase,
-    heads: Mapping[str, Any],
-) -> PreTrainedModel:
-    """A stock architecture from random weights; ``UserError`` for a size that the kind of task lacks."""
-    scratch = objective.scratch
-    options = scratch.options(config.model.name.removeprefix(SCRATCH), objective.kind)
-    written = config.generation.max_new_tokens if config.generation else 0
-    longest = max(config.data.max_length, config.data.max_target_length or 0, written)
-    stock = scratch.configure(tokenizer, longest, **options, **heads)
-    set_dropout(stock, config)
-    check_sizes(f"{config.model.name} with --data.max_length and the like", stock, objective.auto_model)
-    model: PreTrainedModel = objective.auto_model.from_config(stock)
-    return model
-
-
 def settle_and_swap(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, objective: ModelObjective, config: RunConfig
 ) -> SwapReport:
-    """Settles how a model meets its tokens, and swaps its attention; the same whether it is to be trained or
-    comes back from a run's folder."""
+    """Sets the tokens of a model, and swaps its attention.
+
+    One function, so that a model to be trained and one from a run's folder are made alike.
+    """
     objective.settle(model, tokenizer, config)
     attention = config.attention
     return swap(
@@ -139,7 +131,7 @@ def settle_and_swap(
 
 
 def head_options(labels: Sequence[str] | None) -> dict[str, Any]:
-    """The classes of a head, as a model's configuration has them; nothing without labels."""
+    """The classes of a head as options of a model's configuration; empty without labels."""
     if not labels:
         return {}
     return {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
@@ -148,7 +140,7 @@ def head_options(labels: Sequence[str] | None) -> dict[str, Any]:
 def weights_fingerprint(model: torch.nn.Module) -> str:
     """Sixteen hexadecimal digits over every weight that a model computes with, by name.
 
-    What peft keeps of a module before it was trained whole takes no part.
+    The copies that peft keeps of modules before they are trained whole take no part.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -1,8 +1,8 @@
-"""A run folder <-> its model: what is written beside the weights, and how all of it comes back.
+"""A run folder <-> its model: writes what a model needs beside its weights, and loads all of it again.
 
-A checkpoint on disk says which variant it has, but not what proves it, nor its scope and kernel, so a run
-folder keeps its configuration beside it, and ``load`` swaps again. Adapters stand on a base model that the
-folder does not hold: it is named with the size and SHA-256 of its files, and only that very model is taken.
+A checkpoint on disk names its variant, but not what proves it, nor its scope and kernel: a run folder keeps
+its configuration beside it, and ``load_run`` swaps again. Adapters stand on a base model that the folder does
+not hold: it is named with the size and SHA-256 of its files, and only that very model is taken.
 """
 
 import json
@@ -30,14 +30,15 @@ from finetune.system.checksum import sha256
 CONFIG_FILE = "finetune.yaml"
 ORIGIN_FILE = "origin.yaml"
 CALIBRATION_FILE = "calibration.json"
-# What decides the weights of a base model in a folder.
+# The files that decide the weights of a base model in a folder.
 BASE_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
 
 
 def save_origin(config: RunConfig, labels: Sequence[str] | None, revision: str | None, folder: Path) -> None:
-    """Writes what ``load`` starts from: the merged configuration, and what adapters do not know: the class
-    names, the commit of a base model on the Hub, the place and files of one in a folder.
+    """Writes what ``load_run`` starts from: the merged configuration and the origin of the model.
 
+    The origin holds what adapters do not: the class names, the commit of a base model on the Hub, the place
+    and files of one in a folder.
     Raises ``UserError`` where adapters that are to go on were trained on other files.
     """
     base: dict[str, Any] | None = None
@@ -55,16 +56,8 @@ def save_origin(config: RunConfig, labels: Sequence[str] | None, revision: str |
 
 
 def save_calibration(sums: RowSums, folder: Path) -> None:
-    """Writes what ``load`` folds into a base model again, which a folder of adapters does not hold."""
+    """Writes the row sums that ``load_run`` folds into a base model again: adapters do not hold them."""
     (folder / CALIBRATION_FILE).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
-
-
-def _read_calibration(folder: Path) -> RowSums:
-    try:
-        sums: RowSums = json.loads((folder / CALIBRATION_FILE).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{folder / CALIBRATION_FILE} is truncated or no JSON: run it again") from error
-    return sums
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -98,19 +91,25 @@ def load_run(folder: Path, config: RunConfig, objective: ModelObjective) -> Buil
     model, facts = loaded.model, loaded.facts
     swapped = settle_and_swap(model, tokenizer, objective, config)
     if config.model.lora.rank:
-        if (folder / CALIBRATION_FILE).is_file():  # a whole model has it in its weights
-            fold(model, _read_calibration(folder))
+        calibration = folder / CALIBRATION_FILE
+        if calibration.is_file():  # a whole model has it in its weights
+            try:
+                sums: RowSums = json.loads(calibration.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise UserError(f"{calibration} is truncated or no JSON: run it again") from error
+            fold(model, sums)
         model = load_adapters(model, folder, config.model.lora, facts["new_weights"])
     return Built(model.eval(), loaded.model, tokenizer, swapped, facts)
 
 
 def _files(path: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of the files that decide the weights of a base model."""
     files = sorted({file for pattern in BASE_FILES for file in path.glob(pattern)})
     return {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
 
 
 def _base_place(config: RunConfig, origin: Mapping[str, Any], folder: Path) -> str:
-    """The Hub id or the folder of the base model; ``UserError`` where that is gone or another by now."""
+    """The Hub id or the folder of the base model. Raises ``UserError`` where it is gone or has changed."""
     name, known = config.model.name, origin.get("base")
     if origin.get("revision"):
         return name
@@ -136,6 +135,7 @@ def _base_place(config: RunConfig, origin: Mapping[str, Any], folder: Path) -> s
 
 
 def _check_unchanged(folder: Path, place: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises ``UserError`` where the files of a base model are others than adapters were trained on."""
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if changed:
         raise UserError(

@@ -1,4 +1,4 @@
-"""How a model writes: the search that the configuration asks for, and the tokens it starts and ends by."""
+"""Generation settings of a model: the search that is configured, and the tokens it starts and ends by."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from finetune.data.tokenizing import LANGUAGE, target_codes
 from finetune.errors import UserError
 from finetune.models.languages import set_languages
 
-# What a checkpoint's own generation settings say about tokens; its search settings are replaced.
+# The generation settings that are kept of a checkpoint; its search settings are replaced.
 TOKEN_SETTINGS = (
     "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_bos_token_id",
     "forced_eos_token_id", "bad_words_ids",
@@ -18,7 +18,7 @@ TOKEN_SETTINGS = (
 
 
 def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> None:
-    """Searches as the configuration says and in no other way, whatever the checkpoint would do."""
+    """Replaces the generation settings of the checkpoint by the configured search, but for its tokens."""
     assert config.generation is not None  # the objective has checked it
     tokens = {name: getattr(model.generation_config, name) for name in TOKEN_SETTINGS}
     model.generation_config = GenerationConfig(
@@ -31,8 +31,10 @@ def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: R
 
 
 def check(name: str, model: PreTrainedModel, tokenizer: Any) -> None:
-    """Raises ``UserError`` where configuration, generation settings and tokenizer disagree on the first and
-    the last token of a translation."""
+    """Raises ``UserError`` where config.json, generation settings and tokenizer disagree on tokens.
+
+    The first and the last token of a translation must be the same in training and in writing.
+    """
     settings: Any = model.generation_config
     entries = model.get_input_embeddings().weight.shape[0]
     for setting in TOKEN_SETTINGS:
@@ -75,7 +77,7 @@ def flat(tokens: Any) -> list[Any]:
 
 
 def _first(model: Any, token: int) -> int | None:
-    """What the decoder's inputs of a target ``token`` begin with: in most families their start token."""
+    """The first decoder input for a target ``token``: in most families their start token."""
     shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     if shift is None:  # M2M100 does it in its forward pass
         start: int | None = model.config.decoder_start_token_id
@@ -87,7 +89,7 @@ def _first(model: Any, token: int) -> int | None:
 
 
 def language_notes(config: RunConfig, tokenizer: Any) -> list[str]:
-    """A Marian model of several languages guesses which one to write where no code says it."""
+    """A note where a Marian model of several languages would have to guess the one to write."""
     codes = target_codes(tokenizer)
     if len(codes) < 2 or LANGUAGE.match(config.data.prefix or ""):
         return []

@@ -1,4 +1,4 @@
-"""A classifier's head: which token of a row it reads the class off, and whether every row has that token."""
+"""The token of a row that a classifier's head reads the class off, set and checked."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,16 +17,16 @@ from finetune.errors import UserError
 
 
 def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Tells a decoder which token is padding: it reads the class off the last one that is none."""
+    """Sets the padding token of a decoder, which reads the class off the last token that is none."""
     kind = type(model.config)
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING:
         model.config.pad_token_id = tokenizer.pad_token_id
 
 
 def check_ends(name: str, base: PreTrainedModel, tokenizer: Any, splits: Mapping[str, Dataset]) -> None:
-    """Encoder-decoders classify at the end token: every row holds it once, and padding is another token.
+    """Raises ``UserError`` for an encoder-decoder unless every row holds its end token once.
 
-    Beside a row that holds it another number of times they fail, and so do rows of one batch alone.
+    It classifies at that token, and its head fails in a batch of rows with different numbers of them.
     """
     stock = base.config
     if not stock.is_encoder_decoder:

@@ -23,7 +23,7 @@ CODE = re.compile(r"(?:__)?([a-z]{2,3}(?:_[A-Za-z]{2,4})?)(?:__)?")
 
 
 def set_languages(tokenizer: PreTrainedTokenizerBase, pair: str | None) -> dict[str, int]:
-    """Tells a multilingual tokenizer the languages of ``pair`` ("de-en").
+    """Sets the languages of ``pair`` ("de-en") in a multilingual tokenizer.
 
     Returns the generation settings that go with it, e.g. ``{"forced_bos_token_id": 250004}``; empty for a
     tokenizer without languages, which is left alone. Raises ``UserError`` for a language the model lacks, and

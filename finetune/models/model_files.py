@@ -1,4 +1,4 @@
-"""Holds the files of a pretrained model to what its architecture needs: no weight is random in silence."""
+"""Checks the files of a pretrained model against its architecture, so that no weight is random in silence."""
 
 import json
 import re
@@ -37,7 +37,7 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 ZEROS = "final_logits_bias"
 """A buffer of BART's and its kin that is zero where a checkpoint lacks it."""
-# In which files the weights of a model may be, the first of which is taken where there are several.
+# Files that the weights of a model may be in; the first is taken where there are several.
 WEIGHTS = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
@@ -46,9 +46,9 @@ NEVER_READ = {".h5", ".msgpack", ".ot", ".onnx", ".gguf", ".tflite", ".md", ".xm
 NARROW = ("F8", "F6", "F4", "E8", "C64")
 """Beginnings of safetensors' names of numbers that no weight can be trained from as it stands."""
 ROUNDING = 1e-2
-"""How far, relative, a weight in half precision may be from the same weight in float32."""
+"""Relative difference that a weight in half precision may have from the same weight in float32."""
 RENEWED = "new: the head in its files tells"
-"""How the note begins of a trained head that is none for the task."""
+"""Beginning of the fact on a trained head that was replaced, since its classes are not the task's."""
 CAPITALS = 0.05
 """Share of a vocabulary that has capital letters, from which on it is one of a cased text."""
 
@@ -93,7 +93,7 @@ def _check_one_set(folder: Path) -> None:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:
                 continue
         for key, weights in _tensors(other).items():
-            if key in first and not _alike(first[key], weights):
+            if key in first and not _equal_but_for_rounding(first[key], weights):
                 raise UserError(
                     f"{folder} holds two models: {key} differs between {taken.name} and {other.name}. "
                     f"Remove the one that is not meant ({taken.name} would be read)"
@@ -111,7 +111,7 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+def _equal_but_for_rounding(one: torch.Tensor, other: torch.Tensor) -> bool:
     if one.shape != other.shape:
         return False
     one, other = one.float(), other.float()
@@ -120,8 +120,11 @@ def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def check_tokenizer(name: str, tokenizer: Any) -> None:
-    """Raises ``UserError`` for a tokenizer that knows nothing but its special tokens, numbers two entries
-    alike, or puts every text into small letters where its vocabulary is of cased text."""
+    """Raises ``UserError`` for a tokenizer that cannot be the model's own.
+
+    One that has special tokens alone, numbers two entries alike, or puts every text into small letters though
+    its vocabulary is of cased text.
+    """
     entries = tokenizer.get_vocab()
     vocabulary = set(entries) - set(tokenizer.all_special_tokens)
     if not vocabulary:
@@ -173,8 +176,10 @@ def check_sizes(described_by: str, stock: Any, architecture: Any) -> None:
 
 
 def check_architecture(name: str, stock: Any) -> None:
-    """Raises ``UserError`` where a configuration names two families: RoBERTa's layers hold BERT's weights as
-    well, and count their positions otherwise."""
+    """Raises ``UserError`` where a configuration names two families.
+
+    RoBERTa's layers would hold BERT's weights as well, and count their positions otherwise.
+    """
     listed = isinstance(stock.architectures, list) and stock.architectures
     architecture = stock.architectures[0] if listed else None
     theirs = getattr(getattr(transformers, str(architecture), None), "config_class", None)
@@ -251,8 +256,11 @@ def check_unquantized(name: str, stock: Any) -> None:
 
 
 def check_fractions(name: str, model: nn.Module, new: Iterable[str]) -> None:
-    """Raises ``UserError`` for a matrix of one number, which never learned anything, and for one of whole
-    numbers: a quantized model's, without their scale. Those that are ``new`` may hold anything."""
+    """Raises ``UserError`` for a matrix of one number, or of whole numbers alone.
+
+    The first was never filled, the second is a quantized model's without its scale. Those that are ``new``
+    may hold anything.
+    """
     for key, weights in model.named_parameters():
         if weights.ndim != 2 or weights.numel() == 1 or key in new:
             continue
@@ -270,7 +278,7 @@ def check_fractions(name: str, model: nn.Module, new: Iterable[str]) -> None:
 
 
 def head_note(model: PreTrainedModel, own: Sequence[str], labels: Sequence[str], fresh: Any) -> str:
-    """Makes a head that came with the files fit the task's ``labels``; what was done, for the record.
+    """Fits a head that came with the files to the task's ``labels``; returns the fact for the record.
 
     ``own`` are the names of its classes, as many as ``labels``. Equal names keep it, in another order its
     rows are put into the task's order, and of other names nothing is known: ``fresh``, called without
@@ -282,15 +290,18 @@ def head_note(model: PreTrainedModel, own: Sequence[str], labels: Sequence[str],
     head = head_weights(model)
     if set(numbers) == set(range(len(labels))):
         order = torch.tensor([numbers.index(number) for number in range(len(labels))])
+        # The last layer: the weight whose rows are classes, and its bias.
+        last = [key for key, weights in head.items() if weights.ndim == 2][-1]
+        assert head[last].shape[0] == len(labels), f"{last} has no row for each of {len(labels)} classes"
         with torch.no_grad():
-            for key in _class_rows(head, len(labels)):
+            for key in {last, last.removesuffix("weight") + "bias"} & head.keys():
                 head[key].copy_(head[key][order])
         return f"kept: its labels stood in the order {', '.join(own)}, and its rows were put into the task's"
     return renewed(model, own, fresh)
 
 
 def renewed(model: PreTrainedModel, own: Sequence[str], fresh: Any) -> str:
-    """Takes the head of a new model, as ``fresh`` gives one, for the one in the files; what was done."""
+    """Replaces a head by that of a new model, as ``fresh`` makes one; returns the fact for the record."""
     drawn = fresh().state_dict()
     with torch.no_grad():
         for key, weights in head_weights(model).items():
@@ -299,21 +310,13 @@ def renewed(model: PreTrainedModel, own: Sequence[str], fresh: Any) -> str:
 
 
 def head_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """What a classifier has beyond its base model, by name."""
+    """The weights of a classifier beyond its base model, by name."""
     inside = f"{model.base_model_prefix}."
     return {key: weights for key, weights in model.state_dict().items() if not key.startswith(inside)}
 
 
-def _class_rows(head: Mapping[str, torch.Tensor], classes: int) -> list[str]:
-    """The last layer of a head: the weight whose rows are classes, and its bias."""
-    last = [key for key, weights in head.items() if weights.ndim == 2][-1]
-    bias = last.removesuffix("weight") + "bias"
-    assert head[last].shape[0] == classes, f"{last} has no row for each of {classes} classes"
-    return [key for key in (last, bias) if key in head]
-
-
 def _may_be_new(key: str, model: PreTrainedModel, new_head: bool) -> bool:
-    """A head, and the pooler below it, which language models are saved without."""
+    """Whether a weight may be in no file: a head's, or the pooler's, which language models lack."""
     if not new_head:
         return key == ZEROS
     return not key.startswith(f"{model.base_model_prefix}.") or "pooler" in key.split(".")

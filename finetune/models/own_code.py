@@ -39,9 +39,11 @@ def refuse(name: str, files: Mapping[str, Any]) -> None:
 
 
 def refuse_tokenizer(name: str, files: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """The same for its tokenizer alone; ``config`` is what config.json says, if there is one."""
+    """Raises ``UserError`` for a tokenizer that is code of its own; ``config`` is what config.json holds."""
     content = get_tokenizer_config(name, **files)
-    own = any(_names_tokenizer(each.get("auto_map")) for each in (content, config))
+    maps = [each.get("auto_map") or {} for each in (content, config)]
+    # Older files have a list there, of a tokenizer's two classes.
+    own = any(isinstance(auto_map, list) or "AutoTokenizer" in auto_map for auto_map in maps)
     known = content.get("tokenizer_class")
     if own and not (known and tokenizer_class_from_name(known.removesuffix("Fast"))):
         raise UserError(
@@ -59,7 +61,7 @@ def forget_kernels(config: PreTrainedConfig) -> None:
 
 
 def unreadable_file(folder: Path) -> str:
-    """Which text file of a model's folder no library can read, and why; empty where there is none."""
+    """The first text file of a model's folder that no library can read, and why; empty without one."""
     for path in sorted(path for path in folder.glob("*") if path.suffix in (".json", ".jinja", ".txt")):
         try:
             text = path.read_text(encoding="utf-8")
@@ -75,11 +77,6 @@ def _refused(name: str, where: str) -> UserError:
     return UserError(
         f"the model '{name}' brings code of its own ({where}), which is never run here: {INSTEAD}"
     )
-
-
-def _names_tokenizer(auto_map: Any) -> bool:
-    """Older files have a list there, of a tokenizer's two classes."""
-    return bool(auto_map) and (isinstance(auto_map, list) or "AutoTokenizer" in auto_map)
 
 
 def _parts(content: Any) -> list[Mapping[str, Any]]:

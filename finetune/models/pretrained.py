@@ -73,7 +73,7 @@ def build_tokenizer(config: RunConfig, recipe: Recipe, texts: Iterator[str]) -> 
 
 @cache
 def files_of(name: str, revision: str | None) -> dict[str, Any]:
-    """Which files of a model to load: a folder's, those of one commit on the Hub, or what its cache holds.
+    """Options that choose the files of a model: a folder's, those of a commit on the Hub, or of its cache.
 
     Asked once, in bounded time: transformers alone would try each file again and again without a network.
     """

@@ -59,7 +59,7 @@ ENCODER_DECODERS: Mapping[str, dict[str, int]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a scratch model's tokenizer is made: its special tokens by role, and how they frame a text."""
+    """The special tokens of a scratch model's tokenizer by role, and the frame that they make of a text."""
 
     special: Mapping[str, str]
     frame: str

@@ -1,4 +1,4 @@
-"""Starts of a swapped model (cold, calibrated, annealed), and how far each is from the model it came from."""
+"""Starts of a swapped model (cold, calibrated, annealed), and their distance from the original model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,8 @@ from finetune.config.schema import RunConfig
 from finetune.models.builder import Built, ModelObjective
 from finetune.models.checkpoint import save_calibration
 
-ROWS = 128  # of the train split, the first ones: some thousand attention rows a head; ours
+ROWS = 128
+"""The first rows of the train split, on which row sums are measured: some thousand attention rows a head."""
 
 
 def prepare(
@@ -53,7 +54,7 @@ def prepare(
 
 
 def callbacks(config: RunConfig) -> list[TrainerCallback]:
-    """What the start needs while training."""
+    """The callbacks that the start needs while training."""
     share = config.attention.annealing_share
     return [] if share is None else [Annealing(share)]
 
@@ -61,6 +62,7 @@ def callbacks(config: RunConfig) -> list[TrainerCallback]:
 def _batches(
     config: RunConfig, objective: ModelObjective, built: Built, train: Any
 ) -> list[Mapping[str, Tensor]]:
+    """The first ``ROWS`` training rows, in batches of the size that is trained with."""
     pad = objective.collator(built.tokenizer, built.model, config)
     rows = [train[i] for i in range(min(ROWS, len(train)))]
     size = int(config.train["per_device_train_batch_size"])
