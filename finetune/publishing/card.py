@@ -1,7 +1,7 @@
 """A finished run's record -> its model card, the ``README.md`` that the Hub shows of a model.
 
-Made from the record alone, so it can be made again at any time. Paths of one machine are left out. What the
-card says stands in ``card.md.jinja``; here are the values, which come out as text whatever a user named.
+Made from the record alone, so it can be made again at any time. Paths of one machine are left out. The words
+of the card are in ``card.md.jinja``; here are the values, which come out as text whatever a user named.
 """
 
 import json
@@ -31,14 +31,7 @@ from finetune.system.text import visible
 FILE = "README.md"
 # Settings of training that move no number: what is logged, saved and shown.
 SILENT = re.compile(r"(disable_tqdm|report_to|run_name|project|(log|logging|save|hub|trackio|dataloader)_.*)")
-OPTIMIZER = (
-    "lr",
-    "weight_decay",
-    "betas",
-    "eps",
-    "momentum",
-    "fused",
-)  # the settings of it that a card shows
+OPTIMIZER = ("lr", "weight_decay", "betas", "eps", "momentum", "fused")  # settings of it that a card shows
 
 
 def write(folder: Path, record: Record) -> Path:
@@ -47,7 +40,7 @@ def write(folder: Path, record: Record) -> Path:
 
 
 def text(record: Record, place: str) -> str:
-    """The card of a finished run that ``finetune.load(place)`` loads: its folder, or its Hub id."""
+    """Renders the card of a finished run that ``finetune.load(place)`` loads: its folder, or its Hub id."""
     run = Run(Path(place), without_paths(record))
     record, config, variant = run.record, run.config, run.attention["variant"]
     primary = run.metric
@@ -82,7 +75,15 @@ def text(record: Record, place: str) -> str:
         snippet=objectives.get(run.kind).snippet(config),
         scores=[("metric", "value", "signature"), *scores],
         attention=_attention(run),
-        data=_data(run),
+        data={
+            "task": run.title,
+            "labels": ", ".join(record["task"]["labels"] or []) or None,
+            "rows from": f"{run.data['kind']}, {run.data['location']}",
+            "revision": run.data["revision"],
+            "licence of the data, as its task says": run.data.get("licence"),
+            "put before every text": config["data"].get("prefix"),
+            "tokens of a text, at most": config["data"]["max_length"],
+        },
         splits=[("split", "rows", "fingerprint"), *splits],
         training=_training(run),
         settings=[("setting", "value"), *settings],
@@ -116,18 +117,21 @@ def _value(run: Run, metric: str) -> str:
 
 
 def _attention(run: Run) -> dict[str, Any]:
+    """Lists the variant, how the model started with it, and where it was swapped in."""
     swapped, asked, begun = run.attention, run.config["attention"], run.start or {}
     known = VARIANTS.get(swapped["variant"])
     start = None
     if asked["variant"] != BASELINE:
         start = asked["start"]
         start += f" over {asked['annealing_share']:g} of the steps" if start == "annealed" else ""
+        # Any other start is shown beside the cold one: the difference of the cosines is what it gained.
         cold, cosine = begun.get("cosine_cold"), begun.get("cosine")
         cosines = [f"{cold:.3f} swapped"] if cold is not None else []
         cosines += [f"{cosine:.3f} so started"] if cosine is not None and asked["start"] != "cold" else []
         if cosines:
             start += "; cosine of its last hidden states, untrained, with the softmax model's: "
             start += ", ".join(cosines)
+    layers = ", ".join(f"{count} {kind}" for kind, count in swapped["layers"].items())
     return {
         "variant": swapped["variant"],
         "weights": known.equation if known else None,
@@ -135,27 +139,30 @@ def _attention(run: Run) -> dict[str, Any]:
         "parameters": ", ".join(f"{key} {value:g}" for key, value in swapped["parameters"].items()) or "none",
         "start": start,
         "scope": swapped.get("scope"),
-        "layers": f"{_counts(swapped['layers'])} of {swapped['total']} attention calls, each seen to use it",
+        "layers": f"{layers} of {swapped['total']} attention calls, each seen to use it",
         "dropout of weights": swapped["dropout"],
         "kernel": swapped["kernel"],
     }
 
 
-def _data(run: Run) -> dict[str, Any]:
-    return {
-        "task": run.title,
-        "labels": ", ".join(run.record["task"]["labels"] or []) or None,
-        "rows from": f"{run.data['kind']}, {run.data['location']}",
-        "revision": run.data["revision"],
-        "licence of the data, as its task says": run.data.get("licence"),
-        "put before every text": run.config["data"].get("prefix"),
-        "tokens of a text, at most": run.config["data"]["max_length"],
-    }
-
-
 def _training(run: Run) -> dict[str, Any]:
+    """Lists what was trained, on what and how, as it was read back from the trainer."""
     record, git = run.record, run.record["git"]
     model, hardware, memory = record["model"] or {}, record["hardware"], run.peak_memory_mib
+    computed = {}
+    if record["computed"] is not None:  # a record of an earlier version has none
+        precision, batch = record["computed"]["precision"], record["computed"]["batch"]
+        optimizer, schedule = record["computed"]["optimizer"], record["computed"]["scheduler"]
+        # Its groups of parameters differ in weight decay only; the first one has it.
+        first = optimizer["groups"][0] if optimizer["groups"] else {}
+        numbers = {key: value for key, value in first.items() if key in OPTIMIZER and value is not None}
+        weights, rule = ", ".join(precision["weights"]), schedule.get("rule", schedule.get("class"))
+        computed = {
+            "precision": f"weights {weights}, matrix products {precision['products']}",
+            "optimizer": f"{optimizer.get('class')} ({_pairs(numbers)})",
+            "learning rate": f"{rule} over {schedule.get('steps')} steps",
+            "batch": f"{batch.get('total')} rows a step ({_pairs(batch)})",
+        }
     return {
         "base model": run.config["model"]["name"],
         "its revision": model.get("revision"),
@@ -163,7 +170,7 @@ def _training(run: Run) -> dict[str, Any]:
         "parameters": f"{model.get('parameters', 0):,}, of which {model.get('trainable', 0):,} trained",
         "seed": run.seed,
         "device": ", ".join(str(hardware[key]) for key in ("device", "cpu") if hardware.get(key)),
-        **_computed(record["computed"]),
+        **computed,
         "training time": None if run.train_s is None else f"{run.train_s:,.0f} s",
         "peak memory": None if memory is None else f"{memory:,.0f} MiB",
         "finished": record["finished"],
@@ -173,26 +180,5 @@ def _training(run: Run) -> dict[str, Any]:
     }
 
 
-def _computed(computed: dict[str, Any] | None) -> dict[str, str]:
-    """What was computed with, as it was read back; nothing for a record of an earlier version."""
-    if computed is None:
-        return {}
-    precision, batch, schedule = computed["precision"], computed["batch"], computed["scheduler"]
-    optimizer = computed["optimizer"]
-    # Its groups of parameters differ in weight decay only; the first one has it.
-    first = optimizer["groups"][0] if optimizer["groups"] else {}
-    numbers = {key: value for key, value in first.items() if key in OPTIMIZER and value is not None}
-    return {
-        "precision": f"weights {', '.join(precision['weights'])}, matrix products {precision['products']}",
-        "optimizer": f"{optimizer.get('class')} ({_pairs(numbers)})",
-        "learning rate": f"{schedule.get('rule', schedule.get('class'))} over {schedule.get('steps')} steps",
-        "batch": f"{batch.get('total')} rows a step ({_pairs(batch)})",
-    }
-
-
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())
-
-
-def _counts(numbers: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in numbers.items())

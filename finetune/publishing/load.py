@@ -32,7 +32,7 @@ def load(
 def open_run(
     folder: str | Path, revision: str | None = None, *, attention: str | Path | None = None
 ) -> Built:
-    """What ``load`` takes model and tokenizer of, with what the swap of the attention proved."""
+    """Loads a finished run as ``load`` does, together with what the swap of the attention proved."""
     if attention is not None:
         register_variant(attention)
     place = pushed.fetch(folder, revision, CONFIG_FILE)

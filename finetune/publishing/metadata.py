@@ -18,57 +18,50 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def front_matter(run: Run) -> str:
-    """The YAML at the head of the card. No licence: only the model's maker knows one.
+    """Writes the YAML at the head of the card. No licence: only the model's maker knows one.
 
-    The sample's figures stay out of it, where nothing would say what they are.
+    The sample's figures stay out of it: the Hub would list them like any others.
     """
     run = Run(run.folder, _on_one_line(run.record))  # a line of three dashes would end the head
     task, base, adapters = run.record["task"], base_model(run), has_adapters(run)
-    results = [] if run.sample else _eval_results(run)
-    marks = [*(["lora"] if adapters else []), *(["sample"] if run.sample else [])]
-    card = ModelCardData(
-        base_model=base,
-        base_model_relation=("adapter" if adapters else "finetune") if base else None,
-        datasets=[run.data["location"]] if _on_the_hub(run) else None,
-        eval_results=results or None,
-        language=list(map(language_of, languages(task["pair"]))) if task["pair"] else None,
-        library_name=LIBRARY,
-        metrics=[registry.get(name).hub_id or name for name in run.scores] if results else None,
-        model_name=run_name(run),
-        pipeline_tag=objectives.get(run.kind).pipeline_tag,
-        tags=[LIBRARY, "attention", run.attention["variant"], *marks],
-    )
-    if not results:
-        card.pop("model_name")
-    return card.to_yaml().rstrip("\n")
-
-
-def _eval_results(run: Run) -> list[EvalResult]:
-    test = run.splits["test"]
-    return [
+    pipeline = objectives.get(run.kind).pipeline_tag
+    on_the_hub = run.data["kind"] in ("hub", "cache")
+    results = [
         EvalResult(
-            task_type=objectives.get(run.kind).pipeline_tag,
-            dataset_type=run.data["location"] if _on_the_hub(run) else run.task,
+            task_type=pipeline,
+            dataset_type=run.data["location"] if on_the_hub else run.task,
             dataset_name=run.title,
             dataset_split="test",
             dataset_revision=run.data["revision"],
-            dataset_args={"rows": test["rows"], "fingerprint": test["fingerprint"]},
+            dataset_args={key: run.splits["test"][key] for key in ("rows", "fingerprint")},
             metric_type=registry.get(name).hub_id or name,
             metric_name=registry.get(name).title,
             metric_value=score["value"],
             metric_args={"signature": score["signature"]} if score.get("signature") else None,
         )
         for name, score in run.scores.items()
-        if score["value"] is not None
+        if score["value"] is not None and not run.sample
     ]
-
-
-def _on_the_hub(run: Run) -> bool:
-    return run.data["kind"] in ("hub", "cache")
+    marks = [*(["lora"] if adapters else []), *(["sample"] if run.sample else [])]
+    card = ModelCardData(
+        base_model=base,
+        base_model_relation=("adapter" if adapters else "finetune") if base else None,
+        datasets=[run.data["location"]] if on_the_hub else None,
+        eval_results=results or None,
+        language=list(map(language_of, languages(task["pair"]))) if task["pair"] else None,
+        library_name=LIBRARY,
+        metrics=[registry.get(name).hub_id or name for name in run.scores] if results else None,
+        model_name=run_name(run),
+        pipeline_tag=pipeline,
+        tags=[LIBRARY, "attention", run.attention["variant"], *marks],
+    )
+    if not results:  # huggingface_hub writes the name as part of the results only
+        card.pop("model_name")
+    return card.to_yaml().rstrip("\n")
 
 
 def _on_one_line(value: Any) -> Any:
-    """A copy in which every text, and every name, is on one line."""
+    """Copies ``value`` with every text, and every name, on one line."""
     if isinstance(value, dict):
         return {_on_one_line(key): _on_one_line(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -88,7 +81,7 @@ def has_adapters(run: Run) -> bool:
 
 
 def base_model(run: Run) -> str | None:
-    """The Hub id of the model that was fine-tuned: one whose commit is known was read from the Hub."""
+    """Gives the Hub id of the model that was fine-tuned: one whose commit is known was read from the Hub."""
     name, revision = run.config["model"]["name"], (run.record["model"] or {}).get("revision")
     known = COMMIT.fullmatch(revision or "") and HUB_ID.fullmatch(name)
     in_cache = COMMIT.fullmatch(name)  # as the folders of the Hub's cache are called

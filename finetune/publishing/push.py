@@ -31,12 +31,13 @@ UNTOUCHED = (".gitattributes", card.FILE)  # what the Hub's web page puts into a
 
 
 def push(folder: Path, name: str, private: bool) -> str:
-    """Publish the run in ``folder`` as ``name`` (``org/name``) and return the address of the commit.
+    """Publishes the run in ``folder`` as ``name`` (``org/name``); the address of the commit.
 
     What was pushed there before is replaced. Raises ``UserError`` for a run that is not finished, or of the
     synthetic sample, or that others could not load, and where the Hub refuses.
     """
     from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import HfHubHTTPError
 
     entry = _publishable(folder)
     if not HUB_ID.fullmatch(name):
@@ -58,11 +59,15 @@ def push(folder: Path, name: str, private: bool) -> str:
         except UserError:
             raise
         except Exception as error:  # errors of the client and of httpx, which have no common parent
-            raise UserError(f"cannot push to {name}: {_reason(error)}") from error
+            reason = hub.cause(error)
+            if isinstance(error, HfHubHTTPError):
+                refused = error.response.status_code in (401, 403, 404)
+                reason = one_line(error.server_message or reason) + (f"; {LOGIN}" if refused else "")
+            raise UserError(f"cannot push to {name}: {reason}") from error
 
 
 def _publishable(folder: Path) -> store.Record:
-    """The record of a run that is fit to be published; ``UserError`` for any other."""
+    """Reads the record of a run that is fit to be published; raises ``UserError`` for any other."""
     if not (folder / store.FILE).is_file():
         raise UserError(f"{folder} is no run folder: it holds no {store.FILE}; try runs/.../seed-0")
     entry = store.read(folder)
@@ -86,7 +91,10 @@ def _publishable(folder: Path) -> store.Record:
 
 
 def _lay_out(folder: Path, entry: store.Record, name: str, stage: Path) -> None:
-    """Fill ``stage`` with what is published: links to the files of the run, and its texts without paths."""
+    """Fills ``stage`` with what is published: links to the files of the run, and its texts without paths.
+
+    Raises ``UserError`` for a link that leads out of the run.
+    """
     shared = without_paths(entry) | {"predictions": None, "diagnostics": None}  # neither is published
     texts = {
         file: yaml.safe_dump(without_paths(read_yaml(folder / file)), sort_keys=False, allow_unicode=True)
@@ -100,44 +108,30 @@ def _lay_out(folder: Path, entry: store.Record, name: str, stage: Path) -> None:
         files.write_text(stage / file, [text])
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in texts and any(fnmatch(path.name, kind) for kind in FILES):
-            _check_inside(path, folder)
+            if not path.resolve().is_relative_to(folder.resolve()):  # nobody asked for what lies there
+                raise UserError(
+                    f"{path} is a link to {path.resolve()}, outside the run, and would be published: put a "
+                    "copy in its place, or remove it"
+                )
             (stage / path.name).symlink_to(path.resolve())
 
 
-def _check_inside(file: Path, folder: Path) -> None:
-    """Raise ``UserError`` for a link that leads out of the run: nobody asked for what lies there."""
-    if not file.resolve().is_relative_to(folder.resolve()):
-        raise UserError(
-            f"{file} is a link to {file.resolve()}, outside the run, and would be published: put a copy in "
-            "its place, or remove it"
-        )
-
-
 def _upload(stage: Path, name: str, private: bool) -> str:
-    """Make the repository where there is none, and let it hold what ``stage`` holds and nothing else."""
+    """Makes the repository where there is none, and has it hold what ``stage`` holds and nothing else."""
     from huggingface_hub import HfApi
 
     api = HfApi()
     api.create_repo(name, private=private or None, exist_ok=True)
-    found = api.model_info(name)
-    held = {file.rfilename for file in found.siblings or []} - set(UNTOUCHED)
+    repository = api.model_info(name)
+    held = {file.rfilename for file in repository.siblings or []} - set(UNTOUCHED)
     if held and CONFIG_FILE not in held:
         raise UserError(
             f"{name} holds something else ({', '.join(sorted(held)[:3])}), which a push would replace: give "
             "another name with --to"
         )
-    if private and not found.private:
+    if private and not repository.private:
         raise UserError(f"{name} is there already and public: make it private there, or give another name")
     done = api.upload_folder(
         repo_id=name, folder_path=stage, commit_message="Push a finished run", delete_patterns="*"
     )
     return str(done.commit_url)
-
-
-def _reason(error: Exception) -> str:
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if not isinstance(error, HfHubHTTPError):
-        return hub.cause(error)
-    refused = error.response.status_code in (401, 403, 404)
-    return one_line(error.server_message or hub.cause(error)) + (f"; {LOGIN}" if refused else "")

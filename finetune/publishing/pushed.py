@@ -18,7 +18,7 @@ FILES = (
 
 
 def fetch(place: str | Path, revision: str | None, proof: str) -> Path:
-    """The folder of a run: ``place`` itself, or the copy of a Hub repository of that id in the Hub's cache.
+    """Gives the folder of a run: ``place`` itself, or the copy of that Hub repository in the Hub's cache.
 
     A text like ``org/name`` that is no folder here is an id; ``revision`` is a commit, tag or branch there.
     Raises ``UserError`` where there is no such run: one whose folder holds the file ``proof``.
@@ -34,6 +34,7 @@ def fetch(place: str | Path, revision: str | None, proof: str) -> Path:
 
 
 def _download(name: str, revision: str | None, proof: str) -> Path:
+    """Brings a run into the Hub's cache; takes what is there where the Hub is out of reach."""
     from huggingface_hub import errors, hf_hub_download, snapshot_download
 
     commit, reason = hub.probe_model(name, revision)
