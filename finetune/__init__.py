@@ -3,9 +3,9 @@
 What ``__all__`` names is for notebooks and other programs. Importing this package loads none of it: a name is
 imported when it is first used, and only what needs torch loads torch.
 
-It makes each variant an ``attn_implementation`` by its own name, once transformers is imported:
+Each variant becomes an ``attn_implementation`` by its own name, once transformers is imported:
 ``AutoModel.from_pretrained(..., attn_implementation="sa-softmax")``, also in pipelines and other libraries.
-That it took, ``swap(model, "sa-softmax")`` proves.
+``swap(model, "sa-softmax")`` proves that a model uses it.
 """
 
 # ``python -m finetune`` comes by here with the working folder first in the path: nothing of the standard
@@ -64,9 +64,9 @@ def __getattr__(name: str) -> "Any":
     from importlib import import_module
 
     module = _MODULES[name]
-    found = import_module(f"{module}.{name}") if module == __name__ else getattr(import_module(module), name)
-    globals()[name] = found
-    return found
+    value = import_module(f"{module}.{name}") if module == __name__ else getattr(import_module(module), name)
+    globals()[name] = value  # so that this function is not asked for it again
+    return value
 
 
 def __dir__() -> list[str]:
@@ -74,7 +74,7 @@ def __dir__() -> list[str]:
 
 
 class _AfterTransformers:
-    """A finder of modules that finds none: it has the variants registered once transformers is imported."""
+    """An import hook, which registers the variants once transformers is imported."""
 
     target = "transformers.modeling_utils"  # where the registry is; importing it here would take seconds
 

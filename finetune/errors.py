@@ -29,7 +29,7 @@ LONG = 100
 
 
 def shown(value: object) -> str:
-    """``value`` as a message quotes it: as Python writes it, cut where it is long.
+    """Quotes ``value`` for a message: as Python writes it, cut where it is long.
 
     >>> shown("sa-softmax"), shown("x" * 1000)[-8:]
     ("'sa-softmax'", 'xxxxx...')
@@ -39,7 +39,7 @@ def shown(value: object) -> str:
 
 
 def unknown(kind: str, name: object, allowed: Iterable[str], meant: str | None = None) -> UserError:
-    """Build the error for a ``name`` that is not among ``allowed``; ``meant`` is the one to type, if known.
+    """Words the error for a ``name`` that is not among ``allowed``; ``meant`` is the one to type, if known.
 
     >>> str(unknown("task", "agnew", ["agnews", "yelp"]))
     "unknown task 'agnew': did you mean 'agnews'? Allowed: agnews, yelp"
@@ -47,7 +47,7 @@ def unknown(kind: str, name: object, allowed: Iterable[str], meant: str | None =
     names = sorted(allowed)
     name = str(name) if len(str(name)) <= LONG else f"{str(name)[:LONG]}..."
     lower = {known.lower(): known for known in names}
-    near = [meant] if meant else [lower[found] for found in get_close_matches(name.lower(), lower, 1, 0.5)]
+    near = [meant] if meant else [lower[match] for match in get_close_matches(name.lower(), lower, 1, 0.5)]
     hint = f"did you mean '{near[0]}'? " if near else ""
     listing = ", ".join(names) or "none" if len(names) <= 30 else f"{len(names)} names"
     return UserError(f"unknown {kind} '{name}': {hint}Allowed: {listing}")

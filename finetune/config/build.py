@@ -1,7 +1,7 @@
 """Nested mappings -> one frozen, checked ``RunConfig``."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,16 +13,24 @@ from finetune.errors import UserError, shown, unknown
 
 
 def build(values: Mapping[str, Any]) -> RunConfig:
-    """Check ``values`` and freeze them; raise ``UserError`` naming the first key that is wrong.
+    """Checks ``values`` and freezes them; raises ``UserError`` naming the first key that is wrong.
 
-    What a kind of task asks beyond that its objective checks (``Objective.check``).
-    By way of JSON, whose strict rules take 1 for 1.0 but neither true for 1 nor "5" for 5.
+    What a kind of task asks beyond that, its objective checks (``Objective.check``).
     """
-    _check_search(values.get("generation"))
+    generation = values.get("generation")
+    if isinstance(generation, Mapping) and generation.get("num_beams") == 1:
+        # The penalty weighs hypotheses against each other: with a single one it cannot even be saved.
+        penalty = generation.get("length_penalty", 1.0)
+        if penalty != 1.0:
+            raise UserError(
+                f"generation.length_penalty {shown(penalty)} has no effect with generation.num_beams 1: "
+                "raise the beams, or leave it at 1.0"
+            )
     values = merge(EARLIER, values)
     match values:
         case {"data": {"columns": {"text": str(column)}}}:  # one column is a list of one
             values = merge(values, nest("data.columns.text", [column]))
+    # pydantic's strict rules for JSON take 1 for 1.0, but neither true for 1 nor "5" for 5.
     text = json.dumps(values, default=str)
     try:
         return _settled(TypeAdapter(RunConfig).validate_json(text, strict=True))
@@ -30,20 +38,8 @@ def build(values: Mapping[str, Any]) -> RunConfig:
         raise _as_user_error(error) from error
 
 
-def _check_search(generation: Any) -> None:
-    """A length penalty weighs hypotheses against each other: with a single one it cannot even be saved."""
-    if not isinstance(generation, Mapping) or generation.get("num_beams") != 1:
-        return
-    penalty = generation.get("length_penalty", 1.0)
-    if penalty != 1.0:
-        raise UserError(
-            f"generation.length_penalty {shown(penalty)} has no effect with generation.num_beams 1: raise "
-            "the beams, or leave it at 1.0"
-        )
-
-
 def _settled(config: RunConfig) -> RunConfig:
-    """``config`` without the shares that it has no use for, so that equal runs have equal hashes."""
+    """Drops the shares that a configuration has no use for, so that equal runs have equal hashes."""
     attention, data = config.attention, config.data
     if attention.start != "annealed" and attention.annealing_share is not None:
         config = replace(config, attention=replace(attention, annealing_share=None))
@@ -55,25 +51,21 @@ def _settled(config: RunConfig) -> RunConfig:
 
 
 def _as_user_error(error: ValidationError) -> UserError:
-    """pydantic's first complaint as one line, with the nearest key where a key is unknown."""
+    """Words pydantic's first complaint as one line, with the nearest key where a key is unknown."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
     key = ".".join(location)
     if first["type"] in ("unexpected_keyword_argument", "dataclass_exact_type"):
-        return unknown("key", key, _allowed_keys(location[:-1]))
+        parents = location[:-1]
+        holder: Any = RunConfig
+        for part in parents:
+            holder = holder.__dataclass_fields__[part].type
+            # An optional section: what it is where it is not None.
+            holder = next((t for t in getattr(holder, "__args__", ()) if t is not type(None)), holder)
+        return unknown("key", key, [".".join([*parents, name]) for name in holder.__dataclass_fields__])
     if first["type"] == "missing":
         return UserError(f"the key '{key}' is missing from the configuration")
     message = first["msg"].replace("an object", "a mapping of keys to values").replace("valid array", "list")
     if first["type"] == "json_invalid":
         return UserError(f"a value of the configuration is no text of letters: {message}")
     return UserError(f"{key}: {message[0].lower()}{message[1:]}, not {shown(first['input'])}")
-
-
-def _allowed_keys(parents: Iterable[str]) -> list[str]:
-    """Dotted names of the fields beside an unknown one."""
-    holder: Any = RunConfig
-    for part in parents:
-        holder = holder.__dataclass_fields__[part].type
-        holder = next((t for t in getattr(holder, "__args__", ()) if t is not type(None)), holder)
-    prefix = "".join(f"{part}." for part in parents)
-    return [prefix + name for name in holder.__dataclass_fields__]

@@ -11,24 +11,24 @@ LONGEST = 200
 
 
 def run_folder(root: Path, config: RunConfig) -> Path:
-    """``root/<task>[-<pair>]/<model>/<attention>/seed-<n>``, the folder of a run.
+    """Names the folder of a run: ``root/<task>[-<pair>]/<model>/<attention>/seed-<n>``.
 
     For example ``runs/iwslt2017-de-en/scratch-small/sa-softmax-decoder/seed-0``.
     """
     task = task_slug(config.task, config.pair)
-    return root / task / model_slug(config.model) / arm_label(config.attention) / f"seed-{config.seed}"
+    return root / task / model_slug(config.model) / variant_slug(config.attention) / f"seed-{config.seed}"
 
 
 def task_slug(name: str, pair: str | None) -> str:
-    """``iwslt2017-de-en``, from the name of a task and its language pair."""
+    """Names a task with its language pair: ``iwslt2017-de-en``."""
     return _slug(f"{name}-{pair}" if pair else name)
 
 
 def model_slug(model: ModelConfig) -> str:
-    """``scratch-small``, ``org--name``, or a local folder's base name; ``-lora8`` for adapters of rank 8.
+    """Names a model: ``scratch-small``, ``org--name``, or a local folder's base name.
 
     A folder with a name that says nothing ("model", "checkpoint-500") takes its parent's name too, and the
-    folder of a run ("seed-0") those of its model and its attention.
+    folder of a run ("seed-0") those of its model and its attention. ``-lora8``: with adapters of rank 8.
     """
     name = model.name
     if Path(name).is_absolute() or name.startswith((".", "~")) or Path(name).is_dir():
@@ -43,11 +43,12 @@ def model_slug(model: ModelConfig) -> str:
     return _slug(f"{name}-lora{model.lora.rank}" if model.lora.rank else name)
 
 
-def arm_label(attention: AttentionConfig) -> str:
-    """``sa-softmax``, ``sa-softmax-decoder`` for one scope, ``sa-softmax-eps1e-05`` for a parameter,
-    ``sa-softmax-calibrated`` and ``sa-softmax-annealed0.3`` for a warm start.
+def variant_slug(attention: AttentionConfig) -> str:
+    """Names a variant with its settings, where they are not the default.
 
-    A variant of the user's own has the first digits of its file's SHA-256, as another formula is another one.
+    ``sa-softmax``, ``sa-softmax-decoder`` for one scope, ``sa-softmax-eps1e-05`` for a parameter,
+    ``sa-softmax-calibrated`` and ``sa-softmax-annealed0.3`` for a warm start. A variant of the user's own has
+    the first digits of its file's SHA-256, as another formula is another variant.
     """
     file = "" if attention.file is None else f"-{attention.file.sha256[:8]}"
     scope = "" if attention.scope == "all" else f"-{attention.scope}"
@@ -58,12 +59,12 @@ def arm_label(attention: AttentionConfig) -> str:
 
 
 def _slug(text: str) -> str:
-    """``text`` with a dash for what a file system or a shell may take amiss."""
+    """Replaces what a file system or a shell may take amiss by a dash."""
     return file_name(re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-.") or "unnamed")
 
 
 def file_name(text: str) -> str:
-    """``text``, or where that is too long its beginning and eight digits that make the name its own.
+    """Cuts ``text`` where it is too long for a file's name, and adds eight digits that keep it distinct.
 
     >>> file_name("agnews"), len(file_name("x" * 1000))
     ('agnews', 200)

@@ -11,9 +11,9 @@ from finetune.config.schema import NEUTRAL, RunConfig
 
 
 def as_dict(config: RunConfig) -> dict[str, Any]:
-    """Plain JSON-ready values, the same for equal configurations."""
+    """Converts a configuration to plain values, ready for JSON and the same for equal ones."""
     values: dict[str, Any] = TypeAdapter(RunConfig).dump_python(config, mode="json")
-    # As of before there were such keys: runs without them keep their hashes.
+    # Keys that came later are left out where they say nothing: earlier runs keep their hashes.
     if config.attention.file is None:
         del values["attention"]["file"]
     data = values["data"]
@@ -25,7 +25,7 @@ def as_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def but_for_seed(config: RunConfig) -> str:
-    """A key of the runs that differ in their seed alone."""
+    """A key that runs have in common which differ in their seed alone."""
     return json.dumps(as_dict(config) | {"seed": 0})
 
 
@@ -36,7 +36,7 @@ def config_hash(config: RunConfig) -> str:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings -> ``{"train.learning_rate": 3e-5}``, the names used on the command line."""
+    """Flattens nested mappings: ``{"train.learning_rate": 3e-5}``, by the names of the command line."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
@@ -47,12 +47,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """Dotted names of the keys in which two configurations differ, sorted."""
+    """Lists the keys in which two configurations differ, by dotted names, sorted."""
     one, two = flatten(first), flatten(second)
     absent = object()
     return sorted(key for key in one.keys() | two.keys() if one.get(key, absent) != two.get(key, absent))
 
 
 def unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """The keys, neutral ones apart, in which two configurations differ: with any they are two runs."""
+    """Lists the keys, neutral ones apart, in which two configurations differ: with any they are two runs."""
     return [key for key in differing_keys(first, second) if key not in NEUTRAL]

@@ -1,6 +1,6 @@
 """The limits of numbers under ``train.*``; nothing here imports torch, so that a study's plan can ask.
 
-transformers takes others without a word, and stops at them later, or never.
+transformers takes others silently, and stops at them later, or never.
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ STEPS = ("logging", "eval", "save")  # each has a strategy, and a number of step
 
 
 def check(train: Mapping[str, Any]) -> None:
-    """Raise ``UserError`` for a number that no run could go by; types are left to ``TrainingArguments``."""
+    """Raises ``UserError`` for a number that no run could go by; types are left to ``TrainingArguments``."""
     for name, value in train.items():
         if not isinstance(value, int | float):
             continue
@@ -61,10 +61,6 @@ def check(train: Mapping[str, Any]) -> None:
             "train.num_train_epochs 0 trains nothing: what a model does before its training is in the record "
             "of every run; set it above 0, or set --train.max_steps"
         )
-    _check_steps(train)
-
-
-def _check_steps(train: Mapping[str, Any]) -> None:
     for name in STEPS:
         if train.get(f"{name}_strategy") == "steps" and train.get(f"{name}_steps") == 0:
             raise UserError(

@@ -17,7 +17,7 @@ TEXTS = frozenset({"data.prefix"})
 
 
 def parse_value(text: str, key: str = "") -> Any:
-    """The value that a word of the command line gives ``key``, by the rules of the YAML files.
+    """Parses the value that a word of the command line gives ``key``, by the rules of the YAML files.
 
     >>> [parse_value(text) for text in ("3e-5", "true", "null", "linear", "no")]
     [3e-05, True, None, 'linear', 'no']
@@ -31,7 +31,7 @@ def parse_value(text: str, key: str = "") -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; ``UserError`` where it is missing, malformed, too large or no mapping."""
+    """Reads the mapping in a YAML file; raises ``UserError`` where it is missing, malformed or too large."""
     try:
         content = yaml_value(read_text(path, YAML_BYTES))
     except OSError as error:
@@ -43,10 +43,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-class _Writer(yaml.SafeDumper):
-    """Writes every text so that ``read_yaml`` takes it for a text: PyYAML would leave 3e-5 without quotes."""
-
-
 @cache
 def _reads_as_itself(text: str) -> bool:
     try:
@@ -55,16 +51,19 @@ def _reads_as_itself(text: str) -> bool:
         return False
 
 
-def _represent_text(writer: yaml.SafeDumper, text: str) -> yaml.Node:
-    style = None if _reads_as_itself(text) else '"'
-    return writer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+class _Writer(yaml.SafeDumper):
+    """Writes every text so that ``read_yaml`` takes it for a text: PyYAML would leave 3e-5 without quotes."""
+
+    def text(self, text: str) -> yaml.Node:
+        style = None if _reads_as_itself(text) else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-_Writer.add_representer(str, _represent_text)
+_Writer.add_representer(str, _Writer.text)
 
 
 def yaml_text(values: Mapping[str, Any]) -> str:
-    """``values`` as YAML that ``read_yaml`` reads back.
+    """Writes ``values`` as YAML that ``read_yaml`` reads back.
 
     >>> print(yaml_text({"rate": 3e-05, "revision": "3e-5"}), end="")
     rate: 3.0e-05
@@ -79,14 +78,14 @@ def shipped() -> Traversable:
 
 
 def preset_names(kind: str) -> list[str]:
-    """The presets shipped for a kind of task: ``configs/<kind>-<preset>.yaml``."""
+    """Lists the presets shipped for a kind of task: ``configs/<kind>-<preset>.yaml``."""
     prefix = f"{kind}-"
     files = [entry.name for entry in shipped().iterdir()]
     return sorted(f[len(prefix) : -5] for f in files if f.startswith(prefix) and f.endswith(".yaml"))
 
 
 def read_preset(kind: str, preset: str) -> dict[str, Any]:
-    """A shipped preset. Its ``seeds`` and ``variants`` are the grid that it runs by default."""
+    """Reads a shipped preset. Its ``seeds`` and ``variants`` are the grid that it runs by default."""
     if preset not in preset_names(kind):
         raise unknown("preset", preset, preset_names(kind))
     with resources.as_file(shipped() / f"{kind}-{preset}.yaml") as path:
@@ -94,7 +93,7 @@ def read_preset(kind: str, preset: str) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` laid on ``base``, mapping by mapping; neither is changed."""
+    """Lays ``over`` on ``base``, mapping by mapping; changes neither."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -103,7 +102,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:
-    """A dotted name and its value as ``merge`` takes them.
+    """Nests a value below a dotted name, as ``merge`` takes it.
 
     >>> nest("model.lora.rank", 8)
     {'model': {'lora': {'rank': 8}}}

@@ -1,7 +1,8 @@
 """YAML presets and overrides -> one frozen, checked ``RunConfig``; its hash names a run.
 
 Nothing here imports torch. No field has a default: the presets in ``configs/`` hold every default, each
-with its unit and source, so that a default lives in one place. ``EARLIER`` only tells what old runs did.
+with its unit and source, so that a default lives in one place. ``EARLIER`` only says what runs did
+before a key existed.
 """
 
 from collections.abc import Mapping
@@ -137,7 +138,7 @@ class RunConfig:
     train: dict[str, Any]  # transformers.TrainingArguments fields, by their own names
 
 
-# How runs worked before their configuration said so: their folders can still be loaded.
+# What runs did before there were these keys: their folders can still be loaded.
 EARLIER: Mapping[str, Any] = {
     "batches": {"padding": "longest", "sort_evaluation": True, "cache_tokens": False},
     "attention": {"start": "cold", "annealing_share": None},

@@ -44,8 +44,8 @@ class Metric:
     signature_must_match: bool = False  # values under other signatures are not comparable
     wanted: tuple[str, ...] = ("0.25", "0.5", "1")  # differences worth knowing the number of seeds for
 
-    # When a run counts as not having learned: within 5% of the way from guessing to the best value, or, for
-    # a metric that guessing does not define, this far from the median of the runs beside it.
+    # When a run counts as one that has not learned: within 5% of the way from guessing to the best value, or,
+    # for a metric that guessing does not define, this far from the median of the runs beside it.
     chance: Callable[[Mapping[str, Any]], float | None] | None = None  # from a record's "task"
     share_of_median: float | None = None
     is_share_of_rows: bool = False  # its noise under guessing is binomial: it can be far *below* chance
@@ -150,12 +150,12 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _DECLARED}
 
 
 def get(name: str) -> Metric:
-    """The metric of that name; neutral defaults for one that is not declared."""
+    """Looks up a metric; one that is not declared has neutral defaults."""
     return METRICS.get(name) or Metric(name, title=name, unit=name, decimals=None)
 
 
 def primary(kind: str) -> Metric:
-    """The metric that comparisons of a kind of task test; every other one is only described."""
+    """Looks up the metric that comparisons of a kind of task test; every other one is only described."""
     for metric in METRICS.values():
         if metric.primary_of == kind:
             return metric

@@ -31,10 +31,6 @@ class RowScorer:
     compare: Callable[[Sequence[Any], Sequence[Any]], RowResult]
 
 
-def _is_right(rows: Rows, signature: str) -> Any:
-    return np.array([row["prediction"] == row["label"] for row in rows])
-
-
 def _bleu_counts(rows: Rows, signature: str) -> Any:
     texts = [row["prediction"] for row in rows], [row["reference"] for row in rows]
     if not all(isinstance(text, str) for side in texts for text in side):
@@ -50,7 +46,7 @@ def _bleu_counts(rows: Rows, signature: str) -> Any:
 
 
 ACCURACY = RowScorer(
-    score=_is_right,
+    score=lambda rows, signature: np.array([row["prediction"] == row["label"] for row in rows]),
     value=lambda scores: float(scores.mean()),
     compare=lambda baseline, variant: compare_accuracy(np.stack(baseline), np.stack(variant)),
 )

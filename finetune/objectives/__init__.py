@@ -1,4 +1,4 @@
-"""What each kind of task does its own way: one module a kind, found by itself. Importing this loads no torch.
+"""What each kind of task does its own way, a module each. Importing this package loads no torch.
 
 A new kind is a module here with an ``Objective`` called ``OBJECTIVE``, a type of task (``tasks/``), its
 presets (``configs/KIND-*.yaml``) and its primary metric (``finetune.metrics``).
@@ -16,13 +16,13 @@ __all__ = ["Objective", "get", "kinds", "of"]
 
 
 def kinds() -> list[str]:
-    """The kinds of task that there are, by the modules of this package."""
+    """Lists the kinds of task, which are the modules of this package."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
 
 
 @cache
 def get(kind: str) -> Objective:
-    """The objective of a kind of task; ``UserError`` for a kind that has none."""
+    """Looks up the objective of a kind of task; raises ``UserError`` for a kind that has none."""
     if kind not in kinds():
         raise unknown("kind of task", kind, kinds())
     objective: Objective = import_module(f"{__name__}.{kind}").OBJECTIVE
@@ -30,7 +30,7 @@ def get(kind: str) -> Objective:
 
 
 def of(config: RunConfig) -> Objective:
-    """The objective of a run, once it has checked the configuration. Raises ``UserError``."""
+    """Looks up the objective of a run and has it check the configuration. Raises ``UserError``."""
     objective = get(config.kind)
     objective.check(vars(config))
     return objective

@@ -1,6 +1,6 @@
-"""What an objective is: everything that one kind of task does its own way, from its rows to its model card.
+"""The interface of an objective: what one kind of task does its own way, from its rows to its model card.
 
-The way of a run asks the objective of its kind by the names below and by nothing else. An objective keeps no
+A run asks the objective of its kind by the names below and by nothing else. An objective keeps no
 state. Its module is light, so that the command line can read its facts: what needs torch or transformers is
 imported where it is used.
 """
@@ -29,7 +29,7 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of some rows: their mean loss, and a prediction for each, by row id."""
+    """A model's output for some rows: their mean loss, and a prediction for each, by row id."""
 
     loss: float
     predictions: dict[int, Any]
@@ -75,7 +75,7 @@ class Objective(ABC):
     def encode(
         self, batch: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, data: DataConfig
     ) -> dict[str, Any]:
-        """Canonical rows -> ``input_ids``, ``attention_mask`` and ``labels``; cut to limits, not padded.
+        """Encodes canonical rows: ``input_ids``, ``attention_mask``, ``labels``; cut to limits, not padded.
 
         Labels are what the loss compares logits with, place by place: shift them here where need be.
         """
@@ -83,7 +83,7 @@ class Objective(ABC):
     def tokenize(
         self, split: Dataset, name: str, tokenizer: PreTrainedTokenizerBase, data: DataConfig
     ) -> Dataset:
-        """Token rows of a whole split called ``name``, in its order, each with an id of its own, ``row``.
+        """Makes the token rows of a whole split called ``name``, in its order, each with its id, ``row``.
 
         To be overridden where a token row is not one row of the data, but a window over several.
         """
@@ -94,7 +94,7 @@ class Objective(ABC):
     def tokenize_again(
         self, split: Dataset, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, data: DataConfig
     ) -> Dataset:
-        """The token rows with these ids alone, in their order, as a reloaded tokenizer makes them.
+        """Makes the token rows with these ids alone, in their order, as a reloaded tokenizer does.
 
         To be overridden together with ``tokenize``.
         """
@@ -183,20 +183,20 @@ class Objective(ABC):
     def predict(
         self, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, prefix: str
     ) -> dict[int, Any]:
-        """Row id -> prediction for token rows, made once, in evaluation mode.
+        """Predicts token rows once, in evaluation mode: row id -> prediction.
 
         Trackers see it under ``prefix``.
         """
 
     def answer(self, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, prefix: str) -> Answers:
-        """The loss beside the predictions. Overridden where one pass over the rows gives both."""
+        """Computes the loss beside the predictions. Overridden where one pass over the rows gives both."""
         batches = trainer.get_eval_dataloader(rows)
         output = trainer.evaluation_loop(batches, "", prediction_loss_only=True, metric_key_prefix=prefix)
         predictions = self.predict(trainer, tokenizer, rows, prefix)
         return Answers(float(output.metrics[f"{prefix}_loss"]), predictions)
 
     def shorten(self, model: PreTrainedModel) -> None:  # noqa: B027  most have nothing to shorten
-        """Has a model of a rehearsal predict no more than shows that it can."""
+        """Has a model predict as little as a rehearsal needs."""
 
     # Scoring
 

@@ -97,7 +97,7 @@ class Translation(Objective):
         return [*generation.language_notes(config, built.tokenizer), *self._unwritable(config, built, train)]
 
     def _unwritable(self, config: RunConfig, built: Built, pairs: Dataset) -> list[str]:
-        """Has the tokenizer read and write references: no model could have a higher score with it."""
+        """Has the tokenizer encode and decode references: no model could have a higher score with it."""
         from finetune.data.encoding import targets
         from finetune.metrics.compute import translation_metrics
 
@@ -156,7 +156,8 @@ class Translation(Objective):
 
         trainer.args.predict_with_generate = True
         ids = trainer.predict(rows.remove_columns("labels"), metric_key_prefix=prefix).predictions
-        trainer.args.predict_with_generate = False  # the validation loss while training needs no text
+        # Back for the validation loss while training, which needs no text.
+        trainer.args.predict_with_generate = False
         ids = np.where(ids == IGNORED, tokenizer.pad_token_id, ids)
         return dict(zip(rows["row"], _decoded(tokenizer, ids), strict=True))
 

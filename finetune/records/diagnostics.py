@@ -19,7 +19,7 @@ VERSION: Literal[1] = 1
 Number = float | None  # None: not finite, or nothing there to count
 
 
-class Layer(TypedDict):
+class LayerSnapshot(TypedDict):
     """One attention call of a pass. Weights are those of the variant, without dropout."""
 
     layer: int  # in the order of the calls
@@ -33,18 +33,18 @@ class Layer(TypedDict):
     counts: dict[str, int]  # scores that are saturated, suppressed, all
 
 
-class Sample(TypedDict):
+class Snapshot(TypedDict):
     """The pass of the step after ``step`` updates."""
 
     step: int
-    layers: list[Layer]
+    layers: list[LayerSnapshot]
     share: NotRequired[float]  # of the variant in the weights while they move there from softmax
     after_training: NotRequired[bool]  # on validation rows, without dropout
     rows: NotRequired[int]  # where not those of the file
 
 
 class Diagnostics(TypedDict):
-    """The whole file. Further keys are welcome."""
+    """The whole file. Further keys are allowed."""
 
     schema: Literal["finetune-diagnostics"]
     version: Literal[1]
@@ -53,7 +53,7 @@ class Diagnostics(TypedDict):
     saturated: float  # a score is if its softmax probability is above
     suppressed: float  # a score is if its softmax probability is below
     total_steps: int
-    samples: list[Sample]
+    samples: list[Snapshot]
 
 
 _SHAPE = TypeAdapter(Diagnostics)
@@ -80,11 +80,12 @@ def write(file: Path, content: Diagnostics) -> Path:
     return write_text(file, [json.dumps(content, indent=1, allow_nan=False), "\n"])
 
 
-def add(content: Diagnostics, sample: Sample) -> Diagnostics:
-    """Adds ``sample`` to ``content``, in place of an earlier one of the same step."""
-    others = [known for known in content["samples"] if _moment(known) != _moment(sample)]
-    return {**content, "samples": [*others, sample]}
+def add(content: Diagnostics, snapshot: Snapshot) -> Diagnostics:
+    """Adds ``snapshot`` to ``content``, in place of an earlier one of the same step."""
+    # A run that goes on from a checkpoint comes by steps again that it had looked at before it was killed.
+    others = [known for known in content["samples"] if _moment(known) != _moment(snapshot)]
+    return {**content, "samples": [*others, snapshot]}
 
 
-def _moment(sample: Sample) -> tuple[bool, int]:
-    return sample.get("after_training", False), sample["step"]
+def _moment(snapshot: Snapshot) -> tuple[bool, int]:
+    return snapshot.get("after_training", False), snapshot["step"]

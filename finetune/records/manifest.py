@@ -55,8 +55,8 @@ def fault(folder: Path, run: str | None = None, largest: float = math.inf) -> st
         return f"its {FILE} is damaged"
     if run is not None and kept["run"] != run:
         return "it is of another run or base model"
-    problems = (_problem(folder / name, name, entry, largest) for name, entry in kept["files"].items())
-    return next((problem for problem in problems if problem), None)
+    faults = (_fault_of_file(folder / name, name, entry, largest) for name, entry in kept["files"].items())
+    return next((fault for fault in faults if fault), None)
 
 
 def strangers(folder: Path) -> list[Path]:
@@ -71,12 +71,13 @@ def finished_fault(folder: Path, largest: float = QUICK) -> str | None:
     return fault(folder, largest=largest) if (folder / FILE).exists() else None
 
 
-def _problem(file: Path, name: str, entry: Entry, largest: float) -> str | None:
+def _fault_of_file(file: Path, name: str, entry: Entry, largest: float) -> str | None:
     try:
         if not file.is_file():
             return f"its {name} is missing"
         if (size := file.stat().st_size) != entry["size"]:
             return f"its {name} has {size} bytes instead of {entry['size']}"
+        # Weights are too large for a quick look at every run of a study to read.
         if size <= largest and sha256(file) != entry["sha256"]:
             return f"its {name} is not what was written"
     except OSError as error:

@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
-from finetune.config.folders import arm_label, model_slug
+from finetune.config.folders import model_slug, variant_slug
 from finetune.config.identity import flatten
 from finetune.config.schema import NEUTRAL, AttentionConfig, ModelConfig
 from finetune.errors import UserError
@@ -71,7 +71,7 @@ class Run:
     @cached_property
     def variant(self) -> str:
         """The attention variant, with its scope, start and parameters where they are not the default."""
-        return arm_label(AttentionConfig(**self.config["attention"]))
+        return variant_slug(AttentionConfig(**self.config["attention"]))
 
     @cached_property
     def model(self) -> str:

@@ -51,7 +51,7 @@ class Record(TypedDict):
     command: str  # reproduces the run
 
 
-# What the comparison reads of the nested mappings; further keys are welcome. Only a record that fits both
+# What the comparison reads of the nested mappings; further keys are allowed. Only a record that fits both
 # this and ``Record`` gets past ``check``, so that nothing behind it has to look again.
 Number = Annotated[float, Field(ge=-1e12, le=1e12)]
 
@@ -172,7 +172,7 @@ class _Nested(TypedDict):
 _SHAPES: tuple[TypeAdapter[Any], ...] = (TypeAdapter(Record), TypeAdapter(_Nested))
 
 
-# What records of earlier versions lack: nobody knows it of them, so that it is None and not a guess.
+# What records of earlier versions lack. It is not known of them, so that it is None and not a guess.
 NEW_IN: Mapping[int, Mapping[str, Any]] = {
     2: {"untrained": None, "diagnostics": None},
     3: {"computed": None},

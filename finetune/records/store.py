@@ -70,7 +70,7 @@ def new(
 def write(folder: Path, record: Record) -> Path:
     """Writes ``record`` as ``folder/record.json``, wholly or not at all; returns the file.
 
-    NaN and infinite numbers become null, which JSON has no other word for. Raises ``UserError`` where the
+    NaN and infinite numbers become null, since JSON has no number for them. Raises ``UserError`` where the
     folder cannot be written, ``ValueError`` where a key is missing or unknown.
     """
     wrong = set(record) ^ set(Record.__annotations__)

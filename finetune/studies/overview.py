@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from finetune.config.folders import arm_label, model_slug, task_slug
+from finetune.config.folders import model_slug, task_slug, variant_slug
 from finetune.studies.estimate import Costs, duration, rest, rest_text
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
@@ -22,7 +22,7 @@ def text(study: Study, statuses: Mapping[Cell, Status], costs: Costs, workers: i
         config = cell.config
         grid = cell.output.relative_to(study.root).as_posix()  # with the folder of its axes
         task, model = task_slug(config.task, config.pair), model_slug(config.model)
-        lines.setdefault((grid, task, model, arm_label(config.attention)), []).append(cell)
+        lines.setdefault((grid, task, model, variant_slug(config.attention)), []).append(cell)
     places = list(dict.fromkeys(names[:3] for names in lines))
     together = sorted(lines, key=lambda names: places.index(names[:3]))  # the variants of one comparison
     rows = [[*names, *_counts(lines[names], statuses, costs)] for names in together]

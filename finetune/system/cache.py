@@ -6,8 +6,10 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """The folder of what can be made again: ``FINETUNE_CACHE``, or ``finetune`` in the user's cache folder
-    (``XDG_CACHE_HOME``, or ``~/.cache``)."""
+    """The folder of what can be made again.
+
+    ``FINETUNE_CACHE``, or ``finetune`` in the user's cache folder (``XDG_CACHE_HOME``, or ``~/.cache``).
+    """
     chosen = os.environ.get("FINETUNE_CACHE")
     if chosen:
         return Path(chosen).expanduser()

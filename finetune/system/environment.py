@@ -15,10 +15,10 @@ PACKAGES = (
 
 
 def environment(device: str | None = None) -> dict[str, Any]:
-    """``{"versions": {...}, "git": {"commit", "dirty"} | None, "hardware": {...}}``, ready for a record.
+    """Describes a run's surroundings: ``{"versions", "git": {"commit", "dirty"} | None, "hardware"}``.
 
     ``device`` ("cpu", "cuda:0", ...) is where the run computes; ``None`` takes a GPU where there is one.
-    A part that cannot be determined is ``None``.
+    A part that cannot be determined is ``None``; all is ready for a record.
     """
     return {"versions": versions(), "git": git(Path(__file__).parents[1]), "hardware": hardware(device)}
 
@@ -35,7 +35,7 @@ def versions() -> dict[str, str | None]:
 
 
 def git(package: Path) -> dict[str, Any] | None:
-    """Commit of the checkout that ``package`` is part of, and whether its code has changed since.
+    """Returns the commit of the checkout that ``package`` is part of, and whether its code has changed since.
 
     ``None`` where the package is not tracked by git, as when it is installed into an environment that
     happens to lie inside some other repository.
@@ -49,15 +49,20 @@ def git(package: Path) -> dict[str, Any] | None:
 
 
 def hardware(device: str | None = None) -> dict[str, Any]:
-    """``{"device", "devices", "cpu", "cores", "memory_gib"}``, of what this process may use.
+    """Describes what this process may use: ``{"device", "devices", "cpu", "cores", "memory_gib"}``.
 
     ``device`` is the name of a GPU, with their number before it where there are several, or "cpu".
     ``devices`` is how many of them a run trains on: the processes of a launcher, or else every visible GPU.
     """
     import psutil
+    import torch
 
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and torch.cuda.is_available():
+        count, name = torch.cuda.device_count(), torch.cuda.get_device_name()
+        name = f"{count} x {name}" if count > 1 else name
     return {
-        "device": _device_name(device),
+        "device": name,
         "devices": device_count(device),
         "cpu": _cpu_name(),
         "cores": cores(),
@@ -70,16 +75,6 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _device_name(device: str | None) -> str:
-    import torch
-
-    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if not name.startswith("cuda") or not torch.cuda.is_available():
-        return name
-    count = torch.cuda.device_count()
-    return f"{count} x {torch.cuda.get_device_name()}" if count > 1 else torch.cuda.get_device_name()
 
 
 def processes() -> int:

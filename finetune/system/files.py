@@ -40,7 +40,7 @@ def write_text(file: Path, pieces: Iterable[str]) -> Path:
 
 
 def refuse_pointer(path: Path, beginning: bytes) -> None:
-    """Raise ``UserError`` for a file that begins as a Git LFS pointer."""
+    """Raises ``UserError`` for a file that begins as a Git LFS pointer."""
     if beginning.startswith(LFS_POINTER):
         raise UserError(
             f"{path} is a Git LFS pointer and not the file itself: type 'git lfs pull' in {path.parent}"
@@ -48,7 +48,7 @@ def refuse_pointer(path: Path, beginning: bytes) -> None:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """Temporary files that a killed ``write_text`` left in ``folder``, not those of other programs."""
+    """Lists temporary files that a killed ``write_text`` left in ``folder``, not those of other programs."""
     return sorted(
         path for path in folder.glob(".*.tmp") if UNFINISHED.fullmatch(path.name) and path.is_file()
     )

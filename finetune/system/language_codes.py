@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 # Pairs: an ISO 639-1 code, and a code of ISO 639-2 or 639-3 that data sets and models use for it. A group of
-# languages is paired with the member that is meant where nothing else is said (ar with arb, zh with cmn).
+# languages is paired with its usual member (ar with arb, zh with cmn).
 _SAME = """
 af afr am amh ar arb as asm az azj be bel bg bul bn ben bs bos ca cat cs ces cy cym da dan de deu el
 ell en eng es spa et est eu eus fa pes fi fin fr fra ga gle gl glg gu guj ha hau he heb hi hin hr
@@ -40,7 +40,7 @@ def language_of(code: str) -> str:
 
 
 def matching(wanted: str, codes: Iterable[str]) -> list[str]:
-    """Those of ``codes`` that may stand for ``wanted``: the same code, or all of its language and script.
+    """Picks from ``codes`` those that may stand for ``wanted``: the same, or all of its language and script.
 
     >>> matching("pt-BR", ["pt_XX", "de_DE"]), matching("zh", ["zho_Hans", "zho_Hant"])
     (['pt_XX'], ['zho_Hans'])

@@ -23,7 +23,7 @@ ATTEMPTS, PAUSE_S = 3, 0.02  # another process that asks whether a file is held 
 
 
 def claim(file: Path) -> BinaryIO | None:
-    """Open ``file`` at its end and lock it; None where another process holds it.
+    """Opens ``file`` at its end and locks it; None where another process holds it.
 
     Creates the file. Raises ``OSError``, also for a link, through which the file at its end would be written.
     """
@@ -57,13 +57,13 @@ def held(file: Path) -> bool:
 
 
 def busy(folder: Path) -> BusyError:
-    """The error for a run's ``folder`` that another process holds."""
+    """Words the error for a run's ``folder`` that another process holds."""
     return BusyError(f"another process is training in {folder}: wait for it, or choose another --output")
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's ``folder`` for this process; raises ``BusyError`` where another one does.
+    """Holds a run's ``folder`` for this process; raises ``BusyError`` where another one does.
 
     Removes what a killed process had half written, and had not yet given its name.
     """

@@ -52,7 +52,7 @@ class UnreadableError(ValueError):
 
 
 def read_text(file: Path, limit: int) -> str:
-    """The text of ``file``, of at most ``limit`` bytes: UTF-8, or what its byte order mark says.
+    """Reads the text of ``file``, of at most ``limit`` bytes: UTF-8, or what its byte order mark says.
 
     Raises ``OSError``, and ``UnreadableError`` for what is neither a file nor a pipe, or no text.
     """
@@ -79,7 +79,7 @@ def read_text(file: Path, limit: int) -> str:
 
 
 def read_json(file: Path, what: str, advice: str) -> Any:
-    """The value of a JSON file, as ``json_value`` reads it.
+    """Reads the value of a JSON file, as ``json_value`` does.
 
     Raises ``UserError``, in which ``what`` ("the record", or nothing) stands before the file's name, and
     ``advice`` at the end where its content is at fault.
@@ -94,7 +94,7 @@ def read_json(file: Path, what: str, advice: str) -> Any:
 
 
 def json_value(text: str) -> Any:
-    """The value of a JSON text. NaN and infinity are read: ``fitted`` refuses them."""
+    """Reads the value of a JSON text. NaN and infinity pass: ``fitted`` refuses them."""
 
     def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
@@ -116,12 +116,12 @@ def json_value(text: str) -> Any:
 
 
 def repeated(pairs: Sequence[tuple[str, Any]]) -> list[str]:
-    """Keys that stand more than once in a mapping, of which ``dict`` would keep the last without a word."""
+    """Lists keys that stand more than once in a mapping, of which ``dict`` would keep the last silently."""
     return [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
 
 
 def yaml_value(text: str) -> Any:
-    """The value of a YAML text. Numbers and booleans are those of YAML 1.2; a date is text."""
+    """Reads the value of a YAML text. Numbers and booleans are those of YAML 1.2; a date is text."""
 
     def value(loader: _Loader, node: yaml.Node) -> Any:
         _measure(node, KEYS, {}, frozenset())
@@ -131,7 +131,7 @@ def yaml_value(text: str) -> Any:
 
 
 def yaml_parts(text: str, names: Collection[str]) -> dict[str, Any]:
-    """The values of the keys ``names`` of a YAML mapping; inside them, keys may also be whole numbers.
+    """Reads the values of the keys ``names`` of a YAML mapping; inside them, keys may also be whole numbers.
 
     The values of other keys are neither checked nor built. A text that is no mapping has no values.
     """
@@ -152,7 +152,7 @@ def yaml_parts(text: str, names: Collection[str]) -> dict[str, Any]:
 
 
 def _yaml(text: str, build: Callable[[Any, yaml.Node], Any]) -> Any:
-    """The value that ``build`` makes of the root of a YAML text; None of an empty one."""
+    """Builds a value from the root of a YAML text by ``build``; None from an empty one."""
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -169,7 +169,7 @@ def _yaml(text: str, build: Callable[[Any, yaml.Node], Any]) -> Any:
 
 
 def fitted(shape: TypeAdapter[Any], content: Any) -> Any:
-    """The content of a JSON file as ``shape``; raises ``UnreadableError`` where it does not fit.
+    """Validates the content of a JSON file as ``shape``; raises ``UnreadableError`` where it does not fit.
 
     Goes by way of text, since pydantic's strict rules for JSON take 1 for 1.0, but not "1". Numbers must be
     finite, and far enough from the largest float to be added.
@@ -191,13 +191,11 @@ def _is_finite(value: Any) -> bool:
 
 
 def complaint(error: Exception) -> str:
-    """The first fault that an error names, with the dotted name of the key, on one line."""
+    """Words the first fault that an error names, with the dotted name of the key, on one line."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
     if not isinstance(error, ValidationError):
-        return (
-            "nested too deeply"
-            if isinstance(error, RecursionError)
-            else "a number that is none, or beyond all measure"
-        )
+        return "a number that is none, or beyond all measure"
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     fault = f"{first['msg'][0].lower()}{first['msg'][1:]}"
@@ -238,13 +236,8 @@ class _Loader(yaml.SafeLoader):
         return number
 
     def number(self, node: yaml.ScalarNode) -> float:
-        number = float(
-            str(self.construct_scalar(node))
-            .lower()
-            .replace("_", "")
-            .replace(".inf", "inf")
-            .replace(".nan", "nan")
-        )
+        text = str(self.construct_scalar(node)).lower().replace("_", "")
+        number = float(text.replace(".inf", "inf").replace(".nan", "nan"))
         if not math.isfinite(number):
             raise self._refused(node, f"'{node.value[:80]}' is no finite number")
         return number
@@ -276,7 +269,7 @@ _Loader.add_constructor(TAG + "str", _Loader.text)
 def _measure(
     node: yaml.Node, keys: Collection[str], known: dict[int, tuple[int, int]], above: frozenset[int]
 ) -> tuple[int, int]:
-    """The number of values below a node, with aliases written out, and their depth.
+    """Counts the values below a node, with aliases written out, and their depth.
 
     Raises ``UnreadableError`` where either is too large, before PyYAML builds the values, and for a tag that
     is not plain. ``keys`` are the tags that a key may have, ``known`` the measures of nodes seen before, and

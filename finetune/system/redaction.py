@@ -45,15 +45,17 @@ SHAPES = tuple(
 
 
 def redact(text: str) -> str:
-    """Writes ``***`` for secrets: values of environment variables with the name of a secret, the token that
-    ``hf auth login`` keeps, and whatever has the shape of a token or password.
+    """Writes ``***`` for secrets.
+
+    Secrets are values of environment variables with the name of one, the token that ``hf auth login`` keeps,
+    and whatever has the shape of a token or password.
 
     >>> redact("git clone https://me:pass@example.org/x?token=0123456789")
     'git clone https://***@example.org/x?token=***'
     """
     secrets = {
         spelling
-        for value in map(str.strip, _values())
+        for value in map(str.strip, _candidates())
         # neither too short nor a folder, as in SSH_AUTH_SOCK
         if len(value) >= (SHORTEST_WORD if value.isalpha() else SHORTEST) and value[0] != "/"
         for spelling in (value, quote(value, safe=""), unquote(value))  # also as an address writes it
@@ -65,18 +67,19 @@ def redact(text: str) -> str:
     return text
 
 
-def _values() -> Iterator[str]:
-    """Possible secrets: values of variables, passwords of addresses in variables, the login's token."""
+def _candidates() -> Iterator[str]:
+    """Yields possible secrets: values of variables, passwords of addresses in them, the login's token."""
     for name, value in os.environ.items():
         if NAMES.search(name):
             yield value
-        for found in ADDRESS.finditer(value):  # HF_ENDPOINT, https_proxy, DATABASE_URL ...
-            yield found["password"] or found["user"]
+        for address in ADDRESS.finditer(value):  # HF_ENDPOINT, https_proxy, DATABASE_URL ...
+            yield address["password"] or address["user"]
     # The place where the Hub's client keeps its token.
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("HF_HOME") or os.path.join(cache, "huggingface")
     file = os.path.expanduser(os.environ.get("HF_TOKEN_PATH") or os.path.join(home, "token"))
     try:
+        # A login while the program runs changes one of these, so that the token is read anew.
         status = os.stat(file)
         yield _read(file, (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino))
     except OSError:

@@ -22,7 +22,7 @@ class Markup(str):
 
 
 def aligned(rows: Rows, align: str = "lr") -> str:
-    """Columns padded with blanks, two between them; each cell on one line."""
+    """Pads columns with blanks, two between them; each cell is on one line."""
     columns = [[clean(cell) for cell in column] for column in zip(*rows, strict=True)]
     padded = []
     for side, column in zip(_sides(align, len(columns)), columns, strict=True):
@@ -34,14 +34,14 @@ def aligned(rows: Rows, align: str = "lr") -> str:
 
 
 def markdown(rows: Rows, align: str = "lr") -> str:
-    """A Markdown table that ends with a line break; cells are escaped, but for ``Markup``."""
+    """Makes a Markdown table that ends with a line break; cells are escaped, but for ``Markup``."""
     head, *others = [[cell if isinstance(cell, Markup) else escape(cell) for cell in row] for row in rows]
     ruler = ["---" if side == "l" else "---:" for side in _sides(align, len(head))]
     return "".join("| " + " | ".join(row) + " |\n" for row in [head, ruler, *others])
 
 
 def escape(text: str) -> str:
-    """``text`` as it is, wherever it stands in Markdown: on one line, with no mark-up and no cell end.
+    """Escapes ``text`` for any place in Markdown: on one line, with no mark-up and no cell end.
 
     >>> print(escape("a|b *c* <d>"))
     a\\|b \\*c\\* \\<d\\>
@@ -50,7 +50,7 @@ def escape(text: str) -> str:
 
 
 def fence(code: str, language: str) -> str:
-    """A code block that no backtick in ``code`` can end."""
+    """Makes a code block that no backtick in ``code`` can end."""
     ticks = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", code)), default=0))
     return f"{ticks}{language}\n{code}\n{ticks}\n"
 

@@ -5,16 +5,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 LONGEST = 300
-"""Letters of what a library says that a message of ours quotes."""
+"""Letters of a library's message that one of ours quotes."""
 
 
 def one_line(words: object) -> str:
-    """``words`` with each run of blanks and line breaks as one blank."""
+    """Puts ``words`` on one line, with each run of blanks and line breaks as one blank."""
     return " ".join(str(words).split())
 
 
 def short(words: object) -> str:
-    """``words`` on one line of at most 60 letters.
+    """Puts ``words`` on one line of at most 60 letters.
 
     >>> short("x" * 100)[-5:], len(short("x" * 100))
     ('xx...', 60)
@@ -24,17 +24,17 @@ def short(words: object) -> str:
 
 
 def reason(error: BaseException, *, typed: bool = False) -> str:
-    """What an error of somebody else's code says, on one line; the name of its class where it says nothing.
+    """Words an error of somebody else's code on one line: its message, or the name of its class without one.
 
     ``typed`` puts that name before it.
 
     >>> reason(ValueError("no\\nsuch row")), reason(KeyError("x"), typed=True), reason(MemoryError())
     ('no such row', "KeyError: 'x'", 'MemoryError')
     """
-    name, said = type(error).__name__, one_line(error)[:LONGEST]
-    if not said:
+    name, message = type(error).__name__, one_line(error)[:LONGEST]
+    if not message:
         return name
-    return f"{name}: {said}" if typed else said
+    return f"{name}: {message}" if typed else message
 
 
 def clean(words: object) -> str:

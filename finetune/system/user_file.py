@@ -18,7 +18,7 @@ def is_file(text: str) -> bool:
 
 
 def split(text: str) -> tuple[Path, str | None]:
-    """The file, and the variable in it where one is named.
+    """Splits a text into the file, and the variable in it where one is named.
 
     >>> split("mine.py:WIDE")
     (PosixPath('mine.py'), 'WIDE')
@@ -36,7 +36,7 @@ def declared(
     *,
     import_: Callable[..., Any] = builtins.__import__,
 ) -> Declaration:
-    """Run a file and take its one declaration of ``kind``, or the one that ``text`` names.
+    """Runs a file and returns its one declaration of ``kind``, or the one that ``text`` names.
 
     ``what`` is the word for it and ``example`` shows one; those that are ``built_in``, which a file may
     import, do not count. ``import_`` is what the file's import statements call. Raises ``UserError`` for a
@@ -48,15 +48,15 @@ def declared(
         raise UserError(f"there is no {what} file '{path}'; give a path to a .py file or one of: {names}")
     known = {id(value) for value in built_in.values()}
     names_here = vars(_run(path, import_)).items()
-    found = {name: value for name, value in names_here if isinstance(value, kind) and id(value) not in known}
-    if wanted is not None and wanted not in found:
-        raise unknown(f"{what} variable in {path}", wanted, found)
-    if not found:
+    own = {name: value for name, value in names_here if isinstance(value, kind) and id(value) not in known}
+    if wanted is not None and wanted not in own:
+        raise unknown(f"{what} variable in {path}", wanted, own)
+    if not own:
         raise UserError(f"{path} declares no {what}; it needs one like {example}")
-    if wanted is None and len(found) > 1:
-        choices = ", ".join(f"{path}:{name}" for name in found)
-        raise UserError(f"{path} declares {len(found)} {what}s; choose one: {choices}")
-    declaration = found[wanted or next(iter(found))]
+    if wanted is None and len(own) > 1:
+        choices = ", ".join(f"{path}:{name}" for name in own)
+        raise UserError(f"{path} declares {len(own)} {what}s; choose one: {choices}")
+    declaration = own[wanted or next(iter(own))]
     name = getattr(declaration, "name", None)
     if name in built_in:
         raise UserError(f"{path} names its {what} '{name}', which is built in; give it another name")
@@ -64,7 +64,7 @@ def declared(
 
 
 def _run(path: Path, import_: Callable[..., Any]) -> ModuleType:
-    """Run a file as a module of its own; ``UserError`` with whatever it raises."""
+    """Runs a file as a module of its own; raises ``UserError`` with whatever it raises."""
     spec = importlib.util.spec_from_file_location(f"user_file_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} cannot be loaded as Python")

@@ -26,7 +26,7 @@ from finetune.data.collate import IGNORED, evenly
 from finetune.errors import UserError
 from finetune.publishing.load import open_run
 from finetune.records import diagnostics, store
-from finetune.records.diagnostics import Diagnostics, Sample
+from finetune.records.diagnostics import Diagnostics, Snapshot
 from finetune.records.store import Record
 from finetune.system.lock import locked
 from finetune.system.tables import aligned
@@ -112,7 +112,7 @@ class Inspection:
 
     file: Path
     variant: str
-    sample: Sample
+    sample: Snapshot
 
 
 def diagnose(
@@ -176,7 +176,7 @@ def table(inspection: Inspection) -> str:
     return f"{title}\n{aligned(rows, 'llr')}"
 
 
-def _new(recorder: Recorder, rows: int, total_steps: int, samples: list[Sample]) -> Diagnostics:
+def _new(recorder: Recorder, rows: int, total_steps: int, samples: list[Snapshot]) -> Diagnostics:
     return {
         "schema": diagnostics.SCHEMA,
         "version": diagnostics.VERSION,

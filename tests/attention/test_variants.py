@@ -10,7 +10,7 @@ import torch
 from finetune.attention import VARIANTS, Variant, contract, find_variant, get_variant, register_variant
 from finetune.attention.swap import swap
 from finetune.attention.variants import arm
-from finetune.config.folders import arm_label
+from finetune.config.folders import variant_slug
 from finetune.config.schema import AttentionConfig
 from finetune.errors import UserError
 from finetune.system.checksum import sha256
@@ -72,7 +72,7 @@ def test_a_configuration_says_which_file_and_finds_it_again(tmp_path: Path) -> N
     found = config(path)
     assert found.variant == "halved" and found.file
     assert (found.file.path, found.file.sha256) == (path, sha256(Path(path)))
-    assert arm_label(found) == f"halved-{found.file.sha256[:8]}"
+    assert variant_slug(found) == f"halved-{found.file.sha256[:8]}"
     del VARIANTS["halved"]  # as in another process
     assert find_variant(found).name == "halved"
 
@@ -97,7 +97,7 @@ def test_an_edited_file_is_another_variant(tmp_path: Path) -> None:
     write(tmp_path, FILE.replace('"scale": 0.5', '"scale": 0.75'))
     second = config(path)
     assert get_variant("halved").parameters == {"scale": 0.75}
-    assert arm_label(first) != arm_label(second)
+    assert variant_slug(first) != variant_slug(second)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from finetune.cli.main import main
 from finetune.comparison.compare import Comparison, compare
 from finetune.errors import UserError
 from finetune.records import store
-from finetune.records.diagnostics import Layer
+from finetune.records.diagnostics import LayerSnapshot
 from finetune.records.run import Run
 from finetune.report.answer import answer, state
 from finetune.report.formats import saved
@@ -199,7 +199,7 @@ def test_layers_and_runs_are_averaged_with_the_weight_of_what_was_counted() -> N
     for layer in seen.runs[1]["samples"][0]["layers"]:
         layer["reach"]["softmax"]["saturated"] = 3.0
 
-    def pick(layer: Layer) -> float | None:
+    def pick(layer: LayerSnapshot) -> float | None:
         return layer["reach"]["softmax"]["saturated"]
 
     first["counts"]["saturated"], second["counts"]["saturated"] = 30, 10

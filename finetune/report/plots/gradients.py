@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from finetune.records.diagnostics import Layer
+from finetune.records.diagnostics import LayerSnapshot
 from finetune.report.histories import Curve
 from finetune.report.plots.curves import line, points
 from finetune.report.plots.figures import MUTED, WIDTH, Palette, Plot, by_step, depth, draw, log_scale
@@ -111,7 +111,7 @@ def _reach_of(variant: str, zone: str) -> Pick:
     return lambda layer: layer["reach"].get(variant, {}).get(zone)
 
 
-def _count_of(zone: str) -> Callable[[Layer], float]:
+def _count_of(zone: str) -> Callable[[LayerSnapshot], float]:
     return lambda layer: layer["counts"].get(zone, 0)
 
 

@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from finetune.records.diagnostics import Diagnostics, Layer
+from finetune.records.diagnostics import Diagnostics, LayerSnapshot
 from finetune.records.run import is_number
 from finetune.report import words
 from finetune.report.histories import Curve, History, mean_curve
 
-Pick = Callable[[Layer], float | None]
+Pick = Callable[[LayerSnapshot], float | None]
 Place = tuple[int, str]  # layer, kind
 
 
@@ -21,7 +21,7 @@ class Sampled:
     runs: tuple[Diagnostics, ...]
     after: bool
 
-    def layers(self) -> Iterable[Layer]:
+    def layers(self) -> Iterable[LayerSnapshot]:
         """Every call of every run at every step."""
         return (layer for run in self.runs for sample in run["samples"] for layer in sample["layers"])
 
@@ -61,7 +61,7 @@ def by_layer(sampled: Sampled, pick: Pick) -> dict[Place, Curve]:
     return {place: curve for place, curve in means.items() if curve}
 
 
-def over_layers(sampled: Sampled, pick: Pick, weigh: Callable[[Layer], float] | None = None) -> Curve:
+def over_layers(sampled: Sampled, pick: Pick, weigh: Callable[[LayerSnapshot], float] | None = None) -> Curve:
     """The mean over layers and runs by step, each layer counting as much as ``weigh`` says (or the same)."""
     curves: list[Curve] = []
     for run in sampled.runs:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from finetune.records.diagnostics import Layer
+from finetune.records.diagnostics import LayerSnapshot
 from finetune.report.plots.curves import line, thin_line
 from finetune.report.plots.figures import Palette, Plot, by_step, draw
 from finetune.report.plots.series import Pick, Sampled, by_layer, counted, ends, over_layers
@@ -115,7 +115,7 @@ def _row_sums(sampled: Sequence[Sampled], palette: Palette, key: str) -> Plot | 
 
 
 def _quantile(number: int) -> Pick:
-    def pick(layer: Layer) -> float | None:
+    def pick(layer: LayerSnapshot) -> float | None:
         quantiles = layer["row_sum"].get("quantiles")
         return quantiles[number] if isinstance(quantiles, list) and len(quantiles) == QUANTILES else None
 
