@@ -26,7 +26,7 @@ class _Compared(NamedTuple):
 
 
 def answer(comparison: Comparison) -> str:
-    """Which differences are significant, "none" included; the numbers are in the tables' own sentences."""
+    """States which differences are significant, "none" included; the numbers are in the tables' sentences."""
     real = [table for table in comparison.tables if not table.sample]
     if not comparison.tables:
         return "No run was found."
@@ -61,7 +61,7 @@ def answer(comparison: Comparison) -> str:
 
 
 def state(comparison: Comparison) -> str:
-    """How much was run: ``12 finished runs in 3 tables; 2 runs failed, missing or unfinished.``"""
+    """Counts what was run: ``12 finished runs in 3 tables; 2 runs failed, missing or unfinished.``"""
     finished = sum(result.finished for table in comparison.tables for result in table.variants)
     missing = sum(len(table.missing) for table in comparison.tables)
     unlearned = sum(bool(facts.unlearned(table)) for table in comparison.tables)
@@ -72,7 +72,7 @@ def state(comparison: Comparison) -> str:
 
 
 def _by_variant(significant: Sequence[_Compared], tables: Sequence[ResultTable]) -> list[str]:
-    """``sa-softmax is better on agnews (+0.68 points) and worse on yelp (-0.50 points)``, one a variant."""
+    """One clause a variant: ``sa-softmax is better on agnews (+0.68 points) and worse on yelp (...)``."""
     places: dict[str, dict[str, list[str]]] = {}
     for table, name, difference in significant:
         size = f"{table.primary.signed(difference.mean)} {table.primary.unit}"
@@ -89,7 +89,7 @@ def _by_variant(significant: Sequence[_Compared], tables: Sequence[ResultTable])
 
 
 def _over_tables(compared: Sequence[_Compared], tables: Sequence[ResultTable]) -> str:
-    """Holm is by table: what remains significant if all comparisons of the report are one family.
+    """Says what remains significant if all comparisons of the report are one family, and not each table.
 
     Those that are never significant, for want of seeds or predictions, do not belong to the family.
     """

@@ -15,16 +15,16 @@ Cells = list[list[str]]
 
 
 def scores(table: ResultTable, *, whole: bool = True) -> Cells:
-    """Scores and differences, one row a variant; not ``whole``: without what ``cost`` and ``starts`` show."""
+    """Lists scores and differences by variant; not ``whole``: without what ``cost`` and ``starts`` show."""
     metric, variants = table.primary, table.variants
     names = dict.fromkeys(name for result in variants for name in [table.metric, *result.metrics])
     metrics = [registry.get(name) for name in names]
 
-    def difference(show: Callable[[Difference], str]) -> list[str]:
+    def compared(show: Callable[[Difference], str]) -> list[str]:
         return [show(result.difference) if result.difference else "" for result in variants]
 
-    def interval(name: str) -> list[str]:
-        return difference(lambda found: words.interval(metric, getattr(found, name)))
+    def interval(field: str) -> list[str]:
+        return compared(lambda difference: words.interval(metric, getattr(difference, field)))
 
     return _filled(
         [
@@ -35,12 +35,12 @@ def scores(table: ResultTable, *, whole: bool = True) -> Cells:
                 for each in metrics
             ),
             ["untrained", *(words.score(metric, result.untrained) for result in variants)],
-            ["difference", *difference(lambda found: metric.signed(found.mean))],
+            ["difference", *compared(lambda difference: metric.signed(difference.mean))],
             ["95%", *interval("interval")],
             ["95% rows", *interval("interval_rows")],
             ["95% seeds", *interval("interval_seeds")],
-            ["p", *difference(lambda found: words.p_value(found.p))],
-            ["p (Holm)", *difference(lambda found: words.p_value(found.p_adjusted))],
+            ["p", *compared(lambda difference: words.p_value(difference.p))],
+            ["p (Holm)", *compared(lambda difference: words.p_value(difference.p_adjusted))],
             ["train", *(words.duration(result.train_s) for result in variants)],
             ["memory", *(words.memory(result.peak_memory_mib) for result in variants)],
         ],
@@ -49,7 +49,7 @@ def scores(table: ResultTable, *, whole: bool = True) -> Cells:
 
 
 def cost(table: ResultTable) -> Cells:
-    """Time and memory of each variant, and their ratio to the baseline's."""
+    """Lists time and memory of each variant, and their ratio to the baseline's."""
     baseline = table.variants[0]
     finished = [result for result in table.variants if result.finished]
 
@@ -72,7 +72,7 @@ def cost(table: ResultTable) -> Cells:
 
 
 def starts(table: ResultTable) -> Cells:
-    """What the swap alone does, before training: the score, and how similar the model is to softmax's."""
+    """Lists what the swap alone does, before training: the score, and how similar to softmax the model is."""
 
     def cosine(result: VariantResult, key: str) -> str:
         value = (result.start or {}).get(key)
@@ -91,21 +91,21 @@ def starts(table: ResultTable) -> Cells:
 
 
 def power(table: ResultTable) -> Cells:
-    """p over each source of noise alone, the minimum detectable difference, and how many seeds would do."""
+    """Lists p over each source of noise alone, the minimum detectable difference, and the seeds for less."""
     pairs = [(result, result.difference) for result in table.variants if result.difference]
     largest = table.primary.largest_difference
-    wanted = dict.fromkeys(size for _, found in pairs for size in found.seeds_needed or {})
+    wanted = dict.fromkeys(size for _, difference in pairs for size in difference.seeds_needed or {})
 
-    def detectable(found: Difference) -> str:
-        if found.detectable is None:
+    def detectable(difference: Difference) -> str:
+        if difference.detectable is None:
             return ""
         # A dash where no difference that the metric can have is large enough.
-        return table.primary.signed(found.detectable)[1:] if found.detectable <= largest else "–"
+        return table.primary.signed(difference.detectable)[1:] if difference.detectable <= largest else "–"
 
-    def seeds(found: Difference, size: str) -> str:
-        if found.seeds_needed is None or size not in found.seeds_needed:
+    def seeds(difference: Difference, size: str) -> str:
+        if difference.seeds_needed is None or size not in difference.seeds_needed:
             return ""
-        number = found.seeds_needed[size]
+        number = difference.seeds_needed[size]
         if number is None:  # the test rows are too few for any number of seeds
             return "–"
         return str(number) if number <= MOST_SEEDS else f"> {MOST_SEEDS:,}"
@@ -113,18 +113,21 @@ def power(table: ResultTable) -> Cells:
     rows = _filled(
         [
             ["attention", *(words.variant_name(result) for result, _ in pairs)],
-            ["p, seeds alone", *(words.p_value(found.p_seeds) for _, found in pairs)],
-            ["p, rows alone", *(words.p_value(found.p_rows) for _, found in pairs)],
-            ["p, bootstrap of rows", *(words.p_value(found.p_bootstrap) for _, found in pairs)],
-            ["minimum detectable", *(detectable(found) for _, found in pairs)],
-            *([f"seeds for {size}", *(seeds(found, size) for _, found in pairs)] for size in wanted),
+            ["p, seeds alone", *(words.p_value(difference.p_seeds) for _, difference in pairs)],
+            ["p, rows alone", *(words.p_value(difference.p_rows) for _, difference in pairs)],
+            ["p, bootstrap of rows", *(words.p_value(difference.p_bootstrap) for _, difference in pairs)],
+            ["minimum detectable", *(detectable(difference) for _, difference in pairs)],
+            *(
+                [f"seeds for {size}", *(seeds(difference, size) for _, difference in pairs)]
+                for size in wanted
+            ),
         ]
     )
-    return rows if rows and len(rows[0]) > 1 else []
+    return rows if rows and len(rows[0]) > 1 else []  # names alone are no table
 
 
 def overall(comparison: Comparison) -> Cells:
-    """Interquartile means over tasks and seeds; the baseline has no difference from itself."""
+    """Lists interquartile means over tasks and seeds; the baseline has no difference from itself."""
     lines = [(each, registry.get(each.metric)) for each in comparison.overall]
     return _filled(
         [
@@ -156,7 +159,7 @@ def overall(comparison: Comparison) -> Cells:
 
 
 def glance(comparison: Comparison) -> Cells:
-    """Every difference of every table, one a row."""
+    """Lists every difference of every table, one a row."""
     rows = [
         (table, result, result.difference)
         for table in comparison.tables
@@ -164,30 +167,32 @@ def glance(comparison: Comparison) -> Cells:
         if result.difference
     ]
 
-    def interval(table: ResultTable, found: Difference) -> str:
-        if found.interval is None and found.interval_rows:  # one seed
-            return f"{table.primary.interval(found.interval_rows)}, rows only"
-        return words.interval(table.primary, found.interval)
-
-    def significant(table: ResultTable, found: Difference) -> str:
-        if table.sample:
-            return "no: sample"
-        return words.verdict(found)
+    def interval(table: ResultTable, difference: Difference) -> str:
+        if difference.interval is None and difference.interval_rows:  # one seed
+            return f"{table.primary.interval(difference.interval_rows)}, rows only"
+        return words.interval(table.primary, difference.interval)
 
     return _filled(
         [
             ["task and model", *(words.title(table) for table, _, _ in rows)],
             ["attention", *(words.variant_name(result) for _, result, _ in rows)],
             ["metric", *(table.primary.label for table, _, _ in rows)],
-            ["seeds", *(str(len(found.seeds)) for _, _, found in rows)],
-            ["difference", *(table.primary.signed(found.mean) for table, _, found in rows)],
-            ["95%", *(interval(table, found) for table, _, found in rows)],
-            ["p (Holm)", *(words.p_value(found.p_adjusted) for _, _, found in rows)],
-            ["significant", *(significant(table, found) for table, _, found in rows)],
+            ["seeds", *(str(len(difference.seeds)) for _, _, difference in rows)],
+            ["difference", *(table.primary.signed(difference.mean) for table, _, difference in rows)],
+            ["95%", *(interval(table, difference) for table, _, difference in rows)],
+            ["p (Holm)", *(words.p_value(difference.p_adjusted) for _, _, difference in rows)],
+            [
+                "significant",
+                *(
+                    "no: sample" if table.sample else words.verdict(difference)
+                    for table, _, difference in rows
+                ),
+            ],
         ]
     )
 
 
 def _filled(columns: Sequence[Sequence[str]], without: Collection[str] = ()) -> Cells:
+    """Turns columns with their heads into rows, without columns that are empty or named in ``without``."""
     kept = [column for column in columns if any(column[1:]) and column[0] not in without]
     return [list(row) for row in zip(*kept, strict=True)]

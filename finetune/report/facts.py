@@ -10,7 +10,7 @@ from finetune.report import words
 
 
 def protocol(table: ResultTable) -> list[str]:
-    """Data, metric, attention, statistics and hardware of a table."""
+    """Lists data, metric, attention, statistics and hardware of a table."""
     data: dict[str, Any] = table.data or {}
     facts = []
     if data:
@@ -21,19 +21,25 @@ def protocol(table: ResultTable) -> list[str]:
     facts += [f"signature: {table.signature}"] if table.signature else []
     if table.generation:
         facts.append(f"generation: {words.listed(table.generation)}")
-    facts += [
-        f"{result.name}: {_attention(result.attention)}" for result in table.variants if result.attention
-    ]
     for result in table.variants:
-        if found := result.difference:
-            facts.append(f"{result.name}, p from: {found.test}")
-            if found.test_rows and found.test_rows != found.test:
-                facts.append(f"{result.name}, p of the rows alone from: {found.test_rows}")
+        if attention := result.attention:
+            layers = ", ".join(f"{count} {kind}" for kind, count in attention.get("layers", {}).items())
+            swapped = (
+                f"{layers} of {attention.get('total')} attention calls, kernel {attention.get('kernel')}"
+            )
+            facts.append(f"{result.name}: {swapped}, dropout {attention.get('dropout')}")
+            for key, value in attention.get("parameters", {}).items():
+                facts[-1] += f", {key} {value:g}"
+    for result in table.variants:
+        if difference := result.difference:
+            facts.append(f"{result.name}, p from: {difference.test}")
+            if difference.test_rows and difference.test_rows != difference.test:
+                facts.append(f"{result.name}, p of the rows alone from: {difference.test_rows}")
     return facts + [f"ran on: {place}" for place in table.ran_on]
 
 
 def lists(table: ResultTable) -> list[tuple[str, list[str]]]:
-    """Headed lists of what is missing, what may not be compared, and what may explain a difference."""
+    """Groups under headings what is missing, what is not compared, and what may explain a difference."""
     named = [
         ("Missing", table.missing),
         ("Not compared", table.refused),
@@ -43,18 +49,18 @@ def lists(table: ResultTable) -> list[tuple[str, list[str]]]:
 
 
 def cost_notes(table: ResultTable) -> list[str]:
-    """Notes on why times and memory are not comparable."""
+    """Picks the notes on why times and memory are not comparable."""
     about_cost = (NoteKind.KERNELS, NoteKind.PRECISION)
     return [note.text for note in table.notes if note.kind in about_cost]
 
 
 def unlearned(table: ResultTable) -> list[str]:
-    """Notes that name runs which did not learn: means over those and others describe neither."""
+    """Picks the notes on runs that did not learn: means over those and others describe neither."""
     return [note.text for note in table.notes if note.kind is NoteKind.UNLEARNED]
 
 
 def over_tasks(comparison: Comparison) -> list[str]:
-    """The tasks behind the interquartile means of each model and metric."""
+    """Lists the tasks behind the interquartile means of each model and metric."""
     groups: dict[tuple[str, bool, str], dict[str, str]] = {}
     for each in comparison.overall:
         tasks_of = groups.setdefault((each.model, each.sample, each.metric), {})
@@ -66,10 +72,3 @@ def over_tasks(comparison: Comparison) -> list[str]:
         stamp = " · SAMPLE" if sample else ""
         lines.append(f"Tasks of {model}{stamp}, {registry.get(metric).label}: {common}{''.join(own)}.")
     return lines
-
-
-def _attention(report: dict[str, Any]) -> str:
-    layers = ", ".join(f"{count} {kind}" for kind, count in report.get("layers", {}).items())
-    swapped = f"{layers} of {report.get('total')} attention calls, kernel {report.get('kernel')}"
-    parameters = ", ".join(f"{key} {value:g}" for key, value in report.get("parameters", {}).items())
-    return ", ".join(part for part in (swapped, f"dropout {report.get('dropout')}", parameters) if part)

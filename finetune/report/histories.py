@@ -31,7 +31,7 @@ class History:
 
 
 def collect(table: ResultTable, roots: Sequence[Path] = ()) -> tuple[list[History], list[str]]:
-    """What can be read of the runs of ``table``, and one line about each that cannot.
+    """Reads what there is of the runs of ``table``; also one line about each run that cannot be read.
 
     A run that is not where the comparison found it is looked for below ``roots``, by the end of its path.
     """
@@ -47,7 +47,7 @@ def collect(table: ResultTable, roots: Sequence[Path] = ()) -> tuple[list[Histor
 
 
 def _find(line: RunLine, metric: str, roots: Sequence[Path]) -> Run:
-    """The run of a line: where it was, or the longest end of its path below a root."""
+    """Finds the run of a line: where it was, or the longest end of its path below a root."""
     parts = Path(line.folder).parts
     places = [Path(line.folder), *(root.joinpath(*parts[i:]) for i in range(len(parts)) for root in roots)]
     for place in places:
@@ -63,6 +63,6 @@ def _find(line: RunLine, metric: str, roots: Sequence[Path]) -> Run:
 
 
 def mean_curve(curves: Sequence[Mapping[int, float]]) -> Curve:
-    """The mean at each step that all ``curves`` have."""
+    """Averages ``curves`` at each step that all of them have."""
     steps = set.intersection(*(set(curve) for curve in curves)) if curves else set()
     return {step: math.fsum(curve[step] for curve in curves) / len(curves) for step in sorted(steps)}

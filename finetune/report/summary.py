@@ -1,11 +1,9 @@
 """``report.json`` -> one short Markdown table of all that is in it, and into a README."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from finetune.comparison.compare import Comparison
-from finetune.comparison.tables import ResultTable
 from finetune.errors import UserError
 from finetune.report import words, write
 from finetune.system import tables
@@ -13,16 +11,8 @@ from finetune.system.files import write_text
 from finetune.system.parsing import YAML_BYTES, UnreadableError, read_text
 
 HEAD = (
-    "task",
-    "model",
-    "attention",
-    "runs",
-    "score",
-    "difference",
-    "95% interval",
-    "p (Holm)",
-    "significant",
-)
+    "task", "model", "attention", "runs", "score", "difference", "95% interval", "p (Holm)", "significant"
+)  # fmt: skip
 MARK = "<!-- summary of {} -->"
 END = "<!-- end of summary -->"
 
@@ -36,8 +26,28 @@ def read(file: Path) -> Comparison:
 
 
 def markdown(comparison: Comparison) -> str:
-    """One table, a row for each variant, in reported units. Runs on the sample are left out."""
-    rows = [row for table in comparison.tables if not table.sample for row in _rows(table)]
+    """Writes one table, a row for each variant, in reported units. Runs on the sample are left out."""
+    rows: list[list[str]] = []
+    for table in comparison.tables:
+        if table.sample:
+            continue
+        metric = table.primary
+        for result in table.variants:
+            summary, difference = result.metrics.get(table.metric), result.difference
+            if summary is None:
+                continue
+            score = f"{words.score(metric, summary)} {metric.label}"
+            finished = str(len(summary.per_seed))
+            cells = [table.title, table.subject, result.name, finished, score, "", "", "", ""]
+            if difference:
+                verdict = words.verdict(difference)
+                cells[5:] = [
+                    metric.signed(difference.mean),
+                    words.interval(metric, difference.interval),
+                    words.p_value(difference.p_adjusted),
+                    verdict if difference.verdict == "none" else tables.Markup(f"**{verdict}**"),
+                ]
+            rows.append(cells)
     return tables.markdown([HEAD, *rows], "lllrrrrrl")
 
 
@@ -57,25 +67,6 @@ def insert(text: str, document: Path, source: Path) -> None:
 
 
 def between(document: str, start: str, end: str, text: str) -> str | None:
-    """``document`` with ``text`` between ``start`` and ``end``; ``None`` where it does not hold these."""
+    """Puts ``text`` between ``start`` and ``end`` in ``document``; ``None`` where it does not hold these."""
     pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
     return pattern.sub(lambda _: f"{start}{text}{end}", document) if pattern.search(document) else None
-
-
-def _rows(table: ResultTable) -> Iterator[list[str]]:
-    metric = table.primary
-    for result in table.variants:
-        summary, found = result.metrics.get(table.metric), result.difference
-        if summary is None:
-            continue
-        score = f"{words.score(metric, summary)} {metric.label}"
-        cells = [table.title, table.subject, result.name, str(len(summary.per_seed)), score, "", "", "", ""]
-        if found:
-            verdict = words.verdict(found)
-            cells[5:] = [
-                metric.signed(found.mean),
-                words.interval(metric, found.interval),
-                words.p_value(found.p_adjusted),
-                verdict if found.verdict == "none" else tables.Markup(f"**{verdict}**"),
-            ]
-        yield cells

@@ -1,4 +1,4 @@
-"""A comparison, shown in the terminal and written in every form: HTML, Markdown, CSV, LaTeX and JSON."""
+"""A comparison -> its report: text for the terminal; HTML, Markdown, CSV, LaTeX and JSON files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ __all__ = ["read", "text", "write"]
 
 
 def write(comparison: Comparison, folder: Path, roots: Sequence[Path] = ()) -> list[Path]:
-    """Write ``report.json``, ``.md``, ``.csv``, ``.tex`` and ``.html`` into ``folder``; the files.
+    """Writes ``report.json``, ``.md``, ``.csv``, ``.tex`` and ``.html`` into ``folder``; their paths.
 
     Runs that moved since the comparison are looked for below ``roots``. Raises ``UserError`` where a file
     cannot be written.

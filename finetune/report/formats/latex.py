@@ -4,7 +4,6 @@ import re
 from itertools import groupby
 
 from finetune.comparison.compare import Comparison
-from finetune.comparison.tables import ResultTable
 from finetune.data.synthetic import STAMP
 from finetune.metrics import registry
 from finetune.report import cells, facts, words
@@ -24,15 +23,26 @@ SPECIAL = {
 
 
 def latex(comparison: Comparison) -> str:
-    """The whole file."""
+    """Writes the whole file."""
     parts = [HEAD, f"% {clean(answer(comparison))}\n"]
     for number, table in enumerate(comparison.tables, start=1):
-        parts.append(_of(table, number))
+        head, *rows = cells.scores(table)
+        # A printed page has no room for these; the other forms have them.
+        described = {metric.label for metric in registry.METRICS.values() if metric.name != table.metric}
+        left_out = {"untrained", "p", "train", "memory", *described}
+        if "95%" in head:
+            left_out |= {"95% rows", "95% seeds"}
+        kept = [column for column, name in enumerate(head) if name not in left_out]
+        stamp = f" {escape(STAMP)}." if table.sample else ""
+        caption = f"{escape(words.title(table))}.{stamp} {escape(table.sentence)}"
+        parts.append(
+            _float([[row[column] for column in kept] for row in [head, *rows]], caption, str(number))
+        )
     return "\n".join([*parts, *_overall(comparison)])
 
 
 def escape(text: str) -> str:
-    r"""``text`` as it is, on one line.
+    r"""Escapes ``text`` so that LaTeX prints it as it is, on one line.
 
     >>> print(escape("50% of $x_1"))
     50\% of \$x\_1
@@ -40,21 +50,8 @@ def escape(text: str) -> str:
     return "".join(SPECIAL.get(char, char) for char in clean(text)).replace("--", "-{}-")
 
 
-def _of(table: ResultTable, number: int) -> str:
-    head, *rows = cells.scores(table)
-    # A printed page has no room for these; the other forms have them.
-    described = {metric.label for metric in registry.METRICS.values() if metric.name != table.metric}
-    left_out = {"untrained", "p", "train", "memory", *described}
-    if "95%" in head:
-        left_out |= {"95% rows", "95% seeds"}
-    kept = [number for number, name in enumerate(head) if name not in left_out]
-    stamp = f" {escape(STAMP)}." if table.sample else ""
-    caption = f"{escape(words.title(table))}.{stamp} {escape(table.sentence)}"
-    return _float([[row[number] for number in kept] for row in [head, *rows]], caption, str(number))
-
-
 def _overall(comparison: Comparison) -> list[str]:
-    """A table for each model and metric; both are in its caption, for side by side they are too wide."""
+    """Writes a table for each model and metric, which its caption names: as columns they are too wide."""
     if not comparison.overall:
         return []
     head, *rows = cells.overall(comparison)
@@ -69,7 +66,7 @@ def _overall(comparison: Comparison) -> list[str]:
 
 
 def _float(rows: Rows, caption: str, label: str) -> str:
-    """A floating table whose first column is text, the others numbers."""
+    """Writes a floating table whose first column is text, the others numbers."""
     head, *others = rows
     lines = [" & ".join(_cell(cell) for cell in row) + r" \\" for row in others]
     return "\n".join(
@@ -92,7 +89,7 @@ def _float(rows: Rows, caption: str, label: str) -> str:
 
 
 def _cell(cell: str) -> str:
-    """A cell with its signs as minus signs, where it is one number or two."""
+    """Writes a cell, with minus signs for hyphens where it is one number or two."""
     if re.fullmatch(r"[-+][\d.]+( to [-+][\d.]+)?", cell):
         return re.sub(r"[-+][\d.]+", lambda number: f"${number[0]}$", cell)
     return escape(cell)

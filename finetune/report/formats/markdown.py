@@ -1,7 +1,6 @@
 """A comparison as ``report.md``; whatever a user named is escaped."""
 
 from finetune.comparison.compare import Comparison
-from finetune.comparison.tables import ResultTable
 from finetune.data.synthetic import STAMP
 from finetune.report import cells, facts, words
 from finetune.report.answer import answer, state
@@ -11,9 +10,27 @@ from finetune.system.text import visible
 
 
 def markdown(comparison: Comparison) -> str:
-    """The whole file."""
+    """Writes the whole file."""
     parts = [f"# {words.HEADING}\n", f"**{escape(answer(comparison))}** {state(comparison)}\n"]
-    parts += [_of(table) for table in comparison.tables]
+    for table in comparison.tables:
+        parts.append(f"## {escape(words.title(table))}\n")
+        parts += [f"**{STAMP}**\n"] if table.sample else []
+        parts += [f"{escape(table.sentence)}\n", tables.markdown(cells.scores(table))]
+        for heading, rows in (
+            ("Before training", cells.starts(table)),
+            (words.POWER, cells.power(table)),
+            ("Cost", cells.cost(table)),
+        ):
+            parts += [f"{heading}:\n\n{tables.markdown(rows)}"] if rows else []
+        parts.append(_items(facts.protocol(table)))
+        parts += [f"{heading}:\n\n{_items(items)}" for heading, items in facts.lists(table)]
+        runs = [(result.name, run) for result in table.variants for run in result.runs]
+        listing = [["run", "seed", "status", "value", "folder"]]
+        for name, run in runs:
+            value = "" if run.value is None else words.value(table.primary, run.value)
+            listing.append([name, str(run.seed), run.status, value, run.folder])
+        commands = "\n".join(dict.fromkeys(visible(run.command) for _, run in runs))
+        parts += [tables.markdown(listing, "lrlrl"), fence(commands, "sh")]
     if comparison.overall:
         parts.append(f"## Over tasks\n\n{words.OVER_TASKS}\n")
         parts.append(_items(facts.over_tasks(comparison)))
@@ -21,27 +38,6 @@ def markdown(comparison: Comparison) -> str:
     if comparison.problems:
         parts.append("## Records that could not be used\n\n" + _items(comparison.problems))
     return "\n".join([*parts, "## How to read this\n", words.METHOD])
-
-
-def _of(table: ResultTable) -> str:
-    parts = [f"## {escape(words.title(table))}\n"]
-    parts += [f"**{STAMP}**\n"] if table.sample else []
-    parts += [f"{escape(table.sentence)}\n", tables.markdown(cells.scores(table))]
-    for heading, rows in (
-        ("Before training", cells.starts(table)),
-        (words.POWER, cells.power(table)),
-        ("Cost", cells.cost(table)),
-    ):
-        parts += [f"{heading}:\n\n{tables.markdown(rows)}"] if rows else []
-    parts.append(_items(facts.protocol(table)))
-    parts += [f"{heading}:\n\n{_items(items)}" for heading, items in facts.lists(table)]
-    runs = [(result.name, run) for result in table.variants for run in result.runs]
-    listing = [["run", "seed", "status", "value", "folder"]]
-    for name, run in runs:
-        value = "" if run.value is None else words.value(table.primary, run.value)
-        listing.append([name, str(run.seed), run.status, value, run.folder])
-    commands = "\n".join(dict.fromkeys(visible(run.command) for _, run in runs))
-    return "\n".join([*parts, tables.markdown(listing, "lrlrl"), fence(commands, "sh")])
 
 
 def _items(lines: list[str]) -> str:

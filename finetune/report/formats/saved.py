@@ -59,6 +59,7 @@ class _Variant(TypedDict):
 
 
 def _primary(name: str) -> str:
+    """Checks that ``name`` is a metric that comparisons test."""
     if registry.get(name).primary_of is None:
         raise ValueError(f"no comparison tests the metric '{name}'")
     return name
@@ -98,7 +99,7 @@ _COMPARISON = TypeAdapter(Comparison)
 
 
 def as_json(comparison: Comparison) -> str:
-    """The whole file: every number of every other form, and the answer in words."""
+    """Writes the whole file: every number of every other form, and the answer in words."""
     content = comparison.to_json() | {"answer": answer(comparison)}
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -14,12 +14,11 @@ from finetune.report import words
 from finetune.system.text import clean
 
 FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "'")  # an apostrophe too, so that it can be undone
-
 P_VALUES = ("p", "p_adjusted", "p_seeds", "p_rows", "p_bootstrap")
 
 
 def spreadsheet(comparison: Comparison) -> str:
-    """The whole file, comma-separated with a head; an empty cell where nothing is known."""
+    """Writes the whole file, comma-separated with a head; an empty cell where nothing is known."""
     rows = [_row(table, result) for table in comparison.tables for result in table.variants]
     head = list(dict.fromkeys(key for row in rows for key in row)) or ["task"]
     stream = io.StringIO()
@@ -30,7 +29,8 @@ def spreadsheet(comparison: Comparison) -> str:
 
 
 def _row(table: ResultTable, result: VariantResult) -> dict[str, Any]:
-    attention, start, found = result.attention or {}, result.start or {}, result.difference
+    """Flattens one variant of one table: a column for every number, in full."""
+    attention, start, difference = result.attention or {}, result.start or {}, result.difference
     row: dict[str, Any] = {
         "task": table.task,
         "pair": table.pair,
@@ -46,13 +46,13 @@ def _row(table: ResultTable, result: VariantResult) -> dict[str, Any]:
         "metric": table.metric,
         "mean": None,
         "sd": None,
-        "difference": found and found.mean,
+        "difference": difference and difference.mean,
     }
     for field in ("interval", "interval_rows", "interval_seeds"):
-        bounds = getattr(found, field) if found else None
+        bounds = getattr(difference, field) if difference else None
         row |= {f"{field}_low": bounds and bounds[0], f"{field}_high": bounds and bounds[1]}
     for field in (*P_VALUES, "comparisons", "detectable", "verdict", "test"):
-        row[field] = getattr(found, field) if found else None
+        row[field] = getattr(difference, field) if difference else None
     row |= _mean_sd("untrained_", result.untrained)
     row |= {"cosine_cold": start.get("cosine_cold"), "cosine": start.get("cosine")}
     row |= {"train_s": result.train_s, "peak_memory_mib": result.peak_memory_mib}
@@ -68,6 +68,7 @@ def _mean_sd(prefix: str, summary: Summary | None) -> dict[str, float | None]:
 
 
 def _cell(value: Any) -> Any:
+    """Marks a text that a spreadsheet would calculate with an apostrophe; a number stays as it is."""
     if not isinstance(value, str):
         return value
     text = clean(value)

@@ -3,7 +3,6 @@
 import textwrap
 
 from finetune.comparison.compare import Comparison
-from finetune.comparison.tables import ResultTable
 from finetune.data.synthetic import STAMP
 from finetune.report import cells, facts, words
 from finetune.report.answer import answer
@@ -14,8 +13,14 @@ WIDTH = 110  # of wrapped lines
 
 
 def text(comparison: Comparison) -> str:
-    """Every table with its sentence; the answer comes last, where a terminal leaves it in sight."""
-    parts = [_of(table) for table in comparison.tables]
+    """Writes every table with its sentence; the answer comes last, where a terminal leaves it in sight."""
+    parts = []
+    for table in comparison.tables:
+        lines = [clean(words.title(table))] + ([STAMP] if table.sample else [])
+        lines += [aligned(cells.scores(table)), *_wrapped(table.sentence, "=> ")]
+        for heading, items in facts.lists(table):
+            lines += [f"{heading}:", *_bullets(items)]
+        parts.append("\n".join(lines))
     if comparison.problems:
         parts.append("\n".join(["Records that could not be used:", *_bullets(comparison.problems)]))
     if comparison.overall:
@@ -23,15 +28,6 @@ def text(comparison: Comparison) -> str:
         parts.append("\n".join(lines + _bullets(facts.over_tasks(comparison))))
     parts.append("\n".join(_wrapped(answer(comparison))))
     return "\n\n".join(parts)
-
-
-def _of(table: ResultTable) -> str:
-    lines = [clean(words.title(table))] + ([STAMP] if table.sample else [])
-    lines.append(aligned(cells.scores(table)))
-    lines += _wrapped(table.sentence, "=> ")
-    for heading, items in facts.lists(table):
-        lines += [f"{heading}:", *_bullets(items)]
-    return "\n".join(lines)
 
 
 def _wrapped(sentence: str, mark: str = "") -> list[str]:
