@@ -195,7 +195,7 @@ def find_variant(attention: AttentionConfig) -> Variant:
     )
 
 
-def arm(attention: Mapping[str, Any], name_or_path: str) -> dict[str, Any]:
+def attention_for(attention: Mapping[str, Any], name_or_path: str) -> dict[str, Any]:
     """``attention`` of a grid's configuration for the runs of one variant.
 
     Parameters go to the variants that have them, a scope and a warm start to those that differ from the

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.attention.variants import arm
+from finetune.attention.variants import attention_for
 from finetune.config.loading import read_preset, read_yaml
 from finetune.errors import RunFailedError, UserError, unknown
 from finetune.studies import cell_file
@@ -28,7 +28,7 @@ Place = str | os.PathLike[str]
 
 
 def preset(kind: str, name: str = "quick") -> dict[str, Any]:
-    """The values of a shipped preset: a configuration but for its task, with ``variants`` and ``seeds``.
+    """Returns the values of a shipped preset: a configuration without its task, with variants and seeds.
 
     ``kind`` is a kind of task or its verb: "classification" or "classify". Raises ``UserError``.
     """
@@ -49,7 +49,7 @@ def run(
     output: Place = "runs",
     diagnose: bool = False,
 ) -> "Run":
-    """Make one run, or go on with it, in this process; a finished one is returned as it is.
+    """Makes one run, or resumes it, in this process; a finished one is returned as it is.
 
     ``config`` is a whole configuration, the file of one (``finetune.yaml`` of a run), or the values of a
     preset with the keywords that it leaves open: ``task`` (a name or a declaration's file), ``pair``,
@@ -70,7 +70,7 @@ def run(
         seed = _one(seeds, "seed")
     if variant is not None:
         attention = {key: value for key, value in values.get("attention", {}).items() if key != "file"}
-        values["attention"] = arm({"parameters": {}, **attention}, variant)
+        values["attention"] = attention_for({"parameters": {}, **attention}, variant)
     if seed is not None:
         values["seed"] = seed
     if pair is not None:
@@ -85,7 +85,7 @@ def run(
 
 
 def study(file: Place, *, output: Place | None = None, workers: int | None = None) -> "Comparison":
-    """Run what is not done of a study file, or of a shipped study by its name, and compare all of its runs.
+    """Runs what is not done of a study file, or of a shipped study by its name, and compares all of its runs.
 
     Each run is a process of its own, ``workers`` of them at a time. Runs that fail are named, and are in
     the comparison as failed. Raises ``UserError`` for a mistake, and where the rehearsal before the first run
@@ -105,7 +105,7 @@ def study(file: Place, *, output: Place | None = None, workers: int | None = Non
 
 
 def _one(values: Any, what: str) -> Any:
-    """The only entry of a preset's list."""
+    """Returns the only entry of a preset's list. Raises ``UserError`` where there are several."""
     if not isinstance(values, list) or len(values) != 1:
         raise UserError(f"one run has one {what}: give {what}=... (the preset has {values})")
     return values[0]

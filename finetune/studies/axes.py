@@ -1,4 +1,4 @@
-"""The keys of one grid -> the points of its axes: a task, a pair, and what is laid over the preset."""
+"""Expands the keys of one grid into the points of its axes: a task, a pair, and values over the preset."""
 
 import itertools
 import json
@@ -6,6 +6,7 @@ import math
 import re
 import typing
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ COLUMNS = set(ColumnsConfig.__dataclass_fields__)  # of task: csv, short for dat
 MAPPINGS = {"attention", "attention.parameters", "train"}
 MOST_RUNS = 10_000
 """Of a study; to plan so many takes a minute."""
-# A run's folder tells these by itself; an axis of any other key puts a folder of its own above it.
-TOLD_BY_FOLDER = ("model.name", "model.lora.rank", "attention.scope", "attention.start",
-                  "attention.annealing_share", "attention.parameters.")  # fmt: skip
+# Keys whose values are in the name of a run's folder; an axis of any other key adds a folder above it.
+NAMED_BY_FOLDER = ("model.name", "model.lora.rank", "attention.scope", "attention.start",
+                   "attention.annealing_share", "attention.parameters.")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Point:
 
 
 def points(name: str, grid: Mapping[str, Any], root: Path) -> list[Point]:
-    """Every point, tasks first and the last key of the file fastest. Raises ``UserError``."""
+    """Returns every point, tasks first and the last key of the file fastest. Raises ``UserError``."""
     if "task" not in grid:
         raise UserError("it names no task: give e.g. task: agnews")
     tasks, pairs = _names(grid["task"], "task"), _names(grid.get("pair"), "pair")
@@ -48,20 +49,21 @@ def points(name: str, grid: Mapping[str, Any], root: Path) -> list[Point]:
     for key, choices in axes.items():
         if not choices:
             raise UserError(f"{key} is an empty list: give at least one value")
+    # Before the product is made: a mistyped file may ask for billions.
     check_count(math.prod(map(len, axes.values())) * len(tasks) * len(pairs))
-    found = []
+    expanded = []
     for task, pair, values in itertools.product(tasks, pairs, itertools.product(*axes.values())):
         chosen = dict(zip(axes, values, strict=True))
         folder = _axis_folder({key: chosen[key] for key, value in keys.items() if _is_axis(key, value)})
         nested: dict[str, Any] = {}
         for key, value in chosen.items():
             nested = merge(nested, nest(key, value))
-        found.append(Point(task, pair, nested, root / name / folder))
-    return found
+        expanded.append(Point(task, pair, nested, root / name / folder))
+    return expanded
 
 
 def check_count(runs: int) -> None:
-    """Raise ``UserError`` where a study asks for more runs than it can be planned for."""
+    """Raises ``UserError`` for more runs than a study can plan."""
     if runs > MOST_RUNS:
         raise UserError(
             f"that is {runs:,} runs, and a study has at most {MOST_RUNS:,}: make studies of its parts"
@@ -74,27 +76,23 @@ def value_text(value: Any) -> str:
     >>> [value_text(value) for value in (None, 1e-6, "linear", "1e-6", ["a"])]
     ['null', '1e-06', 'linear', '"1e-6"', '["a"]']
     """
-    return value if isinstance(value, str) and _is_plain(value) else json.dumps(value, ensure_ascii=False)
-
-
-def _is_plain(text: str) -> bool:
-    """Whether ``parse_value`` reads ``text`` as itself."""
-    try:
-        return text.strip() == text != "" and parse_value(text) == text
-    except UserError:
-        return False
+    if isinstance(value, str) and value.strip() == value != "":
+        with suppress(UserError):  # text that is no YAML, such as "[", is quoted
+            if parse_value(value) == value:
+                return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _names(value: Any, key: str) -> list[Any]:
-    found = value if isinstance(value, list) else [value]
-    if not found or not all(isinstance(item, str) or (item is None and key == "pair") for item in found):
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(item, str) or (item is None and key == "pair") for item in names):
         raise UserError(f"{key} must be a name or a list of names, not {shown(value)}")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(names))
 
 
 def _keys(grid: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of the configuration that a grid sets, by dotted names; nested mappings are dotted too."""
-    found: dict[str, Any] = {}
+    """The keys of the configuration that a grid sets, by dotted names, however they are nested."""
+    keys: dict[str, Any] = {}
     for key, value in _leaves({key: value for key, value in grid.items() if key not in OWN_KEYS}):
         if key in ELSEWHERE:
             raise UserError(f"{key} is set by the grid: use {ELSEWHERE[key]}")
@@ -104,10 +102,10 @@ def _keys(grid: Mapping[str, Any]) -> dict[str, Any]:
             raise unknown("key of a grid", section, OWN_KEYS | COLUMNS | SECTIONS)
         if key in MAPPINGS:
             raise UserError(f"{key} must be a mapping of keys to values, not {shown(value)}")
-        if name in found:
+        if name in keys:  # once nested and once dotted
             raise UserError(f"the key '{name}' is there twice")
-        found[name] = value
-    return found
+        keys[name] = value
+    return keys
 
 
 def _leaves(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -119,32 +117,28 @@ def _leaves(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _is_axis(key: str, value: Any) -> bool:
-    """A list is an axis; for a key whose value is a list by itself (``metrics``), a list of lists is."""
+    """Whether a key is varied: it has a list, or a list of lists where its value is a list (``metrics``)."""
     if not isinstance(value, list):
         return False
-    return not _takes_list(key) or (bool(value) and all(isinstance(item, list) for item in value))
-
-
-def _takes_list(key: str) -> bool:
-    """Whether the configuration has a list there."""
     holder: Any = RunConfig
     for part in key.split("."):
         fields = getattr(holder, "__dataclass_fields__", {})
         if part not in fields:
-            return False  # below train or attention.parameters; or unknown, which the configuration tells
+            return True  # below train or attention.parameters; or unknown, which the configuration refuses
         holder = fields[part].type
         if typing.get_origin(holder) is not list and typing.get_args(holder):
             holder = typing.get_args(holder)[0]  # of "list[str] | str | None", say
-    return typing.get_origin(holder) is list
+    takes_list = typing.get_origin(holder) is list
+    return not takes_list or (bool(value) and all(isinstance(item, list) for item in value))
 
 
 def _axis_folder(varied: Mapping[str, Any]) -> str:
-    """``learning_rate-0.0001_train_rows-4000``: what a run's own folder does not tell.
+    """``learning_rate-0.0001_train_rows-4000``: the varied keys that a run's own folder does not name.
 
     Whole dotted names where two of them end alike.
     """
-    told = {key: value for key, value in varied.items() if not key.startswith(TOLD_BY_FOLDER)}
-    last = [key.rpartition(".")[2] for key in told]
-    names = last if len(set(last)) == len(last) else list(told)
-    text = "_".join(f"{name}-{value_text(value)}" for name, value in zip(names, told.values(), strict=True))
+    added = {key: value for key, value in varied.items() if not key.startswith(NAMED_BY_FOLDER)}
+    last = [key.rpartition(".")[2] for key in added]
+    names = last if len(set(last)) == len(last) else list(added)
+    text = "_".join(f"{name}-{value_text(value)}" for name, value in zip(names, added.values(), strict=True))
     return file_name(re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-."))

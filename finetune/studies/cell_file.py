@@ -1,4 +1,4 @@
-"""The file of a cell: its whole configuration, for ``finetune run``, and the command that runs it.
+"""Files of cells: each a whole configuration for ``finetune run``, and the command that runs it.
 
 A study writes one a run into ``ROOT/configs``; a kept run holds such a file itself (``finetune.yaml``). In it
 ``task`` may be a declaration file, as on the command line; what is no configuration is an option there.
@@ -24,21 +24,22 @@ FOLDER = "configs"
 
 
 def place(cell: Cell) -> Path:
-    """Where the file of a study's cell lies."""
+    """The path of the file of a study's cell."""
     assert cell.root is not None
     return cell.root / FOLDER / f"{cell.name}.yaml"
 
 
 def write(cells: Iterable[Cell]) -> None:
-    """Write the file of each cell of a study, unless it is there already. Raises ``UserError``."""
+    """Writes the file of each cell of a study, unless it is there already. Raises ``UserError``."""
     for cell in cells:
+        # An unchanged file is left alone: a process may be reading it.
         file, text = place(cell), yaml_text(as_dict(cell.config) | {"task": cell.task})
         if not (file.is_file() and file.read_text(encoding="utf-8", errors="replace") == text):
             write_text(file, [text])
 
 
 def command(cell: Cell) -> list[str]:
-    """What is executed for a cell of a study."""
+    """The command that makes the run of a study's cell."""
     words = [*python_module("finetune"), "run", str(place(cell)), "--output", str(cell.output)]
     return [*words, "--diagnose"] if cell.diagnose else words
 
@@ -52,11 +53,10 @@ def read(
     variant: str | None = None,
     diagnose: bool = False,
 ) -> Cell:
-    """The cell that a file describes, with its run below ``output``.
+    """Reads the cell that a file describes, with its run below ``output``.
 
-    ``task``, ``source`` and ``variant`` take the place of what the file says: a kept run does not say where
-    the declaration of its task and its local rows lie, and a variant's file may have moved. Raises
-    ``UserError``.
+    ``task``, ``source`` and ``variant`` replace those of the file: a kept run does not record where the
+    declaration of its task and its local rows are, and a variant's file may have moved. Raises ``UserError``.
     """
     values = read_yaml(file)
     try:
@@ -74,7 +74,7 @@ def cell_of(
     variant: str | None = None,
     diagnose: bool = False,
 ) -> Cell:
-    """The cell of a whole configuration; see ``read``. Raises ``UserError``."""
+    """Builds the cell of a whole configuration; see ``read``. Raises ``UserError``."""
     for key, one in (("variants", "attention.variant"), ("seeds", "seed")):
         if key in values:
             raise UserError(

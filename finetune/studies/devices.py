@@ -1,4 +1,4 @@
-"""How many runs go on at a time on this machine, and what each is told of its GPU and its threads."""
+"""How many runs this machine makes at a time, and which GPU and how many threads each of them gets."""
 
 import os
 import re
@@ -13,7 +13,7 @@ GIB_A_RUN = 4  # of memory on a CPU: twice what MiniLM at 128 tokens takes; ours
 
 
 def workers(wanted: int | None, environment: Mapping[str, str] = os.environ) -> int:
-    """``wanted``, or else one a GPU, or without one as many as there are cores and memory for."""
+    """The number of runs at a time: ``wanted``, or one a GPU, or as many as cores and memory allow."""
     if wanted is not None:
         return wanted
     memory = int(psutil.virtual_memory().available / 2**30) // GIB_A_RUN
@@ -21,16 +21,16 @@ def workers(wanted: int | None, environment: Mapping[str, str] = os.environ) -> 
 
 
 def slots(count: int, environment: Mapping[str, str] = os.environ) -> list[dict[str, str]]:
-    """What the environment of each of ``count`` workers has besides this process's own.
+    """The environment variables of each of ``count`` workers, besides this process's own.
 
-    GPUs go round, one a worker, since a run refuses to start where it sees several. Threads are shared out,
-    for processes that each take all cores stand in each other's way; a user's ``OMP_NUM_THREADS`` is kept.
+    GPUs are dealt in turn, one a worker, since a run refuses to start where it sees several. Threads are
+    divided, since processes that each take all cores slow each other down; ``OMP_NUM_THREADS`` is kept.
     """
-    found = gpus(environment)
+    names = gpus(environment)
     extra: list[dict[str, str]] = [{} for _ in range(count)]
     for number, slot in enumerate(extra):
-        if found:
-            slot["CUDA_VISIBLE_DEVICES"] = found[number % len(found)]
+        if names:
+            slot["CUDA_VISIBLE_DEVICES"] = names[number % len(names)]
         if count > 1 and "OMP_NUM_THREADS" not in environment:
             slot["OMP_NUM_THREADS"] = str(max(1, cores() // count))
     return extra
@@ -52,12 +52,12 @@ def gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def parse_listing(text: str) -> list[str]:
-    """The lines of ``nvidia-smi -L`` -> names: a GPU's number, or instead its parts (MIG) if it has any."""
-    found: list[tuple[str, list[str]]] = []
+    """Reads names off ``nvidia-smi -L``: a GPU's number, or in its place its MIG parts if it has any."""
+    listed: list[tuple[str, list[str]]] = []
     for line in text.splitlines():
         gpu, part = re.match(r"GPU (\d+):", line), re.search(r"UUID: (MIG-[^)]+)", line)
         if gpu:
-            found.append((gpu[1], []))
-        elif part and found:
-            found[-1][1].append(part[1])
-    return [name for gpu_name, parts in found for name in parts or [gpu_name]]
+            listed.append((gpu[1], []))
+        elif part and listed:
+            listed[-1][1].append(part[1])
+    return [name for gpu_name, parts in listed for name in parts or [gpu_name]]

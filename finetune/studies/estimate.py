@@ -1,4 +1,4 @@
-"""How long a run of a study will take, from runs already made."""
+"""Estimates how long a run of a study will take, from runs already made."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
@@ -18,14 +18,14 @@ class Costs:
         self._seconds: dict[Hashable, list[float]] = defaultdict(list)
 
     def add(self, cell: Cell, run: Run | None) -> None:
-        """Learn from a finished run of a cell."""
+        """Adds a finished run of a cell."""
         seconds = _whole_run(run)
         if seconds is not None:
             for key in _keys(cell):
                 self._seconds[key].append(seconds)
 
     def add_others(self, root: Path, known: Iterable[Cell]) -> None:
-        """Learn from finished runs below ``root`` that are no cell of the study."""
+        """Adds finished runs below ``root`` that are no cell of the study."""
         folders = {cell.folder for cell in known}
         for folder, record in store.find(root)[0] if root.is_dir() else []:
             run = Run(folder, record)
@@ -34,12 +34,12 @@ class Costs:
                 self._seconds[_loosest(run.kind, run.config["model"].get("name"))].append(seconds)
 
     def expected(self, cell: Cell) -> float | None:
-        """Seconds; None where no finished run is near enough."""
+        """Seconds that a run of ``cell`` takes; None where no finished run is near enough."""
         return next((median(self._seconds[key]) for key in _keys(cell) if key in self._seconds), None)
 
 
 def rest(expected: Iterable[float | None], workers: int) -> tuple[float, int]:
-    """Seconds that runs will take on so many workers, and how many of them nothing is known about."""
+    """Seconds that runs will take on so many workers, and the number of runs of unknown length."""
     known = list(expected)
     seconds = [value for value in known if value is not None]
     return sum(seconds) / workers, len(known) - len(seconds)
@@ -55,7 +55,7 @@ def duration(seconds: float) -> str:
 
 
 def rest_text(expected: Iterable[float | None], workers: int) -> str:
-    """``about 3.5 h``; says how many runs nothing is known about."""
+    """``about 3.5 h``, with the number of runs of unknown length."""
     seconds, unknown = rest(expected, workers)
     if not unknown:
         return f"about {duration(seconds)}"
@@ -64,14 +64,14 @@ def rest_text(expected: Iterable[float | None], workers: int) -> str:
 
 
 def _whole_run(run: Run | None) -> float | None:
-    """Seconds of a finished run that was made at one go; a resumed one does not know its first part."""
+    """Seconds of a finished run made at one go: a resumed one has not recorded its first part."""
     if run is None or not run.finished or run.train_s is None:
         return None
     return run.total_s
 
 
 def _keys(cell: Cell) -> list[Hashable]:
-    """What a run has in common with others, the nearest kinship first."""
+    """What a run shares with others, the closest likeness first."""
     config = cell.config
     near = (cell.grid, config.task, config.pair, config.model.name)
     return [cell.folder.parent, near, _loosest(config.kind, config.model.name)]

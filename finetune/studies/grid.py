@@ -1,4 +1,4 @@
-"""Points of axes, variants and seeds -> cells: one run each, with its configuration and its folder.
+"""Plans cells from points of axes, variants and seeds: one run each, with its configuration and folder.
 
 ``classify`` and ``translate`` plan a grid of one point, a study file a grid of many (``axes``).
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune import objectives
-from finetune.attention.variants import arm, get_variant
+from finetune.attention.variants import attention_for, get_variant
 from finetune.config import limits
 from finetune.config.build import build
 from finetune.config.folders import file_name, run_folder
@@ -32,7 +32,7 @@ class Cell:
     config: RunConfig  # ``data.source`` and ``train.bf16`` may be "auto" until the run starts
     output: Path  # folder of the grid's runs
     folder: Path  # of this run, below ``output``
-    diagnose: bool = False  # look at the attention while it trains
+    diagnose: bool = False  # measure the attention while it trains
     grid: str = ""  # its name in a study
     root: Path | None = None  # of the study
 
@@ -43,12 +43,12 @@ class Cell:
 
     @property
     def log(self) -> Path | None:
-        """What the processes of a study's run print."""
+        """The file for what the processes of a study's run print."""
         return self.root and self.root / "logs" / f"{self.name}.log"
 
 
 def plan(
-    found: Sequence[Point],
+    grid_points: Sequence[Point],
     variants: Sequence[str],
     seeds: Sequence[int],
     *,
@@ -56,14 +56,14 @@ def plan(
     root: Path | None = None,
     diagnosed: Collection[int] = (),
 ) -> list[Cell]:
-    """Every run once: seed by seed, and within a seed the variants of each point after each other.
+    """Plans every run once: seed by seed, and within a seed the variants of each point after each other.
 
     Variants that come to the same run, such as softmax at every ``attention.start``, are one cell. Runs of
-    the ``diagnosed`` seeds look at their attention. Raises ``UserError``.
+    the ``diagnosed`` seeds record diagnostics of their attention. Raises ``UserError``.
     """
-    check_count(len(seeds) * len(found) * len(variants))
+    check_count(len(seeds) * len(grid_points) * len(variants))
     laid: list[tuple[Point, dict[str, Any]]] = []  # each point with its values and its task's
-    for point in found:
+    for point in grid_points:
         check_secrets(point.values)
         _check_attention(point.values.get("attention"), variants)
         task = task_of(point.task, point.values, point.pair)
@@ -72,7 +72,7 @@ def plan(
         laid.append((point, {**point.values, **its}))
     cells: dict[Path, Cell] = {}
     for seed, (point, values), variant in itertools.product(seeds, laid, variants):
-        config = build({**values, "seed": seed, "attention": arm(values["attention"], variant)})
+        config = build({**values, "seed": seed, "attention": attention_for(values["attention"], variant)})
         folder = run_folder(point.output, config)
         cell = Cell(point.task, config, point.output, folder, seed in diagnosed, grid, root)
         other = cells.setdefault(folder, cell)
@@ -91,7 +91,7 @@ def expand(
     root: Path,
     diagnosed: Collection[int] = (),
 ) -> list[Cell]:
-    """The cells of one grid of a study file: its points laid over its preset, the baseline before the others.
+    """Plans one grid of a study file: its points laid over its preset, the baseline before the others.
 
     Raises ``UserError``.
     """
@@ -104,7 +104,12 @@ def expand(
         kind = task_of(point.task, merge({"data": {"source": "auto"}}, point.values), point.pair).kind
         base = _preset(kind, preset)
         values = merge({key: base[key] for key in base if key not in ("variants", "seeds")}, point.values)
-        _check_train(kind, values["train"], base["train"])
+        limits.check(values["train"])
+        doubtful = {k: v for k, v in values["train"].items() if not _is_like(v, base["train"].get(k))}
+        if doubtful:  # transformers takes seconds to import, and accepts what is like the preset's
+            from finetune.training.arguments import check_train, resolve_bf16
+
+            check_train(kind, resolve_bf16(doubtful))
         laid.append(replace(point, values=values))
     return plan(laid, variants, seeds, grid=name, root=root, diagnosed=diagnosed)
 
@@ -135,7 +140,7 @@ def seed_numbers(value: Any, key: str = "seeds") -> list[int]:
 
 
 def check_secrets(values: Mapping[str, Any]) -> None:
-    """Raise ``UserError`` for a secret: a configuration is written down as it is, to be compared."""
+    """Raises ``UserError`` for a secret, since a configuration is recorded as it is, to be compared."""
     texts = {key: value for key, value in flatten(values).items() if isinstance(value, str)}
     if redact(together := "\n".join(texts.values())) == together:  # once for all: each asks the environment
         return
@@ -148,7 +153,7 @@ def check_secrets(values: Mapping[str, Any]) -> None:
 
 
 def _check_attention(attention: Any, variants: Sequence[str]) -> None:
-    """Each of attention.parameters must belong to at least one of the variants."""
+    """Raises ``UserError`` for one of attention.parameters that belongs to none of the variants."""
     if not isinstance(attention, Mapping) or not isinstance(attention.get("parameters"), Mapping):
         raise UserError("attention must hold scope, kernel and parameters, and parameters names and numbers")
     if "variant" in attention or "file" in attention:
@@ -159,17 +164,8 @@ def _check_attention(attention: Any, variants: Sequence[str]) -> None:
             raise unknown(f"parameter of {', '.join(variants)}", name, known)
 
 
-def _check_train(kind: str, train: Mapping[str, Any], preset: Mapping[str, Any]) -> None:
-    """A key of the preset with a like value is taken; transformers is asked about others, in seconds."""
-    limits.check(train)
-    doubtful = {key: value for key, value in train.items() if not _is_like(value, preset.get(key))}
-    if doubtful:
-        from finetune.training.arguments import check_train, resolve_bf16
-
-        check_train(kind, resolve_bf16(doubtful))
-
-
 def _is_like(value: Any, known: Any) -> bool:
+    """Whether ``value`` is valid because the preset's is: equal, a flag, or another positive number."""
     if type(value) is not type(known):
         return False
     return value == known or isinstance(value, bool) or (isinstance(value, int | float) and value > 0)

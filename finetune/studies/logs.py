@@ -1,4 +1,4 @@
-"""What each run of a study prints, in ``ROOT/logs``; holding a run's log means to run it."""
+"""Logs of a study's runs, in ``ROOT/logs``; the process that holds a run's log is the one that makes it."""
 
 import ast
 import re
@@ -14,14 +14,14 @@ from finetune.records.store import Record, now
 from finetune.system import lock
 from finetune.system.redaction import redact
 
-TAIL = 8192  # bytes in which the last lines are looked for
+TAIL = 8192  # bytes at the end of a log that are searched for its last lines
 MISTAKE = "finetune: error: "
 VERDICT = re.compile(r"# (\S+): failed: (.*)")
 
 
 @dataclass(frozen=True)
 class Log:
-    """The open, locked log of a run. ``start``: where what this attempt prints begins, in bytes."""
+    """The open, locked log of a run. ``start``: the byte at which the output of this attempt begins."""
 
     file: Path
     stream: BinaryIO
@@ -29,29 +29,29 @@ class Log:
     began: str  # ISO 8601, UTC
 
     def close(self, failure: str = "") -> None:
-        """Let go of it, once every process that writes into it has ended; keep why it failed, if it has."""
-        with suppress(OSError):  # of a full disk, which may be why
+        """Releases the log, once every process that writes into it has ended, with a failure's reason."""
+        with suppress(OSError):  # a full disk, which may be the reason itself
             if failure:
                 self.stream.write(f"\n# {now()}: failed: {failure}\n".encode("utf-8", "backslashreplace"))
         self.stream.close()
 
     def last_line(self) -> str:
-        """The last line that says something."""
+        """The last line that is not blank."""
         return next(reversed(_last_lines(self.file, self.start)), "")
 
     def complaint(self) -> str:
-        """Why this attempt ended: its last ``finetune: error: ...``, or else its last line."""
+        """The reason why this attempt ended: its last ``finetune: error: ...``, or else its last line."""
         lines = _last_lines(self.file, self.start)
         mistakes = [line.removeprefix(MISTAKE) for line in lines if line.startswith(MISTAKE)]
         return (mistakes or lines or [""])[-1]
 
-    def tells_of(self, record: Record | None) -> bool:
-        """Whether ``record`` was begun by this attempt, not by one before it."""
+    def wrote(self, record: Record | None) -> bool:
+        """Whether ``record`` is of this attempt, not of one before it."""
         return record is not None and record["started"] >= self.began
 
 
 def claim(file: Path, words: Sequence[str]) -> Log | None:
-    """Open a log for one attempt at a run; None where another process holds it.
+    """Opens a log for one attempt at a run; None where another process holds it.
 
     The processes that write into it hold it too, so what a killed study has left running is not run twice.
     """
@@ -69,10 +69,10 @@ def claim(file: Path, words: Sequence[str]) -> Log | None:
 
 
 def verdict(file: Path, since: str = "") -> str:
-    """Why the last attempt that a study made has failed; "" where it has not, or ended before ``since``
+    """The reason why a study's last attempt failed; "" where it did not, or ended before ``since``
     (ISO 8601, UTC)."""
-    found = VERDICT.fullmatch(next(reversed(_last_lines(file, 0)), "")) if file.is_file() else None
-    return found[2] if found and found[1] >= since else ""
+    match = VERDICT.fullmatch(next(reversed(_last_lines(file, 0)), "")) if file.is_file() else None
+    return match[2] if match and match[1] >= since else ""
 
 
 def brief(line: str) -> str:
@@ -80,16 +80,16 @@ def brief(line: str) -> str:
     if not (line.startswith("{") and line.endswith("}")):
         return line
     try:
-        found = ast.literal_eval(line)
+        values = ast.literal_eval(line)
     except (ValueError, SyntaxError):
         return line
     names = {"epoch": "epoch", "loss": "loss", "eval_loss": "validation loss"}
-    shown = [f"{name} {found[key]}" for key, name in names.items() if key in found]
+    shown = [f"{name} {values[key]}" for key, name in names.items() if key in values]
     return ", ".join(shown) or line
 
 
 def _last_lines(file: Path, start: int) -> list[str]:
-    """Lines that say something, none from before the byte ``start``; of a progress bar, each state is one."""
+    """The lines that are not blank, from the byte ``start`` on; each state of a progress bar is one."""
     with file.open("rb") as stream:
         stream.seek(max(start, stream.seek(0, 2) - TAIL))
         text = stream.read().decode("utf-8", "replace")

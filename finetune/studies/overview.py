@@ -1,7 +1,7 @@
-"""The text of ``finetune study FILE --plan``: what is done and what is left, by variant, and for how long."""
+"""Writes the text of ``finetune study --plan``: what is done, what is left by variant, and for how long."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from finetune.config.folders import model_slug, task_slug, variant_slug
 from finetune.studies.estimate import Costs, duration, rest, rest_text
@@ -16,7 +16,7 @@ LEFT = (*TO_RUN, RunState.RUNNING)  # a running one may have all of its time bef
 
 
 def text(study: Study, statuses: Mapping[Cell, Status], costs: Costs, workers: int) -> str:
-    """One line a variant, then every failure with its reason, then the whole."""
+    """Returns one line a variant, then every failure with its reason, then the totals."""
     lines: dict[tuple[str, ...], list[Cell]] = {}
     for cell in study.cells:
         config = cell.config
@@ -25,7 +25,16 @@ def text(study: Study, statuses: Mapping[Cell, Status], costs: Costs, workers: i
         lines.setdefault((grid, task, model, variant_slug(config.attention)), []).append(cell)
     places = list(dict.fromkeys(names[:3] for names in lines))
     together = sorted(lines, key=lambda names: places.index(names[:3]))  # the variants of one comparison
-    rows = [[*names, *_counts(lines[names], statuses, costs)] for names in together]
+    rows = []
+    for names in together:
+        count = Counter(statuses[cell].state for cell in lines[names])
+        left = [costs.expected(cell) for cell in lines[names] if statuses[cell].state in LEFT]
+        seconds, unknown = rest(left, 1)
+        expected = ("unknown" if unknown else duration(seconds)) if left else ""
+        rows.append(
+            [*names, str(len(lines[names])), *(str(count[state] or "") for state in RunState), expected]
+        )
+    # A column without an entry, such as that of failures in a fresh study, is left out.
     kept = [column for column in zip(HEADINGS, *rows, strict=True) if any(column[1:])]
     align = "".join("l" if column[0] in HEADINGS[:4] else "r" for column in kept)
     shown = [f"study {study.name}: {len(study.cells)} runs in {study.root}"]
@@ -33,10 +42,10 @@ def text(study: Study, statuses: Mapping[Cell, Status], costs: Costs, workers: i
     for state in (RunState.FAILED, RunState.OTHER):
         for cell in study.cells:
             if statuses[cell].state is state:
-                # What is wrong with a folder names it.
+                # The reason of OTHER names the folder itself.
                 where = f"{cell.folder}: " if state is RunState.FAILED else ""
                 shown.append(clean(f"{state}: {where}{statuses[cell].reason}"))
-    return "\n".join([*shown, _closing(study, statuses, costs, workers)])
+    return "\n".join([*shown, _totals(study, statuses, costs, workers)])
 
 
 def many(workers: int) -> str:
@@ -44,16 +53,7 @@ def many(workers: int) -> str:
     return f"{workers} worker{'s' if workers > 1 else ''}"
 
 
-def _counts(cells: Sequence[Cell], statuses: Mapping[Cell, Status], costs: Costs) -> list[str]:
-    count = Counter(statuses[cell].state for cell in cells)
-    left = [costs.expected(cell) for cell in cells if statuses[cell].state in LEFT]
-    shown = [str(count[state] or "") for state in RunState]
-    seconds, unknown = rest(left, 1)
-    expected = "unknown" if unknown else duration(seconds)
-    return [str(len(cells)), *shown, expected if left else ""]
-
-
-def _closing(study: Study, statuses: Mapping[Cell, Status], costs: Costs, workers: int) -> str:
+def _totals(study: Study, statuses: Mapping[Cell, Status], costs: Costs, workers: int) -> str:
     count = Counter(statuses[cell].state for cell in study.cells)
     counts = ", ".join(f"{count[state]} {state}" for state in RunState if count[state])
     left = [costs.expected(cell) for cell in study.cells if statuses[cell].state in LEFT]
@@ -61,5 +61,5 @@ def _closing(study: Study, statuses: Mapping[Cell, Status], costs: Costs, worker
         return f"{counts}; no run is begun while a folder holds something else: choose another --output"
     if not left:
         return f"{counts}; nothing is left to run"
-    rest = f"{rest_text(left, workers)} on {many(workers)}"
-    return f"{counts}; {rest}; --rehearse tries a step of each kind of run"
+    time = f"{rest_text(left, workers)} on {many(workers)}"
+    return f"{counts}; {time}; --rehearse tries a step of each kind of run"

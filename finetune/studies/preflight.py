@@ -1,7 +1,7 @@
-"""Everything that can be known before a run begins, for every run of a grid: what fails, fails here.
+"""Checks all that can be known before the first run of a grid, so that what fails, fails here.
 
-Checks the options, the machine, where the rows come from, the folders, the model and the rows, and takes a
-step of every kind of run (``training.rehearsal``). Nothing is written.
+Looks at the options, the machine, the source of the rows, the folders, the model and the rows, and takes
+a step of every kind of run (``training.rehearsal``). Writes nothing.
 """
 
 import os
@@ -29,15 +29,15 @@ from finetune.training.arguments import resolve_bf16, training_arguments
 
 @dataclass(frozen=True)
 class Prepared:
-    """A grid that may begin: cells whose configurations are settled, and the rows that all of them read."""
+    """A grid that may begin: cells with settled configurations, and the rows that all of them read."""
 
     cells: list[Cell]
     statuses: Mapping[Cell, Status]
     loaded: dataset.Data
 
 
-def prepare(cells: Sequence[Cell], tell: Callable[[str], None] = say) -> Prepared:
-    """Check ``cells``, which read the same rows, and load these; ``tell`` is given what is worth a word.
+def prepare(cells: Sequence[Cell], notify: Callable[[str], None] = say) -> Prepared:
+    """Checks ``cells``, which read the same rows, and loads these; ``notify`` is called with each note.
 
     Raises ``UserError`` for the first run that does not fit its folder, its rows, its model or this machine.
     """
@@ -48,7 +48,7 @@ def prepare(cells: Sequence[Cell], tell: Callable[[str], None] = say) -> Prepare
     kinds = {but_for_seed(cell.config): cell for cell in cells}.values()
     notes = {note: None for cell in kinds for note in check(cell.config, cell.folder)}
     for note in notes:
-        tell(note)
+        notify(note)
     if environment.device_count() > 1:  # the batch that is trained on would depend on the machine
         raise UserError(
             f"{environment.device_count()} GPUs are visible and a run takes one: set CUDA_VISIBLE_DEVICES, "
@@ -57,13 +57,18 @@ def prepare(cells: Sequence[Cell], tell: Callable[[str], None] = say) -> Prepare
     first = cells[0].config
     task = get_task(cells[0].task, first.data, first.pair)
     source = sources.resolve(task, first.pair, first.data.source)
-    tell(source.describe())
-    # Where a folder lies decides nothing: the record keeps it, and fingerprints tell whether rows are equal.
-    # The Hub's cache holds the Hub's rows, so a run is the same from either.
+    notify(source.describe())
+    # The configuration has the kind of source alone: fingerprints show whether rows are equal, wherever their
+    # folder is, and the Hub's cache holds the Hub's rows, so a run is the same from either.
     rows = replace(first.data, source="hub" if source.kind == "cache" else source.kind)
     cells = [replace(cell, config=replace(cell.config, data=rows)) for cell in cells]
     for output in {cell.output for cell in cells}:
-        _check_writable(output)
+        # Without making it: a rehearsal leaves nothing behind.
+        nearest = next(place for place in (output.absolute(), *output.absolute().parents) if place.exists())
+        if not nearest.is_dir():
+            raise UserError(f"cannot write runs to {output}: {nearest} is a file")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise UserError(f"cannot write runs to {output}: no permission to write in {nearest}")
     statuses = {cell: look(cell, thorough=True) for cell in cells}
     refuse_others(statuses)
     waiting = [cell.config for cell in cells if statuses[cell].state is not RunState.DONE]
@@ -71,16 +76,16 @@ def prepare(cells: Sequence[Cell], tell: Callable[[str], None] = say) -> Prepare
         _check_model(config)
     loaded = dataset.load(task, first.pair, source, rows, objectives.get(task.kind).sample)
     for note in loaded.info["notes"]:
-        tell(f"note: {note}")
+        notify(f"note: {note}")
     for cell in cells:
         _check_same_rows(cell, statuses[cell], loaded)
     for note in rehearsal.rehearse(waiting, loaded):
-        tell(note)
+        notify(note)
     return Prepared(cells, statuses, loaded)
 
 
 def check(config: RunConfig, folder: Path) -> list[str]:
-    """Hold a run to what can be known without rows and model; lines that are worth a word.
+    """Checks what can be known of a run without rows and model, and returns notes for the user.
 
     Raises ``UserError``.
     """
@@ -90,22 +95,13 @@ def check(config: RunConfig, folder: Path) -> list[str]:
     return effects.notes(config.kind, config.train, arguments)
 
 
-def _check_writable(root: Path) -> None:
-    """Raise ``UserError`` where ``root`` cannot be made or written to; makes nothing itself."""
-    nearest = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
-    if not nearest.is_dir():
-        raise UserError(f"cannot write runs to {root}: {nearest} is a file")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write runs to {root}: no permission to write in {nearest}")
-
-
 def _check_model(config: RunConfig) -> None:
-    """Look for the model before the first run, and not in each of them. Raises ``UserError``."""
+    """Raises ``UserError`` where the model of a run does not exist or cannot be had."""
     name, scratch = config.model.name, objectives.get(config.kind).scratch
     if name.startswith(SCRATCH):
         if config.model.lora.rank:
             raise UserError("model.lora adapts a pretrained model: with a scratch model leave its rank at 0")
-        scratch.options(name.removeprefix(SCRATCH), config.kind)  # raises for a size that there is not
+        scratch.options(name.removeprefix(SCRATCH), config.kind)  # raises for an unknown size
         return
     if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
         raise UserError(f"there is no model folder '{name}'; give a folder, a Hub id or scratch:SIZE")
@@ -113,7 +109,7 @@ def _check_model(config: RunConfig) -> None:
 
 
 def _check_same_rows(cell: Cell, status: Status, loaded: dataset.Data) -> None:
-    """A run of the same configuration is another run if files or labels behind it have changed since."""
+    """Raises ``UserError`` for a recorded run of the same configuration on other rows or labels."""
     if status.run is None:
         return
     before = status.run.splits

@@ -1,4 +1,4 @@
-"""What a running study shows: a live table on a terminal, one line a run elsewhere."""
+"""Shows a running study: a live table on a terminal, one line a run elsewhere."""
 
 import time
 from collections import Counter
@@ -24,7 +24,7 @@ COLUMNS = {"done": "green", "running": "cyan", "failed": "red", "left": ""}
 
 
 class Tally:
-    """How far a study is: what was done before, what has ended since, and how long the rest will take."""
+    """Counts what was done before, what has ended since, and how long the rest of a study will take."""
 
     def __init__(self, study: Study, before: Mapping[Cell, Status], costs: Costs, workers: int) -> None:
         self.study, self.costs, self.workers = study, costs, workers
@@ -34,7 +34,7 @@ class Tally:
         self.began = time.monotonic()
 
     def end(self, cell: Cell, status: Status) -> None:
-        """Count a cell that needs no worker any more."""
+        """Counts a cell that needs no worker any more."""
         self.statuses[cell] = status
         self.waiting.remove(cell)
         self.ended += 1
@@ -42,7 +42,7 @@ class Tally:
             self.costs.add(cell, status.run)
 
     def rest(self, jobs: Sequence[Job]) -> str:
-        """``about 12 min``, with what the runs that are going on still need."""
+        """``about 12 min``, for what waits and what the running ones still need."""
         spent = {job.cell: time.monotonic() - job.started for job in jobs}
         expected = [(cell, self.costs.expected(cell)) for cell in self.waiting]
         return rest_text(
@@ -79,15 +79,21 @@ class Lines:
     def ended(self, cell: Cell, status: Status, seconds: float) -> None:
         self.jobs = [job for job in self.jobs if job.cell is not cell]
         self.tally.end(cell, status)
+        if status.state is RunState.DONE:
+            by = duration(seconds) if seconds else "by another process"
+            score = status.run.score_text if status.run else None
+            outcome = f"{score or 'finished'}, {by}"
+        elif status.state is RunState.FAILED:
+            outcome = clean(f"FAILED: {status.reason}")
+        else:
+            outcome = clean(f"left alone: {status.reason or 'another process is at it'}")
         place = f"[{self.tally.ended}/{self.tally.planned}] {self.tally.name(cell)}"
         left = len(self.tally.waiting)
         rest = f"; {left} left, {self.tally.rest(self.jobs)}" if left else ""
-        self.say(
-            f"{place}: {_became(status, seconds)}{rest}", "red" if status.state is RunState.FAILED else ""
-        )
+        self.say(f"{place}: {outcome}{rest}", "red" if status.state is RunState.FAILED else "")
 
     def refresh(self, jobs: Sequence[Job]) -> None:
-        """Nothing: a line says what has happened, not what is going on."""
+        """Nothing: lines report what has happened, not what is going on."""
 
     def say(self, line: str, style: str = "") -> None:
         self.console.print(Text(line, style), soft_wrap=True)
@@ -139,13 +145,3 @@ def board(tally: Tally) -> Iterator[Board]:
     # Transient: what stays on the screen are the lines of the runs, also after a Ctrl-C.
     with Live(console=console, auto_refresh=False, transient=True) as live:
         yield LiveTable(tally, console, live)
-
-
-def _became(status: Status, seconds: float) -> str:
-    if status.state is RunState.DONE:
-        by = duration(seconds) if seconds else "by another process"
-        score = status.run.score_text if status.run else None
-        return f"{score or 'finished'}, {by}"
-    if status.state is RunState.FAILED:
-        return clean(f"FAILED: {status.reason}")
-    return clean(f"left alone: {status.reason or 'another process is at it'}")

@@ -1,4 +1,4 @@
-"""A first step of every kind of run that a study has still to do, before it begins any of them."""
+"""Takes a first step of every kind of run that a study has still to make, before it begins any of them."""
 
 import itertools
 import json
@@ -17,9 +17,9 @@ from finetune.system.text import is_quiet, say
 
 
 def in_process_of_its_own(study: Study) -> int:
-    """Rehearse where the runs will be: on one GPU, and letting go of its memory afterwards.
+    """Rehearses in a process of its own, on one GPU as the runs will be, which frees its memory at its end.
 
-    Returns the exit status; what is wrong has been printed by then. Raises ``UserError`` where it was killed.
+    Returns the exit status; the process prints the mistake itself. Raises ``UserError`` where it was killed.
     """
     words = [*python_module("finetune"), "study", study.file, "--output", str(study.root), "--rehearse"]
     words += ["--quiet"] if is_quiet() else []
@@ -37,7 +37,7 @@ def in_process_of_its_own(study: Study) -> int:
 
 
 def rehearse(study: Study) -> str:
-    """Prepare each different run that is neither done nor going on (``preflight``); what was tried.
+    """Prepares each different run that is neither done nor going on (``preflight``), and returns a summary.
 
     Raises ``UserError`` for the first that does not fit its rows, its model or this machine.
     """
@@ -46,7 +46,7 @@ def rehearse(study: Study) -> str:
     waiting = [cell for cell in study.cells if look(cell).state in TO_RUN]
     printed: set[str] = set()
 
-    def tell(note: str) -> None:
+    def notify(note: str) -> None:
         if note not in printed:
             printed.add(note)
             say(note)
@@ -56,13 +56,13 @@ def rehearse(study: Study) -> str:
         different = list({but_for_seed(cell.config): cell for cell in cells}.values())
         tried += len(different)
         try:
-            prepare(different, tell)
+            prepare(different, notify)
         except UserError as error:
             raise UserError(f"grid {grid}: {error}") from error
     return f"rehearsal: {tried} kind{'' if tried == 1 else 's'} of run took a first step"
 
 
 def _rows(cell: Cell) -> tuple[str, str]:
-    """The grid, and what decides which rows a cell reads."""
+    """The grid of a cell, and the settings that decide which rows it reads."""
     config = cell.config
     return cell.grid, json.dumps([cell.task, config.pair, as_dict(config)["data"]])

@@ -1,7 +1,8 @@
-"""A grid in this process, or a study in processes of its own: what is not done is run, then compared."""
+"""Runs what is not done of a grid, in this process, or of a study, in processes of its own; then compares."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from finetune.studies import cell_file, devices, overview, progress, rehearsal, schedule
 from finetune.studies.estimate import Costs
@@ -14,7 +15,7 @@ from finetune.system.text import clean, say
 
 
 def run_grid(cells: Sequence[Cell], command: str) -> int:
-    """Run what is not done of cells that read the same rows, here and one after the other.
+    """Runs what is not done of cells that read the same rows, here and one after the other.
 
     Returns the exit status. ``command`` is what was typed, for the records. Raises ``UserError`` before the
     first run where one of them would fail, ``BusyError`` where another process makes one of them.
@@ -32,22 +33,19 @@ def run_grid(cells: Sequence[Cell], command: str) -> int:
 
 
 def compare_grid(cells: Iterable[Cell]) -> None:
-    """Print the comparison of the runs of a grid, with all others of their tasks and models."""
-    from finetune.comparison import compare
-    from finetune.report import write
-
-    print(write.text(compare.compare(sorted({cell.folder.parent.parent for cell in cells}))))
+    """Prints the comparison of the runs of a grid, with all others of their tasks and models."""
+    _print_comparison(sorted({cell.folder.parent.parent for cell in cells}))
 
 
 def plan_text(study: Study, workers: int | None) -> str:
-    """What ``--plan`` prints."""
+    """Returns what ``finetune study --plan`` prints."""
     statuses = {cell: look(cell) for cell in study.cells}
     costs = _costs(study, statuses)
     return overview.text(study, statuses, costs, devices.workers(workers or study.workers))
 
 
 def commands(study: Study) -> list[str]:
-    """One command line for every run that is neither done nor going on, in the order of running.
+    """Returns a command line for every run that is neither done nor going on, in the order of running.
 
     Writes the files that they name, below the study's root. Raises ``UserError`` where a folder holds
     something else: its command would only say so.
@@ -60,7 +58,7 @@ def commands(study: Study) -> list[str]:
 
 
 def run_study(study: Study, workers: int | None) -> int:
-    """Rehearse and run what is not done, then print the comparison.
+    """Rehearses and runs what is not done, then prints the comparison.
 
     Returns the exit status: 1 if a run has failed, 2 if the rehearsal has, and then no run was begun.
     """
@@ -80,19 +78,11 @@ def run_study(study: Study, workers: int | None) -> int:
         cell_file.write(waiting)
         with progress.board(tally) as board:
             statuses |= schedule.run(waiting, Local(devices.slots(workers)), board)
-    return _closing(study, statuses)
-
-
-def _closing(study: Study, statuses: Mapping[Cell, Status]) -> int:
-    """Print what failed, what others are doing, and the comparison; the exit status."""
     failed = [cell for cell in study.cells if statuses[cell].state is RunState.FAILED]
     settled = (RunState.DONE, RunState.FAILED)
     others = [cell for cell in study.cells if statuses[cell].state not in settled]
     if any(look(cell).state is RunState.DONE for cell in study.cells):
-        from finetune.comparison import compare
-        from finetune.report import write
-
-        print(write.text(compare.compare([study.root])))
+        _print_comparison([study.root])
     for cell in failed:
         print(clean(f"failed: {cell.folder}: {statuses[cell].reason} | log: {cell.log}"))
     if failed:
@@ -104,7 +94,15 @@ def _closing(study: Study, statuses: Mapping[Cell, Status]) -> int:
     return 1 if failed else 0
 
 
+def _print_comparison(folders: Sequence[Path]) -> None:
+    from finetune.comparison import compare
+    from finetune.report import write
+
+    print(write.text(compare.compare(folders)))
+
+
 def _costs(study: Study, statuses: Mapping[Cell, Status]) -> Costs:
+    """What finished runs tell of the length of others: those of the study, and all below its root."""
     costs = Costs()
     for cell in study.cells:
         if statuses[cell].state is RunState.DONE:

@@ -1,4 +1,4 @@
-"""The cells of a grid through an executor, in their order, so many at a time; a failure stops no other."""
+"""Runs the cells of a grid through an executor, in order, several at a time; a failure stops no other."""
 
 import time
 from collections import deque
@@ -11,7 +11,7 @@ from finetune.studies.state import Status
 
 
 class Board(Protocol):
-    """What shows the progress."""
+    """A display of the progress."""
 
     def started(self, job: Job) -> None: ...
     def ended(self, cell: Cell, status: Status, seconds: float) -> None: ...
@@ -19,7 +19,7 @@ class Board(Protocol):
 
 
 def run(cells: Sequence[Cell], executor: Executor, board: Board | None = None) -> dict[Cell, Status]:
-    """Run ``cells`` and return what became of each.
+    """Runs ``cells`` and returns the last status of each.
 
     A cell that another process is running is left to it. On ``KeyboardInterrupt`` all jobs are cancelled.
     """

@@ -1,4 +1,4 @@
-"""What a run's folder holds of a planned run, from its record, its lock and the end of its log."""
+"""The state of a planned run, from the record, the lock and the end of the log that it has left."""
 
 import os
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ class RunState(StrEnum):
     FAILED = "failed"  # tried again by the next call
     UNFINISHED = "unfinished"  # stopped half-way; goes on from its checkpoint
     RUNNING = "running"  # another process is at it
-    OTHER = "other"  # its folder holds something else
+    OTHER = "other"  # its folder holds something else, which no run may overwrite
 
 
 TO_RUN = (RunState.MISSING, RunState.FAILED, RunState.UNFINISHED)
-# Settled when a run starts: what a configuration may say, and what the record then has.
+# Values settled when a run starts: those of a configuration, each with those that its record may have.
 SETTLED: Mapping[str, Mapping[Any, set[Any]]] = {
     "data.source": {
         "auto": {"hub", "local", "sample"}, "hub": {"hub"}, "local": {"local"}, "sample": {"sample"}
@@ -47,7 +47,7 @@ class Status:
 
 
 def look(cell: Cell, *, claimed: bool = False, thorough: bool = False) -> Status:
-    """The status of a cell. Writes nothing.
+    """Returns the status of a cell. Writes nothing.
 
     ``claimed``: this process holds the log, so that the lock on it is no sign of another one. ``thorough``: a
     finished run must have its files as they were written, not only as large as they were.
@@ -70,7 +70,7 @@ def look(cell: Cell, *, claimed: bool = False, thorough: bool = False) -> Status
 
 def _after_attempt(cell: Cell, run: Run | None, fault: str | None) -> Status:
     """The status of a run that is neither done nor going on; ``fault``: what a finished one lacks."""
-    # A killed run cannot say so itself; the study that has started it can.
+    # A killed run cannot record why; the study that started it has logged its verdict.
     verdict = logs.verdict(cell.log, since=run.record["started"] if run else "") if cell.log else ""
     if run is None:
         return Status(RunState.FAILED, verdict) if verdict else Status(RunState.MISSING)
@@ -84,9 +84,9 @@ def _after_attempt(cell: Cell, run: Run | None, fault: str | None) -> Status:
 
 
 def refuse_others(statuses: Mapping[Cell, Status]) -> None:
-    """Raise ``UserError`` where a folder holds something else, or real rows and the sample come together.
+    """Raises ``UserError`` where a folder holds something else, or real rows would mix with the sample.
 
-    Each would stop a run; better before the first one than hours later.
+    Either would stop a run, and better before the first one than hours later.
     """
     others = [status for status in statuses.values() if status.state is RunState.OTHER]
     if others:
@@ -120,7 +120,11 @@ def _recorded(cell: Cell) -> Run | None:
     if not (folder / store.FILE).is_file():
         raise UserError(f"{folder} is not empty and holds no run: choose another --output, or empty it")
     record = store.read(folder)
-    keys = _differing(record["config"], as_dict(cell.config))
+    planned = as_dict(cell.config)
+    had, wish = flatten(record["config"]), flatten(planned)
+    keys = [
+        key for key in unlike(record["config"], planned) if not _settles(key, wish.get(key), had.get(key))
+    ]
     if keys:
         raise UserError(
             f"{folder} holds a run with another configuration; it differs in {', '.join(keys)}: choose "
@@ -130,7 +134,7 @@ def _recorded(cell: Cell) -> Run | None:
 
 
 def _link_outside(folder: Path) -> str | None:
-    """What is wrong with a run that holds a link out of its folder: going on would write through it."""
+    """The fault of a run folder with a link out of it, through which a resumed run would write; or None."""
     for entry in filter(Path.is_symlink, sorted(folder.iterdir())):
         end = Path(os.path.realpath(entry))
         if not end.is_relative_to(os.path.realpath(folder)):
@@ -141,18 +145,10 @@ def _link_outside(folder: Path) -> str | None:
     return None
 
 
-def _differing(recorded: Mapping[str, Any], planned: Mapping[str, Any]) -> list[str]:
-    """Keys in which a record is of another run than the planned one."""
-    had, wish = flatten(recorded), flatten(planned)
-    return [
-        key
-        for key in unlike(recorded, planned)
-        if not (key in SETTLED and _settles(key, wish.get(key), had.get(key)))
-    ]
-
-
 def _settles(key: str, wish: Any, had: Any) -> bool:
-    """Whether ``wish``, "auto" say, can have become ``had``; a folder of rows becomes "local"."""
+    """Whether ``wish``, such as "auto", can have become ``had``; a folder of rows becomes "local"."""
+    if key not in SETTLED:
+        return False
     outcomes = SETTLED[key]
     if key == "data.source" and wish not in outcomes:
         wish = "local"

@@ -1,4 +1,4 @@
-"""``finetune validate``: every shipped preset and task, and the rows of one task, without a run."""
+"""Validates every shipped preset and task, and the rows of one task, without a run."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +19,7 @@ from finetune.training.arguments import resolve_bf16, training_arguments
 def validate(
     task_name: str | None, pair: str | None, wanted: str, columns: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Check every shipped preset and task; with a task, load its rows as training would. Lines to print."""
+    """Checks every shipped preset and task, loads the rows of a given task, and returns lines to print."""
     lines = []
     for kind in TASK_TYPES:
         for preset in preset_names(kind):
@@ -30,7 +30,8 @@ def validate(
     task = get_task(task_name, {"source": wanted, "columns": columns}, pair)
     pair = check_pair(task, pair)
     source = sources.resolve(task, pair, wanted)
-    share = read_preset(task.kind, "full")["data"]["test_share"]  # which a declared task has no use for
+    # The presets have a share of test rows for tables without a split; that of a declared task is taken out.
+    share = read_preset(task.kind, "full")["data"]["test_share"]
     everything = replace(preset_config(task.kind, "full").data, validation_rows=1, test_share=share)
     loaded = dataset.load(task, pair, source, everything, objectives.get(task.kind).sample)
     rows = {facts["from"]: facts["of"] for facts in loaded.info["splits"].values()}
@@ -44,7 +45,7 @@ def validate(
 
 
 def preset_config(kind: str, preset: str) -> RunConfig:
-    """Build a preset's first configuration, checking its variants and its TrainingArguments."""
+    """Builds a preset's first configuration, which checks its variants and its TrainingArguments."""
     values = read_preset(kind, preset)
     variants, seeds = variant_names(values.pop("variants")), seed_numbers(values.pop("seeds"))
     cells = plan([Point(TASK_TYPES[kind].example, None, values, Path("runs"))], variants, seeds)

@@ -9,7 +9,7 @@ import torch
 
 from finetune.attention import VARIANTS, Variant, contract, find_variant, get_variant, register_variant
 from finetune.attention.swap import swap
-from finetune.attention.variants import arm
+from finetune.attention.variants import attention_for
 from finetune.config.folders import variant_slug
 from finetune.config.schema import AttentionConfig
 from finetune.errors import UserError
@@ -37,7 +37,7 @@ def write(folder: Path, text: str = FILE, name: str = "mine.py") -> str:
 
 
 def config(path: str) -> AttentionConfig:
-    return AttentionConfig(**arm(ATTENTION, path))
+    return AttentionConfig(**attention_for(ATTENTION, path))
 
 
 def mine(function: Any, **options: Any) -> Variant:
@@ -133,7 +133,7 @@ def test_a_script_s_variant_is_swapped_in_but_no_run_records_it() -> None:
     assert register_variant(declared) is declared is get_variant("mine")
     assert swap(FAMILIES["bert"].build(), declared).variant == "mine"
     with pytest.raises(UserError, match=r"'mine' was registered by a script.* --attention path/to/mine\.py"):
-        arm(ATTENTION, "mine")
+        attention_for(ATTENTION, "mine")
     with pytest.raises(UserError, match="'softmax' is built in"):
         register_variant(mine(softmax, name="softmax"))
 

@@ -48,6 +48,7 @@ def test_the_state_of_a_cell_is_told_by_its_record_and_its_log(tmp_path: Path) -
         ("train.bf16", "auto", True, False),
         ("train.bf16", False, True, True),
         ("data.train_rows", 24, 25, True),
+        ("model.lora.target_modules", ["query"], ["key"], True),
     ],
 )
 def test_a_run_of_another_configuration_is_told_by_its_keys(
@@ -56,8 +57,11 @@ def test_a_run_of_another_configuration_is_told_by_its_keys(
     cell = study_of(tmp_path, {"a": {**TINY, key: wish}}).cells[0]
     recorded = as_dict(cell.config)
     recorded["data"]["source"] = "local" if recorded["data"]["source"] not in ("hub", "sample") else "sample"
-    section, _, name = key.partition(".")
-    recorded[section][name] = had
+    *sections, name = key.split(".")
+    holder = recorded
+    for section in sections:
+        holder = holder[section]
+    holder[name] = had
     keep(cell, config=recorded)
     assert look(cell).state == ("other" if other else "done")
     assert (key in look(cell).reason) == other

@@ -1,4 +1,4 @@
-"""What a grid asks of an engine that runs its cells: submit, watch, cancel. Only ``schedule.run`` calls it.
+"""The interface of an engine that runs the cells of a grid: submit, watch, cancel; for ``schedule.run``.
 
 An engine need not train: ``finetune run FILE``, the command of a cell (``cell_file.command``), does all of
 it wherever it is started. It locks the run's folder, goes on from a checkpoint, and writes the record; its
@@ -37,7 +37,7 @@ class Job:
     started: float = field(default_factory=time.monotonic, kw_only=True)
 
     def last_line(self) -> str:
-        """What it has printed last; nothing where that cannot be read."""
+        """The line that it has printed last; "" where that cannot be read."""
         return ""
 
 
@@ -48,15 +48,15 @@ class Executor(ABC):
 
     @abstractmethod
     def submit(self, cell: Cell) -> Job | Status:
-        """Start a cell; its status where there is nothing to wait for."""
+        """Starts a cell, and returns its job, or its status where there is nothing to wait for."""
 
     @abstractmethod
     def watch(self) -> list[tuple[Job, Status]]:
-        """The jobs that have ended since; waits for a moment where there is none."""
+        """Returns the jobs that have ended since, after a moment where there is none."""
 
     @abstractmethod
     def cancel(self) -> None:
-        """End what is still running."""
+        """Ends what is still running."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Runs in this process, one after the other: ``classify``, ``translate`` and ``run``."""
+"""Executes runs in this process, one after the other: ``classify``, ``translate`` and ``run``."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ class InProcess(Executor):
         cells: Sequence[Cell] = self.prepared.cells
         place = f"[{cells.index(cell) + 1}/{len(cells)}]"
         status = look(cell, thorough=True)
-        if status.state is RunState.OTHER:  # by now, for it was looked at before the first run
+        if status.state is RunState.OTHER:  # since the first run: ``prepare`` refuses it before
             raise UserError(status.reason)
         if status.state is RunState.DONE:
             training.mend(cell.folder)

@@ -1,4 +1,4 @@
-"""Runs as processes of their own on this machine; a failure or a Ctrl-C loses no other run."""
+"""Executes runs as processes of their own on this machine; a failure or a Ctrl-C loses no other run."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ class Local(Executor):
         slots: Sequence[Mapping[str, str]],
         execute: Callable[[Cell], list[str]] = cell_file.command,
     ) -> None:
-        """``slots``: what the environment of each worker has besides this process's (``devices.slots``)."""
+        """``slots``: environment variables of each worker, besides this process's own (``devices.slots``)."""
         self.slots, self.execute = slots, execute
         self.capacity = len(slots)
         self.jobs: list[Process] = []
@@ -91,7 +91,7 @@ class Local(Executor):
         return ended
 
     def cancel(self) -> None:
-        """End every run and whatever it has started: the steps since its last checkpoint are lost."""
+        """Ends every run and whatever it has started: the steps since its last checkpoint are lost."""
         for job in self.jobs:
             _send(job, signal.SIGTERM)
         end = time.monotonic() + GRACE_S
@@ -104,7 +104,7 @@ class Local(Executor):
         self.jobs.clear()
 
     def __enter__(self) -> Self:
-        """Collect signals that mean an end from here on: one may come half-way through starting a process."""
+        """Collects signals from here on, since one may come half-way through starting a process."""
         if threading.current_thread() is threading.main_thread():  # others get none, and may set no handler
             for number in INTERRUPTIONS:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP, and means it
@@ -127,13 +127,13 @@ class Local(Executor):
 
 
 def killed_text(number: int) -> str:
-    """What became of a process that ended by a signal, and what that mostly means."""
+    """``killed by signal 9 (out of memory?)``: how a process ended, with the usual cause."""
     guess = " (out of memory?)" if number == signal.SIGKILL else f" ({signal.strsignal(number)})"
     return f"killed by signal {number}{guess}"
 
 
 def _status_after(job: Process) -> Status:
-    """What has become of a cell whose process has ended."""
+    """The status of a cell whose process has ended: by its record, or else by how the process ended."""
     exit_status, status = job.process.returncode, look(job.cell, claimed=True)
     if status.state is RunState.DONE:
         return status
@@ -141,7 +141,7 @@ def _status_after(job: Process) -> Status:
         return Status(RunState.RUNNING, run=status.run)
     if exit_status < 0:
         reason = killed_text(-exit_status)
-    elif status.state is RunState.FAILED and job.log.tells_of(status.run.record if status.run else None):
+    elif status.state is RunState.FAILED and job.log.wrote(status.run.record if status.run else None):
         reason = status.reason
     else:
         reason = job.log.complaint() or f"it ended with status {exit_status} and without a word"
