@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from finetune.attention import PAPER
 from finetune.attention.kernels.inputs import Inputs
@@ -14,12 +14,11 @@ from finetune.bench.cases import (
     BASELINE,
     CONTROLS,
     MASK_TITLES,
+    PASSES,
     Case,
     Implementation,
     Missing,
-    attend,
     automatic,
-    gradients,
     implementations,
     make,
     why_not,
@@ -27,9 +26,8 @@ from finetune.bench.cases import (
 from finetune.bench.settings import Settings, cases, growth_cases
 
 Say = Callable[[str], None]
-Memory = Mapping[tuple[Case, Implementation], dict[str, Any]]
+Memory = Mapping[tuple[Case, Implementation], memory.Answer]
 Times = dict[str, dict[Implementation, list[float]]]  # seconds by pass, implementation and round
-PASSES = ("forward", "both")
 
 
 def measure(chosen: Settings, say: Say) -> dict[str, Any]:
@@ -38,11 +36,18 @@ def measure(chosen: Settings, say: Say) -> dict[str, Any]:
     errors = accuracy.measure(chosen.device, chosen.dtype, chosen.masks, chosen.widths, chosen.seed)
     shapes, growth = cases(chosen), growth_cases(chosen)
     say("attention: memory")
-    used = _memory(chosen, list(dict.fromkeys([*shapes, *growth])))
+    jobs = []
+    for case in dict.fromkeys([*shapes, *growth]):
+        if chosen.device == "cpu" and not _is_first(case, chosen):
+            continue  # each job there is a process of its own, and takes seconds
+        inputs, _ = make(case, chosen.device, chosen.seed)
+        jobs += [(case, each) for each in implementations() if _left_out(each, case, inputs, chosen) is None]
+        del inputs  # before the next ones are made, for on a GPU both may not fit
+    used = dict(zip(jobs, memory.measure(jobs, chosen.device, chosen.seed), strict=True))
     rows = []
     for number, case in enumerate(shapes, start=1):
         say(f"attention {number}/{len(shapes)}: {describe(case)}")
-        rows += _of_case(case, chosen, used)
+        rows += measure_case(case, chosen, used)
     inputs, _ = make(shapes[0], chosen.device, chosen.seed)
     with torch.no_grad():
         kernels = {variant: automatic(inputs, variant) for variant in PAPER}
@@ -61,18 +66,6 @@ def describe(case: Case) -> str:
     return f"{case.mask}, {case.batch} x {case.length}, {case.heads} heads of {case.width}"
 
 
-def _memory(chosen: Settings, shapes: list[Case]) -> Memory:
-    """Answers of ``memory.measure`` for what can run; on a CPU at the first mask and width alone."""
-    jobs = []
-    for case in shapes:
-        if chosen.device == "cpu" and not _is_first(case, chosen):
-            continue
-        inputs, _ = make(case, chosen.device, chosen.seed)
-        jobs += [(case, each) for each in implementations() if _left_out(each, case, inputs, chosen) is None]
-        del inputs
-    return dict(zip(jobs, memory.measure(jobs, chosen.device, chosen.seed), strict=True))
-
-
 def _left_out(implementation: Implementation, case: Case, inputs: Inputs, chosen: Settings) -> Missing | None:
     """Why an implementation is left out of a case; None if it takes part."""
     if implementation.kernel == "reference" and not _is_first(case, chosen):
@@ -82,13 +75,14 @@ def _left_out(implementation: Implementation, case: Case, inputs: Inputs, chosen
     return why_not(implementation, inputs)
 
 
-def _of_case(case: Case, chosen: Settings, used: Memory) -> list[dict[str, Any]]:
-    """One row an implementation."""
+def measure_case(case: Case, chosen: Settings, used: Memory) -> list[dict[str, Any]]:
+    """Times one shape; a row for each implementation, with its memory out of ``used``."""
     inputs, upstream = make(case, chosen.device, chosen.seed)
     absent: dict[Implementation, Missing] = {}
     for implementation in implementations():
         answer = used.get((case, implementation), {})
-        died = Missing(answer["reason"]) if answer.get("died") else None
+        # It would take this process with it, and every figure so far.
+        died = Missing(answer["reason"], answer["failed"]) if answer.get("died") else None
         missing = died or _left_out(implementation, case, inputs, chosen)
         if missing is not None:
             absent[implementation] = missing
@@ -101,8 +95,8 @@ def _of_case(case: Case, chosen: Settings, used: Memory) -> list[dict[str, Any]]
         if each not in absent
     }
     times: Times = {}
-    for which in PASSES:
-        tasks = {implementation: _task(implementation, which, inputs, upstream) for implementation in limits}
+    for which, run in PASSES.items():
+        tasks = {each: partial(run, each, inputs, upstream) for each in limits}
         times[which], failures = timing.interleave(
             tasks, limits, (BASELINE, CONTROLS[chosen.device]), chosen.device
         )
@@ -110,19 +104,6 @@ def _of_case(case: Case, chosen: Settings, used: Memory) -> list[dict[str, Any]]
             absent.setdefault(implementation, replace(missing, reason=f"{which}: {missing.reason}"))
     bases = {"ratio": BASELINE, "control": CONTROLS[chosen.device]}
     return [_row(case, implementation, bases, times, absent, used) for implementation in implementations()]
-
-
-def _task(
-    implementation: Implementation, which: str, inputs: Inputs, upstream: Tensor
-) -> Callable[[], object]:
-    def forward() -> Tensor:
-        with torch.no_grad():
-            return attend(implementation, inputs)
-
-    def both() -> object:
-        return gradients(attend(implementation, inputs), inputs, upstream)
-
-    return forward if which == "forward" else both
 
 
 def _is_first(case: Case, chosen: Settings) -> bool:

@@ -1,6 +1,6 @@
 """The attention calls that are measured, and what computes them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +9,6 @@ from torch import Tensor
 from finetune.attention import PAPER, get_variant
 from finetune.attention.kernels import dispatch
 from finetune.attention.kernels.inputs import BoundVariant, Inputs
-from finetune.attention.kernels.native import native_attention
-from finetune.attention.kernels.triton import triton_attention
 
 MASK_TITLES = {"padded": "key padding", "whole": "no mask", "causal": "causal mask"}
 MASKS = tuple(MASK_TITLES)
@@ -84,19 +82,15 @@ def make(case: Case, device: str, seed: int) -> tuple[Inputs, Tensor]:
         for _ in range(3)
     )
     upstream = torch.randn(case.batch, case.length, case.heads, case.width, **options)  # type: ignore[call-overload]
+    allowed = None
+    if case.mask == "padded":
+        kept = torch.tensor(row_lengths(case), device=device)
+        allowed = (torch.arange(case.length, device=device) < kept[:, None])[:, None, None, :]
     inputs = Inputs(
-        query=query, key=key, value=value, allowed=_allowed(case, device), bias=None,
+        query=query, key=key, value=value, allowed=allowed, bias=None,
         causal=case.mask == "causal", scaling=case.width**-0.5, dropout=0.0,
     )  # fmt: skip
     return inputs, upstream
-
-
-def _allowed(case: Case, device: str) -> Tensor | None:
-    """Key padding, (batch, 1, 1, key)."""
-    if case.mask != "padded":
-        return None
-    kept = torch.tensor(row_lengths(case), device=device)
-    return (torch.arange(case.length, device=device) < kept[:, None])[:, None, None, :]
 
 
 def row_lengths(case: Case) -> list[int]:
@@ -124,15 +118,13 @@ def why_not(implementation: Implementation, inputs: Inputs) -> Missing | None:
 
 
 def attend(implementation: Implementation, inputs: Inputs) -> Tensor:
-    """The output, (batch, query, heads, width), by this kernel and no other.
+    """The output, (batch, query, heads, width), by the kernel of ``implementation`` and no other.
 
     Raises ``NotMeasuredError`` where another one ran.
     """
     chosen = bind(implementation.variant)
-    if implementation in CONTROLS.values():  # softmax goes to torch's own kernel when it has the choice
-        return (native_attention if implementation.kernel == "native" else triton_attention).attend(
-            inputs, chosen
-        )
+    if implementation in CONTROLS.values():  # the dispatcher would give softmax to torch's own kernel
+        return dispatch.FAST[implementation.kernel].attend(inputs, chosen)
     choice = "auto" if implementation.kernel == "sdpa" else implementation.kernel
     output, _, ran = dispatch.attend(inputs, chosen, choice)
     if ran != implementation.kernel:
@@ -143,6 +135,26 @@ def attend(implementation: Implementation, inputs: Inputs) -> Tensor:
 def gradients(output: Tensor, inputs: Inputs, upstream: Tensor) -> Sequence[Tensor]:
     """The gradients of query, key and value."""
     return torch.autograd.grad(output, (inputs.query, inputs.key, inputs.value), upstream)
+
+
+def forward(implementation: Implementation, inputs: Inputs, upstream: Tensor) -> Tensor:
+    """The pass of inference: the output, nothing kept for a gradient. ``upstream`` is not used."""
+    with torch.no_grad():
+        return attend(implementation, inputs)
+
+
+def forward_and_backward(
+    implementation: Implementation, inputs: Inputs, upstream: Tensor
+) -> Sequence[Tensor]:
+    """The passes of a training step: the gradients."""
+    return gradients(attend(implementation, inputs), inputs, upstream)
+
+
+PASSES: dict[str, Callable[[Implementation, Inputs, Tensor], object]] = {
+    "forward": forward,
+    "both": forward_and_backward,
+}
+"""What is timed, by its key in a result."""
 
 
 def automatic(inputs: Inputs, variant: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from finetune.bench import resident
-from finetune.bench.cases import Case, Implementation, attend, gradients, make
+from finetune.bench.cases import Case, Implementation, forward_and_backward, make
 from finetune.system.text import reason
 
 Answer = dict[str, Any]
@@ -15,7 +15,8 @@ Answer = dict[str, Any]
 def measure(jobs: Sequence[tuple[Case, Implementation]], device: str, seed: int) -> Iterator[Answer]:
     """``{"mib": float}`` or ``{"reason": str}`` for each job; ``"failed": True`` if something went wrong.
 
-    On CUDA what torch's allocator gave out, to the byte; on a CPU the resident set, see ``resident``.
+    On CUDA what torch's allocator gave out, to the byte; on a CPU the resident set, see ``resident``, which
+    says ``"died": True`` as well if the process of the job did.
     """
     if device == "cpu":
         yield from resident.measure(jobs, seed)
@@ -37,7 +38,7 @@ def _allocated(case: Case, implementation: Implementation, device: str, seed: in
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        results = gradients(attend(implementation, inputs), inputs, upstream)
+        results = forward_and_backward(implementation, inputs, upstream)
         torch.cuda.synchronize()
         extra = torch.cuda.max_memory_allocated() - before
         del results

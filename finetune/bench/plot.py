@@ -45,18 +45,18 @@ def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
 def _figure(
     result: Mapping[str, Any], panels: Mapping[str, Sequence[Mapping[str, Any]]], width: int
 ) -> Figure:
-    remembered = {mask: any(row["memory_ratio"] for row in rows) for mask, rows in panels.items()}
+    has_memory = {mask: any(row["memory_ratio"] for row in rows) for mask, rows in panels.items()}
     figure = Figure(figsize=(max(7.0, 3.6 * len(panels)), 7.2), layout="constrained")
     axes = figure.subplots(2, len(panels), squeeze=False, sharex="col", sharey="row")
     for column, (mask, rows) in enumerate(panels.items()):
-        _panel(axes[0][column], rows, _time_ratio)
+        _panel(axes[0][column], rows, lambda row: ((row["both"] or {}).get("ratio") or {}).get("median"))
         axes[0][column].set_title(MASK_TITLES[mask])
-        if remembered[mask]:
-            _panel(axes[1][column], rows, _memory)
+        if has_memory[mask]:
+            _panel(axes[1][column], rows, lambda row: row["memory_mib"])
         else:
             axes[1][column].set_axis_off()
             axes[0][column].tick_params(labelbottom=True)
-        axes[1 if remembered[mask] else 0][column].set_xlabel("length (tokens)")
+        axes[1 if has_memory[mask] else 0][column].set_xlabel("length (tokens)")
     axes[0][0].set_ylabel("time, forward and backward\n(ratio to SDPA)")
     axes[1][0].set_ylabel("peak extra memory (MiB)")
     rows = [row for each in panels.values() for row in each]
@@ -70,19 +70,10 @@ def _figure(
     return figure
 
 
-def _time_ratio(row: Mapping[str, Any]) -> float | None:
-    ratio = (row["both"] or {}).get("ratio")
-    return ratio["median"] if ratio else None
-
-
-def _memory(row: Mapping[str, Any]) -> float | None:
-    return row["memory_mib"]
-
-
 def _panel(
     axis: Axes, rows: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], float | None]
 ) -> None:
-    """One line a implementation that has a figure."""
+    """Draws a line for each implementation that has a figure."""
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     for label in dict.fromkeys(map(name, rows)):
         same = [row for row in rows if name(row) == label]

@@ -11,6 +11,7 @@ forks for each job, so none sees what another left behind, and a job that runs o
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 
-from finetune.bench.cases import Case, Implementation, attend, gradients, make
+from finetune.bench.cases import Case, Implementation, forward_and_backward, make
 from finetune.system.memory import peak_memory_mib, reset_peak_memory
 from finetune.system.processes import python_module
 from finetune.system.text import reason
@@ -30,7 +31,8 @@ Job = tuple[Case, Implementation]
 def measure(jobs: Sequence[Job], seed: int) -> Iterator[dict[str, Any]]:
     """``{"mib": float}`` or ``{"reason": str}`` for each job, as they are done.
 
-    ``"died": True`` goes with the reason if the process of the job did, ``"failed": True`` with an error.
+    ``"died": True`` goes with the reason if the process of the job did, ``"failed": True`` with an error: all
+    but a process that the system killed, as it does for want of memory.
     """
     # No GPU, whose memory would be read in place of the process's, and no threads before a fork.
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OPENBLAS_NUM_THREADS": "1"}
@@ -48,55 +50,46 @@ def measure(jobs: Sequence[Job], seed: int) -> Iterator[dict[str, Any]]:
         process.stdin.close()
         for _ in jobs:
             line = process.stdout.readline()
-            yield json.loads(line) if line else {"reason": "the measuring process ended"}
+            yield json.loads(line) if line else {"reason": "the measuring process ended", "failed": True}
 
 
-def _serve() -> None:
+def main() -> None:
+    """Answers the jobs of the standard input, each in a process of its own."""
     request = json.load(sys.stdin)
     for case, implementation in request["jobs"]:
         process = os.fork()
         if process == 0:
             torch.set_num_threads(request["threads"])
-            _answer(Case(**case), Implementation(**implementation), request["seed"])
+            try:
+                _say({"mib": _extra(Case(**case), Implementation(**implementation), request["seed"])})
+            except Exception as error:  # a line for each job, whatever happens
+                _say({"reason": f"failed: {reason(error)}", "failed": True})
             os._exit(0)
         _, status = os.waitpid(process, 0)
         if status != 0:
             code = os.waitstatus_to_exitcode(status)
-            _say({"reason": f"its process ended with status {code}, out of memory?", "died": True})
-
-
-def _answer(case: Case, implementation: Implementation, seed: int) -> None:
-    try:
-        _say({"mib": _extra(case, implementation, seed)})
-    except Exception as error:  # a line for each job, whatever happens
-        _say({"reason": f"failed: {reason(error)}", "failed": True})
+            killed = code == -signal.SIGKILL
+            why = f"its process ended with status {code}{', out of memory?' if killed else ''}"
+            _say({"reason": why, "died": True, "failed": not killed})
 
 
 def _extra(case: Case, implementation: Implementation, seed: int) -> float:
     """MiB that forward and backward take at their peak beyond inputs and the output's gradient."""
     # Threads, libraries and compiled code first.
-    _both(replace(case, batch=min(2, case.batch), length=min(128, case.length)), implementation, seed)
+    small = replace(case, batch=min(2, case.batch), length=min(128, case.length))
+    forward_and_backward(implementation, *make(small, "cpu", seed))
     inputs, upstream = make(case, "cpu", seed)
-    _give_back()
-    if not reset_peak_memory():
-        raise OSError("the peak of the resident set cannot be reset on this system")
-    before = peak_memory_mib()
-    results = gradients(attend(implementation, inputs), inputs, upstream)
-    after = peak_memory_mib()
-    del results
-    return after - before
-
-
-def _both(case: Case, implementation: Implementation, seed: int) -> None:
-    inputs, upstream = make(case, "cpu", seed)
-    gradients(attend(implementation, inputs), inputs, upstream)
-
-
-def _give_back() -> None:
-    """Ask the C library to return what was freed, which it would use again unseen."""
+    # What was freed goes back to the system: the C library would use it again, and no growth be seen.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+    if not reset_peak_memory():
+        raise OSError("the peak of the resident set cannot be reset on this system")
+    before = peak_memory_mib()
+    results = forward_and_backward(implementation, inputs, upstream)
+    after = peak_memory_mib()
+    del results
+    return after - before
 
 
 def _say(answer: dict[str, Any]) -> None:
@@ -104,4 +97,4 @@ def _say(answer: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    main()

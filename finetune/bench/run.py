@@ -92,7 +92,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _upgraded(result: dict[str, Any]) -> dict[str, Any]:
-    """Set in place what a result of before it said by itself which figures failed: there the reason tells."""
+    """Says in place which figures failed, by their reasons, in a result from before ``failed`` was kept."""
     part = result.get("attention")
     rows = part.get("rows") if isinstance(part, dict) else None
     for row in rows if isinstance(rows, list) else []:

@@ -97,7 +97,7 @@ class Steps(TypedDict):
     batch: Count
     evaluation_batch: Count
     padded_to: Count
-    arms: list[SetupRow]
+    arms: list[SetupRow]  # the setups
 
 
 class Settings(TypedDict):

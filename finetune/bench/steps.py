@@ -90,7 +90,7 @@ def measure(chosen: Settings, say: Say) -> dict[str, Any]:
         "evaluation_batch": first.config.train["per_device_eval_batch_size"],
         "padded_to": rows.MAX_LENGTH,
         "bf16": first.config.train["bf16"],
-        "arms": [_row(each, speeds) for each in prepared],
+        "arms": [_row(each, speeds) for each in prepared],  # the setups, by their name in kept results
     }
 
 
@@ -114,6 +114,7 @@ def configuration(chosen: Settings, setup: Setup) -> RunConfig:
 
 
 def _prepare(setup: Setup, chosen: Settings, loaded: dataset.Data) -> Prepared:
+    """Builds the model and the token rows of one setup, as a run does."""
     config = configuration(chosen, setup)
     objective = objectives.get(config.kind)
     texts = dataset.training_texts(loaded.splits["train"], objective.text_columns)
@@ -165,28 +166,27 @@ class _Clock(TrainerCallback):
 
 def _train(prepared: Prepared, folder: Path, device: str, steps: int) -> tuple[Any, float]:
     """One pass over the train rows, or ``steps`` of it; the trainer and the seconds of its loop."""
+    stock = prepared.setup.recipe == "stock"
+    changes: dict[str, Any] = {"max_steps": steps}
+    if stock:  # where a run groups rows by their length
+        changes["train_sampling_strategy"] = "random"
+    config = build(merge(as_dict(prepared.config), {"train": changes}))
+    trainer: Any
+    if stock:
+        trainer = Trainer(
+            model=prepared.built.model,
+            args=training_arguments(config, folder),
+            train_dataset=prepared.splits["train"],
+            eval_dataset=prepared.splits["validation"],
+        )
+    else:
+        objective = objectives.get(config.kind)
+        trainer = loop.build_trainer(config, objective, prepared.built, prepared.splits, folder)
     clock = _Clock(device)
-    trainer = _trainer(prepared, folder, steps)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(clock)
     trainer.train()
     return trainer, clock.seconds
-
-
-def _trainer(prepared: Prepared, folder: Path, steps: int) -> Any:
-    """What a run of this toolkit trains with; for the stock recipe transformers' Trainer, in random order."""
-    stock = prepared.setup.recipe == "stock"
-    over = {"max_steps": steps} | ({"train_sampling_strategy": "random"} if stock else {})
-    config = build(merge(as_dict(prepared.config), {"train": over}))
-    if not stock:
-        objective = objectives.get(config.kind)
-        return loop.build_trainer(config, objective, prepared.built, prepared.splits, folder)
-    return Trainer(
-        model=prepared.built.model,
-        args=training_arguments(config, folder),
-        train_dataset=prepared.splits["train"],
-        eval_dataset=prepared.splits["validation"],
-    )
 
 
 def _evaluate(prepared: Prepared, trainer: Any, device: str) -> float:

@@ -15,8 +15,8 @@ SPREAD = "median (quartiles) of interleaved repeats, each ratio taken within one
 
 
 @dataclass(frozen=True)
-class Table:
-    """Cells as text: the first column names a row, the others hold figures."""
+class TextTable:
+    """A table whose cells are text: the first column names a row, the others hold figures."""
 
     title: str
     header: list[str]
@@ -59,9 +59,9 @@ def device(result: Result) -> str:
     return str(hardware["cpu"] if result["settings"]["device"] == "cpu" else hardware["device"])
 
 
-def tables(result: Result) -> list[Table]:
+def tables(result: Result) -> list[TextTable]:
     """Every table of a result."""
-    made: list[Table] = []
+    made: list[TextTable] = []
     if result["attention"]:
         made += _attention(result["attention"])
     if result["steps"]:
@@ -69,7 +69,7 @@ def tables(result: Result) -> list[Table]:
     return made
 
 
-def _attention(part: Mapping[str, Any]) -> list[Table]:
+def _attention(part: Mapping[str, Any]) -> list[TextTable]:
     made = []
     control = f"{part['control']['variant']} on {part['control']['kernel']}"
     for (mask, width), rows in groups(part["rows"]).items():
@@ -80,10 +80,21 @@ def _attention(part: Mapping[str, Any]) -> list[Table]:
             cells = [(row, spread_text(row[which] and row[which]["control"])) for row in rows]
             if any(cell for _, cell in cells):
                 made.append(_by_length(f"Time, {title}: {where}, ratio to {control}", cells))
-        cells = [(row, _memory(row)) for row in rows]
+        cells = [
+            (row, f"{row['memory_ratio']:.2f} ({row['memory_mib']:,.0f})")
+            if row["memory_ratio"] is not None and row["memory_mib"] is not None
+            else (row, "")
+            for row in rows
+        ]
         if any(cell for _, cell in cells):
             made.append(_by_length(f"Peak extra memory: {where}, ratio to SDPA (MiB)", cells))
-    return [*made, *_growth(part["growth"]), _errors(part["errors"])]
+    if growth := part["growth"]:
+        half, longest = growth[0]["lengths"]
+        header = ["attention", f"MiB at {half}", f"MiB at {longest}", "ratio"]
+        body = [[name(row), *(f"{mib:,.1f}" for mib in row["mib"]), f"{row['ratio']:.2f}"] for row in growth]
+        title = f"Memory at twice the length, batch {growth[0]['batch']}: linear is 2, quadratic 4"
+        made.append(TextTable(title, header, body))
+    return [*made, _errors(part["errors"])]
 
 
 def groups(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
@@ -99,8 +110,8 @@ def name(row: Mapping[str, Any]) -> str:
     return f"{row['variant']} {row['kernel']}"
 
 
-def _by_length(title: str, cells: Iterable[tuple[Mapping[str, Any], str]]) -> Table:
-    """One row a implementation that has a figure, one column a shape."""
+def _by_length(title: str, cells: Iterable[tuple[Mapping[str, Any], str]]) -> TextTable:
+    """A row for each implementation that has a figure, a column for each shape."""
     shapes: list[str] = []
     by_name: dict[str, dict[str, str]] = {}
     for row, cell in cells:
@@ -110,7 +121,7 @@ def _by_length(title: str, cells: Iterable[tuple[Mapping[str, Any], str]]) -> Ta
         by_name.setdefault(name(row), {})[shape] = cell
     kept = {label: line for label, line in by_name.items() if any(line.values())}
     body = [[label, *(line.get(shape, "") for shape in shapes)] for label, line in kept.items()]
-    return Table(title, ["attention, rows x tokens", *shapes], body)
+    return TextTable(title, ["attention, rows x tokens", *shapes], body)
 
 
 def spread_text(ratio: Mapping[str, Any] | None) -> str:
@@ -127,24 +138,8 @@ def number(value: float) -> str:
     return f"{value:.{3 if value < 0.1 else 2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
-def _memory(row: Mapping[str, Any]) -> str:
-    if row["memory_ratio"] is None or row["memory_mib"] is None:
-        return ""
-    return f"{row['memory_ratio']:.2f} ({row['memory_mib']:,.0f})"
-
-
-def _growth(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
-    if not rows:
-        return []
-    half, longest = rows[0]["lengths"]
-    header = ["attention", f"MiB at {half}", f"MiB at {longest}", "ratio"]
-    body = [[name(row), *(f"{mib:,.1f}" for mib in row["mib"]), f"{row['ratio']:.2f}"] for row in rows]
-    title = f"Memory at twice the length, batch {rows[0]['batch']}: linear is 2, quadratic 4"
-    return [Table(title, header, body)]
-
-
-def _errors(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The worst of all masks and widths."""
+def _errors(rows: Sequence[Mapping[str, Any]]) -> TextTable:
+    """The largest errors of each implementation, over all masks and widths."""
     worst: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         worst.setdefault(name(row), []).append(row)
@@ -153,14 +148,14 @@ def _errors(rows: Sequence[Mapping[str, Any]]) -> Table:
         largest = [f"{max(row[key] for row in same):.1e}" for key in ("output", "gradients")]
         body.append([label, *largest, "yes" if all(row["exact"] for row in same) else "NO: WRONG"])
     header = ["attention", "output", "gradients", "within the limit"]
-    return Table("Relative error against the definition in float64, the worst of all masks", header, body)
+    return TextTable("Relative error against the definition in float64, the worst of all masks", header, body)
 
 
-def _steps(part: Mapping[str, Any]) -> Table:
+def _steps(part: Mapping[str, Any]) -> TextTable:
     size = f"{part['parameters'] / 1e6:.1f}M parameters"
     model = part["model"] if part["model"].count("/") <= 1 else part["model"].rstrip("/").rpartition("/")[2]
     title = f"Fine-tuning {model} ({size}), rows per second"
-    header = ["arm", "computed by"]
+    header = ["setup", "computed by"]
     for which in ("training", "evaluation"):
         header += [f"{which}, rows/s", "time, ratio to softmax", "speed, ratio to stock sdpa"]
     body = []
@@ -169,45 +164,36 @@ def _steps(part: Mapping[str, Any]) -> Table:
         for which in ("train", "evaluate"):
             line += [spread_text(setup[which][key]) for key in ("rows_per_s", "time_ratio", "speed_ratio")]
         body.append(line)
-    return Table(title, header, body)
+    return TextTable(title, header, body)
 
 
 def notes(result: Result) -> list[str]:
     """How to read the tables, and what is not in them."""
     texts = []
-    if result["attention"]:
-        texts.append(_attention_note(result))
-    if result["steps"]:
-        texts.append(_steps_note(result["steps"]))
-    return [*texts, *_absent(result["attention"])]
-
-
-def _attention_note(result: Result) -> str:
-    automatic = result["attention"]["automatic"].items()
-    how = (
-        "the growth of the process's resident set, exact to a MiB or so"
-        if result["settings"]["device"] == "cpu"
-        else "what torch's allocator gave out, to the byte"
-    )
-    return (
-        "SDPA is torch's scaled_dot_product_attention as a model calls it, its output transposed and "
-        "contiguous. Where there is padding, rows are evenly spread over half to the whole length; a single "
-        "row has three quarters. Memory is the peak of forward and backward beyond inputs and output's "
-        f"gradient, measured once: {how}. The limit of the relative error is 1e-5 in float32, and in half "
-        "precision 1.5 times SDPA's own. The kernel auto takes "
-        f"{', '.join(f'{kernel} for {variant}' for variant, kernel in automatic)}."
-    )
-
-
-def _steps_note(part: Mapping[str, Any]) -> str:
-    train, test = part["data"]["train"], part["data"]["test"]
-    return (
-        f"Stock is transformers' Trainer as it comes, rows padded to {part['padded_to']} tokens, in random "
-        f"order, with its eager or sdpa attention; the other arms are this toolkit's runs. All have the same "
-        f"{part['data']['source']} rows ({train['rows']} for training, {test['rows']} for evaluation, "
-        f"{train['tokens_mean']:.0f} tokens in the mean), model, dropout, optimizer and batches of "
-        f"{part['batch']} and {part['evaluation_batch']} rows. Start-up is not counted."
-    )
+    if attention := result["attention"]:
+        automatic = ", ".join(f"{kernel} for {variant}" for variant, kernel in attention["automatic"].items())
+        how = (
+            "the growth of the process's resident set, exact to a MiB or so"
+            if result["settings"]["device"] == "cpu"
+            else "what torch's allocator gave out, to the byte"
+        )
+        texts.append(
+            "SDPA is torch's scaled_dot_product_attention as a model calls it, its output transposed and "
+            "contiguous. Where there is padding, rows are evenly spread over half to the whole length; a "
+            "single row has three quarters. Memory is the peak of forward and backward beyond inputs and "
+            f"output's gradient, measured once: {how}. The limit of the relative error is 1e-5 in float32, "
+            f"and in half precision 1.5 times SDPA's own. The kernel auto takes {automatic}."
+        )
+    if steps := result["steps"]:
+        train, test = steps["data"]["train"], steps["data"]["test"]
+        texts.append(
+            f"Stock is transformers' Trainer as it comes, rows padded to {steps['padded_to']} tokens, in "
+            "random order, with its eager or sdpa attention; the other setups are this toolkit's runs. All "
+            f"have the same {steps['data']['source']} rows ({train['rows']} for training, {test['rows']} for "
+            f"evaluation, {train['tokens_mean']:.0f} tokens in the mean), model, dropout, optimizer and "
+            f"batches of {steps['batch']} and {steps['evaluation_batch']} rows. Start-up is not counted."
+        )
+    return [*texts, *_absent(attention)]
 
 
 def _absent(part: Mapping[str, Any] | None, failed_only: bool = False) -> list[str]:

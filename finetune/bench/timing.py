@@ -33,7 +33,10 @@ def interleave(
     gc.collect()
     times, failures = _first_round(tasks, device)
     calls = {name: max(1, math.ceil(SHORTEST / first)) for name, (first,) in times.items()}
-    rounds = {name: _rounds(first * calls[name], limits[name]) for name, (first,) in times.items()}
+    rounds = {}
+    for name, (first,) in times.items():
+        fitting = int(limits[name] / (first * calls[name]))
+        rounds[name] = 2 if fitting < 2 else 1 + min(MOST_ROUNDS, fitting)  # 1 more, for the warm-up
     for number in range(1, max(rounds.values(), default=0)):
         for name, seconds in times.items():
             if number < rounds[name] or name in always:
@@ -61,12 +64,6 @@ def _first_round(
         if name in failures and device != "cpu":
             torch.cuda.empty_cache()
     return times, failures
-
-
-def _rounds(seconds: float, limit: float) -> int:
-    """The warm-up and what fits into the limit; 2 where that is less than 2 rounds."""
-    fitting = int(limit / seconds)
-    return 2 if fitting < 2 else 1 + min(MOST_ROUNDS, fitting)
 
 
 def _seconds(task: Callable[[], object], calls: int, device: str) -> float:

@@ -1,10 +1,11 @@
 """``finetune bench`` in seconds: what is in its result, what is made of it, and that faults are said."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_the_baseline_is_exactly_once_itself(result: Any) -> None:
 
 
 @pytest.mark.slow
-def test_every_variant_has_its_arms_and_stock_its_own_attention(result: Any) -> None:
+def test_every_variant_has_its_setups_and_stock_its_own_attention(result: Any) -> None:
     computed = {setup["name"]: setup["computes"] for setup in result["steps"]["arms"]}
     assert computed.pop("softmax auto") == "sdpa"
     assert computed.pop("stock sdpa") == "sdpa" and computed.pop("stock eager") == "eager"
@@ -158,6 +159,12 @@ def test_page_and_figures_are_remade_from_the_result_alone(
     assert "<!-- length (tokens) -->" in figure and "2 heads of 16, float32" in figure
 
 
+def test_the_kept_page_is_what_its_record_makes() -> None:
+    kept = Path(__file__).parents[2] / "results" / "bench-cpu"
+    page = tables.markdown(run.read(kept), ["attention-64.svg", "attention-128.svg"])
+    assert page == (kept / run.PAGE).read_text(encoding="utf-8"), f"finetune bench --from {kept}"
+
+
 @pytest.mark.slow
 def test_the_tables_are_in_line_and_whole(result: Any) -> None:
     for table in tables.tables(result):
@@ -214,7 +221,7 @@ def test_a_wrong_kernel_shows(
 
 def rows_of_one_case() -> dict[str, dict[str, Any]]:
     case = Case("padded", 3, 12, 2, 16, "float32")
-    found = attention._of_case(case, replace(TINY, masks=("padded",)), {})
+    found = attention.measure_case(case, replace(TINY, masks=("padded",)), {})
     return {tables.name(row): row for row in found}
 
 
@@ -222,14 +229,14 @@ def rows_of_one_case() -> dict[str, dict[str, Any]]:
 def test_a_kernel_that_fails_is_said_and_the_rest_measured(
     result: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = attention.attend
+    real = cases.attend
 
     def fail(implementation: Implementation, inputs: Any) -> Any:
         if implementation.kernel == "blocked":
             raise RuntimeError("no such\ninstruction")
         return real(implementation, inputs)
 
-    monkeypatch.setattr(attention, "attend", fail)
+    monkeypatch.setattr(cases, "attend", fail)
     found = rows_of_one_case()
     assert found["sa-softmax blocked"]["reason"] == "forward: failed: no such instruction"
     assert found["sa-softmax blocked"]["both"] is None and found["sa-softmax reference"]["both"] is not None
@@ -285,10 +292,32 @@ def test_another_kernel_than_the_one_asked_for_is_no_figure(monkeypatch: pytest.
 
 def test_what_died_for_memory_is_not_tried_again() -> None:
     case = Case("padded", 3, 12, 2, 16, "float32")
-    dead = {(case, Implementation("softmax", "reference")): {"reason": "its process ended", "died": True}}
-    found = {tables.name(row): row for row in attention._of_case(case, TINY, dead)}
+    dead = {
+        (case, Implementation("softmax", "reference")): {
+            "reason": "its process ended",
+            "died": True,
+            "failed": False,
+        }
+    }
+    found = {tables.name(row): row for row in attention.measure_case(case, TINY, dead)}
     assert found["softmax reference"]["reason"] == "its process ended"
     assert found["softmax reference"]["both"] is None and found["sa-softmax reference"]["both"] is not None
+
+
+def test_a_measuring_process_that_crashes_is_a_failure_and_one_out_of_memory_is_not() -> None:
+    script = (
+        "import os; from finetune.bench import resident; "
+        "resident._extra = lambda case, *_: os.kill(os.getpid(), case.width); resident.main()"
+    )
+    numbers = [signal.SIGSEGV, signal.SIGKILL]
+    jobs = [(asdict(Case("whole", 1, 5, 1, n, "float32")), asdict(BASELINE)) for n in numbers]
+    request = json.dumps({"jobs": jobs, "seed": 0, "threads": 1})
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=False, input=request, capture_output=True, text=True
+    )
+    crashed, killed = map(json.loads, done.stdout.splitlines())
+    assert crashed == {"reason": "its process ended with status -11", "died": True, "failed": True}
+    assert killed["failed"] is False and killed["reason"].endswith("-9, out of memory?")
 
 
 # How it is measured
