@@ -15,7 +15,7 @@ IGNORED = -100
 
 
 def evenly(count: int, most: int) -> list[int]:
-    """Of 0 to ``count`` - 1, at most ``most`` numbers, evenly spaced: the first, the last and between them.
+    """At most ``most`` of the numbers from 0 to ``count`` - 1, evenly spaced, with the first and the last.
 
     >>> evenly(10, 4), evenly(3, 4)
     ([0, 3, 6, 9], [0, 1, 2])

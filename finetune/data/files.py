@@ -36,7 +36,7 @@ MOST = psutil.virtual_memory().total // 2
 PIECE = 2**24
 """Bytes that are unpacked at a time."""
 
-# First bytes -> the endings that such a file may have, and what it is.
+# First bytes -> the endings that such a file may have, and the name of its format for messages.
 SIGNATURES = {
     b"PAR1": ((".parquet",), "a parquet file"),
     b"ARROW1": ((".arrow", ".feather"), "an Arrow file"),

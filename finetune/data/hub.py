@@ -11,7 +11,7 @@ from finetune.system.text import reason
 from finetune.tasks.base import PARQUET_BRANCH, Task
 
 PROBE_SECONDS = 2.5
-"""How long the Hub may take to answer before it counts as out of reach; ``auto`` must notice within five."""
+"""Time for the Hub to answer before it counts as out of reach; ``auto`` must notice within five."""
 
 COMMIT = re.compile("[0-9a-f]{40}")
 
@@ -75,7 +75,7 @@ def config_name(task: Task, pair: str | None) -> str | None:
 
 
 def cache_dir(task: Task, pair: str | None) -> Path:
-    """Where ``datasets`` keeps this task's prepared rows."""
+    """The folder in which ``datasets`` keeps this task's prepared rows."""
     import datasets
 
     # From the parquet branch one folder of the repository is read, and datasets files that under a hash which

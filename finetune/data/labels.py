@@ -126,6 +126,7 @@ def of_rows(columns: Mapping[str, pa.Array], where: str) -> tuple[str, ...]:
                 )
             counts[text] += entry["counts"]
     texts = sorted(counts)
+    # Values of which most stand in a single row are texts or identifiers.
     if len(texts) > MOST_LABELS or 2 * len(texts) > counts.total():
         raise UserError(
             f"{where} is no column of labels: {counts.total():,} rows have {len(texts):,} different values, "

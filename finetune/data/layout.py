@@ -217,6 +217,7 @@ def _in_order(place: Path, files: list[Path], *, mixed: bool) -> list[Path]:
                 f"'{place}' has one split more than once: by its name '{name}' is a copy of '{of}', and they "
                 "are no shards of one set; keep one of them"
             )
+    # Names of shards give their count, as in 00000-of-00002; plain numbers leave open which is the last.
     numbered = shards or [match for match in map(NUMBERED.fullmatch, stems) if match]
     one_kind = {(match["before"], match["after"] if not shards else match["count"]) for match in numbered}
     series = len(numbered) == len(files) and len(one_kind) == 1
@@ -247,7 +248,7 @@ def _check_complete(
     if count is None and len(numbers) == 1 and not (padded and 0 < numbers[0] < 1000):
         return  # a number in the name of a single file is no shard's: train-2024.csv
     expected = range(first, first + (count if count is not None else max(numbers) + 1 - first))
-    if len(expected) > 100_000:
+    if len(expected) > 100_000:  # a date, say
         raise UserError(f"the shards in '{place}' are numbered too high to be complete: {listing}")
     missing = sorted(set(expected) - set(numbers))
     if missing:

@@ -31,8 +31,8 @@ QUOTED = r'^"([^"]|"")*""([^"]|"")*"$'
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 """Half of a pair: JSON may escape one alone, and no encoding has it."""
 
-GOES_ON = b"\xff\xff\xff\xff"
-"""Before each message of an Arrow stream, and with a length of 0 at its end."""
+CONTINUATION = b"\xff\xff\xff\xff"
+"""The mark before each message of an Arrow stream; with a length of 0 behind it, that of the end."""
 
 LONG_TEXT = 50
 """Lines of one text from which on there is a note: a forgotten quote may have swallowed rows."""
@@ -40,7 +40,7 @@ LONG_TEXT = 50
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a task needs of a file.
+    """The columns that a task needs of a file.
 
     ``choose`` takes the columns that are there and returns those to read, or raises ``UserError``.
     ``label`` is the column of labels, ``inside`` the keys that are read of a column of {key: text}.
@@ -87,7 +87,7 @@ def _arrow(data: bytes, wanted: Wanted) -> Part:
     """Reads the file form and the stream form; save_to_disk writes the second."""
     is_file = data.startswith(b"ARROW1")
     # Arrow takes a stream that just ends for a whole one.
-    if not is_file and data.startswith(GOES_ON) and not data.endswith(GOES_ON + bytes(4)):
+    if not is_file and data.startswith(CONTINUATION) and not data.endswith(CONTINUATION + bytes(4)):
         raise UserError("it lacks the mark of its end: what wrote it was stopped, and rows may be missing")
     opened = (pa.ipc.open_file if is_file else pa.ipc.open_stream)(pa.BufferReader(data))
     chosen = wanted.choose(list(opened.schema.names))
@@ -195,9 +195,12 @@ def _json_rows(data: bytes) -> Iterator[tuple[str, _Row]]:
 
 def _loads(text: str) -> Any:
     """JSON with objects as ``_Row``, which know their repeated keys."""
-    # A whole number that no Arrow column can hold is no label: as a float it is refused as one.
-    number = lambda digits: int(digits) if len(digits) < 19 else float(digits)  # noqa: E731
-    return json.loads(text, object_pairs_hook=_mapped, parse_int=number)
+    return json.loads(
+        text,
+        object_pairs_hook=_mapped,
+        # A whole number that no Arrow column can hold is no label: as a float it is refused as one.
+        parse_int=lambda digits: int(digits) if len(digits) < 19 else float(digits),
+    )
 
 
 def _mapped(pairs: list[tuple[str, Any]]) -> _Row:
@@ -230,6 +233,7 @@ def _cells(
             raise UserError(f"the key '{name}' is there twice in {place}")
         if cell is None:
             continue
+        # Whole numbers and others are one kind: JSON itself does not distinguish 3 from 3.0.
         kind = "number" if type(cell) in (int, float) else type(cell).__name__.strip("_")
         known, before = kinds.setdefault(name, (kind, place))
         if kind != known:
@@ -356,7 +360,7 @@ def _delimited(data: bytes, delimiter: str, wanted: Wanted, quoted: bool) -> Par
 
 def _records(data: bytes, delimiter: str, quoted: bool) -> Iterator[tuple[_Lines, list[str]]]:
     """Yields each record with the lines that it stands in; blank lines are none."""
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(sys.maxsize)  # texts may be longer than the module's own limit of 128 KiB
     text = io.TextIOWrapper(io.BytesIO(data), _encoding(data), newline="")
     lines = _Lines(0, [])
 
@@ -393,6 +397,7 @@ def _of_width(
     first = next(records, None)
     if first is None:
         return
+    # Some programs end every line with a delimiter, others every line but the header, or the header alone.
     if len(first[1]) == width + 1 and not first[1][-1]:
         width += 1
     elif not header[-1] and len(first[1]) == width - 1:
@@ -414,12 +419,15 @@ class _Spans:
         self.delimiter, self.width = delimiter, len(header)
         self.place = header.index(label) if label in header else None
         self.lines = self.records = 0
-        self.labels: set[str] = set()
+        self.labels: set[str] = set()  # of the records of one line, which are above suspicion
+        # First line -> the lines of a record read as rows: those behind its first one, for a quote that was
+        # opened in it and never closed, and all of them, for quotes that are signs like any other.
         self.suspects: list[tuple[int, list[list[str]]]] = []
         self.literal: list[tuple[int, list[list[str]]]] = []
         self.longest = (0, 0)  # lines, first line
 
     def watch(self, records: Iterable[tuple[_Lines, list[str]]]) -> Iterator[list[str]]:
+        """Yields the records, and keeps of those of several lines what ``judge`` needs."""
         for lines, record in records:
             self.records += 1
             self.lines += len(lines.texts)
@@ -450,6 +458,7 @@ class _Spans:
         """Notes on long texts; ``UserError`` where the lines of a text are rows themselves."""
         for start, rows in self.suspects:
             whole = [row for row in rows if len(row) == self.width and self._labelled(row)]
+            # The last line may hold the end of the text, and is a row of its own only where it looks so.
             body = rows if whole and rows[-1] is whole[-1] else rows[:-1]
             many = len(whole) >= 2 and 2 * len(whole) >= len(body)
             if many if self.place is not None else len(whole) >= 3 and len(whole) == len(body):
@@ -475,6 +484,7 @@ class _Spans:
         return notes[:5]
 
     def _labelled(self, row: list[str]) -> bool:
+        """Whether a line that reads as a row has a label of the others in the place of the label."""
         return self.place is None or row[self.place].strip('"') in self.labels
 
 
@@ -516,7 +526,7 @@ def _lines(text: io.TextIOWrapper, data: bytes) -> Iterator[str]:
 
 
 def _decoded(read: Callable[..., str], text: io.TextIOWrapper, data: bytes, *size: int) -> str:
-    """What ``read`` of ``text`` returns; ``UserError`` with the first line that is not in its encoding."""
+    """Calls ``read`` of ``text``. Raises ``UserError`` with the first line that is not in its encoding."""
     try:
         return read(*size)
     except UnicodeError as error:

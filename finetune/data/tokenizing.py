@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from finetune.errors import unknown
 
 LANGUAGE = re.compile(r">>[^<>]+<<")
-"""How Marian's tokenizers write the language to translate into."""
+"""The code of a target language in Marian's vocabularies."""
 
 
 def settle(tokenizer: Any) -> None:

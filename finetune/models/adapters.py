@@ -69,6 +69,7 @@ def whole_modules(model: PreTrainedModel, new_weights: Iterable[str], *, head: b
         if not owner:
             raise UserError(f"LoRA cannot train the weight {name}, which no file of the base model holds")
         above = owner.rpartition(".")[0]
+        # Up to the largest module whose weights are all trained whole.
         while above and whole.issuperset(n for n in names if n.startswith(f"{above}.")):
             owner, above = above, above.rpartition(".")[0]
         modules.add(owner)

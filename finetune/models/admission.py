@@ -91,6 +91,7 @@ def _check_frame(config: RunConfig, built: Built) -> None:
     lost = f"the tokenizer of '{config.model.name}' frames no text"
     mend = "its tokenizer.json has lost its post_processor: fetch the tokenizer's files anew"
     if model.config.is_encoder_decoder:
+        # Only a model that writes goes by its generation settings.
         settings: Any = model.config if config.generation is None else model.generation_config
         ends = {tokenizer.eos_token_id, *flat(settings.eos_token_id)} - {None}
         for row in (ids, tokenizer(text_target="a")["input_ids"]):
@@ -109,7 +110,7 @@ def _check_entries(built: Built, splits: Mapping[str, Dataset]) -> None:
     for rows in splits.values():
         for column in {"input_ids", "labels"} & set(rows.column_names):
             numbers.append(int(token_values(rows, column).max(initial=0)))
-    if max(numbers) >= entries:
+    if max(numbers) >= entries:  # on a GPU a bare assertion in the middle of a training
         beyond = tokenizer.convert_ids_to_tokens(max(numbers))
         raise UserError(
             f"the tokenizer's token {max(numbers)} ('{beyond}') has no "
@@ -141,6 +142,7 @@ def _first_logits(
     config: RunConfig, objective: ModelObjective, built: Built, batch: list[dict[str, Any]]
 ) -> torch.Tensor:
     """The logits for the first row of a batch, in evaluation mode: (targets, words) or (classes,)."""
+    # With padding to max_length both batches would be padded alike, and show no difference.
     padded = replace(config, batches=replace(config.batches, padding="longest"))
     inputs = objective.collator(built.tokenizer, built.model, padded)(batch)
     labels = inputs["labels"][0]

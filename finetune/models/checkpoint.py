@@ -116,7 +116,7 @@ def _base_place(config: RunConfig, origin: Mapping[str, Any], folder: Path) -> s
     if known is not None and not (isinstance(known, Mapping) and isinstance(known.get("path"), str)):
         raise UserError(f"{folder / ORIGIN_FILE} must say 'base: {{path: /where/the/base/model/is}}'")
     places = [Path(name)]  # all that earlier versions wrote down
-    if known:
+    if known:  # where it was, or beside the run if both were moved, or as the configuration names it
         places = [Path(known["path"]), folder / known.get("relative", known["path"]), Path(name)]
     there = [place for place in places if place.is_dir()]
     if not there:

@@ -52,7 +52,7 @@ def check(name: str, model: PreTrainedModel, tokenizer: Any) -> None:
             f"and with {end} ('{tokenizer.eos_token}') by its tokenizer: mend eos_token_id in config.json "
             "and generation_config.json"
         )
-    other = int(tokenizer.pad_token_id == 0)
+    other = int(tokenizer.pad_token_id == 0)  # any token but padding, which some families replace
     written = settings.decoder_start_token_id
     written = settings.bos_token_id if written is None else written
     trained = _first(model, other)

@@ -107,6 +107,7 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
         return {key: weights for shard in shards for key, weights in _tensors(path.parent / shard).items()}
     if path.suffix == ".safetensors":
         return load_file(path)
+    # weights_only: a pickle may hold code, and none of it is run.
     weights: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return weights
 
@@ -223,7 +224,8 @@ def new_weights(name: str, model: PreTrainedModel, report: Mapping[str, Any], ne
                 "the two belong to different models"
             )
     inside = f"{model.base_model_prefix}."  # which files of a base model alone leave out
-    known = {_unnumbered(name) for key in model.state_dict() for name in (key, key.removeprefix(inside))}
+    known = {_unnumbered(form) for key in model.state_dict() for form in (key, key.removeprefix(inside))}
+    # A weight unknown but for the number of its layer is of a deeper model; others may be another head's.
     for key in unexpected:
         if _unnumbered(key) != key and _unnumbered(key) in known:
             raise UserError(
@@ -333,4 +335,5 @@ def _foreign_prefix(lacking: Iterable[str], unexpected: Iterable[str], model: Pr
 
 
 def _unnumbered(key: str) -> str:
+    """The name of a weight without the numbers of its layers."""
     return re.sub(r"\.\d+\.", ".N.", key)

@@ -116,6 +116,7 @@ def load_pretrained(
         if Path(name).is_dir():
             model_files.check_files(Path(name))
         own_code.refuse(name, files)
+        # Twice: as the files have it, and with the task's classes in the place of its own.
         own = AutoConfig.from_pretrained(name, **files, trust_remote_code=False)
         stock = AutoConfig.from_pretrained(name, **files, **heads, trust_remote_code=False)
         own_code.forget_kernels(stock)

@@ -66,5 +66,5 @@ def _batches(
     pad = objective.collator(built.tokenizer, built.model, config)
     rows = [train[i] for i in range(min(ROWS, len(train)))]
     size = int(config.train["per_device_train_batch_size"])
-    keep = lambda batch: {k: torch.as_tensor(v) for k, v in batch.items()}  # noqa: E731
-    return [keep(pad(rows[start : start + size])) for start in range(0, len(rows), size)]
+    batches = [pad(rows[start : start + size]) for start in range(0, len(rows), size)]
+    return [{name: torch.as_tensor(values) for name, values in batch.items()} for batch in batches]

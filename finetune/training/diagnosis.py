@@ -36,7 +36,7 @@ from finetune.training.trainer import summed_loss
 SAMPLES = 10
 """Steps of a training that are looked at, from the first to the last one, evenly spaced."""
 KINDS = {"local": "local", "hub": "hub", "cache": "hub", "sample": "sample"}
-"""Where rows came from -> what ``--data`` calls it; of local ones, their folder."""
+"""Kind of source in a record -> the value of ``--data`` for it; of local rows, their folder."""
 BATCH = 8
 """Rows that pass a finished model at a time; the gradients are those of the mean over all targets."""
 

@@ -69,7 +69,7 @@ def rehearse(configs: Iterable[RunConfig], loaded: Data) -> list[str]:
             place = Path(innermost.filename)
             ours = place.is_relative_to(Path(__file__).parents[1])
             if ours and not isinstance(error, torch.OutOfMemoryError | OSError | ImportError):
-                raise  # a fault of this project, of which the traceback is what helps
+                raise  # a fault of this project, which only the traceback explains
             raise _failed_step(config, error, place, innermost.lineno) from error
         finally:
             release_memory()  # or the first run would count this model to its own peak

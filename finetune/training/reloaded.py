@@ -1,4 +1,4 @@
-"""Loads the model of a run's folder again, and holds it to what was measured.
+"""Loads the model of a run's folder again, and checks that it gives what was measured.
 
 A record says what a model in memory did, and whoever loads the run gets the model of its folder: the end of
 every run proves on a few test rows that the two are the same.
@@ -15,7 +15,7 @@ from finetune.objectives.base import Objective
 from finetune.training.loop import Outcome, answers
 
 TOLERANCE, HALF_TOLERANCE = 1e-5, 1e-2
-"""How far the mean loss may differ, relative, in float32 and in half precision (the weights are equal)."""
+"""Relative differences of the mean loss that rounding makes, in float32 and in half precision."""
 
 
 class ReloadError(RuntimeError):

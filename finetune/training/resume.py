@@ -74,7 +74,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _fault(checkpoint: Path, run: str) -> str | None:
-    """What is wrong with a checkpoint, or with the one of the best model that it refers to."""
+    """The fault of a checkpoint, or of the one of the best model that it refers to; ``None`` without one."""
     fault = _own_fault(checkpoint, run)
     if fault is not None:
         return fault
@@ -86,15 +86,16 @@ def _fault(checkpoint: Path, run: str) -> str | None:
 
 
 def _own_fault(checkpoint: Path, run: str) -> str | None:
-    """What is wrong with a checkpoint itself: a manifest agrees with whatever it was written over."""
+    """The fault of a checkpoint itself: a wrong manifest, a foreign file, or one that cannot be read."""
     if checkpoint.is_symlink():
         return "it is a link, and what it leads to is not the run's own"
     fault = manifest.fault(checkpoint, run)
     if fault is not None:
         return fault
-    # Trainer reads files by their names, whoever put them there.
+    # Trainer reads files by their names, whoever put them there, and a manifest lists its own alone.
     read = (*TORCH_FILES, ".safetensors", ".json", ".pkl", ".py")
     planted = [file.relative_to(checkpoint) for file in manifest.strangers(checkpoint) if file.suffix in read]
+    # Last, since a manifest agrees with whatever it was written over.
     return f"{planted[0]} was not written with it" if planted else _unreadable(checkpoint)
 
 
