@@ -7,21 +7,23 @@ from finetune.tasks import TASKS
 
 
 def variants(control: bool) -> str:
-    """The variants of the paper, or the controls."""
+    """Tabulates the variants of the paper, or the controls."""
     rows = [
-        [code(name), code(each.equation), text(each.summary), _parameters(each.parameters), text(each.paper)]
+        [
+            code(name),
+            code(each.equation),
+            text(each.summary),
+            ", ".join(code(f"{key} = {value:g}") for key, value in each.parameters.items()) or "none",
+            text(each.paper),
+        ]
         for name, each in VARIANTS.items()
         if each.control == control
     ]
     return table(["variant", "attention weights", "in words", "parameters", "source"], rows)
 
 
-def _parameters(values: object) -> str:
-    return ", ".join(code(f"{key} = {value:g}") for key, value in dict(values).items()) or "none"  # type: ignore[call-overload]
-
-
 def tasks() -> str:
-    """Every task of ``tasks/``."""
+    """Tabulates every task of ``tasks/``."""
     rows = []
     for name, task in sorted(TASKS.items()):
         hub = code(task.hub_id) if task.hub_id else "local files only"
@@ -30,7 +32,7 @@ def tasks() -> str:
 
 
 def metrics() -> str:
-    """Every declared metric."""
+    """Tabulates every declared metric."""
     rows = [
         [
             code(name),

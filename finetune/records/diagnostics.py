@@ -9,8 +9,7 @@ from typing_extensions import TypedDict  # pydantic takes typing's own from Pyth
 
 from finetune.errors import UserError
 from finetune.system.files import write_text
-from finetune.system.parsing import JSON_BYTES, UnreadableError, read_text
-from finetune.system.text import one_line
+from finetune.system.parsing import JSON_BYTES, UnreadableError, complaint, read_text
 
 FILE = "diagnostics.json"
 SCHEMA: Literal["finetune-diagnostics"] = "finetune-diagnostics"
@@ -67,9 +66,7 @@ def read(file: Path) -> Diagnostics:
     except OSError as error:
         raise UserError(f"cannot read the diagnostics {file}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        problem = one_line(f"{where}: {first['msg']}")
+        problem = complaint(error)
     except UnreadableError as error:
         problem = f"the file is {error}"
     raise UserError(f"the diagnostics {file} are damaged ({problem}): remove the file")

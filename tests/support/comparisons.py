@@ -19,13 +19,13 @@ def notes_of(root: Path) -> list[str]:
 
 
 def variant_of(table: ResultTable, name: str = "sa-softmax") -> VariantResult:
-    return next(arm for arm in table.variants if arm.name == name)
+    return next(each for each in table.variants if each.name == name)
 
 
 def difference_of(table: ResultTable, name: str = "sa-softmax") -> Difference:
-    found = variant_of(table, name).difference
-    assert found is not None
-    return found
+    difference = variant_of(table, name).difference
+    assert difference is not None
+    return difference
 
 
 def changed(entry: store.Record, key: str, **values: Any) -> store.Record:

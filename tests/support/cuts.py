@@ -92,13 +92,13 @@ class Trained:
     moved: torch.Tensor  # (all weights,)
 
 
-def assert_the_same(found: Trained, wanted: Trained, tolerance: float = 1e-3) -> None:
-    """Within float error: each loss and norm, and all weights together, relative to how far they moved."""
-    np.testing.assert_allclose(found.losses, wanted.losses, rtol=tolerance)
-    np.testing.assert_allclose(found.norms, wanted.norms, rtol=10 * tolerance)
-    length = wanted.moved.norm()
+def assert_the_same(actual: Trained, expected: Trained, tolerance: float = 1e-3) -> None:
+    """Asserts, within float error, each loss and norm, and all weights relative to how far they moved."""
+    np.testing.assert_allclose(actual.losses, expected.losses, rtol=tolerance)
+    np.testing.assert_allclose(actual.norms, expected.norms, rtol=10 * tolerance)
+    length = expected.moved.norm()
     assert length > 0
-    assert (found.moved - wanted.moved).norm() < 10 * tolerance * length
+    assert (actual.moved - expected.moved).norm() < 10 * tolerance * length
 
 
 @dataclass
@@ -152,7 +152,7 @@ class Base:
         return build_trainer(self.config(**train), self.objective, self.built, splits, self.folder / "out")
 
     def trained(self, rows: Dataset, per_batch: int, accumulated: int = 1, **train: Any) -> Trained:
-        """Train on ``rows``, so many at once and so many times before each step."""
+        """Trains on ``rows``, so many at once and so many times before each step."""
         trainer = self.trainer(
             rows, per_device_train_batch_size=per_batch, gradient_accumulation_steps=accumulated, **train
         )
@@ -171,18 +171,18 @@ class Base:
         trainer = self.trainer(rows, **train)
         loss = trainer.evaluate()["eval_loss"]
         if self.kind == "translation":
-            found = self.objective.predict(trainer, self.built.tokenizer, rows, "test")
-            return loss, [found[number] for number in sorted(found)]
+            texts = self.objective.predict(trainer, self.built.tokenizer, rows, "test")
+            return loss, [texts[number] for number in sorted(texts)]
         trainer.preprocess_logits_for_metrics = trainer.compute_metrics = None
         logits = trainer.predict(rows).predictions
         return loss, (logits[0] if isinstance(logits, tuple) else logits)[np.argsort(rows["row"])]
 
 
-def assert_same_answers(found: tuple[float, Any], wanted: tuple[float, Any]) -> None:
-    """Within float error: losses and logits; translations to the letter."""
-    assert np.isfinite(wanted[0])
-    np.testing.assert_allclose(found[0], wanted[0], rtol=1e-4)
-    if isinstance(wanted[1], list):
-        assert found[1] == wanted[1]
+def assert_same_answers(actual: tuple[float, Any], expected: tuple[float, Any]) -> None:
+    """Asserts within float error: losses and logits; translations to the letter."""
+    assert np.isfinite(expected[0])
+    np.testing.assert_allclose(actual[0], expected[0], rtol=1e-4)
+    if isinstance(expected[1], list):
+        assert actual[1] == expected[1]
     else:
-        np.testing.assert_allclose(found[1], wanted[1], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(actual[1], expected[1], rtol=1e-3, atol=1e-4)

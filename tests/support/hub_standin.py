@@ -188,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         if verb == "create":
             return self._create(json.loads(body))
         if verb == "batch":
-            places = [self._place(found) for found in json.loads(body)["objects"]]
+            places = [self._place(pointer) for pointer in json.loads(body)["objects"]]
             return self._answer({"transfer": "basic", "objects": places})
         if verb == "preupload":
             return self._answer(
@@ -211,9 +211,10 @@ class _Handler(BaseHTTPRequestHandler):
         mode = "lfs" if name in self.hub.large and path.endswith(".safetensors") else "regular"
         return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": None}
 
-    def _place(self, found: dict[str, Any]) -> dict[str, Any]:
+    def _place(self, pointer: dict[str, Any]) -> dict[str, Any]:
         """Where one large file is to be put."""
-        return {**found, "actions": {"upload": {"href": f"{self.hub.endpoint}/store/{found['oid']}"}}}
+        upload = {"href": f"{self.hub.endpoint}/store/{pointer['oid']}"}
+        return {**pointer, "actions": {"upload": upload}}
 
     def _committed(self, repository: Repository, body: bytes) -> dict[str, bytes]:
         """The files after a commit, which comes as one JSON object a line."""
@@ -230,7 +231,7 @@ class _Handler(BaseHTTPRequestHandler):
         return files
 
     def _send_cut(self, contents: bytes, headers: dict[str, str]) -> None:
-        """Promise everything, send half, hang up."""
+        """Promises everything, sends half, hangs up."""
         self._start(200, len(contents), headers)
         self.wfile.write(contents[: len(contents) // 2])
         self.wfile.flush()
@@ -284,17 +285,17 @@ def _entry(files: dict[str, bytes], path: str) -> list[dict[str, Any]]:
 
 
 def _tree(files: dict[str, bytes], folder: str, recursive: bool) -> list[dict[str, Any]] | None:
-    """What lies in a folder; None where there is no such folder."""
+    """Lists a folder; None where there is no such folder."""
     prefix = f"{folder}/" if folder else ""
     inside = {name: contents for name, contents in files.items() if name.startswith(prefix)}
     if folder and not inside:
         return None
-    found: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for name, contents in inside.items():
         steps = name[len(prefix) :].split("/")
         for depth in range(1, len(steps) if recursive else min(len(steps), 2)):
             path = prefix + "/".join(steps[:depth])
-            found[path] = _folder(path)
+            entries[path] = _folder(path)
         if recursive or len(steps) == 1:
-            found[name] = _file(name, contents)
-    return list(found.values())
+            entries[name] = _file(name, contents)
+    return list(entries.values())

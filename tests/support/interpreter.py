@@ -6,7 +6,7 @@ from triton.runtime import interpreter
 
 
 def patch_once_a_launch() -> None:
-    """Let the interpreter turn ``triton.language`` to numpy once for each module and launch of a kernel.
+    """Has the interpreter turn ``triton.language`` to numpy once for each module and launch of a kernel.
 
     It does so at every call of a device function, of which a tile makes dozens, and goes through all names of
     the language each time. Kernels, tiles and numbers stay what they are.

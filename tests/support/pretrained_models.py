@@ -43,18 +43,18 @@ def save(family: str, folder: Path, **overrides: Any) -> Path:
 
 
 def change_weights(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
-    """Write the weights of ``folder`` anew as ``change`` has them."""
+    """Writes the weights of ``folder`` anew as ``change`` has them."""
     file = folder / "model.safetensors"
     save_file(change(load_file(file)), file, metadata={"format": "pt"})
 
 
 def change_json(file: Path, **values: Any) -> None:
-    """Lay ``values`` on a JSON file."""
+    """Lays ``values`` on a JSON file."""
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
 def as_an_old_checkpoint(folder: Path) -> None:
-    """Write the weights as early versions did: a pickled file in half precision, with every buffer, tied
+    """Writes the weights as early versions did: a pickled file in half precision, with every buffer, tied
     weights more than once, a head of pretraining, and the names gamma and beta in a layer norm."""
 
     def old(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -90,7 +90,7 @@ def as_an_old_checkpoint(folder: Path) -> None:
 
 
 def in_shards(folder: Path) -> None:
-    """Write the weights as a large model has them: several files and an index."""
+    """Writes the weights as a large model has them: several files and an index."""
     file = folder / "model.safetensors"
     weights = load_file(file)
     file.unlink()

@@ -59,7 +59,7 @@ def translations(rows: int, noise: float, seed: int) -> list[dict[str, Any]]:
 
 
 def classified(right: Sequence[bool]) -> list[dict[str, Any]]:
-    """Prediction rows that are right where they are said to be."""
+    """Makes prediction rows that are right where ``right`` says so."""
     return [{"row": i, "label": i % 4, "prediction": (i + (not ok)) % 4} for i, ok in enumerate(right)]
 
 
@@ -119,7 +119,7 @@ def computed(config: RunConfig) -> dict[str, Any]:
 
 
 def finish(entry: store.Record, rows: list[dict[str, Any]]) -> store.Record:
-    """Give ``entry`` the metrics of its predictions."""
+    """Gives ``entry`` the metrics of its predictions."""
     if entry["task"]["kind"] == "classification":
         value = sum(row["label"] == row["prediction"] for row in rows) / len(rows)
         entry["metrics"] = {
@@ -144,7 +144,7 @@ def folder_of(root: Path, entry: store.Record) -> Path:
 
 
 def save(root: Path, entry: store.Record, rows: list[dict[str, Any]] | None = None) -> Path:
-    """Write ``entry``, finished with ``rows`` where they are given; return its folder."""
+    """Writes ``entry``, finished with ``rows`` where they are given; returns its folder."""
     folder = folder_of(root, entry)
     if rows is not None:
         store.write_predictions(folder, rows)

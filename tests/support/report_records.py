@@ -68,7 +68,7 @@ def curve(seed: int, rate: float = 40.0, steps: int = 120, metric: str = "accura
 
 
 def enrich(folder: Path, *, looked_at: bool = True) -> None:
-    """Give the run in ``folder`` a curve, and what its diagnostics found."""
+    """Gives the run in ``folder`` a curve and diagnostics."""
     entry = store.read(folder)
     variant = entry["config"]["attention"]["variant"]
     metric = "accuracy" if entry["task"]["kind"] == "classification" else "bleu"

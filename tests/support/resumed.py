@@ -13,8 +13,7 @@ from finetune.training.resume import Resumable
 
 
 def kept_at(step: int, whole: Path, killed: Path, patch: pytest.MonkeyPatch) -> None:
-    """Let a run in the folder ``whole`` leave a copy in ``killed``, as a kill would leave it that comes when
-    the checkpoint of ``step`` has just been written."""
+    """Has a run in ``whole`` leave a copy in ``killed``, as a kill after the checkpoint of ``step`` does."""
     save = Resumable._save_checkpoint
 
     def save_and_copy(trainer: Any, model: Any, trial: Any) -> None:
@@ -26,11 +25,11 @@ def kept_at(step: int, whole: Path, killed: Path, patch: pytest.MonkeyPatch) -> 
 
 
 def same_end(whole: Path, resumed: Path) -> None:
-    """Hold numbers, weights and predictions of both to be equal to the last bit."""
+    """Asserts that numbers, weights and predictions of both are equal to the last bit."""
     first, second = store.read(whole), store.read(resumed)
     assert second["metrics"] == first["metrics"] and second["untrained"] == first["untrained"]
     assert second["times"] is not None and second["times"]["train_s"] is None
-    losses = [[point.get("loss") for point in found["curve"]] for found in (first, second)]
+    losses = [[point.get("loss") for point in record["curve"]] for record in (first, second)]
     assert losses[0] == losses[1]
     assert (whole / "predictions.jsonl").read_bytes() == (resumed / "predictions.jsonl").read_bytes()
     weights = [load_file(where / "model.safetensors") for where in (whole, resumed)]

@@ -39,7 +39,7 @@ def folders(study: Study) -> list[str]:
 
 
 def keep(cell: Cell, status: str = "finished", seconds: float | None = 100.0, **over: Any) -> Path:
-    """Leave the record of a run in the folder of a cell, or beside it for a stub to put there."""
+    """Leaves the record of a run in the folder of a cell, or beside it for a stub to put there."""
     entry = started("softmax", 0, sample=True)
     entry["config"] = as_dict(cell.config)
     if entry["config"]["data"]["source"] != "sample":

@@ -126,7 +126,7 @@ def names(*kinds: Kind) -> list[str]:
 
 
 def enlarge(model: Any) -> Any:
-    """Draw larger weights: at the usual 0.02 attention is nearly uniform and every test would pass."""
+    """Draws larger weights: at the usual 0.02 attention is nearly uniform and every test would pass."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
