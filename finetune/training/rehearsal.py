@@ -163,7 +163,7 @@ def _one_step(
         evaluated = trainer.evaluate(splits["validation"])
     except loop.NonFiniteLossError as error:
         if config.attention.variant != BASELINE or config.model.name.startswith(SCRATCH):
-            return  # another variant may: that is a result, which its run records
+            return  # which is a result of the variant or of the size: its run records it
         raise UserError(
             f"'{config.model.name}' gives NaN before it is trained, under its own softmax: look at its "
             "config.json (rope_theta, factors, epsilons), or set train.bf16 and train.fp16 to false"

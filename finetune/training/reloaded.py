@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from finetune.config.schema import RunConfig
+from finetune.config.schema import HALF, RunConfig
 from finetune.models.builder import weights_fingerprint
 from finetune.models.checkpoint import load_run, read_config
 from finetune.objectives.base import Objective
@@ -43,7 +43,7 @@ def check(
     if weights_fingerprint(built.model) != outcome.weights:
         raise _error(folder, "its weights are others")
     again = answers(config, objective, built, rows, folder)
-    half = any(config.train.get(name) for name in ("bf16", "fp16", "tf32"))
+    half = any(config.train.get(name) for name in (*HALF, "tf32"))
     if not math.isclose(again.loss, held.loss, rel_tol=HALF_TOLERANCE if half else TOLERANCE):
         raise _error(folder, f"its loss on {len(rows)} test rows is {again.loss}, not {held.loss}")
     for row, prediction in again.predictions.items():
