@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from finetune.comparison.compare import Comparison
 from finetune.comparison.pairing import FROM_THE_PAPER
-from finetune.comparison.tables import ResultTable, RunLine, VariantResult
+from finetune.comparison.tables import ResultTable
 from finetune.data.synthetic import STAMP
 from finetune.report import cells, facts, words
 from finetune.report.answer import answer, state
@@ -34,7 +34,7 @@ class HtmlTable:
 
 
 def page(comparison: Comparison, roots: Sequence[Path] = ()) -> str:
-    """The whole file. Curves and diagnostics are read from the runs' folders, or found below ``roots``."""
+    """Renders the whole file, with curves and diagnostics from the runs' folders, or from below ``roots``."""
     names = list(dict.fromkeys(result.name for table in comparison.tables for result in table.variants))
     palette = Palette(names)
     problems = list(comparison.problems)
@@ -67,7 +67,8 @@ def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
-        finalize=_visible,
+        # What is about to be written, in letters that can be seen: a name may hide or turn nothing.
+        finalize=lambda value: visible(value) if type(value) is str else value,  # markup stays as it is
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -75,13 +76,8 @@ def _template() -> Template:
     return environment.get_template("page.html.jinja")
 
 
-def _visible(value: Any) -> Any:
-    """What the template is about to write, in letters that can be seen: a name may hide or turn nothing."""
-    return visible(value) if type(value) is str else value
-
-
 def _table(table: ResultTable, histories: Sequence[History], palette: Palette, key: str) -> dict[str, Any]:
-    """Everything the template says about one table."""
+    """Collects everything the template shows of one table."""
     names = [result.name for result in table.variants]
     plots = [
         forest.differences(table, palette, f"{key}-difference"),
@@ -101,6 +97,16 @@ def _table(table: ResultTable, histories: Sequence[History], palette: Palette, k
     lists = [
         (heading, [line for line in lines if line not in cost_notes]) for heading, lines in facts.lists(table)
     ]
+    runs = []
+    for result, run in ((variant, run) for variant in table.variants for run in variant.runs):
+        value = "" if run.value is None else f", {words.value(table.primary, run.value)}"
+        runs.append(
+            {
+                "name": f"{words.variant_name(result)}, seed {run.seed}: {run.status}{value}",
+                "command": run.command,
+                "facts": " · ".join(part for part in (run.folder, run.device, run.reason) if part),
+            }
+        )
     return {
         "key": key,
         "title": words.title(table),
@@ -119,17 +125,7 @@ def _table(table: ResultTable, histories: Sequence[History], palette: Palette, k
         "lists": [(heading, lines) for heading, lines in lists if lines],
         "power": _grid(cells.power(table), words.POWER),
         "facts": facts.protocol(table),
-        "runs": [_run(table, result, run) for result in table.variants for run in result.runs],
-    }
-
-
-def _run(table: ResultTable, result: VariantResult, run: RunLine) -> dict[str, str]:
-    value = "" if run.value is None else f", {words.value(table.primary, run.value)}"
-    facts = [part for part in (run.folder, run.device, run.reason) if part]
-    return {
-        "name": f"{words.variant_name(result)}, seed {run.seed}: {run.status}{value}",
-        "command": run.command,
-        "facts": " · ".join(facts),
+        "runs": runs,
     }
 
 

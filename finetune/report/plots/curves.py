@@ -90,6 +90,7 @@ def curves(table: ResultTable, histories: Sequence[History], palette: Palette, k
 def _curve_plot(
     by_variant: Mapping[str, Sequence[History]], quantity: _Quantity, palette: Palette, key: str
 ) -> Plot:
+    """Draws one logged quantity: the mean of each variant, and each run behind it."""
     means = {}
     for name, runs in by_variant.items():
         # A run that failed would end the mean curve where it failed.
@@ -105,7 +106,7 @@ def _curve_plot(
                 curve = history.curve(quantity.name)
                 thin_line(axis, curve, palette[name])
                 values += curve.values()
-        if min(values) > 0 and max(values) > 20 * min(values):
+        if min(values) > 0 and max(values) > 20 * min(values):  # a loss that fell far hides its end otherwise
             log_scale(axis)
         by_step(axis, ylabel=quantity.label)
 
@@ -123,13 +124,13 @@ def _curve_plot(
 
 
 def thin_line(axis: Axes, curve: Curve, look: Look) -> None:
-    """One run, or one layer, behind the mean of them; a dot where there is one step only."""
+    """Draws one run, or one layer, behind the mean of them; a dot where there is one step only."""
     marker = look.marker if len(curve) == 1 else ""
     axis.plot(*points(curve), color=look.color, linewidth=0.7, alpha=0.45, marker=marker, markersize=3)
 
 
 def line(axis: Axes, curve: Curve, look: Look) -> None:
-    """A thick line with a few markers."""
+    """Draws a thick line with a few markers."""
     axis.plot(
         *points(curve),
         color=look.color,
@@ -142,5 +143,5 @@ def line(axis: Axes, curve: Curve, look: Look) -> None:
 
 
 def points(curve: Curve) -> tuple[list[int], list[float]]:
-    """Steps and values."""
+    """Splits a curve into its steps and its values."""
     return list(curve), list(curve.values())

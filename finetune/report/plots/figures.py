@@ -129,7 +129,7 @@ def draw(
     grid: tuple[int, int] = (1, 1),
     sharey: bool = False,
 ) -> Markup:
-    """Let ``paint`` draw on ``grid`` (rows, columns) axes; the SVG, for a page in which ``key`` is unique.
+    """Has ``paint`` draw on ``grid`` (rows, columns) axes; the SVG, for a page in which ``key`` is unique.
 
     ``size`` is in CSS pixels. ``label`` says in words what is drawn, for readers who cannot see it.
     """
@@ -184,7 +184,7 @@ def only_rows(axis: Axes, count: int) -> None:
 
 
 def _inline(text: str, key: str, label: str) -> Markup:
-    """matplotlib's file as an element of a page, with the page's colors and font."""
+    """Turns matplotlib's file into an element of a page, with the page's colors and font."""
     root = ElementTree.fromstring(text)
     for parent in list(root.iter()):
         for child in [child for child in parent if _local(child.tag) == "style"]:
@@ -198,9 +198,16 @@ def _inline(text: str, key: str, label: str) -> Markup:
         element.attrib.clear()
         for name, value in values.items():
             if name == "style":
-                element.set(name, _themed(value))
+                declared = (declaration.partition(": ") for declaration in value.split("; "))
+                # Placeholders become the page's colors; the font of a text is the page's.
+                kept = (
+                    f"{what}: {CSS.get(color, color)}" for what, _, color in declared if what != "font-family"
+                )
+                element.set(name, "; ".join(kept))
             elif name in NUMBERS:
-                element.set(name, " ".join(map(_rounded, value.split())))
+                # Hundredths of a pixel are enough and a third of the size; letters of a path stay.
+                words = (f"{float(word):.2f}" if "." in word else word for word in value.split())
+                element.set(name, " ".join(words))
             # matplotlib turns all text, most of it by nothing
             elif not (name == "id" and value not in named) and not value.startswith("rotate(-0 "):
                 element.set(name, value)
@@ -214,15 +221,3 @@ def _inline(text: str, key: str, label: str) -> Markup:
 def _local(name: str) -> str:
     """A name without its XML namespace, which HTML does not write."""
     return name.rpartition("}")[2]
-
-
-def _themed(style: str) -> str:
-    """Declarations of a style with placeholders as the page's colors, and without the font of a text."""
-    declared = (declaration.partition(": ") for declaration in style.split("; "))
-    kept = (f"{name}: {CSS.get(value, value)}" for name, _, value in declared if name != "font-family")
-    return "; ".join(kept)
-
-
-def _rounded(word: str) -> str:
-    """A coordinate in hundredths of a pixel, which are enough and a third of the size; a letter as it is."""
-    return f"{float(word):.2f}" if "." in word else word

@@ -36,8 +36,10 @@ class Bar:
     heading: str = ""
 
     @classmethod
-    def of(cls, name: str, look: Look, found: Difference, heading: str = "") -> "Bar":
-        return cls(name, look, found.mean, found.interval, found.interval_rows, found.interval_seeds, heading)
+    def of(cls, name: str, look: Look, difference: Difference, heading: str = "") -> "Bar":
+        """Takes what is drawn of ``difference``, under the ``heading`` of its table."""
+        intervals = (difference.interval, difference.interval_rows, difference.interval_seeds)
+        return cls(name, look, difference.mean, *intervals, heading)
 
     @property
     def reach(self) -> float:
@@ -55,8 +57,10 @@ def differences(table: ResultTable, palette: Palette, key: str) -> Plot | None:
     pairs = [(result, result.difference) for result in table.variants if result.difference]
     if not pairs:
         return None
-    bars = [Bar.of(words.variant_name(result), palette[result.name], found) for result, found in pairs]
-    seeds = words.counts({result.name: len(found.seeds) for result, found in pairs}, "paired seed")
+    bars = [
+        Bar.of(words.variant_name(result), palette[result.name], difference) for result, difference in pairs
+    ]
+    seeds = words.counts({result.name: len(difference.seeds) for result, difference in pairs}, "paired seed")
     return _forest(
         bars,
         table.primary,
@@ -129,14 +133,14 @@ def over_tasks(comparison: Comparison, palette: Palette) -> list[Plot]:
 
 
 def _side(metric: Metric) -> str:
-    """Which side of 0 is the worse one."""
+    """Says which side of 0 is the worse one."""
     return f" {'Left' if metric.higher_is_better else 'Right'} of 0 is worse than softmax."
 
 
 def _forest(
     bars: Sequence[Bar], metric: Metric, key: str, *, heading: str, label: str, caption: str, n: str = ""
 ) -> Plot:
-    """Differences below each other around 0, under the headings of their tables."""
+    """Draws differences below each other around 0, under the headings of their tables."""
     # An axis that reached a value far out would press all others onto the line at 0.
     limit = FAR * median_low([bar.reach for bar in bars])
     edge = limit if 0 < limit < max(bar.reach for bar in bars) else None
@@ -170,6 +174,7 @@ def _forest(
 
 
 def _bar(axis: Axes, bar: Bar, metric: Metric, y: float, edge: float | None) -> None:
+    """Draws one difference and its intervals; an arrow at the ``edge`` where it lies beyond."""
     for bounds, below, style, width in (
         (bar.both, 0.0, "-", 4.0),
         (bar.rows, 0.16, "-", 1.4),

@@ -1,14 +1,13 @@
 """Plots of gradients: their norms by layer through training, and how much of them reaches a score."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from finetune.records.diagnostics import LayerSnapshot
 from finetune.report.histories import Curve
 from finetune.report.plots.curves import line, points
 from finetune.report.plots.figures import MUTED, WIDTH, Palette, Plot, by_step, depth, draw, log_scale
-from finetune.report.plots.series import Pick, Place, Sampled, by_layer, counted, ends, over_layers
+from finetune.report.plots.series import Sampled, at, by_layer, counted, ends, over_layers
 
 TENSORS = ("query", "key", "value", "output")
 ZONES = ("saturated", "suppressed")
@@ -32,7 +31,7 @@ def reach(sampled: Sequence[Sampled], variants: Sequence[str], palette: Palette,
 
 
 def _norms(each: Sampled, key: str, limits: Limits) -> Plot:
-    curves = {name: by_layer(each, _norm_of(name)) for name in TENSORS}
+    curves = {name: by_layer(each, at("gradient", name)) for name in TENSORS}
     places = sorted({place for by_place in curves.values() for place in by_place})
     of_kind = {kind: [place for place in places if place[1] == kind] for _, kind in places}
 
@@ -40,7 +39,14 @@ def _norms(each: Sampled, key: str, limits: Limits) -> Plot:
         for axis, (name, by_place) in zip(axes, curves.items(), strict=True):
             for place, curve in by_place.items():
                 same = of_kind[place[1]]
-                _layer_line(axis, place, curve, same.index(place) / max(1, len(same) - 1))
+                axis.plot(
+                    *points(curve),
+                    KINDS.get(place[1], OTHER_KIND)[0],
+                    color=depth(same.index(place) / max(1, len(same) - 1)),
+                    linewidth=1.4,
+                    marker="o" if len(curve) == 1 else "",
+                    markersize=4,
+                )
             axis.set_title(name)
             if limits:
                 log_scale(axis)
@@ -48,7 +54,11 @@ def _norms(each: Sampled, key: str, limits: Limits) -> Plot:
         for axis in axes[2:]:
             by_step(axis)
 
-    spoken = "; ".join(f"{name} {_last(by_place)}" for name, by_place in curves.items())
+    ranges = []
+    for name, by_place in curves.items():
+        last = [curve[max(curve)] for curve in by_place.values()]
+        ranges.append(f"{name} {min(last):.3g} to {max(last):.3g}" if last else f"{name} unknown")
+    spoken = "; ".join(ranges)
     label = f"Gradient norms of {each.variant}, lowest to highest layer at the last step: {spoken}"
     kinds = ", ".join(f"{kind} {KINDS.get(kind, OTHER_KIND)[1]}" for kind in of_kind)
     caption = (
@@ -62,10 +72,11 @@ def _norms(each: Sampled, key: str, limits: Limits) -> Plot:
 def _reach(each: Sampled, variants: Sequence[str], palette: Palette, key: str) -> Plot | None:
     lines: dict[str, dict[str, Curve]] = {}
     for zone in ZONES:
-        curves = {name: over_layers(each, _reach_of(name, zone), _count_of(zone)) for name in variants}
+        curves = {name: over_layers(each, at("reach", name, zone), at("counts", zone)) for name in variants}
         lines[zone] = {name: curve for name, curve in curves.items() if curve}
     if not any(lines.values()):
         return None
+    positive = any(value > 0 for by in lines.values() for curve in by.values() for value in curve.values())
     marks = (f"p > {each.runs[0]['saturated']:g}", f"p < {each.runs[0]['suppressed']:g}")
 
     def paint(axes: list[Axes]) -> None:
@@ -76,7 +87,7 @@ def _reach(each: Sampled, variants: Sequence[str], palette: Palette, key: str) -
             by_step(axis, title=f"{zone}, {mark}")
             if not lines[zone]:
                 axis.text(0.5, 0.5, "no such score", transform=axis.transAxes, ha="center", color=MUTED)
-        if _any_positive(lines):
+        if positive:  # a logarithmic axis has no place for zeros alone
             for axis in axes:
                 log_scale(axis)
         axes[0].set_ylabel("mean |dL/dscore|")
@@ -91,30 +102,3 @@ def _reach(each: Sampled, variants: Sequence[str], palette: Palette, key: str) -
         f"{counted([each])}"
     )
     return Plot(svg, f"Gradient that scores get, {each.variant}", caption)
-
-
-def _layer_line(axis: Axes, place: Place, curve: Curve, share: float) -> None:
-    style = KINDS.get(place[1], OTHER_KIND)[0]
-    marker = "o" if len(curve) == 1 else ""
-    axis.plot(*points(curve), style, color=depth(share), linewidth=1.4, marker=marker, markersize=4)
-
-
-def _any_positive(lines: Mapping[str, Mapping[str, Curve]]) -> bool:
-    return any(value > 0 for by in lines.values() for curve in by.values() for value in curve.values())
-
-
-def _norm_of(tensor: str) -> Pick:
-    return lambda layer: layer["gradient"].get(tensor)
-
-
-def _reach_of(variant: str, zone: str) -> Pick:
-    return lambda layer: layer["reach"].get(variant, {}).get(zone)
-
-
-def _count_of(zone: str) -> Callable[[LayerSnapshot], float]:
-    return lambda layer: layer["counts"].get(zone, 0)
-
-
-def _last(by_place: Mapping[Place, Curve]) -> str:
-    last = [curve[max(curve)] for curve in by_place.values()]
-    return f"{min(last):.3g} to {max(last):.3g}" if last else "unknown"

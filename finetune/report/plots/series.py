@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from finetune.records.diagnostics import Diagnostics, LayerSnapshot
 from finetune.records.run import is_number
@@ -27,26 +28,39 @@ class Sampled:
 
 
 def of_variants(histories: Sequence[History], variants: Iterable[str]) -> list[Sampled]:
-    """The diagnostics of each of ``variants`` that has any."""
+    """Collects the diagnostics of each of ``variants`` that has any."""
     sampled = []
     for variant in variants:
         files = [each.diagnostics for each in histories if each.variant == variant and each.diagnostics]
+        # Samples from after training are of other rows and without dropout: no line joins them to the others.
         for after in (False, True):
-            runs = tuple(run for file in files if (run := _part(file, after))["samples"])
+            runs: list[Diagnostics] = []
+            for file in files:
+                samples = [
+                    sample for sample in file["samples"] if sample.get("after_training", False) == after
+                ]
+                if samples:
+                    runs.append({**file, "samples": samples})
             if runs:
-                sampled.append(Sampled(variant, runs, after))
+                sampled.append(Sampled(variant, tuple(runs), after))
                 break
     return sampled
 
 
-def _part(file: Diagnostics, after: bool) -> Diagnostics:
-    """Only the samples from training, or those from ``after`` it, of other rows and without dropout."""
-    samples = [sample for sample in file["samples"] if sample.get("after_training", False) == after]
-    return {**file, "samples": samples}
+def at(*path: str) -> Pick:
+    """Picks what lies at ``path`` in a layer's diagnostics; ``None`` where nothing does."""
+
+    def pick(layer: LayerSnapshot) -> float | None:
+        value: Any = layer
+        for key in path:
+            value = value.get(key, {})
+        return value if is_number(value) else None
+
+    return pick
 
 
 def by_layer(sampled: Sampled, pick: Pick) -> dict[Place, Curve]:
-    """What ``pick`` takes of each layer, by step: the mean over the runs, where it is a number."""
+    """Averages what ``pick`` takes of each layer over the runs, by step, where it is a number."""
     per_run: dict[Place, list[Curve]] = {}
     for run in sampled.runs:
         mine: dict[Place, Curve] = {}
@@ -61,8 +75,8 @@ def by_layer(sampled: Sampled, pick: Pick) -> dict[Place, Curve]:
     return {place: curve for place, curve in means.items() if curve}
 
 
-def over_layers(sampled: Sampled, pick: Pick, weigh: Callable[[LayerSnapshot], float] | None = None) -> Curve:
-    """The mean over layers and runs by step, each layer counting as much as ``weigh`` says (or the same)."""
+def over_layers(sampled: Sampled, pick: Pick, weigh: Pick | None = None) -> Curve:
+    """Averages over layers and runs, by step; each layer has the weight that ``weigh`` gives, or the same."""
     curves: list[Curve] = []
     for run in sampled.runs:
         mine: Curve = {}

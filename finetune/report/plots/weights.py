@@ -1,78 +1,48 @@
 """Plots of attention weights through training: how extreme, how even, and what a row of them sums to."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
 from finetune.records.diagnostics import LayerSnapshot
 from finetune.report.plots.curves import line, thin_line
 from finetune.report.plots.figures import Palette, Plot, by_step, draw
-from finetune.report.plots.series import Pick, Sampled, by_layer, counted, ends, over_layers
+from finetune.report.plots.series import Pick, Sampled, at, by_layer, counted, ends, over_layers
 
 QUANTILES = 7  # of a row sum: 0, 5, 25, 50, 75, 95 and 100%
 LOW, MIDDLE, HIGH = 1, 3, 5
 
 
-@dataclass(frozen=True)
-class _Quantity:
-    name: str
+class _Quantity(NamedTuple):
+    part: str  # of a layer's diagnostics
+    name: str  # in that part
     heading: str
     axis: str
     caption: str
-    pick: Pick
 
 
 def weights(sampled: Sequence[Sampled], palette: Palette, key: str) -> list[Plot]:
     """One plot a quantity, all variants in it."""
-    plots = [_quantity(sampled, palette, key, quantity) for quantity in _quantities(sampled[0])]
+    share, axis = "Share of the allowed attention weights", "share of weights"
+    first = sampled[0].runs[0]
+    high, low = f"above {first['saturated']:g}", f"below {first['suppressed']:g}"
+    entropy, scores = "Mean entropy of a row of weights, |w| over their sum.", "highest − lowest"
+    spread = "Highest less lowest score of a row, mean over rows."
+    quantities = (
+        _Quantity("weights", "above", f"Weights {high}", axis, f"{share} {high}."),
+        _Quantity("weights", "below", f"Weights {low}", axis, f"{share} {low}."),
+        _Quantity("weights", "negative", "Weights below 0", axis, f"{share} below 0."),
+        _Quantity("weights", "entropy", "Entropy", "entropy (nats)", entropy),
+        _Quantity("score", "range", "Range of the scores", scores, spread),
+    )
+    plots = [_quantity(sampled, palette, key, quantity) for quantity in quantities]
     return [plot for plot in [*plots, _row_sums(sampled, palette, key)] if plot]
 
 
-def _quantities(first: Sampled) -> list[_Quantity]:
-    share = "Share of the allowed attention weights"
-    high, low = f"above {first.runs[0]['saturated']:g}", f"below {first.runs[0]['suppressed']:g}"
-    return [
-        _Quantity(
-            "above",
-            f"Weights {high}",
-            "share of weights",
-            f"{share} {high}.",
-            lambda x: x["weights"].get("above"),
-        ),
-        _Quantity(
-            "below",
-            f"Weights {low}",
-            "share of weights",
-            f"{share} {low}.",
-            lambda x: x["weights"].get("below"),
-        ),
-        _Quantity(
-            "negative",
-            "Weights below 0",
-            "share of weights",
-            f"{share} below 0.",
-            lambda x: x["weights"].get("negative"),
-        ),
-        _Quantity(
-            "entropy",
-            "Entropy",
-            "entropy (nats)",
-            "Mean entropy of a row of weights, |w| over their sum.",
-            lambda x: x["weights"].get("entropy"),
-        ),
-        _Quantity(
-            "range",
-            "Range of the scores",
-            "highest − lowest",
-            "Highest less lowest score of a row, mean over rows.",
-            lambda x: x["score"].get("range"),
-        ),
-    ]
-
-
 def _quantity(sampled: Sequence[Sampled], palette: Palette, key: str, quantity: _Quantity) -> Plot | None:
-    means = {each.variant: over_layers(each, quantity.pick) for each in sampled}
+    pick = at(quantity.part, quantity.name)
+    means = {each.variant: over_layers(each, pick) for each in sampled}
     means = {name: curve for name, curve in means.items() if curve}
     if not means or (
         quantity.name == "negative" and not any(any(curve.values()) for curve in means.values())
@@ -81,7 +51,7 @@ def _quantity(sampled: Sequence[Sampled], palette: Palette, key: str, quantity: 
 
     def paint(axes: list[Axes]) -> None:
         for each in sampled:
-            for curve in by_layer(each, quantity.pick).values():
+            for curve in by_layer(each, pick).values():
                 thin_line(axes[0], curve, palette[each.variant])
         for name, curve in means.items():
             line(axes[0], curve, palette[name])
@@ -115,6 +85,8 @@ def _row_sums(sampled: Sequence[Sampled], palette: Palette, key: str) -> Plot | 
 
 
 def _quantile(number: int) -> Pick:
+    """Picks one of the quantiles of a layer's row sums."""
+
     def pick(layer: LayerSnapshot) -> float | None:
         quantiles = layer["row_sum"].get("quantiles")
         return quantiles[number] if isinstance(quantiles, list) and len(quantiles) == QUANTILES else None
