@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any, Literal, NotRequired
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
 
 from finetune.errors import UserError
 from finetune.system.files import write_text
-from finetune.system.parsing import JSON_BYTES, UnreadableError, complaint, read_text
+from finetune.system.parsing import JSON_BYTES, UnreadableError, complaint, json_value, read_text
 
 FILE = "diagnostics.json"
 SCHEMA: Literal["finetune-diagnostics"] = "finetune-diagnostics"
@@ -61,14 +61,15 @@ _SHAPE = TypeAdapter(Diagnostics)
 def read(file: Path) -> Diagnostics:
     """Reads ``file``; raises ``UserError`` naming it where it is missing or not what was written."""
     try:
-        text = read_text(file, JSON_BYTES)
-        return _SHAPE.validate_json(text, strict=True)
+        content = json_value(read_text(file, JSON_BYTES))
+        # As text again, without NaN and infinity, which are no JSON and of which no curve can be drawn.
+        return _SHAPE.validate_json(json.dumps(content, allow_nan=False), strict=True)
     except OSError as error:
         raise UserError(f"cannot read the diagnostics {file}: {error.strerror}") from error
-    except ValidationError as error:
-        problem = complaint(error)
     except UnreadableError as error:
         problem = f"the file is {error}"
+    except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
+        problem = complaint(error)
     raise UserError(f"the diagnostics {file} are damaged ({problem}): remove the file")
 
 
