@@ -19,8 +19,8 @@ from tests.support.records import (
 )
 
 
-def _overall(root: Path, arm: str = "sa-softmax") -> Overall:
-    return next(line for line in compare([root]).overall if line.variant == arm)
+def _overall(root: Path, variant: str = "sa-softmax") -> Overall:
+    return next(line for line in compare([root]).overall if line.variant == variant)
 
 
 def test_interquartile_means_over_tasks(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_accuracy_and_bleu_and_the_sample_are_never_put_together(tmp_path: Path)
                 save(tmp_path / str(sample), started(variant, seed, task=task, sample=sample), rows)
     lines = {(line.metric, line.sample, line.variant): line.tasks for line in compare([tmp_path]).overall}
     assert set(lines) == {
-        (metric, False, arm) for metric in ("accuracy", "bleu") for arm in ("softmax", "sa-softmax")
+        (metric, False, variant) for metric in ("accuracy", "bleu") for variant in ("softmax", "sa-softmax")
     }
     assert lines["bleu", False, "sa-softmax"] == ["toy de-en", "toy2 de-en"]
     assert lines["accuracy", False, "sa-softmax"] == ["agnews", "yelp"]

@@ -108,7 +108,7 @@ def _table(comparison: Comparison) -> ResultTable:
 def test_the_verdict_is_better_where_the_value_is_lower(tmp_path: Path) -> None:
     table = _table(_comparison(tmp_path))
     assert (table.metric, table.signature) == ("perplexity", "perplexity|made up")
-    judged = {arm.name: arm.difference for arm in table.variants if arm.difference}
+    judged = {variant.name: variant.difference for variant in table.variants if variant.difference}
     assert {name: each.verdict for name, each in judged.items()} == {
         "sa-softmax": "better",
         "sa-softmax-raw": "worse",
@@ -137,7 +137,7 @@ def test_one_against_another_is_told_without_a_sign(tmp_path: Path) -> None:
 
 def test_the_forest_says_on_which_side_worse_lies(tmp_path: Path) -> None:
     comparison = _comparison(tmp_path)
-    palette = Palette([arm.name for arm in _table(comparison).variants])
+    palette = Palette([variant.name for variant in _table(comparison).variants])
     plot = forest.differences(_table(comparison), palette, "k")
     assert plot is not None and "Right of 0 is worse" in plot.caption and "Left of" not in plot.caption
 
@@ -151,7 +151,7 @@ def test_aggregates_end_at_the_best_value_and_nowhere_above(tmp_path: Path) -> N
     assert lines["sa-softmax"].interval[0] == 1 and lines["sa-softmax"].interval[1] > 100
     assert lines["sa-softmax"].difference_interval[1] > 100
     for table in compare(tmp_path).tables:
-        (judged,) = [arm.difference for arm in table.variants if arm.difference]
+        (judged,) = [variant.difference for variant in table.variants if variant.difference]
         assert judged.detectable is not None and judged.detectable > 100
         # No difference of an unbounded metric is too large to be seen: the number is told.
         assert f"{judged.detectable:.2f}" in table.sentence

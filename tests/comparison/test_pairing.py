@@ -53,7 +53,7 @@ def test_unequal_configurations_are_refused_with_the_keys(
     save_accuracies(tmp_path / "a", "sa-softmax-raw", [0.8, 0.8])
     save_accuracies(tmp_path / "b", "sa-softmax", [0.9], **over)
     first, second = compare([tmp_path]).tables
-    assert [arm.name for arm in first.variants] == ["softmax", "sa-softmax-raw"]
+    assert [variant.name for variant in first.variants] == ["softmax", "sa-softmax-raw"]
     assert difference_of(first, "sa-softmax-raw").verdict == "none"
     assert variant_of(second).difference is None
     (refused,) = second.refused
@@ -126,11 +126,11 @@ def test_a_run_that_failed_before_its_data_belongs_to_the_sample_it_asked_for(tm
     assert (real.missing, len(sample_table.missing)) == ([], 1)
 
 
-def test_scopes_and_parameters_are_arms_of_their_own(tmp_path: Path) -> None:
+def test_scopes_and_parameters_are_variants_of_their_own(tmp_path: Path) -> None:
     save_accuracies(tmp_path, "softmax", [0.8])
     save_accuracies(tmp_path, "sa-softmax", [0.8], attention={"scope": "encoder"})
     save_accuracies(tmp_path, "sa-softmax", [0.8], attention={"parameters": {"eps": 0.01}})
-    names = [arm.name for arm in only_table(tmp_path).variants]
+    names = [variant.name for variant in only_table(tmp_path).variants]
     assert names == ["softmax", "sa-softmax-encoder", "sa-softmax-eps0.01"]
 
 

@@ -20,13 +20,13 @@ def test_means_deviations_times_and_memory(tmp_path: Path) -> None:
     save_accuracies(tmp_path, "softmax", [0.80, 0.82, 0.81])
     save_accuracies(tmp_path, "sa-softmax", [0.81, 0.83, 0.79])
     table = only_table(tmp_path)
-    baseline, arm = table.variants
+    baseline, variant = table.variants
     assert (baseline.name, baseline.difference, baseline.finished) == ("softmax", None, 3)
     assert list(baseline.metrics) == ["accuracy", "macro_f1"]
     assert baseline.metrics["accuracy"].mean == pytest.approx(81.0)
     assert baseline.metrics["accuracy"].sd == pytest.approx(1.0)
     assert baseline.metrics["macro_f1"].mean == pytest.approx(80.0)
-    assert (arm.train_s, arm.peak_memory_mib) == (61.0, 900.0)
+    assert (variant.train_s, variant.peak_memory_mib) == (61.0, 900.0)
     found = difference_of(table)
     assert found.per_seed == pytest.approx([1.0, 1.0, -2.0])
     assert found.mean == pytest.approx(0.0, abs=1e-9)
@@ -82,7 +82,7 @@ def test_only_failures_still_make_a_table(tmp_path: Path) -> None:
     assert len(table.missing) == 1
 
 
-def test_warm_starts_are_arms_of_their_own_and_controls_are_known(tmp_path: Path) -> None:
+def test_warm_starts_are_variants_of_their_own_and_controls_are_known(tmp_path: Path) -> None:
     save_accuracies(tmp_path, "softmax", [0.8, 0.82])
     starts = {
         "cold": {"start": "cold"},
@@ -112,14 +112,14 @@ def test_warm_starts_are_arms_of_their_own_and_controls_are_known(tmp_path: Path
             save(tmp_path, entry, classified(correctness(400, 0.85, seed)))
     save_accuracies(tmp_path, "softmax-plus-one", [0.8])
     table = only_table(tmp_path)
-    assert [(arm.name, arm.control) for arm in table.variants] == [
+    assert [(variant.name, variant.control) for variant in table.variants] == [
         ("softmax", False),
         ("sa-softmax", False),
         ("sa-softmax-annealed0.3", False),
         ("sa-softmax-calibrated", False),
         ("softmax-plus-one", True),
     ]
-    assert all(arm.difference is not None for arm in table.variants[1:])
+    assert all(variant.difference is not None for variant in table.variants[1:])
     warm = variant_of(table, "sa-softmax-calibrated")
     assert warm.start == {"kind": "calibrated", "cosine_cold": 0.9, "cosine": pytest.approx(0.905)}
     assert warm.untrained is not None

@@ -84,8 +84,8 @@ def real(root: Path) -> list[str]:
     return ["--data", str(root / "secret"), "--train.max_steps", "3", "--attention.kernel", "reference"]
 
 
-def folder(root: Path, arm: str, model: str = "scratch-tiny") -> Path:
-    return root / "runs" / "agnews" / model / arm / "seed-0"
+def folder(root: Path, variant: str, model: str = "scratch-tiny") -> Path:
+    return root / "runs" / "agnews" / model / variant / "seed-0"
 
 
 @pytest.fixture(scope="module")

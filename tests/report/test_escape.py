@@ -41,12 +41,12 @@ EVIL = [
 def _named(comparison: Comparison, evil: str) -> Comparison:
     """The comparison with ``evil`` wherever a user, a file or a machine names something."""
     (table,) = comparison.tables
-    arms = []
-    for i, arm in enumerate(table.variants):
-        runs = [replace(run, folder=evil, command=evil, reason=evil, device=evil) for run in arm.runs]
-        attention = (arm.attention or {}) | {"kernel": evil, "variant": evil}
-        name = arm.name if i == 0 else evil
-        arms.append(replace(arm, name=name, runs=runs, attention=attention))
+    variants = []
+    for i, variant in enumerate(table.variants):
+        runs = [replace(run, folder=evil, command=evil, reason=evil, device=evil) for run in variant.runs]
+        attention = (variant.attention or {}) | {"kernel": evil, "variant": evil}
+        name = variant.name if i == 0 else evil
+        variants.append(replace(variant, name=name, runs=runs, attention=attention))
     evil_table = replace(
         table,
         task=evil,
@@ -60,11 +60,11 @@ def _named(comparison: Comparison, evil: str) -> Comparison:
         missing=[evil],
         refused=[evil],
         notes=[Note(NoteKind.KERNELS, evil), Note(NoteKind.HARDWARE, evil)],
-        variants=arms,
+        variants=variants,
     )
     over = [
         Overall(evil, False, "accuracy", name, tasks, 80.0, [79.0, 81.0], 0.0, [0.0, 0.0])
-        for name, tasks in (("softmax", [evil, "t"]), (f"{evil} arm", [evil]))
+        for name, tasks in (("softmax", [evil, "t"]), (f"{evil} variant", [evil]))
     ]
     return Comparison([evil_table, replace(evil_table, setting={})], [evil], over)
 
@@ -197,13 +197,13 @@ def _renamed(value: Any, known: set[str], evil: str) -> Any:
 
 
 def _bench(evil: str) -> Any:
-    """A result with ``evil`` for command, model, arms, variants, kernels, reasons, device and versions."""
+    """A result with ``evil`` for command, model, variants, kernels, reasons, device and versions."""
     hardware, attention, steps = BENCH["hardware"], BENCH["attention"], BENCH["steps"]
     row = {**attention["rows"][0], "reason": "why", "memory_reason": "why"}
     attention = {**attention, "rows": [row], "errors": attention["errors"][:1], "growth": []}
     names = {BENCH["command"], hardware["cpu"], row["variant"], row["kernel"], row["dtype"], "why"}
     names |= {steps["model"], steps["data"]["source"], BENCH["versions"]["torch"], BENCH["started"]}
-    names |= {arm[key] for arm in steps["arms"] for key in ("name", "computes")}
+    names |= {variant[key] for variant in steps["arms"] for key in ("name", "computes")}
     return _renamed({**BENCH, "attention": attention}, names, evil)
 
 

@@ -119,7 +119,7 @@ def test_the_label_of_a_plot_tells_its_numbers(study: Comparison) -> None:
     assert "80.00 ± 1.00, 3 seeds" in values.svg
 
 
-def test_an_arm_that_broke_down_does_not_hide_the_others(tmp_path: Path) -> None:
+def test_a_variant_that_broke_down_does_not_hide_the_others(tmp_path: Path) -> None:
     """Its axis ends where the others still show; the number and an arrow tell where it lies."""
     save_accuracies(tmp_path, "softmax", [0.80, 0.81, 0.82], rows=2000)
     save_accuracies(tmp_path, "sa-softmax", [0.80, 0.812, 0.82], rows=2000)
@@ -134,11 +134,11 @@ def test_an_arm_that_broke_down_does_not_hide_the_others(tmp_path: Path) -> None
     assert "-70.00" in cut.svg
 
 
-def test_the_glance_names_every_task_and_each_arm_in_full(tmp_path: Path) -> None:
+def test_the_glance_names_every_task_and_each_variant_in_full(tmp_path: Path) -> None:
     for root in ("a", "b"):
         model = "scratch:tiny" if root == "a" else "sentence-transformers/all-MiniLM-L6-v2"
-        for arm in ("softmax", "sa-softmax-renormalised"):
-            save_accuracies(tmp_path / root, arm, [0.80, 0.81], model={"name": model})
+        for variant in ("softmax", "sa-softmax-renormalised"):
+            save_accuracies(tmp_path / root, variant, [0.80, 0.81], model={"name": model})
     (glance,) = forest.at_a_glance(compare([tmp_path]), Palette(["sa-softmax-renormalised"]))
     words = re.findall(r">([^<>]+)</text>", glance.svg)
     assert words.count("sa-softmax-renormalised") == 2
@@ -147,8 +147,8 @@ def test_the_glance_names_every_task_and_each_arm_in_full(tmp_path: Path) -> Non
 
 def test_the_glance_tells_two_settings_of_one_task_apart(tmp_path: Path) -> None:
     for rate in (0.001, 0.0003):
-        for arm in ("softmax", "sa-softmax"):
-            save_accuracies(tmp_path / str(rate), arm, [0.80, 0.81], train={"learning_rate": rate})
+        for variant in ("softmax", "sa-softmax"):
+            save_accuracies(tmp_path / str(rate), variant, [0.80, 0.81], train={"learning_rate": rate})
     (glance,) = forest.at_a_glance(compare([tmp_path]), Palette(["sa-softmax"]))
     words = set(re.findall(r">([^<>]+)</text>", glance.svg))
     assert {f"agnews, train.learning_rate = {rate}" for rate in ("0.001", "0.0003")} <= words
@@ -253,7 +253,7 @@ def test_only_variants_with_negative_weights_get_that_plot() -> None:
     assert "Weights below 0" in headings("sa-softmax-raw")
 
 
-def test_a_palette_tells_many_arms_apart() -> None:
+def test_a_palette_tells_many_variants_apart() -> None:
     palette = Palette(f"arm{i}" for i in range(20))
     assert len({palette[f"arm{i}"] for i in range(20)}) == 20
     assert palette["softmax"].color == "#000100"
@@ -274,12 +274,12 @@ def test_drawing_changes_no_setting_of_matplotlib() -> None:
 def _judged(study: Comparison, *verdicts: str, seeds: int = 3, p: float = 0.001) -> Comparison:
     """One table for each verdict, each with the same p before Holm."""
     (table,) = study.tables
-    baseline, arm = table.variants
+    baseline, variant = table.variants
     tables = []
     for i, verdict in enumerate(verdicts):
         mean = -5.0 if verdict == "worse" else 5.0
-        found = replace(arm.difference, verdict=verdict, mean=mean, seeds=list(range(seeds)), p=p)  # type: ignore[type-var]
-        tables.append(replace(table, task=f"t{i}", variants=[baseline, replace(arm, difference=found)]))
+        found = replace(variant.difference, verdict=verdict, mean=mean, seeds=list(range(seeds)), p=p)  # type: ignore[type-var]
+        tables.append(replace(table, task=f"t{i}", variants=[baseline, replace(variant, difference=found)]))
     return Comparison(tables, [])
 
 

@@ -68,8 +68,8 @@ def _entry(variant: str, kind: str) -> store.Record:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "arm"), [("classification", 1), ("translation", 0)])
-def test_no_wrong_value_in_a_record_takes_the_report_down(tmp_path: Path, kind: str, arm: int) -> None:
+@pytest.mark.parametrize(("kind", "variant"), [("classification", 1), ("translation", 0)])
+def test_no_wrong_value_in_a_record_takes_the_report_down(tmp_path: Path, kind: str, variant: int) -> None:
     """Every key of a good record, at every depth, taken out and given values of every wrong type.
 
     The two kinds of task share the values between them: what a record holds is nearly the same.
@@ -78,11 +78,11 @@ def test_no_wrong_value_in_a_record_takes_the_report_down(tmp_path: Path, kind: 
     rows = classified([True, False, True]) if kind == "classification" else translations(3, 0.3, 0)
     save(root / "other", started("softmax", 0, task="untouched"), classified([True, False]))
     folders = [save(root, _entry(name, kind), rows) for name in ("softmax", "sa-softmax")]
-    file = folders[arm] / store.FILE
+    file = folders[variant] / store.FILE
     good = json.loads(file.read_text())
     places = [place for place in every_place(good) if place[:2] != ("config", "train") or place[-1] == "bf16"]
     values: list[tuple[object, ...]] = [(), *((wrong,) for wrong in WRONG)]
-    for number, (place, value) in enumerate([*itertools.product(places, values)][arm::2]):
+    for number, (place, value) in enumerate([*itertools.product(places, values)][variant::2]):
         file.write_text(json.dumps(changed(good, place, *value)))
         try:
             store.read(file)

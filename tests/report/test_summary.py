@@ -31,8 +31,8 @@ def test_the_summary_tells_what_the_report_tells(report, capsys):
     assert len({len(row) for row in cells}) == 1 and len(cells) == 2 + 3  # the sample has no place here
     content = json.loads(report.read_text())
     table = next(t for t in content["tables"] if not t["sample"])
-    arms = {arm["name"]: arm for arm in table["arms"]}
-    found = arms["sa-softmax"]["difference"]
+    variants = {variant["name"]: variant for variant in table["arms"]}
+    found = variants["sa-softmax"]["difference"]
     row = next(row for row in cells if row[2] == "sa-softmax")
     low, high = found["interval"]
     assert row[3] == "4" and row[4].startswith("90.50 ± 1.29")

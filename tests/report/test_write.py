@@ -97,7 +97,7 @@ def _of_page(text: str) -> list[Rows]:
 
 
 def _main(tables: list[Rows]) -> dict[str, dict[str, str]]:
-    """The rows of the first table that shows differences of arms."""
+    """The rows of the first table that shows differences of variants."""
     found = next(rows for rows in tables if {"attention", "runs", "difference"} <= rows[0].keys())
     return {row["attention"]: row for row in found}
 
@@ -110,8 +110,8 @@ def test_every_form_has_the_same_numbers(comparison: Comparison, tmp_path: Path)
     ]  # fmt: skip
     sheet = {row["attention"]: row for row in islice(csv.DictReader(io.StringIO(files[".csv"])), 3)}
     terminal = write.text(comparison)
-    for arm in json.loads(files[".json"])["tables"][0]["arms"][:2]:
-        name, score, found = arm["name"], arm["metrics"]["accuracy"], arm["difference"]
+    for variant in json.loads(files[".json"])["tables"][0]["arms"][:2]:
+        name, score, found = variant["name"], variant["metrics"]["accuracy"], variant["difference"]
         numbers = [(score["mean"], sheet[name]["mean"]), (score["sd"], sheet[name]["sd"])]
         expected = {"accuracy (%)": f"{score['mean']:.2f} ± {score['sd']:.2f}", "runs": "3"}
         if found:
@@ -136,14 +136,14 @@ def test_every_form_has_the_same_numbers(comparison: Comparison, tmp_path: Path)
         )
 
 
-def test_every_table_and_arm_is_in_every_form(comparison: Comparison, tmp_path: Path) -> None:
+def test_every_table_and_variant_is_in_every_form(comparison: Comparison, tmp_path: Path) -> None:
     files = {file.suffix: file.read_text(encoding="utf-8") for file in write.write(comparison, tmp_path)}
-    arms = [[arm.name for arm in table.variants] for table in comparison.tables]
-    assert len(arms) == 3
+    variants = [[variant.name for variant in table.variants] for table in comparison.tables]
+    assert len(variants) == 3
     for read, suffix in ((_of_markdown, ".md"), (_of_latex, ".tex"), (_of_page, ".html")):
         found = [rows for rows in read(files[suffix]) if {"attention", "runs"} <= rows[0].keys()]
-        assert [[row["attention"] for row in rows] for rows in found] == arms
-    assert [row["attention"] for row in csv.DictReader(io.StringIO(files[".csv"]))] == [*chain(*arms)]
+        assert [[row["attention"] for row in rows] for rows in found] == variants
+    assert [row["attention"] for row in csv.DictReader(io.StringIO(files[".csv"]))] == [*chain(*variants)]
     for suffix in (".md", ".tex", ".html"):
         assert " ".join(answer(comparison).split())[:60] in files[suffix]
     assert json.loads(files[".json"])["answer"] == answer(comparison)
