@@ -102,6 +102,7 @@ class Translation(Objective):
         from finetune.metrics.compute import translation_metrics
 
         tokenizer, references = built.tokenizer, pairs[:WRITTEN_ROWS]["target"]
+        # Without a limit: what is cut is no fault of the tokenizer.
         written = _decoded(tokenizer, targets(references, tokenizer, None))
         assert config.pair is not None  # a translation has one
         best = translation_metrics(written, references, languages(config.pair)[1])["bleu"]["value"]
@@ -158,6 +159,7 @@ class Translation(Objective):
         ids = trainer.predict(rows.remove_columns("labels"), metric_key_prefix=prefix).predictions
         # Back for the validation loss while training, which needs no text.
         trainer.args.predict_with_generate = False
+        # Batches of other lengths are filled up with a mark that no tokenizer can decode.
         ids = np.where(ids == IGNORED, tokenizer.pad_token_id, ids)
         return dict(zip(rows["row"], _decoded(tokenizer, ids), strict=True))
 
