@@ -20,7 +20,7 @@ OPTIONS = --preset $(PRESET) --output $(OUTPUT) \
 help:  ## print this
 	@echo "make TARGET [TASK=agnews] [PRESET=quick|small|scratch|full] [ATTENTION=\"softmax sa-softmax\"] [SEEDS=\"0 1\"]"
 	@echo "            [DATA=auto|hub|sample|FOLDER] [MODEL=NAME] [CONFIG=FILE] [OUTPUT=runs] [ARGS=\"--key value\"]"
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-11s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else 0'

@@ -1,17 +1,17 @@
-"""``finetune bench``: speed and memory on this machine."""
+"""The verb ``bench``: speed and memory on this machine."""
 
 import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
-from finetune.cli.options import Overrides, add_verb, names, number, place
+from finetune.cli.options import Overrides, add_verb, folder_of, names, number, place
 from finetune.errors import UserError
 from finetune.system.text import clean, say
 
 
 def add(verbs: Any) -> None:
-    """The verb."""
+    """Adds the verb."""
     parser = add_verb(
         verbs,
         "bench",
@@ -34,7 +34,7 @@ def add(verbs: Any) -> None:
 
 
 def bench(options: argparse.Namespace, overrides: Overrides) -> int:
-    """Measure, or read what was measured, and write tables and figures; 1 where a part has failed."""
+    """Measures, or reads a kept result, and writes tables and figures. Returns 1 where a part has failed."""
     from finetune.bench import run, tables
     from finetune.bench.settings import settings
 
@@ -47,8 +47,7 @@ def bench(options: argparse.Namespace, overrides: Overrides) -> int:
         )
     if options.source is not None:
         result = run.read(options.source)
-        beside = options.source if options.source.is_dir() else options.source.parent
-        folder = run.check(options.output or beside)
+        folder = run.check(options.output or folder_of(options.source))
         files = run.write(result, folder, json_too=False)
     else:
         lengths = [

@@ -1,4 +1,4 @@
-"""``finetune diagnose``: the attention of a finished run."""
+"""The verb ``diagnose``: the attention of a finished run."""
 
 import argparse
 from typing import Any
@@ -8,7 +8,7 @@ from finetune.system.text import say
 
 
 def add(verbs: Any) -> None:
-    """The verb."""
+    """Adds the verb."""
     parser = add_verb(
         verbs,
         "diagnose",
@@ -17,18 +17,17 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("run", type=place, help="the folder of the run, e.g. runs/.../seed-0")
     parser.add_argument("--rows", default="64", help="rows of its validation split (default: 64)")
-    parser.add_argument("--data", help="auto, hub, sample or a folder (default: where the run found them)")
+    parser.add_argument("--data", help="auto, hub, sample or a folder (default: the source of the run)")
     parser.add_argument("--task", help="the declaration file, for a task of your own")
     parser.add_argument("--attention", help="the declaration file, for a variant of your own")
     parser.set_defaults(function=diagnose)
 
 
 def diagnose(options: argparse.Namespace, overrides: Overrides) -> None:
-    """Measure, print and record it."""
+    """Measures the attention of the run, prints a table and records it."""
     rows = number(options.rows, "--rows takes a number of rows from 1, e.g. 64", least=1)
-    from finetune.training.diagnosis import diagnose as look
-    from finetune.training.diagnosis import table
+    from finetune.training import diagnosis
 
-    looked = look(options.run, rows, options.data, options.task, options.attention)
-    print(table(looked))
-    say(f"wrote {looked.file}")
+    measured = diagnosis.diagnose(options.run, rows, options.data, options.task, options.attention)
+    print(diagnosis.table(measured))
+    say(f"wrote {measured.file}")

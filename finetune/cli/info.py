@@ -1,4 +1,4 @@
-"""``finetune tasks``, ``variants``, ``validate`` and ``env``: what there is, and whether it is sound."""
+"""The verbs ``tasks``, ``variants``, ``validate`` and ``env``: lists, checks, and facts of the machine."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from finetune.tasks import TABLE, TASK_TYPES, TASKS
 
 
 def add(verbs: Any) -> None:
-    """The four verbs."""
+    """Adds the four verbs."""
     add_verb(verbs, "tasks", "list the tasks").set_defaults(function=tasks)
     add_verb(verbs, "variants", "list the attention variants").set_defaults(function=variants)
     parser = add_verb(
@@ -29,7 +29,7 @@ def add(verbs: Any) -> None:
 
 
 def tasks(options: argparse.Namespace, overrides: Overrides) -> None:
-    """Print one block a task: what it is, where it comes from, its licence."""
+    """Prints a block a task: its title, shape, source and licence."""
     for name, task in sorted(TASKS.items()):
         where = f"Hub: {task.hub_id} at {task.revision}" if task.hub_id else "local files only (DATA=folder)"
         print(f"{name}: {task.title}\n  {task.shape}\n  {where}\n  licence: {task.licence}; {task.source}")
@@ -40,7 +40,7 @@ def tasks(options: argparse.Namespace, overrides: Overrides) -> None:
 
 
 def variants(options: argparse.Namespace, overrides: Overrides) -> None:
-    """Print one block a variant: its formula, parameters and paper, and whether it is a control."""
+    """Prints a block a variant: its formula, parameters and paper, and whether it is a control."""
     from finetune.attention.variants import VARIANTS
 
     for name, variant in VARIANTS.items():
@@ -53,7 +53,7 @@ def variants(options: argparse.Namespace, overrides: Overrides) -> None:
 
 
 def validate(options: argparse.Namespace, overrides: Overrides) -> None:
-    """Check presets and tasks, and the rows of one task."""
+    """Checks presets and tasks, and the rows of a given task."""
     from finetune.studies.validation import validate as checked
     from finetune.system.text import visible
 
@@ -65,7 +65,7 @@ def validate(options: argparse.Namespace, overrides: Overrides) -> None:
 
 
 def env(options: argparse.Namespace, overrides: Overrides) -> None:
-    """Print versions and hardware as JSON."""
+    """Prints versions and hardware as JSON."""
     from finetune.system.environment import environment
 
     print(json.dumps(environment(), indent=2))

@@ -1,4 +1,4 @@
-"""The ``finetune`` command: reads its words, runs one verb, and says what went wrong in one line."""
+"""The ``finetune`` command: parses the command line, runs one verb, and reports an error in one line."""
 
 import argparse
 import os
@@ -24,15 +24,14 @@ Each verb has more in its own --help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns the exit status.
+    """Runs one verb and returns the exit status.
 
     1 after a failed run, 2 for a user's mistake, 75 where another process is at it, 130 on Ctrl-C.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # threads that spin starve each other on a busy machine
-    os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # what it reports, it also raises
+    # Libraries read these when imported. Threads that spin starve each other on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # it raises all that it reports
     if argv is None:
         terminal.prepare()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -41,13 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with quietly() if options.quiet else nullcontext():
             status = int(options.function(options, overrides) or 0)
         if sys.stdout is not None:
-            sys.stdout.flush()  # a full disk shows here
+            sys.stdout.flush()  # here a full disk is still an error that can be reported
         return status
     except UserError as error:
         _complain(error)
         return error.exit_status
     except OSError as error:
-        if error.errno is None:  # of a library that says by it more than the system does
+        if error.errno is None:  # a library's own use of the class: its traceback says more
             raise
         place = "the output" if error.filename is None else shown(str(error.filename)).strip("'")
         _complain(f"{error.strerror}: {place}")
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
-    """The parser of the command, and those of its verbs by their names."""
+    """Builds the parser of the command, and those of its verbs by their names."""
     command = Parser(
         prog="finetune",
         description="Compare attention functions on downstream tasks: fine-tune, record, compare.",
@@ -74,8 +73,9 @@ def parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPar
 
 
 def _parse(words: list[str]) -> tuple[argparse.Namespace, Overrides]:
-    """The command line -> options of the verb, and the overrides of the configuration."""
+    """Parses the command line into options of the verb and overrides of the configuration."""
     command, verbs = parser()
+    # Before argparse, whose message for an unknown verb names no nearest one.
     if words and not words[0].startswith("-") and words[0] not in verbs:
         raise unknown("verb", words[0], verbs)
     for word in words:
@@ -89,7 +89,7 @@ def _parse(words: list[str]) -> tuple[argparse.Namespace, Overrides]:
 
 
 def _complain(error: object) -> None:
-    """On one line, without secrets, and without the control characters that a terminal would obey."""
+    """Prints an error on one line, without secrets and without control characters for the terminal."""
     with suppress(OSError, AttributeError):
-        sys.stdout.flush()  # of a full disk, which is no second thing to say at the end
+        sys.stdout.flush()  # what it still holds comes first; a full disk fails here and not at exit
     print(f"finetune: error: {redact(clean(error))}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the verbs of the command share: their parser, and how words of the command line are read."""
+"""Parser, options and readers of words that the verbs of the command share."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ Overrides = Mapping[str, Any]
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that reports a mistake as every other one is reported, and guesses at no shortened option."""
+    """An argparse parser that raises mistakes as ``UserError`` and takes no shortened options."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_verb(verbs: Any, name: str, about: str, *examples: str, notes: str = "") -> argparse.ArgumentParser:
-    """The parser of a verb. ``examples`` are commands that its help ends with, ``notes`` come before them."""
+    """Adds the parser of a verb, whose help ends with ``notes`` and then ``examples``, which are commands."""
     shown_examples = "\n".join(["examples:", *(f"  {example}" for example in examples)]) if examples else ""
     parser: argparse.ArgumentParser = verbs.add_parser(
         name,
@@ -38,7 +38,7 @@ def add_verb(verbs: Any, name: str, about: str, *examples: str, notes: str = "")
 
 
 def add_quiet(parser: argparse.ArgumentParser, default: Any) -> None:
-    """``--quiet``, which stands before a verb or after it."""
+    """Adds ``--quiet``, which may stand before a verb or after it."""
     about = "print results and errors alone, no progress and no notes"
     parser.add_argument("--quiet", "-q", action="store_true", default=default, help=about)
 
@@ -54,7 +54,7 @@ COLUMNS = {
 
 
 def add_columns(parser: argparse.ArgumentParser, columns: Sequence[str]) -> None:
-    """The options that name columns of a table of the user's own, by the keys of ``data.columns``."""
+    """Adds the options that name columns of a table of the user's own, by the keys of ``data.columns``."""
     for column in columns:
         about = f"with --task csv: {COLUMNS.get(column, f'column of the {column}')}"
         if column == "text":
@@ -64,26 +64,32 @@ def add_columns(parser: argparse.ArgumentParser, columns: Sequence[str]) -> None
 
 
 class _Names(argparse.Action):
-    """``title,body`` or ``title body`` -> both names; those with spaces in them are kept."""
+    """Reads ``title,body`` or ``title body`` as two names; a quoted name may have spaces in it."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
         setattr(namespace, self.dest, [name.strip() for word in values for name in word.split(",")])
 
 
 def place(text: str) -> Path:
-    """A file or folder. An empty one, as of a variable that is not set, would be the working folder."""
+    """Reads the path of a file or folder."""
+    # An empty one, as of a shell variable that is not set, would be the working folder.
     if not text.strip():
         raise argparse.ArgumentTypeError("a name is missing (. is the working folder)")
     return Path(text)
 
 
+def folder_of(source: Path) -> Path:
+    """The folder of a file, or ``source`` itself where it is a folder."""
+    return source if source.is_dir() else source.parent
+
+
 def names(text: str) -> list[str]:
-    """``softmax,sa-softmax`` or ``softmax sa-softmax`` -> its words."""
+    """Reads ``softmax,sa-softmax`` or ``softmax sa-softmax`` as a list of names."""
     return text.replace(",", " ").split()
 
 
 def number(word: str, what: str, least: int = 0) -> int:
-    """``word`` as a whole number; ``what`` begins the sentence that says what is taken instead."""
+    """Reads ``word`` as a whole number; ``what`` begins the error message and says what the option takes."""
     digits = word.isascii() and word.isdigit() and len(word) < 20  # Python reads no thousands of digits
     if not (digits and int(word) >= least):
         raise UserError(f"{what}, not {shown(word)}")
@@ -91,13 +97,14 @@ def number(word: str, what: str, least: int = 0) -> int:
 
 
 def read_overrides(words: Sequence[str]) -> Overrides:
-    """``["--train.max_steps", "5", "--data.source=hub"]`` -> nested mapping."""
+    """Reads ``["--train.max_steps", "5", "--data.source=hub"]`` as a nested mapping."""
     nested: dict[str, Any] = {}
     remaining = list(words)
     while remaining:
         name, equals, value = remaining.pop(0).partition("=")
         if not name.startswith("--") or len(name) == 2:
             raise UserError(f"cannot make sense of '{name}': options look like --train.learning_rate 3e-5")
+        # A single dash begins a negative number, two begin the next option.
         if not equals and remaining and not remaining[0].startswith("--"):
             value = remaining.pop(0)
         if not value.strip():

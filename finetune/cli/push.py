@@ -1,4 +1,4 @@
-"""``finetune push``: a finished run on the Hub."""
+"""The verb ``push``: a finished run on the Hub."""
 
 import argparse
 from typing import Any
@@ -8,7 +8,7 @@ from finetune.system.text import say
 
 
 def add(verbs: Any) -> None:
-    """The verb."""
+    """Adds the verb."""
     parser = add_verb(
         verbs,
         "push",
@@ -22,7 +22,7 @@ def add(verbs: Any) -> None:
 
 
 def push(options: argparse.Namespace, overrides: Overrides) -> None:
-    """Upload it, and print how it is loaded again."""
+    """Uploads the run, and prints how to load it again."""
     from finetune.publishing.push import push as upload
 
     address = upload(options.folder, options.to, options.private)

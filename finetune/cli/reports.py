@@ -1,16 +1,16 @@
-"""``finetune compare`` and ``summary``: what was run, as a report."""
+"""The verbs ``compare`` and ``summary``: reports of recorded runs."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from finetune.cli.options import Overrides, add_verb, place
+from finetune.cli.options import Overrides, add_verb, folder_of, place
 from finetune.errors import UserError
 from finetune.system.text import say
 
 
 def add(verbs: Any) -> None:
-    """The two verbs."""
+    """Adds the two verbs."""
     parser = add_verb(
         verbs,
         "compare",
@@ -38,7 +38,7 @@ def add(verbs: Any) -> None:
 
 
 def compare(options: argparse.Namespace, overrides: Overrides) -> None:
-    """Print a comparison and write it in every form."""
+    """Prints a comparison and writes it in every form."""
     from finetune.comparison.compare import compare as compare_runs
     from finetune.report import write
 
@@ -49,7 +49,7 @@ def compare(options: argparse.Namespace, overrides: Overrides) -> None:
             where = " and ".join(map(str, folders))
             raise UserError(f"there is no run in {where}: give the folder that --output named")
     else:
-        beside = options.source if options.source.is_dir() else options.source.parent
+        beside = folder_of(options.source)
         folders = options.folders or [beside]
         comparison, output = write.read(options.source), options.output or beside
     print(write.text(comparison))
@@ -58,7 +58,7 @@ def compare(options: argparse.Namespace, overrides: Overrides) -> None:
 
 
 def summary(options: argparse.Namespace, overrides: Overrides) -> None:
-    """Print a summary, or put it into a document."""
+    """Prints a summary, or inserts it into a document."""
     from finetune.report import summary as summaries
 
     text = summaries.markdown(summaries.read(options.file))

@@ -1,4 +1,4 @@
-"""``finetune study``: the runs of a study file, as processes of their own."""
+"""The verb ``study``: the runs of a study file, as processes of their own."""
 
 import argparse
 from typing import Any
@@ -13,7 +13,7 @@ the same command; runs that another process is making are left to it."""
 
 
 def add(verbs: Any) -> None:
-    """The verb."""
+    """Adds the verb."""
     parser = add_verb(
         verbs,
         "study",
@@ -25,17 +25,17 @@ def add(verbs: Any) -> None:
         notes=NOTES,
     )
     parser.add_argument("file", help="a YAML file, or a shipped study: quick, cpu, ablation or paper")
-    asked = parser.add_mutually_exclusive_group()
-    asked.add_argument("--plan", action="store_true", help="what is done, what is left, how long it takes")
-    asked.add_argument("--print", action="store_true", help="one command line a run that is not done")
-    asked.add_argument("--rehearse", action="store_true", help="take a first step of every kind of run")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--plan", action="store_true", help="what is done, what is left, how long it takes")
+    mode.add_argument("--print", action="store_true", help="one command line a run that is not done")
+    mode.add_argument("--rehearse", action="store_true", help="take a first step of every kind of run")
     parser.add_argument("--workers", help="runs at a time (default: the study's; one a GPU, or by cores)")
     parser.add_argument("--output", type=place, help="folder of the runs (default: runs/NAME-OF-THE-STUDY)")
     parser.set_defaults(function=study)
 
 
 def study(options: argparse.Namespace, overrides: Overrides) -> int:
-    """Print what a study would do, or do it."""
+    """Plans, prints, rehearses or runs a study. Returns the exit status."""
     from finetune.studies.file import load, workers_of
     from finetune.studies.rehearsal import rehearse
     from finetune.studies.run import commands, plan_text, run_study

@@ -1,4 +1,4 @@
-"""Standard output and error as they must be for a program that runs for hours, whatever they lead to."""
+"""Prepares standard output and error for a program that runs for hours, whatever they are connected to."""
 
 import io
 import sys
@@ -6,18 +6,18 @@ from typing import Any
 
 
 def prepare() -> None:
-    """Let no letter and no reader that has left stop the program.
+    """Keeps unencodable characters and closed pipes from stopping the program.
 
-    A letter that the terminal's encoding lacks is written as its number. What a closed pipe does not take, as
-    in ``finetune ... | head``, is dropped: a training goes on, and a listing ends as if it had been read.
+    A character that the terminal's encoding lacks is written as its number. Output to a closed pipe, as in
+    ``finetune ... | head``, is dropped: a training goes on, and a listing ends as if it had been read.
     """
     sys.stdout, sys.stderr = _lasting(sys.stdout), _lasting(sys.stderr)
 
 
 class _Lasting(io.FileIO):
-    """A file that drops what its reader does not take, and says once that a disk is full."""
+    """A file that drops output to a closed pipe, and raises once where a disk is full."""
 
-    full = False
+    full = False  # raised once: a second error, at exit, would hide the message of the first
 
     def write(self, data: Any) -> int:
         try:

@@ -1,6 +1,7 @@
-"""``finetune classify``, ``translate`` and ``run``: runs in this process, one after the other."""
+"""The verbs of the kinds of task, such as ``classify``, and ``run``: runs in this process, in turn."""
 
 import argparse
+import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -21,13 +22,15 @@ from finetune.tasks import TABLE, TASK_TYPES, Task, get_task
 
 KINDS = {task_type.verb: kind for kind, task_type in TASK_TYPES.items()}
 """Verb -> kind of task."""
-# Options that stand for a key of the configuration.
+# Options that are short for a key of the configuration.
 SHORT = {"data": "data.source", "model": "model.name"} | {
     column: f"data.columns.{column}" for column in TABLE_COLUMNS
 }
 OPTIONS = {
     "task", "pair", "name", "attention", "seeds", "preset", "config", "output", "diagnose", "rehearse", *SHORT
 }  # fmt: skip
+MAKE_TARGETS = ("classify", "translate")
+"""Verbs that the Makefile has a target for, which needs no ``finetune`` on the path."""
 NOTES = """\
 Every key of the configuration is an option too: --data.train_rows 4000 --model.lora.rank 8
 --attention.scope cross --attention.parameters.eps 1e-5, and every field of transformers'
@@ -48,7 +51,7 @@ EXAMPLES = {
 
 
 def add(verbs: Any) -> None:
-    """The three verbs."""
+    """Adds a verb for each kind of task, and ``run``."""
     for verb, kind in KINDS.items():
         about = f"fine-tune on a {kind} task, one run for each variant and seed"
         parser = add_verb(verbs, verb, about, *EXAMPLES.get(verb, ()), notes=NOTES)
@@ -99,7 +102,7 @@ def _add_run_options(parser: argparse.ArgumentParser, rehearse: str) -> None:
 
 
 def train(options: argparse.Namespace, overrides: Overrides) -> int:
-    """Run a grid of one task: a preset, with files and options laid over it, by its variants and seeds."""
+    """Runs a grid of one task: a preset, with files and options laid over it, by its variants and seeds."""
     kind = KINDS[options.verb]
     values = read_preset(kind, options.preset)
     for path in options.config:
@@ -130,12 +133,12 @@ def train(options: argparse.Namespace, overrides: Overrides) -> int:
     status = run_grid(cells, options.command)
     compare_grid(cells)
     if options.preset != "full":
-        say(f"The real thing, on a GPU: {_next_command(options, task)}")
+        say(f"The real thing, on a GPU: {_full_command(options, task)}")
     return status
 
 
 def run(options: argparse.Namespace, overrides: Overrides) -> int:
-    """Make the run of a configuration file, or go on with it."""
+    """Makes the run of a configuration file, or resumes it."""
     cell = cell_file.read(
         options.file,
         options.output,
@@ -156,42 +159,37 @@ def _rehearse(cells: Sequence[Cell]) -> int:
 
 
 def _refuse_unknown_sections(values: Mapping[str, Any], overrides: Overrides) -> None:
-    """A misspelt option such as --trian.max_steps is named with the sections that there are."""
+    """Raises ``UserError`` for a section that does not exist, such as that of --trian.max_steps."""
     sections = {*RunConfig.__dataclass_fields__, "variants", "seeds"} - {"kind", "task", "pair", "seed"}
     for key in values:
         if key not in sections and key in overrides:
-            options = [f"--{name}" for name in sections | OPTIONS]
-            raise unknown("option", f"--{key}", options, _meant(key, values, sections))
+            # An option without its section, such as --learning_rate, is most like --train.learning_rate.
+            below = flatten({name: value for name, value in values.items() if name in sections})
+            options = {name.rpartition(".")[2]: f"--{name}" for name in below if "." in name}
+            options |= {name: f"--{name}" for name in sections | OPTIONS}
+            near = get_close_matches(key, options, 1, 0.5)
+            known = [f"--{name}" for name in sections | OPTIONS]
+            raise unknown("option", f"--{key}", known, options[near[0]] if near else None)
         if key not in sections:
             raise unknown("key", key, sections)
 
 
-def _meant(key: str, values: Mapping[str, Any], sections: set[str]) -> str | None:
-    """``--train.learning_rate`` of ``learning_rate``: the option below a section that an option is like."""
-    below = flatten({name: value for name, value in values.items() if name in sections})
-    options = {name.rpartition(".")[2]: f"--{name}" for name in below if "." in name}
-    options |= {name: f"--{name}" for name in sections | OPTIONS}
-    near = get_close_matches(key, options, 1, 0.5)
-    return options[near[0]] if near else None
-
-
-def _next_command(options: argparse.Namespace, task: Task) -> str:
-    """What to type for the same task with the preset of the real thing."""
-    words = ["make", options.verb, f"TASK={options.name or options.task}"]
-    if options.pair:
-        words.append(f"PAIR={options.pair}")
-    own = options.data if options.data not in (None, "auto", "sample") else None
-    if own is None and task.hub_id is None:
-        own = "path/to/folder"
-    if own:
-        words.append(f"DATA={own}")
-    words += ["PRESET=full", "OUTPUT=runs-full"]
-    columns = [(f"--{name}", value) for name in task.columns if (value := getattr(options, name, None))]
-    given = [
-        word
-        for option, value in columns
-        for word in (option, *([value] if isinstance(value, str) else value))
-    ]
-    if given:
-        words.append(f"ARGS={shlex.join(given)}")
+def _full_command(options: argparse.Namespace, task: Task) -> str:
+    """The command that runs the same task with the full preset, by make for a verb with a target there."""
+    data = options.data if options.data not in (None, "auto", "sample") else None
+    if data is None and task.hub_id is None:
+        data = "path/to/folder"
+    settings = {"task": options.name or options.task, "pair": options.pair, "data": data}
+    settings |= {"preset": "full", "output": "runs-full"}
+    settings = {name: value for name, value in settings.items() if value}
+    columns: list[str] = []
+    for name in task.columns:
+        if value := getattr(options, name, None):
+            columns += [f"--{name}", *([value] if isinstance(value, str) else value)]
+    if options.verb in MAKE_TARGETS:
+        words = ["make", options.verb, *(f"{name.upper()}={value}" for name, value in settings.items())]
+        words += [f"ARGS={shlex.join(columns)}"] if columns else []
+    else:
+        words = ["finetune", options.verb, *itertools.chain(*((f"--{n}", v) for n, v in settings.items()))]
+        words += columns
     return shlex.join(words)

@@ -575,3 +575,12 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(
     assert run("classify", tmp_path, *grid) == 0
     assert store.read(folder("classify", tmp_path, "sa-softmax"))["status"] == "finished"
     assert contents(folder("classify", tmp_path)) == before
+
+
+def test_the_full_command_of_a_verb_without_a_make_target_is_the_verb(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(finetune.cli.train, "MAKE_TARGETS", ("translate",))
+    planned(monkeypatch, "classify", *SAMPLE)
+    expected = "finetune classify --task agnews --preset full --output runs-full"
+    assert expected in capsys.readouterr().out
