@@ -129,7 +129,13 @@ def _sum_rows(parts: list[Tensor], layer: LayerAttention, targets: Tensor | None
     def watch(inputs: Inputs, output: Tensor) -> None:
         allowed = inputs.all_allowed()
         sums = layer.variant.weigh(scores_of(inputs), allowed).sum(-1)  # (batch, heads, query)
-        counted = _counted(inputs, allowed, layer.kind)
+        # Rows count that see a key, in self-attention themselves: (batch or 1, 1, query).
+        counted = sums.new_ones(1, 1, sums.shape[-1], dtype=torch.bool)
+        if allowed is not None:
+            full = allowed.expand(*allowed.shape[:-2], inputs.query.shape[-2], inputs.key.shape[-2])
+            counted = full.any(-1)
+            if layer.kind != "cross":
+                counted = counted & full.diagonal(dim1=-2, dim2=-1)
         if targets is not None and layer.kind != "encoder":
             counted = counted & targets.to(counted.device)[:, None]
         counted = counted.expand_as(sums)
@@ -148,16 +154,6 @@ def _targets(model: Any, batch: Mapping[str, Tensor]) -> Tensor | None:
     if labels is None or not model.config.is_encoder_decoder:
         return None
     return labels >= 0 if labels.ndim == 2 else batch["attention_mask"].bool()
-
-
-def _counted(inputs: Inputs, allowed: Tensor | None, kind: str) -> Tensor:
-    """Which rows count, bool, (batch or 1, 1, query): those that see a key, in self-attention themselves."""
-    query_len, key_len = inputs.query.shape[-2], inputs.key.shape[-2]
-    if allowed is None:
-        return torch.ones(1, 1, query_len, dtype=torch.bool, device=inputs.query.device)
-    full = allowed.expand(*allowed.shape[:-2], query_len, key_len)
-    seen = full.any(-1)
-    return seen if kind == "cross" else seen & full.diagonal(dim1=-2, dim2=-1)
 
 
 def _pass(

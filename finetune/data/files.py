@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from finetune.errors import UserError
 from finetune.system.files import refuse_pointer
-from finetune.system.text import one_line
+from finetune.system.text import reason
 
 FORMATS = {
     ".parquet": "parquet",
@@ -137,7 +137,7 @@ def _unpacked(path: Path, data: bytes, packing: str) -> bytes:
         OSError, EOFError, ValueError, MemoryError, RuntimeError, NotImplementedError,
         zlib.error, lzma.LZMAError, zipfile.BadZipFile,
     ) as error:  # fmt: skip
-        raise UserError(f"cannot unpack {path}: {one_line(error) or 'it is damaged'}") from error
+        raise UserError(f"cannot unpack {path}: {reason(error)}") from error
     if len(content) > MOST:
         raise UserError(
             f"{path} holds more than {MOST / 2**30:,.1f} GiB unpacked, too much for this machine's memory: "

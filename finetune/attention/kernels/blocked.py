@@ -165,7 +165,8 @@ def _blocks(call: _BlockedCall) -> Iterator[_Block]:
     budget = _BLOCK.get(device.type, _BLOCK_ELSEWHERE)
     queries = max(1, min(query_len, max(_FEWEST_QUERIES, budget // max(heads * key_len, 1))))
     rows = max(1, budget // max(heads * queries * key_len, 1))
-    generator = torch.Generator(device).manual_seed(call.seed) if inputs.dropout > 0 else None
+    generator = torch.Generator(device).manual_seed(call.seed)
+    wide = _wide_type(inputs.query)
     for row in range(0, batch, rows):
         for first in range(0, query_len, queries):
             last = min(first + queries, query_len)
@@ -173,25 +174,15 @@ def _blocks(call: _BlockedCall) -> Iterator[_Block]:
             block = _Block(
                 slice(row, min(row + rows, batch)), slice(first, last), slice(0, end), inputs, None, None
             )
-            shape = (block.rows.stop - row, heads, last - first, end)
-            yield replace(block, live=_live(block), kept=_kept(shape, inputs, generator))
-
-
-def _live(block: _Block) -> Tensor | None:
-    inputs, device = block.inputs, block.inputs.query.device
-    live = None if inputs.allowed is None else block.of_scores(inputs.allowed)
-    if inputs.causal:
-        query = torch.arange(block.queries.start, block.queries.stop, device=device)
-        past = torch.arange(block.keys.stop, device=device) <= query[:, None]
-        live = past if live is None else live & past
-    return None if live is None else live.to(_wide_type(inputs.query))
-
-
-def _kept(shape: tuple[int, ...], inputs: Inputs, generator: torch.Generator | None) -> Tensor | None:
-    if generator is None:
-        return None
-    kept = torch.empty(shape, dtype=_wide_type(inputs.query), device=inputs.query.device)
-    return kept.bernoulli_(1 - inputs.dropout, generator=generator).div_(1 - inputs.dropout)
+            live = None if inputs.allowed is None else block.of_scores(inputs.allowed)
+            if inputs.causal:
+                past = torch.arange(end, device=device) <= torch.arange(first, last, device=device)[:, None]
+                live = past if live is None else live & past
+            kept = None
+            if inputs.dropout > 0:
+                kept = torch.empty(block.rows.stop - row, heads, last - first, end, dtype=wide, device=device)
+                kept.bernoulli_(1 - inputs.dropout, generator=generator).div_(1 - inputs.dropout)
+            yield replace(block, live=None if live is None else live.to(wide), kept=kept)
 
 
 def _weigh(scores: Tensor, block: _Block, call: _BlockedCall) -> Tensor:

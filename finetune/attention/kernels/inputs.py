@@ -74,3 +74,8 @@ def refuse_second_derivative() -> None:
             "a fast attention kernel gives no second derivatives (create_graph=True): "
             "use --attention.kernel reference"
         )
+
+
+def with_contiguous_rows(tensor: Tensor) -> Tensor:
+    """``tensor`` itself if its last axis has stride 1, else a copy."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

@@ -28,16 +28,16 @@ class CompilerError(Exception):
 
 def library() -> ctypes.CDLL:
     """The compiled kernel; ``CompilerError`` where it cannot be had. Tried once a process."""
-    found = _library()
-    if isinstance(found, str):
-        raise CompilerError(found)
-    return found
+    library_or_reason = _library()
+    if isinstance(library_or_reason, str):
+        raise CompilerError(library_or_reason)
+    return library_or_reason
 
 
 def why_not() -> str | None:
     """Why there is no native kernel on this machine; None where there is one."""
-    found = _library()
-    return found if isinstance(found, str) else None
+    library_or_reason = _library()
+    return library_or_reason if isinstance(library_or_reason, str) else None
 
 
 @cache
@@ -141,8 +141,8 @@ def is_own(path: Path, sticky: bool = True) -> bool:
 def _is_private(group: int) -> bool:
     """Whether a group is its one user's own; root's counts as such."""
     try:
-        found = grp.getgrgid(group)
-        return found.gr_name == pwd.getpwuid(os.getuid()).pw_name and not found.gr_mem
+        entry = grp.getgrgid(group)
+        return entry.gr_name == pwd.getpwuid(os.getuid()).pw_name and not entry.gr_mem
     except KeyError:  # of a container that knows no names
         return False
 

@@ -9,7 +9,7 @@
  *     sa-softmax      a = g p   dx = p (da (1/R + g) - D1)  + (D1 - D0)/R at argmin x if x_min < 0
  *                                                           - D1/R        at argmax x if x_max > 0
  *     sa-softmax-raw  a = x p   dx = p (da (1 + x) - D1)
- *     softmax         a = p     dx = p (da - D1)          (to see what a form costs; models use torch's)
+ *     softmax         a = p     dx = p (da - D1)          (to see what a variant costs; models use torch's)
  *
  * Keys that no query of a block may see are left out of its products: padding and the future cost nothing.
  * Kept from forward to backward: 1 / sum(exp(x - x_max)) of each row.
@@ -19,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SOFTMAX, SELF_ADJUST, RAW };                    /* forms: variants.py, in the order it lists them */
+enum { SOFTMAX, SELF_ADJUST, RAW };                    /* variants.py, in the order it lists them */
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -43,7 +43,7 @@ typedef struct { const uint8_t *data; int64_t batch, head, row, column; } Mask;
 
 typedef struct {
     int64_t batch, heads, key_heads, query_len, key_len, width;
-    int64_t form, causal, threads;
+    int64_t variant, causal, threads;
     uint64_t seed;                   /* of dropout */
     float scaling, eps, dropout;
     Tensor query, key, value, bias, out, grad_out, grad_query, grad_key, grad_value;
@@ -274,20 +274,20 @@ INLINE Extremes extremes(float *x, const uint8_t *live, int64_t n, float eps, in
 
 /* Scores of one row -> weights without their divisor, which is returned: a = x / divisor. */
 INLINE float weigh(const Call *call, float *x, const uint8_t *live, int64_t n,
-                   const Dropout *dropout, const int form, float *inverse_sum) {
-    const Extremes found = extremes(x, live, n, call->eps, 0);
-    const float low = form == RAW ? 0.0f : found.low, top = found.top;
+                   const Dropout *dropout, const int variant, float *inverse_sum) {
+    const Extremes bounds = extremes(x, live, n, call->eps, 0);
+    const float low = variant == RAW ? 0.0f : bounds.low, top = bounds.top;
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t j = 0; j < n; j++) {
         float e = exponential(x[j] - top);
         if (live) e = live[j] ? e : 0.0f;
         sum += e;
-        x[j] = form == SOFTMAX ? e : (x[j] - low) * e;
+        x[j] = variant == SOFTMAX ? e : (x[j] - low) * e;
         if (dropout) x[j] *= kept(*dropout, (int32_t)j);
     }
     *inverse_sum = sum > 0 ? 1.0f / sum : 0.0f;
-    return form == SELF_ADJUST ? *inverse_sum / found.range : *inverse_sum;
+    return variant == SELF_ADJUST ? *inverse_sum / bounds.range : *inverse_sum;
 }
 
 /* Scores x and da of one row -> weights a (in x) and dx (in da). p and product are room for a row each.
@@ -295,18 +295,18 @@ INLINE float weigh(const Call *call, float *x, const uint8_t *live, int64_t n,
  * D1 is summed from the very products that it is subtracted from, not as dO . O: in a row that attends to one
  * key they cancel, and must be rounded alike. */
 INLINE void differentiate(const Call *call, float *x, float *da, float *p, float *product,
-                          const uint8_t *live, int64_t n, const Dropout *dropout, const int form,
+                          const uint8_t *live, int64_t n, const Dropout *dropout, const int variant,
                           float inverse_sum) {
-    const Extremes found = extremes(x, live, n, call->eps, form == SELF_ADJUST);
-    const float low = form == RAW ? 0.0f : found.low, top = found.top;
-    const float inverse = form == SELF_ADJUST ? 1.0f / found.range : form == RAW ? 1.0f : 0.0f;  /* dg/dx */
+    const Extremes bounds = extremes(x, live, n, call->eps, variant == SELF_ADJUST);
+    const float low = variant == RAW ? 0.0f : bounds.low, top = bounds.top;
+    const float inverse = variant == SELF_ADJUST ? 1.0f / bounds.range : variant == RAW ? 1.0f : 0.0f;  /* dg/dx */
     float d0 = 0, d1 = 0;
 #pragma omp simd reduction(+ : d0, d1)
     for (int64_t j = 0; j < n; j++) {
         float weight = exponential(x[j] - top) * inverse_sum;
         if (live) weight = live[j] ? weight : 0.0f;
         const float keep = dropout ? kept(*dropout, (int32_t)j) : 1.0f;
-        const float g = form == SOFTMAX ? 1.0f : (x[j] - low) * inverse, arriving = da[j] * keep;
+        const float g = variant == SOFTMAX ? 1.0f : (x[j] - low) * inverse, arriving = da[j] * keep;
         p[j] = weight;
         product[j] = g * arriving;
         d0 += weight * arriving;
@@ -316,9 +316,9 @@ INLINE void differentiate(const Call *call, float *x, float *da, float *p, float
     }
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) da[j] = p[j] * (da[j] * inverse + (product[j] - d1));
-    if (form == SELF_ADJUST && inverse_sum > 0) {
-        if (found.lowest >= 0) da[found.lowest] += (d1 - d0) * inverse;
-        if (found.highest >= 0) da[found.highest] -= d1 * inverse;
+    if (variant == SELF_ADJUST && inverse_sum > 0) {
+        if (bounds.lowest >= 0) da[bounds.lowest] += (d1 - d0) * inverse;
+        if (bounds.highest >= 0) da[bounds.highest] -= d1 * inverse;
     }
 }
 
@@ -363,24 +363,24 @@ static void block_scores(const Call *call, Work *work, const Block *block) {
                      work->scores + i * work->stride);
 }
 
-INLINE float weigh_row(const Call *call, Work *work, const Block *block, int64_t i, const int form) {
+INLINE float weigh_row(const Call *call, Work *work, const Block *block, int64_t i, const int variant) {
     const int64_t row = row_number(call, block, i);
     float *x = work->scores + i * work->stride, *sum = call->inverse_sum + row;
     const uint8_t *live = live_keys(call, block->batch, block->head, block->first + i, block->begin,
                                     block->begin + block->n, work->live);
     const Dropout dropout = dropout_of(call, row, block->begin);
     if (call->dropout > 0)
-        return live ? weigh(call, x, live, block->n, &dropout, form, sum)
-                    : weigh(call, x, NULL, block->n, &dropout, form, sum);
-    return live ? weigh(call, x, live, block->n, NULL, form, sum)
-                : weigh(call, x, NULL, block->n, NULL, form, sum);
+        return live ? weigh(call, x, live, block->n, &dropout, variant, sum)
+                    : weigh(call, x, NULL, block->n, &dropout, variant, sum);
+    return live ? weigh(call, x, live, block->n, NULL, variant, sum)
+                : weigh(call, x, NULL, block->n, NULL, variant, sum);
 }
 
 static void forward_block(const Call *call, Work *work, const Block *block) {
     float divisor[MOST_ROWS];
     block_scores(call, work, block);
     for (int64_t i = 0; i < block->rows; i++)
-        switch (call->form) {
+        switch (call->variant) {
         case SELF_ADJUST: divisor[i] = weigh_row(call, work, block, i, SELF_ADJUST); break;
         case RAW: divisor[i] = weigh_row(call, work, block, i, RAW); break;
         default: divisor[i] = weigh_row(call, work, block, i, SOFTMAX);
@@ -394,7 +394,7 @@ static void forward_block(const Call *call, Work *work, const Block *block) {
     }
 }
 
-INLINE void differentiate_row(const Call *call, Work *work, const Block *block, int64_t i, const int form) {
+INLINE void differentiate_row(const Call *call, Work *work, const Block *block, int64_t i, const int variant) {
     const int64_t row = row_number(call, block, i);
     float *x = work->scores + i * work->stride, *da = work->grads + i * work->stride;
     const uint8_t *live = live_keys(call, block->batch, block->head, block->first + i, block->begin,
@@ -403,11 +403,11 @@ INLINE void differentiate_row(const Call *call, Work *work, const Block *block, 
     const float sum = call->inverse_sum[row];
     const Dropout dropout = dropout_of(call, row, block->begin);
     if (call->dropout > 0) {
-        if (live) differentiate(call, x, da, p, product, live, block->n, &dropout, form, sum);
-        else differentiate(call, x, da, p, product, NULL, block->n, &dropout, form, sum);
+        if (live) differentiate(call, x, da, p, product, live, block->n, &dropout, variant, sum);
+        else differentiate(call, x, da, p, product, NULL, block->n, &dropout, variant, sum);
     } else {
-        if (live) differentiate(call, x, da, p, product, live, block->n, NULL, form, sum);
-        else differentiate(call, x, da, p, product, NULL, block->n, NULL, form, sum);
+        if (live) differentiate(call, x, da, p, product, live, block->n, NULL, variant, sum);
+        else differentiate(call, x, da, p, product, NULL, block->n, NULL, variant, sum);
     }
 }
 
@@ -420,7 +420,7 @@ static void backward_block(const Call *call, Work *work, const Block *block) {
     product_with_panels(work->grad_out, work->width, work->value_panels + offset, padded, block->n,
                         work->grads, work->stride);
     for (int64_t i = 0; i < block->rows; i++) {
-        switch (call->form) {
+        switch (call->variant) {
         case SELF_ADJUST: differentiate_row(call, work, block, i, SELF_ADJUST); break;
         case RAW: differentiate_row(call, work, block, i, RAW); break;
         default: differentiate_row(call, work, block, i, SOFTMAX);

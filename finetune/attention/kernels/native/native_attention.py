@@ -6,7 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.attention.kernels.inputs import BoundVariant, Inputs, refuse_second_derivative
+from finetune.attention.kernels.inputs import (
+    BoundVariant,
+    Inputs,
+    refuse_second_derivative,
+    with_contiguous_rows,
+)
 from finetune.attention.kernels.native import build
 from finetune.attention.variants import known_to
 
@@ -37,14 +42,9 @@ def attend(inputs: Inputs, variant: BoundVariant) -> Tensor:
 
     Dropout takes one number from torch's generator for the CPU, so ``torch.manual_seed`` repeats it.
     """
-    tensors = (unit_width(tensor.float()) for tensor in (inputs.query, inputs.key, inputs.value))
+    tensors = (with_contiguous_rows(tensor.float()) for tensor in (inputs.query, inputs.key, inputs.value))
     output: Tensor = _Attention.apply(*tensors, inputs, variant, inputs.draw_seed())
     return output.to(inputs.value.dtype)
-
-
-def unit_width(tensor: Tensor) -> Tensor:
-    """The tensor with its last dimension contiguous: copied only if it is not."""
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 class _Attention(torch.autograd.Function):
@@ -65,7 +65,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        grad_out = unit_width(grad_out)
+        grad_out = with_contiguous_rows(grad_out)
         saved = ctx.saved_tensors  # once: under activation checkpointing each look recomputes
         grads = [torch.empty_like(tensor) for tensor in saved[:3]]
         call = _call(saved, *ctx.rest)
@@ -92,7 +92,7 @@ class _CallStruct(ctypes.Structure):
 
     _fields_ = (
         [(name, ctypes.c_int64) for name in ("batch", "heads", "key_heads", "query_len", "key_len", "width")]
-        + [(name, ctypes.c_int64) for name in ("form", "causal", "threads")]
+        + [(name, ctypes.c_int64) for name in ("variant", "causal", "threads")]
         + [("seed", ctypes.c_uint64)]
         + [(name, ctypes.c_float) for name in ("scaling", "eps", "dropout")]
         + [(name, _Strided) for name in ("query", "key", "value", "bias", "out", "grad_out")]
@@ -107,7 +107,7 @@ def _call(tensors: tuple[Tensor, ...], inputs: Inputs, variant: BoundVariant, se
     shape = (batch, heads, query_len, key.shape[-2])
     call = _CallStruct(
         batch=batch, heads=heads, key_heads=key.shape[1], query_len=query_len, key_len=key.shape[-2],
-        width=width, form=KNOWN.index(variant.name), causal=inputs.causal,
+        width=width, variant=KNOWN.index(variant.name), causal=inputs.causal,
         threads=torch.get_num_threads(), seed=seed, scaling=inputs.scaling,
         eps=variant.parameters.get("eps", 0.0), dropout=inputs.dropout,
         query=_Strided.of(query), key=_Strided.of(key), value=_Strided.of(value),

@@ -1,4 +1,4 @@
-"""How the Triton kernels are launched: the sizes of their tiles, and what they are told of the tensors."""
+"""How the Triton kernels are launched: the sizes of their tiles, and what they know of the tensors."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune.attention.kernels.inputs import with_contiguous_rows
 from finetune.attention.variants import known_to
 
 KNOWN = known_to("triton")  # the number of each in tiles.py is its place here
@@ -112,11 +113,6 @@ class Launch:
             half=constexpr(self.query.element_size() == 2),
             widen=constexpr(self.query.device.type == "cpu"),
         )
-
-
-def with_contiguous_rows(tensor: Tensor) -> Tensor:
-    """``tensor`` itself if its last axis has stride 1, else a copy."""
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def is_shared(mask: Tensor, axis: int) -> bool:

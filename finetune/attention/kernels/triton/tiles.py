@@ -63,7 +63,7 @@ class Scorewise(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What every kernel of one attention call is told."""
+    """What every kernel of one attention call knows of it."""
 
     allowed: Scorewise
     bias: Scorewise

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.attention.kernels.inputs import BoundVariant, Inputs
-from finetune.attention.kernels.triton.launch import KNOWN, Launch, scorewise, with_contiguous_rows
+from finetune.attention.kernels.inputs import BoundVariant, Inputs, with_contiguous_rows
+from finetune.attention.kernels.triton.launch import KNOWN, Launch, scorewise
 
 MOST_WIDTH = 256  # of a head; those under 16 are padded to it
 _TYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -136,7 +136,7 @@ def _attention_gradient(
     allowed: Tensor | None, bias: Tensor | None, seed: Tensor | None,
     variant: str, eps: float, scaling: float, causal: bool, dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """(dL/dquery, dL/dkey, dL/dvalue, numbers) from ``given`` = dL/doutput; see ``triton_backward``."""
+    """(dL/dquery, dL/dkey, dL/dvalue, numbers) from ``given`` = dL/doutput; see ``backward``."""
     from finetune.attention.kernels.triton.backward import key_value_gradient, query_gradient
 
     for_query, for_key, for_value, numbers = results = _backward_results(query, key, value, variant)
