@@ -19,6 +19,7 @@ from transformers.utils.output_capturing import _active_collector
 from finetune.attention import functions
 from finetune.attention.kernels import dispatch
 from finetune.attention.kernels.inputs import BoundVariant, Inputs
+from finetune.attention.position_bias import RECORDED, biased, encoding_of
 from finetune.errors import UserError
 
 AttentionKind = Literal["encoder", "decoder", "cross"]
@@ -125,6 +126,14 @@ def attention(  # noqa: PLR0917 - the signature is transformers'
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         dropout=dropout if module.training else 0.0,
     )
+    position = encoding_of(module)
+    if position is not None:
+        inputs = biased(inputs, position)
+    elif _observed.get() is None and getattr(getattr(module, "config", None), RECORDED, None):
+        raise UserError(
+            "this checkpoint was trained with a positional encoding of finetune's, which "
+            f"{type(module).__name__} has not got back: load its run by finetune.load"
+        )
     layer = layer or getattr(module, LAYER, None)
     observed = _observed.get()
     if observed is not None:

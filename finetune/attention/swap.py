@@ -15,7 +15,14 @@ from typing import Any, get_args
 from torch import nn
 from transformers.utils import logging
 
-from finetune.attention import VARIANTS, Variant, contract, get_variant, register_variant
+from finetune.attention import (
+    VARIANTS,
+    Variant,
+    contract,
+    get_variant,
+    position_bias,
+    register_variant,
+)
 from finetune.attention.interface import LAYER, SOFTMAX, AttentionKind, LayerAttention
 from finetune.attention.kernels import dispatch
 from finetune.attention.kernels.inputs import BoundVariant
@@ -133,6 +140,8 @@ def _record(model: Any, variant: Variant, parameters: Mapping[str, float], scope
         else:
             setattr(config, RECORDED, facts)
             setattr(config, IMPLEMENTATION, variant.name if scope == "all" else NAME)
+        if hasattr(config, position_bias.RECORDED):  # nothing loads it whole but finetune.load
+            setattr(config, IMPLEMENTATION, NAME)
 
 
 def calls_by_kernel(model: Any, variant: str) -> dict[str, int]:

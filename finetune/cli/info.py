@@ -12,7 +12,9 @@ from finetune.tasks import TABLE, TASK_TYPES, TASKS
 def add(verbs: Any) -> None:
     """Adds the four verbs."""
     add_verb(verbs, "tasks", "list the tasks").set_defaults(function=tasks)
-    add_verb(verbs, "variants", "list the attention variants").set_defaults(function=variants)
+    add_verb(verbs, "variants", "list the attention variants and the positional encodings").set_defaults(
+        function=variants
+    )
     parser = add_verb(
         verbs,
         "validate",
@@ -40,8 +42,10 @@ def tasks(options: argparse.Namespace, overrides: Overrides) -> None:
 
 
 def variants(options: argparse.Namespace, overrides: Overrides) -> None:
-    """Prints a block a variant: its formula, parameters and paper, and whether it is a control."""
+    """Prints a block a variant: its formula, parameters and paper, and whether it is a control; then one a
+    positional encoding."""
     from finetune.attention.variants import VARIANTS
+    from finetune.positions import POSITIONS
 
     for name, variant in VARIANTS.items():
         parameters = ", ".join(f"{key}={value:g}" for key, value in variant.parameters.items()) or "none"
@@ -50,6 +54,11 @@ def variants(options: argparse.Namespace, overrides: Overrides) -> None:
             f"{name}: {variant.summary}\n  weights: {variant.equation}\n"
             f"  parameters: {parameters}\n  {variant.paper}{control}"
         )
+    print("\npositional encodings of decoders (--model.position):")
+    for name, encoding in POSITIONS.items():
+        constants = ", ".join(f"{key}={value:g}" for key, value in encoding.parameters.items())
+        lines = [encoding.equation, constants and f"parameters: {constants}", encoding.paper]
+        print("\n  ".join([f"{name}: {encoding.summary}", *filter(None, lines)]))
 
 
 def validate(options: argparse.Namespace, overrides: Overrides) -> None:

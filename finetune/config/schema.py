@@ -6,6 +6,7 @@ before a key existed.
 """
 
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -88,6 +89,11 @@ class ModelConfig:
     attention_dropout: Dropout | None  # of attention weights, after re-weighting; None keeps the model's own
     vocab_size: Entries  # of the tokenizer that a scratch model trains on the train split
     lora: LoraConfig
+    # The configuration, record and hash of a model with its own encoding are without these two.
+    position: Name = "own"  # positional encoding, one of finetune.positions; own: what the model has
+    position_parameters: dict[str, Parameter] = field(
+        default_factory=dict
+    )  # over the encoding's own, by name
 
 
 @dataclass(frozen=True, config=STRICT)

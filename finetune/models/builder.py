@@ -25,6 +25,7 @@ from finetune.models.pretrained import (
     set_dropout,
 )
 from finetune.models.scratch import Scratch
+from finetune.positions import attach as positions
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def build_model(
         longest = max(config.data.max_length, config.data.max_target_length or 0, written)
         stock = objective.scratch.configure(tokenizer, longest, **options, **heads)
         set_dropout(stock, config)
+        positions.free(stock, config.model.position)
         described_by = f"{config.model.name} with --data.max_length and the like"
         check_sizes(described_by, stock, objective.auto_model)
         loaded = Pretrained(objective.auto_model.from_config(stock), {})
@@ -90,7 +92,7 @@ def build_model(
         name, revision = config.model.name, config.model.revision
         loaded = load_pretrained(config, objective.auto_model, name, revision, heads)
     model = loaded.model
-    report = settle_and_swap(model, tokenizer, objective, config)
+    report = settle_and_swap(loaded, tokenizer, objective, config)
     vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True)
     facts = {
         "name": config.model.name,
@@ -113,21 +115,28 @@ def build_model(
 
 
 def settle_and_swap(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, objective: ModelObjective, config: RunConfig
+    loaded: Pretrained, tokenizer: PreTrainedTokenizerBase, objective: ModelObjective, config: RunConfig
 ) -> SwapReport:
-    """Sets the tokens of a model, and swaps its attention.
+    """Sets the tokens of a model, swaps its attention, and puts its positional encoding beside it.
 
     One function, so that a model to be trained and one from a run's folder are made alike.
     """
+    model, attention = loaded.model, config.attention
     objective.settle(model, tokenizer, config)
-    attention = config.attention
-    return swap(
+    encoding, constants = positions.wanted(
+        model.config, config.model.position, config.model.position_parameters
+    )
+    report = swap(
         model,
         find_variant(attention),
         scope=attention.scope,
         kernel=attention.kernel,
         parameters=attention.parameters,
     )
+    positions.attach(model, encoding, constants, config.seed)
+    if loaded.weights:
+        positions.restore(model, loaded.weights)
+    return report
 
 
 def head_options(labels: Sequence[str] | None) -> dict[str, Any]:

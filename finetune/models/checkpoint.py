@@ -89,7 +89,7 @@ def load_run(folder: Path, config: RunConfig, objective: ModelObjective) -> Buil
                 f"the files in {folder} lack {len(lacking)} weights, e.g. {lacking[0]}: run it again"
             )
     model, facts = loaded.model, loaded.facts
-    swapped = settle_and_swap(model, tokenizer, objective, config)
+    swapped = settle_and_swap(loaded, tokenizer, objective, config)
     if config.model.lora.rank:
         calibration = folder / CALIBRATION_FILE
         if calibration.is_file():  # a whole model has it in its weights

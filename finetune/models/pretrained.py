@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from finetune.attention import position_bias
 from finetune.config.schema import RunConfig
 from finetune.data import hub
 from finetune.data.tokenizing import prefixed, settle
@@ -25,6 +26,7 @@ from finetune.errors import UserError
 from finetune.models import model_files, own_code
 from finetune.models.languages import set_languages
 from finetune.models.scratch import Recipe, train_tokenizer
+from finetune.positions import attach as positions
 from finetune.system.text import reason
 
 SCRATCH = "scratch:"
@@ -101,6 +103,8 @@ class Pretrained:
 
     model: PreTrainedModel
     facts: dict[str, Any]
+    weights: list[Path] = field(default_factory=list)
+    """Files that hold the weights of a positional encoding of finetune's; none where it has none."""
 
 
 def load_pretrained(
@@ -121,6 +125,7 @@ def load_pretrained(
         stock = AutoConfig.from_pretrained(name, **files, **heads, trust_remote_code=False)
         own_code.forget_kernels(stock)
         set_dropout(stock, config)
+        positions.free(stock, config.model.position)
         stock.return_dict = True  # outputs are asked for by their names
         purpose = stock.problem_type if heads else None
         if heads:  # one class a row, whatever the model was trained for before
@@ -156,7 +161,9 @@ def load_pretrained(
                 facts["new_weights"] = sorted(head | set(new))
             if purpose not in (None, CLASSES):
                 facts["problem_type"] = f"{CLASSES}, where its config.json says {purpose}"
-    return Pretrained(model, facts)
+        encoded = hasattr(stock, position_bias.RECORDED)
+        weights = positions.weight_files(name, files) if encoded else []
+    return Pretrained(model, facts, weights)
 
 
 def set_dropout(stock: Any, config: RunConfig) -> None:

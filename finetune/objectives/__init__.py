@@ -11,6 +11,7 @@ from importlib import import_module
 from finetune.config.schema import RunConfig
 from finetune.errors import unknown
 from finetune.objectives.base import Objective
+from finetune.positions import get_encoding
 
 __all__ = ["Objective", "get", "kinds", "of"]
 
@@ -33,4 +34,5 @@ def of(config: RunConfig) -> Objective:
     """Looks up the objective of a run and has it check the configuration. Raises ``UserError``."""
     objective = get(config.kind)
     objective.check(vars(config))
+    get_encoding(config.model.position, config.model.position_parameters)
     return objective

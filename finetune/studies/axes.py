@@ -21,7 +21,7 @@ ELSEWHERE = {"kind": "task", "seed": "seeds", "attention.variant": "variants",
              "attention.file.path": "variants", "attention.file.sha256": "variants"}  # fmt: skip
 SECTIONS = set(RunConfig.__dataclass_fields__) - {"kind", "task", "pair", "seed"}
 COLUMNS = set(ColumnsConfig.__dataclass_fields__)  # of task: csv, short for data.columns.*
-MAPPINGS = {"attention", "attention.parameters", "train"}
+MAPPINGS = {"attention", "attention.parameters", "model.position_parameters", "train"}
 MOST_RUNS = 10_000
 """Of a study; to plan so many takes a minute."""
 # Keys whose values are in the name of a run's folder; an axis of any other key adds a folder above it.

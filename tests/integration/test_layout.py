@@ -30,6 +30,7 @@ ORDER = (
     "objectives",
     "comparison",
     "models",
+    "positions",
     "attention",
     "data",
     "records",

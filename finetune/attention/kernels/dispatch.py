@@ -25,6 +25,7 @@ from finetune.config.schema import KernelChoice
 
 CHOICES: tuple[str, ...] = get_args(KernelChoice)  # of attention.kernel
 FAST = {"triton": triton_attention, "native": native_attention, "blocked": blocked}
+BY_DISTANCE: tuple[str, ...] = ()  # the kernels that take a bias by distance as it is
 _log = logging.getLogger(__name__)
 _logged: set[tuple[str, str]] = set()  # a reason is logged once a process, not once a layer and step
 
@@ -38,6 +39,8 @@ def attend(
     is logged once for each reason, as a warning.
     """
     for kernel in _order(inputs, variant, choice):
+        if kernel not in BY_DISTANCE:
+            inputs = inputs.with_whole_bias()
         if kernel == "reference":
             output, weights = reference.reference(inputs, variant)
             return output, weights, kernel

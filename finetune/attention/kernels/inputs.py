@@ -10,6 +10,7 @@ A kernel is a module with two functions:
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,9 @@ class Inputs:
     causal: bool  # on top of allowed: query i sees keys 0 to i
     scaling: float
     dropout: float  # probability; of weights, after normalising, scaled by 1 / (1 - dropout)
+    by_distance: Tensor | None = None
+    """(heads, key), float32, may ask for a gradient: a further bias, ``by_distance[:, i - j]`` for the query
+    in slot i and the key in slot j before it. As many queries as keys, and no query sees a later key."""
 
     def draw_seed(self) -> int:
         """The seed of this call's dropout: one number of torch's CPU generator, none without dropout."""
@@ -58,6 +62,13 @@ class Inputs:
         nothing = torch.empty(0, device=self.query.device, dtype=self.query.dtype)
         return replace(self, query=nothing, key=nothing, value=nothing)
 
+    def with_whole_bias(self) -> "Inputs":
+        """The same call with ``by_distance`` written out into ``bias``, (1, heads, query, key)."""
+        if self.by_distance is None:
+            return self
+        bias = _Toeplitz.apply(self.by_distance)[None]
+        return replace(self, bias=bias if self.bias is None else self.bias + bias, by_distance=None)
+
     def all_allowed(self) -> Tensor | None:
         """``allowed`` with the causal part written out."""
         if not self.causal:
@@ -65,6 +76,29 @@ class Inputs:
         query_len, key_len = self.query.shape[-2], self.key.shape[-2]
         past = torch.ones(query_len, key_len, dtype=torch.bool, device=self.query.device).tril()
         return past if self.allowed is None else past & self.allowed
+
+
+class _Toeplitz(torch.autograd.Function):
+    """(heads, n) -> (heads, n, n), the value of distance i - j at (i, j), that of 0 above the diagonal.
+
+    Not by indexing, whose gradient adds up one number at a time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, by_distance: Tensor) -> Tensor:
+        count = by_distance.shape[-1]
+        ahead = by_distance[:, :1].expand(-1, count - 1)
+        line = torch.cat([by_distance.flip(-1), ahead], dim=-1)  # of distances n - 1, ..., 0, -1, ..., 1 - n
+        return line.unfold(-1, count, 1).flip(1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        heads, count, _ = grad.shape
+        # Rows in reverse, each one place further to the right: equal distances then stand in one column.
+        skewed = torch.nn.functional.pad(grad.flip(1), (0, count)).reshape(heads, -1)
+        sums = skewed[:, : count * (2 * count - 1)].reshape(heads, count, 2 * count - 1).sum(1)
+        past, ahead = sums[:, :count].flip(-1), sums[:, count:].sum(-1)
+        return torch.cat([past[:, :1] + ahead[:, None], past[:, 1:]], dim=-1)
 
 
 def refuse_second_derivative() -> None:

@@ -49,6 +49,7 @@ typedef struct {
     Tensor query, key, value, bias, out, grad_out, grad_query, grad_key, grad_value;
     Mask allowed;
     float *inverse_sum;              /* (batch, heads, query), contiguous */
+    float *grad_by_distance;         /* (batch, heads, query + key - 1), contiguous, or NULL: see below */
 } Call;
 
 typedef struct {
@@ -332,6 +333,16 @@ static void add_bias(const Call *call, int64_t batch, int64_t head, int64_t quer
         for (int64_t j = 0; j < n; j++) x[j] += row[j * bias.column];
 }
 
+/* The gradient of a bias by distance, from dx of one row: keys j of query i have the place query_len - 1 - i + j,
+ * so that equal distances meet. A batch and head has places of its own, which one task alone adds to. */
+static void add_to_distances(const Call *call, int64_t batch, int64_t head, int64_t query, int64_t begin,
+                             int64_t n, const float *dx) {
+    float *row = call->grad_by_distance
+                 + (batch * call->heads + head) * (call->query_len + call->key_len - 1)
+                 + (call->query_len - 1 - query) + begin;
+    for (int64_t j = 0; j < n; j++) row[j] += dx[j];
+}
+
 /* ---- one block of queries ------------------------------------------------------------------------------ */
 
 typedef struct { int64_t batch, head, first, rows, begin, n; } Block;  /* n keys from begin */
@@ -425,6 +436,9 @@ static void backward_block(const Call *call, Work *work, const Block *block) {
         case RAW: differentiate_row(call, work, block, i, RAW); break;
         default: differentiate_row(call, work, block, i, SOFTMAX);
         }
+        if (call->grad_by_distance)
+            add_to_distances(call, block->batch, block->head, block->first + i, block->begin, block->n,
+                             work->grads + i * work->stride);
         const int64_t rest = (round_up(block->n, ROWS) - block->n) * sizeof(float);
         memset(work->scores + i * work->stride + block->n, 0, rest);
         memset(work->grads + i * work->stride + block->n, 0, rest);
