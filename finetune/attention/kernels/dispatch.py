@@ -25,7 +25,7 @@ from finetune.config.schema import KernelChoice
 
 CHOICES: tuple[str, ...] = get_args(KernelChoice)  # of attention.kernel
 FAST = {"triton": triton_attention, "native": native_attention, "blocked": blocked}
-BY_DISTANCE: tuple[str, ...] = ()  # the kernels that take a bias by distance as it is
+BY_DISTANCE = ("native",)  # the kernels that take a bias by distance as it is
 _log = logging.getLogger(__name__)
 _logged: set[tuple[str, str]] = set()  # a reason is logged once a process, not once a layer and step
 
@@ -39,7 +39,7 @@ def attend(
     is logged once for each reason, as a warning.
     """
     for kernel in _order(inputs, variant, choice):
-        if kernel not in BY_DISTANCE:
+        if kernel not in BY_DISTANCE or inputs.bias is not None:
             inputs = inputs.with_whole_bias()
         if kernel == "reference":
             output, weights = reference.reference(inputs, variant)
@@ -89,10 +89,12 @@ def _order(inputs: Inputs, variant: BoundVariant, choice: str) -> Iterator[str]:
     if choice == "reference":
         yield "reference"
         return
+    device = inputs.query.device.type
     if variant.name == "softmax":
+        if inputs.by_distance is not None and device == "cpu":
+            yield "native"  # torch's takes a bias written out only, and its gradient is as large
         yield from ("sdpa", "reference")
         return
-    device = inputs.query.device.type
     order = {"cuda": ["triton", "blocked"], "cpu": ["native", "blocked"]}.get(device, ["blocked"])
     if choice != "auto":
         order = [choice, *(kernel for kernel in order if kernel != choice)]

@@ -29,13 +29,17 @@ class CallKind:
     causal: bool
     bias: bool
     trained_bias: bool
+    by_distance: bool
 
     @classmethod
     def of(cls, inputs: Inputs, variant: str) -> "CallKind":
         query, bias = inputs.query, inputs.bias
         trained = bias is not None and bias.requires_grad
         width = query.shape[-1]
-        return cls(variant, query.device, query.dtype, width, inputs.causal, bias is not None, trained)
+        by_distance = inputs.by_distance is not None
+        return cls(
+            variant, query.device, query.dtype, width, inputs.causal, bias is not None, trained, by_distance
+        )
 
 
 @cache
@@ -57,7 +61,7 @@ def fault(attend: Attend, kind: CallKind) -> str | None:
         except Exception as error:  # a compiler or driver can fail in any way; the reason is passed on
             line = (str(error).strip().splitlines() or [""])[0]
             return f"it fails on {kind.device} ({type(error).__name__}: {line[:200]})"
-        expected = _results(reference.reference(exact, variant)[0], exact)
+        expected = _results(reference.reference(exact.with_whole_bias(), variant)[0], exact)
     for name, tensor in results.items():
         truth = expected[name].detach()
         difference = float((tensor.detach().cpu().double() - truth).norm() / truth.norm())
@@ -85,21 +89,28 @@ def _undisturbed(device: torch.device) -> Iterator[None]:
 
 
 def _inputs(kind: CallKind, device: torch.device, dtype: torch.dtype) -> Inputs:
-    """Two rows of 45 keys, the second padded; 37 queries; 4 heads over 2 key heads."""
+    """Two rows of 45 keys, the second padded; 37 queries (by distance 45); 4 heads over 2 key heads."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
         drawn = torch.randn(shape, generator=generator, device="cpu")
         return drawn.to(kind.dtype).to(device, dtype)  # rounded as the kernel's own inputs are
 
-    width = kind.width
-    query, key, value = draw(2, 4, 37, width), draw(2, 2, 45, width), draw(2, 2, 45, width)
+    width, queries = kind.width, 45 if kind.by_distance else 37
+    query, key, value = draw(2, 4, queries, width), draw(2, 2, 45, width), draw(2, 2, 45, width)
     bias = draw(1, 4, 37, 45).requires_grad_(kind.trained_bias) if kind.bias else None
+    by_distance = (
+        draw(4, 45).to(torch.promote_types(dtype, torch.float32)).requires_grad_()
+        if kind.by_distance
+        else None
+    )
     lengths = torch.tensor([[45], [30]], device=device)
     allowed = (torch.arange(45, device=device) < lengths)[:, None, None]
+    if kind.by_distance:
+        allowed = allowed & torch.ones(45, 45, dtype=torch.bool, device=device).tril()
     for tensor in (query, key, value):
         tensor.requires_grad_()
-    return Inputs(query, key, value, allowed, bias, kind.causal, width**-0.5, 0.0)
+    return Inputs(query, key, value, allowed, bias, kind.causal, width**-0.5, 0.0, by_distance)
 
 
 def _results(output: Tensor, inputs: Inputs) -> dict[str, Tensor]:
@@ -107,6 +118,8 @@ def _results(output: Tensor, inputs: Inputs) -> dict[str, Tensor]:
     leaves = {"query": inputs.query, "key": inputs.key, "value": inputs.value}
     if inputs.bias is not None and inputs.bias.requires_grad:
         leaves["bias"] = inputs.bias
+    if inputs.by_distance is not None:
+        leaves["bias by distance"] = inputs.by_distance
     arrived = arriving.to(output.device, output.dtype)
     gradients = torch.autograd.grad(output, list(leaves.values()), arrived)
     named = {f"gradient of the {name}": each for name, each in zip(leaves, gradients, strict=True)}

@@ -1,6 +1,8 @@
 """The native kernel: ``native.c``, compiled by the system's C compiler at first use, for float32 on a CPU."""
 
 import ctypes
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,36 +45,51 @@ def attend(inputs: Inputs, variant: BoundVariant) -> Tensor:
     Dropout takes one number from torch's generator for the CPU, so ``torch.manual_seed`` repeats it.
     """
     tensors = (with_contiguous_rows(tensor.float()) for tensor in (inputs.query, inputs.key, inputs.value))
-    output: Tensor = _Attention.apply(*tensors, inputs, variant, inputs.draw_seed())
+    rest = replace(inputs.without_tensors(), by_distance=None)
+    output: Tensor = _Attention.apply(*tensors, inputs.by_distance, rest, variant, inputs.draw_seed())
     return output.to(inputs.value.dtype)
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, inputs: Inputs, variant: BoundVariant, seed: int
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        by_distance: Tensor | None,
+        inputs: Inputs,
+        variant: BoundVariant,
+        seed: int,
     ) -> Tensor:
         batch, heads, query_len, width = query.shape
         out = query.new_empty(batch, query_len, heads, width)
         inverse_sum = query.new_empty(batch, heads, query_len)
-        call = _call((query, key, value, inverse_sum), inputs, variant, seed)
+        call = _call((query, key, value, inverse_sum), by_distance, inputs, variant, seed)
         call.out = _Strided.of(out.transpose(1, 2))
         _run("attention_forward", call)
-        ctx.save_for_backward(query, key, value, inverse_sum)
-        ctx.rest = (inputs.without_tensors(), variant, seed)
+        ctx.save_for_backward(query, key, value, inverse_sum, by_distance)
+        ctx.rest = (inputs, variant, seed)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         grad_out = with_contiguous_rows(grad_out)
-        saved = ctx.saved_tensors  # once: under activation checkpointing each look recomputes
+        *saved, by_distance = ctx.saved_tensors  # once: under activation checkpointing each look recomputes
         grads = [torch.empty_like(tensor) for tensor in saved[:3]]
-        call = _call(saved, *ctx.rest)
+        call = _call(saved, by_distance, *ctx.rest)
         call.grad_out = _Strided.of(grad_out.transpose(1, 2))
         call.grad_query, call.grad_key, call.grad_value = (_Strided.of(grad) for grad in grads)
+        grad_by_distance = None
+        if ctx.needs_input_grad[3]:
+            batch, heads, count, _ = saved[0].shape
+            places = saved[0].new_zeros(batch, heads, 2 * count - 1)
+            call.grad_by_distance = places.data_ptr()
         _run("attention_backward", call)
-        return (*grads, None, None, None)
+        if ctx.needs_input_grad[3]:
+            grad_by_distance = places.sum(0)[:, :count].flip(-1).to(by_distance.dtype)
+        return (*grads, grad_by_distance, None, None, None)
 
 
 class _Strided(ctypes.Structure):
@@ -97,11 +114,13 @@ class _CallStruct(ctypes.Structure):
         + [(name, ctypes.c_float) for name in ("scaling", "eps", "dropout")]
         + [(name, _Strided) for name in ("query", "key", "value", "bias", "out", "grad_out")]
         + [(name, _Strided) for name in ("grad_query", "grad_key", "grad_value", "allowed")]
-        + [("inverse_sum", ctypes.c_void_p)]
+        + [("inverse_sum", ctypes.c_void_p), ("grad_by_distance", ctypes.c_void_p)]
     )
 
 
-def _call(tensors: tuple[Tensor, ...], inputs: Inputs, variant: BoundVariant, seed: int) -> _CallStruct:
+def _call(
+    tensors: Sequence[Tensor], by_distance: Tensor | None, inputs: Inputs, variant: BoundVariant, seed: int
+) -> _CallStruct:
     query, key, value, inverse_sum = tensors
     batch, heads, query_len, width = query.shape
     shape = (batch, heads, query_len, key.shape[-2])
@@ -119,6 +138,15 @@ def _call(tensors: tuple[Tensor, ...], inputs: Inputs, variant: BoundVariant, se
             typed = tensor if name == "allowed" else tensor.detach().float()
             call.keep.append(typed)
             setattr(call, name, _Strided.of(typed.expand(shape)))
+    if by_distance is not None:
+        # Written once a head as a line of distances n - 1, ..., 1, 0 and then of keys ahead, which nobody
+        # sees. The bias of query i begins n - 1 - i into it: a strided tensor whose rows step back by one.
+        count = by_distance.shape[-1]
+        ahead = by_distance.new_zeros(heads, count - 1)
+        line = torch.cat([by_distance.detach().float().flip(-1), ahead], dim=-1)
+        call.keep.append(line)
+        first = line.data_ptr() + (count - 1) * line.element_size()
+        call.bias = _Strided(first, 0, line.stride(0), -1, 1)
     return call
 
 
