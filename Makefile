@@ -44,7 +44,7 @@ push: $(READY)  ## put a finished run on the Hub: RUN=runs/.../seed-0 TO=org/nam
 tasks: $(READY)  ## list the tasks
 	@$(BIN)/finetune tasks
 
-variants: $(READY)  ## list the attention variants
+variants: $(READY)  ## list the attention variants and positional encodings
 	@$(BIN)/finetune variants
 
 validate: $(READY)  ## check every preset and task, and with TASK (and DATA) its rows

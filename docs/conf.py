@@ -71,6 +71,7 @@ docs/notebooks/example
 docs/runs
 docs/tasks
 docs/variants
+docs/positions
 docs/warm-starts
 docs/studies
 docs/reports

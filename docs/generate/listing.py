@@ -1,8 +1,9 @@
-"""Tables of what is declared: variants, tasks, presets, studies."""
+"""Tables of what is declared: variants, encodings, tasks, presets, studies."""
 
 from docs.generate.markdown import code, table, text
 from finetune.attention import VARIANTS
 from finetune.metrics.registry import METRICS
+from finetune.positions import POSITIONS
 from finetune.tasks import TASKS
 
 
@@ -20,6 +21,21 @@ def variants(control: bool) -> str:
         if each.control == control
     ]
     return table(["variant", "attention weights", "in words", "parameters", "source"], rows)
+
+
+def positions() -> str:
+    """Tabulates the positional encodings."""
+    rows = [
+        [
+            code(name),
+            code(each.equation) if each.equation else "",
+            text(each.summary),
+            ", ".join(code(f"{key} = {value:g}") for key, value in each.parameters.items()) or "none",
+            text(each.paper),
+        ]
+        for name, each in POSITIONS.items()
+    ]
+    return table(["encoding", "bias", "in words", "constants", "source"], rows)
 
 
 def tasks() -> str:

@@ -10,8 +10,10 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch.nn import Linear
 from transformers import PreTrainedModel
 
+from finetune.attention.position_bias import POSITION, encoding_of
 from finetune.config.schema import LoraConfig
 from finetune.errors import UserError, shown
 from finetune.system.text import reason
@@ -45,6 +47,7 @@ def adapted_model(
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         modules_to_save=whole_modules(model, new_weights, head=head),
+        exclude_modules=_kept_out(model, lora),
         task_type=TaskType(task_type),
     )
     try:
@@ -53,6 +56,13 @@ def adapted_model(
             return get_peft_model(model, wanted)
     except ValueError as error:
         raise UserError(f"LoRA does not fit this model: {error}. Set --model.lora.target_modules") from error
+
+
+def _kept_out(model: PreTrainedModel, lora: LoraConfig) -> str | None:
+    """A pattern of what "all-linear" must leave out: layers of positional encodings stay as pretrained."""
+    encodings = filter(None, map(encoding_of, model.modules()))
+    linear = any(isinstance(layer, Linear) for encoding in encodings for layer in encoding.modules())
+    return rf".*\.{POSITION}\..*" if linear and lora.target_modules == "all-linear" else None
 
 
 def whole_modules(model: PreTrainedModel, new_weights: Iterable[str], *, head: bool) -> list[str]:
@@ -88,7 +98,7 @@ def load_adapters(base: PreTrainedModel, folder: Path, lora: LoraConfig, new_wei
 
     if not (folder / ADAPTERS).is_file():
         raise UserError(f"{folder} holds no {ADAPTERS}: the run is not whole; run it again")
-    _check_settings(folder, lora)
+    _check_settings(folder, lora, _kept_out(base, lora))
     try:
         with safe_open(folder / ADAPTERS, "pt") as file:
             held = set(file.keys())
@@ -109,7 +119,7 @@ def load_adapters(base: PreTrainedModel, folder: Path, lora: LoraConfig, new_wei
     return model
 
 
-def _check_settings(folder: Path, lora: LoraConfig) -> None:
+def _check_settings(folder: Path, lora: LoraConfig, kept_out: str | None) -> None:
     """Raises ``UserError`` where the adapters' own file asks for more than this program writes into it.
 
     Some of peft's settings import a module or read a file that they name, and others make another model.
@@ -119,7 +129,8 @@ def _check_settings(folder: Path, lora: LoraConfig) -> None:
     file = folder / SETTINGS
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
-        changed = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+        changed = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout,
+                   "exclude_modules": kept_out}  # fmt: skip
         wanted = {**PeftLoraConfig().to_dict(), **changed}
         other = sorted(key for key in settings.keys() & wanted.keys() - FREE if settings[key] != wanted[key])
     except OSError as error:

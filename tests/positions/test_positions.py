@@ -24,7 +24,9 @@ from transformers.trainer_pt_utils import get_parameter_names  # noqa: F401  the
 
 from finetune.attention.position_bias import POSITION, Places
 from finetune.attention.swap import swap
+from finetune.config.schema import LoraConfig
 from finetune.errors import UserError
+from finetune.models.adapters import adapted_model, load_adapters
 from finetune.positions import POSITIONS, get_encoding
 from finetune.positions.alibi import slopes
 from finetune.positions.attach import attach, free, restore, wanted, weight_files
@@ -362,3 +364,18 @@ def test_rope_turns_the_whole_head():
     config = stock()
     free(config, "rope")
     assert GPTNeoXForCausalLM(config).gpt_neox.layers[0].attention.rotary_ndims == WIDTH // HEADS
+
+
+@pytest.mark.parametrize("name", ["kerple", "fire", "dapev2-kerple"])
+def test_no_adapter_is_put_on_an_encoding(name, tmp_path):
+    lora = LoraConfig(rank=2, alpha=4, dropout=0.0, target_modules="all-linear")
+    adapted = adapted_model(decoder(name), lora, [], task_type="CAUSAL_LM", head=False)
+    trained = [key for key, weight in adapted.named_parameters() if weight.requires_grad]
+    assert trained
+    assert not [key for key in trained if f".{POSITION}." in key]
+    with torch.no_grad():
+        for key, weight in adapted.named_parameters():
+            weight.add_(0.05 * ("lora" in key))
+    adapted.save_pretrained(tmp_path)
+    again = load_adapters(decoder(name), tmp_path, lora, [])
+    assert torch.equal(logits(again.eval(), tokens()), logits(adapted.eval(), tokens()))
