@@ -1,6 +1,7 @@
 """Declares every metric once: its name and units, which way is better, its range, and its statistics.
 
-To add a metric, add an entry to ``METRICS``. A record holds values as they were computed (accuracy as a
+To add a metric, add an entry to ``METRICS``. ``NAME@LENGTH`` is a metric of one context length, declared by
+the rule in ``get``. A record holds values as they were computed (accuracy as a
 fraction); everything read through ``finetune.records.run`` is in *reported* units (accuracy in percent), in
 which all fields here are. Light to import: what needs numpy or sacrebleu is named and loaded when used.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from finetune.errors import UserError
 
 if TYPE_CHECKING:
     from finetune.metrics.rows import RowScorer
+
+AT = "@"  # perplexity@1024: between the name of a metric and a context length
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Metric:
     hub_id: str = ""  # on a model card, where the Hub calls it otherwise than ``name``
     scale: float = 1.0  # a recorded value times this is a reported one
     percent: bool = False
+    by_length: bool = False  # computed at context lengths of their own too, each as NAME@LENGTH
+    row: str = "test row"  # what a row of predictions.jsonl is
     decimals: int | None = 2  # None: four significant digits
     higher_is_better: bool = True
     lowest: float = -math.inf
@@ -145,13 +150,82 @@ _DECLARED = (
         share_of_median=0.25,  # seeds of one method do not differ by so much
     ),
     Metric("chrf", title="chrF", unit="chrF", lowest=0.0, highest=100.0),
+    Metric(
+        "perplexity",
+        title="perplexity",
+        unit="perplexity",
+        by_length=True,
+        row="document",
+        higher_is_better=False,
+        lowest=1.0,
+        primary_of="causal",
+        truth="document",
+        rows="finetune.metrics.rows:PERPLEXITY",
+        signature_must_match=True,
+        wanted=("0.05", "0.1", "0.25"),
+        share_of_median=0.5,
+    ),
+    Metric(
+        "bits_per_byte",
+        title="bits per byte",
+        unit="bits per byte",
+        decimals=4,
+        higher_is_better=False,
+        lowest=0.0,
+    ),
+    Metric(
+        "word_perplexity",
+        title="word perplexity",
+        unit="word perplexity",
+        higher_is_better=False,
+        lowest=1.0,
+    ),
+    Metric(
+        "masked_loss",
+        title="masked-token loss",
+        unit="nats a masked token",
+        row="document",
+        decimals=4,
+        higher_is_better=False,
+        lowest=0.0,
+        primary_of="masked",
+        truth="document",
+        rows="finetune.metrics.rows:MASKED_LOSS",
+        signature_must_match=True,
+        wanted=("0.005", "0.01", "0.02"),
+        share_of_median=0.8,
+    ),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _DECLARED}
 
 
 def get(name: str) -> Metric:
-    """Looks up a metric; one that is not declared has neutral defaults."""
+    """Looks up a metric; one that is not declared has neutral defaults.
+
+    >>> get("perplexity@1024").title
+    'perplexity at 1,024'
+    """
+    if length := length_of(name):
+        metric = METRICS[name.partition(AT)[0]]
+        title, unit = (f"{text} at {length:,}" for text in (metric.title, metric.unit))
+        return replace(metric, name=name, title=title, unit=unit, by_length=False, primary_of=None)
     return METRICS.get(name) or Metric(name, title=name, unit=name, decimals=None)
+
+
+def length_of(name: str) -> int | None:
+    """The context length of a metric that is of one; ``None`` of every other.
+
+    >>> length_of("perplexity@1024"), length_of("perplexity")
+    (1024, None)
+    """
+    base, _, length = name.partition(AT)
+    by_length = base in METRICS and METRICS[base].by_length and length.isdecimal()
+    return int(length) if by_length else None
+
+
+def at_length(name: str, length: int) -> str:
+    """The name of a metric at one context length: ``perplexity@1024``."""
+    return f"{name}{AT}{length}"
 
 
 def primary(kind: str) -> Metric:

@@ -8,7 +8,8 @@ import numpy as np
 
 from finetune.metrics.scorers import bleu_scorer, tokenizer_of
 from finetune.statistics import bleu
-from finetune.statistics.over_rows import RowResult, compare_accuracy
+from finetune.statistics.over_rows import Floats, RowResult, compare_accuracy
+from finetune.statistics.over_sums import Value, compare_sums
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -23,12 +24,14 @@ class RowScorer:
     ``score`` takes the rows of predictions.jsonl and the signature of the recorded value, and gives an array
     with one entry a row; it raises ``ValueError`` with what is wrong, to follow "the predictions in FOLDER".
     ``value`` turns those scores into the value of the whole set, ``compare`` two lists of them, one a seed,
-    into a paired comparison.
+    into a paired comparison. ``interact`` compares two differences: it takes a baseline and a variant, then
+    another baseline and variant, and tests the second difference minus the first; ``None``: it is not tested.
     """
 
     score: Callable[[Rows, str], Any]
     value: Callable[[Any], float]
     compare: Callable[[Sequence[Any], Sequence[Any]], RowResult]
+    interact: Callable[[Sequence[Any], Sequence[Any], Sequence[Any], Sequence[Any]], RowResult] | None = None
 
 
 def _bleu_counts(rows: Rows, signature: str) -> Any:
@@ -45,6 +48,65 @@ def _bleu_counts(rows: Rows, signature: str) -> Any:
     return bleu.counts(scorer, *texts)
 
 
+def _nats_and_tokens(rows: Rows, signature: str) -> Any:
+    """Sums by document, (documents, 2): of ``perplexity@LENGTH`` those at that length, or 0."""
+    length = signature.partition("|")[0].partition("@")[2]
+    try:
+        if length:
+            sums = [row["by_length"].get(length, (0.0, 0)) for row in rows]
+        else:
+            sums = [(row["nats"], row["tokens"]) for row in rows]
+        table = np.array(sums, dtype=float)
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError("hold no sums of nats and tokens by document") from error
+    if table.shape != (len(rows), 2) or not np.isfinite(table).all() or not table[:, 1].any():
+        raise ValueError("hold no sums of nats and tokens by document")
+    return table
+
+
+def _ratio_of_sums(value: Value) -> RowScorer:
+    """The scorer of a ``value`` of nats and tokens, summed over documents."""
+
+    def compare(baseline: Sequence[Floats], variant: Sequence[Floats]) -> RowResult:
+        tokens = _tokens([*baseline, *variant])
+        kept = tokens > 0
+        first, second = ([run[kept] for run in side] for side in (baseline, variant))
+        return compare_sums(value, first, second, tokens[kept])
+
+    def interact(*sides: Sequence[Floats]) -> RowResult:
+        tokens = _tokens([run for side in sides for run in side])
+        kept = tokens > 0
+        first, second = (
+            [np.hstack([two, one])[kept] for one, two in zip(baseline, variant, strict=True)]
+            for baseline, variant in (sides[:2], sides[2:])
+        )
+        return compare_sums(difference, first, second, tokens[kept])
+
+    def difference(sums: Floats) -> Floats:
+        """The variant's value minus the baseline's, of the sums of both: (..., 4) -> (...)."""
+        return value(sums[..., :2]) - value(sums[..., 2:])
+
+    return RowScorer(_nats_and_tokens, lambda sums: float(value(sums.sum(axis=0))), compare, interact)
+
+
+def _tokens(runs: Sequence[Floats]) -> Floats:
+    """The tokens of each document, the same in all runs."""
+    tokens = runs[0][:, 1]
+    if any((run[:, 1] != tokens).any() for run in runs):
+        raise ValueError("are not of the same tokens as those of the runs that they are compared with")
+    return tokens
+
+
+def mean_nats(sums: Floats) -> Floats:
+    """Nats a token of summed nats and tokens: (..., 2) -> (...)."""
+    return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def perplexity(sums: Floats) -> Floats:
+    """exp of the mean nats a token of summed nats and tokens: (..., 2) -> (...)."""
+    return np.asarray(np.exp(mean_nats(sums)))
+
+
 ACCURACY = RowScorer(
     score=lambda rows, signature: np.array([row["prediction"] == row["label"] for row in rows]),
     value=lambda scores: float(scores.mean()),
@@ -55,3 +117,5 @@ BLEU = RowScorer(
     value=lambda counts: float(bleu.bleu(counts.sum(axis=0))),
     compare=bleu.compare_bleu,
 )
+PERPLEXITY = _ratio_of_sums(perplexity)
+MASKED_LOSS = _ratio_of_sums(mean_nats)

@@ -12,7 +12,7 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
 from scipy import stats as scipy_stats
 
-from finetune.statistics import bleu, over_rows
+from finetune.statistics import bleu, over_rows, over_sums
 from finetune.statistics.over_rows import MIDDLES
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "red", "small", ",", "."]
@@ -171,7 +171,7 @@ def test_bleu_of_many_corpora_is_sacrebleus_of_each() -> None:
 
 @pytest.mark.parametrize("rows", [67, 701])
 def test_both_p_of_bleu_with_one_seed_are_sacrebleus_own(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bleu, "_NUMBERS", 200_000)  # so that the draws come in several parts
+    monkeypatch.setattr(over_sums, "_NUMBERS", 200_000)  # so that the draws come in several parts
     (first, references), (second, _) = _corpus(rows, 0.40, 0), _corpus(rows, 0.385, 0)
     systems, scorer = [("a", first), ("b", second)], BLEU()
     scores = {
