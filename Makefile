@@ -15,7 +15,7 @@ OPTIONS = --preset $(PRESET) --output $(OUTPUT) \
 	$(if $(ATTENTION),--attention "$(ATTENTION)") $(if $(SEEDS),--seeds "$(SEEDS)") \
 	$(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
-.PHONY: help classify translate compare push tasks variants validate env bench study calibration test exhaustive slow kills check docs wheel clean
+.PHONY: help classify translate pretrain compare push tasks variants validate env bench study calibration test exhaustive slow kills check docs wheel clean
 
 help:  ## print this
 	@echo "make TARGET [TASK=agnews] [PRESET=quick|small|scratch|full] [ATTENTION=\"softmax sa-softmax\"] [SEEDS=\"0 1\"]"
@@ -34,6 +34,9 @@ classify: $(READY)  ## fine-tune on a classification task: TASK=agnews|dbpedia|y
 
 translate: $(READY)  ## fine-tune on a translation task: TASK=iwslt2017 PAIR=de-en
 	@$(BIN)/finetune translate --task $(or $(TASK),iwslt2017) $(if $(PAIR),--pair $(PAIR)) $(OPTIONS)
+
+pretrain: $(READY)  ## train a language model on text: TASK=books OBJECTIVE=causal
+	@$(BIN)/finetune pretrain --task $(or $(TASK),books) $(if $(OBJECTIVE),--objective $(OBJECTIVE)) $(OPTIONS)
 
 compare: $(READY)  ## compare the runs in OUTPUT; writes report.html, .md, .csv, .tex and .json there
 	@$(BIN)/finetune compare $(OUTPUT)

@@ -72,6 +72,7 @@ docs/runs
 docs/tasks
 docs/variants
 docs/positions
+docs/language-models
 docs/warm-starts
 docs/studies
 docs/reports

@@ -19,14 +19,23 @@ from finetune.errors import UserError, shown, unknown
 from finetune.system import user_file
 from finetune.system.language_codes import language_of
 from finetune.system.text import clean
-from finetune.tasks.base import TASK_TYPES, ClassificationTask, Task, TranslationTask, languages
+from finetune.tasks.base import (
+    TASK_TYPES,
+    ClassificationTask,
+    LanguageTask,
+    Task,
+    TranslationTask,
+    languages,
+)
 
 __all__ = [
     "TASKS",
     "TASK_TYPES",
     "ClassificationTask",
+    "LanguageTask",
     "Task",
     "TranslationTask",
+    "check_kind",
     "check_pair",
     "get_task",
 ]
@@ -67,7 +76,7 @@ def get_task(
 def _of_table(name: str, columns: Any, source: str, pair: str | None) -> Task:
     """Declares the task of a table from ``data.columns``, whose keys decide its type."""
     keys = [key for key, column in columns.items() if column] if isinstance(columns, Mapping) else []
-    types = [task_type for task_type in TASK_TYPES.values() if task_type.columns]
+    types = [task_type for task_type in dict.fromkeys(TASK_TYPES.values()) if task_type.columns]
     ways = [" and ".join(task_type.columns) for task_type in types]
     fitting = [task_type for task_type in types if set(task_type.columns) == set(keys)]
     if not fitting:
@@ -105,6 +114,16 @@ def _named_after(source: str) -> str:
     if not name:
         raise UserError(f"{source} gives no name that a folder may have: add one, e.g. --task reviews")
     return name
+
+
+def check_kind(task: Task, kind: Any) -> str:
+    """Returns the kind of a run of ``task``: its own if ``None`` is asked for. Raises ``UserError``."""
+    if kind is None:
+        return task.kind
+    if kind not in task.kinds:
+        kinds = " or ".join(task.kinds)
+        raise UserError(f"kind is {shown(kind)}, and '{task.name}' is a {kinds} task")
+    return str(kind)
 
 
 def check_pair(task: Task, pair: str | None) -> str | None:

@@ -26,15 +26,19 @@ class Task:
     """The declaration of a task, of whatever type. A type is a subclass with a ``kind`` and its own fields.
 
     The code that asks a task about ``labels`` or ``pairs`` need not know its type: a type without them has
-    none. Defining a type registers its kind in ``TASK_TYPES``; ``finetune.objectives`` says what is done with
-    a task of that kind.
+    none. Defining a type registers its kinds in ``TASK_TYPES``; ``finetune.objectives`` says what is done
+    with a task of a kind. A run is of one kind (``RunConfig.kind``), which decides all that is done in it.
     """
 
     kind: ClassVar[str]  # the objective's module in finetune.objectives, the beginning of its presets' names
+    kinds: ClassVar[tuple[str, ...]]  # every objective that such a task can be trained for; ``kind`` is first
     verb: ClassVar[str]  # of the command line
+    purpose: ClassVar[str]  # of the verb, for its help
     example: ClassVar[str]  # the name of the task that the verb runs where none is given
     # Keys of data.columns, which make a task of a table without a declaration; a type may have none.
     columns: ClassVar[tuple[str, ...]] = ()
+    # Further options of the verb: name -> the key of the configuration that takes their whole numbers.
+    numbers: ClassVar[Mapping[str, str]] = {}
 
     name: str  # also names the folder of its runs
     title: str
@@ -52,10 +56,15 @@ class Task:
     pairs: tuple[str, ...] = field(default=(), init=False)  # language pairs; "de-en" reads de and writes en
     default_pair: str | None = field(default=None, init=False)
     column: str | None = field(default=None, init=False)  # that may hold a mapping of the other columns
+    document: str | None = field(default=None, init=False)  # column that names the document of a row
 
     def __init_subclass__(cls) -> None:
         if "kind" in vars(cls):
-            TASK_TYPES[cls.kind] = cls
+            if "kinds" not in vars(cls):
+                cls.kinds = (cls.kind,)
+            if "purpose" not in vars(cls):
+                cls.purpose = f"fine-tune on a {cls.kind} task"
+            TASK_TYPES.update(dict.fromkeys(cls.kinds, cls))
 
     def texts(self, pair: str | None) -> Mapping[str, tuple[str, ...]]:
         """Maps each canonical column of texts to the data set's columns that one space joins to it."""
@@ -175,6 +184,46 @@ class TranslationTask(Task):
                 )
         if self.default_pair not in self.pairs:
             raise UserError(f"task '{self.name}': default_pair {self.default_pair!r} is not among its pairs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageTask(Task):
+    """Texts to read, of which a model learns to predict every token (causal) or masked ones (masked)."""
+
+    kind = "causal"
+    kinds = ("causal",)
+    verb = "pretrain"
+    purpose = "train a language model from random weights, or go on with one"
+    example = "books"
+    columns = ("text",)
+    numbers: ClassVar[Mapping[str, str]] = {"eval_lengths": "language.eval_lengths"}
+
+    text: tuple[str, ...]  # columns; their texts are joined by one space, empty ones left out
+    # Column that names documents: rows with the same name are parts of one, in their order. A data set
+    # without it, like a task that names none, has a document a row.
+    document: str | None = field(default=None)
+
+    def texts(self, pair: str | None) -> Mapping[str, tuple[str, ...]]:
+        return {"text": self.text}
+
+    @classmethod
+    def of_columns(cls, name: str, columns: Mapping[str, Any], pair: str | None) -> "LanguageTask":
+        text = columns["text"]
+        return cls(
+            name=name,
+            title=name,
+            text=(text,) if isinstance(text, str) else tuple(text),
+            undeclared=True,
+        )
+
+    @property
+    def shape(self) -> str:
+        parts = f", parts of a document by {self.document}" if self.document else ""
+        return f"text of {' + '.join(self.text)}{parts}"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_strings(self.name, "text", self.text)
 
 
 def languages(pair: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from docs.generate.markdown import code, prose, table
 from finetune.config import schema
 from finetune.config.identity import flatten
 from finetune.config.loading import preset_names, read_preset
-from finetune.tasks import TASK_TYPES
+from finetune.tasks import TASK_TYPES, Task
 
 HEAD = """# Configuration
 
@@ -40,9 +40,14 @@ def page() -> str:
         keys = list(dict.fromkeys(key for preset in presets for key in preset))
         rows = [[code(key), *(_value(preset, key) for preset in presets)] for key in keys]
         parts.append(
-            f"\n## Presets of `finetune {task_type.verb}`\n\n{table(['key', *map(code, names)], rows)}"
+            f"\n## Presets of `{_command(task_type, kind)}`\n\n{table(['key', *map(code, names)], rows)}"
         )
     return "".join(parts)
+
+
+def _command(task_type: type[Task], kind: str) -> str:
+    """What runs a kind of task: its verb, with the objective where it is not the verb's first."""
+    return f"finetune {task_type.verb}" + (f" --objective {kind}" if kind != task_type.kind else "")
 
 
 def _sections(model: Mapping[str, Any], name: str, whole: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

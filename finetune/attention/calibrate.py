@@ -108,7 +108,9 @@ def pooled(model: Any, batches: Iterable[Mapping[str, Tensor]], share: float) ->
         if kept is not None:
             states = output["decoder_hidden_states"][-1]
         else:
-            states, kept = output["hidden_states"][-1], batch["attention_mask"].bool()
+            states, mask = output["hidden_states"][-1], batch.get("attention_mask")
+            # Windows of a text come without a mask: their padding is what has no label.
+            kept = batch["labels"] >= 0 if mask is None else mask.bool()
         weights = kept.to(states)[..., None]
         rows.append((states * weights).sum(1) / weights.sum(1).clamp(min=1))
     return torch.cat(rows)

@@ -197,7 +197,8 @@ def _evaluate(prepared: Prepared, trainer: Any, device: str) -> float:
     if prepared.setup.recipe == "stock":
         trainer.predict(test)
     else:
-        objectives.get(prepared.config.kind).predict(trainer, prepared.built.tokenizer, test, "test")
+        objective = objectives.get(prepared.config.kind)
+        objective.predict(prepared.config, trainer, prepared.built.tokenizer, test, "test")
     synchronize(device)
     return time.perf_counter() - started
 

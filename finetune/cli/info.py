@@ -36,7 +36,7 @@ def tasks(options: argparse.Namespace, overrides: Overrides) -> None:
         where = f"Hub: {task.hub_id} at {task.revision}" if task.hub_id else "local files only (DATA=folder)"
         print(f"{name}: {task.title}\n  {task.shape}\n  {where}\n  licence: {task.licence}; {task.source}")
     print(f"{TABLE}: a table of your own, without a declaration")
-    for task_type in TASK_TYPES.values():
+    for task_type in dict.fromkeys(TASK_TYPES.values()):
         columns = " ".join(f"--{column} COLUMN" for column in task_type.columns)
         print(f"  finetune {task_type.verb} --task {TABLE} {columns} --data FILE")
 

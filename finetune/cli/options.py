@@ -43,7 +43,7 @@ def add_quiet(parser: argparse.ArgumentParser, default: Any) -> None:
     parser.add_argument("--quiet", "-q", action="store_true", default=default, help=about)
 
 
-TABLE_COLUMNS = tuple(column for task_type in TASK_TYPES.values() for column in task_type.columns)
+TABLE_COLUMNS = tuple(dict.fromkeys(column for each in TASK_TYPES.values() for column in each.columns))
 """Every option that names a column of a table of the user's own."""
 COLUMNS = {
     "text": "column of the text, or several that are joined: title,body",

@@ -1,4 +1,4 @@
-"""The verbs of the kinds of task, such as ``classify``, and ``run``: runs in this process, in turn."""
+"""The verbs of the types of task, such as ``classify``, and ``run``: runs in this process, in turn."""
 
 import argparse
 import itertools
@@ -20,16 +20,17 @@ from finetune.studies.run import compare_grid, run_grid
 from finetune.system.text import say
 from finetune.tasks import TABLE, TASK_TYPES, Task, get_task
 
-KINDS = {task_type.verb: kind for kind, task_type in TASK_TYPES.items()}
-"""Verb -> kind of task."""
+TYPES = {task_type.verb: task_type for task_type in TASK_TYPES.values()}
+"""Verb -> type of task."""
 # Options that are short for a key of the configuration.
 SHORT = {"data": "data.source", "model": "model.name"} | {
     column: f"data.columns.{column}" for column in TABLE_COLUMNS
 }
 OPTIONS = {
-    "task", "pair", "name", "attention", "seeds", "preset", "config", "output", "diagnose", "rehearse", *SHORT
+    "task", "pair", "name", "objective", "attention", "seeds", "preset", "config", "output", "diagnose",
+    "rehearse", *SHORT, *(name for task_type in TYPES.values() for name in task_type.numbers),
 }  # fmt: skip
-MAKE_TARGETS = ("classify", "translate")
+MAKE_TARGETS = ("classify", "translate", "pretrain")
 """Verbs that the Makefile has a target for, which needs no ``finetune`` on the path."""
 NOTES = """\
 Every key of the configuration is an option too: --data.train_rows 4000 --model.lora.rank 8
@@ -47,23 +48,33 @@ EXAMPLES = {
         "finetune translate --attention softmax,sa-softmax --attention.scope cross",
         "finetune translate --task csv --data pairs.tsv --pair de-en --source de --target en",
     ),
+    "pretrain": (
+        "finetune pretrain --task books --preset small --data path/to/folder --seeds 0,1,2",
+        "finetune pretrain --model.position kerple --eval_lengths 512,1024,2048",
+        "finetune pretrain --task csv --data corpus.parquet --text text",
+    ),
 }
 
 
 def add(verbs: Any) -> None:
-    """Adds a verb for each kind of task, and ``run``."""
-    for verb, kind in KINDS.items():
-        about = f"fine-tune on a {kind} task, one run for each variant and seed"
+    """Adds a verb for each type of task, and ``run``."""
+    for verb, task_type in TYPES.items():
+        about = f"{task_type.purpose}, one run for each variant and seed"
         parser = add_verb(verbs, verb, about, *EXAMPLES.get(verb, ()), notes=NOTES)
-        example = TASK_TYPES[kind].example
-        presets = ", ".join(preset_names(kind))
+        example = task_type.example
+        presets = ", ".join(preset_names(task_type.kind))
         add_option = parser.add_argument
         add_option("--task", default=example, help=f"a task, its file, or csv (default: {example})")
         has_pairs = bool(get_task(example).pairs)
         pair_help = "language pair, source first, e.g. de-en" if has_pairs else argparse.SUPPRESS
         add_option("--pair", help=pair_help)
-        add_columns(parser, TASK_TYPES[kind].columns)
+        add_columns(parser, task_type.columns)
         add_option("--name", help="with --task csv: what to call it (default: as the file)")
+        kinds = ", ".join(task_type.kinds)
+        one = argparse.SUPPRESS if len(task_type.kinds) == 1 else f"{kinds} (default: {task_type.kind})"
+        add_option("--objective", metavar="KIND", help=one)
+        for name, key in task_type.numbers.items():
+            add_option(f"--{name}", metavar="N,N", help=f"{key}, e.g. 512,1024 (default: the preset's)")
         add_option(
             "--attention", help="variants or their files, e.g. softmax,sa-softmax (default: the preset's)"
         )
@@ -103,8 +114,39 @@ def _add_run_options(parser: argparse.ArgumentParser, rehearse: str) -> None:
 
 def train(options: argparse.Namespace, overrides: Overrides) -> int:
     """Runs a grid of one task: a preset, with files and options laid over it, by its variants and seeds."""
-    kind = KINDS[options.verb]
-    values = read_preset(kind, options.preset)
+    task_type = TYPES[options.verb]
+    kind = options.objective or task_type.kind
+    if kind not in task_type.kinds:
+        raise unknown("objective", kind, task_type.kinds)
+    values = _laid_over(read_preset(kind, options.preset), options, overrides)
+    if options.name and options.task != TABLE:
+        raise UserError(f"--name names a table of your own: leave it out, or give --task {TABLE}")
+    word = options.name or options.task
+    task = task_of(word, values, options.pair)
+    if task.undeclared and set(task.columns) < set(task_type.columns):
+        raise UserError(
+            f"finetune {options.verb} takes {' and '.join(task_type.columns)} of a table, not "
+            f"{' and '.join(task.columns)} alone"
+        )
+    if kind not in task.kinds:
+        raise UserError(f"'{task.name}' is a {task.kind} task: use finetune {task.verb}")
+    values["kind"] = kind
+
+    variants, seeds = variant_names(values.pop("variants", None)), seed_numbers(values.pop("seeds", None))
+    point = Point(word, options.pair, values, options.output)
+    cells = plan([point], variants, seeds, diagnosed=seeds if options.diagnose else ())
+    if options.rehearse:
+        return _rehearse(cells)
+    status = run_grid(cells, options.command)
+    compare_grid(cells)
+    if options.preset != "full":
+        say(f"The real thing, on a GPU: {_full_command(options, task)}")
+    return status
+
+
+def _laid_over(preset: dict[str, Any], options: argparse.Namespace, overrides: Overrides) -> dict[str, Any]:
+    """Lays files and options over the values of a preset."""
+    values = preset
     for path in options.config:
         values = merge(values, read_yaml(path))
     values = merge(values, overrides)
@@ -117,24 +159,13 @@ def train(options: argparse.Namespace, overrides: Overrides) -> int:
         value = getattr(options, option, None)
         if value is not None:
             values = merge(values, nest(key, value))
+    for option, key in TYPES[options.verb].numbers.items():
+        given = getattr(options, option)
+        if given is not None:
+            what = f"--{option} takes whole numbers, e.g. 512,1024"
+            values = merge(values, nest(key, [number(word, what, least=1) for word in names(given)]))
     _refuse_unknown_sections(values, overrides)
-    if options.name and options.task != TABLE:
-        raise UserError(f"--name names a table of your own: leave it out, or give --task {TABLE}")
-    word = options.name or options.task
-    task = task_of(word, values, options.pair)
-    if task.kind != kind:
-        raise UserError(f"'{task.name}' is a {task.kind} task: use finetune {task.verb}")
-
-    variants, seeds = variant_names(values.pop("variants", None)), seed_numbers(values.pop("seeds", None))
-    point = Point(word, options.pair, values, options.output)
-    cells = plan([point], variants, seeds, diagnosed=seeds if options.diagnose else ())
-    if options.rehearse:
-        return _rehearse(cells)
-    status = run_grid(cells, options.command)
-    compare_grid(cells)
-    if options.preset != "full":
-        say(f"The real thing, on a GPU: {_full_command(options, task)}")
-    return status
+    return values
 
 
 def run(options: argparse.Namespace, overrides: Overrides) -> int:
@@ -180,7 +211,7 @@ def _full_command(options: argparse.Namespace, task: Task) -> str:
     if data is None and task.hub_id is None:
         data = "path/to/folder"
     settings = {"task": options.name or options.task, "pair": options.pair, "data": data}
-    settings |= {"preset": "full", "output": "runs-full"}
+    settings |= {"objective": options.objective, "preset": "full", "output": "runs-full"}
     settings = {name: value for name, value in settings.items() if value}
     columns: list[str] = []
     for name in task.columns:

@@ -16,6 +16,8 @@ def as_dict(config: RunConfig) -> dict[str, Any]:
     # Keys that came later are left out where they say nothing: earlier runs keep their hashes.
     if config.attention.file is None:
         del values["attention"]["file"]
+    if config.language is None:
+        del values["language"]
     if config.model.position == "own":
         del values["model"]["position"], values["model"]["position_parameters"]
     data = values["data"]

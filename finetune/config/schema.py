@@ -20,6 +20,7 @@ Positive = Annotated[int, Field(ge=1)]
 # Of what memory is taken for at once, a number beyond every use is a slip: the machine would not survive it.
 Tokens = Annotated[int, Field(ge=3, le=10**6)]  # room for one beside the two that mark the ends
 Entries = Annotated[int, Field(ge=1, le=10**6)]  # of a vocabulary
+StepTokens = Annotated[int, Field(ge=1, le=10**9)]
 NewTokens = Annotated[int, Field(ge=1, le=10**6)]
 Beams = Annotated[int, Field(ge=1, le=1000)]
 Rank = Annotated[int, Field(ge=0, le=10**5)]
@@ -127,6 +128,22 @@ class GenerationConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class LanguageConfig:
+    """How a language model reads texts in training, and how it is scored."""
+
+    documents: Literal["cross", "isolate"]  # whether attention crosses documents that share a window
+    train_tokens: Positive | None  # of the training split, in its order; None takes all
+    tokens_per_step: StepTokens  # of an optimizer step: a whole number of windows of data.max_length
+    eval_lengths: list[Tokens]  # at each of which the same tokens are scored; may be empty
+    scored_tokens: Tokens  # the last tokens of those windows, which are scored
+    test_windows: Positive | None  # of those windows, at most; None takes all
+    stride: (
+        Annotated[int, Field(ge=1, le=10**6)] | None
+    )  # tokens between windows of data.max_length; None: they do not overlap
+    masked_share: Share | None  # of the tokens; masked language models only
+
+
+@dataclass(frozen=True, config=STRICT)
 class RunConfig:
     """Everything that decides a run's numbers."""
 
@@ -142,6 +159,8 @@ class RunConfig:
     attention: AttentionConfig
     generation: GenerationConfig | None
     train: dict[str, Any]  # transformers.TrainingArguments fields, by their own names
+    # The configuration, record and hash of another kind of task are without it.
+    language: LanguageConfig | None = None  # language models only
 
 
 # What runs did before there were these keys: their folders can still be loaded.

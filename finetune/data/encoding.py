@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from datasets import Dataset
 
-from finetune.config.schema import DataConfig
+from finetune.config.schema import DataConfig, RunConfig
 from finetune.data.sources import quiet
 from finetune.data.tokenizing import escaped, prefixed
 
@@ -19,15 +19,15 @@ class Encoding(Protocol):
 
     kind: str
 
-    def tokenize(self, split: Dataset, name: str, tokenizer: Any, data: DataConfig) -> Dataset:
+    def tokenize(self, split: Dataset, name: str, tokenizer: Any, config: RunConfig) -> Dataset:
         """Token rows of a whole split."""
 
-    def token_settings(self, data: DataConfig) -> dict[str, Any]:
-        """The settings in ``data`` that decide the token rows beside ``max_length`` and ``prefix``."""
+    def token_settings(self, config: RunConfig) -> dict[str, Any]:
+        """The settings that decide the token rows beside ``data.max_length`` and ``data.prefix``."""
 
 
 def tokenize(
-    splits: Mapping[str, Dataset], tokenizer: Any, encoding: Encoding, config: DataConfig
+    splits: Mapping[str, Dataset], tokenizer: Any, encoding: Encoding, config: RunConfig
 ) -> dict[str, Dataset]:
     """Token numbers for texts: ``input_ids``, ``attention_mask``, ``labels``, ``row``; cut, never padded.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from finetune.tasks.base import ClassificationTask, TranslationTask, languages
+from finetune.tasks.base import ClassificationTask, LanguageTask, TranslationTask, languages
 
 STAMP = "SAMPLE: synthetic data; these numbers say nothing about any method"
 """On everything that was trained on the sample."""
@@ -161,6 +161,44 @@ def _lexicon(language: str) -> dict[str, list[str]]:
     return {part: [next(words) for _ in range(size)] for part, size in sizes.items()}
 
 
+# Stories: some people are introduced, each with a trade and a town of their own, and are asked for later, by
+# either. A name can be known from what stands tens to hundreds of words before it, and from nothing else.
+
+_NAMES, _TRADES, _TOWNS, _THINGS, _DEEDS = 60, 24, 24, 80, 40
+_CAST = (2, 4)  # people of a story
+_SENTENCES = (20, 80)  # of a story, after the introductions
+_ASKED = 0.3  # share of sentences that end in a name which the introductions tell
+
+
+def _story_rows(task: LanguageTask, pair: str | None, split: str, n: int) -> list[dict[str, Any]]:
+    """Stories, a document each."""
+    sizes = (_NAMES, _TRADES, _TOWNS, _THINGS, _DEEDS, 8)
+    words = iter(_words(Random(f"{_SEED}|stories"), sum(sizes)))
+    names, trades, towns, things, deeds, (the, isa, of, who, told, then, near, no) = (
+        [next(words) for _ in range(size)] for size in sizes
+    )
+    rng = Random(f"{_SEED}|{task.name}|stories|{split}")
+    rows = []
+    for number in range(n):
+        size = rng.randint(*_CAST)
+        people = list(zip(*(rng.sample(kind, size) for kind in (names, trades, towns)), strict=True))
+        text = [f"{name} {isa} {the} {trade} {of} {town}." for name, trade, town in people]
+        for _ in range(rng.randint(*_SENTENCES)):
+            name, trade, town = rng.choice(people)
+            deed = deeds[_rank(rng, _DEEDS)]
+            if rng.random() < _ASKED:
+                asked = rng.choice([f"{the} {trade}", f"{of} {town}"])
+                text.append(f"{who} {deed} {asked}? {name}.")
+            else:
+                thing, other = things[_rank(rng, _THINGS)], things[_rank(rng, _THINGS)]
+                place = f" {near} {the} {other}" if rng.random() < 0.5 else ""
+                start = rng.choice([then, no, told])
+                text.append(f"{start} {name} {deed} {the} {thing}{place}.")
+        row = dict.fromkeys(task.text, "") | {task.text[0]: " ".join(text)}
+        rows.append(row if task.document is None else row | {task.document: f"{split}-{number}"})
+    return rows
+
+
 def _words(rng: Random, count: int) -> list[str]:
     """``count`` different made-up words of two or three syllables."""
     words: dict[str, None] = {}
@@ -177,3 +215,4 @@ def _rank(rng: Random, size: int) -> int:
 
 CLASSES = Sample({"train": 4000, "test": 1000}, _class_rows)  # no validation split, as on the Hub
 PAIRS = Sample({"train": 6000, "validation": 500, "test": 500}, _pair_rows)
+STORIES = Sample({"train": 600, "validation": 40, "test": 100}, _story_rows)

@@ -54,7 +54,7 @@ def prepare(loaded: Data, tokenizer: Any, encoding: Encoding, config: RunConfig)
     if config.batches.cache_tokens:
         tokens = _cached(loaded, tokenizer, encoding, config)
     else:
-        tokens = tokenize(loaded.splits, tokenizer, encoding, config.data)
+        tokens = tokenize(loaded.splits, tokenizer, encoding, config)
     if not config.batches.sort_evaluation:
         return tokens
     return {name: rows if name == "train" else longest_first(rows) for name, rows in tokens.items()}
@@ -84,7 +84,7 @@ def _cached(loaded: Data, tokenizer: Any, encoding: Encoding, config: RunConfig)
         fingerprint = tokenizer_fingerprint(tokenizer)
     except OSError as error:  # it needs a temporary folder
         _warn_once(f"token rows are not kept: {error}")
-        return tokenize(loaded.splits, tokenizer, encoding, config.data)
+        return tokenize(loaded.splits, tokenizer, encoding, config)
     installed = versions()
     # Everything but the texts that decides the token rows. The variant and the seed do not.
     shared = {
@@ -92,7 +92,7 @@ def _cached(loaded: Data, tokenizer: Any, encoding: Encoding, config: RunConfig)
         "kind": encoding.kind,
         "max_length": config.data.max_length,
         "prefix": config.data.prefix,
-        **encoding.token_settings(config.data),
+        **encoding.token_settings(config),
         "tokenizer": fingerprint,
         "versions": {name: installed[name] for name in LIBRARIES},
     }
@@ -106,7 +106,7 @@ def _cached(loaded: Data, tokenizer: Any, encoding: Encoding, config: RunConfig)
         if rows is None:
             rows = _read(folder, about)
         if rows is None:
-            rows = _keep(folder, about, tokenize({name: split}, tokenizer, encoding, config.data)[name])
+            rows = _keep(folder, about, tokenize({name: split}, tokenizer, encoding, config)[name])
         tokens[name] = held[folder] = rows
     _held.clear()
     _held.update(held)

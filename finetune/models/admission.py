@@ -67,7 +67,7 @@ def check(
         )
     _check_frame(config, built)
     _check_entries(built, splits)
-    _check_lengths(config, built, splits)
+    _check_lengths(config, built, {name: objective.fitting(rows) for name, rows in splits.items()})
     objective.check_model(config, built, splits)
     _check_padding(config, objective, built, splits["train"])
     notes = []

@@ -60,6 +60,9 @@ class ModelObjective(Protocol):
     def check_model(self, config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> None:
         """Raises ``UserError`` where a model is not fit for this kind, or for one of the token rows."""
 
+    def fitting(self, rows: Dataset) -> Dataset:
+        """The token rows of a split that a model must have positions for."""
+
     def collator(self, tokenizer: PreTrainedTokenizerBase, model: Any, config: RunConfig) -> Collator:
         """The function from token rows to a padded batch."""
 
@@ -81,7 +84,8 @@ def build_model(
         # A stock architecture from random weights, with positions for the longest row or output.
         options = objective.scratch.options(config.model.name.removeprefix(SCRATCH), objective.kind)
         written = config.generation.max_new_tokens if config.generation else 0
-        longest = max(config.data.max_length, config.data.max_target_length or 0, written)
+        scored = config.language.eval_lengths if config.language else []
+        longest = max(config.data.max_length, config.data.max_target_length or 0, written, *scored)
         stock = objective.scratch.configure(tokenizer, longest, **options, **heads)
         set_dropout(stock, config)
         positions.free(stock, config.model.position)

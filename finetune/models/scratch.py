@@ -7,6 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
+    GPTNeoXConfig,
     MarianConfig,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
@@ -57,13 +58,39 @@ ENCODER_DECODERS: Mapping[str, dict[str, int]] = {
 }
 
 
+def _decoder(layers: int, width: int, heads: int) -> dict[str, int]:
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * width,
+    }
+
+
+# GPT-NeoX decoders. 125m is the size that DAPE trains (Zheng et al., 2024, arXiv 2405.14722); the larger ones
+# have the standard shapes of GPT-NeoX, and the three smaller ones are ours.
+DECODERS: Mapping[str, dict[str, int]] = {
+    "tiny": _decoder(2, 128, 2),
+    "mini": _decoder(4, 256, 4),
+    "small": _decoder(6, 512, 8),
+    "125m": _decoder(12, 768, 12),
+    "350m": _decoder(24, 1024, 16),
+    "1.3b": _decoder(24, 2048, 16),
+    "2.7b": _decoder(32, 2560, 32),
+}
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """The special tokens of a scratch model's tokenizer by role, and the frame that they make of a text."""
+    """The special tokens of a scratch model's tokenizer by role, and the frame that they make of a text.
+
+    ``leading_space``: a text is read as if a space came first, so that its first word is as any other.
+    """
 
     special: Mapping[str, str]
     frame: str
     lowercase: bool
+    leading_space: bool
 
 
 @dataclass(frozen=True)
@@ -109,6 +136,25 @@ def _marian(tokenizer: PreTrainedTokenizerBase, longest: int, **options: Any) ->
     )
 
 
+def _neox(tokenizer: PreTrainedTokenizerBase, longest: int, **options: Any) -> PreTrainedConfig:
+    """Rotary over whole heads, and the feed-forward layer after the attention, as in DAPE's models;
+    transformers' own defaults are a quarter of the head, and both side by side."""
+    return GPTNeoXConfig(
+        **options,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.eos_token_id,  # as before every document
+        eos_token_id=tokenizer.eos_token_id,
+        max_position_embeddings=max(512, longest),
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 1.0},
+        use_parallel_residual=False,
+        tie_word_embeddings=False,
+        hidden_act="gelu",
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+    )
+
+
 BERT = Scratch(
     ENCODERS,
     _bert,
@@ -116,6 +162,7 @@ BERT = Scratch(
         special={"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
         frame="[CLS] $A [SEP]",
         lowercase=True,
+        leading_space=True,
     ),
 )
 MARIAN = Scratch(
@@ -125,6 +172,18 @@ MARIAN = Scratch(
         special={"pad": "<pad>", "unk": "<unk>", "bos": "<s>", "eos": "</s>"},
         frame="$A </s>",
         lowercase=False,
+        leading_space=True,
+    ),
+)
+NEOX = Scratch(
+    DECODERS,
+    _neox,
+    # What it writes is what it read, to the byte: nothing is framed, lower-cased or put before a text.
+    Recipe(
+        special={"pad": "<|padding|>", "eos": "<|endoftext|>"},
+        frame="$A",
+        lowercase=False,
+        leading_space=False,
     ),
 )
 
@@ -138,7 +197,7 @@ def train_tokenizer(recipe: Recipe, texts: Iterator[str], vocab_size: int) -> Pr
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Lowercase() if recipe.lowercase else None
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=recipe.leading_space)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

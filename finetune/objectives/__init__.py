@@ -15,10 +15,13 @@ from finetune.positions import get_encoding
 
 __all__ = ["Objective", "get", "kinds", "of"]
 
+SHARED = ("base", "language")
+"""The modules here that are no kind of task."""
+
 
 def kinds() -> list[str]:
     """Lists the kinds of task, which are the modules of this package."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED)
 
 
 @cache

@@ -39,7 +39,7 @@ class Objective(ABC):
     """One kind of task. A module of ``finetune.objectives`` holds one, as ``OBJECTIVE``."""
 
     kind: str
-    """The name of the module, and ``Task.kind`` of the tasks that it is for."""
+    """The name of the module, and one of ``Task.kinds`` of the tasks that it is for."""
 
     pipeline_tag: str
     """The Hub's name for what such a model does."""
@@ -71,17 +71,18 @@ class Objective(ABC):
         Raises ``UserError`` where a row has none: then no further metric can be asked for.
         """
 
-    @abstractmethod
     def encode(
         self, batch: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, data: DataConfig
     ) -> dict[str, Any]:
         """Encodes canonical rows: ``input_ids``, ``attention_mask``, ``labels``; cut to limits, not padded.
 
-        Labels are what the loss compares logits with, place by place: shift them here where need be.
+        Labels are what the loss compares logits with, place by place: shift them here where need be. To be
+        overridden unless ``tokenize`` is.
         """
+        raise NotImplementedError
 
     def tokenize(
-        self, split: Dataset, name: str, tokenizer: PreTrainedTokenizerBase, data: DataConfig
+        self, split: Dataset, name: str, tokenizer: PreTrainedTokenizerBase, config: RunConfig
     ) -> Dataset:
         """Makes the token rows of a whole split called ``name``, in its order, each with its id, ``row``.
 
@@ -89,17 +90,21 @@ class Objective(ABC):
         """
         from finetune.data.encoding import mapped
 
-        return mapped(split, name, lambda batch: self.encode(batch, tokenizer, data))
+        return mapped(split, name, lambda batch: self.encode(batch, tokenizer, config.data))
 
     def tokenize_again(
-        self, split: Dataset, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, data: DataConfig
+        self, split: Dataset, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, config: RunConfig
     ) -> Dataset:
         """Makes the token rows with these ids alone, in their order, as a reloaded tokenizer does.
 
         To be overridden together with ``tokenize``.
         """
         places = {row: place for place, row in enumerate(split["row"])}
-        return self.tokenize(split.select([places[row] for row in ids]), "test", tokenizer, data)
+        return self.tokenize(split.select([places[row] for row in ids]), "test", tokenizer, config)
+
+    def fitting(self, rows: Dataset) -> Dataset:
+        """The token rows of a split that a model must have positions for: all, unless some can be missed."""
+        return rows
 
     @abstractmethod
     def target_length(self, data: DataConfig) -> int | None:
@@ -108,9 +113,9 @@ class Objective(ABC):
         Batches are padded to it where ``batches.padding`` is ``max_length``.
         """
 
-    def token_settings(self, data: DataConfig) -> dict[str, Any]:
-        """Settings that decide the token rows beside ``max_length`` and ``prefix``, for the cache."""
-        return {"max_target_length": self.target_length(data)}
+    def token_settings(self, config: RunConfig) -> dict[str, Any]:
+        """Settings that decide token rows beside ``data.max_length`` and ``data.prefix``, for the cache."""
+        return {"max_target_length": self.target_length(config.data)}
 
     @abstractmethod
     def collator(self, tokenizer: PreTrainedTokenizerBase, model: Any, config: RunConfig) -> Collator:
@@ -152,6 +157,10 @@ class Objective(ABC):
         """
         return []
 
+    def settled(self, config: RunConfig) -> dict[str, Any]:
+        """Fields of ``train.*`` that other parts of a configuration decide."""
+        return {}
+
     def generation(self, model: PreTrainedModel) -> dict[str, Any] | None:
         """Every setting that decided what the model wrote, for the record; ``None``: it writes nothing."""
         return None
@@ -181,19 +190,35 @@ class Objective(ABC):
 
     @abstractmethod
     def predict(
-        self, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, prefix: str
+        self,
+        config: RunConfig,
+        trainer: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Dataset,
+        prefix: str,
     ) -> dict[int, Any]:
         """Predicts token rows once, in evaluation mode: row id -> prediction.
 
         Trackers see it under ``prefix``.
         """
 
-    def answer(self, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, prefix: str) -> Answers:
+    def answer(
+        self,
+        config: RunConfig,
+        trainer: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Dataset,
+        prefix: str,
+    ) -> Answers:
         """Computes the loss beside the predictions. Overridden where one pass over the rows gives both."""
         batches = trainer.get_eval_dataloader(rows)
         output = trainer.evaluation_loop(batches, "", prediction_loss_only=True, metric_key_prefix=prefix)
-        predictions = self.predict(trainer, tokenizer, rows, prefix)
+        predictions = self.predict(config, trainer, tokenizer, rows, prefix)
         return Answers(float(output.metrics[f"{prefix}_loss"]), predictions)
+
+    def agree(self, one: Any, other: Any, *, half: bool) -> bool:
+        """Whether two predictions are one, where both models are the same; ``half``: in half precision."""
+        return bool(one == other)
 
     def shorten(self, model: PreTrainedModel) -> None:  # noqa: B027  most have nothing to shorten
         """Has a model predict as little as a rehearsal needs."""
@@ -212,14 +237,16 @@ class Objective(ABC):
     def score(
         self,
         rows: Rows,
+        config: RunConfig,
         *,
         labels: Sequence[str] | None,
-        pair: str | None,
+        tokenizer: str,
         generation: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
         """Metrics of ``rows``, the primary one first: ``{name: {"value", "signature"}}``.
 
-        ``labels`` and ``pair`` are the task's; ``generation`` is what ``generation()`` returned.
+        ``labels`` are the task's, ``tokenizer`` is the fingerprint of the model's; ``generation`` is what
+        ``generation()`` returned.
         """
 
     # Publishing

@@ -95,11 +95,23 @@ class Classification(Objective):
         return {"compute_metrics": _accuracy, "preprocess_logits_for_metrics": _largest_class}
 
     def predict(
-        self, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, prefix: str
+        self,
+        config: RunConfig,
+        trainer: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Dataset,
+        prefix: str,
     ) -> dict[int, Any]:
-        return self.answer(trainer, tokenizer, rows, prefix).predictions
+        return self.answer(config, trainer, tokenizer, rows, prefix).predictions
 
-    def answer(self, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, prefix: str) -> Answers:
+    def answer(
+        self,
+        config: RunConfig,
+        trainer: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Dataset,
+        prefix: str,
+    ) -> Answers:
         output = trainer.predict(rows, metric_key_prefix=prefix)
         predictions = dict(zip(rows["row"], map(int, output.predictions), strict=True))
         return Answers(float(output.metrics[f"{prefix}_loss"]), predictions)
@@ -114,9 +126,10 @@ class Classification(Objective):
     def score(
         self,
         rows: Rows,
+        config: RunConfig,
         *,
         labels: Sequence[str] | None,
-        pair: str | None,
+        tokenizer: str,
         generation: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
         from finetune.metrics.compute import classification_metrics

@@ -149,7 +149,12 @@ class Translation(Objective):
         return rows.select(evenly(len(rows), UNTRAINED_ROWS))
 
     def predict(
-        self, trainer: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, prefix: str
+        self,
+        config: RunConfig,
+        trainer: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Dataset,
+        prefix: str,
     ) -> dict[int, Any]:
         import numpy as np
 
@@ -176,16 +181,17 @@ class Translation(Objective):
     def score(
         self,
         rows: Rows,
+        config: RunConfig,
         *,
         labels: Sequence[str] | None,
-        pair: str | None,
+        tokenizer: str,
         generation: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
         from finetune.metrics.compute import translation_metrics
 
-        assert pair is not None
+        assert config.pair is not None
         predictions, references = ([row[name] for row in rows] for name in ("prediction", "reference"))
-        scores = translation_metrics(predictions, references, languages(pair)[1])
+        scores = translation_metrics(predictions, references, languages(config.pair)[1])
         scores["bleu"]["generation"] = generation
         return scores
 

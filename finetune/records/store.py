@@ -117,7 +117,8 @@ def write_predictions(folder: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """Writes one JSON object a line, wholly or not at all; returns the file.
 
     Classification: ``{"row", "label", "prediction"}`` (class indices); translation: ``{"row", "reference",
-    "prediction"}`` (texts). ``row`` identifies the row of the data set. Raises ``UserError`` as ``write``.
+    "prediction"}`` (texts); language models: ``{"row", "document", "nats", "tokens", ...}``, a document a
+    line. ``row`` identifies the row of the data set. Raises ``UserError`` as ``write``.
     """
     lines = (json.dumps(_plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     return write_text(folder / PREDICTIONS, lines)
@@ -131,7 +132,8 @@ def read_predictions(folder: Path) -> list[dict[str, Any]]:
         lines = StringIO(read_text(file, JSON_BYTES), newline="\n")
         for number, line in enumerate(lines, start=1):
             row = json_value(line)
-            if not (isinstance(row, dict) and isinstance(row.get("row"), int) and "prediction" in row):
+            told = isinstance(row, dict) and {"prediction", "nats"} & set(row)
+            if not (told and isinstance(row.get("row"), int)):
                 raise UserError(f"{file}, line {number}: no prediction (needs 'row' and 'prediction')")
             rows.append(row)
     except OSError as error:

@@ -32,7 +32,7 @@ def preset(kind: str, name: str = "quick") -> dict[str, Any]:
 
     ``kind`` is a kind of task or its verb: "classification" or "classify". Raises ``UserError``.
     """
-    kinds = {task_type.verb: known for known, task_type in TASK_TYPES.items()} | {k: k for k in TASK_TYPES}
+    kinds = {task_type.verb: task_type.kind for task_type in TASK_TYPES.values()} | {k: k for k in TASK_TYPES}
     if kind not in kinds:
         raise unknown("kind of task", kind, kinds)
     return read_preset(kinds[kind], name)

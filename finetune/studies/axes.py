@@ -16,8 +16,15 @@ from finetune.config.loading import merge, nest, parse_value
 from finetune.config.schema import ColumnsConfig, RunConfig
 from finetune.errors import UserError, shown, unknown
 
-OWN_KEYS = {"task", "pair", "preset", "variants", "seeds"}  # of a grid; all others are the configuration's
-ELSEWHERE = {"kind": "task", "seed": "seeds", "attention.variant": "variants",
+OWN_KEYS = {
+    "task",
+    "pair",
+    "objective",
+    "preset",
+    "variants",
+    "seeds",
+}  # of a grid; all others are the configuration's
+ELSEWHERE = {"kind": "objective", "seed": "seeds", "attention.variant": "variants",
              "attention.file.path": "variants", "attention.file.sha256": "variants"}  # fmt: skip
 SECTIONS = set(RunConfig.__dataclass_fields__) - {"kind", "task", "pair", "seed"}
 COLUMNS = set(ColumnsConfig.__dataclass_fields__)  # of task: csv, short for data.columns.*
@@ -55,7 +62,7 @@ def points(name: str, grid: Mapping[str, Any], root: Path) -> list[Point]:
     for task, pair, values in itertools.product(tasks, pairs, itertools.product(*axes.values())):
         chosen = dict(zip(axes, values, strict=True))
         folder = _axis_folder({key: chosen[key] for key, value in keys.items() if _is_axis(key, value)})
-        nested: dict[str, Any] = {}
+        nested: dict[str, Any] = {"kind": grid["objective"]} if "objective" in grid else {}
         for key, value in chosen.items():
             nested = merge(nested, nest(key, value))
         expanded.append(Point(task, pair, nested, root / name / folder))

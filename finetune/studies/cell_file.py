@@ -18,7 +18,7 @@ from finetune.errors import UserError, shown, unknown
 from finetune.studies.grid import Cell, check_secrets, task_of
 from finetune.system.files import write_text
 from finetune.system.processes import python_module
-from finetune.tasks import check_pair
+from finetune.tasks import check_kind, check_pair
 
 FOLDER = "configs"
 
@@ -88,12 +88,11 @@ def cell_of(
     if not isinstance(word, str):
         raise UserError(f"task must be a name or the file of a declaration, not {shown(word)}")
     declared = task_of(word, values, values.get("pair"))
-    if values.get("kind", declared.kind) != declared.kind:
-        raise UserError(f"kind is {shown(values['kind'])}, and '{declared.name}' is a {declared.kind} task")
-    whole = {**values, "kind": declared.kind, "task": declared.name}
+    kind = check_kind(declared, values.get("kind"))
+    whole = {**values, "kind": kind, "task": declared.name}
     whole["pair"] = check_pair(declared, values.get("pair"))
     check_secrets(whole)
-    objectives.get(declared.kind).check(whole)
+    objectives.get(kind).check(whole)
     config = build(whole)
     known = find_variant(config.attention).parameters
     for name in config.attention.parameters:

@@ -21,7 +21,7 @@ from finetune.config.schema import BASELINE, RunConfig
 from finetune.errors import UserError, shown, unknown
 from finetune.studies.axes import Point, check_count, points
 from finetune.system.redaction import redact
-from finetune.tasks import Task, check_pair, get_task
+from finetune.tasks import Task, check_kind, check_pair, get_task
 
 
 @dataclass(frozen=True, eq=False)  # a cell is itself: it can be a key
@@ -67,8 +67,9 @@ def plan(
         check_secrets(point.values)
         _check_attention(point.values.get("attention"), variants)
         task = task_of(point.task, point.values, point.pair)
-        its = {"kind": task.kind, "task": task.name, "pair": check_pair(task, point.pair)}
-        objectives.get(task.kind).check(point.values)
+        kind = check_kind(task, point.values.get("kind"))
+        its = {"kind": kind, "task": task.name, "pair": check_pair(task, point.pair)}
+        objectives.get(kind).check(point.values)
         laid.append((point, {**point.values, **its}))
     cells: dict[Path, Cell] = {}
     for seed, (point, values), variant in itertools.product(seeds, laid, variants):
@@ -101,7 +102,8 @@ def expand(
     variants = sorted(variant_names(grid.get("variants")), key=lambda variant: variant != BASELINE)
     laid = []
     for point in points(name, grid, root):
-        kind = task_of(point.task, merge({"data": {"source": "auto"}}, point.values), point.pair).kind
+        task = task_of(point.task, merge({"data": {"source": "auto"}}, point.values), point.pair)
+        kind = check_kind(task, point.values.get("kind"))
         base = _preset(kind, preset)
         values = merge({key: base[key] for key in base if key not in ("variants", "seeds")}, point.values)
         limits.check(values["train"])

@@ -108,8 +108,9 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
     something else of them.
     """
     ambient.check()
+    objective = objectives.get(config.kind)
     check_train(config.kind, config.train)
-    arguments_class = objectives.get(config.kind).arguments
+    arguments_class = objective.arguments
     effects.check_alone(config.train, arguments_class)
     options: dict[str, Any] = {
         "report_to": "none",
@@ -117,6 +118,7 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
         "disable_tqdm": not sys.stderr.isatty(),  # a bar is unreadable in a log
         "dataloader_pin_memory": torch.cuda.is_available(),
         **config.train,
+        **objective.settled(config),
         "output_dir": str(folder),
         "seed": config.seed,
     }

@@ -138,7 +138,8 @@ def diagnose(
         chosen = evenly(len(split), rows)
         built = open_run(folder, attention=attention)
         recorder = Recorder(built.model.requires_grad_(True), BATCH)
-        tokens = objective.tokenize(split.select(chosen), "rows", built.tokenizer, config.data)
+        tokens = objective.tokenize(split.select(chosen), "rows", built.tokenizer, config)
+        tokens = tokens.select(evenly(len(tokens), rows))  # a document has many windows
         passes = list(_passes(recorder, tokens, objective.collator(built.tokenizer, built.model, config)))
         file = folder / diagnostics.FILE
         # The updates that the run made: its learning curve ends there.

@@ -55,7 +55,7 @@ class Outcome:
     held: Answers  # of the trained model once more, on some test rows
     weights: str  # of the trained model, as ``weights_fingerprint`` has it
     curve: list[dict[str, float]]
-    times: dict[str, float | None]  # seconds; training is None for a resumed run
+    times: dict[str, float | None]  # seconds, and targets a second of training; None for a resumed run
     peak_memory_mib: float | None
     generation: dict[str, Any] | None  # every setting that decided what the model wrote
     computed: dict[str, Any]  # what the built Trainer computed with, as ``computed.read`` gives it
@@ -82,7 +82,7 @@ def fit(
     trainer = build_trainer(config, objective, built, splits, folder, callbacks=callbacks)
     trainer.identity = identity
     rows = objective.untrained_rows(splits["validation"])
-    untrained = objective.answer(trainer, tokenizer, rows, "untrained")
+    untrained = objective.answer(config, trainer, tokenizer, rows, "untrained")
     # Every evaluation while training would report it again.
     vars(trainer).pop("model_preparation_time", None)
 
@@ -96,15 +96,18 @@ def fit(
         if not torch.isfinite(weights).all():
             raise NonFiniteLossError(f"the weights {name} are not finite after the last step")
 
-    predictions = objective.predict(trainer, tokenizer, splits["test"], "test")
+    predictions = objective.predict(config, trainer, tokenizer, splits["test"], "test")
     predicted = time.monotonic()
     memory = peak_memory_mib() if measured else None
     trainer.save_model()
     few = splits["test"].select(evenly(len(splits["test"]), HELD_ROWS))
+    spent = None if checkpoint else trained - started  # the first part of a resumed run is unknown
+    evaluating = sum(entry.get("eval_runtime", 0.0) for entry in trainer.state.log_history)
     read_back = next(each for each in trainer.callback_handler.callbacks if isinstance(each, ReadBack))
     times: dict[str, float | None] = {
-        "train_s": None if checkpoint else trained - started,  # the first part of a resumed run is unknown
+        "train_s": spent,
         "predict_s": predicted - trained,
+        "targets_per_s": None if spent is None else int(trainer.trained_targets) / (spent - evaluating),
     }
     return Outcome(
         predictions=predictions,
@@ -179,4 +182,4 @@ def answers(config: RunConfig, objective: Objective, built: Built, rows: Any, fo
     """
     trainer = build_trainer(config, objective, built, {"train": rows, "validation": rows}, folder)
     silence(trainer)
-    return objective.answer(trainer, built.tokenizer, rows, "test")
+    return objective.answer(config, trainer, built.tokenizer, rows, "test")

@@ -104,7 +104,7 @@ def _rehearse(config: RunConfig, loaded: Data) -> list[str]:
     if is_scratch:
         # Its tokenizer is not the run's, so that the run's token rows cannot be made.
         few = {name: _first(split, ROWS) for name, split in loaded.splits.items()}
-        tokens = tokenize(few, built.tokenizer, objective, config.data)
+        tokens = tokenize(few, built.tokenizer, objective, config)
         notes = []
     else:
         tokens = token_cache.prepare(loaded, built.tokenizer, objective, config)
@@ -182,7 +182,7 @@ def _one_step(
     except loop.NonFiniteLossError:
         return  # the run itself says so, and those of other variants go on
     objective.shorten(built.base)
-    objective.predict(trainer, built.tokenizer, splits["test"], "test")
+    objective.predict(config, trainer, built.tokenizer, splits["test"], "test")
 
 
 def _first(rows: Any, count: int) -> Any:

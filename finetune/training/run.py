@@ -5,6 +5,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from finetune.attention.swap import calls_by_kernel
 from finetune.config import folders
 from finetune.config.schema import RunConfig
 from finetune.data import dataset, token_cache
+from finetune.data.collate import lengths
 from finetune.errors import UserError
 from finetune.metrics import compute, registry
 from finetune.models import builder, checkpoint, warm_start
@@ -52,7 +54,7 @@ def run(spec: RunSpec, loaded: dataset.Data) -> int:
         task, place = loaded.task, spec.place
         facts = {
             "name": task.name,
-            "kind": task.kind,
+            "kind": spec.config.kind,
             "pair": spec.config.pair,
             "labels": loaded.info["label_names"],
         }
@@ -112,6 +114,8 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
 
     # Its token rows, and what is left of an earlier attempt.
     tokens = token_cache.prepare(loaded, built.tokenizer, objective, config)
+    counts = {name: {"rows": len(rows), "tokens": int(lengths(rows).sum())} for name, rows in tokens.items()}
+    entry["data"] = {**loaded.info, "tokens": counts}
     identity = resume.identity(config, built.info)
     checkpoints = resume.newest(folder, identity)
     for fault in checkpoints.passed:
@@ -160,7 +164,8 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     rows = objective.rows(test, outcome.predictions)
     store.write_predictions(folder, rows)
     entry["predictions"] = store.PREDICTIONS
-    scores = objective.score(rows, labels=labels, pair=config.pair, generation=outcome.generation)
+    about: dict[str, Any] = {"labels": labels, "tokenizer": info["tokenizer"]}
+    scores = objective.score(rows, config, **about, generation=outcome.generation)
     for name in config.metrics:
         predictions = [row["prediction"] for row in rows]
         scores |= compute.extra_metric(name, predictions, objective.references(test))
@@ -168,7 +173,7 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     before = outcome.untrained
     rows = objective.rows(validation, before.predictions)
     primary = registry.primary(config.kind).name
-    score = objective.score(rows, labels=labels, pair=config.pair, generation=None)[primary]
+    score = objective.score(rows, config, **about, generation=None)[primary]
     entry["untrained"] = {
         "split": "validation",
         "rows": len(rows),

@@ -77,6 +77,7 @@ class _Comparable:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False  # no model is asked for its own loss
         self._evaluated: list[tuple[Tensor, Tensor]] = []  # loss and targets of each batch
+        self.trained_targets: Any = 0  # of all steps so far in this process
         self.optimizer_built: list[dict[str, Any]] = []  # the settings of its groups, before any step
         self.schedule_built: dict[str, Any] = {}
 
@@ -91,11 +92,16 @@ class _Comparable:
     ) -> Any:
         """The mean loss over the targets of the step; of one batch, its share of that mean."""
         labels = inputs["labels"]
-        # A model that is given no decoder inputs makes them of the labels; with them it needs no labels.
-        left_out = ("labels", "loss") if "decoder_input_ids" in inputs else ("loss",)
+        # Labels make a model compute a loss of its own, which nothing reads; an encoder-decoder that is given
+        # no decoder inputs makes them of the labels.
+        stock = self.accelerator.unwrap_model(model).config  # type: ignore[attr-defined]
+        needed = stock.is_encoder_decoder and "decoder_input_ids" not in inputs
+        left_out = ("loss",) if needed else ("labels", "loss")
         outputs = model(**{name: value for name, value in inputs.items() if name not in left_out})
         loss = summed_loss(outputs["logits"], labels, self.args.label_smoothing_factor)  # type: ignore[attr-defined]
-        if not model.training:
+        if model.training:
+            self.trained_targets = self.trained_targets + targets(labels)
+        else:
             self._evaluated.append((loss.detach(), targets(labels)))
         loss = loss / (targets(labels) if num_items_in_batch is None else num_items_in_batch)
         return (loss, outputs) if return_outputs else loss

@@ -19,7 +19,7 @@ import finetune
 import finetune.cli.train
 from finetune.attention import VARIANTS
 from finetune.cli.main import main, parser
-from finetune.cli.train import KINDS
+from finetune.cli.train import TYPES
 from finetune.config.loading import preset_names, read_preset
 from finetune.records import store
 from finetune.studies.grid import Cell
@@ -130,7 +130,7 @@ def test_the_help_of_each_verb_with_arguments_ends_with_examples_that_it_reads()
         for example in shown:
             words = shlex.split(re.split(r" {4,}| > ", example)[0])[1:]
             options, rest = command.parse_known_args(words)
-            assert options.verb == name and (not rest or name in KINDS)
+            assert options.verb == name and (not rest or name in TYPES)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

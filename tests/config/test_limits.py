@@ -17,6 +17,8 @@ from finetune.tasks import TASKS, check_pair
 from tests.support.records import run_config
 
 GENERATION = {"num_beams": 4, "length_penalty": 1.0, "max_new_tokens": 8}
+LANGUAGE = {"documents": "cross", "train_tokens": None, "tokens_per_step": 64, "eval_lengths": [],
+            "scored_tokens": 8, "test_windows": None, "stride": None, "masked_share": None}  # fmt: skip
 
 
 def fields_of(holder: Any = RunConfig, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -35,14 +37,16 @@ NUMBERS = [key for key, kind in FIELDS.items() if "int" in kind or ("float" in k
 TEXTS = [key for key, kind in FIELDS.items() if "min_length" in kind]
 # Rows are as many as there are; a float may be large.
 ENDLESS = {"data.train_rows", "data.validation_rows", "data.test_rows", "model.lora.alpha",
-           "early_stopping_patience", "generation.length_penalty"}  # fmt: skip
+           "early_stopping_patience", "generation.length_penalty", "language.train_tokens",
+           "language.test_windows"}  # fmt: skip
 
 
 def built(key: str, value: Any) -> RunConfig:
     first, *rest = key.split(".")
     for part in reversed(rest):
         value = {part: value}
-    beside = {"generation": GENERATION, "attention": {"start": "annealed"}}.get(first)
+    others = {"generation": GENERATION, "attention": {"start": "annealed"}, "language": LANGUAGE}
+    beside = others.get(first)
     given = {first: value if beside is None else {**beside, **value}}
     return run_config(**{"kind": "translation", "generation": GENERATION, **given})
 

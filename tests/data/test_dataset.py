@@ -21,6 +21,7 @@ from finetune.errors import UserError
 from finetune.tasks import TASKS
 from finetune.tasks.base import ClassificationTask, Task, TranslationTask
 from tests.support.configurations import data_config
+from tests.support.records import run_config
 from tests.support.row_files import MAIL, TALK
 
 CONFIG = data_config()
@@ -302,7 +303,9 @@ def test_tokens_are_cut_and_keep_their_order(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "test.jsonl", rows[:7])
     splits = load(tmp_path).splits
     tokenizer = tokenizer_for(list(dataset.training_texts(splits["train"], ["text"])))
-    encoded = tokenize(splits, tokenizer, objectives.get("classification"), CONFIG)
+    encoded = tokenize(
+        splits, tokenizer, objectives.get("classification"), run_config(data=dataclasses.asdict(CONFIG))
+    )
     assert set(encoded["test"].column_names) == {"row", "input_ids", "attention_mask", "labels"}
     assert [len(ids) for ids in encoded["test"]["input_ids"]] == [2, 3, 4, 5, 6, 7, 7]
     assert list(encoded["test"]["labels"]) == [0, 1, 2, 0, 1, 2, 0]
@@ -314,7 +317,8 @@ def test_translations_are_cut_at_their_own_limit(tmp_path: Path) -> None:
     splits = load(talk_folder(tmp_path), TALK, "de-en").splits
     tokenizer = tokenizer_for(list(dataset.training_texts(splits["train"], ["source", "target"])))
     for limit, length in ((4, 4), (None, 3)):
-        config = dataclasses.replace(CONFIG, max_length=3, max_target_length=limit)
+        data = dataclasses.asdict(CONFIG) | {"max_length": 3, "max_target_length": limit}
+        config = run_config(kind="translation", data=data)
         rows = tokenize(splits, tokenizer, objectives.get("translation"), config)["train"]
         assert {len(ids) for ids in rows["input_ids"]} == {3}
         assert {len(ids) for ids in rows["labels"]} == {length}

@@ -142,7 +142,7 @@ class Base:
         if self.kind == "translation":
             columns = {"source": written, "target": written[::-1]}
         split = Dataset.from_dict({"row": list(range(len(written))), **columns})
-        return self.objective.tokenize(split, "rows", self.built.tokenizer, self.config().data)
+        return self.objective.tokenize(split, "rows", self.built.tokenizer, self.config())
 
     def trainer(self, rows: Dataset, **train: Any) -> Any:
         """A trainer of the untrained model, as no other trainer has left it."""
@@ -171,8 +171,9 @@ class Base:
         trainer = self.trainer(rows, **train)
         loss = trainer.evaluate()["eval_loss"]
         if self.kind == "translation":
-            texts = self.objective.predict(trainer, self.built.tokenizer, rows, "test")
-            return loss, [texts[number] for number in sorted(texts)]
+            config, tokenizer = self.config(**train), self.built.tokenizer
+            found = self.objective.predict(config, trainer, tokenizer, rows, "test")
+            return loss, [found[number] for number in sorted(found)]
         trainer.preprocess_logits_for_metrics = trainer.compute_metrics = None
         logits = trainer.predict(rows).predictions
         return loss, (logits[0] if isinstance(logits, tuple) else logits)[np.argsort(rows["row"])]

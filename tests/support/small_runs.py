@@ -45,7 +45,7 @@ def predict(where: Path) -> tuple[Any, dict[int, Any]]:
     task = get_task(config.task)
     objective, source = objectives.of(config), sources.resolve(task, config.pair, "sample")
     loaded = dataset.load(task, config.pair, source, config.data, objective.sample)
-    split = objective.tokenize(loaded.splits["test"], "test", tokenizer, config.data)
+    split = objective.tokenize(loaded.splits["test"], "test", tokenizer, config)
     answers: dict[int, Any] = {}
     for row in split:
         ids = torch.tensor([row["input_ids"]])

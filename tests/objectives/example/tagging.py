@@ -85,10 +85,10 @@ class Tagging(Objective):
 
         return Trainer
 
-    def predict(self, trainer: Any, tokenizer: Any, rows: Any, prefix: str) -> dict[int, Any]:
-        return self.answer(trainer, tokenizer, rows, prefix).predictions
+    def predict(self, config: Any, trainer: Any, tokenizer: Any, rows: Any, prefix: str) -> dict[int, Any]:
+        return self.answer(config, trainer, tokenizer, rows, prefix).predictions
 
-    def answer(self, trainer: Any, tokenizer: Any, rows: Any, prefix: str) -> Answers:
+    def answer(self, config: Any, trainer: Any, tokenizer: Any, rows: Any, prefix: str) -> Answers:
         found = trainer.predict(rows, metric_key_prefix=prefix)
         tags = [
             [row.tolist() for row in (labels[labels != IGNORED], logits.argmax(-1)[labels != IGNORED])]
@@ -103,7 +103,7 @@ class Tagging(Objective):
             if row in predictions
         ]
 
-    def score(self, rows: Rows, **task: Any) -> dict[str, Any]:
+    def score(self, rows: Rows, config: Any, **task: Any) -> dict[str, Any]:
         right = [row["label"] == row["prediction"] for row in rows]
         return {"exact": {"value": sum(right) / len(right), "signature": "exact|texts"}}
 

@@ -1,0 +1,248 @@
+"""Every token of a text from those before it: a decoder, scored by perplexity."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import UserError
+from finetune.objectives.base import Answers, Rows
+from finetune.objectives.language import Language, mean_loss, scored, section
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from finetune.config.schema import RunConfig
+    from finetune.data.collate import Collator
+    from finetune.models.builder import Built
+    from finetune.models.scratch import Scratch
+
+COPIES = 3
+"""Of the logits of a batch, in float32, that an evaluation holds at most at once."""
+
+
+class Causal(Language):
+    """See ``Objective`` and ``Language``."""
+
+    kind = "causal"
+    pipeline_tag = "text-generation"
+    adapter_task = "CAUSAL_LM"
+
+    def check(self, values: Mapping[str, Any]) -> None:
+        super().check(values)
+        language = values["language"]
+        if isinstance(language, Mapping) and language.get("masked_share") is not None:
+            raise UserError("language.masked_share is for --objective masked: set it to null")
+
+    def settled(self, config: RunConfig) -> dict[str, Any]:
+        language = section(config)
+        if language.eval_lengths and language.scored_tokens > min(language.eval_lengths):
+            raise UserError(
+                f"language.scored_tokens {language.scored_tokens} is more than the shortest of "
+                f"language.eval_lengths holds: set it to {min(language.eval_lengths)} at most"
+            )
+        if language.stride is not None and language.stride > config.data.max_length:
+            raise UserError(
+                f"language.stride {language.stride} would pass over tokens: set it to data.max_length, "
+                f"{config.data.max_length}, at most, or to null"
+            )
+        return super().settled(config)
+
+    def tokenize(
+        self, split: Dataset, name: str, tokenizer: PreTrainedTokenizerBase, config: RunConfig
+    ) -> Dataset:
+        from finetune.data import windows
+
+        language, length = section(config), config.data.max_length
+        end = tokenizer.eos_token_id
+        documents = windows.documents(split, tokenizer)
+        if name == "train":
+            return windows.train(documents, end, length, config.data.split_seed, language.train_tokens)
+        lengths = language.eval_lengths if name == "test" else []
+        return windows.test(
+            documents,
+            end,
+            length,
+            stride=language.stride,
+            lengths=lengths,
+            scored=language.scored_tokens,
+            most=language.test_windows,
+        )
+
+    def fitting(self, rows: Dataset) -> Dataset:
+        import numpy as np
+
+        if "length" not in rows.column_names:
+            return rows
+        return rows.select(np.flatnonzero(np.asarray(rows["length"]) == 0))
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, model: Any, config: RunConfig) -> Collator:
+        from finetune.attention.position_bias import PositionBias
+        from finetune.data.collate import collator
+        from finetune.data.packing import WindowPadding
+
+        isolate = section(config).documents == "isolate"
+        if isolate and not all(each.generates for each in model.modules() if isinstance(each, PositionBias)):
+            raise UserError(
+                f"the positional encoding {config.model.position} reads keys that are masked, so it cannot "
+                "isolate documents: set language.documents to cross, or take its consistent form"
+            )
+        pad = WindowPadding(tokenizer.pad_token_id, tokenizer.eos_token_id, isolate)
+        return collator(pad, tokenizer, config, target_length=self.target_length(config.data))
+
+    @property
+    def auto_model(self) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM
+
+    @property
+    def scratch(self) -> Scratch:
+        from finetune.models.scratch import NEOX
+
+        return NEOX
+
+    def settle(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> None:
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                f"the tokenizer of '{config.model.name}' has no end-of-text token, which stands before every "
+                "document: choose another model"
+            )
+        # A cache of keys is of use in generation alone, which has a setting of its own; it takes memory, and
+        # with one transformers does not isolate documents.
+        model.config.use_cache = False
+
+    def check_model(self, config: RunConfig, built: Built, splits: Mapping[str, Dataset]) -> None:
+        from finetune.models import causality
+
+        causality.check(config.model.name, built.base)
+        if section(config).documents == "isolate":
+            causality.check_isolated(config.model.name, built.base)
+
+    def answer(
+        self,
+        config: RunConfig,
+        trainer: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Dataset,
+        prefix: str,
+    ) -> Answers:
+        import numpy as np
+
+        lengths = np.asarray(rows["length"])
+        predictions: dict[int, Any] = {}
+        for length in np.unique(lengths).tolist():
+            windows = rows.select(np.flatnonzero(lengths == length))
+            if not length:
+                predictions |= scored(trainer, windows, prefix)
+            else:
+                predictions |= self._at_length(config, trainer, windows, length, f"{prefix}_{length}")
+        return Answers(mean_loss(predictions), predictions)
+
+    def _at_length(
+        self, config: RunConfig, trainer: Any, rows: Dataset, length: int, prefix: str
+    ) -> dict[int, Any]:
+        """Predictions of windows of one of ``language.eval_lengths``; why there are none, if they do not fit.
+
+        A batch holds about as many tokens as one of ``data.max_length``.
+        """
+        import psutil
+        import torch
+
+        from finetune.models.admission import positions
+        from finetune.system.memory import release_memory
+
+        args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
+        limit, usual = positions(model).encoder, args.per_device_eval_batch_size
+        vocabulary = model.get_output_embeddings().weight.shape[0]
+        size = COPIES * 4 * vocabulary * length  # bytes of the logits of one window
+        free = psutil.virtual_memory().available
+        batch = max(1, usual * config.data.max_length // length)
+        if limit is not None and length > limit:
+            return _missing(rows, f"the model has positions for {limit} tokens")
+        if args.device.type == "cpu":
+            if size > free:
+                return _missing(
+                    rows, f"a window takes {size / 2**30:.1f} GiB, and {free / 2**30:.1f} are free"
+                )
+            batch = min(batch, free // size)
+        args.per_device_eval_batch_size = batch
+        try:
+            return scored(trainer, rows, prefix)
+        except torch.OutOfMemoryError:
+            reason = f"windows of {length} tokens do not fit into the memory of the {args.device.type}"
+        finally:
+            args.per_device_eval_batch_size = usual
+        release_memory()
+        return _missing(rows, reason)
+
+    def rows(self, split: Dataset, predictions: Mapping[int, Any]) -> Rows:
+        from finetune.data import windows
+        from finetune.metrics.perplexity import count_bytes, count_words
+
+        found: list[dict[str, Any]] = []
+        for name, row, texts in windows.texts(split):
+            found.append({
+                "row": row, "document": name, "nats": 0.0, "tokens": 0,
+                "bytes": sum(map(count_bytes, texts)), "words": sum(map(count_words, texts)),
+                "by_length": {},
+            })  # fmt: skip
+        for each in predictions.values():
+            row, length = found[each["document"]], str(each["length"])
+            if each["nats"] is None:
+                row.setdefault("missing", {})[length] = each["missing"]
+            elif not each["length"]:
+                row["nats"], row["tokens"] = row["nats"] + each["nats"], row["tokens"] + each["tokens"]
+            else:
+                nats, tokens = row["by_length"].get(length, (0.0, 0))
+                row["by_length"][length] = [nats + each["nats"], tokens + each["tokens"]]
+        return [row for row in found if row["tokens"]]
+
+    def score(
+        self,
+        rows: Rows,
+        config: RunConfig,
+        *,
+        labels: Sequence[str] | None,
+        tokenizer: str,
+        generation: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        from finetune.metrics.perplexity import perplexity_metrics
+        from finetune.metrics.registry import at_length
+
+        language = section(config)
+        scores = perplexity_metrics(
+            rows,
+            tokenizer=tokenizer,
+            length=config.data.max_length,
+            stride=language.stride,
+            scored_tokens=language.scored_tokens,
+        )
+        for length in language.eval_lengths:
+            name = at_length("perplexity", length)
+            if name not in scores:
+                reasons = (row.get("missing", {}).get(str(length)) for row in rows)
+                short = f"no document has {max(language.eval_lengths)} tokens, which the longest length takes"
+                why = next(filter(None, reasons), short)
+                scores[name] = {"value": None, "missing": why}
+        return scores
+
+    def snippet(self, config: Mapping[str, Any]) -> str:
+        text = json.dumps("The beginning of a text", ensure_ascii=False)
+        return f"""\
+inputs = tokenizer({text}, return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50, do_sample=True)[0]))"""
+
+
+def _missing(rows: Dataset, reason: str) -> dict[int, Any]:
+    """Predictions of windows that were not computed."""
+    columns = (rows["row"], rows["document"], rows["length"])
+    return {
+        row: {"document": document, "length": length, "nats": None, "tokens": 0, "missing": reason}
+        for row, document, length in zip(*columns, strict=True)
+    }
+
+
+OBJECTIVE = Causal()
