@@ -108,7 +108,10 @@ def check(args: TrainingArguments, facts: Mapping[str, Any]) -> None:
         "rows of a batch": (args.per_device_train_batch_size, facts["batch"]["rows"]),
         "processes": (1, facts["parallelism"]["processes"]),
         "devices": (1, facts["parallelism"]["devices"]),
-        "compiled code": ("no", facts["compiled"]),
+        "train.torch_compile": (
+            args.torch_compile_backend if args.torch_compile else "no",
+            facts["compiled"],
+        ),
         "train.activation_checkpointing": (
             bool(args.activation_checkpointing),
             facts["gradient_checkpointing"],

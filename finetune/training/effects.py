@@ -30,10 +30,6 @@ IDLE: Mapping[str, str] = {
         ONE_DEVICE,
     ),
     **dict.fromkeys(
-        ("torch_compile", "torch_compile_backend", "torch_compile_mode"),
-        "compiled code would not call the attention kernels as they are counted and recorded",
-    ),
-    **dict.fromkeys(
         ("use_liger_kernel", "liger_kernel_config"),
         "Liger replaces layers of some architectures and passes over the others in silence",
     ),

@@ -9,7 +9,6 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
-    GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
@@ -31,44 +30,13 @@ from finetune.positions import POSITIONS, get_encoding
 from finetune.positions.alibi import slopes
 from finetune.positions.attach import attach, free, restore, wanted, weight_files
 from finetune.positions.t5 import bucket
+from tests.support.decoders import HEADS, LENGTH, WIDTH, decoder, stock, tokens
 
-HEADS, WIDTH, LENGTH = 3, 24, 23
 BIASES = [name for name, encoding in POSITIONS.items() if encoding.module]
 CONSISTENT = [name for name in POSITIONS if name not in ("own", "dapev2-kerple-published")]
 # Of a layer, at 12 heads.
 WEIGHTS = {"alibi": 0, "t5": 384, "kerple": 24, "kerple-power": 24, "fire": 462, "dape-kerple": 1220,
            "dapev2-kerple": 3524, "dapev2-kerple-published": 3524}  # fmt: skip
-
-
-def stock(**options):
-    return GPTNeoXConfig(
-        vocab_size=50, hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=HEADS, max_position_embeddings=128, hidden_dropout=0.0,
-        attention_dropout=0.0, use_parallel_residual=False,
-        **options,
-    )  # fmt: skip
-
-
-def decoder(name, variant="sa-softmax", kernel="auto", seed=0):
-    """A tiny GPT-NeoX with an encoding, its weights large enough for attention to differ by place."""
-    config = stock()
-    free(config, name)
-    set_seed(seed)
-    model = GPTNeoXForCausalLM(config)
-    swap(model, variant, kernel=kernel)
-    attach(model, *get_encoding(name), seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for key, weight in model.named_parameters():
-            if f".{POSITION}." not in key:
-                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.2)
-            elif "network" in key or "first" in key or "second" in key:
-                weight.mul_(3.0)  # so that what reads the scores shows
-    return model.eval()
-
-
-def tokens(seed=0, batch=2):
-    return torch.randint(0, 50, (batch, LENGTH), generator=torch.Generator().manual_seed(seed))
 
 
 def logits(model, ids, **options):

@@ -41,9 +41,6 @@ REFUSED = {
     "tf32": {"tf32": True, "use_cpu": True},
     "bf16": {"bf16": True},
     "two halves": {"bf16": True, "fp16": True, "use_cpu": True},
-    "compiled": {"torch_compile": True},
-    "compiled by its backend": {"torch_compile_backend": "eager"},
-    "compiled by its mode": {"torch_compile_mode": "default"},
     "liger": {"use_liger_kernel": True},
     "accumulation elsewhere": {"accelerator_config": {"gradient_accumulation_kwargs": {"num_steps": 4}}},
     "split batches": {"accelerator_config": {"split_batches": True}},
@@ -146,6 +143,9 @@ LET_THROUGH: dict[str, dict[str, Any]] = {
     "cycles": {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 2}},
     "sequential": {"train_sampling_strategy": "sequential"},
     "workers": {"dataloader_num_workers": 1, "dataloader_prefetch_factor": 2},
+    "compiled": {"torch_compile": True},
+    "compiled by its backend": {"torch_compile_backend": "eager"},
+    "compiled by its mode": {"torch_compile_mode": "default"},
     "no tf32": {"tf32": False},
     "no clipping": {"max_grad_norm": 0.0},
 }
@@ -180,6 +180,7 @@ KNOWN = set(
     metric_for_best_model greater_is_better full_determinism data_seed use_cpu dataloader_num_workers
     dataloader_pin_memory dataloader_prefetch_factor
     dataloader_multiprocessing_context dataloader_in_order train_sampling_strategy debug skip_memory_metrics
+    torch_compile torch_compile_backend torch_compile_mode
     """.split()  # noqa: SIM905  a table
 )
 
