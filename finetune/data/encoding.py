@@ -22,8 +22,8 @@ class Encoding(Protocol):
     def tokenize(self, split: Dataset, name: str, tokenizer: Any, config: RunConfig) -> Dataset:
         """Token rows of a whole split."""
 
-    def token_settings(self, config: RunConfig) -> dict[str, Any]:
-        """The settings that decide the token rows beside ``data.max_length`` and ``data.prefix``."""
+    def token_settings(self, config: RunConfig, name: str) -> dict[str, Any]:
+        """The settings beside ``data.max_length`` and ``data.prefix`` that decide a split's token rows."""
 
 
 def tokenize(

@@ -92,7 +92,6 @@ def _cached(loaded: Data, tokenizer: Any, encoding: Encoding, config: RunConfig)
         "kind": encoding.kind,
         "max_length": config.data.max_length,
         "prefix": config.data.prefix,
-        **encoding.token_settings(config),
         "tokenizer": fingerprint,
         "versions": {name: installed[name] for name in LIBRARIES},
     }
@@ -100,7 +99,11 @@ def _cached(loaded: Data, tokenizer: Any, encoding: Encoding, config: RunConfig)
     tokens: dict[str, Dataset] = {}
     held: dict[Path, Dataset] = {}
     for name, split in loaded.splits.items():
-        about = {**shared, "rows": loaded.info["splits"][name]["fingerprint"]}
+        about = {
+            **shared,
+            **encoding.token_settings(config, name),
+            "rows": loaded.info["splits"][name]["fingerprint"],
+        }
         folder = root / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
         rows = _held.get(folder)
         if rows is None:

@@ -113,8 +113,11 @@ class Objective(ABC):
         Batches are padded to it where ``batches.padding`` is ``max_length``.
         """
 
-    def token_settings(self, config: RunConfig) -> dict[str, Any]:
-        """Settings that decide token rows beside ``data.max_length`` and ``data.prefix``, for the cache."""
+    def token_settings(self, config: RunConfig, name: str) -> dict[str, Any]:
+        """Settings that decide the token rows of the split ``name``, for the cache.
+
+        Beside ``data.max_length`` and ``data.prefix``, which decide those of every kind.
+        """
         return {"max_target_length": self.target_length(config.data)}
 
     @abstractmethod

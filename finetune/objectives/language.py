@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from math import isclose, nan
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
     from finetune.config.schema import DataConfig, LanguageConfig, RunConfig
 
-NO_WINDOWS = ("tokens_per_step",)
-"""Settings of ``language`` that decide no window."""
 TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-2
 """How far the nats of a window may differ, relative, in batches of another size: float32, half precision."""
 
@@ -50,7 +47,14 @@ class Language(Objective):
             )
         if values.get("generation") is not None:
             raise UserError("generation.* says how translations are decoded; a language model has none")
-        train = values.get("train")
+        data, train = values.get("data"), values.get("train")
+        known = data if isinstance(data, Mapping) else vars(data) if data else {}
+        for key, what in (
+            ("prefix", "nothing stands before a text"),
+            ("max_target_length", "there is no target"),
+        ):
+            if known.get(key) is not None:
+                raise UserError(f"data.{key} is not for a language model, as {what}: set it to null")
         if isinstance(train, Mapping) and "gradient_accumulation_steps" in train:
             raise UserError(
                 "train.gradient_accumulation_steps follows from language.tokens_per_step: leave it out"
@@ -80,9 +84,14 @@ class Language(Objective):
             )
         return {"gradient_accumulation_steps": windows // batch}
 
-    def token_settings(self, config: RunConfig) -> dict[str, Any]:
-        language = {key: value for key, value in asdict(section(config)).items() if key not in NO_WINDOWS}
-        return {"language": language, "split_seed": config.data.split_seed}
+    def token_settings(self, config: RunConfig, name: str) -> dict[str, Any]:
+        decisive = {
+            "train": ("train_tokens", "masked_share"),
+            "validation": ("stride", "masked_share"),
+            "test": ("stride", "masked_share", "eval_lengths", "scored_tokens", "test_windows"),
+        }
+        language = {key: getattr(section(config), key) for key in decisive[name]}
+        return {"windows": name, "split_seed": config.data.split_seed, **language}
 
     def tokenize_again(
         self, split: Dataset, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, config: RunConfig

@@ -4,13 +4,16 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_pt_utils import safe_globals
 from transformers.trainer_utils import rotate_checkpoints
@@ -159,6 +162,24 @@ class SaveAtEpochEnd(TrainerCallback):
         control.should_save = False
 
 
+@contextmanager
+def own_names(model: Any) -> Iterator[None]:
+    """Has ``model`` save its weights by the names of its modules.
+
+    Some families are saved by the names of their first checkpoints (GPT-NeoX's head as ``embed_out``), which
+    ``from_pretrained`` understands. Trainer loads its checkpoints without it: weights of another name would
+    stay as they were drawn, with no more than a warning.
+    """
+    if not isinstance(model, PreTrainedModel):  # adapters keep to their names
+        yield
+        return
+    model.save_pretrained = partial(model.save_pretrained, save_original_format=False)
+    try:
+        yield
+    finally:
+        del model.save_pretrained
+
+
 class Resumable:
     """Overrides of Trainer by which a checkpoint is whole, and holds everything that the run goes on with."""
 
@@ -176,10 +197,20 @@ class Resumable:
     _globalstep_last_logged: int
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Takes tied weights out of the missing ones: one is in the file, and the others follow it."""
+        """Takes tied weights out of the missing ones: one is in the file, and the others follow it.
+
+        Raises ``RuntimeError`` where any other is missing or unknown, which the stock method only warns of.
+        """
         there, missing = self.model.state_dict(), load_result.missing_keys
         loaded = {weights.data_ptr() for name, weights in there.items() if name not in missing}
         missing[:] = [name for name in missing if name not in there or there[name].data_ptr() not in loaded]
+        unsaved = self.model._keys_to_ignore_on_save or ()  # Marian's positions, which are computed
+        unlike = sorted({*missing, *load_result.unexpected_keys} - {*unsaved})
+        if unlike:
+            raise RuntimeError(
+                f"a checkpoint of this run holds other weights than its model ({len(unlike)} are missing or "
+                f"unknown, e.g. {unlike[0]}): remove its checkpoint folders, and the run starts anew"
+            )
         super()._issue_warnings_after_load(load_result)  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -189,7 +220,8 @@ class Resumable:
             "logged": self._globalstep_last_logged,
         }
         limit, self.args.save_total_limit = self.args.save_total_limit, None
-        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        with own_names(self.model):
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
         self.args.save_total_limit = limit
         folder = Path(self.args.output_dir)
         checkpoint = folder / f"checkpoint-{self.state.global_step}"

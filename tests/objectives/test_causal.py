@@ -164,6 +164,8 @@ def test_a_step_takes_its_tokens_whatever_fits_into_memory() -> None:
         (lambda values: values["train"].update(gradient_accumulation_steps=2), "tokens_per_step: leave it"),
         (lambda values: values.update(generation={"num_beams": 1}), "a language model has none"),
         (lambda values: values["language"].update(masked_share=0.15), "masked_share is for"),
+        (lambda values: values.update(data={"prefix": "say: "}), r"data\.prefix is not for a language model"),
+        (lambda values: values.update(data={"max_target_length": 9}), r"data\.max_target_length is not for"),
     ],
 )
 def test_a_section_that_is_of_no_use_is_named(change: Callable[[Any], Any], message: str) -> None:

@@ -19,6 +19,7 @@ from finetune.records import store
 from finetune.tasks import TASKS
 from finetune.training import loop
 from tests.support.records import run_config
+from tests.support.resumed import kept_at, same_end
 from tests.support.tiny_models import FAMILIES
 
 STEPS, LENGTH, WINDOWS = 100, 24, 8  # windows of an optimizer step
@@ -182,3 +183,22 @@ def test_a_length_beyond_the_positions_is_missing_with_its_reason(tmp_path: Path
     metrics = store.read(file.parent)["metrics"]
     assert metrics["perplexity"]["value"] and metrics["perplexity@16"]["value"]
     assert metrics["perplexity@64"] == {"value": None, "missing": "the model has positions for 32 tokens"}
+
+
+@pytest.mark.parametrize("documents", ["cross", "isolate"])
+def test_a_killed_run_resumes_to_the_same_numbers(
+    documents: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of an epoch of accumulated steps."""
+    words = [*OPTIONS, "--attention", "sa-softmax", "--eval_lengths", "16", "--language.documents", documents]
+    words += ["--train.save_strategy", "steps", "--train.save_steps", "2"]
+    whole, killed = (
+        tmp_path / name / "books" / "scratch-tiny" / "sa-softmax" / "seed-0" for name in ("whole", "killed")
+    )
+    with monkeypatch.context() as patch:
+        kept_at(4, whole, killed, patch)
+        assert main([*words, "--output", str(tmp_path / "whole")]) == 0
+    assert main([*words, "--output", str(tmp_path / "killed")]) == 0
+    same_end(whole, killed)
+    told = [store.read(folder)["times"] for folder in (whole, killed)]
+    assert told[0]["targets_per_s"] > 0 and told[1]["targets_per_s"] is None

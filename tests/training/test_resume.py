@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import Trainer, TrainingArguments
 
 from finetune.config.build import build
 from finetune.records import manifest, store
 from finetune.studies.grid import Cell
 from finetune.studies.state import look
 from finetune.training import resume
+from finetune.training.trainer import comparable
 from tests.support.resumed import kept_at, same_end
 from tests.support.small_runs import folder, run
+from tests.support.tiny_models import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 STEPS = ["--attention", "sa-softmax", "--train.save_strategy", "steps", "--train.save_steps", "7"]
@@ -240,3 +243,31 @@ def test_random_kills_change_nothing() -> None:
     words += ["--case", "ends of epochs"]
     told = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
     assert told.returncode == 0 and "0 ended otherwise" in told.stdout, told.stdout + told.stderr
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_checkpoint_names_its_weights_as_the_model_does(family: str, tmp_path: Path) -> None:
+    """And ``from_pretrained`` reads it all the same."""
+    model = FAMILIES[family].build()
+    with resume.own_names(model):
+        model.save_pretrained(tmp_path)
+    there = model.state_dict()
+    result = model.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=False)
+    kept = {there[name].data_ptr() for name in there.keys() - {*result.missing_keys}}
+    lost = {name for name in result.missing_keys if there[name].data_ptr() not in kept}
+    assert not result.unexpected_keys and lost <= {*(model._keys_to_ignore_on_save or ())}
+    again = type(model).from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(weights, again[name]) for name, weights in there.items())
+
+
+def test_a_checkpoint_of_other_weights_is_not_gone_on_from(tmp_path: Path) -> None:
+    model = FAMILIES["gpt_neox"].build()
+    trainer = comparable(Trainer)(
+        model=model, args=TrainingArguments(output_dir=str(tmp_path), report_to="none")
+    )
+    model.save_pretrained(tmp_path / "checkpoint-1")  # by the names of its first checkpoints
+    with pytest.raises(RuntimeError, match=r"other weights than its model .*embed_out"):
+        trainer._load_from_checkpoint(str(tmp_path / "checkpoint-1"))
+    with resume.own_names(model):
+        model.save_pretrained(tmp_path / "checkpoint-2")
+    trainer._load_from_checkpoint(str(tmp_path / "checkpoint-2"))
