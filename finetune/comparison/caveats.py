@@ -1,14 +1,19 @@
 """Notes on what may explain a difference and forbids no comparison: chance, kernels, hardware, versions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
 
+from finetune.comparison import lengths
+from finetune.comparison.claims import Paired
 from finetune.comparison.pairing import RunGroup
 from finetune.config.schema import HALF
 from finetune.metrics.registry import Metric
 from finetune.records.run import Run
 
+FEW = 30  # documents; with fewer, how unequal they are decides the width of the intervals
+FEWEST = 6  # documents whose 2^6 exchanges of two systems allow a p below .05
 GUESSING = 0.05  # of the way from guessing to the best value
 REVERSED = 0.5  # of the accuracy of guessing: no guess comes as low on a test set of some size
 FAR_BELOW = "far below chance: are labels in another order?"
@@ -19,6 +24,8 @@ class NoteKind(StrEnum):
     """What a note is about."""
 
     NO_ROWS = "no rows"  # two variants cannot be compared over test rows
+    FEW_ROWS = "few rows"  # the test set has too few independent parts
+    LENGTHS = "lengths"  # a context length at which a run could not be scored
     LEFT_OUT = "left out"  # an older run of the same variant and seed
     UNLEARNED = "unlearned"  # runs at chance, or far from all others
     KERNELS = "kernels"  # variants had different kernels: time and memory are not comparable
@@ -39,6 +46,26 @@ class Note:
     text: str
 
 
+def reservations(pairs: Mapping[str, Paired], metric: Metric) -> list[Note]:
+    """Lists what the comparisons over rows lack, by variant: predictions, or enough documents."""
+    lines = [
+        Note(NoteKind.NO_ROWS, f"{name}: no comparison over rows: {paired.no_rows}")
+        for name, paired in pairs.items()
+        if paired.no_rows
+    ]
+    documents = min((paired.rows.rows for paired in pairs.values() if paired.rows), default=FEW)
+    if metric.row == "document" and documents < FEW:
+        text = (
+            f"the test set has {documents} documents, and a difference is judged by document, as the tokens "
+            "of one are not independent: more seeds or longer documents do not narrow the intervals below "
+            "what so few allow, more documents do"
+        )
+        if documents < FEWEST:
+            text += f"; with fewer than {FEWEST} no difference can be significant"
+        lines.append(Note(NoteKind.FEW_ROWS, text))
+    return lines
+
+
 def notes(group: RunGroup) -> list[Note]:
     """Lists what may explain a difference within ``group``, and does not forbid comparing its runs."""
     runs = [run for run in group.runs if run.finished]
@@ -47,6 +74,7 @@ def notes(group: RunGroup) -> list[Note]:
         for run in group.spare
     ]
     lines += _unlearned(group, runs)
+    lines += [Note(NoteKind.LENGTHS, text) for text in lengths.unscored(group)]
     lines += _kernels(group, runs)
     if runs and all(run.record["computed"] is None for run in runs):
         text = (

@@ -67,14 +67,20 @@ class Difference:
         return self.interval is not None
 
 
-def pair(baseline: Mapping[int, Run], variant: Mapping[int, Run], predictions: Predictions) -> Paired | None:
-    """Pairs the seeds that both variants finished; ``None`` where there is none."""
-    seeds = tuple(sorted(baseline.keys() & variant.keys()))
+def pair(
+    baseline: Mapping[int, Run], variant: Mapping[int, Run], predictions: Predictions, metric: Metric
+) -> Paired | None:
+    """Pairs the seeds for which both variants have ``metric``; ``None`` where there is none."""
+    sides = [
+        {seed: run.metrics[metric.name] for seed, run in side.items() if metric.name in run.metrics}
+        for side in (baseline, variant)
+    ]
+    seeds = tuple(sorted(sides[0].keys() & sides[1].keys()))
     if not seeds:
         return None
-    per_seed = tuple(variant[seed].value - baseline[seed].value for seed in seeds)
+    per_seed = tuple(sides[1][seed] - sides[0][seed] for seed in seeds)
     try:
-        rows = predictions.pair([baseline[s] for s in seeds], [variant[s] for s in seeds])
+        rows = predictions.pair([baseline[s] for s in seeds], [variant[s] for s in seeds], metric)
     except UserError as error:
         return Paired(seeds, per_seed, None, str(error))
     return Paired(seeds, per_seed, rows, None)
@@ -82,7 +88,7 @@ def pair(baseline: Mapping[int, Run], variant: Mapping[int, Run], predictions: P
 
 def judge(pairs: Sequence[Paired], metric: Metric) -> list[Difference]:
     """Tests one family of comparisons of one metric, adjusts p (Holm) and decides what is significant."""
-    tests = [_test(paired) for paired in pairs]
+    tests = [_test(paired, f"{metric.row}s") for paired in pairs]
     # A comparison without any test is no member of the family.
     known = [test[0] for test in tests if test]
     adjusted = iter(over_seeds.holm(known))
@@ -126,7 +132,23 @@ def judge(pairs: Sequence[Paired], metric: Metric) -> list[Difference]:
     return differences
 
 
-def _test(paired: Paired) -> tuple[float, str, Both | None] | None:
+def describe(paired: Paired, metric: Metric) -> Difference:
+    """A difference with its intervals and without a test: of one that is not in the family that is judged."""
+    (difference,) = judge([paired], metric)
+    return replace(
+        difference,
+        test=None,
+        p=None,
+        p_adjusted=None,
+        comparisons=0,
+        detectable=None,
+        seeds_needed=None,
+        verdict="none",
+        why="described, not tested",
+    )
+
+
+def _test(paired: Paired, of_rows: str) -> tuple[float, str, Both | None] | None:
     """Tests one pair: p, the name of its test, and both kinds of noise where both are known.
 
     The test is over seeds and rows; where one is missing, over the rows of one seed or over seeds without
@@ -135,7 +157,7 @@ def _test(paired: Paired) -> tuple[float, str, Both | None] | None:
     count, rows = len(paired.seeds), paired.rows
     if rows and count > 1:
         both = hierarchical(paired.per_seed, rows)
-        return both.p, f"hierarchical bootstrap over {count} seeds and {rows.rows:,} test rows", both
+        return both.p, f"hierarchical bootstrap over {count} seeds and {rows.rows:,} {of_rows}", both
     if rows:
         return rows.p, rows.test, None
     if 1 < count <= over_seeds.MOST_FLIPS:

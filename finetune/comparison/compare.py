@@ -10,13 +10,17 @@ from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from finetune.comparison import claims
+from finetune.comparison import claims, lengths
 from finetune.comparison.aggregate import Overall, overall
-from finetune.comparison.pairing import groups
+from finetune.comparison.caveats import reservations
+from finetune.comparison.claims import Difference, Paired
+from finetune.comparison.interactions import Interaction, interactions
+from finetune.comparison.pairing import RunGroup, groups
 from finetune.comparison.rescoring import Predictions
 from finetune.comparison.sentence import p_text, sentence
 from finetune.comparison.tables import ResultTable, build
 from finetune.config.schema import BASELINE
+from finetune.metrics import registry
 from finetune.records.run import Roots, find_runs
 from finetune.statistics.power import ALPHA, POWER
 from finetune.system.text import clean
@@ -35,6 +39,7 @@ class Comparison:
     tables: list[ResultTable]
     problems: list[str]
     overall: list[Overall] = field(default_factory=list)
+    interactions: list[Interaction] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Converts to the plain values of ``report.json``, the same for the same records."""
@@ -43,7 +48,7 @@ class Comparison:
         for table in content["tables"]:
             table["note_kinds"] = [str(note["kind"]) for note in table["notes"]]
             table["notes"] = [note["text"] for note in table["notes"]]
-        for name in ("tables", "overall"):
+        for name in ("tables", "overall", "interactions"):
             content[name] = [
                 {KEPT_AS.get(key, key): value for key, value in line.items()} for line in content[name]
             ]
@@ -117,19 +122,36 @@ def compare(roots: Roots) -> Comparison:
     runs, problems = find_runs(roots)
     predictions = Predictions()
     tables = []
-    for siblings in groups(runs):
+    grouped = groups(runs)
+    for siblings in grouped:
         for group in siblings:
-            pairs = {}
-            for name in group.variants[1:]:
-                # Only seeds that began from the baseline's own weights make a fair pair.
-                unlike = group.unlike_starts(name)
-                fair = {seed: run for seed, run in group.finished(BASELINE).items() if seed not in unlike}
-                paired = claims.pair(fair, group.finished(name), predictions)
-                if paired:
-                    pairs[name] = paired
-            # One table is one family of comparisons, whatever other tasks happen to lie in the folder.
-            judged = claims.judge(list(pairs.values()), group.first.metric)
-            no_rows = {name: paired.no_rows for name, paired in pairs.items() if paired.no_rows}
-            table = build(siblings, group, dict(zip(pairs, judged, strict=True)), no_rows)
+            table = _table(siblings, group, predictions)
             tables.append(replace(table, sentence=sentence(table)))
-    return Comparison(tables, problems, overall(tables))
+    return Comparison(tables, problems, overall(tables), interactions(grouped, predictions))
+
+
+def _table(siblings: list[RunGroup], group: RunGroup, predictions: Predictions) -> ResultTable:
+    """Compares each variant of a group with softmax, in the primary metric and at every context length."""
+    metric, longest = group.first.metric, lengths.tested(group)
+    pairs: dict[str, Paired] = {}
+    at: dict[tuple[str, str], Paired] = {}
+    for name in group.variants[1:]:
+        # Only seeds that began from the baseline's own weights make a fair pair.
+        unlike = group.unlike_starts(name)
+        fair = {seed: run for seed, run in group.finished(BASELINE).items() if seed not in unlike}
+        for each in (metric.name, *lengths.names(group)):
+            paired = claims.pair(fair, group.finished(name), predictions, registry.get(each))
+            if paired and each == metric.name:
+                pairs[name] = paired
+            elif paired:
+                at[name, each] = paired
+    # One table is one family of comparisons, whatever other tasks happen to lie in the folder.
+    tested = [key for key in at if key[1] == longest]
+    judged = claims.judge([*pairs.values(), *(at[key] for key in tested)], metric)
+    by_length = {key: claims.describe(paired, metric) for key, paired in at.items() if key not in tested}
+    by_length |= dict(zip(tested, judged[len(pairs) :], strict=True))
+    at_lengths: dict[str, dict[str, Difference]] = {}
+    for name, each in at:  # by length
+        at_lengths.setdefault(name, {})[each] = by_length[name, each]
+    differences = dict(zip(pairs, judged, strict=False))
+    return build(siblings, group, differences, at_lengths, reservations(pairs, metric))

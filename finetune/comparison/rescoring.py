@@ -1,10 +1,11 @@
 """Scores the predictions of runs row by row, and checks that they give the values in the records."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from finetune.errors import UserError
+from finetune.metrics.registry import Metric
 from finetune.records.run import Run
 from finetune.statistics.over_rows import RowResult
 
@@ -13,32 +14,52 @@ class Predictions:
     """Reads each run's predictions once, and checks that they give the value in its record."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[list[Any], Any]] = {}
+        self._known: dict[tuple[Path, str], tuple[list[Any], Any]] = {}
 
-    def pair(self, baseline: Sequence[Run], variant: Sequence[Run]) -> RowResult:
+    def pair(self, baseline: Sequence[Run], variant: Sequence[Run], metric: Metric) -> RowResult:
         """Compares over rows, one run a seed on each side, in reported units.
 
         Raises ``UserError`` where the rows do not match.
         """
-        first, second = [self._scored(run) for run in baseline], [self._scored(run) for run in variant]
-        wanted = first[0][0]
-        for run, (rows, _) in zip([*baseline, *variant], [*first, *second], strict=True):
-            if rows != wanted:
-                raise UserError(
-                    f"the predictions in {run.folder} are of other rows than {baseline[0].folder}"
-                )
-        metric = baseline[0].metric
-        result = metric.row_scorer().compare([s for _, s in first], [s for _, s in second])
+        return self._compared(metric.row_scorer().compare, (baseline, variant), metric)
+
+    def interact(
+        self,
+        reference: tuple[Sequence[Run], Sequence[Run]],
+        other: tuple[Sequence[Run], Sequence[Run]],
+        metric: Metric,
+    ) -> RowResult:
+        """Compares two differences over rows: that of the ``other`` two variants minus the ``reference``'s.
+
+        Each is a baseline and a variant, one run a seed. Raises ``UserError`` as ``pair`` does.
+        """
+        scorer = metric.row_scorer()
+        if scorer.interact is None:
+            raise UserError(f"no interaction of {metric.title} is tested over rows")
+        return self._compared(scorer.interact, (*reference, *other), metric)
+
+    def _compared(
+        self, compare: Callable[..., RowResult], sides: Sequence[Sequence[Run]], metric: Metric
+    ) -> RowResult:
+        scored = [[self._scored(run, metric) for run in side] for side in sides]
+        wanted, first = scored[0][0][0], sides[0][0]
+        for side, results in zip(sides, scored, strict=True):
+            for run, (rows, _) in zip(side, results, strict=True):
+                if rows != wanted:
+                    raise UserError(f"the predictions in {run.folder} are of other rows than {first.folder}")
+        try:
+            result = compare(*([scores for _, scores in results] for results in scored))
+        except ValueError as error:
+            raise UserError(f"the predictions in {first.folder} {error}") from error
         return result.scaled(metric.scale)
 
-    def _scored(self, run: Run) -> tuple[list[Any], Any]:
+    def _scored(self, run: Run, metric: Metric) -> tuple[list[Any], Any]:
         """The rows of a run in order of their identity, and the score of each.
 
         Rows come with the right answer, so that other data under the same numbers is noticed.
         """
-        if run.folder in self._known:
-            return self._known[run.folder]
-        metric = run.metric
+        if known := self._known.get((run.folder, metric.name)):
+            return known
         rows = sorted(run.predictions(), key=lambda row: row["row"])
         if not rows or any(metric.truth not in row for row in rows):
             raise UserError(f"the predictions in {run.folder} are empty or lack '{metric.truth}'")
@@ -47,14 +68,15 @@ class Predictions:
             raise UserError(f"the predictions in {run.folder} hold a row twice")
         scorer = metric.row_scorer()
         try:
-            scores = scorer.score(rows, run.signature or "")
+            scores = scorer.score(rows, run.scores[metric.name].get("signature") or "")
         except ValueError as error:
             raise UserError(f"the predictions in {run.folder} {error}") from error
         value = metric.reported(scorer.value(scores))
         # A value below 1 in recorded units is held to an absolute precision, as rounding is.
-        if abs(value - run.value) > 1e-6 * max(metric.scale, abs(value)):
+        recorded = run.metrics[metric.name]
+        if abs(value - recorded) > 1e-6 * max(metric.scale, abs(value)):
             raise UserError(
-                f"the predictions in {run.folder} give {value:.6g}, its record says {run.value:.6g}"
+                f"the predictions in {run.folder} give {value:.6g}, its record says {recorded:.6g}"
             )
-        self._known[run.folder] = (identity, scores)
+        self._known[run.folder, metric.name] = (identity, scores)
         return identity, scores

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from finetune.comparison.claims import Difference
 from finetune.comparison.tables import ResultTable
 from finetune.config.schema import BASELINE
+from finetune.metrics import registry
 from finetune.metrics.registry import Metric
 from finetune.statistics.power import ALPHA, POWER
 
@@ -32,11 +33,29 @@ def sentence(table: ResultTable) -> str:
                 )
             elif result.difference is None:
                 clauses.append(f"{result.name} has no finished seed in common with {BASELINE}")
-        text = "; ".join(clauses)
+        text = "; ".join([*clauses, *_at_length(table)])
     if table.sample:
         return f"SAMPLE data, which says nothing about any method: {text}."
     named = text.startswith(tuple(result.name for result in others))  # a name is written as it is
     return f"{text if named else text[0].upper() + text[1:]}."
+
+
+def _at_length(table: ResultTable) -> list[str]:
+    """Names the one length beyond the training's that is tested: what is better, worse and neither there."""
+    name, trained = table.tested_length, table.trained_length
+    tested = {each.name: each.at_lengths[name] for each in table.variants if name in each.at_lengths}
+    if name is None or not tested or not trained:
+        return []
+    metric, length = registry.get(name), registry.length_of(name) or 0
+    heads = {"better": "significantly better", "worse": "significantly worse"}
+    found: dict[str, list[str]] = {}
+    for variant, difference in tested.items():
+        neither = "no significant difference" if difference.conclusive else "no conclusion"
+        interval = [metric.interval(bounds) for bounds, _ in _known(difference)[:1]]
+        size = ", ".join([metric.signed(difference.mean), *interval])
+        found.setdefault(heads.get(difference.verdict, neither), []).append(f"{variant} ({size})")
+    results = ", ".join(f"{head}: {', '.join(each)}" for head, each in found.items())
+    return [f"at {length:,} tokens, {length / trained:g} times the training length, {results}"]
 
 
 def p_text(p: float) -> str:

@@ -5,10 +5,11 @@ Numbers are in reported units (``finetune.metrics.registry``): accuracy and F1 i
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from finetune.comparison.caveats import Note, NoteKind, notes, ran_on
+from finetune.comparison import lengths
+from finetune.comparison.caveats import Note, notes, ran_on
 from finetune.comparison.claims import Difference
 from finetune.comparison.pairing import RunGroup, differences, differing_settings, is_control
 from finetune.config.schema import BASELINE
@@ -54,6 +55,7 @@ class VariantResult:
     control: bool  # its variant is not from the paper
     untrained: Summary | None  # the primary metric of the swapped model before training, on validation
     start: dict[str, Any] | None  # its kind; cosine_cold, cosine: means over finished seeds; None for softmax
+    at_lengths: dict[str, Difference] = field(default_factory=dict)  # of metrics of one context length
 
     @property
     def finished(self) -> int:
@@ -85,6 +87,10 @@ class ResultTable:
     refused: list[str]  # pairs that are not fair, and why
     notes: list[Note]
     sentence: str = ""
+    base_model: str = ""  # the model without its positional encoding, which ``model`` names too
+    position: str = ""  # the positional encoding; empty for the model's own
+    trained_length: int | None = None  # tokens of a training window, where other lengths were scored
+    tested_length: str | None = None  # the metric of one length that is tested; the others are described
 
     @property
     def title(self) -> str:
@@ -111,12 +117,13 @@ def build(
     siblings: list[RunGroup],
     group: RunGroup,
     differences_by_variant: Mapping[str, Difference],
-    no_rows: Mapping[str, str],
+    at_lengths: Mapping[str, dict[str, Difference]],
+    reservations: list[Note],
 ) -> ResultTable:
     """Builds the table of one ``group`` of runs, one of its ``siblings`` of the same task and model.
 
-    ``differences_by_variant`` holds each variant that could be paired; ``no_rows`` says why a variant has no
-    comparison over rows.
+    ``differences_by_variant`` holds each variant that could be paired, ``at_lengths`` the same by metric of
+    one context length; ``reservations`` are notes on how they were compared.
     """
     run = group.first
     refused: list[str] = []
@@ -146,16 +153,17 @@ def build(
         generation=run.config.get("generation"),
         data=run.record["data"],
         ran_on=sorted({ran_on(run) for run in group.runs if run.finished}),
-        variants=[_variant(group, name, differences_by_variant.get(name)) for name in group.variants],
+        variants=[
+            _variant(group, name, differences_by_variant.get(name), at_lengths.get(name, {}))
+            for name in group.variants
+        ],
         missing=_missing(siblings, group, skip_baseline=bool(refused)),
         refused=refused + unlike,
-        notes=[
-            *(
-                Note(NoteKind.NO_ROWS, f"{name}: no comparison over rows: {why}")
-                for name, why in no_rows.items()
-            ),
-            *notes(group),
-        ],
+        notes=reservations + notes(group),
+        base_model=run.base_model,
+        position=run.position,
+        trained_length=lengths.trained(group),
+        tested_length=lengths.tested(group),
     )
 
 
@@ -173,7 +181,9 @@ def _setting(siblings: list[RunGroup], run: Run) -> dict[str, Any]:
     return {key: mine[key] for key in keys if key in mine}
 
 
-def _variant(group: RunGroup, name: str, difference: Difference | None) -> VariantResult:
+def _variant(
+    group: RunGroup, name: str, difference: Difference | None, at_lengths: dict[str, Difference]
+) -> VariantResult:
     """Builds one row of the table: every number is over the variant's finished seeds."""
     runs = [run for run in group.runs if run.variant == name]
     finished = group.finished(name)
@@ -212,6 +222,7 @@ def _variant(group: RunGroup, name: str, difference: Difference | None) -> Varia
         control=any(is_control(run) for run in runs),
         untrained=_summary(untrained) if untrained else None,
         start=start,
+        at_lengths=at_lengths,
     )
 
 

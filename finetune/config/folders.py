@@ -28,7 +28,8 @@ def model_slug(model: ModelConfig) -> str:
     """Names a model: ``scratch-small``, ``org--name``, or a local folder's base name.
 
     A folder with a name that says nothing ("model", "checkpoint-500") takes its parent's name too, and the
-    folder of a run ("seed-0") those of its model and its attention. ``-lora8``: with adapters of rank 8.
+    folder of a run ("seed-0") those of its model and its attention. ``-lora8``: with adapters of rank 8;
+    ``-kerple``: with another positional encoding than its own.
     """
     name = model.name
     if Path(name).is_absolute() or name.startswith((".", "~")) or Path(name).is_dir():
@@ -40,7 +41,15 @@ def model_slug(model: ModelConfig) -> str:
             parts = 3
         name = "-".join(folder.parts[-parts:])
     name = name.replace("/", "--").replace(":", "-")
-    return _slug(f"{name}-lora{model.lora.rank}" if model.lora.rank else name)
+    lora = f"-lora{model.lora.rank}" if model.lora.rank else ""
+    position = f"-{position_label(model)}".rstrip("-")
+    return _slug(f"{name}{lora}{position}")
+
+
+def position_label(model: ModelConfig) -> str:
+    """Names a positional encoding with its parameters: ``kerple``; nothing for the model's own."""
+    parameters = "".join(f"-{name}{value:g}" for name, value in sorted(model.position_parameters.items()))
+    return "" if model.position == "own" else f"{model.position}{parameters}"
 
 
 def variant_slug(attention: AttentionConfig) -> str:

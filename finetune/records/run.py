@@ -11,14 +11,14 @@ see ``finetune.metrics.registry``), and ``None`` or an empty mapping where the r
 import os
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
-from finetune.config.folders import model_slug, variant_slug
+from finetune.config.folders import model_slug, position_label, variant_slug
 from finetune.config.identity import flatten
 from finetune.config.schema import NEUTRAL, AttentionConfig, ModelConfig
 from finetune.errors import UserError
@@ -76,10 +76,20 @@ class Run:
     @cached_property
     def model(self) -> str:
         """The model as the user named it; a local folder by its base name, as others have no such path."""
-        model = ModelConfig(**self.config["model"])
+        return f"{self.base_model}, {self.position} positions" if self.position else self.base_model
+
+    @cached_property
+    def base_model(self) -> str:
+        """The model without its positional encoding."""
+        model = replace(ModelConfig(**self.config["model"]), position="own", position_parameters={})
         if Path(model.name).is_absolute():
             return model_slug(model)
         return f"{model.name}, LoRA rank {model.lora.rank}" if model.lora.rank else model.name
+
+    @cached_property
+    def position(self) -> str:
+        """The positional encoding with its parameters: ``kerple``; empty for the model's own."""
+        return position_label(ModelConfig(**self.config["model"]))
 
     # What became of it
 

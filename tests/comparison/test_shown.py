@@ -60,7 +60,16 @@ def test_json_keeps_its_words_and_gives_the_kinds_of_notes_beside_their_texts(co
     assert [each["name"] for each in table["arms"]] == ["softmax", "sa-softmax", "sigmoid"]
     assert all(isinstance(note, str) for note in table["notes"])
     assert table["note_kinds"] == ["kernels"]
-    assert set(content) == {"schema", "version", "alpha", "power", "tables", "problems", "overall"}
+    assert set(content) == {
+        "schema",
+        "version",
+        "alpha",
+        "power",
+        "tables",
+        "problems",
+        "overall",
+        "interactions",
+    }
 
 
 def test_a_notebook_calls_no_variant_better_on_the_sample(tmp_path: Path) -> None:

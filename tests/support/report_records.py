@@ -2,11 +2,15 @@
 
 import json
 import math
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune.config import loading
+from finetune.metrics.perplexity import perplexity_metrics
 from finetune.records import store
+from tests.support.records import folder_of, started
 
 FILE = "diagnostics.json"
 
@@ -77,3 +81,65 @@ def enrich(folder: Path, *, looked_at: bool = True) -> None:
         entry["diagnostics"] = FILE
         (folder / FILE).write_text(json.dumps(diagnostics(variant)))
     store.write(folder, entry)
+
+
+LENGTHS = (64, 128, 256, 512)  # those of the preset, which trains at 128
+GAIN = {"softmax": 0.0, "sa-softmax": -0.03, "sa-softmax-raw": 0.05}  # nats a token, at the training length
+SLOPE = {"own": 0.05, "kerple": -0.02, "alibi": -0.01}  # nats a token more with every doubling of the length
+
+
+def documents(
+    variant: str, seed: int, position: str = "own", count: int = 12, lengths: Sequence[int] = LENGTHS
+) -> list[dict[str, Any]]:
+    """Rows of a language model's predictions: documents of unequal size, the last too short for a length."""
+    shared, mine = random.Random("documents"), random.Random(f"{variant} {seed} {position}")
+    gain = GAIN[variant] * (2.0 if position == "kerple" else 1.0) + mine.gauss(0, 0.003)
+    rows = []
+    for row in range(count):
+        tokens = round(3000 * math.exp(shared.gauss(0, 0.6)))
+        mean = 4.9 + shared.gauss(0, 0.2) + gain + mine.gauss(0, 0.005)
+        by_length = {
+            str(length): [256 * (mean + SLOPE[position] * (1.0 + gain) * math.log2(length / 128)), 256]
+            for length in lengths
+        }
+        rows.append(
+            {
+                "row": row,
+                "document": f"book {row}",
+                "nats": mean * tokens,
+                "tokens": tokens,
+                "bytes": 4 * tokens,
+                "words": round(0.7 * tokens),
+                "by_length": by_length if row < count - 1 else {},
+            }
+        )
+    return rows
+
+
+def save_language_model(
+    root: Path,
+    variant: str,
+    seed: int,
+    position: str = "own",
+    *,
+    rows: list[dict[str, Any]] | None = None,
+    **over: Any,
+) -> Path:
+    """A finished run of a causal language model, with predictions by document."""
+    model = {"position": position} if position != "own" else {}
+    entry = started(
+        variant,
+        seed,
+        **loading.merge({"kind": "causal", "task": "books", "pair": None, "model": model}, over),
+    )
+    rows = documents(variant, seed, position) if rows is None else rows
+    folder = folder_of(root, entry)
+    store.write_predictions(folder, rows)
+    how = {"tokenizer": "0123abcd", "length": 128, "stride": None, "scored_tokens": 32}
+    entry["metrics"] = perplexity_metrics(rows, **how)
+    entry["status"], entry["finished"], entry["predictions"] = "finished", store.now(), store.PREDICTIONS
+    entry["times"] = {"train_s": 60.0 + seed, "predict_s": 5.0, "total_s": 70.0}
+    entry["peak_memory_mib"] = 900.0
+    entry["curve"] = curve(seed, metric="perplexity")
+    store.write(folder, entry)
+    return folder

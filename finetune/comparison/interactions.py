@@ -1,0 +1,109 @@
+"""Does a variant gain more under one positional encoding than under another? Differences of differences.
+
+With the difference from softmax under an encoding e written as d(e), an interaction is d(e) - d(reference),
+over the seeds and test rows of all four variants at once, judged by the rule of ``claims``. The interactions
+of one task and model are one family.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from finetune.comparison import claims
+from finetune.comparison.claims import Difference, Paired
+from finetune.comparison.pairing import RunGroup, differing_settings
+from finetune.comparison.rescoring import Predictions
+from finetune.comparison.sentence import p_text
+from finetune.config.schema import BASELINE
+from finetune.errors import UserError
+from finetune.metrics import registry
+from finetune.records.run import Run
+
+OWN = "own"  # the encoding that a model has of itself
+REFERENCES = ("rope", OWN)  # the encodings that others are held against, where they are there
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """How much more a variant differs from softmax under one positional encoding than under another."""
+
+    title: str  # of the task
+    model: str
+    sample: bool
+    metric: str
+    variant: str
+    position: str
+    reference: str
+    difference: Difference  # that under ``position`` minus that under ``reference``
+
+
+def interactions(groups: Sequence[Sequence[RunGroup]], predictions: Predictions) -> list[Interaction]:
+    """Tests every variant under each positional encoding of a task and model against the reference."""
+    models: dict[tuple[str, str, bool], dict[str, RunGroup]] = {}
+    for siblings in groups:
+        run = siblings[0].first  # the group with the most runs speaks for its encoding
+        key = run.title, run.base_model, siblings[0].sample
+        models.setdefault(key, {})[run.position or OWN] = siblings[0]
+    found: list[Interaction] = []
+    for (title, model, sample), by_position in models.items():
+        reference = next((name for name in REFERENCES if name in by_position), min(by_position))
+        one = by_position[reference]
+        metric = one.first.metric
+        pairs = {
+            (variant, position): paired
+            for position, other in by_position.items()
+            if position != reference
+            for variant in other.variants[1:]
+            if (paired := _paired(one, other, variant, predictions))
+        }
+        judged = claims.judge(list(pairs.values()), metric)
+        found += [
+            Interaction(title, model, sample, metric.name, variant, position, reference, difference)
+            for (variant, position), difference in zip(pairs, judged, strict=True)
+        ]
+    return found
+
+
+def _paired(one: RunGroup, other: RunGroup, variant: str, predictions: Predictions) -> Paired | None:
+    """Pairs the seeds of a variant and softmax in two groups, where these differ in position alone."""
+    keys = differing_settings(one.first.settings(), other.first.settings())
+    metric = one.first.metric
+    if metric.row_scorer().interact is None or any(not key.startswith("model.position") for key in keys):
+        return None
+    sides: list[dict[int, Run]] = []
+    for group in (one, other):
+        unlike = group.unlike_starts(variant)
+        fair = {seed: run for seed, run in group.finished(variant).items() if seed not in unlike}
+        sides += [group.finished(BASELINE), fair]
+    seeds = tuple(sorted(set.intersection(*(set(side) for side in sides))))
+    if not seeds:
+        return None
+    first, second, third, fourth = ([side[seed] for seed in seeds] for side in sides)
+    per_seed = tuple(
+        (runs[3].value - runs[2].value) - (runs[1].value - runs[0].value)
+        for runs in zip(first, second, third, fourth, strict=True)
+    )
+    try:
+        rows = predictions.interact((first, second), (third, fourth), metric)
+    except UserError as error:
+        return Paired(seeds, per_seed, None, str(error))
+    return Paired(seeds, per_seed, rows, None)
+
+
+def sentence(interaction: Interaction) -> str:
+    """Says in one plain sentence what an interaction shows."""
+    metric, difference = registry.get(interaction.metric), interaction.difference
+    variant, place = interaction.variant, f"{interaction.title}, {interaction.model}"
+    known = difference.interval or difference.interval_rows
+    facts = f"95% interval {metric.interval(known)}" if known else "no interval"
+    if difference.p_adjusted is not None:
+        many = f" after Holm for {difference.comparisons}" if difference.comparisons > 1 else ""
+        facts += f", {p_text(difference.p_adjusted)}{many}"
+    size = f"{metric.signed(difference.mean)} {metric.unit} ({facts})"
+    under = f"under {interaction.position} than under {interaction.reference}"
+    if interaction.sample:
+        return f"{place}: SAMPLE data, which says nothing about any method: {variant}, {under}: {size}."
+    if difference.verdict != "none":
+        gains = "more" if difference.verdict == "better" else "less"
+        return f"{place}: {variant} gains significantly {gains} over {BASELINE} {under}: {size}."
+    what = "no significant interaction" if difference.conclusive else "no conclusion on an interaction"
+    return f"{place}: {what}: {variant} against {BASELINE} {under}: {size}, {difference.why}."
