@@ -8,6 +8,7 @@ from finetune.comparison.compare import Comparison
 from finetune.comparison.sentence import p_text
 from finetune.comparison.tables import ResultTable
 from finetune.config.schema import BASELINE
+from finetune.metrics import registry
 from finetune.report import facts, words
 from finetune.statistics.over_seeds import holm
 from finetune.statistics.power import ALPHA
@@ -32,12 +33,15 @@ def answer(comparison: Comparison) -> str:
         return "No run was found."
     if not real:
         return "No conclusion: every run is on the synthetic sample, which says nothing about any method."
-    compared = [
-        _Compared(table, words.variant_name(result), result.difference)
-        for table in real
-        for result in table.variants
-        if result.difference
-    ]
+    compared = []
+    for table in real:
+        for result in table.variants:
+            name, at = words.variant_name(result), table.tested_length
+            if result.difference:
+                compared.append(_Compared(table, name, result.difference))
+            if at is not None and at in result.at_lengths:
+                name = f"{name} at {registry.length_of(at):,} tokens"
+                compared.append(_Compared(table, name, result.at_lengths[at]))
     if not compared:
         return f"No conclusion: no variant has a finished run that can be paired with {BASELINE}."
     significant = [each for each in compared if each.significant]

@@ -18,7 +18,8 @@ def scores(table: ResultTable, *, whole: bool = True) -> Cells:
     """Lists scores and differences by variant; not ``whole``: without what ``cost`` and ``starts`` show."""
     metric, variants = table.primary, table.variants
     names = dict.fromkeys(name for result in variants for name in [table.metric, *result.metrics])
-    metrics = [registry.get(name) for name in names]
+    # Those of one context length have tables of their own.
+    metrics = [registry.get(name) for name in names if registry.length_of(name) is None]
 
     def compared(show: Callable[[Difference], str]) -> list[str]:
         return [show(result.difference) if result.difference else "" for result in variants]

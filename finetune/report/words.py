@@ -15,6 +15,12 @@ OVER_TASKS = (
     "seeds of each task. Nothing is tested, and nothing is said about other tasks. "
     "Of a task with several settings the one with the most runs counts."
 )
+INTERACTIONS = "Interactions with the positional encoding"
+ON_INTERACTIONS = (
+    "Does a variant gain more under one positional encoding than under another? The difference from softmax "
+    "under the one minus that under the other, over the same seeds and test rows, judged as every difference "
+    "is. The interactions of one task and model are one family for Holm, apart from those of the tables."
+)
 POWER = "Each source of noise alone, and the power of more seeds"
 METHOD = """\
 Runs are compared only where their configuration, rows, devices, model revision and attention dropout are
@@ -44,6 +50,17 @@ enough, for there are too few test rows.
 Means over tasks are described, not tested. Training time is the mean over seeds, memory the highest. Failed
 and missing runs are counted as such.
 """
+DOCUMENTS = """\
+Of a language model a test row is a document: the value is computed from sums over documents, and the tokens
+of one document never count as independent. Its intervals allow for few documents of unequal size, and where
+the documents are few they, and not the seeds or the tokens, limit what can be seen.
+"""
+
+
+def method(tables: Sequence[ResultTable]) -> str:
+    """How the numbers of ``tables`` came about, in paragraphs."""
+    documents = any(table.primary.row == "document" for table in tables)
+    return f"{METHOD}\n{DOCUMENTS}" if documents else METHOD
 
 
 def value(metric: Metric, number: float) -> str:
@@ -69,6 +86,12 @@ def verdict(difference: Difference) -> str:
     if difference.verdict != "none":
         return difference.verdict
     return "no" if difference.conclusive else "no conclusion"
+
+
+def interaction(difference: Difference) -> str:
+    """``gains more``, ``gains less`` or ``no``, of one positional encoding against another."""
+    gains = {"better": "gains more", "worse": "gains less"}
+    return gains.get(difference.verdict) or verdict(difference)
 
 
 def p_value(p: float | None) -> str:

@@ -6,7 +6,7 @@ from itertools import groupby
 from finetune.comparison.compare import Comparison
 from finetune.data.synthetic import STAMP
 from finetune.metrics import registry
-from finetune.report import cells, facts, words
+from finetune.report import cells, facts, lengths, words
 from finetune.report.answer import answer
 from finetune.system.tables import Rows
 from finetune.system.text import clean
@@ -38,6 +38,7 @@ def latex(comparison: Comparison) -> str:
         parts.append(
             _float([[row[column] for column in kept] for row in [head, *rows]], caption, str(number))
         )
+    parts += _over_length(comparison)
     return "\n".join([*parts, *_overall(comparison)])
 
 
@@ -48,6 +49,23 @@ def escape(text: str) -> str:
     50\% of \$x\_1
     """
     return "".join(SPECIAL.get(char, char) for char in clean(text)).replace("--", "-{}-")
+
+
+def _over_length(comparison: Comparison) -> list[str]:
+    """Writes tables of scores and differences by context length, and one of interactions."""
+    floats = []
+    for number, each in enumerate(lengths.over_length(comparison), start=1):
+        for what, rows in (("", each.scores), ("differences from softmax", each.differences)):
+            caption = (
+                escape(", ".join(filter(None, (each.heading, each.title, what))))
+                + f". {escape(lengths.INTRO)}"
+            )
+            label = "-".join(filter(None, ("length", str(number), "difference" if what else "")))
+            floats += [_float(rows, caption, label, left=2)] if rows else []
+    if comparison.interactions:
+        caption = escape(f"{words.INTERACTIONS}. {words.ON_INTERACTIONS}")
+        floats.append(_float(lengths.interactions(comparison), caption, "interactions", left=3))
+    return floats
 
 
 def _overall(comparison: Comparison) -> list[str]:
@@ -65,8 +83,8 @@ def _overall(comparison: Comparison) -> list[str]:
     return floats
 
 
-def _float(rows: Rows, caption: str, label: str) -> str:
-    """Writes a floating table whose first column is text, the others numbers."""
+def _float(rows: Rows, caption: str, label: str, left: int = 1) -> str:
+    """Writes a floating table whose first ``left`` columns are text, the others numbers."""
     head, *others = rows
     lines = [" & ".join(_cell(cell) for cell in row) + r" \\" for row in others]
     return "\n".join(
@@ -75,7 +93,7 @@ def _float(rows: Rows, caption: str, label: str) -> str:
             r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
             rf"\caption{{{caption}}}",
             rf"\label{{tab:finetune-{label}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+            rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(head) - left)}}}",
             r"\toprule",
             " & ".join(escape(cell) for cell in head) + r" \\",
             r"\midrule",

@@ -1,8 +1,9 @@
 """A comparison as ``report.md``; whatever a user named is escaped."""
 
 from finetune.comparison.compare import Comparison
+from finetune.comparison.interactions import sentence as interaction_sentence
 from finetune.data.synthetic import STAMP
-from finetune.report import cells, facts, words
+from finetune.report import cells, facts, lengths, words
 from finetune.report.answer import answer, state
 from finetune.system import tables
 from finetune.system.tables import escape, fence
@@ -35,9 +36,16 @@ def markdown(comparison: Comparison) -> str:
         parts.append(f"## Over tasks\n\n{words.OVER_TASKS}\n")
         parts.append(_items(facts.over_tasks(comparison)))
         parts.append(tables.markdown(cells.overall(comparison), "lllr"))
+    for each in lengths.over_length(comparison):
+        parts.append(f"## {escape(f'{each.heading} · {each.title}')}\n\n{lengths.INTRO}\n")
+        parts += [tables.markdown(rows, "llr") for rows in (each.scores, each.differences) if rows]
+    if comparison.interactions:
+        parts.append(f"## {words.INTERACTIONS}\n\n{words.ON_INTERACTIONS}\n")
+        parts.append(_items([interaction_sentence(each) for each in comparison.interactions]))
+        parts.append(tables.markdown(lengths.interactions(comparison), "lllr"))
     if comparison.problems:
         parts.append("## Records that could not be used\n\n" + _items(comparison.problems))
-    return "\n".join([*parts, "## How to read this\n", words.METHOD])
+    return "\n".join([*parts, "## How to read this\n", words.method(comparison.tables)])
 
 
 def _items(lines: list[str]) -> str:

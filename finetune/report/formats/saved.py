@@ -54,6 +54,7 @@ class _Difference(TypedDict):
 
 class _Variant(TypedDict):
     difference: _Difference | None
+    at_lengths: NotRequired[dict[str, _Difference]]  # kept reports of earlier days lack it
     attention: _Attention | None
     start: _Start | None
 
@@ -76,9 +77,15 @@ class _Overall(TypedDict):
     difference_interval: Interval
 
 
+class _Interaction(TypedDict):
+    metric: Annotated[str, AfterValidator(_primary)]
+    difference: _Difference
+
+
 class _Nested(TypedDict):
     tables: list[_Table]
     overall: list[_Overall]
+    interactions: NotRequired[list[_Interaction]]  # kept reports of earlier days lack it
 
 
 # How reports that were written before notes had kinds put them: a pattern that only one kind fits.
@@ -129,7 +136,7 @@ def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
     """
     names = {kept: name for name, kept in KEPT_AS.items()}
     fields = dict(content)
-    for part in ("tables", "overall"):
+    for part in ("tables", "overall", "interactions"):
         if isinstance(content.get(part), list):
             fields[part] = [
                 {names.get(key, key): value for key, value in line.items()}
@@ -167,4 +174,8 @@ def with_new_texts(comparison: Comparison) -> Comparison:
         ]
         explained = replace(table, variants=results)
         tables.append(replace(explained, sentence=sentence(explained)))
-    return replace(comparison, tables=tables)
+    interactions = [
+        replace(each, difference=replace(each.difference, why=judgment(each.difference)[1]))
+        for each in comparison.interactions
+    ]
+    return replace(comparison, tables=tables, interactions=interactions)

@@ -57,6 +57,14 @@ def _row(table: ResultTable, result: VariantResult) -> dict[str, Any]:
     row |= {"cosine_cold": start.get("cosine_cold"), "cosine": start.get("cosine")}
     row |= {"train_s": result.train_s, "peak_memory_mib": result.peak_memory_mib}
     row["signature"] = table.signature
+    if table.position:
+        row["position"] = table.position
+    if table.trained_length:
+        row |= {"trained_length": table.trained_length, "tested_length": table.tested_length}
+    for name, found in result.at_lengths.items():
+        low, high = found.interval or (None, None)
+        row |= {f"{name}_difference": found.mean, f"{name}_interval_low": low, f"{name}_interval_high": high}
+        row |= {f"{name}_p_adjusted": found.p_adjusted} if name == table.tested_length else {}
     for name, summary in result.metrics.items():
         row |= _mean_sd("" if name == table.metric else f"{name}_", summary)
     return row

@@ -3,8 +3,9 @@
 import textwrap
 
 from finetune.comparison.compare import Comparison
+from finetune.comparison.interactions import sentence as interaction_sentence
 from finetune.data.synthetic import STAMP
-from finetune.report import cells, facts, words
+from finetune.report import cells, facts, lengths, words
 from finetune.report.answer import answer
 from finetune.system.tables import aligned
 from finetune.system.text import clean
@@ -26,6 +27,14 @@ def text(comparison: Comparison) -> str:
     if comparison.overall:
         lines = [aligned(cells.overall(comparison), "lllr"), *_wrapped(words.OVER_TASKS)]
         parts.append("\n".join(lines + _bullets(facts.over_tasks(comparison))))
+    for each in lengths.over_length(comparison):
+        lines = [clean(f"{each.heading} · {each.title}"), aligned(each.scores, "ll")]
+        lines += [aligned(each.differences, "ll")] if each.differences else []
+        parts.append("\n".join([*lines, *_wrapped(lengths.INTRO)]))
+    if comparison.interactions:
+        lines = [words.INTERACTIONS, aligned(lengths.interactions(comparison), "lll")]
+        lines += _bullets([interaction_sentence(each) for each in comparison.interactions])
+        parts.append("\n".join([*lines, *_wrapped(words.ON_INTERACTIONS)]))
     parts.append("\n".join(_wrapped(answer(comparison))))
     return "\n\n".join(parts)
 

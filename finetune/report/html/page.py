@@ -10,13 +10,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from finetune.comparison.compare import Comparison
+from finetune.comparison.interactions import sentence as interaction_sentence
 from finetune.comparison.pairing import FROM_THE_PAPER
 from finetune.comparison.tables import ResultTable
 from finetune.data.synthetic import STAMP
-from finetune.report import cells, facts, words
+from finetune.report import cells, facts, lengths, words
 from finetune.report.answer import answer, state
 from finetune.report.histories import History, collect
 from finetune.report.plots import curves, forest, gradients, series, weights
+from finetune.report.plots import lengths as lengths_plot
 from finetune.report.plots.figures import Palette, swatch
 from finetune.system.text import visible
 
@@ -55,9 +57,26 @@ def page(comparison: Comparison, roots: Sequence[Path] = ()) -> str:
         tasks=facts.over_tasks(comparison),
         overall=_grid(cells.overall(comparison), "Interquartile means over tasks and seeds", left=3),
         overall_plots=forest.over_tasks(comparison, palette),
+        over_length=[
+            {
+                "key": f"length-{number}",
+                "heading": f"{each.heading} · {each.title}",
+                "scores": _grid(each.scores, each.heading, left=2),
+                "differences": _grid(each.differences, "Differences from softmax", left=2),
+                "legend": _legend(
+                    dict.fromkeys(result.name for table in each.tables for result in table.variants), palette
+                ),
+                "plots": [lengths_plot.over_length(each, palette, f"length-{number}-plot")],
+            }
+            for number, each in enumerate(lengths.over_length(comparison), start=1)
+        ],
+        on_lengths=lengths.INTRO,
+        interactions=_grid(lengths.interactions(comparison), words.INTERACTIONS, left=3),
+        interaction_sentences=[interaction_sentence(each) for each in comparison.interactions],
+        on_interactions=words.ON_INTERACTIONS,
         tables=tables,
         problems=problems,
-        method=words.METHOD.strip().split("\n\n"),
+        method=words.method(comparison.tables).strip().split("\n\n"),
         sample=STAMP,
     )
 
