@@ -59,6 +59,14 @@ class PositionBias(nn.Module):
         """The bias, (heads, distances), of float32 ``distance``; ``None`` where more decides it."""
         return None
 
+    def learned(self) -> dict[str, list[float]]:
+        """Its parameters of one number, or of one a head, by name; without networks and tables."""
+        return {
+            name: weight.detach().float().reshape(-1).tolist()
+            for name, weight in self.named_parameters(recurse=False)
+            if weight.dim() < 2
+        }
+
     def forward(self, places: Places, scores: Tensor | None, allowed: Tensor | None) -> Tensor:
         """The bias, broadcastable to (batch, heads, query, key), in float32.
 

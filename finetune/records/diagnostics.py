@@ -18,6 +18,29 @@ VERSION: Literal[1] = 1
 Number = float | None  # None: not finite, or nothing there to count
 
 
+class OverKeys(TypedDict):
+    """Queries that see ``start`` to 2 * ``start`` - 1 keys."""
+
+    start: int
+    rows: int
+    row_sum: Number  # mean
+    entropy: Number  # mean, nats
+    to_softmax: Number  # mean of half the sum of |w / sum |w| - p|, 0 to 1: p is softmax of the same scores
+
+
+class AtDistance(TypedDict):
+    """Keys that lie ``start`` to 2 * ``start`` - 1 slots from their query; those at 0 and 1 by themselves."""
+
+    start: int
+    keys: int  # pairs of a query and such a key
+    rows: int  # queries that see such a key; means but reach and bias are over these
+    weight: Number  # sum of the weights there: what this distance adds to the sum of a row
+    softmax: Number  # the same of softmax on the same scores
+    entropy: Number  # what this distance adds to the entropy of a row, nats
+    reach: dict[str, Number]  # variant -> mean |dLoss/dscore| of a pair
+    bias: NotRequired[Number]  # mean of a pair: what positional encodings add to a score there
+
+
 class LayerSnapshot(TypedDict):
     """One attention call of a pass. Weights are those of the variant, without dropout."""
 
@@ -28,8 +51,12 @@ class LayerSnapshot(TypedDict):
     weights: dict[str, Number]  # above, below, negative: shares of the allowed weights; entropy: nats, mean
     row_sum: dict[str, Any]  # mean, sd, quantiles (0, 5, 25, 50, 75, 95, 100%)
     score: dict[str, Number]  # min, max, and range: mean over rows of max - min
-    reach: dict[str, dict[str, Number]]  # variant -> mean |dLoss/dscore| of saturated, suppressed, all
-    counts: dict[str, int]  # scores that are saturated, suppressed, all
+    reach: dict[str, dict[str, Number]]  # variant -> mean |dLoss/dscore| of saturated, suppressed, faint, all
+    counts: dict[str, int]  # scores that are saturated, suppressed, faint, all
+    norm: NotRequired[dict[str, dict[str, Number]]]  # as reach: L2 norm of dLoss/dscore over all of them
+    by_keys: NotRequired[list[OverKeys]]
+    by_distance: NotRequired[list[AtDistance]]  # of self-attention
+    learned: NotRequired[dict[str, list[Number]]]  # of a positional encoding: one number, or one a head
 
 
 class Snapshot(TypedDict):
@@ -51,6 +78,7 @@ class Diagnostics(TypedDict):
     rows: int  # of a batch, at most, whose weights were computed again
     saturated: float  # a score is if its softmax probability is above
     suppressed: float  # a score is if its softmax probability is below
+    faint: NotRequired[float]  # a score is if its softmax probability is below so much of an even share
     total_steps: int
     samples: list[Snapshot]
 

@@ -1,5 +1,6 @@
 """Looking at attention: the numbers are right, they cover every kind of call, and looking changes nothing."""
 
+import itertools
 import json
 import math
 from functools import partial
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from finetune.attention import VARIANTS
 from finetune.attention.diagnostics.recorder import Layer, Recorder, layers_json
 from finetune.attention.diagnostics.statistics import (
+    GROUPS,
     compared,
     row_statistics,
     score_gradient,
@@ -45,32 +47,43 @@ def numbers(inputs, upstream, variant=SA, *, kind="encoder", rows=8, queries=128
     return summarize(row_statistics(part, kept, variant, variants), variants)
 
 
+def row_by_hand(x, da):
+    """Of one row of scores x and dLoss/dweights: softmax, the weights of sa-softmax, and dLoss/dx by both."""
+    p = [math.exp(v - max(x)) / sum(math.exp(u - max(x)) for u in x) for v in x]
+    low, high = min(*x, 0.0), max(*x, 0.0)
+    size = high - low + 1e-6
+    g = [(v - low) / size for v in x]
+    a = [s * t for s, t in zip(g, p, strict=True)]
+    d1, d0 = (sum(w * d for w, d in zip(weights, da, strict=True)) for weights in (a, p))
+    plain = [q * (d - d0) for q, d in zip(p, da, strict=True)]
+    sa = [q * (d * (1 / size + h) - d1) for q, d, h in zip(p, da, g, strict=True)]
+    for k, v in enumerate(x):
+        sa[k] += (d1 - d0) / size if v == min(x) < 0 else 0.0
+        sa[k] -= d1 / size if v == max(x) > 0 else 0.0
+    return p, a, {"softmax": plain, "sa": sa}
+
+
 def by_hand(rows):
     """The same from a list of (scores, dLoss/dweights) of single rows, by the formulas, for sa-softmax."""
-    found = {"reach": {n: {g: [] for g in ("saturated", "suppressed", "all")} for n in ("softmax", "sa")}}
+    found = {"reach": {n: {g: [] for g in GROUPS} for n in ("softmax", "sa")}}
     found |= {"sums": [], "entropy": [], "above": 0, "below": 0, "ranges": []}
     for x, da in rows:
-        p = [math.exp(v - max(x)) / sum(math.exp(u - max(x)) for u in x) for v in x]
-        low, high = min(*x, 0.0), max(*x, 0.0)
-        size = high - low + 1e-6
-        g = [(v - low) / size for v in x]
-        a = [s * t for s, t in zip(g, p, strict=True)]
-        d1, d0 = (sum(w * d for w, d in zip(weights, da, strict=True)) for weights in (a, p))
+        p, a, gradients = row_by_hand(x, da)
         for k, q in enumerate(p):
-            plain = q * (da[k] - d0)
-            sa = q * (da[k] * (1 / size + g[k]) - d1)
-            sa += (d1 - d0) / size if x[k] == min(x) < 0 else 0.0
-            sa -= d1 / size if x[k] == max(x) > 0 else 0.0
-            for name, gradient in (("softmax", plain), ("sa", sa)):
-                for group, there in (("saturated", q > 0.99), ("suppressed", q < 0.01), ("all", True)):
-                    found["reach"][name][group] += [abs(gradient)] * there
+            there = {"saturated": q > 0.99, "suppressed": q < 0.01, "faint": q * len(x) < 0.01, "all": True}
+            for name, group in itertools.product(gradients, GROUPS):
+                found["reach"][name][group] += [abs(gradients[name][k])] * there[group]
         found["sums"].append(sum(a))
         found["ranges"].append(max(x) - min(x))
         found["above"] += sum(w > 0.99 for w in a)
         found["below"] += sum(w < 0.01 for w in a)
-        shares = [w / sum(a) for w in a]
-        found["entropy"].append(-sum(s * math.log(s) for s in shares if s > 0))
+        found["entropy"].append(sum(terms_of_entropy(a)))
     return found
+
+
+def terms_of_entropy(weights):
+    shares = [w / sum(weights) for w in weights]
+    return [-s * math.log(s) if s > 0 else 0.0 for s in shares]
 
 
 def mean(values):
@@ -119,6 +132,8 @@ def test_statistics_are_those_of_the_formulas():
     for name, key in (("softmax", "softmax"), ("sa-softmax", "sa")):
         for group, values in expected["reach"][key].items():
             assert found["reach"][name][group] == pytest.approx(mean(values), **close), (name, group)
+            norm = math.hypot(*values)
+            assert found["norm"][name][group] == pytest.approx(norm, **close), (name, group)
 
 
 def test_raw_weights_can_be_negative_and_keep_their_gradient_where_softmax_loses_it():
@@ -164,9 +179,12 @@ def test_padding_does_not_count(kind):
 def test_rows_without_a_choice_do_not_count():
     inputs, upstream = call(query_len=1, key_len=4, allowed=torch.tensor([[[[True, False, False, False]]]]))
     found = numbers(inputs, upstream, kind="cross")
-    assert found["counts"] == {"saturated": 0, "suppressed": 0, "all": 0}
-    values = [v for part in ("weights", "score", "reach") for v in found[part].values()]
-    values += found["row_sum"]["quantiles"] + list(found["reach"]["softmax"].values())
+    assert found["counts"] == dict.fromkeys(GROUPS, 0)
+    assert found["by_keys"] == [] and "by_distance" not in found
+    values = [v for part in ("weights", "score", "reach", "norm") for v in found[part].values()]
+    values += found["row_sum"]["quantiles"] + [
+        v for part in ("reach", "norm") for v in found[part]["softmax"].values()
+    ]
     assert {v for v in values if not isinstance(v, dict)} == {None}
     json.dumps(found, allow_nan=False)
 
@@ -184,8 +202,11 @@ def test_long_texts_are_thinned_to_evenly_spaced_queries():
 def test_without_a_gradient_the_weights_are_still_looked_at():
     inputs, upstream = call()
     without, found = numbers(inputs, None), numbers(inputs, upstream)
-    assert without["reach"]["softmax"] == {"saturated": None, "suppressed": None, "all": None}
-    assert {**without, "reach": None} == {**found, "reach": None}
+    assert without["reach"]["softmax"] == without["norm"]["softmax"] == dict.fromkeys(GROUPS)
+    gradients = {"reach": None, "norm": None}
+    for each in (*without["by_distance"], *found["by_distance"]):
+        assert list(each.pop("reach")) == ["softmax", "sa-softmax", "sa-softmax-raw"]
+    assert without | gradients == found | gradients
 
 
 def passing(model, kind, recorder=None, scale=1.0, seed=3):
@@ -355,5 +376,5 @@ def test_layers_of_several_passes_are_one_sample():
         layers.append(Layer("a", "encoder", 1.0, {"query": 3.0 + (rows.start or 0)}, columns))
     (parts,), (whole,) = layers_json(recorder, [layers[:1], layers[1:2]]), layers_json(recorder, [layers[2:]])
     assert parts["gradient"]["query"] == 5.0 and parts["gradient"]["key"] is None
-    for name in ("weights", "row_sum", "score", "counts", "reach"):
+    for name in ("weights", "row_sum", "score", "counts", "reach", "norm", "by_keys", "by_distance"):
         assert same(parts[name], whole[name])

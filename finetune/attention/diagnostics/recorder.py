@@ -16,6 +16,7 @@ from torch import Tensor
 from finetune.attention.diagnostics import statistics
 from finetune.attention.interface import LayerAttention, Watcher
 from finetune.attention.kernels.inputs import Inputs
+from finetune.attention.position_bias import encoding_of
 from finetune.attention.swap import attention_layers
 
 ROWS = 8
@@ -61,6 +62,7 @@ class Layer:
     share: float
     gradient: dict[str, float]  # L2 norms by TENSORS, over the whole batch; one without a gradient lacks
     columns: statistics.Columns
+    learned: dict[str, list[float]] = field(default_factory=dict)  # of its positional encoding
 
 
 class Recorder:
@@ -88,6 +90,8 @@ class Recorder:
     def start(self) -> None:
         """Watch from here on."""
         self._calls, self._forward_over = [], False
+        # Of tensors that live inside a compiled graph no hook hears: such a pass runs as it is written.
+        torch.compiler.set_stance("force_eager")
         self._forward_hook = self.model.register_forward_hook(self._end_forward)
         for name, layer in self.attention_layers.items():
             self._watchers[name] = partial(self._watch, name, layer)
@@ -99,6 +103,7 @@ class Recorder:
         for name, layer in self.attention_layers.items():
             layer.watchers.remove(self._watchers.pop(name))
         self._forward_hook.remove()
+        torch.compiler.set_stance("default")
         calls, self._calls = self._calls, []
         return [self._finished(call, loss_scale) for call in calls]
 
@@ -115,16 +120,23 @@ class Recorder:
 
     def _finished(self, call: _WatchedCall, loss_scale: float) -> Layer:
         upstream = None if call.upstream is None else call.upstream.float() / loss_scale
-        columns = statistics.row_statistics(call.part, upstream, call.layer.variant, self.variants)
+        columns = statistics.joined([
+            statistics.row_statistics(
+                part, None if upstream is None else upstream[row : row + 1], call.layer.variant, self.variants
+            )
+            for row, part in enumerate(call.part.by_row())
+        ])  # fmt: skip
         gradient = {name: float(norm) / loss_scale for name, norm in call.norms.items()}
-        return Layer(call.module, call.layer.kind, call.share, gradient, columns)
+        encoding = encoding_of(self.model.get_submodule(call.module))
+        learned = {} if encoding is None else encoding.learned()
+        return Layer(call.module, call.layer.kind, call.share, gradient, columns, learned)
 
 
 def layers_json(recorder: Recorder, passes: Sequence[Sequence[Layer]]) -> list[dict[str, Any]]:
     """The ``layers`` of a sample of diagnostics.json, over the passes of one loss that was taken in parts."""
     layers = []
     for index, parts in enumerate(zip(*passes, strict=True)):
-        columns = {name: torch.cat([part.columns[name] for part in parts]) for name in parts[0].columns}
+        columns = statistics.joined([part.columns for part in parts])
         layers.append(
             {
                 "layer": index,
@@ -134,6 +146,11 @@ def layers_json(recorder: Recorder, passes: Sequence[Sequence[Layer]]) -> list[d
                 **statistics.summarize(columns, recorder.variants),
             }
         )
+        if parts[0].learned:
+            layers[-1]["learned"] = {
+                name: [value if math.isfinite(value) else None for value in values]
+                for name, values in parts[0].learned.items()
+            }
     return layers
 
 

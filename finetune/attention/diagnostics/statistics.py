@@ -10,14 +10,16 @@ A row counts if it sees at least two keys, for one key leaves nothing to weigh, 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from finetune.attention import PAPER, VARIANTS, functions
+from finetune.attention.diagnostics import distances
 from finetune.attention.kernels.inputs import BoundVariant, Inputs
 from finetune.attention.kernels.reference import one_per_query_head, scores_of
 
@@ -25,24 +27,45 @@ SATURATED = 0.99
 """A score is saturated if its p is above: softmax passes p (1 - p) of a gradient, less than a hundredth."""
 SUPPRESSED = 0.01
 """A score is suppressed, a loser, if its p is below: softmax passes less than a hundredth here too."""
+FAINT = 0.01
+"""A score is faint if its p is below this share of an even one, 1 / n among n keys: with more than a hundred
+keys an even share is suppressed by itself, and a faint one still tells which scores have lost."""
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-GROUPS = ("saturated", "suppressed", "all")
+GROUPS = ("saturated", "suppressed", "faint", "all")
 
-Columns = dict[str, Tensor]  # name -> one number for each row that counts, (counted rows,)
+Columns = dict[str, Tensor]
+"""Name -> one number for each row that counts, (counted rows,), or one for each of its buckets of distances,
+(counted rows, buckets)."""
 
 
 @dataclass(frozen=True)
 class Part:
     """Some batch rows and queries of one attention call, detached: enough to compute its weights again."""
 
-    inputs: Inputs  # with ``allowed`` written out, causal part and all, or None
+    inputs: Inputs  # with ``allowed`` and ``bias`` written out, causal part and all, or None
     real: Tensor  # bool, (rows, heads, queries): no padding
-    chosen: Tensor | slice  # which queries these are
+    chosen: Tensor  # which queries these are
+    distance: Tensor | None  # (queries, key): slots between query and key; None where they are of two texts
     decodes: bool  # of a decoder, or cross-attention
 
     def of_output(self, tensor: Tensor) -> Tensor:
         """The part of ``tensor``, (batch, query, heads, width), that belongs here, as a copy."""
         return tensor.detach()[: len(self.real), self.chosen].clone()
+
+    def by_row(self) -> Iterator["Part"]:
+        """The same for each batch row: computing one at a time takes less memory."""
+        given = self.inputs
+        for row in range(len(self.real)):
+            mine = slice(row, row + 1)
+            inputs = replace(
+                given,
+                query=given.query[mine],
+                key=given.key[mine],
+                value=given.value[mine],
+                allowed=None if given.allowed is None else given.allowed[mine],
+                bias=None if given.bias is None else given.bias[mine],
+            )
+            yield replace(self, inputs=inputs, real=self.real[mine])
 
 
 def compared(variants: Sequence[BoundVariant]) -> dict[str, BoundVariant]:
@@ -54,32 +77,42 @@ def compared(variants: Sequence[BoundVariant]) -> dict[str, BoundVariant]:
 def take(inputs: Inputs, kind: str, rows: int, queries: int) -> Part:
     """The first ``rows`` of the batch, and at most ``queries`` evenly spaced queries of each of them.
 
-    The latter keeps time and memory linear in the length of a text, as the fast kernels do.
+    The latter keeps time and memory linear in the length of a text, as the fast kernels do: of a mask and a
+    bias that are not written out by then, those queries' part alone is.
     """
     batch, heads, query_len, _ = inputs.query.shape
     key_len = inputs.key.shape[-2]
     device = inputs.query.device
-    chosen: Tensor | slice = slice(None)
-    if query_len > queries:
-        chosen = torch.linspace(0, query_len - 1, queries, device=device).round().long()
+    count = min(query_len, queries)
+    chosen = torch.linspace(0, query_len - 1, count, device=device, dtype=torch.float64).round().long()
+    steps = chosen[:, None] - torch.arange(key_len, device=device)  # from a key forward to the query
     allowed, bias = (
-        None if mask is None else mask.detach().expand(batch, heads, query_len, key_len)[:rows]
-        for mask in (inputs.all_allowed(), inputs.bias)
+        None if each is None else each.detach().expand(batch, heads, query_len, key_len)[:rows, :, chosen]
+        for each in (inputs.allowed, inputs.bias)
     )
-    real = torch.ones(min(rows, batch), heads, query_len, dtype=torch.bool, device=device)
-    if allowed is not None and kind != "cross" and query_len == key_len:
-        real = allowed.diagonal(dim1=-2, dim2=-1)
+    shape = (min(rows, batch), heads, count, key_len)
+    if inputs.causal:
+        past = (steps >= 0).expand(shape)
+        allowed = past if allowed is None else past & allowed
+    if inputs.by_distance is not None:
+        more = inputs.by_distance.detach()[:, steps.clamp(min=0)].expand(shape)
+        bias = more if bias is None else bias + more
+    itself = kind != "cross" and query_len == key_len
+    real = torch.ones(shape[:3], dtype=torch.bool, device=device)
+    if allowed is not None and itself:
+        real = allowed[:, :, torch.arange(count, device=device), chosen]
     kept = replace(
         inputs,
         query=inputs.query.detach()[:rows, :, chosen].clone(),
         key=inputs.key.detach()[:rows].clone(),
         value=inputs.value.detach()[:rows].clone(),
-        allowed=None if allowed is None else allowed[:, :, chosen],
-        bias=None if bias is None else bias[:, :, chosen],
+        allowed=allowed,
+        bias=bias,
+        by_distance=None,
         causal=False,
         dropout=0.0,
     )
-    return Part(kept, real[:, :, chosen], chosen, decodes=kind != "encoder")
+    return Part(kept, real, chosen, steps.abs() if itself else None, decodes=kind != "encoder")
 
 
 @torch.no_grad()
@@ -100,24 +133,42 @@ def row_statistics(
     seen, x = allowed[counted], scores[counted]
     weights = variant.weigh(scores, allowed)[counted]
     p = functions.softmax(scores, allowed)[counted]
-    share = weights.abs() / weights.abs().sum(-1, keepdim=True)  # NaN in a row of zeros
-    groups = {"saturated": seen & (p > SATURATED), "suppressed": seen & (p < SUPPRESSED), "all": seen}
+    keys = seen.sum(-1)
+    sizes = weights.abs().sum(-1, keepdim=True)
+    share = weights.abs() / sizes  # NaN in a row of zeros
+    entropies = -torch.xlogy(share, share)
+    groups = {
+        "saturated": seen & (p > SATURATED),
+        "suppressed": seen & (p < SUPPRESSED),
+        "faint": seen & (p * keys[:, None] < FAINT),
+        "all": seen,
+    }
     columns = {
         "above": (seen & (weights > SATURATED)).sum(-1),
         "below": (seen & (weights < SUPPRESSED)).sum(-1),
         "negative": (weights < 0).sum(-1),
-        "entropy": -torch.xlogy(share, share).sum(-1),
+        "entropy": entropies.sum(-1),
         "row_sum": weights.sum(-1),
         "lowest": x.masked_fill(~seen, math.inf).amin(-1),
         "highest": x.masked_fill(~seen, -math.inf).amax(-1),
+        "to_softmax": (weights / sizes - p).abs().sum(-1) / 2,
     }
     columns |= {group: where.sum(-1) for group, where in groups.items()}
+    spread = {"keys": seen, "weight": weights, "softmax": p, "entropy": entropies}
+    if part.inputs.bias is not None:
+        spread["bias"] = part.inputs.bias.expand(scores.shape)[counted].masked_fill(~seen, 0.0)
     if upstream is not None:
         value = one_per_query_head(part.inputs.value, scores.shape[1]).to(scores.dtype)
         to_weights = upstream.to(scores.dtype).transpose(1, 2) @ value.transpose(-1, -2)
         for name, other in variants.items():
             size = score_gradient(other, scores, allowed, to_weights)[counted].abs()
             columns |= {_reach(name, g): (size * where).sum(-1) for g, where in groups.items()}
+            norms = {g: torch.linalg.vector_norm(size * where, dim=-1) for g, where in groups.items()}
+            columns |= {_norm(name, g): norm for g, norm in norms.items()}
+            spread[_reach(name, "all")] = size
+    if part.distance is not None:
+        buckets = distances.bucket(part.distance)[counted.nonzero()[:, -1]]
+        columns |= {_there(name): distances.sums(values, buckets) for name, values in spread.items()}
     return columns
 
 
@@ -129,19 +180,31 @@ def score_gradient(variant: BoundVariant, scores: Tensor, allowed: Tensor, to_we
     return gradient
 
 
+def joined(parts: Sequence[Columns]) -> Columns:
+    """The columns of several parts as those of one; fewer buckets of one part are empty ones."""
+    found = {}
+    for name in parts[0]:
+        columns = [part[name] for part in parts]
+        if columns[0].dim() == 2:
+            most = max(column.shape[1] for column in columns)
+            columns = [pad(column, (0, most - column.shape[1])) for column in columns]
+        found[name] = torch.cat(columns)
+    return found
+
+
 def summarize(columns: Columns, variants: Mapping[str, BoundVariant]) -> dict[str, Any]:
     """Shares, means and quantiles over the rows of ``row_statistics``; None where there is nothing to tell.
 
-    Keys: ``weights``, ``row_sum``, ``score``, ``reach`` and ``counts`` of a layer of diagnostics.json.
+    Keys: ``weights``, ``row_sum``, ``score``, ``reach``, ``norm``, ``counts``, ``by_keys`` and
+    ``by_distance`` of a layer of diagnostics.json.
     """
     wide = {name: column.double().cpu() for name, column in columns.items()}
-    totals = {name: float(column.sum()) for name, column in wide.items()}
+    totals = {name: float(column.sum()) for name, column in wide.items() if column.dim() == 1}
     sums, low, high = wide["row_sum"], wide["lowest"], wide["highest"]
-    entropies = wide["entropy"][~wide["entropy"].isnan()]
     levels = torch.tensor(QUANTILES, dtype=sums.dtype)
-    return {
+    found = {
         "weights": {name: _ratio(totals[name], totals["all"]) for name in ("above", "below", "negative")}
-        | {"entropy": _number(entropies.mean())},
+        | {"entropy": _mean(wide["entropy"])},
         "row_sum": {
             "mean": _number(sums.mean()),
             "sd": _number(sums.std(correction=0)) if len(sums) else None,
@@ -156,16 +219,81 @@ def summarize(columns: Columns, variants: Mapping[str, BoundVariant]) -> dict[st
             name: {g: _ratio(totals.get(_reach(name, g), math.nan), totals[g]) for g in GROUPS}
             for name in variants
         },
+        "norm": {
+            name: {g: _length(wide.get(_norm(name, g)), totals[g]) for g in GROUPS} for name in variants
+        },
         "counts": {group: int(totals[group]) for group in GROUPS},
+        "by_keys": _by_keys(wide),
     }
+    if _there("keys") in wide:
+        found["by_distance"] = _by_distance(wide, variants)
+    return found
+
+
+def _by_keys(wide: Columns) -> list[dict[str, Any]]:
+    """What rows do by the number of keys that they see; buckets without a row are left out."""
+    numbers = distances.bucket(wide["all"])
+    return [
+        {
+            "start": distances.start(number),
+            "rows": int(there.sum()),
+            "row_sum": _number(wide["row_sum"][there].mean()),
+            "entropy": _mean(wide["entropy"][there]),
+            "to_softmax": _mean(wide["to_softmax"][there]),
+        }
+        for number in numbers.unique().tolist()
+        for there in (numbers == number,)
+    ]
+
+
+def _by_distance(wide: Columns, variants: Mapping[str, BoundVariant]) -> list[dict[str, Any]]:
+    """What lies at each distance; buckets without a key are left out."""
+    all_keys, found = wide[_there("keys")], []
+    for number in range(all_keys.shape[-1]):
+        keys = float(all_keys[:, number].sum())
+        there = all_keys[:, number] > 0
+        if not keys:
+            continue
+        entry: dict[str, Any] = {
+            "start": distances.start(number), "keys": int(keys), "rows": int(there.sum()),
+        }  # fmt: skip
+        for name in ("weight", "softmax", "entropy"):
+            entry[name] = _mean(wide[_there(name)][there, number])
+        if _there("bias") in wide:
+            entry["bias"] = _ratio(float(wide[_there("bias")][:, number].sum()), keys)
+        reached = {name: wide.get(_there(_reach(name, "all"))) for name in variants}
+        entry["reach"] = {
+            name: None if column is None else _ratio(float(column[:, number].sum()), keys)
+            for name, column in reached.items()
+        }
+        found.append(entry)
+    return found
 
 
 def _reach(variant: str, group: str) -> str:
     return f"reach of {variant}: {group}"
 
 
+def _norm(variant: str, group: str) -> str:
+    return f"norm of {variant}: {group}"
+
+
+def _there(name: str) -> str:
+    return f"{name}, by distance"
+
+
 def _ratio(total: float, count: float) -> float | None:
     return _number(total / count) if count else None
+
+
+def _mean(values: Tensor) -> float | None:
+    """The mean of those that are numbers: a row of zeros has no shares."""
+    return _number(values[~values.isnan()].mean())
+
+
+def _length(norms: Tensor | None, count: float) -> float | None:
+    """The L2 norm over all rows from that of each."""
+    return None if norms is None or not count else _number(torch.linalg.vector_norm(norms))
 
 
 def _number(value: Tensor | float) -> float | None:
