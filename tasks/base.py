@@ -37,6 +37,8 @@ class Task:
     example: ClassVar[str]  # the name of the task that the verb runs where none is given
     # Keys of data.columns, which make a task of a table without a declaration; a type may have none.
     columns: ClassVar[tuple[str, ...]] = ()
+    # Whether such rows may lack a test split, which is held out of train then (data.test_share).
+    partial: ClassVar[bool] = False
     # Further options of the verb: name -> the key of the configuration that takes their whole numbers.
     numbers: ClassVar[Mapping[str, str]] = {}
 
@@ -47,7 +49,7 @@ class Task:
     revision: str | None = None  # commit, tag or branch on the Hub; None is its main branch
     licence: str = "unknown"
     source: str = "unknown"  # where the data set was published
-    note: str = ""  # what a user should know where the Hub has no such data set
+    note: str = ""  # what a user should know of the data set on the Hub, or where there is none
     # Made by ``of_columns``: the labels, and the test split if need be, are taken from the rows.
     undeclared: bool = False
     # What a type declares as an argument of its own, by overriding the field; none of them by default.
@@ -57,6 +59,9 @@ class Task:
     default_pair: str | None = field(default=None, init=False)
     column: str | None = field(default=None, init=False)  # that may hold a mapping of the other columns
     document: str | None = field(default=None, init=False)  # column that names the document of a row
+    begins: str | None = field(default=None, init=False)  # pattern of a row that begins a document
+    between: str = field(default="", init=False)  # text between the rows of one document
+    streamed: bool = field(default=False, init=False)  # no more of it is fetched than a run reads
 
     def __init_subclass__(cls) -> None:
         if "kind" in vars(cls):
@@ -196,12 +201,16 @@ class LanguageTask(Task):
     purpose = "train a language model from random weights, or go on with one"
     example = "books"
     columns = ("text",)
+    partial = True
     numbers: ClassVar[Mapping[str, str]] = {"eval_lengths": "language.eval_lengths"}
 
-    text: tuple[str, ...]  # columns; their texts are joined by one space, empty ones left out
-    # Column that names documents: rows with the same name are parts of one, in their order. A data set
-    # without it, like a task that names none, has a document a row.
-    document: str | None = field(default=None)
+    text: tuple[str, ...]  # columns; the texts of several are joined by one space, empty ones left out
+    # Column that names documents, where the data has it: rows with the same name are parts of one, in their
+    # order. Without it each row is a document of its own, or each text file.
+    document: str | None = field(default="document")
+    begins: str | None = field(default=None)  # pattern of a row that begins one, where no column names them
+    between: str = field(default="\n\n")  # text between the rows of one document
+    streamed: bool = field(default=False)  # larger than a disk: no more is fetched than a run reads
 
     def texts(self, pair: str | None) -> Mapping[str, tuple[str, ...]]:
         return {"text": self.text}
@@ -218,8 +227,7 @@ class LanguageTask(Task):
 
     @property
     def shape(self) -> str:
-        parts = f", parts of a document by {self.document}" if self.document else ""
-        return f"text of {' + '.join(self.text)}{parts}"
+        return f"every token of {' + '.join(self.text)}"
 
     def __post_init__(self) -> None:
         super().__post_init__()

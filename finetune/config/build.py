@@ -45,7 +45,7 @@ def _settled(config: RunConfig) -> RunConfig:
         config = replace(config, attention=replace(attention, annealing_share=None))
     if attention.start == "annealed" and attention.annealing_share is None:
         raise UserError("attention.start annealed needs attention.annealing_share, e.g. 0.3 of the steps")
-    if data.columns is None and data.test_share is not None:
+    if data.columns is None and config.language is None and data.test_share is not None:
         config = replace(config, data=replace(data, test_share=None))
     return config
 

@@ -22,7 +22,9 @@ def as_dict(config: RunConfig) -> dict[str, Any]:
         del values["model"]["position"], values["model"]["position_parameters"]
     data = values["data"]
     if config.data.columns is None:
-        del data["columns"], data["test_share"]
+        del data["columns"]
+        if config.data.test_share is None:
+            del data["test_share"]
     else:
         data["columns"] = {key: name for key, name in data["columns"].items() if name is not None}
     return values

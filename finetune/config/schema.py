@@ -56,7 +56,7 @@ class DataConfig:
     prefix: str | None  # before every input text: "translate English to German: " (T5), >>fra<< (Marian)
     max_length: Tokens  # tokens of the input text, with its prefix
     max_target_length: Tokens | None  # tokens of the target text; translation only
-    # The configuration, record and hash of a declared task are without these two.
+    # The configuration, record and hash of a declared task are without these two, but texts may lack a test.
     columns: ColumnsConfig | None = None  # of a table of the user's own, which makes up the task (--task csv)
     test_share: Share | None = None  # of a table without a test split, held out as one
 

@@ -22,6 +22,7 @@ def wanted(task: Task, pair: str | None) -> Wanted:
     if task.label is not None:
         needed.append(task.label)
     needed = list(dict.fromkeys(needed))
+    optional = [] if task.document is None else [task.document]
 
     def choose(present: list[str]) -> list[str]:
         # Texts by name may stand in one column of {name: text}, or each in a column of its own.
@@ -32,21 +33,25 @@ def wanted(task: Task, pair: str | None) -> Wanted:
                 f"neither a column '{task.column}' nor one called '{needed[0]}'; the data has "
                 f"{_listing(present)}"
             )
-        return _chosen(present, needed, task)
+        return _chosen(present, [*needed, *(name for name in optional if name in present)], task)
 
-    return Wanted(choose, task.label, inside=() if task.column is None else tuple(needed))
+    inside = () if task.column is None else tuple(needed)
+    return Wanted(choose, task.label, inside, plain=tuple(needed), document=task.document or "")
 
 
 def canonical(part: Part, task: Task, pair: str | None, where: str) -> pa.Table:
-    """The columns of ``task.texts`` and ``label`` of one part of a split; a label is a text still.
+    """Columns: ``task.texts``, ``label`` and ``document`` of one part of a split; a label is still a text.
 
-    Texts are stripped of white space at their ends; a missing text becomes an empty one, for ``empty_rows``.
+    Texts are stripped of white space at their ends, but not those of documents, which are read as they are; a
+    missing text becomes an empty one, for ``empty_rows``. A document may have no name yet.
     Raises ``UserError`` naming ``where``, and the row (counted from 0) where there is one.
     """
     table, columns = part.table, dict[str, Any]()
     for name, raw in task.texts(pair).items():
         first, *others = [_text(_column(table, one, task, where), one, where) for one in raw]
-        for other in others:
+        if task.document is None or others:
+            first = pc.utf8_trim_whitespace(first)
+        for other in map(pc.utf8_trim_whitespace, others):
             # Trimming after each join leaves no gap where one of the texts is empty.
             joined = pc.binary_join_element_wise(first, other, pa.scalar(" ", pa.large_string()))
             first = pc.utf8_trim_whitespace(joined)
@@ -56,6 +61,8 @@ def canonical(part: Part, task: Task, pair: str | None, where: str) -> pa.Table:
         columns["label"] = labels.written(
             table[task.label], part.names, task.labels or part.names or (), place
         )
+    if task.document is not None:
+        columns["document"] = _names(table, task.document, where)
     return pa.table(columns)
 
 
@@ -74,15 +81,54 @@ def numbered(tables: Mapping[str, pa.Table], task: Task) -> dict[str, pa.Table]:
             where = f"column '{task.label}' of split '{split}'"
             columns["label"] = labels.numbers(flat[split], task.labels, named, where, task.name)
         whole[split] = pa.table(columns)
+        if task.document is not None:
+            whole[split] = _by_document(whole[split], task)
     return whole
 
 
+def _by_document(table: pa.Table, task: Task) -> pa.Table:
+    """Canonical rows whose documents all have names, with ``task.between`` after each row but their last."""
+    texts, names, rows = table["text"], table["document"], table["row"]
+    if task.begins is not None and names.null_count == len(names):
+        starts = np.flatnonzero(pc.match_substring_regex(texts, task.begins))
+        first = texts.take(pa.array(starts)).to_pylist()
+        titles = [f"{row} {title.strip()}" for row, title in zip(starts, first, strict=True)]
+        # What stands before the first beginning belongs to the first document.
+        of = np.maximum(np.searchsorted(starts, np.arange(len(texts)), "right") - 1, 0)
+        if titles:
+            names = pa.array(titles, pa.large_string()).take(pa.array(of))
+    own = pc.binary_join_element_wise("row", rows.cast(pa.string()), " ").cast(pa.large_string())
+    names = pc.coalesce(names, own)
+    of = documents(names)
+    last = np.zeros(len(of), dtype=bool)
+    last[np.unique(of[::-1], return_index=True)[1]] = True
+    last = last[::-1]
+    empty, between = (pa.scalar(text, pa.large_string()) for text in ("", task.between))
+    texts = pc.binary_join_element_wise(texts, pc.if_else(pa.array(last), empty, between), empty)
+    return table.set_column(1, "text", texts).set_column(2, "document", names)
+
+
+def documents(names: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """The number of each row's document by its name, from 0 in the order of their first rows: (rows,)."""
+    encoded = pa.chunked_array([names] if isinstance(names, pa.Array) else names.chunks, names.type)
+    encoded = encoded.combine_chunks().dictionary_encode()
+    return np.asarray(encoded.indices, dtype=np.int64)
+
+
 def empty_rows(table: pa.Table) -> np.ndarray:
-    """Canonical rows that hold an empty text, in any of their columns of texts: (rows,) of bool."""
-    names = [name for name in table.column_names if name not in ("row", "label")]
+    """Canonical rows that hold an empty text, in any of their columns of texts: (rows,) of bool.
+
+    A row of a document may be blank, as a line of a text may, unless all of its rows are.
+    """
+    names = [name for name in table.column_names if name not in ("row", "label", "document")]
     empty = np.zeros(table.num_rows, dtype=bool)
     for name in names:
-        empty |= pc.equal(table[name], "").to_numpy(zero_copy_only=False).astype(bool)
+        empty |= (
+            pc.equal(pc.utf8_trim_whitespace(table[name]), "").to_numpy(zero_copy_only=False).astype(bool)
+        )
+    if "document" in table.column_names:
+        of = documents(table["document"])
+        empty &= np.bincount(of, ~empty)[of] == 0
     return empty
 
 
@@ -135,8 +181,21 @@ def _column(table: pa.Table, name: str, task: Task, where: str) -> pa.ChunkedArr
     return pc.struct_field(column, name)
 
 
+def _names(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
+    """The names of documents, as the data has them, in texts or whole numbers; missing ones are null."""
+    if name not in table.column_names:
+        return pa.chunked_array([pa.nulls(table.num_rows, pa.large_string())])
+    column = decoded(table[name])
+    kind = column.type
+    if not any(is_kind(kind) for is_kind in (
+        pa.types.is_null, pa.types.is_string, pa.types.is_large_string, pa.types.is_integer
+    )):  # fmt: skip
+        raise UserError(f"column '{name}' of {where} holds {kind}, which names no documents")
+    return column.cast(pa.large_string())
+
+
 def _text(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
-    """A column as strings, stripped, with "" for a missing text."""
+    """A column as strings, with "" for a missing text."""
     column = decoded(column)
     kind = column.type
     kinds = (pa.types.is_null, pa.types.is_string, pa.types.is_large_string)
@@ -149,6 +208,6 @@ def _text(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
         )
     try:
         # large_string: offsets of 64 bits, as all texts of a large set together pass 2 GiB
-        return pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.large_string()), ""))
+        return pc.fill_null(column.cast(pa.large_string()), "")
     except pa.ArrowInvalid as error:
         raise UserError(f"column '{name}' of {where} holds {kind} that is no UTF-8 text") from error

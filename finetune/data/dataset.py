@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from finetune.config.schema import DataConfig
 from finetune.data import columns
-from finetune.data.sources import Source, read
+from finetune.data.sources import Need, Source, read
 from finetune.data.synthetic import Sample
 from finetune.errors import UserError
 from finetune.tasks.base import Task
@@ -27,8 +27,8 @@ class Data:
     """Canonical splits and where they came from.
 
     ``splits``: ``train``, ``validation`` and ``test``, with the columns ``row``, those of ``Task.texts`` and,
-    where the task has labels, ``label``. ``row`` is the position in the raw split.
-    ``info`` is ready for JSON.
+    where the task has labels or documents, ``label`` or ``document``. ``row`` is the position in the raw
+    split. ``info`` is ready for JSON.
     """
 
     splits: dict[str, Dataset]
@@ -37,16 +37,25 @@ class Data:
 
 
 def load(
-    task: Task, pair: str | None, source: Source, config: DataConfig, sample: Sample | None = None
+    task: Task,
+    pair: str | None,
+    source: Source,
+    config: DataConfig,
+    sample: Sample | None = None,
+    *,
+    train_bytes: int | None = None,
 ) -> Data:
     """Reads ``source``, checks every row, holds out validation rows if there are none, and caps the splits.
 
-    ``sample`` makes the rows of a source that is the built-in sample, and is needed for no other.
+    ``sample`` makes the rows of a source that is the built-in sample, and is needed for no other. Of a task
+    that is ``streamed`` no more is read than the rows that ``config`` caps the splits at, and than
+    ``train_bytes`` of text to train on.
     Raises ``UserError`` for missing columns, empty or non-string texts, labels out of range and empty splits.
     """
     tables: dict[str, pa.Table] = {}
     dropped: dict[str, int] = {}
-    raw = read(source, task, pair, sample)
+    streamed = task.streamed and source.kind == "hub"
+    raw = read(source, task, pair, sample, need(task, config, train_bytes) if streamed else None)
     task = raw.task or task
     for name, table in raw.tables.items():
         empty = columns.empty_rows(table)
@@ -60,7 +69,7 @@ def load(
             raise UserError(f"split '{name}' has no rows" + (" with a text" if table.num_rows else ""))
         tables[name], dropped[name] = table.filter(pa.array(~empty)), int(empty.sum())
     sizes = {name: table.num_rows for name, table in tables.items()}
-    chosen = _choose(sizes, config)
+    chosen = _choose(tables, config)
     splits = {name: Dataset(tables[origin].take(pa.array(rows))) for name, (origin, rows) in chosen.items()}
     notes = [*raw.notes, *_test_notes(sizes, chosen["test"], config, splits)]
     info = {
@@ -99,7 +108,17 @@ def training_texts(train: Dataset, columns: Sequence[str]) -> Iterator[str]:
             yield from batch[name]
 
 
-def _choose(sizes: Mapping[str, int], config: DataConfig) -> dict[str, tuple[str, np.ndarray]]:
+def need(task: Task, config: DataConfig, train_bytes: int | None) -> Need:
+    """What is read of a task that is streamed."""
+    if config.train_rows is None and train_bytes is None:
+        raise UserError(
+            f"'{task.name}' is read no further than is needed: say how much that is, with "
+            "--language.train_tokens 100000000 or --data.train_rows 100000"
+        )
+    return Need(config.train_rows, train_bytes, config.validation_rows, config.test_rows)
+
+
+def _choose(tables: Mapping[str, pa.Table], config: DataConfig) -> dict[str, tuple[str, np.ndarray]]:
     """Split name -> (the raw split it is taken from, row positions in ascending order).
 
     Test rows, then validation rows come off train before anything is capped, so a larger cap never reaches
@@ -107,24 +126,31 @@ def _choose(sizes: Mapping[str, int], config: DataConfig) -> dict[str, tuple[str
     """
     if config.validation_rows < 1:
         raise UserError("data.validation_rows must be 1 or more: checkpoints are judged on validation rows")
-    train = _shuffled(sizes["train"], config.split_seed)
-    if "test" in sizes:
-        test_of, test = "test", _shuffled(sizes["test"], config.split_seed)
+    size = tables["train"].num_rows
+    train = _shuffled(tables["train"], config.split_seed)
+    if "test" in tables:
+        test_of, test = "test", _shuffled(tables["test"], config.split_seed)
     else:
         if config.test_share is None:
             raise UserError("there is no test split: data.test_share must say which share of the rows is one")
-        many = max(1, round(config.test_share * len(train)))
-        test_of, test, train = "train", train[:many], train[many:]
-    if "validation" in sizes:
+        many = max(1, round(config.test_share * size))
+        test_of, (test, train) = "train", _held_out(tables["train"], train, many)
+    if "validation" in tables:
         origin = "validation"
-        validation = _shuffled(sizes["validation"], config.split_seed)[: config.validation_rows]
+        validation = _shuffled(tables["validation"], config.split_seed)[: config.validation_rows]
     else:
-        origin, validation, train = "train", train[: config.validation_rows], train[config.validation_rows :]
+        origin = "train"
+        validation, train = _held_out(tables["train"], train, config.validation_rows)
     if len(train) == 0:
         raise UserError(
-            f"train has {sizes['train']} rows and data.validation_rows takes {config.validation_rows}"
+            f"train has {size} rows and data.validation_rows takes {config.validation_rows}"
             + (f" beside {len(test)} test rows" if test_of == "train" else "")
             + "; nothing is left to train on"
+            + (
+                ": no document is split; give texts of their own as validation and test"
+                if "document" in tables["train"].column_names
+                else ""
+            )
         )
     return {
         "train": ("train", np.sort(train[: _cap("train_rows", config.train_rows)])),
@@ -145,7 +171,7 @@ def _test_notes(
         f"drawn by data.split_seed {config.split_seed}, are held out for it, and {len(rows):,} of them used"
     ]
     # A table of one's own may hold a text several times, and the draw puts its copies on both sides.
-    column = next(name for name in splits["test"].column_names if name not in ("row", "label"))
+    column = next(name for name in splits["test"].column_names if name not in ("row", "label", "document"))
     known = set(splits["train"][column])
     seen = sum(text in known for text in splits["test"][column])
     if seen:
@@ -160,6 +186,25 @@ def _cap(name: str, rows: int | None) -> int | None:
     return rows
 
 
-def _shuffled(size: int, seed: int) -> np.ndarray:
-    """All positions in an order fixed by ``seed``: RandomState is frozen, so the same with every numpy."""
-    return np.random.RandomState(seed).permutation(size)
+def _documents(table: pa.Table) -> np.ndarray:
+    """The number of each row's document, (rows,); of rows that are parts of none, each its own."""
+    if "document" not in table.column_names:
+        return np.arange(table.num_rows)
+    return columns.documents(table["document"])
+
+
+def _shuffled(table: pa.Table, seed: int) -> np.ndarray:
+    """All positions in an order fixed by ``seed``, documents whole and in their own order.
+
+    RandomState is frozen, so it is the same with every numpy.
+    """
+    documents = _documents(table)
+    order = np.random.RandomState(seed).permutation(documents.max(initial=-1) + 1)
+    return np.argsort(np.argsort(order)[documents], kind="stable")
+
+
+def _held_out(table: pa.Table, order: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first ``count`` positions of ``order``, and those of it that are of other documents."""
+    taken, rest = order[:count], order[count:]
+    documents = _documents(table)
+    return taken, rest[~np.isin(documents[rest], documents[taken])]

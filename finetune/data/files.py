@@ -7,7 +7,7 @@ import lzma
 import zipfile
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ FORMATS = {
     ".csv": "csv",
     ".tsv": "tsv",
 }
+PLAIN = {".txt": "plain", ".text": "plain"}
+"""Formats of files that are one text each, and hold no rows."""
 PACKINGS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 MOST = psutil.virtual_memory().total // 2
@@ -69,21 +71,21 @@ class Content:
     """The bytes of a file, unpacked. ``facts``: ``name``, ``bytes`` and ``sha256`` of the file itself."""
 
     data: bytes
-    format: str  # one of the values of FORMATS
+    format: str  # one of the values of FORMATS and PLAIN
     facts: dict[str, Any]
 
 
-def ending(name: str) -> tuple[str, str] | None:
-    """``"train.csv.gz"`` -> ``(".csv", ".gz")``; ``None`` where the name is of no format that is read."""
+def ending(name: str, formats: Mapping[str, str] = FORMATS) -> tuple[str, str] | None:
+    """``"train.csv.gz"`` -> ``(".csv", ".gz")``; ``None`` where the name is of none of ``formats``."""
     path = Path(name.lower())
     packing = path.suffix if path.suffix in PACKINGS else ""
     form = Path(path.stem).suffix if packing else path.suffix
-    return (form, packing) if form in FORMATS else None
+    return (form, packing) if form in formats else None
 
 
-def stem(name: str) -> str:
+def stem(name: str, formats: Mapping[str, str] = FORMATS) -> str:
     """``"train.csv.gz"`` -> ``"train"``: a name of a known format without its endings."""
-    known = ending(name)
+    known = ending(name, formats)
     return name if known is None else name[: -len("".join(known))]
 
 
@@ -98,14 +100,15 @@ def read(path: Path, name: str) -> Content:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     facts = {"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    form, packing = ending(path.name) or (".csv", "")
+    known = FORMATS | PLAIN
+    form, packing = ending(path.name, known) or (".csv", "")
     if packing:
         _check_signature(path, data, packing)
         data = _unpacked(path, data, packing)
     if not data:
         raise UserError(f"the file {path} is empty")
     _check_signature(path, data, form)
-    return Content(data, FORMATS[form], facts)
+    return Content(data, known[form], facts)
 
 
 def _check_signature(path: Path, data: bytes, form: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from finetune.data import cards
 from finetune.data.cards import SPLIT_NAMES, entries, has_rows
-from finetune.data.files import FORMATS, PACKINGS, ending, stem
+from finetune.data.files import FORMATS, PACKINGS, PLAIN, ending, stem
 from finetune.errors import UserError
 from finetune.system.language_codes import SHORT, language_of
 
@@ -58,16 +58,17 @@ class Layout:
     unread: list[str]
 
 
-def find_table(place: Path, label: str | None) -> Layout:
+def find_table(place: Path, label: str | None, *, plain: bool = False) -> Layout:
     """The files of a table without a declaration: one file, or a folder that may lack a test split.
 
-    In a folder the only file of rows needs no name of a split. Raises ``UserError``.
+    In a folder the only file of rows needs no name of a split. ``plain`` as in ``find``.
+    Raises ``UserError``.
     """
     if place.is_dir():
-        return find(place, (), label, whole=False)
-    if not has_rows(place):
+        return find(place, (), label, whole=False, plain=plain)
+    if not has_rows(place) and not (plain and _is_plain(place)):
         advice = _advice(place.parent, "train", [place.name])
-        formats = f"{', '.join(FORMATS)}, packed or not"
+        formats = f"{', '.join(FORMATS | PLAIN if plain else FORMATS)}, packed or not"
         raise UserError(
             f"{place} is of no format that is read ({formats})" + (f": {advice}" if advice else "")
         )
@@ -82,13 +83,17 @@ def find_table(place: Path, label: str | None) -> Layout:
     return Layout({"train": _regular([place])}, {place: None}, beside)
 
 
-def find(folder: Path, configs: Sequence[str], label: str | None, *, whole: bool = True) -> Layout:
+def find(
+    folder: Path, configs: Sequence[str], label: str | None, *, whole: bool = True, plain: bool = False
+) -> Layout:
     """Assigns the files of ``folder`` to splits.
 
     ``configs`` are names by which the task's configuration may go in it.
 
     Raises ``UserError`` where a split is missing, incomplete or there more than once. Unless it is to be
-    ``whole`` a folder may lack its test split, or be the one file of its rows.
+    ``whole`` a folder may lack its test split, or be the one file of its rows. With ``plain`` text files
+    count too, each a document, by their names or in the folder of a split; where none has a name of a split,
+    all that lie in the folder and below are train.
     """
     card = cards.read_card(folder)
     chosen = cards.configuration(card, configs)
@@ -99,18 +104,26 @@ def find(folder: Path, configs: Sequence[str], label: str | None, *, whole: bool
     files = {split: _in_order(folder, paths, mixed=True) for split, paths in named.items()}
     if not files:
         files = {split: _of_names(folder, places, names) for split, names in SPLIT_NAMES.items()}
+    if plain:
+        files = _with_texts(folder, places, files)
     if not whole and not any(files.values()):
         rows = _regular([path for place in places for path in entries(place) if has_rows(path)])
+        texts = _texts_below(folder) if plain else []
+        if rows and texts:
+            raise UserError(
+                f"'{folder}' holds rows, {rows[0].name}, and text files, {texts[0].name}: name what is to be "
+                f"read train{''.join(rows[0].suffixes)}, or put the text files into a folder train"
+            )
         if len(rows) > 1:
             listing = ", ".join(path.relative_to(folder).as_posix() for path in rows[:6])
             raise UserError(
                 f"'{folder}' holds several files of rows: {listing}; give one of them with --data, or name "
                 "them train and test"
             )
-        files = {"train": rows}
+        files = {"train": rows or texts}
     for split in ("train", "test") if whole else ("train",):
         if not files.get(split):
-            raise UserError(_missing(folder, split, places))
+            raise UserError(_missing(folder, split, places, plain=plain))
     split_of: dict[Path, str] = {}
     for split, path in ((split, path) for split, paths in files.items() for path in paths):
         if split_of.setdefault(path, split) != split:
@@ -120,7 +133,12 @@ def find(folder: Path, configs: Sequence[str], label: str | None, *, whole: bool
             )
     files = {split: paths for split, paths in files.items() if paths}
     used = {path for paths in files.values() for path in paths}
-    beside = {path for place in places for path in entries(place) if path.is_file() and has_rows(path)}
+    beside = {
+        path
+        for place in places
+        for path in entries(place)
+        if path.is_file() and (has_rows(path) or (plain and _is_plain(path)))
+    }
     unread = sorted(path.relative_to(folder).as_posix() for path in beside - used)
     return Layout(files, _stated(folder, used, label, card, chosen.get("config_name")), unread)
 
@@ -139,6 +157,40 @@ def _stated(
                 of_folder[place] = cards.stated_names(place, str(label), about, chosen)
         names[path] = next((of_folder[place] for place in above if of_folder.get(place)), None)
     return names
+
+
+# Text files
+
+
+def _is_plain(path: Path) -> bool:
+    return ending(path.name, PLAIN) is not None
+
+
+def _texts_below(folder: Path) -> list[Path]:
+    """Text files in a folder and the folders below, without the hidden ones, in the order of their names."""
+    inside = entries(folder)
+    below = [path for entry in inside if entry.is_dir() for path in _texts_below(entry)]
+    return sorted([*_regular([path for path in inside if _is_plain(path)]), *below])
+
+
+def _with_texts(folder: Path, places: list[Path], files: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    """``files`` with the text files of each split: train.txt, train-2.txt, or any in a folder train."""
+    found = dict(files)
+    for split, names in SPLIT_NAMES.items():
+        pattern = re.compile(rf"({'|'.join(names)})([-_. (].*|\d+)?", re.I)
+        texts: list[Path] = []
+        for entry in (entry for place in places for entry in entries(place)):
+            if entry.is_dir() and entry.name.lower() in names and not any(map(has_rows, entries(entry))):
+                texts += _texts_below(entry)
+            elif _is_plain(entry) and pattern.fullmatch(stem(entry.name, PLAIN)):
+                texts += _regular([entry])
+        if texts and files.get(split):
+            raise UserError(
+                f"the data folder '{folder}' has one split more than once: "
+                f"{files[split][0].relative_to(folder)} and {texts[0].relative_to(folder)}; keep one of them"
+            )
+        found[split] = files.get(split) or texts
+    return found
 
 
 # By their names
@@ -280,15 +332,16 @@ def _saved(folder: Path) -> list[Path]:
 # Messages where a split is missing
 
 
-def _missing(folder: Path, split: str, places: Sequence[Path]) -> str:
+def _missing(folder: Path, split: str, places: Sequence[Path], *, plain: bool = False) -> str:
     """The message for a missing split: the names that are read, what the folder holds, and advice."""
     inside = entries(folder)
     present = ", ".join(path.name for path in inside[:8]) or "nothing"
     message = (
         f"the data folder '{folder}' has no {split} split; it needs {split}.parquet, .csv, .tsv, "
         f".jsonl, .json or .arrow (or .csv.gz and the like, shards like {split}-00000-of-00002.parquet, or "
-        f"{split}/*.parquet); it holds {present}"
+        f"{split}/*.parquet){f', or {split}.txt or {split}/*.txt' if plain else ''}; it holds {present}"
     )
+    inside = [path for path in inside if not plain or not _is_plain(path)]
     advice = _advice(folder, split, [path.name for path in inside])
     for place in [*places, folder / split]:
         if not advice and place != folder and place.is_dir():

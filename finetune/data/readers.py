@@ -43,12 +43,15 @@ class Wanted:
     """The columns that a task needs of a file.
 
     ``choose`` takes the columns that are there and returns those to read, or raises ``UserError``.
-    ``label`` is the column of labels, ``inside`` the keys that are read of a column of {key: text}.
+    ``label`` is the column of labels, ``inside`` the keys that are read of a column of {key: text}. As
+    ``plain`` a text file is read, and its name as ``document``.
     """
 
     choose: Callable[[list[str]], list[str]]
     label: str | None = None
     inside: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
+    document: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ def parse(content: Content, wanted: Wanted) -> Part:
     """The rows of a file. Raises ``UserError`` in words that go after ``cannot read <file> as <format>:``."""
     readers = {"parquet": _parquet, "arrow": _arrow, "json": _json, "csv": _csv, "tsv": _tsv}
     try:
+        if content.format == "plain":
+            return _plain(content.data, content.facts["name"], wanted)
         return readers[content.format](content.data, wanted)
     except (
         pa.ArrowException, ValueError, OSError, KeyError, IndexError, TypeError, OverflowError,
@@ -507,6 +512,17 @@ def _mapping(cell: str, number: int) -> _Row:
 
 
 # Text
+
+
+def _plain(data: bytes, name: str, wanted: Wanted) -> Part:
+    """A text file as one row; line ends of Windows become those of Unix."""
+    if len(wanted.plain) != 1:
+        raise UserError(f"a text file has one text, and the task reads {' and '.join(wanted.plain)}")
+    encoding = _encoding(data)
+    if encoding == "utf-8" and b"\0" in data:
+        raise UserError("it holds bytes of zero, which no text has: it is binary, or damaged")
+    text = io.TextIOWrapper(io.BytesIO(data), encoding)
+    return Part(pa.table({wanted.plain[0]: [_decoded(text.read, text, data)], wanted.document: [name]}))
 
 
 def _encoding(data: bytes) -> str:

@@ -7,6 +7,7 @@ local file and its rows stands no cache.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 
 from finetune.data import columns, files, hub, labels, layout
 from finetune.data.cards import SPLIT_NAMES
-from finetune.data.readers import Part, parse
+from finetune.data.readers import BATCH, Part, parse
 from finetune.data.synthetic import Sample
 from finetune.errors import UserError
 from finetune.system.checksum import sha256
@@ -43,6 +44,19 @@ class Source:
         }[self.kind]
         revision = f" at {self.revision}" if self.revision else ""
         return f"data: {what}{revision}" + (f" - {self.why}" if self.why else "")
+
+
+@dataclass(frozen=True)
+class Need:
+    """How much of a data set is read that is larger than a disk: the first rows of each split.
+
+    Train is read until it has ``train_rows`` or ``train_bytes`` of text, whichever comes first.
+    """
+
+    train_rows: int | None
+    train_bytes: int | None
+    validation_rows: int
+    test_rows: int | None  # all rows of a split of their own
 
 
 @dataclass
@@ -88,10 +102,13 @@ def resolve(task: Task, pair: str | None, wanted: str) -> Source:
     return Source("local", str(folder), why="asked for")
 
 
-def read(source: Source, task: Task, pair: str | None, sample: Sample | None = None) -> Raw:
+def read(
+    source: Source, task: Task, pair: str | None, sample: Sample | None = None, need: Need | None = None
+) -> Raw:
     """The rows of ``train``, ``test`` and perhaps ``validation``, in canonical columns.
 
-    ``sample`` makes the rows of the source "sample", and is needed for no other.
+    ``sample`` makes the rows of the source "sample", and is needed for no other. With ``need`` no more of a
+    data set on the Hub is fetched than that.
     Raises ``UserError`` where files are missing or corrupt, rows are faulty, or the Hub fails half-way.
     """
     if source.kind == "local":
@@ -102,8 +119,12 @@ def read(source: Source, task: Task, pair: str | None, sample: Sample | None = N
         for split, size in sample.sizes.items():
             part = Part(pa.Table.from_pylist(sample.rows(task, pair, split, size)))
             raw.tables[split] = columns.canonical(part, task, pair, f"split '{split}'")
+    elif need is not None:
+        raw = _stream_hub(source, task, pair, need)
     else:
         raw = _read_hub(source, task, pair)
+    if task.note and source.kind in ("hub", "cache"):
+        raw.notes.append(task.note)
     task = raw.task or task
     tables = columns.numbered(raw.tables, task)
     notes = raw.notes
@@ -149,10 +170,12 @@ def _read_local(place: Path, task: Task, pair: str | None) -> Raw:
     """The rows of a folder, or of the one file of a table without a declaration."""
     folder = place if place.is_dir() else place.parent
     if task.undeclared:
-        plan = layout.find_table(place, task.label)
+        plan = layout.find_table(place, task.label, plain=task.document is not None)
     else:
         config = hub.config_name(task, pair)
-        plan = layout.find(folder, [name for name in (config, pair) if name], task.label)
+        names = [name for name in (config, pair) if name]
+        plain = task.document is not None
+        plan = layout.find(folder, names, task.label, whole=not task.partial, plain=plain)
     raw = Raw({}, notes=_folder_notes(folder, task))
     parts: list[tuple[str, tuple[str, ...] | None, pa.Table]] = []
     for split, paths in plan.files.items():
@@ -163,7 +186,7 @@ def _read_local(place: Path, task: Task, pair: str | None) -> Raw:
             try:
                 part = parse(content, columns.wanted(task, pair))
             except UserError as error:
-                form, packing = files.ending(path.name) or (".arrow", "")
+                form, packing = files.ending(path.name, files.FORMATS | files.PLAIN) or (".arrow", "")
                 raise UserError(f"cannot read {path} as {(form + packing)[1:]}: {error}") from error
             part = replace(part, names=part.names or plan.names[path])
             for other in raw.files:
@@ -334,6 +357,75 @@ def _read_hub(source: Source, task: Task, pair: str | None) -> Raw:
         for name, facts in fetched.items()
     ]  # fmt: skip
     return raw
+
+
+def _stream_hub(source: Source, task: Task, pair: str | None, need: Need) -> Raw:
+    """The first rows of each split on the Hub, fetched as they are read: no shard beyond the last needed one.
+
+    The rows of a split that is missing are the first ones of train. So a larger ``need`` of rows to train on
+    moves none into another split.
+    """
+    import datasets
+
+    config = hub.config_name(task, pair)
+    try:
+        with quiet():
+            found = datasets.load_dataset(source.location, config, revision=source.revision, streaming=True)
+            streams = {
+                split: iter(found[name])
+                for split, names in SPLIT_NAMES.items()
+                for name in names
+                if name in found
+            }
+            if "train" not in streams:
+                listing = _listing(list(found), 9)
+                raise UserError(f"the Hub data set {source.location} has no train split; it has {listing}")
+            raw = Raw({})
+            for split, rows, most in (
+                ("test", need.test_rows, None),
+                ("validation", need.validation_rows, None),
+                ("train", need.train_rows, need.train_bytes),
+            ):
+                if split not in streams:
+                    if rows is None:
+                        raise UserError(
+                            f"{source.location} has no {split} split: say how many rows of train are held "
+                            f"out for it, e.g. --data.{split}_rows 1000"
+                        )
+                    note = f"there is no {split} split: the next {rows:,} rows of train are held out for it"
+                    raw.notes.append(note)
+                table = _first_rows(streams.get(split, streams["train"]), rows, most, task, pair)
+                raw.tables[split] = columns.canonical(Part(table), task, pair, f"split '{split}'")
+    except UserError:
+        raise
+    except Exception as error:  # as in _read_hub
+        raise UserError(f"cannot read {source.location} from the Hub: {hub.cause(error)}") from error
+    return raw
+
+
+def _first_rows(
+    stream: Iterator[dict[str, Any]], rows: int | None, most: int | None, task: Task, pair: str | None
+) -> pa.Table:
+    """The needed columns of the next rows of a stream: so many, or until they hold ``most`` bytes of text."""
+    first = next(stream, None)
+    if first is None or rows == 0:
+        raise UserError("the data set has no more rows")
+    chosen = columns.wanted(task, pair).choose(list(first))
+    texts = [name for names in task.texts(pair).values() for name in names]
+    schema = pa.Table.from_pylist([first]).select(chosen).schema
+    tables: list[pa.Table] = []
+    kept: list[dict[str, Any]] = []
+    size = 0
+    for count, row in enumerate(chain([first], stream), 1):
+        kept.append({name: row[name] for name in chosen})
+        size += sum(len(str(row[name]).encode("utf-8", "surrogatepass")) for name in texts)
+        whole = count == rows or (most is not None and size >= most)
+        if whole or len(kept) == BATCH:  # a column takes a fraction of what the objects do
+            tables.append(pa.Table.from_pylist(kept, schema))
+            kept = []
+        if whole:
+            break
+    return pa.concat_tables([*tables, pa.Table.from_pylist(kept, schema)])
 
 
 def _load_remote(source: Source, task: Task, pair: str | None) -> dict[str, Any]:

@@ -64,6 +64,10 @@ class Objective(ABC):
     text_columns: tuple[str, ...]
     """Canonical columns of texts. The tokenizer of a scratch model is trained on those of the train split."""
 
+    def train_bytes(self, config: RunConfig) -> int | None:
+        """Bytes of text that are read to train on of a data set that is streamed; ``None``: no limit."""
+        return None
+
     @abstractmethod
     def references(self, split: Dataset) -> Sequence[Any]:
         """The right answers of canonical rows, one a row, which further ``metrics`` are given.

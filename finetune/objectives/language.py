@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from finetune.config.schema import DataConfig, LanguageConfig, RunConfig
 
+BYTES_A_TOKEN = 8
+"""Bytes of text that are read for each token to train on: more than any tokenizer's mean over a corpus."""
 TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-2
 """How far the nats of a window may differ, relative, in batches of another size: float32, half precision."""
 
@@ -59,6 +61,10 @@ class Language(Objective):
             raise UserError(
                 "train.gradient_accumulation_steps follows from language.tokens_per_step: leave it out"
             )
+
+    def train_bytes(self, config: RunConfig) -> int | None:
+        tokens = section(config).train_tokens
+        return None if tokens is None else BYTES_A_TOKEN * tokens
 
     def references(self, split: Dataset) -> Sequence[Any]:
         raise UserError(

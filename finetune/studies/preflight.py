@@ -74,7 +74,10 @@ def prepare(cells: Sequence[Cell], notify: Callable[[str], None] = say) -> Prepa
     waiting = [cell.config for cell in cells if statuses[cell].state is not RunState.DONE]
     for config in {(config.model.name, config.model.lora.rank): config for config in waiting}.values():
         _check_model(config)
-    loaded = dataset.load(task, first.pair, source, rows, objectives.get(first.kind).sample)
+    objective = objectives.get(first.kind)
+    loaded = dataset.load(
+        task, first.pair, source, rows, objective.sample, train_bytes=objective.train_bytes(first)
+    )
     for note in loaded.info["notes"]:
         notify(f"note: {note}")
     for cell in cells:

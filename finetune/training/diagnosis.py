@@ -208,8 +208,15 @@ def _validation(
         raise UserError(f"{error}; --task names the file of a task of your own") from error
     try:
         source = sources.resolve(task, config.pair, wanted or str(place))
-        sample = objectives.get(config.kind).sample
-        loaded = dataset.load(task, config.pair, source, config.data, sample)
+        objective = objectives.get(config.kind)
+        loaded = dataset.load(
+            task,
+            config.pair,
+            source,
+            config.data,
+            objective.sample,
+            train_bytes=objective.train_bytes(config),
+        )
     except UserError as error:
         raise UserError(f"cannot have the rows of {folder}: {error}; --data says where they are") from error
     now, then = (info["splits"]["validation"]["fingerprint"] for info in (loaded.info, known))

@@ -88,7 +88,7 @@ def test_a_table_is_named_after_its_file(place: str, name: str) -> None:
         ("mine.py", "reviews.csv", {}, "declares its own columns"),
         ("My Reviews", "reviews.csv", {}, "lower-case letters"),
         ("csv", "auto", {}, "not auto: name the file with --data"),
-        ("csv", "r.csv", {"text": "review"}, "takes text and label, or source and target, not text"),
+        ("csv", "r.csv", {"label": "stars"}, "or source and target, or text, not label"),
         ("csv", "r.csv", {"text": "a", "target": "b"}, "not text and target"),
         ("csv", "r.csv", {"text": "a", "label": 3}, "data.columns.label must be the name of a column, not 3"),
         (

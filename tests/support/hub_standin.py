@@ -174,7 +174,13 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {**commit, "ETag": f'"{_digest(contents)}"', "Accept-Ranges": "bytes"}
         if self.command == "GET" and self.hub.cut and self.hub.cut in path:
             return self._send_cut(contents, headers)
-        self._send(200, contents, headers)
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if asked is None:
+            self._send(200, contents, headers)
+            return None
+        first, last = int(asked[1]), min(int(asked[2] or len(contents)), len(contents) - 1)
+        headers |= {"Content-Range": f"bytes {first}-{last}/{len(contents)}"}
+        self._send(206, contents[first : last + 1], headers)
         return None
 
     def _may_write(self) -> bool:

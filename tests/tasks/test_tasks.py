@@ -37,6 +37,11 @@ def test_every_task_of_the_study_is_declared() -> None:
         "amazon-polarity",
         "iwslt2017",
         "multi30k",
+        "books",
+        "arxiv",
+        "wikitext",
+        "wikitext-2",
+        "fineweb",
     ]
     assert set(names) <= set(TASKS)
     assert {task.name for task in TASKS.values()} == set(TASKS)

@@ -1,0 +1,112 @@
+"""Data sets larger than a disk: no more is fetched than a run reads, with the real client."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.data.test_sources import ROOT, parquet
+from tests.support.hub_standin import Hub, Repository, serve
+
+PROGRAM = """
+import json, sys
+from finetune.data import dataset, sources
+from finetune.errors import UserError
+from finetune.tasks import LanguageTask
+from tests.support.configurations import data_config
+
+facts, changes, train_bytes = json.loads(sys.argv[1])
+task = LanguageTask(name="web", title="Web", hub_id="org/web", streamed=True, text=tuple(facts or ["text"]))
+try:
+    source = sources.resolve(task, None, "hub")
+    data = dataset.load(task, None, source, data_config(**changes), train_bytes=train_bytes)
+    print(json.dumps({
+        "texts": {name: split["text"][:] for name, split in data.splits.items()},
+        "documents": {name: split["document"][:] for name, split in data.splits.items()},
+        "notes": data.info["notes"], "files": data.info["files"], "revision": source.revision,
+    }))
+except UserError as error:
+    print(json.dumps({"error": str(error)}))
+"""
+SHARDS, ROWS = 4, 6
+TEXT = "number {}: " + "word " * 50  # about 260 bytes
+
+
+def shards(split: str, start: int = 0) -> dict[str, bytes]:
+    return {
+        f"data/{split}-{shard:05}-of-{SHARDS:05}.parquet": parquet(
+            [{"text": TEXT.format(start + shard * ROWS + row), "id": f"{shard}-{row}"} for row in range(ROWS)]
+        )
+        for shard in range(SHARDS)
+    }
+
+
+def ask(home: Path, hub: Hub, *, train_bytes: int | None = None, facts: Any = None, **changes: Any) -> Any:
+    """What a fresh process reads of it; the client takes its settings when it is imported."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
+    kept |= {"HF_HOME": str(home), "HF_ENDPOINT": hub.endpoint, "PYTHONPATH": str(ROOT)}
+    kept |= {"NO_PROXY": "127.0.0.1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "FINETUNE_CACHE": str(home / "own")}
+    question = json.dumps([facts, {"validation_rows": 2, "test_rows": 3, **changes}, train_bytes])
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, question],
+        capture_output=True, text=True, env=kept, cwd=home, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def fetched(hub: Hub) -> set[str]:
+    """The shards of which anything was fetched."""
+    return {
+        line.rpartition("/")[2].partition("?")[0]
+        for line in hub.requests
+        if line.startswith("GET") and "/resolve/" in line and ".parquet" in line
+    }
+
+
+def numbers(texts: list[str]) -> list[int]:
+    return [int(text.partition(":")[0].removeprefix("number ")) for text in texts]
+
+
+@pytest.mark.slow
+def test_no_shard_is_fetched_that_is_not_read(tmp_path: Path) -> None:
+    with serve(Hub({"org/web": Repository({"main": shards("train")})})) as hub:
+        answer = ask(tmp_path, hub, train_bytes=3 * 260)
+        assert numbers(answer["texts"]["test"]) == [0, 1, 2]
+        assert numbers(answer["texts"]["validation"]) == [3, 4]
+        assert numbers(answer["texts"]["train"]) == [5, 6, 7]
+        assert fetched(hub) == {"train-00000-of-00004.parquet", "train-00001-of-00004.parquet"}
+        assert [note for note in answer["notes"] if "held out" in note] == [
+            "there is no test split: the next 3 rows of train are held out for it",
+            "there is no validation split: the next 2 rows of train are held out for it",
+        ]
+        more = ask(tmp_path, hub, train_rows=12)
+        assert numbers(more["texts"]["train"]) == list(range(5, 17))
+        assert more["texts"]["test"] == answer["texts"]["test"]
+        everything = ask(tmp_path, hub, train_rows=10**6)
+        assert numbers(everything["texts"]["train"]) == list(range(5, 24))
+
+
+@pytest.mark.slow
+def test_splits_of_their_own_are_read_as_they_are(tmp_path: Path) -> None:
+    files = shards("train") | shards("test", 100) | shards("validation", 200)
+    with serve(Hub({"org/web": Repository({"main": files})})) as hub:
+        answer = ask(tmp_path, hub, train_rows=2, test_rows=None)
+        assert numbers(answer["texts"]["train"]) == [0, 1]
+        assert numbers(answer["texts"]["test"]) == list(range(100, 124))
+        assert numbers(answer["texts"]["validation"]) == [200, 201]
+        assert not any("held out" in note for note in answer["notes"])
+        assert "train-00001-of-00004.parquet" not in fetched(hub)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_streamed(tmp_path: Path) -> None:
+    with serve(Hub({"org/web": Repository({"main": shards("train")})})) as hub:
+        assert "say how much that is, with --language.train_tokens" in ask(tmp_path, hub)["error"]
+        assert "--data.test_rows 1000" in ask(tmp_path, hub, train_rows=2, test_rows=None)["error"]
+        lacking = ask(tmp_path, hub, train_rows=2, facts=["body"])["error"]
+        assert lacking.startswith("no column 'body'; task 'web' needs 'body' and the data has 'text', 'id'")
