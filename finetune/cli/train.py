@@ -82,7 +82,7 @@ def add(verbs: Any) -> None:
         add_option("--preset", default="quick", help=f"{presets} (default: quick)")
         add_option("--config", type=place, action="append", default=[], help="YAML laid over the preset")
         add_option("--data", help="auto, hub, sample or a folder; with --task csv a file or folder")
-        add_option("--model", help="a Hub id, a folder or scratch:SIZE")
+        add_option("--model", help="a Hub id, a folder, scratch:SIZE or pretrained:FOLDER of runs")
         _add_run_options(parser, "take a first step of every kind of run, and begin none")
         parser.set_defaults(function=train)
     parser = add_verb(

@@ -8,6 +8,7 @@ from statistics import median
 from finetune.comparison import lengths
 from finetune.comparison.claims import Paired
 from finetune.comparison.pairing import RunGroup
+from finetune.config.lineage import source_of
 from finetune.config.schema import HALF
 from finetune.metrics.registry import Metric
 from finetune.records.run import Run
@@ -26,6 +27,7 @@ class NoteKind(StrEnum):
     NO_ROWS = "no rows"  # two variants cannot be compared over test rows
     FEW_ROWS = "few rows"  # the test set has too few independent parts
     LENGTHS = "lengths"  # a context length at which a run could not be scored
+    PRETRAINED = "pretrained"  # what the runs began from, where that is a run
     LEFT_OUT = "left out"  # an older run of the same variant and seed
     UNLEARNED = "unlearned"  # runs at chance, or far from all others
     KERNELS = "kernels"  # variants had different kernels: time and memory are not comparable
@@ -73,6 +75,7 @@ def notes(group: RunGroup) -> list[Note]:
         Note(NoteKind.LEFT_OUT, f"{run.folder} is left out: a newer run of this variant and seed is there")
         for run in group.spare
     ]
+    lines += _pretrained(group)
     lines += _unlearned(group, runs)
     lines += [Note(NoteKind.LENGTHS, text) for text in lengths.unscored(group)]
     lines += _kernels(group, runs)
@@ -86,6 +89,25 @@ def notes(group: RunGroup) -> list[Note]:
     lines += _differing(NoteKind.VERSIONS, "package versions", [dict(run.record["versions"]) for run in runs])
     lines += _differing(NoteKind.COMMIT, "the project's commit", [{"": run.commit} for run in runs])
     return lines
+
+
+def _pretrained(group: RunGroup) -> list[Note]:
+    """Says of runs that began from others what the difference between variants then is of."""
+    run = group.first
+    source, began = source_of(run.config["model"]["name"]), run.pretrained
+    if source is None or began is None:
+        return []
+    of = f"{began['task']}, {began['model']}"
+    text = (
+        f"every variant began from its own pretraining ({of}): a difference is that of pretraining and "
+        "fine-tuning together"
+    )
+    if source.variant:
+        text = (
+            f"every variant began from the checkpoint of {source.variant} of its seed ({of}) and was swapped "
+            "then: a difference is that of the swap and fine-tuning"
+        )
+    return [Note(NoteKind.PRETRAINED, text)]
 
 
 def _unlearned(group: RunGroup, runs: list[Run]) -> list[Note]:

@@ -7,8 +7,11 @@ from typing import Any
 
 from finetune.attention import PAPER
 from finetune.config.identity import differing_keys
+from finetune.config.lineage import Source, source_of
 from finetune.config.schema import BASELINE
+from finetune.records.pretraining import label
 from finetune.records.run import COMPUTED, Run
+from finetune.records.schema import Link
 from finetune.system.text import short
 
 FROM_THE_PAPER = frozenset(PAPER)  # all others are controls
@@ -43,13 +46,62 @@ class RunGroup:
         return {run.seed: run for run in self.runs if run.variant == variant and run.finished}
 
     def unlike_starts(self, variant: str) -> dict[int, str]:
-        """Seeds of ``variant`` that are no pairs, since the baseline began from other weights, and why."""
+        """Seeds of ``variant`` that are no pairs, since the baseline began otherwise, and why."""
         baseline, reasons = self.finished(BASELINE), {}
         for seed, run in self.finished(variant).items():
-            mine, other = run.initial_weights, seed in baseline and baseline[seed].initial_weights
-            if mine and other and mine != other:
-                reasons[seed] = f"their initial weights differ ({short(mine)} against {short(other)})"
+            if seed in baseline and (reason := unlike_start(run, baseline[seed])):
+                reasons[seed] = reason
         return reasons
+
+
+def unlike_start(run: Run, baseline: Run) -> str | None:
+    """Gives the reason why two runs of one setting and seed did not begin alike; ``None`` where they did.
+
+    They did where their initial weights are equal. Those of variants that were pretrained each by itself
+    cannot be: they began alike where their pretraining runs are a pair by the same rules, and what their
+    checkpoints lack, a new head, was drawn alike.
+    """
+    source = source_of(run.config["model"]["name"])
+    if source is None or source.variant is not None:
+        return _unlike_weights(run.initial_weights, baseline.initial_weights)
+    for each in (run, baseline):
+        own = label(each.config["attention"])
+        if each.pretrained is None:
+            return f"the record in {each.folder} does not say which run it began from"
+        if each.pretrained["variant"] != own:
+            began = each.pretrained
+            return (
+                f"{each.folder} began from a checkpoint of {began['variant']} ({began['folder']}), not from "
+                f"its own; where that is meant, name it: {Source(source.folder, began['variant']).name}"
+            )
+    assert run.pretrained is not None and baseline.pretrained is not None
+    return _unlike_links(run.pretrained, baseline.pretrained)
+
+
+def _unlike_links(mine: Link, other: Link) -> str | None:
+    """Gives the reason why two pretraining runs are no pair, or what was added to them is unlike."""
+    places = f"({mine['folder']} and {other['folder']})"
+    if mine["seed"] != other["seed"]:
+        return f"the runs they began from have other seeds {places}"
+    if mine["settings"] != other["settings"]:
+        return (
+            f"the runs they began from differ in more than attention {places}: compare those to see in what"
+        )
+    if mine["new_weights"] != other["new_weights"]:
+        return (
+            "the weights that are not in their checkpoints differ from the start, such as those of a new head"
+        )
+    if mine["pretrained"] and other["pretrained"]:
+        return _unlike_links(mine["pretrained"], other["pretrained"])
+    if reason := _unlike_weights(mine["initial_weights"], other["initial_weights"]):
+        return f"of the runs they began from {places} {reason}"
+    return None
+
+
+def _unlike_weights(mine: str | None, other: str | None) -> str | None:
+    if mine and other and mine != other:
+        return f"their initial weights differ ({short(mine)} against {short(other)})"
+    return None
 
 
 def is_control(run: Run) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from finetune.config import lineage
 from finetune.config.loading import merge, nest
 from finetune.config.schema import EARLIER, RunConfig
 from finetune.errors import UserError, shown, unknown
@@ -39,7 +40,11 @@ def build(values: Mapping[str, Any]) -> RunConfig:
 
 
 def _settled(config: RunConfig) -> RunConfig:
-    """Drops the shares that a configuration has no use for, so that equal runs have equal hashes."""
+    """Drops the shares that a configuration has no use for, so that equal runs have equal hashes.
+
+    Raises ``UserError`` where settings contradict each other.
+    """
+    lineage.check(config)
     attention, data = config.attention, config.data
     if attention.start != "annealed" and attention.annealing_share is not None:
         config = replace(config, attention=replace(attention, annealing_share=None))

@@ -4,6 +4,7 @@ import hashlib
 import re
 from pathlib import Path
 
+from finetune.config.lineage import source_of
 from finetune.config.schema import AttentionConfig, ModelConfig, RunConfig
 
 LONGEST = 200
@@ -29,10 +30,13 @@ def model_slug(model: ModelConfig) -> str:
 
     A folder with a name that says nothing ("model", "checkpoint-500") takes its parent's name too, and the
     folder of a run ("seed-0") those of its model and its attention. ``-lora8``: with adapters of rank 8;
-    ``-kerple``: with another positional encoding than its own.
+    ``-kerple``: with another positional encoding than its own. ``pretrained-books--scratch-small``: a model
+    that begins from runs.
     """
     name = model.name
-    if Path(name).is_absolute() or name.startswith((".", "~")) or Path(name).is_dir():
+    if source := source_of(name):
+        name = source.short.replace(":./", ":")
+    elif Path(name).is_absolute() or name.startswith((".", "~")) or Path(name).is_dir():
         folder = Path(name).expanduser().resolve()
         parts = 1
         if re.fullmatch(r"model|final|best|checkpoint(-.*)?", folder.name):

@@ -84,7 +84,7 @@ class LoraConfig:
 class ModelConfig:
     """The model that is fine-tuned."""
 
-    name: Name  # a Hub id, a local folder, or scratch:SIZE
+    name: Name  # a Hub id, a local folder, scratch:SIZE, or pretrained:FOLDER of runs
     revision: Name | None  # commit, branch or tag of a Hub model; None is its main branch
     dropout: Dropout | None  # of residual and embedding outputs; None keeps the model's own
     attention_dropout: Dropout | None  # of attention weights, after re-weighting; None keeps the model's own

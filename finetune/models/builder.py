@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,12 +12,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from finetune.attention import find_variant
 from finetune.attention.swap import SwapReport, swap
+from finetune.config.lineage import SCRATCH
 from finetune.config.schema import RunConfig
 from finetune.data.collate import Collator
+from finetune.errors import UserError
 from finetune.models.adapters import adapted_model
 from finetune.models.model_files import check_sizes
 from finetune.models.pretrained import (
-    SCRATCH,
     Pretrained,
     build_tokenizer,
     commit_of,
@@ -26,6 +27,8 @@ from finetune.models.pretrained import (
 )
 from finetune.models.scratch import Scratch
 from finetune.positions import attach as positions
+from finetune.records import pretraining
+from finetune.records.run import Run
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,12 @@ def build_model(
     that differ in attention alone start from the same weights. Raises ``UserError`` where the model cannot be
     had, lacks a dropout that is asked for, or cannot be swapped.
     """
-    tokenizer = build_tokenizer(config, objective.scratch.recipe, texts)
+    origin = pretraining.resolve(config, thorough=True)
+    located = pretraining.at(config, origin) if origin else config
+    tokenizer = build_tokenizer(located, objective.scratch.recipe, texts)
+    vocabulary = _vocabulary(tokenizer)
+    if origin:
+        check_tokenizer(origin, vocabulary)
     heads = head_options(labels)
     set_seed(config.seed)
     if config.model.name.startswith(SCRATCH):
@@ -93,20 +101,22 @@ def build_model(
         check_sizes(described_by, stock, objective.auto_model)
         loaded = Pretrained(objective.auto_model.from_config(stock), {})
     else:
-        name, revision = config.model.name, config.model.revision
-        loaded = load_pretrained(config, objective.auto_model, name, revision, heads)
+        name, revision = located.model.name, config.model.revision
+        loaded = load_pretrained(located, objective.auto_model, name, revision, heads)
     model = loaded.model
-    report = settle_and_swap(loaded, tokenizer, objective, config)
-    vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    report = settle_and_swap(loaded, tokenizer, objective, located)
     facts = {
         "name": config.model.name,
-        "revision": commit_of(config.model.name, config.model.revision),
+        "revision": commit_of(located.model.name, config.model.revision),
         "initial_weights": weights_fingerprint(model),  # before training; equal in the variants of one seed
-        "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
+        "tokenizer": vocabulary,
         "architecture": type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
         **loaded.facts,
     }
+    if origin:
+        drawn = weights_fingerprint(model, loaded.facts["new_weights"])
+        facts["pretrained"] = pretraining.link(origin, drawn)
     adapted = adapted_model(
         model,
         config.model.lora,
@@ -150,14 +160,30 @@ def head_options(labels: Sequence[str] | None) -> dict[str, Any]:
     return {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
 
 
-def weights_fingerprint(model: torch.nn.Module) -> str:
-    """Sixteen hexadecimal digits over every weight that a model computes with, by name.
+def check_tokenizer(origin: Run, vocabulary: str) -> None:
+    """Raises ``UserError`` where the tokenizer in ``origin.folder`` is not what it was trained with."""
+    recorded = (origin.record["model"] or {}).get("tokenizer")
+    if recorded not in (None, vocabulary):
+        raise UserError(
+            f"the tokenizer in {origin.folder} is another one than that run was trained with (fingerprint "
+            f"{vocabulary} against {recorded}): put its files back, or make the run again"
+        )
+
+
+def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Sixteen hexadecimal digits over the entries of a tokenizer and their numbers."""
+    text = json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def weights_fingerprint(model: torch.nn.Module, names: Collection[str] | None = None) -> str:
+    """Sixteen hexadecimal digits over every weight that a model computes with, by name; or over ``names``.
 
     The copies that peft keeps of modules before they are trained whole take no part.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        if ".original_module." not in name:
+        if ".original_module." not in name and (names is None or name in names):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

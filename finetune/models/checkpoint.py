@@ -34,15 +34,19 @@ CALIBRATION_FILE = "calibration.json"
 BASE_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
 
 
-def save_origin(config: RunConfig, labels: Sequence[str] | None, revision: str | None, folder: Path) -> None:
+def save_origin(
+    config: RunConfig, labels: Sequence[str] | None, info: Mapping[str, Any], folder: Path
+) -> None:
     """Writes what ``load_run`` starts from: the merged configuration and the origin of the model.
 
-    The origin holds what adapters do not: the class names, the commit of a base model on the Hub, the place
-    and files of one in a folder.
+    ``info`` are the facts of the built model. The origin holds what adapters do not: the class names, the
+    commit of a base model on the Hub, the place and files of one in a folder; and of a model that began from
+    a run, which one that was.
     Raises ``UserError`` where adapters that are to go on were trained on other files.
     """
     base: dict[str, Any] | None = None
-    place = Path(config.model.name)
+    began = info.get("pretrained")
+    place = Path(began["folder"] if began else config.model.name)
     if config.model.lora.rank and place.is_dir():  # of a base model on the Hub its commit says all
         path = place.resolve()
         relative = os.path.relpath(path, folder.resolve())
@@ -50,7 +54,9 @@ def save_origin(config: RunConfig, labels: Sequence[str] | None, revision: str |
     if base and (folder / ORIGIN_FILE).is_file() and any(folder.glob("checkpoint-*")):
         before = (read_yaml(folder / ORIGIN_FILE).get("base") or {}).get("files", base["files"])
         _check_unchanged(folder, Path(base["path"]), before, base["files"])
-    origin = {"labels": list(labels) if labels else None, "revision": revision, "base": base}
+    origin = {"labels": list(labels) if labels else None, "revision": info["revision"], "base": base}
+    if began:
+        origin["pretrained"] = began
     for name, content in ((CONFIG_FILE, as_dict(config)), (ORIGIN_FILE, origin)):
         (folder / name).write_text(yaml_text(content), encoding="utf-8")
 

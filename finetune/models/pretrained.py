@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import logging
 
 from finetune.attention import position_bias
+from finetune.config.lineage import SCRATCH
 from finetune.config.schema import RunConfig
 from finetune.data import hub
 from finetune.data.tokenizing import prefixed, settle
@@ -29,7 +30,6 @@ from finetune.models.scratch import Recipe, train_tokenizer
 from finetune.positions import attach as positions
 from finetune.system.text import reason
 
-SCRATCH = "scratch:"
 CLASSES = "single_label_classification"
 # The names under which architectures keep their dropout rates.
 HIDDEN_DROPOUT = (
@@ -215,7 +215,7 @@ class explain:  # noqa: N801  used as a statement
                 why = reason(error, typed=True)
             raise UserError(
                 f"cannot load the model '{self.name}': {why.rstrip('.')}. "
-                "Give a Hub id, a local folder, or scratch:SIZE (--model.name)"
+                "Give a Hub id, a local folder, scratch:SIZE or pretrained:FOLDER (--model.name)"
             ) from error
 
 

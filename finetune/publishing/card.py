@@ -21,6 +21,7 @@ from finetune.data.synthetic import STAMP
 from finetune.metrics import registry
 from finetune.publishing.metadata import LIBRARY, front_matter, has_adapters, run_name
 from finetune.records.run import Run
+from finetune.records.schema import Link
 from finetune.records.store import Record
 from finetune.system import tables
 from finetune.system.files import write_text
@@ -163,8 +164,10 @@ def _training(run: Run) -> dict[str, Any]:
             "learning rate": f"{rule} over {schedule.get('steps')} steps",
             "batch": f"{batch.get('total')} rows a step ({_pairs(batch)})",
         }
+    began = run.pretrained
     return {
         "base model": run.config["model"]["name"],
+        "pretrained as": began and _pretraining(began),
         "its revision": model.get("revision"),
         "architecture": model.get("architecture"),
         "parameters": f"{model.get('parameters', 0):,}, of which {model.get('trainable', 0):,} trained",
@@ -178,6 +181,15 @@ def _training(run: Run) -> dict[str, Any]:
         "commit": f"{git['commit']}{', with changes' if git['dirty'] else ''}" if git else None,
         "configuration": f"{record['config_hash']} (finetune.yaml beside this file)",
     }
+
+
+def _pretraining(began: Link) -> str:
+    """Says in a line what the run was, whose checkpoint was fine-tuned."""
+    stamp = ", on the synthetic SAMPLE" if began["sample"] else ""
+    return (
+        f"{began['variant']} on {began['task']}: {began['model']}, seed {began['seed']}, position "
+        f"{began['position']}{stamp}; configuration {began['config_hash']}, weights {began['weights']}"
+    )
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

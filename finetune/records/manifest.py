@@ -59,6 +59,14 @@ def fault(folder: Path, run: str | None = None, largest: float = math.inf) -> st
     return next((fault for fault in faults if fault), None)
 
 
+def checksums(folder: Path) -> dict[str, str]:
+    """Reads the SHA-256 of each file of a whole ``folder``; empty for one without a manifest."""
+    if not (folder / FILE).is_file():
+        return {}
+    files = _SHAPE.validate_json((folder / FILE).read_bytes())["files"]
+    return {name: entry["sha256"] for name, entry in files.items()}
+
+
 def strangers(folder: Path) -> list[Path]:
     """Lists the files in a whole ``folder`` that its manifest does not name, but for hidden ones."""
     known = {*_SHAPE.validate_json((folder / FILE).read_bytes())["files"], FILE}

@@ -20,11 +20,13 @@ from pydantic import ValidationError
 
 from finetune.config.folders import model_slug, position_label, variant_slug
 from finetune.config.identity import flatten
+from finetune.config.lineage import source_of
 from finetune.config.schema import NEUTRAL, AttentionConfig, ModelConfig
 from finetune.errors import UserError
 from finetune.metrics import registry
 from finetune.metrics.registry import Metric
 from finetune.records import diagnostics, store
+from finetune.records.schema import Link
 from finetune.records.store import Record
 from finetune.system.text import short
 
@@ -82,9 +84,12 @@ class Run:
     def base_model(self) -> str:
         """The model without its positional encoding."""
         model = replace(ModelConfig(**self.config["model"]), position="own", position_parameters={})
-        if Path(model.name).is_absolute():
+        name, source = model.name, source_of(model.name)
+        if source and source.folder.is_absolute():
+            name = source.short
+        elif Path(name).is_absolute():
             return model_slug(model)
-        return f"{model.name}, LoRA rank {model.lora.rank}" if model.lora.rank else model.name
+        return f"{name}, LoRA rank {model.lora.rank}" if model.lora.rank else name
 
     @cached_property
     def position(self) -> str:
@@ -108,7 +113,10 @@ class Run:
 
     @property
     def sample(self) -> bool:
-        """Whether it was trained on the built-in synthetic sample, which says nothing about any method."""
+        """Whether it, or the run that it began from, was trained on the built-in synthetic sample, which says
+        nothing about any method."""
+        if self.pretrained and self.pretrained["sample"]:
+            return True
         if self.record["data"]:
             return bool(self.record["data"]["sample"])
         return self.config["data"].get("source") == "sample"  # it failed before it had any data
@@ -142,6 +150,12 @@ class Run:
     def initial_weights(self) -> str | None:
         """Fingerprint of the weights before training; ``None`` where it was not recorded."""
         return (self.record["model"] or {}).get("initial_weights")
+
+    @property
+    def pretrained(self) -> Link | None:
+        """The run whose checkpoint it began from (``records.pretraining``); ``None`` for another model."""
+        link: Link | None = (self.record["model"] or {}).get("pretrained")
+        return link
 
     # Numbers, in reported units
 

@@ -31,7 +31,7 @@ class Record(TypedDict):
     config_hash: str
     task: dict[str, Any]  # name, kind, pair, labels
     data: dict[str, Any] | None  # kind, location, revision, sample, splits: {name: {rows, fingerprint, from}}
-    model: dict[str, Any] | None  # name, revision, architecture, parameters, trainable
+    model: dict[str, Any] | None  # name, revision, architecture, parameters, trainable, pretrained
     attention: dict[str, Any] | None  # variant, parameters, scope, kernel, layers, total, dropout
     versions: dict[str, str | None]
     git: dict[str, Any] | None  # commit, dirty
@@ -96,10 +96,30 @@ class _Data(TypedDict):
     splits: dict[str, Split]
 
 
+class Link(TypedDict):
+    """The run whose checkpoint another run began from: where it is, what it was, and what it must share with
+    the runs of other variants for the two to be a pair."""
+
+    folder: str
+    task: str
+    model: str
+    variant: str  # with its scope and parameters, where they are not the default
+    seed: int
+    position: str
+    sample: bool
+    config_hash: str
+    settings: str  # hash of all but attention and seed: of Run.settings()
+    initial_weights: str | None
+    weights: str  # hash of the files that hold its weights
+    new_weights: str  # fingerprint of those that it lacks, drawn from the seed
+    pretrained: "Link | None"  # where it began from a run itself
+
+
 class _Model(TypedDict):
     revision: str | None
     tokenizer: NotRequired[str | None]  # records of earlier days lack this and the next
     initial_weights: NotRequired[str | None]
+    pretrained: NotRequired[Link | None]  # of a model that began from a run
 
 
 class _Attention(TypedDict):

@@ -159,6 +159,47 @@ def overall(comparison: Comparison) -> Cells:
     )
 
 
+def origins(comparison: Comparison) -> Cells:
+    """Tasks with models that began from runs: those beside each other, and beside models from random weights.
+
+    One row a variant: from its own pretraining, from one variant's and swapped, from scratch.
+    """
+    lines = []
+    tasks = dict.fromkeys((table.title, table.sample) for table in comparison.tables)
+    for task in tasks:
+        alike = [table for table in comparison.tables if (table.title, table.sample) == task]
+        ranked = [(words.origin(table), table) for table in alike]
+        if any(origin and origin.is_run for origin, _ in ranked):
+            known = [(origin, table) for origin, table in ranked if origin]
+            for origin, table in sorted(known, key=lambda each: each[0].rank):
+                lines += [(origin, table, result) for result in table.variants if result.finished]
+
+    def difference(show: Callable[[ResultTable, Difference], str]) -> list[str]:
+        return [show(table, result.difference) if result.difference else "" for _, table, result in lines]
+
+    return _filled(
+        [
+            ["task", *(table.title + (" · SAMPLE" if table.sample else "") for _, table, _ in lines)],
+            ["began from", *(origin.text for origin, _, _ in lines)],
+            ["model", *(table.subject for _, table, _ in lines)],
+            ["attention", *(words.variant_name(result) for _, _, result in lines)],
+            ["seeds", *(str(result.finished) for _, _, result in lines)],
+            ["metric", *(table.primary.label for _, table, _ in lines)],
+            [
+                "score",
+                *(words.score(t.primary, result.metrics.get(t.metric)) for _, t, result in lines),
+            ],
+            ["difference", *difference(lambda table, found: table.primary.signed(found.mean))],
+            ["95%", *difference(lambda table, found: words.interval(table.primary, found.interval))],
+            ["p (Holm)", *difference(lambda _, found: words.p_value(found.p_adjusted))],
+            [
+                "significant",
+                *difference(lambda table, found: "no: sample" if table.sample else words.verdict(found)),
+            ],
+        ]
+    )
+
+
 def glance(comparison: Comparison) -> Cells:
     """Lists every difference of every table, one a row."""
     rows = [

@@ -1,11 +1,12 @@
 """How a report names things and writes numbers, and what it says about its method; the same in every form."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from finetune.comparison.claims import Difference
 from finetune.comparison.sentence import p_text
 from finetune.comparison.tables import ResultTable, Summary, VariantResult
+from finetune.config.lineage import SCRATCH, source_of
 from finetune.metrics.registry import Metric
 
 HEADING = "Attention softmaxes compared"
@@ -21,6 +22,7 @@ ON_INTERACTIONS = (
     "under the one minus that under the other, over the same seeds and test rows, judged as every difference "
     "is. The interactions of one task and model are one family for Holm, apart from those of the tables."
 )
+ORIGINS_HEADING = "Own pretraining, swapped and from scratch, beside each other"
 POWER = "Each source of noise alone, and the power of more seeds"
 METHOD = """\
 Runs are compared only where their configuration, rows, devices, model revision and attention dropout are
@@ -127,6 +129,24 @@ def short(table: ResultTable, tables: Sequence[ResultTable]) -> str:
     alike = len({model.rpartition("/")[2] for model in models}) < len(models)
     model = table.model if alike else table.model.rpartition("/")[2]
     return ", ".join(part for part in (table.title, model if len(models) > 1 else "", table.apart) if part)
+
+
+class Origin(NamedTuple):
+    """What the models of a table began from; the smallest ``rank`` is shown first."""
+
+    rank: int
+    text: str
+    is_run: bool  # and not random weights
+
+
+def origin(table: ResultTable) -> Origin | None:
+    """What the models of a table began from, where that is a run of this program or random weights."""
+    if table.model.startswith(SCRATCH):
+        return Origin(2, "scratch", is_run=False)
+    source = source_of(table.model)
+    if source and source.variant:
+        return Origin(1, f"pretraining with {source.variant}, swapped", is_run=True)
+    return Origin(0, "its own pretraining", is_run=True) if source else None
 
 
 def variant_name(result: VariantResult) -> str:

@@ -20,6 +20,7 @@ OWN_KEYS = {
     "task",
     "pair",
     "objective",
+    "from",
     "preset",
     "variants",
     "seeds",

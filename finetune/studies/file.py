@@ -1,15 +1,18 @@
 """Reads a study file into a checked ``Study``, with all of its runs in the order of running."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from finetune.config.identity import as_dict
+from finetune.config.lineage import Source, source_of
 from finetune.config.loading import read_yaml
 from finetune.config.loading import shipped as shipped_configs
 from finetune.errors import UserError, shown, unknown
+from finetune.records import pretraining
 from finetune.studies.axes import check_count
 from finetune.studies.grid import Cell, expand, seed_numbers
 
@@ -91,7 +94,10 @@ def _cells(
     root: Path,
     where: str,
 ) -> tuple[Cell, ...]:
-    """The cells of all grids, seed by seed, so that a study that is stopped half-way has whole pairs."""
+    """The cells of all grids, seed by seed, so that a study that is stopped half-way has whole pairs.
+
+    A run that begins from another one comes after it.
+    """
     if not isinstance(grids, dict) or not grids:
         raise UserError(
             f"{where}: grids must name at least one grid, e.g. grids: {{agnews: {{task: agnews}}}}"
@@ -104,6 +110,7 @@ def _cells(
             raise UserError(
                 f"{where}: grid '{name}' must be a mapping of keys to values, not {shown(content)}"
             )
+        above = {cell.grid for _, cell in ranked}
         own = _seeds(content, "seeds", f"{where}, grid '{name}'") or seeds
         grid = {key: value for key, value in content.items() if key != "seeds"}
         if own is None:
@@ -111,9 +118,50 @@ def _cells(
                 f"{where}: grid '{name}' has no seeds: give seeds: [0, 1, 2] there or above all grids"
             )
         try:
+            origins = _begin_from(grid, above, root)
             cells = expand(name, grid, own, root, frozenset(diagnosed or ()))
+            if origins:
+                ranks = {cell: rank for rank, cell in ranked if cell.grid == origins}
+                cells = [replace(cell, origin=_origin(cell, ranks)) for cell in cells]
         except UserError as error:
             raise UserError(f"{where}, grid '{name}': {error}") from error
         check_count(len(ranked) + len(cells))
-        ranked += [(own.index(cell.config.seed), cell) for cell in cells]
+        after = {cell: rank for rank, cell in ranked}
+        ranked += [
+            (max(own.index(cell.config.seed), after[cell.origin] if cell.origin else 0), cell)
+            for cell in cells
+        ]
     return tuple(cell for _, cell in sorted(ranked, key=lambda pair: pair[0]))
+
+
+def _begin_from(grid: dict[str, Any], above: Collection[str], root: Path) -> str | None:
+    """The grid that ``from`` names, in whose place ``grid`` gets the models: ``books``, or ``softmax@books``.
+
+    ``from: [books, softmax@books]`` is an axis. Raises ``UserError`` unless it is one of the grids ``above``.
+    """
+    if "from" not in grid:
+        return None
+    value = grid.pop("from")
+    words = value if isinstance(value, list) else [value]
+    if not words or not all(isinstance(word, str) for word in words):
+        raise UserError(f"from must name a grid above it, e.g. books or softmax@books, not {shown(value)}")
+    if "model.name" in grid or "name" in (grid.get("model") or {}):
+        raise UserError("from says which models the grid has: leave out model.name")
+    named = [word.rpartition("@") for word in words]
+    for _, _, name in named:
+        if name not in above:
+            raise unknown("grid (from names one above)", name, above)
+    if len({name for _, _, name in named}) > 1:
+        raise UserError(f"from names several grids ({', '.join(words)}): make a grid for each")
+    models = [Source(root / name, variant or None).name for variant, _, name in named]
+    grid["model.name"] = models if isinstance(value, list) else models[0]
+    return named[0][2]
+
+
+def _origin(cell: Cell, others: Iterable[Cell]) -> Cell:
+    """The one of ``others``, the runs of a grid, that ``cell`` begins from. Raises ``UserError``."""
+    source = source_of(cell.config.model.name)
+    assert source is not None
+    by_folder = {other.folder: other for other in others}
+    known = {folder: as_dict(other.config) for folder, other in by_folder.items()}
+    return by_folder[pretraining.choose(cell.config, source, known)]

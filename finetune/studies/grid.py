@@ -35,6 +35,7 @@ class Cell:
     diagnose: bool = False  # measure the attention while it trains
     grid: str = ""  # its name in a study
     root: Path | None = None  # of the study
+    origin: "Cell | None" = None  # the run of the same study that it begins from, and waits for
 
     @property
     def name(self) -> str:

@@ -13,11 +13,13 @@ from transformers.utils import logging as transformers_logging
 
 from finetune import objectives
 from finetune.config.identity import but_for_seed
+from finetune.config.lineage import SCRATCH
 from finetune.config.schema import RunConfig
 from finetune.data import dataset, sources
 from finetune.errors import UserError
 from finetune.metrics.compute import load_metric
-from finetune.models.pretrained import SCRATCH, build_tokenizer
+from finetune.models.pretrained import build_tokenizer
+from finetune.records import pretraining
 from finetune.studies.grid import Cell
 from finetune.studies.state import RunState, Status, look, refuse_others
 from finetune.system import environment
@@ -36,8 +38,12 @@ class Prepared:
     loaded: dataset.Data
 
 
-def prepare(cells: Sequence[Cell], notify: Callable[[str], None] = say) -> Prepared:
+def prepare(
+    cells: Sequence[Cell], notify: Callable[[str], None] = say, *, has_model: bool = True
+) -> Prepared:
     """Checks ``cells``, which read the same rows, and loads these; ``notify`` is called with each note.
+
+    Without ``has_model`` all but their models is checked, which other runs are still to make.
 
     Raises ``UserError`` for the first run that does not fit its folder, its rows, its model or this machine.
     """
@@ -71,7 +77,8 @@ def prepare(cells: Sequence[Cell], notify: Callable[[str], None] = say) -> Prepa
             raise UserError(f"cannot write runs to {output}: no permission to write in {nearest}")
     statuses = {cell: look(cell, thorough=True) for cell in cells}
     refuse_others(statuses)
-    waiting = [cell.config for cell in cells if statuses[cell].state is not RunState.DONE]
+    waiting = [cell.config for cell in cells if has_model and statuses[cell].state is not RunState.DONE]
+    _check_origins(waiting)
     for config in {(config.model.name, config.model.lora.rank): config for config in waiting}.values():
         _check_model(config)
     objective = objectives.get(first.kind)
@@ -82,6 +89,7 @@ def prepare(cells: Sequence[Cell], notify: Callable[[str], None] = say) -> Prepa
         notify(f"note: {note}")
     for cell in cells:
         _check_same_rows(cell, statuses[cell], loaded)
+        _check_same_origin(cell, statuses[cell])
     for note in rehearsal.rehearse(waiting, loaded):
         notify(note)
     return Prepared(cells, statuses, loaded)
@@ -98,8 +106,22 @@ def check(config: RunConfig, folder: Path) -> list[str]:
     return effects.notes(config.kind, config.train, arguments)
 
 
+def _check_origins(configs: Sequence[RunConfig]) -> None:
+    """Raises ``UserError`` where a run to begin from is not there, or two of them read tokens otherwise."""
+    origins = [run for config in configs if (run := pretraining.resolve(config))]
+    tokenizers = {run.facts()["tokenizer (fingerprint)"]: run.folder for run in origins}
+    if len(tokenizers) > 1:
+        one, other, *_ = tokenizers.values()
+        raise UserError(
+            f"the runs to begin from have different tokenizers ({one} and {other}), so that they are no "
+            "pairs: pretrain them on the same rows"
+        )
+
+
 def _check_model(config: RunConfig) -> None:
     """Raises ``UserError`` where the model of a run does not exist or cannot be had."""
+    if origin := pretraining.resolve(config):
+        config = pretraining.at(config, origin)
     name, scratch = config.model.name, objectives.get(config.kind).scratch
     if name.startswith(SCRATCH):
         if config.model.lora.rank:
@@ -109,6 +131,19 @@ def _check_model(config: RunConfig) -> None:
     if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
         raise UserError(f"there is no model folder '{name}'; give a folder, a Hub id or scratch:SIZE")
     build_tokenizer(config, scratch.recipe, iter(()))
+
+
+def _check_same_origin(cell: Cell, status: Status) -> None:
+    """Raises ``UserError`` for a recorded run whose origin has been made again since, with other weights."""
+    began = status.run.pretrained if status.run else None
+    if began is None or not Path(began["folder"]).is_dir():  # the record keeps what it was
+        return
+    now = pretraining.weights(Path(began["folder"]))
+    if now != began["weights"]:
+        raise UserError(
+            f"{cell.folder} holds a run that began from other weights than {began['folder']} has by now "
+            f"({began['weights']} against {now}): choose another folder with --output, or remove this one"
+        )
 
 
 def _check_same_rows(cell: Cell, status: Status, loaded: dataset.Data) -> None:

@@ -11,7 +11,7 @@ from finetune.studies import devices
 from finetune.studies.executors.local import killed_text
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
-from finetune.studies.state import TO_RUN, look
+from finetune.studies.state import TO_RUN, begins, look
 from finetune.system.processes import python_module
 from finetune.system.text import is_quiet, say
 
@@ -39,11 +39,14 @@ def in_process_of_its_own(study: Study) -> int:
 def rehearse(study: Study) -> str:
     """Prepares each different run that is neither done nor going on (``preflight``), and returns a summary.
 
-    Raises ``UserError`` for the first that does not fit its rows, its model or this machine.
+    A run that begins from one that is not done has no model yet: it takes its first step when it is run, and
+    all but that is checked here. Raises ``UserError`` for the first that does not fit its rows, its model or
+    this machine.
     """
     from finetune.studies.preflight import prepare
 
-    waiting = [cell for cell in study.cells if look(cell).state in TO_RUN]
+    statuses = {cell: look(cell) for cell in study.cells}
+    waiting = [cell for cell in study.cells if statuses[cell].state in TO_RUN]
     printed: set[str] = set()
 
     def notify(note: str) -> None:
@@ -51,15 +54,20 @@ def rehearse(study: Study) -> str:
             printed.add(note)
             say(note)
 
-    tried = 0
-    for (grid, _), cells in itertools.groupby(sorted(waiting, key=_rows), key=_rows):
-        different = list({but_for_seed(cell.config): cell for cell in cells}.values())
-        tried += len(different)
+    tried, later = 0, 0
+    for (grid, _), group in itertools.groupby(sorted(waiting, key=_rows), key=_rows):
+        cells = list(group)
+        ready = [cell for cell in cells if begins(cell, statuses)]
         try:
-            prepare(different, notify)
+            for members, has_model in ((ready, True), ([c for c in cells if c not in ready], False)):
+                different = list({but_for_seed(cell.config): cell for cell in members}.values())
+                if different:
+                    prepare(different, notify, has_model=has_model)
+                tried, later = tried + has_model * len(different), later + (not has_model) * len(different)
         except UserError as error:
             raise UserError(f"grid {grid}: {error}") from error
-    return f"rehearsal: {tried} kind{'' if tried == 1 else 's'} of run took a first step"
+    rest = f"; {later} will when the runs that they begin from are done" if later else ""
+    return f"rehearsal: {tried} kind{'' if tried == 1 else 's'} of run took a first step{rest}"
 
 
 def _rows(cell: Cell) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Runs what is not done of a grid, in this process, or of a study, in processes of its own; then compares."""
 
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,9 +10,9 @@ from finetune.studies.estimate import Costs
 from finetune.studies.executors.local import Local
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
-from finetune.studies.state import TO_RUN, RunState, Status, look, refuse_others
+from finetune.studies.state import TO_RUN, RunState, Status, begins, look, refuse_others
 from finetune.system.lock import busy
-from finetune.system.text import clean, say
+from finetune.system.text import clean, is_quiet, say
 
 
 def run_grid(cells: Sequence[Cell], command: str) -> int:
@@ -45,16 +46,22 @@ def plan_text(study: Study, workers: int | None) -> str:
 
 
 def commands(study: Study) -> list[str]:
-    """Returns a command line for every run that is neither done nor going on, in the order of running.
+    """Returns a command line for every run that could begin now, in the order of running.
 
-    Writes the files that they name, below the study's root. Raises ``UserError`` where a folder holds
-    something else: its command would only say so.
+    Those that begin from runs that are not done are left out, and counted. Writes the files that they name,
+    below the study's root. Raises ``UserError`` where a folder holds something else: its command would only
+    say so.
     """
     statuses = {cell: look(cell) for cell in study.cells}
     refuse_others(statuses)
     waiting = [cell for cell in study.cells if statuses[cell].state in TO_RUN]
-    cell_file.write(waiting)
-    return [shlex.join(cell_file.command(cell)) for cell in waiting]
+    ready = [cell for cell in waiting if begins(cell, statuses)]
+    later = len(waiting) - len(ready)
+    if later and not is_quiet():  # beside the lines, which go into a file
+        note = f"{later} more begin from runs that are not done: type the same again once these are"
+        print(note, file=sys.stderr)
+    cell_file.write(ready)
+    return [shlex.join(cell_file.command(cell)) for cell in ready]
 
 
 def run_study(study: Study, workers: int | None) -> int:
@@ -84,7 +91,8 @@ def run_study(study: Study, workers: int | None) -> int:
     if any(look(cell).state is RunState.DONE for cell in study.cells):
         _print_comparison([study.root])
     for cell in failed:
-        print(clean(f"failed: {cell.folder}: {statuses[cell].reason} | log: {cell.log}"))
+        log = f" | log: {cell.log}" if cell.log and cell.log.is_file() else ""
+        print(clean(f"failed: {cell.folder}: {statuses[cell].reason}{log}"))
     if failed:
         print(f"{len(failed)} of {len(study.cells)} runs failed: the same command tries them again")
     if others:

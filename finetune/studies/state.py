@@ -68,6 +68,11 @@ def look(cell: Cell, *, claimed: bool = False, thorough: bool = False) -> Status
     return _after_attempt(cell, run, fault)
 
 
+def begins(cell: Cell, statuses: Mapping[Cell, Status]) -> bool:
+    """Whether the run that a cell begins from is there, if it begins from one of its study."""
+    return cell.origin is None or statuses[cell.origin].state is RunState.DONE
+
+
 def _after_attempt(cell: Cell, run: Run | None, fault: str | None) -> Status:
     """The status of a run that is neither done nor going on; ``fault``: what a finished one lacks."""
     # A killed run cannot record why; the study that started it has logged its verdict.

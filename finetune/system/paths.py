@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 ABSOLUTE = re.compile(r"(file://)?[~/]")
+PREFIXED = re.compile(r"(pretrained:(?:[^@/~]*@)?)(?=[~/])")  # a model that begins from a run: model.name
 # Inside a longer word, such as --metrics=[/disk/a].
 INSIDE = re.compile(r"(?<=[\s=,:\[({\"'])(?:file://)?[~/][^\s,\])}\"']*")
 NAMES_OF_THINGS = ("labels", "label_names", "per_class")  # a label may look like a path
@@ -34,6 +35,8 @@ def without_paths(value: Any) -> Any:
 
 def base_name(text: str) -> str:
     """The last part of an absolute path; any other text unchanged."""
+    if prefix := PREFIXED.match(text):
+        return prefix[0] + base_name(text[prefix.end() :])
     return (PurePosixPath(text).name or text) if ABSOLUTE.match(text) else text
 
 

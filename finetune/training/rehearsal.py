@@ -16,6 +16,7 @@ from transformers.trainer_utils import SaveStrategy
 
 from finetune import objectives
 from finetune.config.identity import but_for_seed
+from finetune.config.lineage import SCRATCH
 from finetune.config.loading import read_yaml
 from finetune.config.schema import BASELINE, RunConfig
 from finetune.data import dataset, token_cache
@@ -27,7 +28,6 @@ from finetune.metrics.compute import extra_metric
 from finetune.models import admission, warm_start
 from finetune.models.builder import Built, build_model
 from finetune.models.checkpoint import CONFIG_FILE
-from finetune.models.pretrained import SCRATCH
 from finetune.objectives.base import Objective
 from finetune.system.cache import cache_folder
 from finetune.system.memory import release_memory

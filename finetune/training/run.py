@@ -108,7 +108,7 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     # The model, with its attention swapped.
     texts = dataset.training_texts(loaded.splits["train"], objective.text_columns)
     built = builder.build_model(config, objective, texts, labels)
-    checkpoint.save_origin(config, labels, built.info["revision"], folder)
+    checkpoint.save_origin(config, labels, built.info, folder)
     entry["model"], entry["attention"] = built.info, built.swap.to_json()
     store.write(folder, entry)
 

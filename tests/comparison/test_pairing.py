@@ -8,6 +8,7 @@ import pytest
 from finetune.comparison.caveats import NoteKind
 from finetune.comparison.compare import compare
 from finetune.records import store
+from finetune.report import cells
 from tests.support.comparisons import changed, difference_of, only_table, variant_of
 from tests.support.records import (
     classified,
@@ -148,3 +149,94 @@ def test_models_and_pairs_have_tables_of_their_own(tmp_path: Path) -> None:
     save_accuracies(tmp_path, "softmax", [0.8], model={"name": "org/one", "lora": {"rank": 4}})
     save_accuracies(tmp_path, "softmax", [0.8], model={"name": "/some/where/two"})
     assert [table.model for table in compare([tmp_path]).tables] == ["org/one", "org/one, LoRA rank 4", "two"]
+
+
+def pretrained(
+    root: Path, variant: str, /, *, source: str = "pretrained:runs/books", seeds: int = 2, **link: Any
+) -> None:
+    """Finished runs that began from the runs of ``variant``, or from those that ``link`` describes."""
+    for seed in range(seeds):
+        entry = started(variant, seed, model={"name": source})
+        began = {
+            "folder": f"runs/books/{variant}/seed-{seed}", "task": "books", "model": "scratch:tiny",
+            "variant": variant, "seed": seed, "position": "own", "sample": False, "config_hash": "c" * 12,
+            "settings": "s" * 16, "initial_weights": f"{seed}" * 16, "weights": "w" * 16,
+            "new_weights": f"{seed}" * 16, "pretrained": None,
+        }  # fmt: skip
+        # Two checkpoints: what training starts from differs.
+        changed(entry, "model", initial_weights=f"{variant} {seed}", pretrained=began | link)
+        save(root, entry, classified(correctness(400, 0.8, seed)))
+
+
+def test_variants_from_their_own_checkpoints_are_pairs_though_their_weights_differ(tmp_path: Path) -> None:
+    pretrained(tmp_path, "softmax")
+    pretrained(tmp_path, "sa-softmax")
+    table = only_table(tmp_path)
+    assert difference_of(table).seeds == [0, 1] and not table.refused
+    (note,) = [note.text for note in table.notes if note.kind is NoteKind.PRETRAINED]
+    assert note.startswith("every variant began from its own pretraining (books, scratch:tiny)")
+
+
+@pytest.mark.parametrize(
+    ("link", "why"),
+    [
+        ({"settings": "t" * 16}, "differ in more than attention (runs/books/sa-softmax/seed-0 and "),
+        ({"initial_weights": "9" * 16}, "their initial weights differ (9999999999999999 against 0000"),
+        ({"new_weights": "9" * 16}, "such as those of a new head"),
+        ({"seed": 5}, "the runs they began from have other seeds"),
+        (
+            {"variant": "softmax"},
+            "began from a checkpoint of softmax (runs/books/sa-softmax/seed-0), not from its own; where that "
+            "is meant, name it: pretrained:softmax@runs/books",
+        ),
+    ],
+)
+def test_checkpoints_that_are_no_pair_are_refused_with_the_reason(
+    tmp_path: Path, link: dict[str, Any], why: str
+) -> None:
+    pretrained(tmp_path, "softmax")
+    pretrained(tmp_path, "sa-softmax", **link)
+    table = only_table(tmp_path)
+    assert variant_of(table).difference is None
+    assert len(table.refused) == 2 and why in table.refused[0]
+
+
+def test_a_chain_of_checkpoints_is_a_pair_where_its_first_links_are(tmp_path: Path) -> None:
+    first = {"seed": 0, "settings": "f", "new_weights": "n", "initial_weights": "i", "pretrained": None,
+             "folder": "a", "task": "books", "model": "scratch:tiny", "variant": "softmax", "position": "own",
+             "sample": False, "config_hash": "c", "weights": "w"}  # fmt: skip
+    pretrained(tmp_path, "softmax", seeds=1, initial_weights="1", pretrained=first)
+    pretrained(tmp_path, "sa-softmax", seeds=1, initial_weights="2", pretrained=first)
+    pretrained(tmp_path, "sa-softmax-raw", seeds=1, initial_weights="3", pretrained=first | {"settings": "g"})
+    table = only_table(tmp_path)
+    assert difference_of(table).seeds == [0]
+    assert variant_of(table, "sa-softmax-raw").difference is None
+
+
+def test_a_swapped_checkpoint_is_a_group_of_its_own_and_pairs_by_its_weights(tmp_path: Path) -> None:
+    for variant in ("softmax", "sa-softmax"):
+        pretrained(tmp_path / "own", variant)
+        for seed in (0, 1):
+            entry = started(variant, seed, model={"name": "pretrained:softmax@runs/books"})
+            save(tmp_path / "swapped", entry, classified(correctness(400, 0.7, seed)))
+    save_accuracies(tmp_path / "scratch", "softmax", [0.6, 0.6])
+    save_accuracies(tmp_path / "scratch", "sa-softmax", [0.6, 0.6])
+    comparison = compare([tmp_path])
+    assert [table.model for table in comparison.tables] == [
+        "pretrained:runs/books",
+        "pretrained:softmax@runs/books",
+        "scratch:tiny",
+    ]
+    assert all(difference_of(table).seeds == [0, 1] for table in comparison.tables)
+    head, *rows = cells.origins(comparison)
+    began, score = head.index("began from"), head.index("score")
+    assert [(row[began], row[score]) for row in rows[::2]] == [
+        ("its own pretraining", "80.00 ± 0.00"),
+        ("pretraining with softmax, swapped", "70.00 ± 0.00"),
+        ("scratch", "60.00 ± 0.00"),
+    ]
+
+
+def test_models_from_random_weights_alone_are_not_shown_beside_each_other(tmp_path: Path) -> None:
+    save_accuracies(tmp_path, "softmax", [0.6, 0.6])
+    assert cells.origins(compare([tmp_path])) == []

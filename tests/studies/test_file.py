@@ -180,3 +180,63 @@ def test_long_values_and_values_of_marks_make_cells(tmp_path: Path) -> None:
     cell_file.write(study.cells)
     for cell in study.cells:
         assert cell_file.read(cell_file.place(cell), cell.output).config == cell.config
+
+
+def chain(**second: Any) -> dict[str, Any]:
+    """Two grids, of which the second begins from the runs of the first."""
+    downstream = {key: value for key, value in TINY.items() if key != "model.vocab_size"}
+    return {"first": TINY, "second": {**downstream, "task": "yelp", "from": "first", **second}}
+
+
+def test_a_grid_begins_from_the_runs_of_another_by_variant_seed_and_position(tmp_path: Path) -> None:
+    grids = chain(**{"from": ["first", "softmax@first"]})
+    study = study_of(tmp_path, grids, seeds=[3, 1])
+    second = [cell for cell in study.cells if cell.grid == "second"]
+    assert len(second) == 8
+    for cell in second:
+        name, variant = cell.config.model.name, cell.config.attention.variant
+        begun = "softmax" if name.startswith("pretrained:softmax@") else variant
+        assert name.endswith(f"{study.root}/first") and cell.origin in study.cells
+        assert study.cells.index(cell.origin) < study.cells.index(cell)
+        assert cell.origin.grid == "first" and cell.origin.config.seed == cell.config.seed
+        assert cell.origin.config.attention.variant == begun
+    assert len({cell.folder for cell in study.cells}) == 12
+
+
+def test_the_runs_of_a_later_seed_come_after_those_that_they_begin_from(tmp_path: Path) -> None:
+    study = study_of(tmp_path, chain(seeds=[4]), seeds=[0, 2, 4])
+    assert [cell.config.seed for cell in study.cells if cell.grid == "first"] == [0, 0, 2, 2, 4, 4]
+    for cell in study.cells:
+        assert cell.origin is None or study.cells.index(cell.origin) < study.cells.index(cell)
+
+
+@pytest.mark.parametrize(
+    ("over", "said"),
+    [
+        ({"from": "frist"}, "did you mean 'first'"),
+        ({"from": "second"}, "unknown grid"),
+        ({"from": []}, "from must name a grid above it"),
+        ({"from": "first", "model.name": "scratch:tiny"}, "leave out model.name"),
+        ({"from": ["first", "zero"]}, "unknown grid"),
+        ({"seeds": [9]}, "holds no run of softmax, seed 9 (its seeds are 0)"),
+        ({"variants": ["softmax", "sa-softmax-raw"]}, "holds no run of sa-softmax-raw, seed 0"),
+        ({"from": "softmx@first"}, "did you mean 'softmax'"),
+        ({"attention.start": "calibrated"}, "leave it cold"),
+        ({"model.revision": "main"}, "leave it null"),
+    ],
+)
+def test_a_beginning_that_there_is_not_is_refused_before_any_run(
+    tmp_path: Path, over: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        study_of(tmp_path, chain(**over))
+    assert said in str(caught.value) and "grid 'second'" in str(caught.value)
+
+
+def test_a_beginning_that_several_runs_are_is_refused_with_what_they_differ_in(tmp_path: Path) -> None:
+    grids = chain()
+    grids["first"] = {**TINY, "train.learning_rate": [1e-3, 1e-4]}
+    with pytest.raises(
+        UserError, match=r"holds 2 runs of softmax, seed 0, which differ in train\.learning_rate"
+    ):
+        study_of(tmp_path, grids)

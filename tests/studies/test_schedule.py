@@ -15,6 +15,7 @@ import pytest
 from finetune.studies import logs
 from finetune.studies.executors import local
 from finetune.studies.executors.local import Local
+from finetune.studies.grid import Cell
 from finetune.studies.run import commands
 from finetune.studies.schedule import run
 from finetune.studies.state import look
@@ -85,6 +86,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from finetune.studies.file import load
 from finetune.studies.executors.local import Local
+from finetune.studies.grid import Cell
 from finetune.studies.schedule import run
 cells = load({str(tmp_path / "mine.yaml")!r}, Path({str(study.root)!r})).cells
 board = SimpleNamespace(started=lambda job: print("started", flush=True), refresh=lambda jobs: None)
@@ -136,3 +138,57 @@ def test_an_interruption_ends_the_children_and_what_they_hold(
     assert signal.getsignal(number) is before
     assert [look(cell).state for cell in study.cells] == ["missing"] * 3
     assert len([event for event in board.events if event.startswith("start")]) == 2
+
+
+CHAIN = {
+    "first": {**TINY, "seeds": [0, 1]},
+    "second": {
+        **{key: TINY[key] for key in TINY if key != "model.vocab_size"},
+        "from": "first",
+        "seeds": [1],
+    },
+}
+
+
+def test_a_run_waits_for_the_one_that_it_begins_from_and_fails_with_it(tmp_path: Path) -> None:
+    study = study_of(tmp_path, CHAIN)
+    board = BoardSpy()
+    slots: list[dict[str, str]] = [{}, {}, {}]
+    states = run(study.cells, Local(slots, stub(tmp_path, "sleep=0.2", "record")), board)
+    assert {status.state for status in states.values()} == {"done"}
+    softmax = [event.split()[0] for event in board.events if event.split()[1:3] == ["softmax", "1"]]
+    assert softmax == ["start", "end", "start", "end"] and board.most == 3
+
+    (again := tmp_path / "again").mkdir()
+    failing = study_of(again, CHAIN)
+    special = {1: ["say=RuntimeError: broken", "exit=1"]}
+    states = run(failing.cells, Local(slots, stub(tmp_path, "record", special=special)), BoardSpy())
+    (later,) = [status for cell, status in states.items() if cell.grid == "second" and _softmax(cell)]
+    assert later.state == "failed" and later.reason.endswith("softmax/seed-1, has failed")
+    assert [look(cell).state for cell in failing.cells if cell.grid == "second"] == ["missing"] * 2
+
+
+def test_a_run_whose_beginning_is_left_to_another_process_is_left_too(tmp_path: Path) -> None:
+    study = study_of(tmp_path, CHAIN)
+    first = next(cell for cell in study.cells if cell.grid == "first" and cell.config.seed and _softmax(cell))
+    with locked(first.folder):
+        states = run(study.cells, Local([{}], stub(tmp_path, "record")), BoardSpy())
+    second = next(cell for cell in study.cells if cell.origin is first)
+    assert states[second].state == "running" and "left to another process" in states[second].reason
+
+
+def test_the_commands_are_those_of_runs_that_can_begin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = study_of(tmp_path, CHAIN)
+    assert len(commands(study)) == 4
+    assert "2 more begin from runs that are not done" in capsys.readouterr().err
+    for cell in study.cells:
+        if cell.grid == "first":
+            keep(cell)
+    assert len(commands(study)) == 2
+    assert not capsys.readouterr().err
+
+
+def _softmax(cell: Cell) -> bool:
+    return cell.config.attention.variant == "softmax"

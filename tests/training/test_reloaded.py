@@ -108,7 +108,7 @@ def trained(config: RunConfig, where: Path) -> torch.Tensor:
         built.model(**inputs).loss.backward()
         optimizer.step()
     where.mkdir(parents=True)
-    checkpoint.save_origin(config, labels, None, where)
+    checkpoint.save_origin(config, labels, {"revision": None}, where)
     Trainer(built.model, processing_class=built.tokenizer).save_model(str(where))
     return logits(built.model, built.tokenizer, config.kind)
 
@@ -204,11 +204,11 @@ def test_adapters_do_not_go_on_upon_another_base_model(adapters: Path, tmp_path:
     shutil.copytree(adapters, tmp_path / "all")
     where, config = tmp_path / "all/run", configuration("classification", str(tmp_path / "all/base"), 2)
     (where / "checkpoint-1").mkdir()
-    checkpoint.save_origin(config, LABELS, None, where)
+    checkpoint.save_origin(config, LABELS, {"revision": None}, where)
     with (tmp_path / "all/base/config.json").open("a") as file:
         file.write("\n")
     with pytest.raises(UserError, match=r"has changed since .* \(config.json\)"):
-        checkpoint.save_origin(config, LABELS, None, where)
+        checkpoint.save_origin(config, LABELS, {"revision": None}, where)
 
 
 @pytest.mark.parametrize(

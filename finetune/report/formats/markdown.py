@@ -32,6 +32,8 @@ def markdown(comparison: Comparison) -> str:
             listing.append([name, str(run.seed), run.status, value, run.folder])
         commands = "\n".join(dict.fromkeys(visible(run.command) for _, run in runs))
         parts += [tables.markdown(listing, "lrlrl"), fence(commands, "sh")]
+    if origins := cells.origins(comparison):
+        parts.append(f"## {words.ORIGINS_HEADING}\n\n{tables.markdown(origins, 'llllr')}")
     if comparison.overall:
         parts.append(f"## Over tasks\n\n{words.OVER_TASKS}\n")
         parts.append(_items(facts.over_tasks(comparison)))

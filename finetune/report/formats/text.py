@@ -24,6 +24,8 @@ def text(comparison: Comparison) -> str:
         parts.append("\n".join(lines))
     if comparison.problems:
         parts.append("\n".join(["Records that could not be used:", *_bullets(comparison.problems)]))
+    if origins := cells.origins(comparison):
+        parts.append("\n".join([f"{words.ORIGINS_HEADING}:", aligned(origins, "lllllr")]))
     if comparison.overall:
         lines = [aligned(cells.overall(comparison), "lllr"), *_wrapped(words.OVER_TASKS)]
         parts.append("\n".join(lines + _bullets(facts.over_tasks(comparison))))

@@ -53,6 +53,8 @@ def page(comparison: Comparison, roots: Sequence[Path] = ()) -> str:
         glance=_grid(cells.glance(comparison), "All differences", left=3) if len(tables) > 1 else None,
         glance_plots=forest.at_a_glance(comparison, palette) if len(tables) > 1 else [],
         legend_of_all=_legend(names, palette),
+        origins_heading=words.ORIGINS_HEADING,
+        origins=_grid(cells.origins(comparison), words.ORIGINS_HEADING, left=4),
         over_tasks=words.OVER_TASKS,
         tasks=facts.over_tasks(comparison),
         overall=_grid(cells.overall(comparison), "Interquartile means over tasks and seeds", left=3),
