@@ -4,6 +4,7 @@
 local file and its rows stands no cache.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,9 @@ from finetune.system.checksum import sha256
 from finetune.system.text import clean
 from finetune.tasks import TASKS
 from finetune.tasks.base import PARQUET_BRANCH, Task, languages
+
+MOST_LISTED = 1000
+"""Files of a split that a record lists one by one: more than shards are, fewer than texts may be."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,7 @@ def _read_local(place: Path, task: Task, pair: str | None) -> Raw:
         plan = layout.find(folder, names, task.label, whole=not task.partial, plain=plain)
     raw = Raw({}, notes=_folder_notes(folder, task))
     parts: list[tuple[str, tuple[str, ...] | None, pa.Table]] = []
+    known: dict[tuple[str, str], str] = {}
     for split, paths in plan.files.items():
         tables = []
         for path in paths:
@@ -189,11 +194,9 @@ def _read_local(place: Path, task: Task, pair: str | None) -> Raw:
                 form, packing = files.ending(path.name, files.FORMATS | files.PLAIN) or (".arrow", "")
                 raise UserError(f"cannot read {path} as {(form + packing)[1:]}: {error}") from error
             part = replace(part, names=part.names or plan.names[path])
-            for other in raw.files:
-                if (other["split"], other["sha256"]) == (split, facts["sha256"]):
-                    raise UserError(
-                        f"{other['name']} and {facts['name']} of split '{split}' are the same file twice"
-                    )
+            other = known.setdefault((split, facts["sha256"]), facts["name"])
+            if other != facts["name"]:
+                raise UserError(f"{other} and {facts['name']} of split '{split}' are the same file twice")
             raw.files.append({"split": split, **facts})
             raw.notes += [f"{facts['name']}: {note}" for note in part.notes]
             raw.notes += _order_notes(part, task)
@@ -219,7 +222,22 @@ def _read_local(place: Path, task: Task, pair: str | None) -> Raw:
     if plan.unread:
         why = "as by its name it is of no split" if place == folder else "as one file was asked for"
         raw.notes.append(f"not read, {why}: {_listing(plan.unread, 6)}")
+    raw.files = [entry for split in plan.files for entry in _counted(split, raw.files)]
     return raw
+
+
+def _counted(split: str, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries of one split, or one for all where they are more than a record should list.
+
+    Its checksum is that of the lines "SHA-256, two spaces, name", as sha256sum writes them.
+    """
+    mine = [entry for entry in entries if entry["split"] == split]
+    if len(mine) <= MOST_LISTED:
+        return mine
+    lines = "".join(f"{entry['sha256']}  {entry['name']}\n" for entry in mine)
+    name = f"{mine[0]['name']} and {len(mine) - 1:,} more files"
+    total = hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+    return [{"split": split, "name": name, "bytes": sum(entry["bytes"] for entry in mine), "sha256": total}]
 
 
 def _listing(names: Sequence[str], most: int) -> str:

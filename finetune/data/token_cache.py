@@ -2,7 +2,7 @@
 
 An entry of the cache is a folder, named after everything that decides its rows: it is never out of date. It
 holds the rows as an Arrow stream, which is mapped into memory, and ``about.json`` with what they were made
-from and their checksum.
+from, their checksum, and what they say of themselves (``info.description``).
 """
 
 import copy
@@ -27,7 +27,7 @@ from finetune.system.cache import cache_folder
 from finetune.system.checksum import sha256
 from finetune.system.environment import versions
 
-FORMAT = 2
+FORMAT = 3
 """Version of the entries; to be raised when texts become other rows, or entries are written otherwise."""
 
 ROWS, ABOUT = "rows.arrow", "about.json"
@@ -125,6 +125,7 @@ def _read(folder: Path, about: dict[str, Any]) -> Dataset | None:
         # A file that is no Arrow stream of token rows can have the right checksum all the same.
         with suppress(pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError):
             rows = Dataset.from_file(str(folder / ROWS))
+            rows.info.description = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["description"]
     if rows is None or not COLUMNS.issubset(rows.column_names):
         _warn_once(f"the token rows in {folder} are damaged and are made anew")
         return None
@@ -135,8 +136,9 @@ def _is_whole(folder: Path, about: dict[str, Any]) -> bool:
     """Whether an entry is the one that ``about`` describes, with the rows that were written."""
     try:
         written = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        return bool(written == {**about, "sha256": sha256(folder / ROWS)})
-    except (OSError, ValueError):  # a file is missing, cannot be read, or is no JSON
+        description = written["description"]
+        return bool(written == {**about, "description": description, "sha256": sha256(folder / ROWS)})
+    except (OSError, ValueError, KeyError, TypeError):  # a file is missing, cannot be read, is no such JSON
         return False
 
 
@@ -169,7 +171,8 @@ def _write(folder: Path, about: dict[str, Any], tokens: Dataset) -> None:
     table = tokens.data.table
     with pa.OSFile(str(folder / ROWS), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
         stream.write_table(table)
-    content = json.dumps({**about, "sha256": sha256(folder / ROWS)}, indent=2)
+    facts = {"description": tokens.info.description, "sha256": sha256(folder / ROWS)}
+    content = json.dumps({**about, **facts}, indent=2)
     (folder / ABOUT).write_text(content, encoding="utf-8")
 
 

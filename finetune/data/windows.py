@@ -103,7 +103,7 @@ def train(documents: Documents, end: int, length: int, seed: int, most: int | No
     inputs, labels = stream[: count * length], stream[1 : count * length + 1]
     counts = {
         "documents": len(documents),
-        "tokens": len(stream) - 1,
+        "document_tokens": len(stream) - 1,
         "windows": count,
         "trained_tokens": count * length,
         "dropped_tokens": read - count * length,
@@ -157,7 +157,7 @@ def test(
         labels.append(wanted)
     counts = {
         "documents": len(documents),
-        "tokens": len(documents.tokens),
+        "document_tokens": len(documents.tokens),
         "windows": sum(not window[-1] for window in windows),
         "windows_by_length": len(chosen),
         "too_short_documents": short,
@@ -196,7 +196,7 @@ def targets(
 
 
 def counts(rows: Dataset) -> dict[str, int]:
-    """What windows were made from: documents, tokens, windows, tokens that were dropped, and the like."""
+    """What windows were made from: documents, their tokens, tokens that were dropped; empty of other rows."""
     found: dict[str, int] = json.loads(rows.info.description or "{}")
     return found
 

@@ -15,6 +15,9 @@ from finetune.system.text import clean
 from finetune.tasks import TASK_TYPES, TASKS, check_pair, get_task
 from finetune.training.arguments import resolve_bf16, training_arguments
 
+STREAMED_ROWS = 1000
+"""Rows of each split that are read of a data set that is larger than a disk."""
+
 
 def validate(
     task_name: str | None, pair: str | None, wanted: str, columns: Mapping[str, Any] | None = None
@@ -33,6 +36,8 @@ def validate(
     # The presets have a share of test rows for tables without a split; that of a declared task is taken out.
     share = read_preset(task.kind, "full")["data"]["test_share"]
     everything = replace(preset_config(task.kind, "full").data, validation_rows=1, test_share=share)
+    if task.streamed:  # of the Hub its beginning; every row of a folder is checked all the same
+        everything = replace(everything, train_rows=STREAMED_ROWS, test_rows=STREAMED_ROWS)
     loaded = dataset.load(task, pair, source, everything, objectives.get(task.kind).sample)
     rows = {facts["from"]: facts["of"] for facts in loaded.info["splits"].values()}
     counted = ", ".join(f"{count} {name}" for name, count in rows.items())

@@ -13,7 +13,7 @@ from finetune import objectives
 from finetune.attention.swap import calls_by_kernel
 from finetune.config import folders
 from finetune.config.schema import RunConfig
-from finetune.data import dataset, token_cache
+from finetune.data import dataset, token_cache, windows
 from finetune.data.collate import lengths
 from finetune.errors import UserError
 from finetune.metrics import compute, registry
@@ -114,7 +114,10 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
 
     # Its token rows, and what is left of an earlier attempt.
     tokens = token_cache.prepare(loaded, built.tokenizer, objective, config)
-    counts = {name: {"rows": len(rows), "tokens": int(lengths(rows).sum())} for name, rows in tokens.items()}
+    counts = {
+        name: {"rows": len(rows), "tokens": int(lengths(rows).sum()), **windows.counts(rows)}
+        for name, rows in tokens.items()
+    }
     entry["data"] = {**loaded.info, "tokens": counts}
     identity = resume.identity(config, built.info)
     checkpoints = resume.newest(folder, identity)

@@ -84,6 +84,19 @@ def test_of_texts_without_names_of_splits_some_are_held_out(tmp_path: Path) -> N
     )
 
 
+def test_of_many_texts_the_record_has_a_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MOST_LISTED", 3)
+    for number in range(4):
+        put(tmp_path, **{f"train__{number}_txt": f"text {number}"})
+    put(tmp_path, valid_txt="v", test_txt="t")
+    files = load(tmp_path).info["files"]
+    assert [(entry["name"], entry["bytes"]) for entry in files] == [
+        ("train/0.txt and 3 more files", 24), ("valid.txt", 1), ("test.txt", 1),
+    ]  # fmt: skip
+    put(tmp_path, train__3_txt="other!")
+    assert files[0]["sha256"] != load(tmp_path).info["files"][0]["sha256"]
+
+
 @pytest.mark.parametrize("packing", [name for name in PACKERS if name])
 def test_packed_texts(tmp_path: Path, packing: str) -> None:
     for split in ("train", "validation", "test"):

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from finetune import objectives
 from finetune.config.schema import RunConfig
-from finetune.data import token_cache
+from finetune.data import token_cache, windows
 from finetune.data.dataset import Data, fingerprint
 from finetune.data.encoding import tokenize
 from finetune.models.scratch import BERT, MARIAN, train_tokenizer
@@ -335,3 +335,14 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_folder() == Path("/elsewhere/finetune")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path("/someone/.cache/finetune")
+
+
+def test_what_rows_say_of_themselves_is_kept_with_them(own_cache: Path) -> None:
+    """Counts of windows, which nobody could tell from the rows."""
+    each = windows.Documents.of([[1, 2, 3, 4, 5], [6, 7]])
+    rows = windows.train(each, 0, 3, 1)
+    kept = token_cache._keep(own_cache / "tokens" / "entry", {"format": 0}, rows)
+    assert kept.to_dict() == rows.to_dict()
+    assert windows.counts(kept) == windows.counts(rows)
+    assert windows.counts(kept)["dropped_tokens"] == 2
+    assert windows.counts(kept.select([0])) == windows.counts(rows)
