@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from finetune.config.loading import merge, nest, parse_value
 from finetune.errors import UserError, shown
+from finetune.studies.on_paper import USUAL, Speed
 from finetune.tasks import TASK_TYPES
 
 Overrides = Mapping[str, Any]
@@ -81,6 +82,34 @@ def place(text: str) -> Path:
 def folder_of(source: Path) -> Path:
     """The folder of a file, or ``source`` itself where it is a folder."""
     return source if source.is_dir() else source.parent
+
+
+def add_plan(parser: argparse.ArgumentParser, alone: Any, about: str) -> None:
+    """``--plan`` in the group ``alone``, and the options that say how fast devices are for it."""
+    alone.add_argument("--plan", action="store_true", help=about)
+    peak = "with --plan: hours on a device of so many TFLOP/s (default: on each that is known)"
+    parser.add_argument("--peak_tflops", metavar="N", help=peak)
+    share = f"with --plan: share of its peak that is reached (default: {USUAL.mfu})"
+    parser.add_argument("--mfu", metavar="SHARE", help=share)
+
+
+def speed(options: argparse.Namespace) -> Speed:
+    """What hours are planned for. Raises ``UserError``."""
+    given: dict[str, float] = {}
+    for name, most, what in (
+        ("peak_tflops", 1e6, "takes the TFLOP/s of a device, e.g. 312"),
+        ("mfu", 1.0, "takes a share of the peak above 0, e.g. 0.4"),
+    ):
+        word = getattr(options, name)
+        if word is None:
+            continue
+        if not options.plan:
+            raise UserError(f"--{name} says what hours are planned for: give --plan too, or leave it out")
+        value = parse_value(word, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+            raise UserError(f"--{name} {what}, not {shown(word)}")
+        given[name] = float(value)
+    return Speed(given.get("peak_tflops"), given.get("mfu", USUAL.mfu))
 
 
 def names(text: str) -> list[str]:

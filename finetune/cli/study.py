@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from finetune.cli.options import Overrides, add_verb, number, place
+from finetune.cli.options import Overrides, add_plan, add_verb, number, place, speed
 from finetune.system.text import say
 
 NOTES = """\
@@ -26,7 +26,7 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("file", help="a YAML file, or a shipped study: quick, cpu, ablation or paper")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--plan", action="store_true", help="what is done, what is left, how long it takes")
+    add_plan(parser, mode, "what is done, what is left, how long it takes")
     mode.add_argument("--print", action="store_true", help="one command line a run that is not done")
     mode.add_argument("--rehearse", action="store_true", help="take a first step of every kind of run")
     parser.add_argument("--workers", help="runs at a time (default: the study's; one a GPU, or by cores)")
@@ -42,9 +42,10 @@ def study(options: argparse.Namespace, overrides: Overrides) -> int:
 
     what = "--workers takes a whole number from 1, e.g. 2"
     workers = None if options.workers is None else workers_of(number(options.workers, what, least=1))
+    how_fast = speed(options)
     loaded = load(options.file, options.output)
     if options.plan:
-        print(plan_text(loaded, workers))
+        print(plan_text(loaded, workers, how_fast))
     elif options.print:
         for command in commands(loaded):
             print(command)

@@ -8,15 +8,26 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from finetune.cli.options import TABLE_COLUMNS, Overrides, add_columns, add_verb, names, number, place
+from finetune.cli.options import (
+    TABLE_COLUMNS,
+    Overrides,
+    add_columns,
+    add_plan,
+    add_verb,
+    names,
+    number,
+    place,
+    speed,
+)
 from finetune.config.identity import flatten
 from finetune.config.loading import merge, nest, preset_names, read_preset, read_yaml
 from finetune.config.schema import RunConfig
 from finetune.errors import UserError, unknown
 from finetune.studies import cell_file
 from finetune.studies.axes import Point
+from finetune.studies.file import Study
 from finetune.studies.grid import Cell, plan, seed_numbers, task_of, variant_names
-from finetune.studies.run import compare_grid, run_grid
+from finetune.studies.run import compare_grid, plan_text, run_grid
 from finetune.system.text import say
 from finetune.tasks import TABLE, TASK_TYPES, Task, get_task
 
@@ -28,7 +39,9 @@ SHORT = {"data": "data.source", "model": "model.name"} | {
 }
 OPTIONS = {
     "task", "pair", "name", "objective", "attention", "seeds", "preset", "config", "output", "diagnose",
-    "rehearse", *SHORT, *(name for task_type in TYPES.values() for name in task_type.numbers),
+    "rehearse",
+    "plan", "peak_tflops", "mfu", *SHORT,
+    *(name for task_type in TYPES.values() for name in task_type.numbers),
 }  # fmt: skip
 MAKE_TARGETS = ("classify", "translate", "pretrain")
 """Verbs that the Makefile has a target for, which needs no ``finetune`` on the path."""
@@ -50,6 +63,7 @@ EXAMPLES = {
     ),
     "pretrain": (
         "finetune pretrain --task books --preset small --data path/to/folder --seeds 0,1,2",
+        "finetune pretrain --preset full --model scratch:350m --plan --peak_tflops 312",
         "finetune pretrain --model.position kerple --eval_lengths 512,1024,2048",
         "finetune pretrain --task csv --data corpus.parquet --text text",
     ),
@@ -109,7 +123,9 @@ def _add_run_options(parser: argparse.ArgumentParser, rehearse: str) -> None:
     parser.add_argument(
         "--diagnose", action="store_true", help="look at the attention of ten steps (diagnostics.json)"
     )
-    parser.add_argument("--rehearse", action="store_true", help=rehearse)
+    mode = parser.add_mutually_exclusive_group()
+    add_plan(parser, mode, "say what is done and what a language model takes on paper, and begin none")
+    mode.add_argument("--rehearse", action="store_true", help=rehearse)
 
 
 def train(options: argparse.Namespace, overrides: Overrides) -> int:
@@ -135,8 +151,8 @@ def train(options: argparse.Namespace, overrides: Overrides) -> int:
     variants, seeds = variant_names(values.pop("variants", None)), seed_numbers(values.pop("seeds", None))
     point = Point(word, options.pair, values, options.output)
     cells = plan([point], variants, seeds, diagnosed=seeds if options.diagnose else ())
-    if options.rehearse:
-        return _rehearse(cells)
+    if _only_asked(cells, options, task.name):
+        return 0
     status = run_grid(cells, options.command)
     compare_grid(cells)
     if options.preset != "full":
@@ -178,15 +194,20 @@ def run(options: argparse.Namespace, overrides: Overrides) -> int:
         variant=options.attention,
         diagnose=options.diagnose,
     )
-    return _rehearse([cell]) if options.rehearse else run_grid([cell], options.command)
+    return 0 if _only_asked([cell], options, cell.config.task) else run_grid([cell], options.command)
 
 
-def _rehearse(cells: Sequence[Cell]) -> int:
-    from finetune.studies.preflight import prepare
+def _only_asked(cells: Sequence[Cell], options: argparse.Namespace, task: str) -> bool:
+    """Plans or rehearses ``cells`` where that is what is asked for, and says whether it is."""
+    how_fast = speed(options)
+    if options.plan:
+        print(plan_text(Study(task, "", options.output, 1, tuple(cells)), 1, how_fast))
+    elif options.rehearse:
+        from finetune.studies.preflight import prepare
 
-    prepare(cells)
-    say("rehearsal: every kind of run that is not finished took a first step; none was begun")
-    return 0
+        prepare(cells)
+        say("rehearsal: every kind of run that is not finished took a first step; none was begun")
+    return bool(options.plan or options.rehearse)
 
 
 def _refuse_unknown_sections(values: Mapping[str, Any], overrides: Overrides) -> None:

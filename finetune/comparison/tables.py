@@ -56,6 +56,9 @@ class VariantResult:
     untrained: Summary | None  # the primary metric of the swapped model before training, on validation
     start: dict[str, Any] | None  # its kind; cosine_cold, cosine: means over finished seeds; None for softmax
     at_lengths: dict[str, Difference] = field(default_factory=dict)  # of metrics of one context length
+    # Of language models, means over finished seeds; a report of another kind of task lacks both.
+    tokens_per_s: float | None = None  # trained on in a second
+    mfu: float | None = None  # the share of the device's peak
 
     @property
     def finished(self) -> int:
@@ -188,6 +191,8 @@ def _variant(
     runs = [run for run in group.runs if run.variant == name]
     finished = group.finished(name)
     times = [run.train_s for run in finished.values() if run.train_s is not None]
+    speeds = [run.tokens_per_s for run in finished.values() if run.tokens_per_s is not None]
+    shares = [run.mfu for run in finished.values() if run.mfu is not None]
     memory = [run.peak_memory_mib for run in finished.values() if run.peak_memory_mib is not None]
     untrained = {seed: run.untrained for seed, run in finished.items() if run.untrained is not None}
     values: dict[str, dict[int, float]] = {group.first.metric.name: {}}  # the primary metric comes first
@@ -223,6 +228,8 @@ def _variant(
         untrained=_summary(untrained) if untrained else None,
         start=start,
         at_lengths=at_lengths,
+        tokens_per_s=over_seeds.mean_sd(speeds)[0] if speeds else None,
+        mfu=over_seeds.mean_sd(shares)[0] if shares else None,
     )
 
 

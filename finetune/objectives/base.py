@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from finetune.data.collate import Collator
     from finetune.data.synthetic import Sample
     from finetune.models.builder import Built
+    from finetune.models.scale import Workload
     from finetune.models.scratch import Scratch
 
 Rows = list[dict[str, Any]]
@@ -173,6 +174,14 @@ class Objective(ABC):
         return None
 
     # Training and prediction
+
+    def workload(self, config: RunConfig) -> Workload | None:
+        """The training of a run on paper, for ``--plan``; ``None`` where rows or model are known too late."""
+        return None
+
+    def flops_per_token(self, config: RunConfig, model: PreTrainedModel) -> float | None:
+        """FLOPs of training on one token; ``None`` where rows are padded, so that no token costs the same."""
+        return None
 
     @property
     @abstractmethod

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError
+from finetune.models.sizes import DECODERS
 from finetune.objectives.base import Answers, Rows
 from finetune.objectives.language import Language, mean_loss, scored, section
 
@@ -29,6 +30,7 @@ class Causal(Language):
     kind = "causal"
     pipeline_tag = "text-generation"
     adapter_task = "CAUSAL_LM"
+    sizes = DECODERS
 
     def check(self, values: Mapping[str, Any]) -> None:
         super().check(values)

@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from math import isclose, nan
 from typing import TYPE_CHECKING, Any
 
+from finetune.attention.variants import find_variant
+from finetune.config.lineage import SCRATCH
 from finetune.data.synthetic import STORIES
-from finetune.errors import UserError
+from finetune.errors import UserError, unknown
+from finetune.models.scale import Batch, Pairwise, Shape, Workload, flops_per_token
 from finetune.objectives.base import Answers, Objective
+from finetune.positions import get_encoding
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
     from finetune.config.schema import DataConfig, LanguageConfig, RunConfig
 
@@ -21,6 +25,13 @@ BYTES_A_TOKEN = 8
 """Bytes of text that are read for each token to train on: more than any tokenizer's mean over a corpus."""
 TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-2
 """How far the nats of a window may differ, relative, in batches of another size: float32, half precision."""
+
+
+def size_of(options: Mapping[str, int]) -> tuple[int, int, int, int]:
+    """Layers, features, heads and feed-forward features of a scratch size."""
+    names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+    layers, width, heads, feed_forward = (options[name] for name in names)
+    return layers, width, heads, feed_forward
 
 
 def section(config: RunConfig) -> LanguageConfig:
@@ -41,6 +52,9 @@ class Language(Objective):
     sample = STORIES
     text_columns = ("text",)
     trains_head = False
+
+    sizes: Mapping[str, Mapping[str, int]]
+    """The options of each scratch size."""
 
     def check(self, values: Mapping[str, Any]) -> None:
         if values.get("language") is None:
@@ -65,6 +79,50 @@ class Language(Objective):
     def train_bytes(self, config: RunConfig) -> int | None:
         tokens = section(config).train_tokens
         return None if tokens is None else BYTES_A_TOKEN * tokens
+
+    def shape(self, config: RunConfig, size: Mapping[str, int], encoding: int) -> Shape:
+        """The numbers of a scratch model of a ``size`` whose positional encoding learns ``encoding``."""
+        return Shape(*size_of(size), config.model.vocab_size, encoding=encoding)
+
+    def workload(self, config: RunConfig) -> Workload | None:
+        language, model, train = section(config), config.model, config.train
+        if not model.name.startswith(SCRATCH):
+            return None
+        name = model.name.removeprefix(SCRATCH)
+        if name not in self.sizes:
+            raise unknown(f"scratch size for {self.kind}", name, self.sizes)
+        encoding, _ = get_encoding(model.position, model.position_parameters)
+        layers, _, heads, _ = size_of(self.sizes[name])
+        steps, epochs = train.get("max_steps", -1), train.get("num_train_epochs", 3)
+        tokens = None if language.train_tokens is None else language.train_tokens * epochs
+        batch = Batch(
+            windows=train.get("per_device_train_batch_size", 8),
+            length=config.data.max_length,
+            half=bool(train.get("bf16") or train.get("fp16")),
+            dropout=bool(model.dropout or model.attention_dropout),
+            fused=config.attention.kernel != "reference" and bool(find_variant(config.attention).kernels),
+            pairwise=Pairwise(encoding.products(heads), encoding.kept(heads), not encoding.by_row),
+        )
+        return Workload(
+            self.shape(config, self.sizes[name], encoding.learned(layers, heads)),
+            batch,
+            steps * language.tokens_per_step if steps > 0 else tokens,
+        )
+
+    def flops_per_token(self, config: RunConfig, model: PreTrainedModel) -> float | None:
+        encoding, _ = get_encoding(config.model.position, config.model.position_parameters)
+        stock, table = model.config, model.get_input_embeddings().weight
+        tied = model.get_output_embeddings().weight is table  # and then multiplied too, not looked up alone
+        weights = [weight for weight in model.parameters() if tied or weight is not table]
+        count = sum(weight.numel() for weight in weights)
+        trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+        return flops_per_token(
+            (2 * count + trained) / 3,  # of 6 operations a weight, 2 are for its own gradient
+            layers=stock.num_hidden_layers,
+            width=stock.hidden_size,
+            length=config.data.max_length,
+            pairwise=Pairwise(encoding.products(stock.num_attention_heads)),
+        )
 
     def references(self, split: Dataset) -> Sequence[Any]:
         raise UserError(

@@ -6,7 +6,7 @@ slots before it; it is added before the mask and the variant. One module has the
 ``attach`` puts one into a model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -33,6 +33,15 @@ class Encoding:
     parameters: Mapping[str, float] = field(default_factory=dict)
     """Fixed constants, name -> default; what is learned is in the weights."""
 
+    learned: Callable[[int, int], int] = lambda layers, heads: 0
+    """How many numbers are learned, by the layers and heads of a model."""
+    products: Callable[[int], int] = lambda heads: 0
+    """Multiplications for each pair of a query and a key in a layer, by heads, beside a value's own."""
+    kept: Callable[[int], int] = lambda heads: 0
+    """Numbers kept for the backward pass at each such pair, where the bias is a network's."""
+    by_row: bool = False
+    """Whether the rows of a batch have a bias each."""
+
     @cached_property
     def bias(self) -> "type[PositionBias]":
         """The class of the modules that compute it, imported on first use."""
@@ -44,6 +53,19 @@ class Encoding:
 _KERPLE = "KERPLE, arXiv 2205.09921 (NeurIPS 2022)"
 _DAPE = "DAPE, arXiv 2405.14722 (NeurIPS 2024)"
 _DAPE_V2 = "DAPE V2, arXiv 2410.04798 (2024)"
+
+
+def _learned_kerple(layers: int, heads: int) -> int:
+    return layers * 2 * heads
+
+
+def _learned_dape_v2(layers: int, heads: int) -> int:
+    return layers * (2 * heads + 32 + 289 * heads)
+
+
+def _kept_dape(heads: int) -> int:
+    return 64 + 3 * heads
+
 
 _DECLARED = (
     Encoding(
@@ -77,6 +99,7 @@ _DECLARED = (
         equation="b = table[bucket(d)], 32 buckets up to a distance of 128",
         summary="one learned value a head and bucket of distances, shared by all layers",
         module="finetune.positions.t5:T5",
+        learned=lambda layers, heads: 32 * heads,
     ),
     Encoding(
         name="kerple",
@@ -84,6 +107,7 @@ _DECLARED = (
         equation="b = -p log(1 + a d), p and a >= .01",
         summary="two learned numbers a head",
         module="finetune.positions.kerple:Kerple",
+        learned=_learned_kerple,
     ),
     Encoding(
         name="kerple-power",
@@ -91,6 +115,7 @@ _DECLARED = (
         equation="b = -a d^p, .01 <= p <= 2, a >= .01",
         summary="two learned numbers a head",
         module="finetune.positions.kerple:KerplePower",
+        learned=_learned_kerple,
     ),
     Encoding(
         name="fire",
@@ -99,6 +124,9 @@ _DECLARED = (
         summary="a small network of the distance relative to the query's own place",
         module="finetune.positions.fire:Fire",
         parameters={"threshold": 512},
+        learned=lambda layers, heads: layers * (2 + 64 + 33 * heads),
+        products=lambda heads: 32 + 32 * heads,
+        kept=lambda heads: 32 + 2 * heads,
     ),
     Encoding(
         name="dape-kerple",
@@ -106,6 +134,10 @@ _DECLARED = (
         equation="b = k + f([s; k]), k = kerple, f = a network over the heads at each (i, j)",
         summary="kerple, adapted to the scores s",
         module="finetune.positions.dape:DapeKerple",
+        learned=lambda layers, heads: layers * (2 * heads + 32 + 97 * heads),
+        products=lambda heads: 96 * heads,
+        kept=_kept_dape,
+        by_row=True,
     ),
     Encoding(
         name="dapev2-kerple",
@@ -113,6 +145,10 @@ _DECLARED = (
         equation="b = k + g([s; k]), k = kerple, g = two convolutions over heads and three keys",
         summary="kerple, adapted to the scores of neighboring keys; means the same with a cache as without",
         module="finetune.positions.dape:DapeV2Kerple",
+        learned=_learned_dape_v2,
+        products=lambda heads: 288 * heads,
+        kept=_kept_dape,
+        by_row=True,
     ),
     Encoding(
         name="dapev2-kerple-published",
@@ -120,6 +156,10 @@ _DECLARED = (
         equation="as dapev2-kerple, without that mask between the convolutions",
         summary="as its authors' code has it: its first convolution shows at masked keys; cannot generate",
         module="finetune.positions.dape:DapeV2KerplePublished",
+        learned=_learned_dape_v2,
+        products=lambda heads: 288 * heads,
+        kept=_kept_dape,
+        by_row=True,
     ),
 )
 POSITIONS: dict[str, Encoding] = {encoding.name: encoding for encoding in _DECLARED}

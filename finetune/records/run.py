@@ -219,6 +219,16 @@ class Run:
         return (self.record["times"] or {}).get("train_s")
 
     @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens trained on in a second; ``None`` but for a language model."""
+        return (self.record["times"] or {}).get("tokens_per_s")
+
+    @property
+    def mfu(self) -> float | None:
+        """The share of the device's peak that was used; ``None`` where that is not known."""
+        return (self.record["times"] or {}).get("mfu")
+
+    @property
     def total_s(self) -> float | None:
         return (self.record["times"] or {}).get("total_s")
 

@@ -38,7 +38,9 @@ class Record(TypedDict):
     hardware: dict[str, Any]  # device, devices (how many it trains on), cpu, cores, memory_gib
     started: str  # ISO 8601, UTC
     finished: str | None
-    times: dict[str, float | None] | None  # train_s (None if resumed), predict_s, total_s; seconds
+    # train_s (None if resumed), predict_s, total_s: seconds. Of a language model tokens_per_s, that it was
+    # trained on (None likewise), and mfu, the share of the device's peak that this is (None if not known).
+    times: dict[str, float | None] | None
     peak_memory_mib: float | None
     # With what it computed, read back from the built Trainer (``training.computed``): device, precision,
     # optimizer, scheduler, batch, parallelism, compiled, gradient_*, determinism, attention; None: not known.
@@ -144,6 +146,8 @@ class _Hardware(TypedDict):
 
 class _Times(TypedDict):
     train_s: Number | None
+    tokens_per_s: NotRequired[Number | None]
+    mfu: NotRequired[Number | None]
 
 
 class _Score(TypedDict):

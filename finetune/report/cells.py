@@ -68,6 +68,8 @@ def cost(table: ResultTable) -> Cells:
                 "memory, ratio",
                 *(ratio(result.peak_memory_mib, baseline.peak_memory_mib) for result in finished),
             ],
+            ["tokens/s", *(words.speed(result.tokens_per_s) for result in finished)],
+            ["MFU", *(words.share(result.mfu) for result in finished)],
         ]
     )
 

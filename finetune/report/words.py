@@ -117,6 +117,16 @@ def memory(mib: float | None) -> str:
     return f"{mib:.0f} MiB" if mib < 1000 else f"{mib / 1024:.1f} GiB"
 
 
+def speed(per_second: float | None) -> str:
+    """``12,345``; empty for none."""
+    return "" if per_second is None else f"{per_second:,.0f}"
+
+
+def share(part: float | None) -> str:
+    """``41.5%``; empty for none."""
+    return "" if part is None else f"{100 * part:.1f}%"
+
+
 def title(table: ResultTable) -> str:
     """Task, language pair, model, and what sets the table apart from others of the same task and model."""
     parts = (table.title, table.model, table.apart, "SAMPLE" if table.sample else "")

@@ -32,6 +32,11 @@ class Study:
     workers: int | None
     cells: tuple[Cell, ...]
 
+    @property
+    def title(self) -> str:
+        """Its name as a study; that of its task where it is the grid of one command, without a file."""
+        return f"study {self.name}" if self.file else self.name
+
 
 def load(name_or_path: str, root: Path | None = None) -> Study:
     """Reads a study file, or a shipped study by its name. ``root`` None: ``runs/<the study's name>``.

@@ -20,7 +20,7 @@ def text(study: Study, statuses: Mapping[Cell, Status], costs: Costs, workers: i
     lines: dict[tuple[str, ...], list[Cell]] = {}
     for cell in study.cells:
         config = cell.config
-        grid = cell.output.relative_to(study.root).as_posix()  # with the folder of its axes
+        grid = "/".join(cell.output.relative_to(study.root).parts)  # with the folder of its axes
         task, model = task_slug(config.task, config.pair), model_slug(config.model)
         lines.setdefault((grid, task, model, variant_slug(config.attention)), []).append(cell)
     places = list(dict.fromkeys(names[:3] for names in lines))
@@ -37,7 +37,7 @@ def text(study: Study, statuses: Mapping[Cell, Status], costs: Costs, workers: i
     # A column without an entry, such as that of failures in a fresh study, is left out.
     kept = [column for column in zip(HEADINGS, *rows, strict=True) if any(column[1:])]
     align = "".join("l" if column[0] in HEADINGS[:4] else "r" for column in kept)
-    shown = [f"study {study.name}: {len(study.cells)} runs in {study.root}"]
+    shown = [f"{study.title}: {len(study.cells)} runs in {study.root}"]
     shown.append(aligned(list(zip(*kept, strict=True)), align))
     for state in (RunState.FAILED, RunState.OTHER):
         for cell in study.cells:

@@ -5,11 +5,12 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from finetune.studies import cell_file, devices, overview, progress, rehearsal, schedule
+from finetune.studies import cell_file, devices, on_paper, overview, progress, rehearsal, schedule
 from finetune.studies.estimate import Costs
 from finetune.studies.executors.local import Local
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
+from finetune.studies.on_paper import Speed
 from finetune.studies.state import TO_RUN, RunState, Status, begins, look, refuse_others
 from finetune.system.lock import busy
 from finetune.system.text import clean, is_quiet, say
@@ -38,11 +39,12 @@ def compare_grid(cells: Iterable[Cell]) -> None:
     _print_comparison(sorted({cell.folder.parent.parent for cell in cells}))
 
 
-def plan_text(study: Study, workers: int | None) -> str:
+def plan_text(study: Study, workers: int | None, speed: Speed = on_paper.USUAL) -> str:
     """Returns what ``finetune study --plan`` prints."""
     statuses = {cell: look(cell) for cell in study.cells}
     costs = _costs(study, statuses)
-    return overview.text(study, statuses, costs, devices.workers(workers or study.workers))
+    planned = overview.text(study, statuses, costs, devices.workers(workers or study.workers))
+    return "\n\n".join(filter(None, [planned, on_paper.text(study.cells, speed)]))
 
 
 def commands(study: Study) -> list[str]:

@@ -20,6 +20,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from finetune.config.schema import RunConfig
 from finetune.data.collate import evenly
+from finetune.models import scale
 from finetune.models.builder import Built, weights_fingerprint
 from finetune.objectives.base import Answers, Objective
 from finetune.system.memory import peak_memory_mib, reset_peak_memory
@@ -104,11 +105,14 @@ def fit(
     spent = None if checkpoint else trained - started  # the first part of a resumed run is unknown
     evaluating = sum(entry.get("eval_runtime", 0.0) for entry in trainer.state.log_history)
     read_back = next(each for each in trainer.callback_handler.callbacks if isinstance(each, ReadBack))
-    times: dict[str, float | None] = {
-        "train_s": spent,
-        "predict_s": predicted - trained,
-        "targets_per_s": None if spent is None else int(trainer.trained_targets) / (spent - evaluating),
-    }
+    times: dict[str, float | None] = {"train_s": spent, "predict_s": predicted - trained}
+    flops = objective.flops_per_token(config, built.base)
+    if flops is not None:
+        speed = None if spent is None else trainer.trained_tokens / (spent - evaluating)
+        device = torch.cuda.get_device_name() if trainer.args.device.type == "cuda" else "cpu"
+        products = read_back.facts["precision"]["products"]
+        share = None if speed is None else scale.utilization(speed * flops, device, products)
+        times |= {"tokens_per_s": speed, "mfu": share}
     return Outcome(
         predictions=predictions,
         untrained=untrained,

@@ -77,7 +77,7 @@ class _Comparable:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False  # no model is asked for its own loss
         self._evaluated: list[tuple[Tensor, Tensor]] = []  # loss and targets of each batch
-        self.trained_targets: Any = 0  # of all steps so far in this process
+        self.trained_tokens = 0  # of the inputs of all steps so far in this process, with padding
         self.optimizer_built: list[dict[str, Any]] = []  # the settings of its groups, before any step
         self.schedule_built: dict[str, Any] = {}
 
@@ -100,7 +100,7 @@ class _Comparable:
         outputs = model(**{name: value for name, value in inputs.items() if name not in left_out})
         loss = summed_loss(outputs["logits"], labels, self.args.label_smoothing_factor)  # type: ignore[attr-defined]
         if model.training:
-            self.trained_targets = self.trained_targets + targets(labels)
+            self.trained_tokens += inputs["input_ids"].numel()
         else:
             self._evaluated.append((loss.detach(), targets(labels)))
         loss = loss / (targets(labels) if num_items_in_batch is None else num_items_in_batch)

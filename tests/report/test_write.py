@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import chain, islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from finetune.comparison.compare import Comparison, compare
 from finetune.data.synthetic import STAMP
 from finetune.errors import UserError
 from finetune.records import store
-from finetune.report import words, write
+from finetune.report import cells, words, write
 from finetune.report.answer import answer
 from finetune.report.formats.markdown import markdown
 from finetune.system.tables import escape
@@ -218,3 +219,22 @@ def test_a_folder_whose_name_is_no_text_is_reported(tmp_path: Path) -> None:
     found = compare([root])
     write.text(found).encode()
     assert "caf\\udce9" in write.write(found, tmp_path)[0].read_text()
+
+
+def test_a_language_models_speed_is_shown_beside_its_cost(tmp_path: Path) -> None:
+    """Means over seeds; of other kinds of task there is neither column."""
+    for seed, (speed, share) in enumerate([(1000.0, 0.4), (3000.0, 0.5)]):
+        entry = started("softmax", seed)
+        rows = classified(correctness(40, 0.8, seed))
+        folder = save(tmp_path / "runs", entry, rows)
+        entry["times"] = {**(entry["times"] or {}), "tokens_per_s": speed, "mfu": share}
+        store.write(folder, entry)
+    save_accuracies(tmp_path / "runs", "sa-softmax", [0.7])
+    comparison = compare([tmp_path / "runs"])
+    (table,) = comparison.tables
+    assert [(each.tokens_per_s, each.mfu) for each in table.variants] == [(2000.0, 0.45), (None, None)]
+    assert cells.cost(table)[0][-2:] == ["tokens/s", "MFU"]
+    assert cells.cost(table)[1][-2:] == ["2,000", "45.0%"]
+    assert "45.0%" in markdown(comparison)
+    others = [replace(each, tokens_per_s=None, mfu=None) for each in table.variants]
+    assert "MFU" not in cells.cost(replace(table, variants=others))[0]
