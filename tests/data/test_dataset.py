@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from finetune import objectives
 from finetune.data import dataset, sources
 from finetune.data.encoding import tokenize
-from finetune.data.synthetic import CLASSES, PAIRS, Sample
+from finetune.data.synthetic import CLASSES, PAIRS, STORIES, Sample
 from finetune.errors import UserError
 from finetune.tasks import TASKS
 from finetune.tasks.base import ClassificationTask, Task, TranslationTask
@@ -398,3 +398,22 @@ def test_sample_sentences_reorder_and_agree() -> None:
     }
     assert all(100 < len(found) < 250 for found in words.values())
     assert rows == PAIRS.rows(TASKS["multi30k"], "en-de", "train", 4000)
+
+
+def test_a_story_asks_for_those_whom_it_has_introduced() -> None:
+    """By their trade or their town, which in another story are another's."""
+    asked = 0
+    for row in STORIES.rows(TASKS["books"], None, "train", 30):
+        sentences = [sentence.strip() for sentence in row["text"].removesuffix(".").split(".")]
+        people = [
+            words for sentence in sentences if len(words := sentence.split()) == 6 and "?" not in sentence
+        ]
+        told = {(people[0][1], name): (trade, town) for name, _, _, trade, _, town in people}
+        names = {name for _, name in told}
+        for sentence in sentences:
+            question, mark, answer = sentence.partition("? ")
+            if mark:
+                asked += 1
+                assert answer in names
+                assert question.split()[-1] in told[people[0][1], answer]
+    assert asked > 200
