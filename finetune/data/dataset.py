@@ -16,7 +16,8 @@ from datasets import Dataset
 
 from finetune.config.schema import DataConfig
 from finetune.data import columns
-from finetune.data.sources import Need, Source, read
+from finetune.data.sources import Source, read
+from finetune.data.streaming import Need
 from finetune.data.synthetic import Sample
 from finetune.errors import UserError
 from finetune.tasks.base import Task
@@ -54,7 +55,7 @@ def load(
     """
     tables: dict[str, pa.Table] = {}
     dropped: dict[str, int] = {}
-    streamed = task.streamed and source.kind == "hub"
+    streamed = task.streamed and source.kind in ("hub", "cache")
     raw = read(source, task, pair, sample, need(task, config, train_bytes) if streamed else None)
     task = raw.task or task
     for name, table in raw.tables.items():

@@ -8,16 +8,16 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finetune.data import columns, files, hub, labels, layout
+from finetune.data import columns, files, hub, labels, layout, streaming
 from finetune.data.cards import SPLIT_NAMES
-from finetune.data.readers import BATCH, Part, parse
+from finetune.data.readers import Part, parse
+from finetune.data.streaming import Need
 from finetune.data.synthetic import Sample
 from finetune.errors import UserError
 from finetune.system.checksum import sha256
@@ -48,19 +48,6 @@ class Source:
         }[self.kind]
         revision = f" at {self.revision}" if self.revision else ""
         return f"data: {what}{revision}" + (f" - {self.why}" if self.why else "")
-
-
-@dataclass(frozen=True)
-class Need:
-    """How much of a data set is read that is larger than a disk: the first rows of each split.
-
-    Train is read until it has ``train_rows`` or ``train_bytes`` of text, whichever comes first.
-    """
-
-    train_rows: int | None
-    train_bytes: int | None
-    validation_rows: int
-    test_rows: int | None  # all rows of a split of their own
 
 
 @dataclass
@@ -159,12 +146,19 @@ def _automatic(task: Task, pair: str | None) -> Source:
     commit, reason = hub.probe(task)
     if commit:
         return Source("hub", task.hub_id, commit, why=missing)
-    cached = hub.cached_commit(task, pair)
+    cached = _kept_commit(task, pair)
     if cached:
         return Source("cache", task.hub_id, cached, why=f"{missing}; the Hub is out of reach ({reason})")
     return Source(
         "sample", "built-in", why=f"{missing}; the Hub is out of reach ({reason}) and nothing is cached"
     )
+
+
+def _kept_commit(task: Task, pair: str | None) -> str | None:
+    """The commit of rows that an earlier run has left on this machine."""
+    if task.streamed:
+        return streaming.kept_commit(str(task.hub_id), hub.config_name(task, pair), task.revision)
+    return hub.cached_commit(task, pair)
 
 
 # Local files
@@ -323,7 +317,7 @@ def _from_hub(task: Task, pair: str | None) -> Source:
     commit, reason = hub.probe(task)
     if commit:
         return Source("hub", task.hub_id, commit, why="asked for")
-    cached = hub.cached_commit(task, pair)
+    cached = _kept_commit(task, pair)
     if cached:
         return Source("cache", task.hub_id, cached, why=f"the Hub is out of reach ({reason})")
     raise UserError(
@@ -378,72 +372,30 @@ def _read_hub(source: Source, task: Task, pair: str | None) -> Raw:
 
 
 def _stream_hub(source: Source, task: Task, pair: str | None, need: Need) -> Raw:
-    """The first rows of each split on the Hub, fetched as they are read: no shard beyond the last needed one.
-
-    The rows of a split that is missing are the first ones of train. So a larger ``need`` of rows to train on
-    moves none into another split.
-    """
-    import datasets
-
+    """The rows that are needed of a data set that is larger than a disk."""
     config = hub.config_name(task, pair)
+    texts = [name for names in task.texts(pair).values() for name in names]
+    choose = columns.wanted(task, pair).choose
     try:
         with quiet():
-            found = datasets.load_dataset(source.location, config, revision=source.revision, streaming=True)
-            streams = {
-                split: iter(found[name])
-                for split, names in SPLIT_NAMES.items()
-                for name in names
-                if name in found
-            }
-            if "train" not in streams:
-                listing = _listing(list(found), 9)
-                raise UserError(f"the Hub data set {source.location} has no train split; it has {listing}")
-            raw = Raw({})
-            for split, rows, most in (
-                ("test", need.test_rows, None),
-                ("validation", need.validation_rows, None),
-                ("train", need.train_rows, need.train_bytes),
-            ):
-                if split not in streams:
-                    if rows is None:
-                        raise UserError(
-                            f"{source.location} has no {split} split: say how many rows of train are held "
-                            f"out for it, e.g. --data.{split}_rows 1000"
-                        )
-                    note = f"there is no {split} split: the next {rows:,} rows of train are held out for it"
-                    raw.notes.append(note)
-                table = _first_rows(streams.get(split, streams["train"]), rows, most, task, pair)
-                raw.tables[split] = columns.canonical(Part(table), task, pair, f"split '{split}'")
-    except UserError:
-        raise
+            kept = streaming.read(
+                source.location,
+                config,
+                str(source.revision),
+                need=need,
+                choose=choose,
+                texts=texts,
+                online=source.kind == "hub",
+            )
+    except UserError as error:
+        raise UserError(f"{source.location}: {error}") from error
     except Exception as error:  # as in _read_hub
         raise UserError(f"cannot read {source.location} from the Hub: {hub.cause(error)}") from error
-    return raw
-
-
-def _first_rows(
-    stream: Iterator[dict[str, Any]], rows: int | None, most: int | None, task: Task, pair: str | None
-) -> pa.Table:
-    """The needed columns of the next rows of a stream: so many, or until they hold ``most`` bytes of text."""
-    first = next(stream, None)
-    if first is None or rows == 0:
-        raise UserError("the data set has no more rows")
-    chosen = columns.wanted(task, pair).choose(list(first))
-    texts = [name for names in task.texts(pair).values() for name in names]
-    schema = pa.Table.from_pylist([first]).select(chosen).schema
-    tables: list[pa.Table] = []
-    kept: list[dict[str, Any]] = []
-    size = 0
-    for count, row in enumerate(chain([first], stream), 1):
-        kept.append({name: row[name] for name in chosen})
-        size += sum(len(str(row[name]).encode("utf-8", "surrogatepass")) for name in texts)
-        whole = count == rows or (most is not None and size >= most)
-        if whole or len(kept) == BATCH:  # a column takes a fraction of what the objects do
-            tables.append(pa.Table.from_pylist(kept, schema))
-            kept = []
-        if whole:
-            break
-    return pa.concat_tables([*tables, pa.Table.from_pylist(kept, schema)])
+    tables = {
+        split: columns.canonical(Part(table), task, pair, f"split '{split}'")
+        for split, table in kept.tables.items()
+    }
+    return Raw(tables, kept.files, list(kept.notes))
 
 
 def _load_remote(source: Source, task: Task, pair: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.data.test_sources import ROOT, parquet
+from tests.data.test_sources import ROOT, closed_port, parquet
 from tests.support.hub_standin import Hub, Repository, serve
 
 PROGRAM = """
@@ -23,11 +23,12 @@ facts, changes, train_bytes = json.loads(sys.argv[1])
 task = LanguageTask(name="web", title="Web", hub_id="org/web", streamed=True, text=tuple(facts or ["text"]))
 try:
     source = sources.resolve(task, None, "hub")
+    kind = source.kind
     data = dataset.load(task, None, source, data_config(**changes), train_bytes=train_bytes)
     print(json.dumps({
         "texts": {name: split["text"][:] for name, split in data.splits.items()},
         "documents": {name: split["document"][:] for name, split in data.splits.items()},
-        "notes": data.info["notes"], "files": data.info["files"], "revision": source.revision,
+        "notes": data.info["notes"], "files": data.info["files"], "revision": source.revision, "kind": kind,
     }))
 except UserError as error:
     print(json.dumps({"error": str(error)}))
@@ -109,4 +110,26 @@ def test_what_cannot_be_streamed(tmp_path: Path) -> None:
         assert "say how much that is, with --language.train_tokens" in ask(tmp_path, hub)["error"]
         assert "--data.test_rows 1000" in ask(tmp_path, hub, train_rows=2, test_rows=None)["error"]
         lacking = ask(tmp_path, hub, train_rows=2, facts=["body"])["error"]
-        assert lacking.startswith("no column 'body'; task 'web' needs 'body' and the data has 'text', 'id'")
+        assert lacking.startswith(
+            "org/web: no column 'body'; task 'web' needs 'body' and the data has 'text', 'id'"
+        )
+
+
+@pytest.mark.slow
+def test_rows_are_kept_for_the_next_run_with_or_without_the_hub(tmp_path: Path) -> None:
+    with serve(Hub({"org/web": Repository({"main": shards("train")})})) as hub:
+        first = ask(tmp_path, hub, train_rows=4)
+        hub.requests.clear()
+        again = ask(tmp_path, hub, train_rows=4)
+        assert again == first
+        assert not fetched(hub)
+        assert [entry["split"] for entry in first["files"]] == ["test", "validation", "train"]
+        (entry,) = (tmp_path / "own" / "streams").iterdir()
+        (entry / "train.parquet").write_bytes(b"PAR1")
+        assert ask(tmp_path, hub, train_rows=4)["texts"] == first["texts"]
+        assert fetched(hub)
+        hub.endpoint = closed_port()
+        offline = ask(tmp_path, hub, train_rows=4)
+        assert (offline["kind"], offline["texts"]) == ("cache", first["texts"])
+        other = ask(tmp_path, hub, train_rows=5)["error"]
+        assert other.startswith("org/web: the Hub is out of reach, and the cache holds rows of other runs")

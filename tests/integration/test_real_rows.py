@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
+from tokenizers import ByteLevelBPETokenizer
+from transformers import PreTrainedTokenizerFast
 
-from finetune.data import dataset, sources
+from finetune.data import dataset, sources, windows
 from finetune.tasks import TASKS
 from finetune.tasks.base import ClassificationTask
 from tests.support.configurations import data_config
@@ -45,3 +48,38 @@ def test_every_real_row_passes_the_checks(
     else:
         german = {"de-en": "source", "en-de": "target"}.get(str(pair), "")
         assert not german or any("ü" in text for text in splits["test"][german])
+
+
+TEXTS = {"books": (27, 6, 12), "papers": (82, 11, 14), "stacks": (53, 5, 7)}
+"""Documents of each split."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path(ROWS, "text").is_dir(), reason="FINETUNE_TEST_ROWS has no folder of texts")
+@pytest.mark.parametrize("name", TEXTS)
+def test_real_texts_come_out_of_windows_as_they_went_in(name: str) -> None:
+    task, config = TASKS["books"], data_config(validation_rows=10_000, test_share=0.2)
+    loaded = dataset.load(task, None, sources.resolve(task, None, str(Path(ROWS, "text", name))), config)
+    test = loaded.splits["test"]
+    documents = {split: len(set(rows["document"])) for split, rows in loaded.splits.items()}
+    assert tuple(documents.values()) == TEXTS[name]
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(test["text"][:30], vocab_size=2000, special_tokens=["<end>"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, eos_token="<end>")
+    each = windows.documents(test, tokenizer)
+    rows = windows.test(each, 0, 512, lengths=[512, 2048], scored=256, most=40)
+    found: dict[int, list[int]] = {}
+    blocks: dict[int, list[tuple[int, list[int]]]] = {512: [], 2048: []}
+    for row in rows:
+        scored = [label for label in row["labels"] if label >= 0]
+        if row["length"]:
+            blocks[row["length"]].append((row["document"], scored))
+        else:
+            found.setdefault(row["document"], []).extend(scored)
+    texts = ["".join(parts) for _, _, parts in windows.texts(test)]
+    assert [tokenizer.decode(found[index]) for index in range(len(each))] == texts
+    assert blocks[512] == blocks[2048]
+    assert len(blocks[512]) == 40
+    stream = windows.train(each, 0, 512, seed=0)
+    read = np.concatenate([np.asarray(row) for row in stream["input_ids"]])
+    assert len(read) == windows.counts(stream)["trained_tokens"] > len(each.tokens) - 512
