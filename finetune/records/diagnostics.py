@@ -67,6 +67,7 @@ class Snapshot(TypedDict):
     share: NotRequired[float]  # of the variant in the weights while they move there from softmax
     after_training: NotRequired[bool]  # on validation rows, without dropout
     rows: NotRequired[int]  # where not those of the file
+    length: NotRequired[int]  # tokens of a row or window, at most, where not data.max_length
 
 
 class Diagnostics(TypedDict):
@@ -107,11 +108,11 @@ def write(file: Path, content: Diagnostics) -> Path:
 
 
 def add(content: Diagnostics, snapshot: Snapshot) -> Diagnostics:
-    """Adds ``snapshot`` to ``content``, in place of an earlier one of the same step."""
+    """Adds ``snapshot`` to ``content``, in place of an earlier one of the same step and length."""
     # A run that goes on from a checkpoint comes by steps again that it had looked at before it was killed.
     others = [known for known in content["samples"] if _moment(known) != _moment(snapshot)]
     return {**content, "samples": [*others, snapshot]}
 
 
-def _moment(snapshot: Snapshot) -> tuple[bool, int]:
-    return snapshot.get("after_training", False), snapshot["step"]
+def _moment(snapshot: Snapshot) -> tuple[bool, int, int]:
+    return snapshot.get("after_training", False), snapshot["step"], snapshot.get("length", 0)

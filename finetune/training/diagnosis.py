@@ -5,7 +5,7 @@ Both fill diagnostics.json beside the record, and neither changes a number of th
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from finetune.config.schema import RunConfig
 from finetune.data import dataset, sources
 from finetune.data.collate import IGNORED, evenly
 from finetune.errors import UserError
+from finetune.models import admission
 from finetune.publishing.load import open_run
 from finetune.records import diagnostics, store
 from finetune.records.diagnostics import Diagnostics, Snapshot
@@ -117,14 +118,21 @@ class Inspection:
 
 
 def diagnose(
-    folder: Path, rows: int, data_source: str | None, task_name: str | None, attention: str | None = None
+    folder: Path,
+    rows: int,
+    data_source: str | None,
+    task_name: str | None,
+    *,
+    attention: str | None = None,
+    length: int | None = None,
 ) -> Inspection:
     """Samples a finished run, on ``rows`` evenly spaced rows of its validation split, without dropout.
 
     Its rows come from where the run had them, or from ``data_source`` (auto, hub, sample or a folder);
-    ``task_name`` and ``attention`` name the files of a task and of a variant of the user's own. Raises
-    ``UserError`` for a folder without a finished run, for rows that are not to be had, and for others than
-    the run had.
+    ``task_name`` and ``attention`` name the files of a task and of a variant of the user's own. ``length``
+    takes the place of ``data.max_length``, than which it is longer. Raises ``UserError`` for a folder without
+    a finished run, for rows that are not to be had, for others than the run had, and for more tokens than
+    the model has positions for.
     """
     if not (folder / store.FILE).is_file():
         raise UserError(f"{folder} is not a run folder: it holds no {store.FILE}")
@@ -139,6 +147,8 @@ def diagnose(
         chosen = evenly(len(split), rows)
         built = open_run(folder, attention=attention)
         recorder = Recorder(built.model.requires_grad_(True), BATCH)
+        if length is not None:
+            config = _lengthened(config, length, admission.positions(built.model).encoder)
         tokens = objective.tokenize(split.select(chosen), "rows", built.tokenizer, config)
         tokens = tokens.select(evenly(len(tokens), rows))  # a document has many windows
         passes = list(_passes(recorder, tokens, objective.collator(built.tokenizer, built.model, config)))
@@ -152,22 +162,26 @@ def diagnose(
             "rows": len(tokens),
             "layers": layers_json(recorder, passes),
         }
+        if length is not None:
+            sample["length"] = length
         diagnostics.write(file, diagnostics.add(content, sample))
         store.write(folder, {**entry, "diagnostics": diagnostics.FILE})
     return Inspection(file, recorder.variant, sample)
 
 
 def table(inspection: Inspection) -> str:
-    """A table with a line a layer: the spread of its weights, and the gradient that reaches its scores."""
+    """Two tables with a line a layer: the spread of its weights and the gradient that reaches its scores, and
+    the sums of rows by the number of keys that they see."""
     other = "sa-softmax" if inspection.variant == "softmax" else inspection.variant
     title = (
         f"{inspection.variant}, {inspection.sample['rows']} validation rows, no dropout. From saturated on: "
         f"mean |dLoss/dscore| of {other} / softmax at the same scores; n scores are saturated"
     )
+    layers = inspection.sample["layers"]
     rows: list[tuple[str, ...]] = [
         ("layer", "kind", "> .99", "< .01", "entropy", "row sum", "n", *statistics.GROUPS)
     ]
-    for layer in inspection.sample["layers"]:
+    for layer in layers:
         weights, reach = layer["weights"], layer["reach"]
         pairs = [(reach[other][group], reach["softmax"][group]) for group in statistics.GROUPS]
         ratios = [own / stock if own is not None and stock else None for own, stock in pairs]
@@ -175,7 +189,26 @@ def table(inspection: Inspection) -> str:
         sizes = (_figure(weights["entropy"]), _figure(layer["row_sum"]["mean"]))
         counted = str(layer["counts"]["saturated"])
         rows.append((str(layer["layer"]), layer["kind"], *shares, *sizes, counted, *map(_figure, ratios)))
-    return f"{title}\n{aligned(rows, 'llr')}"
+    sums = [{each["start"]: each["row_sum"] for each in layer["by_keys"]} for layer in layers]
+    starts = sorted({start for of_layer in sums for start in of_layer})
+    by_keys: list[tuple[str, ...]] = [("layer", "kind", *map(str, starts))]
+    for layer, of_layer in zip(layers, sums, strict=True):
+        figures = (_figure(of_layer.get(start)) for start in starts)
+        by_keys.append((str(layer["layer"]), layer["kind"], *figures))
+    heading = "Mean row sum of queries that see as many keys, up to twice as many less one"
+    return f"{title}\n{aligned(rows, 'llr')}\n{heading}\n{aligned(by_keys, 'llr')}"
+
+
+def _lengthened(config: RunConfig, length: int, most: int | None) -> RunConfig:
+    """The configuration with ``length`` for ``data.max_length``, of a model with ``most`` positions."""
+    usual = config.data.max_length
+    if length < usual:
+        raise UserError(
+            f"--length {length} is less than the run's own, {usual} (data.max_length): set it above"
+        )
+    if most is not None and length > most:
+        raise UserError(f"--length {length} is more than the model has positions for, {most}")
+    return replace(config, data=replace(config.data, max_length=length))
 
 
 def _new(recorder: Recorder, rows: int, total_steps: int, samples: list[Snapshot]) -> Diagnostics:

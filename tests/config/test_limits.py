@@ -114,7 +114,7 @@ def test_a_study_is_named_what_no_machine_or_disk_takes(tmp_path: Path, line: st
 @pytest.mark.parametrize("word", ["1" * 5000, "-1", "٣", "1e3", "0x1", "1.0", "--", "²"])
 @pytest.mark.parametrize(
     "options", [["classify", "--seeds"], ["study", "quick", "--workers"], ["bench", "--lengths"],
-                ["diagnose", "x", "--rows"]], ids=lambda options: options[0],
+                ["diagnose", "x", "--rows"], ["diagnose", "x", "--length"]], ids=lambda options: options[0],
 )  # fmt: skip
 def test_a_number_that_is_none_is_one_line(
     capsys: pytest.CaptureFixture[str], options: Any, word: str

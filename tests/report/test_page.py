@@ -12,13 +12,14 @@ from finetune.cli.main import main
 from finetune.comparison.compare import Comparison, compare
 from finetune.errors import UserError
 from finetune.records import store
-from finetune.records.diagnostics import LayerSnapshot
+from finetune.records.diagnostics import LayerSnapshot, read
 from finetune.records.run import Run
+from finetune.report import reached
 from finetune.report.answer import answer, state
 from finetune.report.formats import saved
 from finetune.report.histories import History, collect, mean_curve
 from finetune.report.html.page import HERE, page
-from finetune.report.plots import curves, forest, gradients, series, weights
+from finetune.report.plots import curves, distances, forest, gradients, series, weights
 from finetune.report.plots.figures import COLORS, Palette, depth, draw
 from tests.support.records import classified, correctness, save, save_accuracies, started
 from tests.support.report_records import FILE, diagnostics, enrich
@@ -60,7 +61,7 @@ def test_ids_are_unique_and_every_reference_has_its_own(html: str) -> None:
 
 def test_every_plot_has_a_label_a_heading_and_a_caption_that_says_n(html: str) -> None:
     figures = re.findall(r"<figure>.*?</figure>", html, re.S)
-    assert len(figures) == 14
+    assert len(figures) == 23
     for figure in figures:
         assert re.search(r'<svg [^>]*role="img"', figure)
         assert re.search(r'aria-label="[^"]{30,}"', figure)
@@ -70,6 +71,11 @@ def test_every_plot_has_a_label_a_heading_and_a_caption_that_says_n(html: str) -
         "Difference from softmax", "Seed by seed", "Training loss", "Validation loss", "Validation metric"
     ]  # fmt: skip
     assert {"Gradient norms, softmax", "Row sums", "Gradient that scores get, sa-softmax"} <= set(headings)
+    assert headings[-9:] == [
+        "Row sums by number of keys", "From softmax by number of keys", "Weights by distance",
+        "Entropy by distance", "Bias by distance", "Gradient by distance, softmax",
+        "Gradient by distance, sa-softmax", "Positional encoding: p", "Positional encoding: c",
+    ]  # fmt: skip
 
 
 def test_plots_have_the_page_s_colours_only(html: str) -> None:
@@ -241,6 +247,77 @@ def test_a_zone_without_scores_leaves_the_other_its_plot() -> None:
     assert plot.svg.count(">100<") == 2, "steps reach as far as the samples"
     assert "suppressed, softmax 3e-06 at step 0" in plot.svg and "no such score" in plot.svg
     assert gradients.reach(_seen("softmax", content), ["another"], Palette([]), "k") == []
+
+
+def test_buckets_are_averaged_over_layers_and_runs_at_the_last_look() -> None:
+    one, other = diagnostics("sa-softmax", [0, 5], layers=2), diagnostics("sa-softmax", [5], layers=1)
+    first, second = one["samples"][-1]["layers"]
+    first["by_keys"] = [{"start": 2, "row_sum": 0.5}, {"start": 4, "row_sum": 0.25}]
+    second["by_keys"] = [{"start": 2, "row_sum": 0.25}, {"start": 4, "row_sum": None}]
+    sums = {2: 1.0, 4: 0.75, 8: 9.0}
+    other["samples"][0]["layers"][0]["by_keys"] = [{"start": n, "row_sum": each} for n, each in sums.items()]
+    (seen,) = _seen("sa-softmax", one, other)
+    assert series.over_buckets(seen, "by_keys", "row_sum") == {2: (0.375 + 1) / 2, 4: 0.5}
+    plots = distances.last_look([seen], Palette(["sa-softmax"]), "k")
+    assert "sa-softmax 0.688 from 2, 0.5 from 4" in plots[0].svg
+    assert ">2<" in plots[0].svg and "keys that the query sees, from" in plots[0].svg
+    (far,) = distances.reach([seen], ["softmax", "nothing"], Palette([]), "k")
+    assert "softmax 1e-06 from 0, 1.11e-07 from 8" in far.svg
+    del first["by_keys"], second["by_keys"], other["samples"][0]["layers"][0]["by_keys"]
+    first_left, *_ = distances.last_look([seen], Palette([]), "k")
+    assert first_left.heading == "Weights by distance"
+
+
+def test_what_an_encoding_learned_is_drawn_by_step() -> None:
+    content = diagnostics("softmax", [0, 5], layers=1)
+    for sample, values in zip(content["samples"], ([1.0, 3.0], [None, 7.0]), strict=True):
+        sample["layers"][0]["learned"] = {"a": values}
+    (plot,) = weights.learned(_seen("softmax", content), Palette([]), "k")
+    assert plot.heading == "Positional encoding: a" and "softmax 2 at step 0, 7 at step 5" in plot.svg
+
+
+def test_a_table_of_the_gradient_at_lost_scores() -> None:
+    content = diagnostics("sa-softmax", [0, 1, 2, 3], layers=2)
+    for sample in content["samples"]:
+        for layer, norms in zip(sample["layers"], ((3.0, 6.0), (4.0, 8.0)), strict=True):
+            layer["counts"] = {"saturated": 0, "suppressed": 30, "faint": 1, "all": 100}
+            layer["norm"] = {
+                name: {"saturated": None, "suppressed": norm, "faint": 0.0, "all": 20.0}
+                for name, norm in zip(("softmax", "sa-softmax"), norms, strict=True)
+            }
+    (seen,) = _seen("sa-softmax", content)
+    table = reached.reached([seen], ["softmax", "sa-softmax"])
+    assert table[0] == ["attention", "step", "scores", "share", "softmax", "sa-softmax"]
+    assert [row[1] for row in table[1::3]] == ["0", "2", "3"]
+    assert table[1:4] == [
+        ["sa-softmax", "0", "saturated, p > 0.99", "0%", "-", "-"],
+        ["sa-softmax", "0", "suppressed, p < 0.01", "30%", "5", "10 (2 x)"],
+        ["sa-softmax", "0", "faint, p < 0.01 / n", "1%", "0", "0"],
+    ]
+    del seen.runs[0]["faint"]
+    assert len(reached.reached([seen], ["softmax"])) == 1 + 3 * 2
+    for layer in (layer for sample in content["samples"] for layer in sample["layers"]):
+        del layer["norm"]
+    assert reached.reached([seen], ["softmax"]) == []
+
+
+def test_files_of_before_have_what_they_had(tmp_path: Path) -> None:
+    """Without numbers by distance and by keys, and without those of an encoding."""
+    content = diagnostics("softmax")
+    del content["faint"]
+    for layer in (layer for sample in content["samples"] for layer in sample["layers"]):
+        for name in ("norm", "by_keys", "by_distance", "learned"):
+            del layer[name]
+        for numbers in (layer["counts"], *layer["reach"].values()):
+            numbers.pop("faint", None)
+    (tmp_path / FILE).write_text(json.dumps(content))
+    (seen,) = _seen("softmax", read(tmp_path / FILE))
+    palette = Palette([])
+    assert (
+        distances.last_look([seen], palette, "k") == distances.reach([seen], ["softmax"], palette, "k") == []
+    )
+    assert weights.learned([seen], palette, "k") == [] and reached.reached([seen], ["softmax"]) == []
+    assert gradients.reach([seen], ["softmax"], palette, "k") and weights.weights([seen], palette, "k")
 
 
 def test_only_variants_with_negative_weights_get_that_plot() -> None:

@@ -15,7 +15,7 @@ from finetune.errors import UserError
 from finetune.records import store
 from finetune.report import write
 from finetune.report.html.page import page
-from finetune.report.plots import curves, forest, gradients, weights
+from finetune.report.plots import curves, distances, forest, gradients, weights
 from finetune.statistics import over_seeds
 from tests.support.nested import WRONG, changed, every_place
 from tests.support.records import classified, save, started, translations
@@ -41,7 +41,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def draw(*parts: Any, **options: Any) -> Markup:
         return real(*parts, **options) if next(turn) % 200 == 0 else Markup("")
 
-    for module in (curves, forest, gradients, weights):
+    for module in (curves, distances, forest, gradients, weights):
         monkeypatch.setattr(module, "draw", draw)
     yield
 

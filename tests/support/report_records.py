@@ -40,7 +40,29 @@ def layer(number: int, step: int, variant: str, kind: str = "encoder") -> dict[s
             name: {"saturated": 1e-7 * size * (1.1 - grown), "suppressed": 3e-6 * size, "all": 1e-5 * size}
             for name, size in reach.items()
         },
-        "counts": {"saturated": 40 + number, "suppressed": 900, "all": 4000},
+        "counts": {"saturated": 40 + number, "suppressed": 900, "faint": 80, "all": 4000},
+        "norm": {
+            name: {"saturated": 1e-6 * size, "suppressed": 2e-5 * size, "faint": None, "all": 1e-4 * size}
+            for name, size in reach.items()
+        },
+        "by_keys": [
+            {"start": start, "rows": 10, "row_sum": kept, "entropy": 2.0, "to_softmax": (1 - kept) / 2}
+            for start in (2, 4, 8, 16)
+        ],
+        "by_distance": [
+            {
+                "start": start,
+                "keys": 100,
+                "rows": 50,
+                "weight": kept / 5,
+                "softmax": 0.2,
+                "entropy": 0.5,
+                "reach": {name: 1e-6 * size / (1 + start) for name, size in reach.items()},
+                "bias": -0.1 * start,
+            }
+            for start in (0, 1, 2, 4, 8)
+        ],
+        "learned": {"p": [1.0 + grown, 0.5], "c": [0.1]},
     }
 
 
@@ -53,6 +75,7 @@ def diagnostics(variant: str, steps: Sequence[int] = (0, 20, 60, 120), layers: i
         "rows": 16,
         "saturated": 0.99,
         "suppressed": 0.01,
+        "faint": 0.01,
         "total_steps": max(steps),
         "samples": [
             {"step": step, "layers": [layer(n, step, variant) for n in range(layers)]} for step in steps

@@ -120,7 +120,7 @@ def test_a_finished_run_can_be_looked_at(tmp_path, looked_at, capsys):
     last = found["samples"][-1]
     assert (last["step"], last["after_training"], last["rows"]) == (20, True, 11)
     shown = capsys.readouterr().out
-    assert "11 validation rows" in shown and shown.count("encoder") == 4
+    assert "11 validation rows" in shown and shown.count("encoder") == 2 * 2 * 2
     same_run(looked_at, where)
 
     (where / "diagnostics.json").unlink()

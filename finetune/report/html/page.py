@@ -14,10 +14,10 @@ from finetune.comparison.interactions import sentence as interaction_sentence
 from finetune.comparison.pairing import FROM_THE_PAPER
 from finetune.comparison.tables import ResultTable
 from finetune.data.synthetic import STAMP
-from finetune.report import cells, facts, lengths, words
+from finetune.report import cells, facts, lengths, reached, words
 from finetune.report.answer import answer, state
 from finetune.report.histories import History, collect
-from finetune.report.plots import curves, forest, gradients, series, weights
+from finetune.report.plots import curves, distances, forest, gradients, series, weights
 from finetune.report.plots import lengths as lengths_plot
 from finetune.report.plots.figures import Palette, swatch
 from finetune.system.text import visible
@@ -114,6 +114,10 @@ def _table(table: ResultTable, histories: Sequence[History], palette: Palette, k
     if sampled:
         diagnostics += gradients.norms(sampled, key) + weights.weights(sampled, palette, key)
         diagnostics += gradients.reach(sampled, functions, palette, key)
+        last = series.of_variants(histories, names, order=(True, False))
+        diagnostics += distances.last_look(last, palette, key)
+        diagnostics += distances.reach(last, functions, palette, key)
+        diagnostics += weights.learned(sampled, palette, key)
     cost_notes = facts.cost_notes(table)  # they stand beside the cost, and not among the other notes
     lists = [
         (heading, [line for line in lines if line not in cost_notes]) for heading, lines in facts.lists(table)
@@ -138,6 +142,7 @@ def _table(table: ResultTable, histories: Sequence[History], palette: Palette, k
         "plots": [plot for plot in plots if plot],
         "starts": _grid(cells.starts(table), "Before training"),
         "diagnostics": diagnostics,
+        "reached": _grid(reached.reached(sampled, functions), reached.HEADING, left=3),
         "diagnostics_legend": _legend(
             dict.fromkeys([*(each.variant for each in sampled), *functions]), palette
         ),

@@ -12,11 +12,12 @@ from finetune.report.histories import Curve, History, mean_curve
 
 Pick = Callable[[LayerSnapshot], float | None]
 Place = tuple[int, str]  # layer, kind
+LARGEST = 2**40  # slots: what is drawn
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """The diagnostics of one variant's runs: those from training, or, where there are none, from after it."""
+    """The diagnostics of one variant's runs, all from training or all from ``after`` it."""
 
     variant: str
     runs: tuple[Diagnostics, ...]
@@ -27,13 +28,16 @@ class Sampled:
         return (layer for run in self.runs for sample in run["samples"] for layer in sample["layers"])
 
 
-def of_variants(histories: Sequence[History], variants: Iterable[str]) -> list[Sampled]:
-    """Collects the diagnostics of each of ``variants`` that has any."""
+def of_variants(
+    histories: Sequence[History], variants: Iterable[str], order: Sequence[bool] = (False, True)
+) -> list[Sampled]:
+    """Collects the diagnostics of each of ``variants`` that has any: those from training, or else from after
+    it (``True``), in the ``order`` of preference."""
     sampled = []
     for variant in variants:
         files = [each.diagnostics for each in histories if each.variant == variant and each.diagnostics]
         # Samples from after training are of other rows and without dropout: no line joins them to the others.
-        for after in (False, True):
+        for after in order:
             runs: list[Diagnostics] = []
             for file in files:
                 samples = [
@@ -50,13 +54,13 @@ def of_variants(histories: Sequence[History], variants: Iterable[str]) -> list[S
 def at(*path: str) -> Pick:
     """Picks what lies at ``path`` in a layer's diagnostics; ``None`` where nothing does."""
 
-    def pick(layer: LayerSnapshot) -> float | None:
-        value: Any = layer
-        for key in path:
-            value = value.get(key, {})
-        return value if is_number(value) else None
+    return lambda layer: _at(layer, path)
 
-    return pick
+
+def _at(value: Any, path: Sequence[str]) -> float | None:
+    for key in path:
+        value = value.get(key, {})
+    return value if is_number(value) else None
 
 
 def by_layer(sampled: Sampled, pick: Pick) -> dict[Place, Curve]:
@@ -87,6 +91,20 @@ def over_layers(sampled: Sampled, pick: Pick, weigh: Pick | None = None) -> Curv
             if total > 0:
                 mine[sample["step"]] = math.fsum(weight * value for weight, value in known) / total
         curves.append(dict(sorted(mine.items())))
+    return mean_curve(curves)
+
+
+def over_buckets(sampled: Sampled, part: str, *path: str) -> Curve:
+    """Averages what lies at ``path`` in the buckets of ``part``, over layers of the last look and runs."""
+    curves: list[Curve] = []
+    for run in sampled.runs:
+        values: dict[int, list[float]] = {}
+        for layer in run["samples"][-1]["layers"]:
+            for bucket in layer.get(part, []):  # type: ignore[attr-defined]
+                value, start = _at(bucket, path), bucket["start"]
+                if value is not None and start < LARGEST:
+                    values.setdefault(start, []).append(value)
+        curves.append({start: math.fsum(found) / len(found) for start, found in sorted(values.items())})
     return mean_curve(curves)
 
 

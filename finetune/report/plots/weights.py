@@ -1,11 +1,13 @@
 """Plots of attention weights through training: how extreme, how even, and what a row of them sums to."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
 from finetune.records.diagnostics import LayerSnapshot
+from finetune.records.run import is_number
 from finetune.report.plots.curves import line, thin_line
 from finetune.report.plots.figures import Palette, Plot, by_step, draw
 from finetune.report.plots.series import Pick, Sampled, at, by_layer, counted, ends, over_layers
@@ -15,8 +17,8 @@ LOW, MIDDLE, HIGH = 1, 3, 5
 
 
 class _Quantity(NamedTuple):
-    part: str  # of a layer's diagnostics
-    name: str  # in that part
+    pick: Pick
+    name: str
     heading: str
     axis: str
     caption: str
@@ -30,18 +32,42 @@ def weights(sampled: Sequence[Sampled], palette: Palette, key: str) -> list[Plot
     entropy, scores = "Mean entropy of a row of weights, |w| over their sum.", "highest − lowest"
     spread = "Highest less lowest score of a row, mean over rows."
     quantities = (
-        _Quantity("weights", "above", f"Weights {high}", axis, f"{share} {high}."),
-        _Quantity("weights", "below", f"Weights {low}", axis, f"{share} {low}."),
-        _Quantity("weights", "negative", "Weights below 0", axis, f"{share} below 0."),
-        _Quantity("weights", "entropy", "Entropy", "entropy (nats)", entropy),
-        _Quantity("score", "range", "Range of the scores", scores, spread),
+        _Quantity(at("weights", "above"), "above", f"Weights {high}", axis, f"{share} {high}."),
+        _Quantity(at("weights", "below"), "below", f"Weights {low}", axis, f"{share} {low}."),
+        _Quantity(at("weights", "negative"), "negative", "Weights below 0", axis, f"{share} below 0."),
+        _Quantity(at("weights", "entropy"), "entropy", "Entropy", "entropy (nats)", entropy),
+        _Quantity(at("score", "range"), "range", "Range of the scores", scores, spread),
     )
     plots = [_quantity(sampled, palette, key, quantity) for quantity in quantities]
     return [plot for plot in [*plots, _row_sums(sampled, palette, key)] if plot]
 
 
+def learned(sampled: Sequence[Sampled], palette: Palette, key: str) -> list[Plot]:
+    """One plot for each number that a positional encoding learns, all variants in it."""
+    names = dict.fromkeys(
+        name for each in sampled for layer in each.layers() for name in layer.get("learned", {})
+    )
+    plots = []
+    for number, name in enumerate(names):
+        caption = f"Parameter {name} of the positional encoding, mean over heads."
+        heading = f"Positional encoding: {name}"
+        quantity = _Quantity(_learned(name), f"learned-{number}", heading, name, caption)
+        plots.append(_quantity(sampled, palette, key, quantity))
+    return [plot for plot in plots if plot]
+
+
+def _learned(name: str) -> Pick:
+    """Picks the mean over heads of a number that a layer's positional encoding has learned."""
+
+    def pick(layer: LayerSnapshot) -> float | None:
+        values = [value for value in layer.get("learned", {}).get(name, []) if is_number(value)]
+        return math.fsum(values) / len(values) if values else None
+
+    return pick
+
+
 def _quantity(sampled: Sequence[Sampled], palette: Palette, key: str, quantity: _Quantity) -> Plot | None:
-    pick = at(quantity.part, quantity.name)
+    pick = quantity.pick
     means = {each.variant: over_layers(each, pick) for each in sampled}
     means = {name: curve for name, curve in means.items() if curve}
     if not means or (
