@@ -196,7 +196,7 @@ class LanguageTask(Task):
     """Texts to read, of which a model learns to predict every token (causal) or masked ones (masked)."""
 
     kind = "causal"
-    kinds = ("causal",)
+    kinds = ("causal", "masked")
     verb = "pretrain"
     purpose = "train a language model from random weights, or go on with one"
     example = "books"

@@ -135,7 +135,7 @@ class LanguageConfig:
     train_tokens: Positive | None  # of the training split, in its order; None takes all
     tokens_per_step: StepTokens  # of an optimizer step: a whole number of windows of data.max_length
     eval_lengths: list[Tokens]  # at each of which the same tokens are scored; may be empty
-    scored_tokens: Tokens  # the last tokens of those windows, which are scored
+    scored_tokens: Tokens | None  # the last tokens of those windows, which are scored; causal only
     test_windows: Positive | None  # of those windows, at most; None takes all
     stride: (
         Annotated[int, Field(ge=1, le=10**6)] | None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow.compute as pc
@@ -12,6 +12,19 @@ from finetune.config.schema import RunConfig
 
 IGNORED = -100
 """The label of padding, which torch's cross entropy passes over."""
+
+
+ABOUT = ("row", "document")
+"""Columns that tell a collator which row it has, or which document's, and that no model takes."""
+
+
+class Renewal(Protocol):
+    """Makes of a token row, with the columns ``ABOUT`` it, the one that is padded: another in each epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called at the start of every epoch, before a row of it is made."""
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]: ...
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -45,19 +58,28 @@ def longest_first(rows: Dataset) -> Dataset:
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads rows without their ``row`` number. A class, since worker processes need one that can be pickled.
+    """Pads rows without what is ``ABOUT`` them. A class, since worker processes need one that can be pickled.
 
     ``pad`` pads to the longest row of the batch and makes tensors. ``lengthened`` are the columns that are
-    filled up before: their length in tokens, and the filler.
+    filled up before: their length in tokens, and the filler. ``renewal`` comes first, where there is one.
     """
 
     pad: Callable[[list[dict[str, Any]]], Any]
     lengthened: dict[str, tuple[int, int]]
     left: bool = False
+    renewal: Renewal | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer at the start of every epoch, with its number from 0."""
+        if self.renewal is not None:
+            self.renewal.set_epoch(epoch)
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
-        """Token rows -> one batch of tensors, (rows, padded length). Models do not take ``row``."""
-        batch = self.pad([self._filled({key: row[key] for key in row if key != "row"}) for row in features])
+        """Token rows -> one batch of tensors, (rows, padded length)."""
+        rows = features if self.renewal is None else [self.renewal(row) for row in features]
+        batch = self.pad([
+            self._filled({key: value for key, value in row.items() if key not in ABOUT}) for row in rows
+        ])  # fmt: skip
         # Without labels DataCollatorForSeq2Seq returns labels=None, which Trainer takes for labels.
         return {key: value for key, value in batch.items() if value is not None}
 
@@ -71,7 +93,11 @@ class Collator:
 
 
 def collator(
-    pad: Callable[[list[dict[str, Any]]], Any], tokenizer: Any, config: RunConfig, target_length: int | None
+    pad: Callable[[list[dict[str, Any]]], Any],
+    tokenizer: Any,
+    config: RunConfig,
+    target_length: int | None,
+    renewal: Renewal | None = None,
 ) -> Collator:
     """A collator around ``pad`` that pads as far as ``config.batches.padding`` demands.
 
@@ -80,11 +106,11 @@ def collator(
     many recipes do.
     """
     if config.batches.padding == "longest":
-        return Collator(pad, {})
+        return Collator(pad, {}, renewal=renewal)
     wanted = {
         "input_ids": (config.data.max_length, tokenizer.pad_token_id),
         "attention_mask": (config.data.max_length, 0),
     }
     if target_length is not None:
         wanted["labels"] = (target_length, IGNORED)
-    return Collator(pad, wanted, left=tokenizer.padding_side == "left")
+    return Collator(pad, wanted, left=tokenizer.padding_side == "left", renewal=renewal)

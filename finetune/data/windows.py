@@ -108,7 +108,7 @@ def train(documents: Documents, end: int, length: int, seed: int, most: int | No
         "trained_tokens": count * length,
         "dropped_tokens": read - count * length,
     }
-    return _dataset(
+    return as_dataset(
         {"row": np.arange(count), "input_ids": _even(inputs, length), "labels": _even(labels, length)}, counts
     )
 
@@ -162,15 +162,129 @@ def test(
         "windows_by_length": len(chosen),
         "too_short_documents": short,
     }
-    return _dataset(
+    return as_dataset(
         {
             "row": np.arange(len(windows)),
-            "input_ids": _lists(inputs),
-            "labels": _lists(labels),
+            "input_ids": token_lists(inputs),
+            "labels": token_lists(labels),
             "document": np.array([window[0] for window in windows]),
             "length": np.array([window[-1] for window in windows]),
         },
         counts,
+    )
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The marks around and between texts in an encoder's windows, as token numbers."""
+
+    first: int
+    last: int
+    between: int  # after each document but the last of a window
+    special: tuple[int, ...]  # every token that is none of a text, these three among them
+
+    def around(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``input_ids`` and ``labels`` of one window: tokens with the frame, and what of it is no mark."""
+        framed = np.concatenate([[self.first], tokens, [self.last]]).astype(np.int32)
+        return framed, np.where(np.isin(framed, self.special), IGNORED, framed).astype(np.int32)
+
+
+FRAMING = 2
+"""Tokens of a frame: one before a text, one after it."""
+
+
+def packed(documents: Documents, frame: Frame, length: int, seed: int, most: int | None = None) -> Dataset:
+    """Framed windows of ``length`` tokens to train on, over documents in an order fixed by ``seed``.
+
+    Of ``length`` the frame takes two. A window goes on with the next document after ``frame.between``
+    (FULL-SENTENCES of Liu et al., 2019, arXiv 1907.11692). ``labels`` are the tokens in their own places,
+    ``IGNORED`` at marks. Of the stream the first ``most`` tokens are taken, and only the last, incomplete
+    window is dropped. Raises ``UserError`` where there is no whole window.
+    """
+    body = length - FRAMING
+    order = np.random.RandomState(seed).permutation(len(documents))
+    mark = np.array([frame.between], np.int32)
+    parts = [part for index in order if len(documents[index]) for part in (documents[index], mark)]
+    stream = np.concatenate([np.empty(0, np.int32), *parts])
+    read = len(stream) if most is None else min(most, len(stream))
+    count = read // body
+    if not count:
+        raise _no_window(len(stream), most, body, FRAMING)
+    inputs = np.empty((count, length), np.int32)
+    inputs[:, 0], inputs[:, -1] = frame.first, frame.last
+    inputs[:, 1:-1] = stream[: count * body].reshape(count, body)
+    labels = np.where(np.isin(inputs, frame.special), np.int32(IGNORED), inputs)
+    counts = {
+        "documents": len(documents),
+        "tokens": len(stream),
+        "windows": count,
+        "trained_tokens": count * body,
+        "dropped_tokens": read - count * body,
+    }
+    columns = {"input_ids": _even(inputs.ravel(), length), "labels": _even(labels.ravel(), length)}
+    return as_dataset({"row": np.arange(count), **columns}, counts)
+
+
+def apart(
+    documents: Documents,
+    frame: Frame,
+    length: int,
+    order: Sequence[int] | None = None,
+    most: int | None = None,
+) -> Dataset:
+    """Framed windows of ``length`` tokens at most that each hold a part of one document, alike in size.
+
+    A document is cut into as few as there can be, so that none is left with a few tokens (DOC-SENTENCES of
+    Liu et al., 2019). As ``packed`` otherwise, with the index of each window's ``document``, in the ``order``
+    given or that of the documents. Raises ``UserError`` where these hold no token.
+    """
+    body = length - FRAMING
+    windows = [
+        (index, part)
+        for index in (range(len(documents)) if order is None else order)
+        for part in np.array_split(documents[index], -(-len(documents[index]) // body) or 1)
+        if len(part)
+    ]
+    if not windows:
+        raise UserError("the documents have no tokens: add text")
+    read = np.cumsum([len(part) for _, part in windows])
+    if most is not None:
+        windows = windows[: int(np.searchsorted(read, most, side="right"))]
+        if not windows:
+            raise _no_window(int(read[-1]), most, body, FRAMING)
+    framed = [frame.around(part) for _, part in windows]
+    counts = {
+        "documents": len(documents),
+        "tokens": len(documents.tokens),
+        "windows": len(windows),
+        "trained_tokens": int(read[len(windows) - 1]),
+        "dropped_tokens": 0,
+    }
+    return as_dataset(
+        {
+            "row": np.arange(len(windows)),
+            "input_ids": token_lists([inputs for inputs, _ in framed]),
+            "labels": token_lists([labels for _, labels in framed]),
+            "document": np.array([index for index, _ in windows]),
+        },
+        counts,
+    )
+
+
+def _no_window(there: int, most: int | None, body: int, framing: int) -> UserError:
+    """What is said where ``there`` tokens, of which ``most`` are wanted, make no window of ``body`` tokens.
+
+    Beside those of a text it has ``framing`` ones.
+    """
+    length = body + framing
+    if most is not None and most < there:
+        return UserError(
+            f"language.train_tokens {most} is less than one window of {length:,} tokens (data.max_length), "
+            f"which takes {body:,} of a text: set it to {body} or more"
+        )
+    return UserError(
+        f"the train split has {there:,} tokens, less than one window of {length:,} (data.max_length): add "
+        f"text, or take --data.max_length {max(there + framing, framing + 3)}"
     )
 
 
@@ -236,7 +350,7 @@ def _even(tokens: np.ndarray, length: int) -> pa.ChunkedArray:
     ])  # fmt: skip
 
 
-def _lists(each: Sequence[np.ndarray]) -> pa.ChunkedArray:
+def token_lists(each: Sequence[np.ndarray]) -> pa.ChunkedArray:
     """A column of lists of token numbers, of any lengths."""
     chunks, start, held = [], 0, 0
     for place, tokens in enumerate(each):
@@ -249,7 +363,7 @@ def _lists(each: Sequence[np.ndarray]) -> pa.ChunkedArray:
     return pa.chunked_array(chunks, pa.list_(pa.int32()))
 
 
-def _dataset(columns: dict[str, Any], counts: dict[str, int]) -> Dataset:
+def as_dataset(columns: dict[str, Any], counts: dict[str, int]) -> Dataset:
     """``columns`` as a data set that knows its ``counts``."""
     rows = Dataset(pa.table(columns))
     rows.info.description = json.dumps(counts)

@@ -44,7 +44,7 @@ def count_words(text: str) -> int:
 
 
 def perplexity_metrics(
-    rows: Rows, *, tokenizer: str, length: int, stride: int | None, scored_tokens: int
+    rows: Rows, *, tokenizer: str, length: int, stride: int | None, scored_tokens: int | None
 ) -> Scores:
     """Computes the metrics of a causal model, ``perplexity`` first: ``{name: {"value", "signature"}}``.
 

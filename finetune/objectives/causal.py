@@ -40,7 +40,12 @@ class Causal(Language):
 
     def settled(self, config: RunConfig) -> dict[str, Any]:
         language = section(config)
-        if language.eval_lengths and language.scored_tokens > min(language.eval_lengths):
+        if language.eval_lengths and language.scored_tokens is None:
+            raise UserError(
+                "language.scored_tokens says how many tokens are scored at each of language.eval_lengths: "
+                "set it, e.g. to 256"
+            )
+        if language.eval_lengths and (language.scored_tokens or 1) > min(language.eval_lengths):
             raise UserError(
                 f"language.scored_tokens {language.scored_tokens} is more than the shortest of "
                 f"language.eval_lengths holds: set it to {min(language.eval_lengths)} at most"
@@ -69,7 +74,7 @@ class Causal(Language):
             length,
             stride=language.stride,
             lengths=lengths,
-            scored=language.scored_tokens,
+            scored=language.scored_tokens or 1,  # without lengths it is asked for nothing
             most=language.test_windows,
         )
 

@@ -35,7 +35,7 @@ def preset(kind: str, name: str = "quick") -> dict[str, Any]:
     kinds = {task_type.verb: task_type.kind for task_type in TASK_TYPES.values()} | {k: k for k in TASK_TYPES}
     if kind not in kinds:
         raise unknown("kind of task", kind, kinds)
-    return read_preset(kinds[kind], name)
+    return {"kind": kinds[kind], **read_preset(kinds[kind], name)}
 
 
 def run(

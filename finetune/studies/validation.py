@@ -51,7 +51,7 @@ def validate(
 
 def preset_config(kind: str, preset: str) -> RunConfig:
     """Builds a preset's first configuration, which checks its variants and its TrainingArguments."""
-    values = read_preset(kind, preset)
+    values = {"kind": kind, **read_preset(kind, preset)}
     variants, seeds = variant_names(values.pop("variants")), seed_numbers(values.pop("seeds"))
     cells = plan([Point(TASK_TYPES[kind].example, None, values, Path("runs"))], variants, seeds)
     config = replace(cells[0].config, train=resolve_bf16(cells[0].config.train))

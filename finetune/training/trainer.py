@@ -15,7 +15,7 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_pt_utils import LabelSmoother, get_length_grouped_indices
 
-from finetune.data.collate import IGNORED, lengths
+from finetune.data.collate import ABOUT, IGNORED, lengths
 from finetune.training.resume import Resumable
 
 
@@ -71,6 +71,7 @@ class EpochSampler(Sampler[int]):
 class _Comparable:
     """Overrides of Trainer for the loss, the order of rows and what is read back, alike in every variant."""
 
+    _signature_columns: Any  # of Trainer: the columns of the data that reach the collator
     loss_is_scaled_for_ga = True  # Trainer is not to divide by the accumulation steps
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -105,6 +106,18 @@ class _Comparable:
             self._evaluated.append((loss.detach(), targets(labels)))
         loss = loss / (targets(labels) if num_items_in_batch is None else num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Leaves a collator the columns that say which row it has, beside those that the model takes."""
+        due = self._signature_columns is None
+        super()._set_signature_columns_if_needed()  # type: ignore[misc]
+        if due:
+            self._signature_columns = [*self._signature_columns, *ABOUT]
+
+    def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
+        """Tells the collator the epoch, before a batch of it is made and worker processes for it begin."""
+        self.data_collator.set_epoch(epoch)  # type: ignore[attr-defined]
+        super()._run_epoch(*args, epoch=epoch, **kwargs)  # type: ignore[misc]
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """The stock loop, but for its loss: the mean over all targets, where that is one of batch means.

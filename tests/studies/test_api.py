@@ -23,6 +23,8 @@ def small(**train: Any) -> dict[str, Any]:
 
 def test_a_preset_is_found_by_its_kind_and_by_its_verb() -> None:
     assert finetune.preset("classify", "quick") == finetune.preset("classification", "quick")
+    kinds = {name: finetune.preset(name)["kind"] for name in ("pretrain", "masked")}
+    assert kinds == {"pretrain": "causal", "masked": "masked"}  # one verb for two kinds
     with pytest.raises(UserError, match="did you mean 'quick'"):
         finetune.preset("translate", "quik")
     with pytest.raises(UserError, match="did you mean 'classify'"):

@@ -8,11 +8,17 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import BertForSequenceClassification, Seq2SeqTrainingArguments, Trainer
+from transformers import (
+    BertForSequenceClassification,
+    Seq2SeqTrainingArguments,
+    Trainer,
+    default_data_collator,
+)
 
 from finetune import objectives
 from finetune.comparison import compare, pairing
 from finetune.comparison.caveats import NoteKind
+from finetune.data.collate import Collator
 from finetune.errors import UserError
 from finetune.records import store
 from finetune.records.run import find_runs
@@ -217,7 +223,10 @@ def read_back(tmp_path: Path, **train: Any) -> dict[str, Any]:
     model = family.build(model_class=BertForSequenceClassification)
     rows = [{"input_ids": [2, 5, 6, 1], "labels": row % 2} for row in range(8)]
     data, args = Dataset.from_list(rows), training_arguments(config, tmp_path)
-    trainer = comparable(Trainer)(model=model, args=args, train_dataset=data, eval_dataset=data)
+    collate = Collator(default_data_collator, {})
+    trainer = comparable(Trainer)(
+        model=model, args=args, data_collator=collate, train_dataset=data, eval_dataset=data
+    )
     reader = computed.ReadBack(trainer)
     trainer.add_callback(reader)
     trainer.train()
