@@ -240,3 +240,17 @@ def test_a_beginning_that_several_runs_are_is_refused_with_what_they_differ_in(t
         UserError, match=r"holds 2 runs of softmax, seed 0, which differ in train\.learning_rate"
     ):
         study_of(tmp_path, grids)
+
+
+def test_a_grid_names_its_objective_where_a_task_has_several(tmp_path: Path) -> None:
+    grid = {"task": "books", "variants": ["softmax"], "data.source": "sample"}
+    (plain,) = study_of(tmp_path, {"a": grid}).cells
+    (named,) = study_of(tmp_path, {"a": {**grid, "objective": "causal"}}).cells
+    assert plain.config == named.config and named.config.kind == "causal"
+    lengths = {**grid, "language.eval_lengths": [16, 64]}  # one list, and no axis
+    (cell,) = study_of(tmp_path, {"a": lengths}).cells
+    assert cell.config.language is not None and cell.config.language.eval_lengths == [16, 64]
+    with pytest.raises(UserError, match="kind is 'guessing', and 'books' is a causal"):
+        study_of(tmp_path, {"a": {**grid, "objective": "guessing"}})
+    with pytest.raises(UserError, match="kind is 'causal', and 'agnews' is a classification task"):
+        study_of(tmp_path, {"a": {**TINY, "objective": "causal"}})
