@@ -93,8 +93,11 @@ def sentence(interaction: Interaction) -> str:
     """Says in one plain sentence what an interaction shows."""
     metric, difference = registry.get(interaction.metric), interaction.difference
     variant, place = interaction.variant, f"{interaction.title}, {interaction.model}"
-    known = difference.interval or difference.interval_rows
-    facts = f"95% interval {metric.interval(known)}" if known else "no interval"
+    facts = "no interval"
+    if difference.interval:
+        facts = f"95% interval {metric.interval(difference.interval)} over seeds and {metric.row}s"
+    elif difference.interval_rows:
+        facts = f"95% interval {metric.interval(difference.interval_rows)} over {metric.row}s"
     if difference.p_adjusted is not None:
         many = f" after Holm for {difference.comparisons}" if difference.comparisons > 1 else ""
         facts += f", {p_text(difference.p_adjusted)}{many}"

@@ -211,11 +211,6 @@ def glance(comparison: Comparison) -> Cells:
         if result.difference
     ]
 
-    def interval(table: ResultTable, difference: Difference) -> str:
-        if difference.interval is None and difference.interval_rows:  # one seed
-            return f"{table.primary.interval(difference.interval_rows)}, rows only"
-        return words.interval(table.primary, difference.interval)
-
     return _filled(
         [
             ["task and model", *(words.title(table) for table, _, _ in rows)],
@@ -223,7 +218,7 @@ def glance(comparison: Comparison) -> Cells:
             ["metric", *(table.primary.label for table, _, _ in rows)],
             ["seeds", *(str(len(difference.seeds)) for _, _, difference in rows)],
             ["difference", *(table.primary.signed(difference.mean) for table, _, difference in rows)],
-            ["95%", *(interval(table, difference) for table, _, difference in rows)],
+            ["95%", *(words.known_interval(table.primary, difference) for table, _, difference in rows)],
             ["p (Holm)", *(words.p_value(difference.p_adjusted) for _, _, difference in rows)],
             [
                 "significant",

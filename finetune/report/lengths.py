@@ -62,14 +62,14 @@ class OverLength:
             found = result.at_lengths.get(name)
             if found is None:
                 return ""
-            bounds = found.interval or found.interval_rows or found.interval_seeds
+            bounds = words.known_interval(table.primary, found)
             size = table.primary.signed(found.mean)
             verdict = (
                 ""
                 if name != table.tested_length
                 else f" {'no: sample' if table.sample else words.verdict(found)}"
             )
-            return f"{size} ({words.interval(table.primary, bounds)}){verdict}" if bounds else size
+            return f"{size} ({bounds}){verdict}" if bounds else size
 
         return [row for row in self._rows(difference) if any(row[2:])] if self._compared else []
 
@@ -120,7 +120,7 @@ def interactions(comparison: Comparison) -> cells.Cells:
             f"{each.position} against {each.reference}",
             str(len(each.difference.seeds)),
             registry.get(each.metric).signed(each.difference.mean),
-            words.interval(registry.get(each.metric), each.difference.interval),
+            words.known_interval(registry.get(each.metric), each.difference),
             words.p_value(each.difference.p_adjusted),
             "no: sample" if each.sample else words.interaction(each.difference),
         ]

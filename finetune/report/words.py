@@ -83,6 +83,13 @@ def interval(metric: Metric, bounds: Sequence[float] | None) -> str:
     return "" if bounds is None else metric.interval(bounds)
 
 
+def known_interval(metric: Metric, difference: Difference) -> str:
+    """The interval over seeds and rows or, of one seed, over rows: ``-0.17 to +0.66, rows only``."""
+    if difference.interval is None and difference.interval_rows:
+        return f"{metric.interval(difference.interval_rows)}, rows only"
+    return interval(metric, difference.interval)
+
+
 def verdict(difference: Difference) -> str:
     """``better``, ``worse`` or ``no``; ``no conclusion`` where there was nothing to test."""
     if difference.verdict != "none":

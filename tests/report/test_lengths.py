@@ -114,3 +114,16 @@ def test_a_sample_says_nothing_at_any_length(tmp_path: Path) -> None:
     assert all("better" not in cell for row in each.differences for cell in row)
     rows = lengths.interactions(comparison)
     assert rows[1][-1] == "no: sample" and "SAMPLE" in rows[1][0]
+
+
+def test_one_seed_has_intervals_over_documents_alone(tmp_path: Path) -> None:
+    for position in ("own", "kerple"):
+        for variant in VARIANTS[:2]:
+            save_language_model(tmp_path, variant, 0, position)
+    comparison = compare(tmp_path)
+    (each,) = lengths.over_length(comparison)
+    assert all(cell.endswith("rows only)") for cell in each.differences[1][2:-1])
+    assert each.differences[1][-1].endswith("rows only) no conclusion")
+    (row,) = lengths.interactions(comparison)[1:]
+    assert row[5].endswith("rows only") and row[-1] == "no conclusion"
+    assert "over documents, p" in write.text(comparison).replace("\n", " ")
