@@ -7,6 +7,7 @@ run has, which the configuration decides and no score does.
 
 from finetune.comparison.pairing import RunGroup
 from finetune.metrics import registry
+from finetune.records.run import is_number
 
 
 def names(group: RunGroup) -> list[str]:
@@ -17,7 +18,8 @@ def names(group: RunGroup) -> list[str]:
 
 def trained(group: RunGroup) -> int | None:
     """Looks up the length of the windows that the runs were trained on; ``None`` where none was scored."""
-    return int(group.first.config["data"]["max_length"]) if names(group) else None
+    length = group.first.config["data"].get("max_length")
+    return int(length) if names(group) and is_number(length) else None
 
 
 def tested(group: RunGroup) -> str | None:

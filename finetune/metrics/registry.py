@@ -9,6 +9,7 @@ which all fields here are. Light to import: what needs numpy or sacrebleu is nam
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -177,6 +178,7 @@ _DECLARED = (
         "word_perplexity",
         title="word perplexity",
         unit="word perplexity",
+        decimals=None,  # billions in formulas, whose words have dozens of tokens
         higher_is_better=False,
         lowest=1.0,
     ),
@@ -219,7 +221,7 @@ def length_of(name: str) -> int | None:
     (1024, None)
     """
     base, _, length = name.partition(AT)
-    by_length = base in METRICS and METRICS[base].by_length and length.isdecimal()
+    by_length = base in METRICS and METRICS[base].by_length and re.fullmatch(r"[1-9]\d{0,11}", length)
     return int(length) if by_length else None
 
 

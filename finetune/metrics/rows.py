@@ -13,6 +13,7 @@ from finetune.statistics.over_sums import Value, compare_sums
 
 Rows = Sequence[Mapping[str, Any]]
 
+MOST_NATS = 700.0  # a token of a document; exp of more is no number
 # sacrebleu fetches the models of all other tokenizers.
 TOKENIZERS = ("13a", "intl", "none", "char", "zh", "ja-mecab", "ko-mecab")
 
@@ -57,9 +58,10 @@ def _nats_and_tokens(rows: Rows, signature: str) -> Any:
         else:
             sums = [(row["nats"], row["tokens"]) for row in rows]
         table = np.array(sums, dtype=float)
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
+    except (KeyError, AttributeError, TypeError, ValueError, OverflowError) as error:
         raise ValueError("hold no sums of nats and tokens by document") from error
-    if table.shape != (len(rows), 2) or not np.isfinite(table).all() or not table[:, 1].any():
+    fits = table.shape == (len(rows), 2) and np.isfinite(table).all() and table.min() >= 0
+    if not fits or not table[:, 1].any() or (table[:, 0] > MOST_NATS * table[:, 1]).any():
         raise ValueError("hold no sums of nats and tokens by document")
     return table
 

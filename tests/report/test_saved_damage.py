@@ -15,11 +15,11 @@ from finetune.errors import UserError
 from finetune.records import store
 from finetune.report import write
 from finetune.report.html.page import page
-from finetune.report.plots import curves, distances, forest, gradients, weights
+from finetune.report.plots import curves, distances, forest, gradients, lengths, weights
 from finetune.statistics import over_seeds
 from tests.support.nested import WRONG, changed, every_place
 from tests.support.records import classified, save, started, translations
-from tests.support.report_records import FILE, curve, diagnostics
+from tests.support.report_records import FILE, curve, diagnostics, documents, save_language_model
 
 
 def _not_written(file: Path, pieces: Iterable[str]) -> Path:
@@ -41,7 +41,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def draw(*parts: Any, **options: Any) -> Markup:
         return real(*parts, **options) if next(turn) % 200 == 0 else Markup("")
 
-    for module in (curves, distances, forest, gradients, weights):
+    for module in (curves, distances, forest, gradients, lengths, weights):
         monkeypatch.setattr(module, "draw", draw)
     yield
 
@@ -60,27 +60,39 @@ def _survives(root: Path, out: Path, what: object) -> None:
     shown.encode()
 
 
-def _entry(variant: str, kind: str) -> store.Record:
-    """The record of a run that starts, with a learning curve."""
+def _rows(kind: str) -> list[dict[str, Any]]:
+    """Three rows of predictions."""
+    if kind == "causal":
+        return documents("softmax", 0, count=3, lengths=(128, 256))
+    return classified([True, False, True]) if kind == "classification" else translations(3, 0.3, 0)
+
+
+def _save(root: Path, variant: str, kind: str) -> Path:
+    """A finished run with a short learning curve."""
+    if kind == "causal":
+        return save_language_model(root, variant, 0, "kerple", rows=_rows(kind))
     entry = started(variant, 0, kind=kind)
     entry["curve"] = curve(0, steps=40)[-2:]
-    return entry
+    return save(root, entry, _rows(kind))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "variant"), [("classification", 1), ("translation", 0)])
+@pytest.mark.parametrize(("kind", "variant"), [("classification", 1), ("translation", 0), ("causal", 1)])
 def test_no_wrong_value_in_a_record_takes_the_report_down(tmp_path: Path, kind: str, variant: int) -> None:
     """Every key of a good record, at every depth, taken out and given values of every wrong type.
 
-    The two kinds of task share the values between them: what a record holds is nearly the same.
+    The two older kinds of task share the values between them: what a record holds is nearly the same. Of a
+    language model the metrics and the model are tried.
     """
     root, out = tmp_path / "runs", tmp_path / "out"
-    rows = classified([True, False, True]) if kind == "classification" else translations(3, 0.3, 0)
     save(root / "other", started("softmax", 0, task="untouched"), classified([True, False]))
-    folders = [save(root, _entry(name, kind), rows) for name in ("softmax", "sa-softmax")]
+    folders = [_save(root, name, kind) for name in ("softmax", "sa-softmax")]
     file = folders[variant] / store.FILE
     good = json.loads(file.read_text())
     places = [place for place in every_place(good) if place[:2] != ("config", "train") or place[-1] == "bf16"]
+    if kind == "causal":
+        own = ("metrics",), ("config", "model"), ("config", "data")
+        places = [place for place in places if any(place[: len(each)] == each for each in own)]
     values: list[tuple[object, ...]] = [(), *((wrong,) for wrong in WRONG)]
     for number, (place, value) in enumerate([*itertools.product(places, values)][variant::2]):
         file.write_text(json.dumps(changed(good, place, *value)))
@@ -93,13 +105,13 @@ def test_no_wrong_value_in_a_record_takes_the_report_down(tmp_path: Path, kind: 
         _survives(root, out, (place, value))
 
 
-@pytest.mark.parametrize("kind", ["classification", "translation"])
+@pytest.mark.parametrize("kind", ["classification", "translation", "causal"])
 def test_no_wrong_value_in_the_predictions_takes_the_report_down(tmp_path: Path, kind: str) -> None:
     root, out = tmp_path / "runs", tmp_path / "out"
-    rows = classified([True, False, True]) if kind == "classification" else translations(3, 0.3, 0)
+    rows = _rows(kind)
     save(root / "other", started("softmax", 0, task="untouched"), classified([True, False]))
     for variant in ("softmax", "sa-softmax"):
-        folder = save(root, started(variant, 0, kind=kind), rows)
+        folder = _save(root, variant, kind)
     file = folder / store.PREDICTIONS
     for key in rows[1]:
         for value in [(), *((wrong,) for wrong in WRONG)]:
