@@ -139,7 +139,7 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_the_shipped_studies_hold_what_the_questions_need() -> None:
-    assert shipped() == ["ablation", "cpu", "paper", "quick"]
+    assert shipped() == ["ablation", "cpu", "paper", "pretrain-then-finetune", "quick"]
     found = {name: load(name) for name in shipped()}
     for name, study in found.items():
         assert study.name == name and study.root == Path("runs", name)
@@ -161,6 +161,9 @@ def test_the_shipped_studies_hold_what_the_questions_need() -> None:
         "cross",
     }
     assert all(cell.config.data.source == "sample" for cell in found["quick"].cells)
+    chain = found["pretrain-then-finetune"].cells
+    began = {cell.grid: cell.origin and cell.origin.grid for cell in chain}
+    assert began == {"decoders": None, "encoders": None, "pretrained": "encoders", "scratch": None}
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/studies/*.yaml")), ids=lambda path: path.stem)

@@ -12,7 +12,7 @@ import finetune
 from finetune.cli.main import main
 from finetune.comparison.compare import compare
 from finetune.config.loading import read_yaml
-from finetune.publishing import card
+from finetune.publishing import card, push
 from finetune.records import pretraining, store
 from tests.support.small_runs import COMMON, folder
 from tests.support.trained import GRID, Trained
@@ -169,3 +169,16 @@ def test_a_decoder_brings_its_tokenizer_and_its_position_to_a_classifier(tmp_pat
 
 def _tokenizer(where: Path) -> str:
     return str((store.read(where)["model"] or {})["tokenizer"])
+
+
+def test_what_is_published_says_what_the_model_was_pretrained_as_and_no_path(
+    first: Path, own: Path, tmp_path: Path
+) -> None:
+    where = run_of(own, slugs(first)[1], "sa-softmax")
+    push._lay_out(where, store.read(where), "org/name", tmp_path)
+    texts = {file.name: file.read_text() for file in tmp_path.iterdir() if file.suffix != ".safetensors"}
+    assert [name for name, text in texts.items() if str(first.parent) in text] == []
+    assert "pretrained as: softmax on agnews: scratch:tiny, seed 0" in texts["README.md"]
+    assert "It was pretrained with softmax and swapped afterwards" in texts["README.md"]
+    model, _ = finetune.load(tmp_path)
+    assert model.config.num_labels == 14
