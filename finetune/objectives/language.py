@@ -54,7 +54,7 @@ class Language(Objective):
     trains_head = False
 
     sizes: Mapping[str, Mapping[str, int]]
-    """The options of each scratch size."""
+    """The options of each scratch size, those of ``scratch``."""
 
     def check(self, values: Mapping[str, Any]) -> None:
         if values.get("language") is None:

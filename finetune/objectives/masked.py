@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError
+from finetune.models.scale import Shape
+from finetune.models.sizes import ENCODERS
 from finetune.objectives.base import Answers, Rows
-from finetune.objectives.language import Language, mean_loss, scored, section
+from finetune.objectives.language import Language, mean_loss, scored, section, size_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -112,6 +114,11 @@ class Masked(Language):
         from transformers import AutoModelForMaskedLM
 
         return AutoModelForMaskedLM
+
+    sizes = ENCODERS
+
+    def shape(self, config: RunConfig, size: Mapping[str, int], encoding: int) -> Shape:
+        return Shape(*size_of(size), config.model.vocab_size, places=max(512, config.data.max_length))
 
     @property
     def scratch(self) -> Scratch:

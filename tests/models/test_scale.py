@@ -18,9 +18,10 @@ from finetune.models import scale
 from finetune.models.scale import Batch, Pairwise, Shape
 from finetune.models.scratch import BERT, NEOX
 from finetune.models.sizes import DECODERS, ENCODERS
-from finetune.objectives.language import size_of
+from finetune.objectives.language import Language, size_of
 from finetune.positions import POSITIONS, get_encoding
 from finetune.positions.attach import attach, free
+from finetune.tasks import TASK_TYPES
 
 VOCABULARY = 50_257
 # Without embeddings, as published with Pythia (Biderman et al., 2023, arXiv 2304.01373), whose models 70M,
@@ -181,10 +182,10 @@ def test_utilization_needs_a_peak_in_the_same_precision() -> None:
     assert scale.utilization(98.9e12, "cpu", "bfloat16") is None
 
 
-def config_of(**model: Any) -> RunConfig:
-    values = read_preset("causal", "quick")
+def config_of(kind: str = "causal", **model: Any) -> RunConfig:
+    values = read_preset(kind, "quick")
     attention = {**values["attention"], "variant": "softmax"}
-    others = {"kind": "causal", "task": "books", "pair": None, "seed": 0, "attention": attention}
+    others = {"kind": kind, "task": "books", "pair": None, "seed": 0, "attention": attention}
     values = {key: value for key, value in values.items() if key not in ("variants", "seeds")} | others
     return build({**values, "model": {**values["model"], **model}})
 
@@ -206,6 +207,22 @@ def test_a_model_that_is_built_costs_what_its_configuration_says(position: str) 
         weights.requires_grad = False
     frozen = objective.flops_per_token(config, model)
     assert frozen is not None and 0.65 * whole < frozen < 0.9 * whole
+
+
+def test_a_masked_model_that_is_built_costs_what_its_configuration_says() -> None:
+    config = config_of("masked", name="scratch:mini", vocab_size=700)
+    objective = objectives.get("masked")
+    model = AutoModelForMaskedLM.from_config(stock(BERT, ENCODERS["mini"], 700))
+    workload = objective.workload(config)
+    assert workload is not None and workload.shape.parameters == count(model)
+    # Positions, segments and the bias of the output are added, not multiplied by.
+    assert objective.flops_per_token(config, model) == pytest.approx(workload.flops_per_token, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", TASK_TYPES["causal"].kinds)
+def test_every_language_model_has_its_scratch_sizes_on_paper(kind: str) -> None:
+    objective = objectives.get(kind)
+    assert isinstance(objective, Language) and objective.sizes == objective.scratch.sizes
 
 
 def test_other_kinds_and_other_models_have_nothing_on_paper() -> None:
