@@ -88,15 +88,9 @@ def numbered(tables: Mapping[str, pa.Table], task: Task) -> dict[str, pa.Table]:
 
 def _by_document(table: pa.Table, task: Task) -> pa.Table:
     """Canonical rows whose documents all have names, with ``task.between`` after each row but their last."""
+    if task.begins is not None and table["document"].null_count == table.num_rows:
+        table = _joined(table, task.begins, task.between)
     texts, names, rows = table["text"], table["document"], table["row"]
-    if task.begins is not None and names.null_count == len(names):
-        starts = np.flatnonzero(pc.match_substring_regex(texts, task.begins))
-        first = texts.take(pa.array(starts)).to_pylist()
-        titles = [f"{row} {title.strip()}" for row, title in zip(starts, first, strict=True)]
-        # What stands before the first beginning belongs to the first document.
-        of = np.maximum(np.searchsorted(starts, np.arange(len(texts)), "right") - 1, 0)
-        if titles:
-            names = pa.array(titles, pa.large_string()).take(pa.array(of))
     own = pc.binary_join_element_wise("row", rows.cast(pa.string()), " ").cast(pa.large_string())
     names = pc.coalesce(names, own)
     of = documents(names)
@@ -106,6 +100,26 @@ def _by_document(table: pa.Table, task: Task) -> pa.Table:
     empty, between = (pa.scalar(text, pa.large_string()) for text in ("", task.between))
     texts = pc.binary_join_element_wise(texts, pc.if_else(pa.array(last), empty, between), empty)
     return table.set_column(1, "text", texts).set_column(2, "document", names)
+
+
+def _joined(table: pa.Table, begins: str, between: str) -> pa.Table:
+    """A row for each document of rows of which those that match ``begins`` are first; as it is without any.
+
+    A document is named after its first row, ``row`` is that row's; what stands before belongs to the first.
+    """
+    texts = table["text"].combine_chunks()
+    starts = np.flatnonzero(pc.match_substring_regex(texts, begins))
+    if not len(starts):
+        return table
+    titles = [
+        f"{row} {title.strip()}" for row, title in zip(starts, texts.take(starts).to_pylist(), strict=True)
+    ]
+    lists = pa.LargeListArray.from_arrays(np.array([0, *starts[1:], len(texts)], dtype=np.int64), texts)
+    return pa.table({
+        "row": pa.array(starts),
+        "text": pc.binary_join(lists, pa.scalar(between, pa.large_string())),
+        "document": pa.array(titles, pa.large_string()),
+    })  # fmt: skip
 
 
 def documents(names: pa.ChunkedArray | pa.Array) -> np.ndarray:

@@ -339,7 +339,7 @@ def _read_hub(source: Source, task: Task, pair: str | None) -> Raw:
     splits = {
         split: prepared[name] for split, names in SPLIT_NAMES.items() for name in names if name in prepared
     }
-    for split in ("train", "test"):
+    for split in ("train",) if task.partial else ("train", "test"):
         if split not in splits:
             raise UserError(
                 f"the Hub data set {source.location} has no {split} split; it has {', '.join(prepared)}"

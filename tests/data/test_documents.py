@@ -201,6 +201,7 @@ def test_a_row_that_begins_a_document(tmp_path: Path) -> None:
         ("5 = B =", " = B = \n"),
         ("6 = A =", " = A = \n end \n"),
     ]
+    assert load(tmp_path, task, test_rows=2).splits["test"].num_rows == 2  # an article a row
 
 
 def test_no_document_is_on_two_sides_of_a_hold_out(tmp_path: Path) -> None:

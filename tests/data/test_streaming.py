@@ -19,8 +19,9 @@ from finetune.errors import UserError
 from finetune.tasks import LanguageTask
 from tests.support.configurations import data_config
 
-facts, changes, train_bytes = json.loads(sys.argv[1])
-task = LanguageTask(name="web", title="Web", hub_id="org/web", streamed=True, text=tuple(facts or ["text"]))
+facts, streamed, changes, train_bytes = json.loads(sys.argv[1])
+text = tuple(facts or ["text"])
+task = LanguageTask(name="web", title="Web", text=text, hub_id="org/web", streamed=streamed)
 try:
     source = sources.resolve(task, None, "hub")
     kind = source.kind
@@ -46,12 +47,20 @@ def shards(split: str, start: int = 0) -> dict[str, bytes]:
     }
 
 
-def ask(home: Path, hub: Hub, *, train_bytes: int | None = None, facts: Any = None, **changes: Any) -> Any:
+def ask(
+    home: Path,
+    hub: Hub,
+    *,
+    train_bytes: int | None = None,
+    facts: Any = None,
+    streamed: bool = True,
+    **changes: Any,
+) -> Any:
     """What a fresh process reads of it; the client takes its settings when it is imported."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
     kept |= {"HF_HOME": str(home), "HF_ENDPOINT": hub.endpoint, "PYTHONPATH": str(ROOT)}
     kept |= {"NO_PROXY": "127.0.0.1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "FINETUNE_CACHE": str(home / "own")}
-    question = json.dumps([facts, {"validation_rows": 2, "test_rows": 3, **changes}, train_bytes])
+    question = json.dumps([facts, streamed, {"validation_rows": 2, "test_rows": 3, **changes}, train_bytes])
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, question],
         capture_output=True, text=True, env=kept, cwd=home, check=False,
@@ -102,6 +111,14 @@ def test_splits_of_their_own_are_read_as_they_are(tmp_path: Path) -> None:
         assert numbers(answer["texts"]["validation"]) == [200, 201]
         assert not any("held out" in note for note in answer["notes"])
         assert "train-00001-of-00004.parquet" not in fetched(hub)
+
+
+@pytest.mark.slow
+def test_a_data_set_that_is_fetched_whole_may_lack_a_test(tmp_path: Path) -> None:
+    with serve(Hub({"org/web": Repository({"main": shards("train")})})) as hub:
+        answer = ask(tmp_path, hub, streamed=False, test_rows=None, test_share=0.25)
+        counts = {name: len(texts) for name, texts in answer["texts"].items()}
+        assert counts == {"train": 16, "validation": 2, "test": 6}
 
 
 @pytest.mark.slow
