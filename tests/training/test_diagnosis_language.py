@@ -96,6 +96,28 @@ def test_a_finished_pretraining_is_looked_at_over_greater_lengths(
         assert words in line
 
 
+def test_a_masked_pretraining_is_looked_at(tmp_path: Path) -> None:
+    """Its windows see before and behind; afterwards the same tokens are masked each time."""
+    words = ["pretrain", "--objective", "masked", "--data", "sample", "--data.train_rows", "30",
+             "--data.validation_rows", "4", "--data.test_rows", "4", "--data.max_length", "32",
+             "--model.vocab_size", "300", "--language.tokens_per_step", "128", "--train.max_steps", "3",
+             "--train.per_device_train_batch_size", "4", "--train.eval_strategy", "no",
+             "--train.save_strategy", "no", "--attention", "sa-softmax", "--diagnose"]  # fmt: skip
+    assert main([*words, "--output", str(tmp_path)]) == 0
+    (folder,) = (path.parent for path in tmp_path.rglob(store.FILE))
+    looks = []
+    for _ in range(2):
+        assert main(["diagnose", str(folder), "--rows", "5"]) == 0
+        looks.append(diagnostics.read(folder / diagnostics.FILE)["samples"])
+    assert looks[0] == looks[1] and [snapshot["step"] for snapshot in looks[0]] == [0, 1, 2, 3]
+    for layer in (layer for snapshot in looks[0] for layer in snapshot["layers"]):
+        assert layer["kind"] == "encoder" and layer["norm"]["softmax"]["all"] > 0  # type: ignore[operator]
+        assert sum(each["keys"] for each in layer["by_distance"]) == layer["counts"]["all"]
+        sums = sum(each["weight"] * each["rows"] for each in layer["by_distance"])  # type: ignore[operator]
+        rows = sum(each["rows"] for each in layer["by_keys"])
+        assert sums / rows == pytest.approx(layer["row_sum"]["mean"], rel=1e-4)
+
+
 def test_more_tokens_than_a_model_has_positions_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
