@@ -13,9 +13,11 @@ from finetune.comparison.compare import Comparison, compare
 from finetune.comparison.interactions import sentence
 from finetune.comparison.pairing import groups
 from finetune.metrics import registry
+from finetune.metrics.perplexity import masked_metrics
 from finetune.records import store
 from finetune.records.run import read_runs
 from tests.support.comparisons import only_table, variant_of
+from tests.support.records import folder_of, started
 from tests.support.report_records import documents, save_language_model
 
 
@@ -182,3 +184,26 @@ def test_the_numbers_are_those_of_the_sums(tmp_path: Path) -> None:
     whole = math.exp(sum(row["nats"] for row in rows) / sum(row["tokens"] for row in rows))
     assert run.metrics["perplexity"] == pytest.approx(whole)
     assert [name for name in run.metrics if registry.length_of(name)] == lengths.names(groups([run])[0][0])
+
+
+def test_a_masked_model_is_compared_by_its_loss(tmp_path: Path) -> None:
+    for variant in ("softmax", "sa-softmax"):
+        for seed in range(3):
+            keys = ("row", "document", "nats", "tokens")
+            rows = [{key: row[key] for key in keys} for row in documents(variant, seed)]
+            entry = started(variant, seed, kind="masked", task="books", pair=None)
+            folder = folder_of(tmp_path, entry)
+            store.write_predictions(folder, rows)
+            entry["metrics"] = masked_metrics(rows, tokenizer="0123abcd", length=128, masked_share=0.15)
+            entry["status"], entry["finished"], entry["predictions"] = (
+                "finished",
+                store.now(),
+                "predictions.jsonl",
+            )
+            store.write(folder, entry)
+    table = only_table(tmp_path)
+    assert (table.metric, table.trained_length, table.tested_length) == ("masked_loss", None, None)
+    difference = variant_of(table).difference
+    assert difference is not None and difference.verdict == "better" and -0.05 < difference.mean < -0.01
+    assert "nats a masked token (lower is better)" in table.sentence
+    assert not variant_of(table).at_lengths
