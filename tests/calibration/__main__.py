@@ -19,6 +19,7 @@ from tests.calibration.studies import DESIGNS, Design
 FOLDER = Path("results/calibration")
 MOST = 8.0  # points: the largest true difference that fits between an accuracy of about 90% and 100%
 BLEU = ("errors", "mixed")  # designs that are simulated for BLEU too
+LANGUAGE = ("tastes", "mixed")  # designs that are simulated for perplexity too
 FEWEST = 8  # studies, so that each line has some
 
 
@@ -75,6 +76,16 @@ def _alarms(studies: int, designs: Sequence[Design], seeds: Sequence[int]) -> It
     for design in designs:
         for count in seeds if design.name in BLEU else ():
             yield rates.alarms(design.name, "bleu", rates.translation(design, count, studies // 4))
+    yield from _documents(studies // 4, designs, seeds)
+
+
+def _documents(studies: int, designs: Sequence[Design], seeds: Sequence[int]) -> Iterator[rates.Alarms]:
+    for design in designs:
+        for documents in rates.DOCUMENTS if design.name in LANGUAGE else ():
+            for count in seeds:
+                name = f"{design.name}, {documents} documents"
+                families = rates.language_models(design, count, studies, documents)
+                yield rates.alarms(name, "perplexity", families)
 
 
 def _found(studies: int, designs: Sequence[Design], alarms: list[rates.Alarms]) -> Iterator[rates.Found]:

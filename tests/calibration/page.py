@@ -8,9 +8,9 @@ HEAD = """\
 # Error rates of the statistics, in simulated studies
 
 Made by `python -m tests.calibration` ({versions}). {studies:,} simulated studies a line, half as many with a
-true difference, a quarter as many for BLEU, all from one fixed random seed. Each study has a baseline, two
-variants and {rows} test rows (a third of that for BLEU), and is judged by `finetune.comparison.claims.judge`
-as a real one is.
+true difference, a quarter as many for BLEU and perplexity, all from one fixed random seed. Each study has a
+baseline, two variants and {rows} test rows (a third of that for BLEU; for perplexity as many documents of
+unequal size as are named), and is judged by `finetune.comparison.claims.judge` as a real one is.
 
 The model is in `tests/calibration/studies.py`: the latent score of a run on a row is the sum of the
 difficulty of the row for all runs (standard deviation 1.6) and of random effects with these standard

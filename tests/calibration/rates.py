@@ -22,6 +22,7 @@ from tests.calibration.studies import DESIGNS, Design
 ROWS = 750
 SEEDS = (1, 2, 3, 6, 7)
 WANTED = 1.0  # point, of which the seeds that are needed are told
+DOCUMENTS = (12, 30, 250)  # of the test set of a language model
 TASKS = (2, 3, 5)  # of the interquartile mean
 
 
@@ -101,6 +102,14 @@ def translation(design: Design, seeds: int, studies: int) -> Iterator[Family]:
     for _ in range(studies):
         baseline, *variants = made.translate(design, rng, seeds, ROWS // 3, 3)
         yield _family([made.pair_bleu(baseline, variant) for variant in variants], "bleu")
+
+
+def language_models(design: Design, seeds: int, studies: int, documents: int) -> Iterator[Family]:
+    """Families of perplexity over so many documents of unequal size."""
+    rng = np.random.default_rng([SEED, seeds, DESIGNS.index(design), documents])
+    for _ in range(studies):
+        baseline, *variants = made.model_language(design, rng, seeds, documents, 3)
+        yield _family([made.pair_perplexity(baseline, variant) for variant in variants], "perplexity")
 
 
 def _family(pairs: list[Paired], metric: str) -> Family:

@@ -61,6 +61,19 @@ def test_equal_translations_are_not_claimed_to_differ(monkeypatch: pytest.Monkey
     assert found.misses is not None and found.misses <= most(ALPHA, 200)
 
 
+@pytest.mark.parametrize("documents", [12, 30])
+def test_few_unequal_documents_make_no_more_claims_than_promised(
+    monkeypatch: pytest.MonkeyPatch, documents: int
+) -> None:
+    monkeypatch.setattr("finetune.statistics.over_seeds.TRIALS", 400)
+    monkeypatch.setattr("finetune.statistics.over_seeds.RESAMPLES", 400)
+    families = rates.language_models(BY_NAME["tastes"], 3, 60, documents)
+    found = rates.alarms("tastes", "perplexity", families)
+    assert found.claims <= most(ALPHA, 60)
+    assert found.misses is not None and found.misses <= most(ALPHA, 120)
+    assert found.misses_seeds is not None and found.misses_seeds > 0.2  # the seeds share the documents
+
+
 def test_a_true_difference_is_found_about_as_often_as_predicted() -> None:
     """And the variant beside it, which is equal to the baseline, is not claimed to differ."""
     mean = rates.alarms("errors", "accuracy", rates.classification(BY_NAME["errors"], 6, 60))
@@ -112,6 +125,10 @@ def test_the_recorded_rates_keep_the_promise() -> None:
     accuracy = [line for line in result["alarms"] if line["metric"] == "accuracy"]
     assert {(a["design"], a["seeds"]) for a in accuracy} == {
         (design.name, seeds) for design in DESIGNS for seeds in rates.SEEDS
+    }
+    perplexity = [line for line in result["alarms"] if line["metric"] == "perplexity"]
+    assert {line["design"].rpartition(", ")[2] for line in perplexity} == {
+        f"{documents} documents" for documents in rates.DOCUMENTS
     }
     for line in result["alarms"]:
         assert line["claims"] <= most(ALPHA, line["studies"]), line
