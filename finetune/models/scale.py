@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 ADAM = 8  # bytes a parameter: two moments in float32
 KEPT = {False: 19, True: 25}  # numbers a token and feature in each layer: float32, half precision
+OUTPUT = 3  # numbers a logit at the start of the backward pass: log-probability and the gradients of both
 STRATEGIES = ("data parallel", "ZeRO 1", "ZeRO 2", "ZeRO 3 (FSDP)")
 
 
@@ -118,8 +119,8 @@ def activation_bytes(shape: Shape, batch: Batch, *, checkpointing: bool) -> floa
     dropouts of a byte each) and 5 more a head, query and key. PyTorch keeps more of transformers' GPT-NeoX:
     the fused query, key and value whole, and under autocast LayerNorm's side in float32 (``KEPT``); the
     definition of a variant 16 bytes a head, query and key, a fused kernel none. Full checkpointing keeps the
-    input of each layer, and all of one layer at a time. The output keeps logits and their gradient in
-    float32.
+    input of each layer, in float32 under autocast too, and all of one layer at a time. The output holds
+    ``OUTPUT`` numbers in float32 a token and entry of the vocabulary.
     """
     size, tokens = (2 if batch.half else 4), batch.windows * batch.length
     layer = tokens * shape.width * (KEPT[batch.half] * size + 2 * batch.dropout)
@@ -127,10 +128,10 @@ def activation_bytes(shape: Shape, batch: Batch, *, checkpointing: bool) -> floa
         layer += tokens * batch.length * shape.heads * 16
     rows = 1 if batch.pairwise.shared else batch.windows
     layer += 4 * batch.pairwise.kept * rows * batch.length**2
-    output = 2 * 4 * tokens * shape.vocabulary
+    output = 4 * OUTPUT * tokens * shape.vocabulary
     if not checkpointing:
         return shape.layers * layer + output
-    return shape.layers * size * tokens * shape.width + layer + output
+    return 4 * shape.layers * tokens * shape.width + layer + output
 
 
 @dataclass(frozen=True)

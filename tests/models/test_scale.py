@@ -1,11 +1,13 @@
 """The arithmetic of training on paper, held against models that are built and FLOPs that are counted."""
 
 import math
+from itertools import accumulate
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
@@ -22,6 +24,7 @@ from finetune.objectives.language import Language, size_of
 from finetune.positions import POSITIONS, get_encoding
 from finetune.positions.attach import attach, free
 from finetune.tasks import TASK_TYPES
+from finetune.training.trainer import summed_loss
 
 VOCABULARY = 50_257
 # Without embeddings, as published with Pythia (Biderman et al., 2023, arXiv 2304.01373), whose models 70M,
@@ -136,6 +139,21 @@ def test_flops_of_125m_by_hand() -> None:
 )
 def test_activations_are_those_that_torch_keeps(position: str, kernel: str, half: bool) -> None:
     model = small(position, kernel)
+    copies = 2 * half * shape(SMALL, 500).body  # of the weights, which are counted with them
+    found = kept_bytes(model, half) - copies
+    batch = Batch(ROWS, LENGTH, half, False, kernel == "auto", pairwise(position))
+    paper = scale.activation_bytes(shape(SMALL, 0), batch, checkpointing=False)
+    assert math.isclose(found, paper, rel_tol=0.2), found / paper
+    again = scale.activation_bytes(shape(SMALL, 0), batch, checkpointing=True)
+    assert paper / LAYERS < again < paper
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    inputs = again - paper / LAYERS
+    after = 4 * ROWS * LENGTH * WIDTH  # the input of the LayerNorm after the last layer
+    assert math.isclose(kept_bytes(model, half) - after, inputs, rel_tol=0.2)
+
+
+def kept_bytes(model: Any, half: bool) -> int:
+    """What the body of ``model`` keeps for its backward pass, without weights."""
     weights = {weights.untyped_storage().data_ptr() for weights in model.parameters()}
     kept: dict[int, tuple[int, torch.Tensor]] = {}
 
@@ -147,13 +165,31 @@ def test_activations_are_those_that_torch_keeps(position: str, kernel: str, half
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with hooks, torch.autocast("cpu", torch.bfloat16, enabled=half):
         model.base_model(input_ids=torch.ones(ROWS, LENGTH, dtype=torch.long), use_cache=False)
-    copies = 2 * half * shape(SMALL, 500).body  # of the weights, which are counted with them
-    found = sum(size for address, (size, _) in kept.items() if address not in weights) - copies
-    batch = Batch(ROWS, LENGTH, half, False, kernel == "auto", pairwise(position))
-    paper = scale.activation_bytes(shape(SMALL, 0), batch, checkpointing=False)
-    assert math.isclose(found, paper, rel_tol=0.2), found / paper
-    again = scale.activation_bytes(shape(SMALL, 0), batch, checkpointing=True)
-    assert paper / LAYERS < again < paper
+    return sum(size for address, (size, _) in kept.items() if address not in weights)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
+def test_the_output_takes_what_torch_allocates(half: bool) -> None:
+    """The peak of the output layer and the loss that is trained on, forward and backward."""
+    vocabulary, tokens, width = 5_000, 192, 16
+    layer = torch.nn.Linear(width, vocabulary, bias=False)
+    hidden = torch.randn(tokens, width, requires_grad=True)
+    labels = torch.arange(tokens)
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = summed_loss(layer(hidden), labels, 0.0)
+        loss.backward()
+
+    step()  # gradients are there from then on
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        step()
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    peak = max(accumulate(changes))
+    batch = Batch(1, tokens, half, False, True)
+    paper = scale.activation_bytes(Shape(0, width, 1, 1, vocabulary), batch, checkpointing=False)
+    assert math.isclose(peak, paper, rel_tol=0.2), peak / paper
 
 
 def test_states_are_shared_out_by_strategy() -> None:
