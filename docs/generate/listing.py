@@ -49,12 +49,13 @@ def tasks() -> str:
 
 def metrics() -> str:
     """Tabulates every declared metric."""
+    scales = {each.interaction_scale: f"interactions of {each.name}" for each in METRICS.values()}
     rows = [
         [
             code(name),
             text(each.label),
             "higher" if each.higher_is_better else "lower",
-            f"{each.primary_of}" if each.primary_of else "none: described only",
+            each.primary_of or scales.get(name, "none: described only"),
         ]
         for name, each in METRICS.items()
     ]

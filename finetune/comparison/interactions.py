@@ -3,6 +3,9 @@
 With the difference from softmax under an encoding e written as d(e), an interaction is d(e) - d(reference),
 over the seeds and test rows of all four variants at once, judged by the rule of ``claims``. The interactions
 of one task and model are one family.
+
+Encodings differ in their level, and a difference of perplexities grows with it where one of nats does not:
+so interactions are tested on the scale that the metric declares for them (``Metric.interaction_scale``).
 """
 
 from collections.abc import Sequence
@@ -29,7 +32,7 @@ class Interaction:
     title: str  # of the task
     model: str
     sample: bool
-    metric: str
+    metric: str  # on whose scale it is: the interaction_scale of the tables' metric
     variant: str
     position: str
     reference: str
@@ -47,7 +50,9 @@ def interactions(groups: Sequence[Sequence[RunGroup]], predictions: Predictions)
     for (title, model, sample), by_position in models.items():
         reference = next((name for name in REFERENCES if name in by_position), min(by_position))
         one = by_position[reference]
-        metric = one.first.metric
+        if one.first.metric.interaction_scale is None:
+            continue
+        scale = registry.get(one.first.metric.interaction_scale)
         pairs = {
             (variant, position): paired
             for position, other in by_position.items()
@@ -55,9 +60,9 @@ def interactions(groups: Sequence[Sequence[RunGroup]], predictions: Predictions)
             for variant in other.variants[1:]
             if (paired := _paired(one, other, variant, predictions))
         }
-        judged = claims.judge(list(pairs.values()), metric)
+        judged = claims.judge(list(pairs.values()), scale)
         found += [
-            Interaction(title, model, sample, metric.name, variant, position, reference, difference)
+            Interaction(title, model, sample, scale.name, variant, position, reference, difference)
             for (variant, position), difference in zip(pairs, judged, strict=True)
         ]
     return found
@@ -67,7 +72,7 @@ def _paired(one: RunGroup, other: RunGroup, variant: str, predictions: Predictio
     """Pairs the seeds of a variant and softmax in two groups, where these differ in position alone."""
     keys = differing_settings(one.first.settings(), other.first.settings())
     metric = one.first.metric
-    if metric.row_scorer().interact is None or any(not key.startswith("model.position") for key in keys):
+    if any(not key.startswith("model.position") for key in keys):
         return None
     sides: list[dict[int, Run]] = []
     for group in (one, other):
@@ -78,10 +83,10 @@ def _paired(one: RunGroup, other: RunGroup, variant: str, predictions: Predictio
     if not seeds:
         return None
     first, second, third, fourth = ([side[seed] for seed in seeds] for side in sides)
-    per_seed = tuple(
-        (runs[3].value - runs[2].value) - (runs[1].value - runs[0].value)
-        for runs in zip(first, second, third, fourth, strict=True)
+    values = (
+        [metric.on_interaction_scale(run.value) for run in side] for side in (first, second, third, fourth)
     )
+    per_seed = tuple((four - three) - (two - one) for one, two, three, four in zip(*values, strict=True))
     try:
         rows = predictions.interact((first, second), (third, fourth), metric)
     except UserError as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import UserError
+from finetune.metrics import registry
 from finetune.metrics.registry import Metric
 from finetune.records.run import Run
 from finetune.statistics.over_rows import RowResult
@@ -21,7 +22,8 @@ class Predictions:
 
         Raises ``UserError`` where the rows do not match.
         """
-        return self._compared(metric.row_scorer().compare, (baseline, variant), metric)
+        compared = self._compared(metric.row_scorer().compare, (baseline, variant), metric)
+        return compared.scaled(metric.scale)
 
     def interact(
         self,
@@ -31,12 +33,14 @@ class Predictions:
     ) -> RowResult:
         """Compares two differences over rows: that of the ``other`` two variants minus the ``reference``'s.
 
-        Each is a baseline and a variant, one run a seed. Raises ``UserError`` as ``pair`` does.
+        Each is a baseline and a variant, one run a seed; the result is in reported units of the metric's
+        ``interaction_scale``. Raises ``UserError`` as ``pair`` does.
         """
         scorer = metric.row_scorer()
-        if scorer.interact is None:
+        if metric.interaction_scale is None or scorer.interact is None:
             raise UserError(f"no interaction of {metric.title} is tested over rows")
-        return self._compared(scorer.interact, (*reference, *other), metric)
+        compared = self._compared(scorer.interact, (*reference, *other), metric)
+        return compared.scaled(registry.get(metric.interaction_scale).scale)
 
     def _compared(
         self, compare: Callable[..., RowResult], sides: Sequence[Sequence[Run]], metric: Metric
@@ -48,10 +52,9 @@ class Predictions:
                 if rows != wanted:
                     raise UserError(f"the predictions in {run.folder} are of other rows than {first.folder}")
         try:
-            result = compare(*([scores for _, scores in results] for results in scored))
+            return compare(*([scores for _, scores in results] for results in scored))
         except ValueError as error:
             raise UserError(f"the predictions in {first.folder} {error}") from error
-        return result.scaled(metric.scale)
 
     def _scored(self, run: Run, metric: Metric) -> tuple[list[Any], Any]:
         """The rows of a run in order of their identity, and the score of each.

@@ -49,6 +49,10 @@ class Metric:
     rows: str | RowScorer = ""  # "module:NAME" of one that is not light to import
     signature_must_match: bool = False  # values under other signatures are not comparable
     wanted: tuple[str, ...] = ("0.25", "0.5", "1")  # differences worth knowing the number of seeds for
+    # The metric in which the differences of two settings are compared, and how a reported value becomes one
+    # of it: one whose differences do not grow with the level, as settings differ in that. None: they are not.
+    interaction_scale: str | None = None
+    on_interaction_scale: Callable[[float], float] = float
 
     # When a run counts as one that has not learned: within 5% of the way from guessing to the best value, or,
     # for a metric that guessing does not define, this far from the median of the runs beside it.
@@ -164,7 +168,19 @@ _DECLARED = (
         rows="finetune.metrics.rows:PERPLEXITY",
         signature_must_match=True,
         wanted=("0.05", "0.1", "0.25"),
+        interaction_scale="log_perplexity",
+        on_interaction_scale=math.log,
         share_of_median=0.5,
+    ),
+    Metric(
+        "log_perplexity",
+        title="log perplexity",
+        unit="nats a token",
+        row="document",
+        decimals=4,
+        higher_is_better=False,
+        lowest=0.0,
+        wanted=("0.005", "0.01", "0.02"),
     ),
     Metric(
         "bits_per_byte",
@@ -195,6 +211,7 @@ _DECLARED = (
         rows="finetune.metrics.rows:MASKED_LOSS",
         signature_must_match=True,
         wanted=("0.005", "0.01", "0.02"),
+        interaction_scale="masked_loss",
         share_of_median=0.8,
     ),
 )

@@ -26,7 +26,8 @@ class RowScorer:
     with one entry a row; it raises ``ValueError`` with what is wrong, to follow "the predictions in FOLDER".
     ``value`` turns those scores into the value of the whole set, ``compare`` two lists of them, one a seed,
     into a paired comparison. ``interact`` compares two differences: it takes a baseline and a variant, then
-    another baseline and variant, and tests the second difference minus the first; ``None``: it is not tested.
+    another baseline and variant, and tests the second difference minus the first, in recorded units of the
+    metric's ``interaction_scale``; ``None`` where it has none.
     """
 
     score: Callable[[Rows, str], Any]
@@ -66,8 +67,8 @@ def _nats_and_tokens(rows: Rows, signature: str) -> Any:
     return table
 
 
-def _ratio_of_sums(value: Value) -> RowScorer:
-    """The scorer of a ``value`` of nats and tokens, summed over documents."""
+def _ratio_of_sums(value: Value, interaction: Value) -> RowScorer:
+    """The scorer of a ``value`` of summed nats and tokens; its interactions are of ``interaction``."""
 
     def compare(baseline: Sequence[Floats], variant: Sequence[Floats]) -> RowResult:
         tokens = _tokens([*baseline, *variant])
@@ -85,8 +86,8 @@ def _ratio_of_sums(value: Value) -> RowScorer:
         return compare_sums(difference, first, second, tokens[kept])
 
     def difference(sums: Floats) -> Floats:
-        """The variant's value minus the baseline's, of the sums of both: (..., 4) -> (...)."""
-        return value(sums[..., :2]) - value(sums[..., 2:])
+        """Variant minus baseline on the scale of interactions, of the sums of both: (..., 4) -> (...)."""
+        return interaction(sums[..., :2]) - interaction(sums[..., 2:])
 
     return RowScorer(_nats_and_tokens, lambda sums: float(value(sums.sum(axis=0))), compare, interact)
 
@@ -119,5 +120,5 @@ BLEU = RowScorer(
     value=lambda counts: float(bleu.bleu(counts.sum(axis=0))),
     compare=bleu.compare_bleu,
 )
-PERPLEXITY = _ratio_of_sums(perplexity)
-MASKED_LOSS = _ratio_of_sums(mean_nats)
+PERPLEXITY = _ratio_of_sums(perplexity, mean_nats)
+MASKED_LOSS = _ratio_of_sums(mean_nats, mean_nats)

@@ -119,7 +119,7 @@ def interactions(comparison: Comparison) -> cells.Cells:
             each.variant,
             f"{each.position} against {each.reference}",
             str(len(each.difference.seeds)),
-            registry.get(each.metric).signed(each.difference.mean),
+            f"{registry.get(each.metric).signed(each.difference.mean)} {registry.get(each.metric).unit}",
             words.known_interval(registry.get(each.metric), each.difference),
             words.p_value(each.difference.p_adjusted),
             "no: sample" if each.sample else words.interaction(each.difference),

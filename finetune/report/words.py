@@ -20,7 +20,9 @@ INTERACTIONS = "Interactions with the positional encoding"
 ON_INTERACTIONS = (
     "Does a variant gain more under one positional encoding than under another? The difference from softmax "
     "under the one minus that under the other, over the same seeds and test rows, judged as every difference "
-    "is. The interactions of one task and model are one family for Holm, apart from those of the tables."
+    "is. That of perplexity is in nats a token, its logarithm: where encodings differ in their level, equal "
+    "gains in nats are unequal ones in perplexity. The interactions of one task and model are one family for "
+    "Holm, apart from those of the tables."
 )
 ORIGINS_HEADING = "Own pretraining, swapped and from scratch, beside each other"
 POWER = "Each source of noise alone, and the power of more seeds"

@@ -137,9 +137,16 @@ def crossed(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 def test_a_variant_that_gains_more_under_one_encoding_is_named(crossed: Comparison) -> None:
     (found,) = crossed.interactions
     assert (found.variant, found.position, found.reference) == ("sa-softmax", "kerple", "own")
-    one, two = (table.variants[1].difference for table in crossed.tables)
-    assert one is not None and two is not None
-    assert found.difference.mean == pytest.approx(two.mean - one.mean)  # what a reader would compute
+    gains = [
+        [
+            math.log(table.variants[1].metrics["perplexity"].per_seed[seed])
+            - math.log(table.variants[0].metrics["perplexity"].per_seed[seed])
+            for seed in range(3)
+        ]
+        for table in crossed.tables
+    ]
+    assert found.metric == "log_perplexity"
+    assert found.difference.per_seed == pytest.approx([two - one for one, two in zip(*gains, strict=True)])
     assert found.difference.verdict == "better" and found.difference.seeds == [0, 1, 2]
     assert found.difference.interval is not None and found.difference.interval[1] < 0
     said = sentence(found)
@@ -153,6 +160,24 @@ def test_equal_gains_are_no_interaction(tmp_path: Path) -> None:
     (found,) = compare(tmp_path).interactions
     assert found.difference.verdict == "none" and found.difference.conclusive
     assert "no significant interaction" in sentence(found)
+
+
+@pytest.mark.parametrize("level", [-0.3, 0.3])
+def test_an_interaction_does_not_depend_on_the_level_of_an_encoding(tmp_path: Path, level: float) -> None:
+    """Equal gains in nats are unequal ones in perplexity where softmax has another one."""
+    for variant in ("softmax", "sa-softmax"):
+        for seed in range(3):
+            rows = documents(variant, seed, "own")
+            save_language_model(tmp_path, variant, seed, "own", rows=rows)
+            for row in rows:
+                row["nats"] += level * row["tokens"]
+            save_language_model(tmp_path, variant, seed, "alibi", rows=rows)
+    comparison = compare(tmp_path)
+    gains = [variant_of(table).difference for table in comparison.tables]
+    assert abs(gains[0].mean - gains[1].mean) > 0.5  # type: ignore[union-attr]
+    (found,) = comparison.interactions
+    assert found.difference.verdict == "none" and found.difference.mean == pytest.approx(0, abs=1e-9)
+    assert " nats a token (95% interval " in sentence(found)
 
 
 def test_one_seed_allows_no_conclusion_on_an_interaction(tmp_path: Path) -> None:

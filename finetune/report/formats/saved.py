@@ -66,6 +66,12 @@ def _primary(name: str) -> str:
     return name
 
 
+def _of_interactions(name: str) -> str:
+    """Checks that ``name`` is a metric that interactions are tested in; earlier ones are in the primary."""
+    scales = {metric.interaction_scale for metric in registry.METRICS.values()}
+    return name if name in scales else _primary(name)
+
+
 class _Table(TypedDict):
     metric: Annotated[str, AfterValidator(_primary)]
     data: _Data | None
@@ -78,7 +84,7 @@ class _Overall(TypedDict):
 
 
 class _Interaction(TypedDict):
-    metric: Annotated[str, AfterValidator(_primary)]
+    metric: Annotated[str, AfterValidator(_of_interactions)]
     difference: _Difference
 
 
