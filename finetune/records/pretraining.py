@@ -133,6 +133,22 @@ def weights(folder: Path) -> str:
     return _digest({file.name: known.get(file.name) or sha256(file) for file in folder.glob(WEIGHTS)})
 
 
+def made_again(run: Run) -> str | None:
+    """Says that the run which ``run`` began from has other weights by now; ``None`` where it does not.
+
+    Nor where it is gone, half made or damaged: the record of ``run`` keeps what it was.
+    """
+    began = run.pretrained
+    if began is None or not (origin := Path(began["folder"])).is_dir():
+        return None
+    if manifest.finished_fault(origin, largest=0) or (now := weights(origin)) == began["weights"]:
+        return None
+    return (
+        f"{run.folder} holds a run that began from other weights than {origin} has by now "
+        f"({began['weights']} against {now}): choose another folder with --output, or remove this one"
+    )
+
+
 def at(config: RunConfig, run: Run) -> RunConfig:
     """``config`` with the folder of ``run`` as its model."""
     return replace(config, model=replace(config.model, name=str(run.folder)))

@@ -89,7 +89,6 @@ def prepare(
         notify(f"note: {note}")
     for cell in cells:
         _check_same_rows(cell, statuses[cell], loaded)
-        _check_same_origin(cell, statuses[cell])
     for note in rehearsal.rehearse(waiting, loaded):
         notify(note)
     return Prepared(cells, statuses, loaded)
@@ -131,19 +130,6 @@ def _check_model(config: RunConfig) -> None:
     if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
         raise UserError(f"there is no model folder '{name}'; give a folder, a Hub id or scratch:SIZE")
     build_tokenizer(config, scratch.recipe, iter(()))
-
-
-def _check_same_origin(cell: Cell, status: Status) -> None:
-    """Raises ``UserError`` for a recorded run whose origin has been made again since, with other weights."""
-    began = status.run.pretrained if status.run else None
-    if began is None or not Path(began["folder"]).is_dir():  # the record keeps what it was
-        return
-    now = pretraining.weights(Path(began["folder"]))
-    if now != began["weights"]:
-        raise UserError(
-            f"{cell.folder} holds a run that began from other weights than {began['folder']} has by now "
-            f"({began['weights']} against {now}): choose another folder with --output, or remove this one"
-        )
 
 
 def _check_same_rows(cell: Cell, status: Status, loaded: dataset.Data) -> None:

@@ -11,7 +11,7 @@ from finetune.studies.executors.local import Local
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.on_paper import Speed
-from finetune.studies.state import TO_RUN, RunState, Status, begins, look, refuse_others
+from finetune.studies.state import TO_RUN, RunState, Status, begins, look, refuse_folders, refuse_others
 from finetune.system.lock import busy
 from finetune.system.text import clean, is_quiet, say
 
@@ -69,7 +69,9 @@ def commands(study: Study) -> list[str]:
 def run_study(study: Study, workers: int | None) -> int:
     """Rehearses and runs what is not done, then prints the comparison.
 
-    Returns the exit status: 1 if a run has failed, 2 if the rehearsal has, and then no run was begun.
+    Returns the exit status: 1 if a run has failed, 2 if the rehearsal has, and then no run was begun. Raises
+    ``UserError`` where a folder holds something else than its run, also at the end, where a run was done
+    before what it began from was made again.
     """
     statuses = {cell: look(cell) for cell in study.cells}
     refuse_others(statuses)
@@ -87,10 +89,14 @@ def run_study(study: Study, workers: int | None) -> int:
         cell_file.write(waiting)
         with progress.board(tally) as board:
             statuses |= schedule.run(waiting, Local(devices.slots(workers)), board)
+    now = {cell: look(cell) for cell in study.cells}
+    # What was done may have begun from a run that was made again just now.
+    statuses |= {cell: now[cell] for cell in study.cells if statuses[cell].state is RunState.DONE}
     failed = [cell for cell in study.cells if statuses[cell].state is RunState.FAILED]
-    settled = (RunState.DONE, RunState.FAILED)
+    settled = (RunState.DONE, RunState.FAILED, RunState.OTHER)
     others = [cell for cell in study.cells if statuses[cell].state not in settled]
-    if any(look(cell).state is RunState.DONE for cell in study.cells):
+    states = {status.state for status in now.values()}
+    if RunState.DONE in states and RunState.OTHER not in states:
         _print_comparison([study.root])
     for cell in failed:
         log = f" | log: {cell.log}" if cell.log and cell.log.is_file() else ""
@@ -100,6 +106,7 @@ def run_study(study: Study, workers: int | None) -> int:
     if others:
         many = f"{len(others)} of {len(study.cells)} runs were left to another process"
         say(f"{many}, the first is {others[0].folder}")
+    refuse_folders(statuses)
     say(f"next: make compare OUTPUT={shlex.quote(str(study.root))}")
     return 1 if failed else 0
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune.config.identity import as_dict, flatten, unlike
 from finetune.errors import UserError
-from finetune.records import manifest, store
+from finetune.records import manifest, pretraining, store
 from finetune.records.run import Run
 from finetune.studies import logs
 from finetune.studies.grid import Cell
@@ -24,7 +24,7 @@ class RunState(StrEnum):
     FAILED = "failed"  # tried again by the next call
     UNFINISHED = "unfinished"  # stopped half-way; goes on from its checkpoint
     RUNNING = "running"  # another process is at it
-    OTHER = "other"  # its folder holds something else, which no run may overwrite
+    OTHER = "other"  # its folder holds something else, or began from what is no more: no run may overwrite it
 
 
 TO_RUN = (RunState.MISSING, RunState.FAILED, RunState.UNFINISHED)
@@ -62,7 +62,8 @@ def look(cell: Cell, *, claimed: bool = False, thorough: bool = False) -> Status
     if run is not None and run.finished:
         fault = manifest.finished_fault(cell.folder, largest=manifest.QUICK if thorough else 0)
         if fault is None:
-            return Status(RunState.DONE, run=run)
+            stale = pretraining.made_again(run)
+            return Status(RunState.OTHER if stale else RunState.DONE, stale or "", run)
     if lock.held(cell.folder / lock.FILE):
         return Status(RunState.RUNNING, run=run)
     return _after_attempt(cell, run, fault)
@@ -79,8 +80,8 @@ def _after_attempt(cell: Cell, run: Run | None, fault: str | None) -> Status:
     verdict = logs.verdict(cell.log, since=run.record["started"] if run else "") if cell.log else ""
     if run is None:
         return Status(RunState.FAILED, verdict) if verdict else Status(RunState.MISSING)
-    if link := _link_outside(cell.folder):
-        return Status(RunState.OTHER, link, run)
+    if other := _link_outside(cell.folder) or pretraining.made_again(run):
+        return Status(RunState.OTHER, other, run)
     if fault:
         return Status(RunState.UNFINISHED, fault, run)
     if run.status == "failed":
@@ -93,10 +94,7 @@ def refuse_others(statuses: Mapping[Cell, Status]) -> None:
 
     Either would stop a run, and better before the first one than hours later.
     """
-    others = [status for status in statuses.values() if status.state is RunState.OTHER]
-    if others:
-        more = f" (and {len(others) - 1} more: see --plan)" if len(others) > 1 else ""
-        raise UserError(f"{others[0].reason}{more}")
+    refuse_folders(statuses)
     known = [status.run for status in statuses.values() if status.run and status.run.data]
     if len({run.sample for run in known}) > 1:
         # ``auto`` takes the sample where there is nothing else, and real rows once there are some.
@@ -104,6 +102,14 @@ def refuse_others(statuses: Mapping[Cell, Status]) -> None:
             "some of these runs are on the SAMPLE and some on real rows: choose another folder with "
             "--output, and say where the rows come from (data.source: hub, sample or a folder)"
         )
+
+
+def refuse_folders(statuses: Mapping[Cell, Status]) -> None:
+    """Raises ``UserError`` where a folder holds something else than its run."""
+    others = [status for status in statuses.values() if status.state is RunState.OTHER]
+    if others:
+        more = f" (and {len(others) - 1} more: see --plan)" if len(others) > 1 else ""
+        raise UserError(f"{others[0].reason}{more}")
 
 
 def _recorded(cell: Cell) -> Run | None:

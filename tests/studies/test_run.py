@@ -6,16 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from finetune.cli.main import main
+from finetune.studies import rehearsal, schedule
 from finetune.studies.file import load, shipped
+from finetune.studies.grid import Cell
 from finetune.studies.run import plan_text
+from finetune.studies.state import Status, look
 from finetune.system import lock
-from tests.support.studies import TINY, keep, study_of, written
+from tests.support.studies import TINY, begun, keep, study_of, written
 
 
 def test_the_plan_counts_states_and_names_failures(tmp_path: Path) -> None:
@@ -152,3 +157,33 @@ def test_a_mistake_on_the_command_line_is_one_line(
     error = capsys.readouterr().err
     assert telling in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_study_stops_where_a_run_began_from_what_was_made_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its first run, and, where it makes that again itself, at the end: nothing is compared then."""
+    first, second = begun(tmp_path)
+    command = ["study", str(tmp_path / "mine.yaml"), "--output", str(tmp_path / "runs")]
+    (first.folder / "model.safetensors").write_bytes(b"others")
+    for option in (["--print"], []):
+        assert main(command + option) == 2
+        told = capfd.readouterr()
+        assert f"{second.folder} holds a run that began from other weights than" in told.err and not told.out
+    study = load(str(tmp_path / "mine.yaml"), tmp_path / "runs")
+    assert "1 done, 1 other;" in plan_text(study, 1)
+
+    (first.folder / "model.safetensors").write_bytes(b"weights")
+    keep(first, "failed")
+
+    def made(waiting: Sequence[Cell], *_: Any) -> dict[Cell, Status]:
+        (first.folder / "model.safetensors").write_bytes(b"others")
+        keep(first)
+        return {cell: look(cell) for cell in waiting}
+
+    monkeypatch.setattr(rehearsal, "in_process_of_its_own", lambda study: 0)
+    monkeypatch.setattr(schedule, "run", made)
+    assert main(command) == 2
+    told = capfd.readouterr()
+    assert "began from other weights than" in told.err and "next: make compare" not in told.out
+    assert "left to another process" not in told.out and "accuracy" not in told.out

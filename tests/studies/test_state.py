@@ -1,5 +1,6 @@
 """What has become of a run, by its record and its log."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,11 @@ from typing import Any
 import pytest
 
 from finetune.config.identity import as_dict
-from finetune.records import store
+from finetune.records import manifest, store
 from finetune.studies import logs
 from finetune.studies.state import RunState, Status, look
 from finetune.system.lock import locked
-from tests.support.studies import TINY, keep, study_of
+from tests.support.studies import TINY, begun, keep, study_of
 
 
 def test_the_state_of_a_cell_is_told_by_its_record_and_its_log(tmp_path: Path) -> None:
@@ -65,3 +66,21 @@ def test_a_run_of_another_configuration_is_told_by_its_keys(
     keep(cell, config=recorded)
     assert look(cell).state == ("other" if other else "done")
     assert (key in look(cell).reason) == other
+
+
+def test_a_run_whose_origin_was_made_again_is_not_done(tmp_path: Path) -> None:
+    """Nor is one that goes on from a checkpoint; one whose origin is gone is what its record says."""
+    first, second = begun(tmp_path)
+    assert [look(cell).state for cell in (first, second)] == ["done", "done"]
+    weights = first.folder / "model.safetensors"
+    weights.write_bytes(b"others")
+    for status in ("finished", "failed", "running"):
+        keep(second, status, model=store.read(second.folder)["model"])
+        assert look(second).state == "other" and "began from other weights than" in look(second).reason
+    with locked(second.folder):
+        assert look(second).state == "running"
+    keep(second, model=store.read(second.folder)["model"])
+    (first.folder / manifest.FILE).write_text("{", encoding="utf-8")
+    assert look(second).state == "done"
+    shutil.rmtree(first.folder)
+    assert [look(cell).state for cell in (first, second)] == ["missing", "done"]

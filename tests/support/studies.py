@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.identity import as_dict
-from finetune.records import store
+from finetune.records import pretraining, store
+from finetune.records.run import Run
 from finetune.studies.executors.base import Job
 from finetune.studies.file import Study, load
 from finetune.studies.grid import Cell
@@ -52,6 +53,19 @@ def keep(cell: Cell, status: str = "finished", seconds: float | None = 100.0, **
     for key, value in over.items():
         entry[key] = value  # type: ignore[literal-required]
     return store.write(cell.folder, entry)
+
+
+def begun(folder: Path) -> tuple[Cell, Cell]:
+    """Two finished runs of a study, of which the second began from the weights of the first."""
+    grid = {**TINY, "variants": ["softmax"]}
+    downstream = {key: value for key, value in grid.items() if key != "model.vocab_size"}
+    grids = {"first": grid, "second": {**downstream, "task": "yelp", "from": "first"}}
+    first, second = study_of(folder, grids).cells
+    keep(first)
+    (first.folder / "model.safetensors").write_bytes(b"weights")
+    link = pretraining.link(Run(first.folder, store.read(first.folder)), "0" * 16)
+    keep(second, model={"revision": None, "pretrained": link})
+    return first, second
 
 
 # Running, with a stub for the command
