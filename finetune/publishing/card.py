@@ -20,6 +20,7 @@ from finetune.config.schema import BASELINE
 from finetune.data.synthetic import STAMP
 from finetune.metrics import registry
 from finetune.publishing.metadata import LIBRARY, front_matter, has_adapters, run_name
+from finetune.records.pretraining import label
 from finetune.records.run import Run
 from finetune.records.schema import Link
 from finetune.records.store import Record
@@ -67,6 +68,7 @@ def text(record: Record, place: str) -> str:
         base=config["model"]["name"],
         adapters=has_adapters(run),
         variant=variant,
+        asked=label(config["attention"]),
         swapped=variant != BASELINE,
         paper=PAPER,
         stamp=STAMP,

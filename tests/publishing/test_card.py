@@ -72,6 +72,28 @@ def test_the_first_code_loads_the_model_with_its_attention() -> None:
     assert "`from_pretrained` alone does not give sa-softmax" in text
 
 
+@pytest.mark.parametrize(
+    ("began", "swapped"), [("sa-softmax-eps0.0001", False), ("sa-softmax", True), ("softmax", True)]
+)
+def test_a_checkpoint_of_other_attention_was_swapped(began: str, swapped: bool) -> None:
+    """Parameters are attention too: own pretraining with them is no swap, without them it is one."""
+    link = {
+        "variant": began,
+        "task": "books",
+        "model": "scratch:tiny",
+        "seed": 3,
+        "position": "own",
+        "sample": False,
+        "config_hash": "a" * 16,
+        "weights": "b" * 16,
+    }
+    attention = {"parameters": {"eps": 1e-4}}
+    over = {"config": {"attention": attention}, "attention": attention, "model": {"pretrained": link}}
+    text = card.text(made(over=over), "org/run")
+    assert f"pretrained as: {began} on books" in text
+    assert (f"It was pretrained with {began} and swapped afterwards" in text) == swapped
+
+
 def test_the_baseline_is_no_variant() -> None:
     text = card.text(made("softmax"), "org/run")
     assert "with its own softmax attention, fine-tuned" in text
