@@ -44,7 +44,14 @@ def count_words(text: str) -> int:
 
 
 def perplexity_metrics(
-    rows: Rows, *, tokenizer: str, length: int, stride: int | None, scored_tokens: int | None
+    rows: Rows,
+    *,
+    tokenizer: str,
+    length: int,
+    stride: int | None,
+    scored_tokens: int | None,
+    eval_lengths: Sequence[int],
+    test_windows: int | None,
 ) -> Scores:
     """Computes the metrics of a causal model, ``perplexity`` first: ``{name: {"value", "signature"}}``.
 
@@ -52,8 +59,9 @@ def perplexity_metrics(
     ``by_length``, ``{"512": [nats, tokens], ...}`` (empty for a document that is too short). A length that no
     document has is left out. ``tokenizer`` is its fingerprint, ``length`` that of the windows of
     ``perplexity``, ``stride`` their step (``None``: no overlap); of a window of ``perplexity@L`` the
-    last ``scored_tokens`` are scored. Raises ``UserError`` for a model that has diverged, ``ValueError``
-    where there is no token, or the lengths were not scored on the same ones.
+    last ``scored_tokens`` are scored. Which windows there are follows from the longest of ``eval_lengths``,
+    scored or not, and from ``test_windows``, so that signatures have both. Raises ``UserError`` for a model
+    that has diverged, ``ValueError`` where there is no token, or other tokens were scored at some lengths.
     """
     nats, tokens = _sums(rows, "nats"), _sums(rows, "tokens")
     _check(nats / tokens)
@@ -72,11 +80,13 @@ def perplexity_metrics(
         len({tokens for _, tokens in each.values()}) > 1 for each in scored
     ):
         raise ValueError("the lengths were not scored on the same tokens of the same documents")
+    most = "all" if test_windows is None else f"at-most-{test_windows}"
     for each in sorted(map(int, scored[0] if scored else ())):
         nats, tokens = (math.fsum(by_length[str(each)][part] for by_length in scored) for part in (0, 1))
         if tokens:
             name = at_length("perplexity", each)
-            signature = f"{name}|{model}|length:{each}|scored:last-{scored_tokens}|context:document"
+            which = f"scored:last-{scored_tokens}|longest:{max(eval_lengths)}|windows:{most}"
+            signature = f"{name}|{model}|length:{each}|{which}|context:document"
             scores[name] = _score(_perplexity(nats, tokens), signature)
     return scores
 

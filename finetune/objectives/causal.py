@@ -191,9 +191,10 @@ class Causal(Language):
 
         found: list[dict[str, Any]] = []
         for name, row, texts in windows.texts(split):
+            text = "".join(texts)  # joined, as white space at the end of a row would count as a word more
             found.append({
                 "row": row, "document": name, "nats": 0.0, "tokens": 0,
-                "bytes": sum(map(count_bytes, texts)), "words": sum(map(count_words, texts)),
+                "bytes": count_bytes(text), "words": count_words(text),
                 "by_length": {},
             })  # fmt: skip
         for each in predictions.values():
@@ -226,6 +227,8 @@ class Causal(Language):
             length=config.data.max_length,
             stride=language.stride,
             scored_tokens=language.scored_tokens,
+            eval_lengths=language.eval_lengths,
+            test_windows=language.test_windows,
         )
         for length in language.eval_lengths:
             name = at_length("perplexity", length)

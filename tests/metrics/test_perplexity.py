@@ -13,7 +13,14 @@ from finetune.metrics.perplexity import count_bytes, count_words, masked_metrics
 from finetune.metrics.rows import MASKED_LOSS, PERPLEXITY
 
 TEXTS = ("the cat sat on the mat", " = Ein Titel = \n", "naïve – dès 1840 \U0001f408", "x")
-HOW: dict[str, Any] = {"tokenizer": "ab12", "length": 16, "stride": None, "scored_tokens": 4}
+HOW: dict[str, Any] = {
+    "tokenizer": "ab12",
+    "length": 16,
+    "stride": None,
+    "scored_tokens": 4,
+    "eval_lengths": [8, 32, 16],
+    "test_windows": None,
+}
 
 
 def row(number: int, nats: float, tokens: int, text: str = "a b", **by_length: list[float]) -> dict[str, Any]:
@@ -66,8 +73,10 @@ def test_signatures_say_what_a_number_depends_on() -> None:
         "perplexity|tokenizer:ab12|length:16|windows:disjoint|context:document|first:end-of-text"
     )
     assert scores["perplexity@8"]["signature"] == (
-        "perplexity@8|tokenizer:ab12|length:8|scored:last-4|context:document"
+        "perplexity@8|tokenizer:ab12|length:8|scored:last-4|longest:32|windows:all|context:document"
     )
+    fewer = perplexity_metrics([row(0, 3.0, 2, at8=[1.0, 4])], **HOW | {"test_windows": 9})
+    assert "|longest:32|windows:at-most-9|" in fewer["perplexity@8"]["signature"]
     sliding = perplexity_metrics([row(0, 3.0, 2)], **HOW | {"stride": 5})
     assert "|windows:stride-5|" in sliding["perplexity"]["signature"]
     assert next(iter(scores)) == registry.primary("causal").name

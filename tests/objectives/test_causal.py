@@ -178,7 +178,9 @@ def test_a_section_that_is_of_no_use_is_named(change: Callable[[Any], Any], mess
 def test_sums_of_windows_become_those_of_documents() -> None:
     config = config_of(language={"eval_lengths": [32, 64, 128], "scored_tokens": 8})
     objective = objectives.get("causal")
-    split = Dataset.from_dict({"row": [4, 5, 9], "text": ["ä b", "c d e", "f"], "document": ["x", "y", "x"]})
+    split = Dataset.from_dict(
+        {"row": [4, 5, 9], "text": ["ä b\n\n", "c d e", "c d"], "document": ["x", "y", "x"]}
+    )
 
     def window(document: int, length: int, nats: float | None, tokens: int, **why: str) -> dict[str, Any]:
         return {"document": document, "length": length, "nats": nats, "tokens": tokens, **why}
@@ -197,7 +199,7 @@ def test_sums_of_windows_become_those_of_documents() -> None:
     )
     rows = objective.rows(split, predictions)
     assert rows == [
-        {"row": 4, "document": "x", "nats": 4.0, "tokens": 3, "bytes": 5, "words": 3,
+        {"row": 4, "document": "x", "nats": 4.0, "tokens": 3, "bytes": 9, "words": 4,
          "by_length": {"32": [3.0, 16]}, "missing": {"64": "the model has positions for 40 tokens"}},
         {"row": 5, "document": "y", "nats": 4.0, "tokens": 3, "bytes": 5, "words": 3, "by_length": {}},
     ]  # fmt: skip
@@ -209,7 +211,13 @@ def test_sums_of_windows_become_those_of_documents() -> None:
     assert "no document has 128 tokens" in scores["perplexity@128"]["missing"]
     length, language = config.data.max_length, config.language
     known = perplexity_metrics(
-        rows, tokenizer="t", length=length, stride=None, scored_tokens=language.scored_tokens
+        rows,
+        tokenizer="t",
+        length=length,
+        stride=None,
+        scored_tokens=language.scored_tokens,
+        eval_lengths=language.eval_lengths,
+        test_windows=language.test_windows,
     )
     assert scores["bits_per_byte"] == known["bits_per_byte"]
 

@@ -159,7 +159,7 @@ def save_language_model(
     folder = folder_of(root, entry)
     store.write_predictions(folder, rows)
     how: dict[str, Any] = {"tokenizer": "0123abcd", "length": 128, "stride": None, "scored_tokens": 32}
-    entry["metrics"] = perplexity_metrics(rows, **how)
+    entry["metrics"] = perplexity_metrics(rows, **how, eval_lengths=LENGTHS, test_windows=None)
     entry["status"], entry["finished"], entry["predictions"] = "finished", store.now(), store.PREDICTIONS
     entry["times"] = {"train_s": 60.0 + seed, "predict_s": 5.0, "total_s": 70.0}
     entry["peak_memory_mib"] = 900.0
