@@ -1,4 +1,4 @@
-"""Texts -> token numbers, the same for inputs of every kind of task; cut to their limits, never padded."""
+"""Texts -> token numbers, the same for inputs of every kind of task; never padded."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -29,9 +29,11 @@ class Encoding(Protocol):
 def tokenize(
     splits: Mapping[str, Dataset], tokenizer: Any, encoding: Encoding, config: RunConfig
 ) -> dict[str, Dataset]:
-    """Token numbers for texts: ``input_ids``, ``attention_mask``, ``labels``, ``row``; cut, never padded.
+    """Token numbers for texts: ``input_ids``, ``labels`` and ``row``; never padded.
 
-    Rows stay in their order. What comes out depends on the arguments alone: ``token_cache`` keeps it on disk.
+    Sentences to classify or translate stay in their order, cut to ``data.max_length``, and have an
+    ``attention_mask``; documents become windows (``finetune.data.windows``), which have none.
+    What comes out depends on the arguments alone: ``token_cache`` keeps it on disk.
     """
     return {name: encoding.tokenize(split, name, tokenizer, config) for name, split in splits.items()}
 

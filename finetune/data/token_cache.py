@@ -27,7 +27,7 @@ from finetune.system.cache import cache_folder
 from finetune.system.checksum import sha256
 from finetune.system.environment import versions
 
-FORMAT = 3
+FORMAT = 4
 """Version of the entries; to be raised when texts become other rows, or entries are written otherwise."""
 
 ROWS, ABOUT = "rows.arrow", "about.json"

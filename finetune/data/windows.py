@@ -1,10 +1,13 @@
 """Token numbers of documents -> windows to train on and to score, the same for every variant and seed.
 
-A document is a text, or several rows that carry its name, in their order. Each row is tokenized alone. The
-end-of-text token stands before every document, so that it is what a document's first token is predicted from.
+A document is a text, or several rows that carry its name, in their order. Each row is tokenized alone.
 
-``labels`` are shifted already: ``labels[i]`` is the token after ``input_ids[i]``, or ``IGNORED`` where it is
-not scored.
+Windows of a decoder (``train``, ``test``): the end-of-text token stands before every document, so that it is
+what a document's first token is predicted from. ``labels`` are shifted already: ``labels[i]`` is the token
+after ``input_ids[i]``, or ``IGNORED`` where it is not scored.
+
+Windows of an encoder (``packed``, ``apart``): each has the marks of a ``Frame`` around it. ``labels`` are not
+shifted: ``labels[i]`` is ``input_ids[i]``, or ``IGNORED`` at marks; ``masking`` chooses what is asked for.
 """
 
 from __future__ import annotations
@@ -216,7 +219,7 @@ def packed(documents: Documents, frame: Frame, length: int, seed: int, most: int
     labels = np.where(np.isin(inputs, frame.special), np.int32(IGNORED), inputs)
     counts = {
         "documents": len(documents),
-        "tokens": len(stream),
+        "document_tokens": len(stream),
         "windows": count,
         "trained_tokens": count * body,
         "dropped_tokens": read - count * body,
@@ -255,7 +258,7 @@ def apart(
     framed = [frame.around(part) for _, part in windows]
     counts = {
         "documents": len(documents),
-        "tokens": len(documents.tokens),
+        "document_tokens": len(documents.tokens),
         "windows": len(windows),
         "trained_tokens": int(read[len(windows) - 1]),
         "dropped_tokens": 0,

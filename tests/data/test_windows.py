@@ -206,6 +206,24 @@ def test_documents_without_a_token() -> None:
         windows.test(of(0, 0), END, 5)
 
 
+# An encoder's
+
+
+FRAME = windows.Frame(first=901, last=902, between=902, special=(901, 902))
+
+
+@pytest.mark.parametrize("made", ["packed", "apart"])
+def test_counts_of_framed_windows_name_documents_and_leave_the_rows_alone(made: str) -> None:
+    """A record adds them to the rows and tokens of the windows themselves, which they must not replace."""
+    each = of(7, 1, 23, 12, 4)
+    rows = windows.packed(each, FRAME, 8, seed=0) if made == "packed" else windows.apart(each, FRAME, 8)
+    counts = windows.counts(rows)
+    assert not {"rows", "tokens"} & set(counts)
+    marks = 5 if made == "packed" else 0  # one after each document
+    assert counts["document_tokens"] == 47 + marks
+    assert counts["trained_tokens"] + counts["dropped_tokens"] == counts["document_tokens"]
+
+
 # Documents
 
 

@@ -106,6 +106,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_from_rows_to_record(run: Path) -> None:
     record = store.read(run)
     assert record["task"]["kind"] == "masked" and record["model"]["reloaded"]["equal"]
+    for counted in record["data"]["tokens"].values():  # of the windows, whose frames are two tokens each
+        assert counted["tokens"] == counted["trained_tokens"] + 2 * counted["rows"]
     rows = store.read_predictions(run)
     assert len(rows) == 6 and all(set(row) == {"row", "document", "nats", "tokens"} for row in rows)
     value = record["metrics"]["masked_loss"]["value"]
