@@ -105,10 +105,10 @@ def expand(
     for point in points(name, grid, root):
         task = task_of(point.task, merge({"data": {"source": "auto"}}, point.values), point.pair)
         kind = check_kind(task, point.values.get("kind"))
-        base = _preset(kind, preset)
+        base = preset_of(kind, preset)
         values = merge({key: base[key] for key in base if key not in ("variants", "seeds")}, point.values)
         limits.check(values["train"])
-        doubtful = {k: v for k, v in values["train"].items() if not _is_like(v, base["train"].get(k))}
+        doubtful = {k: v for k, v in values["train"].items() if not is_like(v, base["train"].get(k))}
         if doubtful:  # transformers takes seconds to import, and accepts what is like the preset's
             from finetune.training.arguments import check_train, resolve_bf16
 
@@ -123,7 +123,7 @@ def task_of(word: str, values: Mapping[str, Any], pair: str | None) -> Task:
     return get_task(word, data if isinstance(data, Mapping) else None, pair)
 
 
-_preset = cache(read_preset)  # a study builds hundreds of cells from it; nothing changes it
+preset_of = cache(read_preset)  # a study builds hundreds of cells from it; nothing changes it
 
 
 def variant_names(value: Any) -> list[str]:
@@ -167,7 +167,7 @@ def _check_attention(attention: Any, variants: Sequence[str]) -> None:
             raise unknown(f"parameter of {', '.join(variants)}", name, known)
 
 
-def _is_like(value: Any, known: Any) -> bool:
+def is_like(value: Any, known: Any) -> bool:
     """Whether ``value`` is valid because the preset's is: equal, a flag, or another positive number."""
     if type(value) is not type(known):
         return False

@@ -21,6 +21,7 @@ from finetune.metrics.compute import load_metric
 from finetune.models.pretrained import build_tokenizer
 from finetune.records import pretraining
 from finetune.studies.grid import Cell
+from finetune.studies.refusals import check_model_name
 from finetune.studies.state import RunState, Status, look, refuse_others
 from finetune.system import environment
 from finetune.system.text import say
@@ -122,13 +123,10 @@ def _check_model(config: RunConfig) -> None:
     if origin := pretraining.resolve(config):
         config = pretraining.at(config, origin)
     name, scratch = config.model.name, objectives.get(config.kind).scratch
+    check_model_name(config)
     if name.startswith(SCRATCH):
-        if config.model.lora.rank:
-            raise UserError("model.lora adapts a pretrained model: with a scratch model leave its rank at 0")
         scratch.options(name.removeprefix(SCRATCH), config.kind)  # raises for an unknown size
         return
-    if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
-        raise UserError(f"there is no model folder '{name}'; give a folder, a Hub id or scratch:SIZE")
     build_tokenizer(config, scratch.recipe, iter(()))
 
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from finetune.studies import cell_file, devices, on_paper, overview, progress, rehearsal, schedule
+from finetune.studies import cell_file, devices, on_paper, overview, progress, refusals, rehearsal, schedule
 from finetune.studies.estimate import Costs
 from finetune.studies.executors.local import Local
 from finetune.studies.file import Study
@@ -40,8 +40,9 @@ def compare_grid(cells: Iterable[Cell]) -> None:
 
 
 def plan_text(study: Study, workers: int | None, speed: Speed = on_paper.USUAL) -> str:
-    """Returns what ``finetune study --plan`` prints."""
+    """Returns what ``finetune study --plan`` prints. Raises ``UserError`` for what a run would refuse."""
     statuses = {cell: look(cell) for cell in study.cells}
+    refusals.check(statuses)
     costs = _costs(study, statuses)
     planned = overview.text(study, statuses, costs, devices.workers(workers or study.workers))
     return "\n\n".join(filter(None, [planned, on_paper.text(study.cells, speed)]))

@@ -84,6 +84,13 @@ def test_other_kinds_of_task_have_nothing_on_paper(
         (["--plan", "--peak_tflops", "0"], "--peak_tflops takes the TFLOP/s of a device"),
         (["--plan", "--peak_tflops", "fast"], "not 'fast'"),
         (["--plan", "--model", "scratch:1.4b"], "did you mean '1.3b'?"),
+        (["--plan", "--data.max_length", "100"], "set it to 2000 or 2100"),
+        (["--plan", "--eval_lengths", "16"], "more than the shortest of language.eval_lengths holds"),
+        (["--plan", "--model.lora.rank", "4"], "with a scratch model leave its rank at 0"),
+        (["--plan", "--model", "pretrained:nowhere"], "there is no folder 'nowhere' of runs to begin from"),
+        (["--plan", "--model", "./nowhere"], "there is no model folder './nowhere'"),
+        (["--plan", "--train.per_device_train_batch_size", "0"], "must be at least 1, not 0"),
+        (["--plan", "--train.per_device_train_batch_size", "many"], "takes int, not 'many'"),
         (["--plan", "--rehearse"], "not allowed with argument --plan"),
     ],
 )
