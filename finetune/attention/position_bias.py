@@ -92,7 +92,8 @@ def biased(inputs: Inputs, position: PositionBias) -> Inputs:
         elif not position.generates:
             raise UserError(
                 f"{type(position).__name__} does not mean the same with a cache of keys as without one, so "
-                "it cannot generate: pass use_cache=False, or train with its consistent form"
+                "it cannot generate: pass use_cache=False and texts of one length, or train with its "
+                "consistent form"
             )
         scores = scores_of(inputs) if position.reads_scores else None
         bias = position(places(inputs), scores, inputs.all_allowed())

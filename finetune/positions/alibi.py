@@ -17,13 +17,15 @@ class Alibi(PositionBias):
 
     def __init__(self, heads: int) -> None:
         super().__init__(heads)
-        self.slopes = torch.nn.Buffer(torch.tensor(slopes(heads)), persistent=False)
+        # The exponents, which a model in half precision has exactly, and not the slopes.
+        exponents = torch.tensor([math.log2(slope) for slope in slopes(heads)])
+        self.exponents = torch.nn.Buffer(exponents, persistent=False)
 
     def by_distance(self, distance: Tensor) -> Tensor:
-        return -self.slopes.float()[:, None] * distance
+        return -torch.exp2(self.exponents.float())[:, None] * distance
 
     def forward(self, places: Places, scores: Tensor | None, allowed: Tensor | None) -> Tensor:
-        return -self.slopes.float()[:, None, None] * places.distance[:, None].float()
+        return -torch.exp2(self.exponents.float())[:, None, None] * places.distance[:, None].float()
 
 
 def slopes(heads: int) -> list[float]:

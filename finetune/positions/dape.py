@@ -66,9 +66,15 @@ class DapeV2Kerple(DapeKerple):
 
 
 class DapeV2KerplePublished(DapeV2Kerple):
-    """DAPE V2 over KERPLE as published."""
+    """DAPE V2 over KERPLE as published, but that the last key has a place ahead of it too.
+
+    Without one, a window would be read otherwise in a batch with a longer one.
+    """
 
     generates = False
+
+    def adapt(self, both: Tensor, allowed: Tensor | None) -> Tensor:
+        return super().adapt(nn.functional.pad(both, (0, 1)), allowed)[..., :-1]
 
     def between(self, hidden: Tensor, allowed: Tensor | None) -> Tensor:
         return hidden

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,13 +22,16 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.t5.modeling_t5 import T5Attention
 from transformers.trainer_pt_utils import get_parameter_names  # noqa: F401  the Trainer's own way
 
+from finetune.attention import VARIANTS
+from finetune.attention.kernels import dispatch, reference
+from finetune.attention.kernels.inputs import BoundVariant, Inputs
 from finetune.attention.position_bias import POSITION, Places
 from finetune.attention.swap import swap
 from finetune.config.schema import LoraConfig
 from finetune.errors import UserError
 from finetune.models.adapters import adapted_model, load_adapters
 from finetune.positions import POSITIONS, get_encoding
-from finetune.positions.alibi import slopes
+from finetune.positions.alibi import Alibi, slopes
 from finetune.positions.attach import attach, free, restore, wanted, weight_files
 from finetune.positions.t5 import bucket
 from tests.support.decoders import HEADS, LENGTH, WIDTH, decoder, stock, tokens
@@ -79,6 +83,8 @@ def slow_bias(name, module, scores):  # noqa: C901  one case a formula
                         bias[h, i, j] = -weights["p"][h] * math.log(1 + weights["a"][h] * d)
     leaky = lambda x: np.where(x > 0, x, 0.01 * x)  # noqa: E731
     both = np.concatenate([scores * seen, bias])
+    if name.endswith("published"):  # with a place ahead of the last key too
+        both, count = np.pad(both, ((0, 0), (0, 0), (0, 1))), count + 1
     if name == "dape-kerple":
         for i in range(count):
             for j in range(i + 1):
@@ -95,7 +101,7 @@ def slow_bias(name, module, scores):  # noqa: C901  one case a formula
 
         hidden = leaky(convolve(both, weights["first.weight"], weights["first.bias"]))
         hidden = hidden if name.endswith("published") else hidden * seen
-        bias += convolve(hidden, weights["second.weight"], weights["second.bias"])
+        bias += convolve(hidden, weights["second.weight"], weights["second.bias"])[..., : bias.shape[-1]]
     return bias * seen
 
 
@@ -347,3 +353,31 @@ def test_no_adapter_is_put_on_an_encoding(name, tmp_path):
     adapted.save_pretrained(tmp_path)
     again = load_adapters(decoder(name), tmp_path, lora, [])
     assert torch.equal(logits(again.eval(), tokens()), logits(adapted.eval(), tokens()))
+
+
+def test_a_longer_window_in_the_batch_changes_nothing_of_the_published_form():
+    model, ids = decoder("dapev2-kerple-published"), tokens()
+    longer = torch.cat([ids, torch.zeros(2, 5, dtype=torch.long)], dim=1)
+    full = logits(model, ids, use_cache=False)
+    torch.testing.assert_close(logits(model, longer, use_cache=False)[:, :LENGTH], full, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("variant", ["softmax", "sa-softmax"])
+def test_bias_is_added_in_float32_to_half_precision_queries(variant):
+    """For the baseline's kernel as for the variants'."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 40, 16, generator=generator).bfloat16() for _ in range(3))
+    bias = 8 * torch.randn(1, 3, 40, 40, generator=generator)
+    inputs = Inputs(query, key, value, None, bias, True, 0.25, 0.0)
+    bound = BoundVariant.of(VARIANTS[variant])
+    got, _, ran = dispatch.attend(inputs, bound, "auto")
+    exact = replace(inputs, query=query.double(), key=key.double(), value=value.double())
+    expected, _ = reference.reference(exact, bound)
+    assert ran != "reference"
+    assert (got.double() - expected).norm() / expected.norm() < 2.5e-3  # bfloat16's rounding of the output
+
+
+@pytest.mark.parametrize("heads", [4, 12, 32])
+def test_alibis_slopes_outlive_half_precision(heads):
+    steps = torch.arange(100.0)
+    assert torch.equal(Alibi(heads).bfloat16().by_distance(steps), Alibi(heads).by_distance(steps))

@@ -4,7 +4,7 @@
 |---|---|---|
 | sdpa | torch's scaled_dot_product_attention | softmax |
 | triton | one fused kernel on CUDA | the self-adjust variants |
-| native | one compiled loop on the CPU | the self-adjust variants |
+| native | one compiled loop on the CPU | the self-adjust variants, and softmax with a bias by distance |
 | blocked | PyTorch, some queries at a time | the self-adjust variants |
 | reference | the definition, step by step | everything |
 
