@@ -2,8 +2,11 @@
 
 A variant compared at five lengths is five comparisons. So one length is tested beside the primary metric, in
 one family with it, and the others are described: the longest beyond the training length that every finished
-run has, which the configuration decides and no score does.
+run has. No score decides which. The configuration does, and what a run could not be scored at: one that ran
+out of memory at a length has a shorter one tested, which its note names.
 """
+
+import math
 
 from finetune.comparison.pairing import RunGroup
 from finetune.metrics import registry
@@ -35,14 +38,19 @@ def tested(group: RunGroup) -> str | None:
 
 
 def unscored(group: RunGroup) -> list[str]:
-    """Lists the lengths that a finished run could not be scored at, and why."""
+    """Lists the lengths that a finished run could not be scored at, why, and what is tested instead."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for run in group.runs:
         for name, score in run.scores.items() if run.finished else ():
             if registry.length_of(name) and score.get("value") is None:
                 why = str(score.get("missing") or "no reason is recorded")
                 reasons.setdefault((name, why), []).append(f"{run.variant}, seed {run.seed}")
-    return [
-        f"{registry.get(name).title} was not scored: {why} ({'; '.join(runs)})"
-        for (name, why), runs in reasons.items()
-    ]
+    chosen, lines = tested(group), []
+    least = (registry.length_of(chosen) if chosen else trained(group)) or math.inf
+    for (name, why), runs in reasons.items():
+        text = f"{registry.get(name).title} was not scored: {why} ({'; '.join(runs)})"
+        if (registry.length_of(name) or 0) > least:  # it would have been tested, or a longer one
+            instead = registry.get(chosen).title if chosen else "no length beyond that of training"
+            text += f"; {instead} is tested instead"
+        lines.append(text)
+    return lines

@@ -68,7 +68,19 @@ def test_the_tested_length_is_one_that_every_run_has(tmp_path: Path) -> None:
     assert table.tested_length == "perplexity@256"
     assert variant_of(table).at_lengths["perplexity@512"].seeds == [0, 2]
     (note,) = [note.text for note in table.notes if note.kind is NoteKind.LENGTHS]
-    assert note == ("perplexity at 512 was not scored: windows of 512 tokens do not fit (sa-softmax, seed 1)")
+    assert note == (
+        "perplexity at 512 was not scored: windows of 512 tokens do not fit (sa-softmax, seed 1); "
+        "perplexity at 256 is tested instead"
+    )
+
+
+def test_a_length_that_is_missing_and_was_not_to_be_tested_moves_nothing(tmp_path: Path) -> None:
+    _save(tmp_path, seeds=2)
+    _changed(save_language_model(tmp_path, "softmax", 0), "perplexity@256", None, "it does not fit")
+    table = only_table(tmp_path)
+    assert table.tested_length == "perplexity@512"
+    (note,) = [note.text for note in table.notes if note.kind is NoteKind.LENGTHS]
+    assert note == "perplexity at 256 was not scored: it does not fit (softmax, seed 0)"
 
 
 def test_without_a_length_beyond_the_training_none_is_tested(tmp_path: Path) -> None:
