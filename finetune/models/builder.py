@@ -114,9 +114,10 @@ def build_model(
         "parameters": sum(p.numel() for p in model.parameters()),
         **loaded.facts,
     }
-    if origin:
-        drawn = weights_fingerprint(model, loaded.facts["new_weights"])
-        facts["pretrained"] = pretraining.link(origin, drawn)
+    # What a folder's model was trained on stays with the model, however the folder was named.
+    if began := origin or pretraining.kept_in(located.model.name):
+        drawn = weights_fingerprint(model, loaded.facts.get("new_weights", []))
+        facts["pretrained"] = pretraining.link(began, drawn)
     adapted = adapted_model(
         model,
         config.model.lora,

@@ -1,5 +1,7 @@
 """``model.name: pretrained:FOLDER`` -> the run that another one begins from, by variant, seed and position.
 
+Or the folder of a run itself -> that run.
+
 The configuration keeps the text, the record of the run that began keeps what it meant (``Link``). Imports no
 torch: studies are planned with it.
 """
@@ -17,13 +19,14 @@ from finetune.config.identity import differing_keys
 from finetune.config.lineage import Source, source_of
 from finetune.config.schema import AttentionConfig, RunConfig
 from finetune.errors import UserError, unknown
-from finetune.records import manifest
+from finetune.records import manifest, store
 from finetune.records.run import Run, find_runs
 from finetune.records.schema import Link
 from finetune.system.checksum import sha256
 
 OWN = "own"
 WEIGHTS = "*.safetensors"
+CHECKPOINT = "checkpoint-"  # the name of a checkpoint's folder, before its step
 MANY = 4  # seeds and positions that a message lists
 
 
@@ -90,6 +93,19 @@ def resolve(config: RunConfig, *, thorough: bool = False) -> Run | None:
     if fault:
         raise UserError(f"the run to begin from, {run.folder}, is damaged: {fault}: make it again")
     return run
+
+
+def kept_in(model: str) -> Run | None:
+    """The run whose model, or one of whose checkpoints, lies in the folder ``model``; ``None`` for another.
+
+    Raises ``UserError`` where its record is damaged: nobody could tell then what it was trained on.
+    """
+    folder = Path(model)
+    for place in (folder, folder.resolve().parent):
+        named = place == folder or (folder.is_dir() and folder.name.startswith(CHECKPOINT))
+        if named and (place / store.FILE).is_file():
+            return Run.checked(folder, store.read(place))
+    return None
 
 
 def choose(config: RunConfig, source: Source, known: Mapping[Path, Mapping[str, Any]]) -> Path:

@@ -20,6 +20,7 @@ from finetune.metrics import compute, registry
 from finetune.models import builder, checkpoint, warm_start
 from finetune.publishing import card
 from finetune.records import diagnostics, manifest, store
+from finetune.records.run import Run
 from finetune.system import files
 from finetune.system.lock import locked
 from finetune.system.memory import release_memory
@@ -129,7 +130,7 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     if checkpoints.checkpoint is None:
         (folder / diagnostics.FILE).unlink(missing_ok=True)
     steps = loop.planned_steps(config, len(tokens["train"]), folder)
-    say(_header_line(spec, loaded, steps, checkpoints.checkpoint is not None))
+    say(_header_line(spec, loaded, entry, steps, checkpoints.checkpoint is not None))
 
     # Training and prediction, with the trainer's own loop.
     start = warm_start.prepare(config, objective, built, tokens["train"], folder)
@@ -189,11 +190,11 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     manifest.write(folder, identity, [path for path in lasting if not path.name.startswith(".")])
 
 
-def _header_line(spec: RunSpec, loaded: dataset.Data, steps: int, resumes: bool) -> str:
+def _header_line(spec: RunSpec, loaded: dataset.Data, entry: store.Record, steps: int, resumes: bool) -> str:
     """The line that announces a run: what it trains, on how much, for how long."""
     config = spec.config
     rows = " / ".join(f"{len(split)} {name}" for name, split in loaded.splits.items())
-    stamp = " | SAMPLE data" if loaded.info["sample"] else ""
+    stamp = " | SAMPLE data" if Run(spec.folder, entry).sample else ""
     resumed = " | resumes from its checkpoint" if resumes else ""
     task = folders.task_slug(config.task, config.pair)
     return (

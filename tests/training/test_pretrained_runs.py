@@ -140,6 +140,46 @@ def test_a_pretraining_run_is_held_to_what_it_was(
     assert "is damaged: its model.safetensors has" in refused("--attention", "sa-softmax")
 
 
+def test_a_folder_of_a_run_is_as_much_its_origin_and_brings_its_stamp(
+    first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On real rows, from what was pretrained on the sample; also from a checkpoint, and from one on that."""
+    rows = [{"text": f"{word} text {i}", "label": i % 4} for i, word in enumerate(["a", "b", "c"] * 30)]
+    for name in ("train", "test"):
+        lines = [json.dumps(row | {"text": f"{row['text']} of {name}"}) for row in rows]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    place = tmp_path / "first"
+    shutil.copytree(folder("classify", first), place)
+    checkpoint = place / "checkpoint-2"
+    checkpoint.mkdir()
+    for file in place.iterdir():
+        if file.is_file() and file.name not in (store.FILE, "manifest.json"):
+            shutil.copy(file, checkpoint)
+    one, two, three = (tmp_path / f"out-{i}" for i in range(3))
+    options = [
+        "--task",
+        "agnews",
+        "--data",
+        str(tmp_path),
+        "--train.max_steps",
+        "1",
+        "--attention",
+        "softmax",
+    ]
+    options += ["--model.vocab_size", "300"]
+    chain = [(one, place), (two, checkpoint)]
+    for output, model in chain:
+        capsys.readouterr()
+        assert classify(output, str(model), *options) == 0
+        assert " steps | SAMPLE data" in capsys.readouterr().out
+        (where,) = (file.parent for file in output.rglob(store.FILE))
+        assert link(where)["folder"] == str(model) and link(where)["weights"] == pretraining.weights(place)
+        assert not store.read(where)["data"]["sample"] and finetune.Run(where, store.read(where)).sample
+    assert classify(three, str(where), *options) == 0
+    (last,) = (file.parent for file in three.rglob(store.FILE))
+    assert link(last)["pretrained"] == link(where) and link(last)["sample"]
+
+
 def test_a_run_is_not_taken_for_finished_once_its_origin_was_made_again(
     first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
