@@ -79,14 +79,11 @@ def unlike_start(run: Run, baseline: Run) -> str | None:
 
 
 def _unlike_links(mine: Link, other: Link) -> str | None:
-    """Gives the reason why two pretraining runs are no pair, or what was added to them is unlike."""
+    """Gives the reason why two pretraining runs of equal settings (a group's are) are no pair, or what was
+    added to them is unlike."""
     places = f"({mine['folder']} and {other['folder']})"
     if mine["seed"] != other["seed"]:
         return f"the runs they began from have other seeds {places}"
-    if mine["settings"] != other["settings"]:
-        return (
-            f"the runs they began from differ in more than attention {places}: compare those to see in what"
-        )
     if mine["new_weights"] != other["new_weights"]:
         return (
             "the weights that are not in their checkpoints differ from the start, such as those of a new head"

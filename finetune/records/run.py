@@ -287,13 +287,17 @@ class Run:
         return {key: value for key, value in flatten(kept).items() if key not in NEUTRAL}
 
     def facts(self) -> dict[str, Any]:
-        """Facts in which runs of one configuration can differ: rows, revisions, what was computed."""
+        """Facts in which runs of one configuration can differ: rows, revisions, what was computed; and what
+        they began from, but for its attention and seed."""
         model = self.record["model"] or {}
         facts = {f"{name} rows (fingerprint)": rows.get("fingerprint") for name, rows in self.splits.items()}
         facts["devices"] = self.record["hardware"].get("devices")  # with the batch of one, the global batch
         facts["model revision"] = model.get("revision")
         facts["tokenizer (fingerprint)"] = model.get("tokenizer")
         facts["attention dropout"] = self.attention.get("dropout")
+        if self.pretrained:
+            # The folder of a pretraining can hold unlike ones for each seed, as its content changes.
+            facts["pretraining (hash of its settings)"] = _settings_of(self.pretrained)
         computed = self.record["computed"]
         if computed is None:  # a record of an earlier version, which goes with others of its kind only
             facts[COMPUTED] = "not recorded"
@@ -347,6 +351,12 @@ class Run:
         if ran != asked:
             raise UserError(f"the record in {folder} asked for {asked} but ran {ran}: run it again")
         return run
+
+
+def _settings_of(link: Link) -> str:
+    """The hashes of the settings of the runs that a run began from, the last one first."""
+    before = link["pretrained"]
+    return f"{link['settings']}, {_settings_of(before)}" if before else link["settings"]
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -1,5 +1,6 @@
 """Which runs may be compared, and what keeps the others from it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -151,20 +152,31 @@ def test_models_and_pairs_have_tables_of_their_own(tmp_path: Path) -> None:
     assert [table.model for table in compare([tmp_path]).tables] == ["org/one", "org/one, LoRA rank 4", "two"]
 
 
+def pretraining_of(variant: str, seed: int) -> dict[str, Any]:
+    """The link to a pretraining run, as a record has it."""
+    return {
+        "folder": f"runs/books/{variant}/seed-{seed}", "task": "books", "model": "scratch:tiny",
+        "variant": variant, "seed": seed, "position": "own", "sample": False, "config_hash": "c" * 12,
+        "settings": "s" * 16, "initial_weights": f"{seed}" * 16, "weights": "w" * 16,
+        "new_weights": f"{seed}" * 16, "pretrained": None,
+    }  # fmt: skip
+
+
 def pretrained(
-    root: Path, variant: str, /, *, source: str = "pretrained:runs/books", seeds: int = 2, **link: Any
+    root: Path,
+    variant: str,
+    /,
+    *,
+    source: str = "pretrained:runs/books",
+    seeds: Iterable[int] = (0, 1),
+    **link: Any,
 ) -> None:
     """Finished runs that began from the runs of ``variant``, or from those that ``link`` describes."""
-    for seed in range(seeds):
+    for seed in seeds:
         entry = started(variant, seed, model={"name": source})
-        began = {
-            "folder": f"runs/books/{variant}/seed-{seed}", "task": "books", "model": "scratch:tiny",
-            "variant": variant, "seed": seed, "position": "own", "sample": False, "config_hash": "c" * 12,
-            "settings": "s" * 16, "initial_weights": f"{seed}" * 16, "weights": "w" * 16,
-            "new_weights": f"{seed}" * 16, "pretrained": None,
-        }  # fmt: skip
         # Two checkpoints: what training starts from differs.
-        changed(entry, "model", initial_weights=f"{variant} {seed}", pretrained=began | link)
+        began = pretraining_of(variant, seed) | link
+        changed(entry, "model", initial_weights=f"{variant} {seed}", pretrained=began)
         save(root, entry, classified(correctness(400, 0.8, seed)))
 
 
@@ -180,7 +192,6 @@ def test_variants_from_their_own_checkpoints_are_pairs_though_their_weights_diff
 @pytest.mark.parametrize(
     ("link", "why"),
     [
-        ({"settings": "t" * 16}, "differ in more than attention (runs/books/sa-softmax/seed-0 and "),
         ({"initial_weights": "9" * 16}, "their initial weights differ (9999999999999999 against 0000"),
         ({"new_weights": "9" * 16}, "such as those of a new head"),
         ({"seed": 5}, "the runs they began from have other seeds"),
@@ -205,12 +216,31 @@ def test_a_chain_of_checkpoints_is_a_pair_where_its_first_links_are(tmp_path: Pa
     first = {"seed": 0, "settings": "f", "new_weights": "n", "initial_weights": "i", "pretrained": None,
              "folder": "a", "task": "books", "model": "scratch:tiny", "variant": "softmax", "position": "own",
              "sample": False, "config_hash": "c", "weights": "w"}  # fmt: skip
-    pretrained(tmp_path, "softmax", seeds=1, initial_weights="1", pretrained=first)
-    pretrained(tmp_path, "sa-softmax", seeds=1, initial_weights="2", pretrained=first)
-    pretrained(tmp_path, "sa-softmax-raw", seeds=1, initial_weights="3", pretrained=first | {"settings": "g"})
+    pretrained(tmp_path, "softmax", seeds=(0,), initial_weights="1", pretrained=first)
+    pretrained(tmp_path, "sa-softmax", seeds=(0,), initial_weights="2", pretrained=first)
+    unlike = first | {"initial_weights": "j"}
+    pretrained(tmp_path, "sa-softmax-raw", seeds=(0,), initial_weights="3", pretrained=unlike)
     table = only_table(tmp_path)
     assert difference_of(table).seeds == [0]
     assert variant_of(table, "sa-softmax-raw").difference is None
+
+
+@pytest.mark.parametrize("source", ["pretrained:runs/books", "pretrained:softmax@runs/books", "runs/a"])
+@pytest.mark.parametrize("depth", [0, 1])
+def test_seeds_that_began_from_unlike_pretrainings_make_no_table_together(
+    tmp_path: Path, source: str, depth: int
+) -> None:
+    """Whether the last one is unlike or the one that it began from itself."""
+    for seed, settings in enumerate(("s" * 16, "t" * 16)):
+        for variant in ("softmax", "sa-softmax"):
+            began: dict[str, Any] = {"settings": settings, "pretrained": None}
+            if depth:
+                before = pretraining_of("softmax", seed) | began
+                began = {"settings": "s" * 16, "pretrained": before}
+            pretrained(tmp_path, variant, source=source, seeds=(seed,), initial_weights="i", **began)
+    tables = compare([tmp_path]).tables
+    assert [only.variants[0].finished for only in tables] == [1, 1]
+    assert "pretraining (hash of its settings)" in tables[1].apart
 
 
 def test_a_swapped_checkpoint_is_a_group_of_its_own_and_pairs_by_its_weights(tmp_path: Path) -> None:
