@@ -7,7 +7,7 @@ vocabulary, T tokens of a window, b windows of a batch.
 import re
 from dataclasses import dataclass
 
-ADAM = 8  # bytes a parameter: two moments in float32
+ADAM = {"adamw_torch": 8, "adamw_torch_fused": 8}  # bytes a parameter: two moments in float32
 KEPT = {False: 19, True: 25}  # numbers a token and feature in each layer: float32, half precision
 OUTPUT = 3  # numbers a logit at the start of the backward pass: log-probability and the gradients of both
 STRATEGIES = ("data parallel", "ZeRO 1", "ZeRO 2", "ZeRO 3 (FSDP)")
@@ -83,19 +83,20 @@ def flops_per_token(
     return 6.0 * multiplied + layers * length * (12.0 * width + 6.0 * pairwise.products)
 
 
-def state_bytes(parameters: int, devices: int, *, half: bool) -> dict[str, float]:
-    """Strategy -> bytes on each device for weights, gradients and Adam's two moments.
+def state_bytes(parameters: int, devices: int, *, half: bool, optimizer: str) -> dict[str, float]:
+    """Strategy -> bytes on each device for weights, gradients and the two moments of torch's AdamW.
 
-    4 + 4 + 8 bytes a parameter, and 2 for the copy of the weights that autocast computes with. The stages of
+    4 + 4 + 8 bytes a parameter, and 2 for the copy of the weights that autocast computes with. What an
+    ``optimizer`` (``train.optim``) that is not in ``ADAM`` keeps is not known, and not counted. The stages of
     ZeRO (Rajbhandari et al., 2020, arXiv 1910.02054) share out among the devices the moments, then the
     gradients too, then the weights too; FSDP's full shard is stage 3.
     """
-    weights, gradients = 4 + 2 * half, 4
+    weights, gradients, moments = 4 + 2 * half, 4, ADAM.get(optimizer, 0)
     kept = (
-        weights + gradients + ADAM,
-        weights + gradients + ADAM / devices,
-        weights + (gradients + ADAM) / devices,
-        (weights + gradients + ADAM) / devices,
+        weights + gradients + moments,
+        weights + gradients + moments / devices,
+        weights + (gradients + moments) / devices,
+        (weights + gradients + moments) / devices,
     )
     return {name: parameters * each for name, each in zip(STRATEGIES, kept, strict=True)}
 
@@ -141,6 +142,7 @@ class Workload:
     shape: Shape
     batch: Batch
     tokens: float | None  # that are trained on; None where only the text tells
+    optimizer: str  # train.optim
 
     @property
     def flops_per_token(self) -> float:

@@ -107,6 +107,7 @@ class Language(Objective):
             self.shape(config, self.sizes[name], encoding.learned(layers, heads)),
             batch,
             steps * language.tokens_per_step if steps > 0 else tokens,
+            str(train.get("optim", "adamw_torch_fused")),
         )
 
     def flops_per_token(self, config: RunConfig, model: PreTrainedModel) -> float | None:

@@ -60,7 +60,13 @@ def _paragraph(name: str, workload: Workload, cells: Sequence[Cell], speed: Spee
     taken = ", ".join(f"{title} {duration(seconds)}" for title, seconds in times.items())
     peak = "its peak" if batch.half else "its peak in half precision, which float32 is far from"
     lines.append(f"time for {what} on one device at {speed.mfu:.0%} of {peak}: {taken}")
-    states = [scale.state_bytes(shape.parameters, count, half=batch.half) for count in DEVICES]
+    known = workload.optimizer in scale.ADAM
+    moments = "its two moments in float32 are counted" if known else "what it keeps is not counted"
+    lines.append(f"optimizer: {workload.optimizer}, {moments}")
+    states = [
+        scale.state_bytes(shape.parameters, count, half=batch.half, optimizer=workload.optimizer)
+        for count in DEVICES
+    ]
     rows = [["memory of a device", *(_many(count, "device") for count in DEVICES)]]
     rows += [[strategy, *(_memory(state[strategy]) for state in states)] for strategy in scale.STRATEGIES]
     lines.append(aligned(rows))

@@ -1,4 +1,7 @@
-"""What is refused of runs before rows and model are read, by a plan as by the runs; imports no torch."""
+"""What is refused of runs before rows and model are read, by a plan as by the runs.
+
+Imports no torch, but to check a value of ``train`` that is like none of a preset.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path

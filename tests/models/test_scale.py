@@ -193,10 +193,12 @@ def test_the_output_takes_what_torch_allocates(half: bool) -> None:
 
 
 def test_states_are_shared_out_by_strategy() -> None:
-    """16 bytes a parameter in float32, 18 with the copy for half precision."""
-    assert set(scale.state_bytes(10, 1, half=False).values()) == {160.0}
-    assert list(scale.state_bytes(10, 8, half=False).values()) == [160.0, 90.0, 55.0, 20.0]
-    assert list(scale.state_bytes(10, 8, half=True).values()) == [180.0, 110.0, 75.0, 22.5]
+    """16 bytes a parameter in float32, 18 with the copy for half precision; 8 without Adam's moments."""
+    adam = {"optimizer": "adamw_torch_fused"}
+    assert set(scale.state_bytes(10, 1, half=False, **adam).values()) == {160.0}
+    assert list(scale.state_bytes(10, 8, half=False, **adam).values()) == [160.0, 90.0, 55.0, 20.0]
+    assert list(scale.state_bytes(10, 8, half=True, **adam).values()) == [180.0, 110.0, 75.0, 22.5]
+    assert list(scale.state_bytes(10, 8, half=False, optimizer="sgd").values()) == [80.0, 80.0, 45.0, 10.0]
 
 
 @pytest.mark.parametrize(

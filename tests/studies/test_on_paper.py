@@ -29,6 +29,7 @@ def test_the_plan_of_125m_says_what_it_takes(tmp_path: Path, capsys: pytest.Capt
         "FLOPs: 7.99e+08 a token, 5.23e+18 a run, 2.09e+19 in all",
         "time for a run on one device at 40% of its peak: H200 SXM 3.7 h, H100 SXM 3.7 h, L40S 10.0 h, "
         "A100 11.6 h, RTX 4090 22.0 h",
+        "optimizer: adamw_torch_fused, its two moments in float32 are counted",
         "memory of a device  1 device  8 devices  64 devices",
         "data parallel        2.7 GiB    2.7 GiB     2.7 GiB",
         "ZeRO 1               2.7 GiB    1.7 GiB     1.5 GiB",
@@ -44,6 +45,15 @@ def test_peak_and_share_are_the_users(tmp_path: Path, capsys: pytest.CaptureFixt
     lines = planned(capsys, tmp_path / "runs", *FULL, *words)
     (line,) = [line for line in lines if line.startswith("time for")]
     assert "at 80% of its peak in half precision" in line and line.endswith(": 312 TFLOP/s 5.8 h")
+
+
+def test_what_an_optimizer_keeps_is_counted_where_it_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = planned(capsys, tmp_path / "runs", *FULL, "--train.optim", "sgd")
+    assert "optimizer: sgd, what it keeps is not counted" in lines
+    (line,) = [line for line in lines if line.startswith("data parallel")]
+    assert line.split()[2:4] == ["1.5", "GiB"]  # 10 bytes of the 18 a parameter
 
 
 def test_different_trainings_have_a_paragraph_each(
