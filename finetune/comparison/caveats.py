@@ -6,15 +6,15 @@ from enum import StrEnum
 from statistics import median
 
 from finetune.comparison import lengths
-from finetune.comparison.claims import Paired
+from finetune.comparison.claims import FEWEST, Paired
 from finetune.comparison.pairing import RunGroup
 from finetune.config.lineage import source_of
 from finetune.config.schema import HALF
+from finetune.metrics import registry
 from finetune.metrics.registry import Metric
 from finetune.records.run import Run
 
 FEW = 30  # documents; with fewer, how unequal they are decides the width of the intervals
-FEWEST = 6  # documents whose 2^6 exchanges of two systems allow a p below .05
 GUESSING = 0.05  # of the way from guessing to the best value
 REVERSED = 0.5  # of the accuracy of guessing: no guess comes as low on a test set of some size
 FAR_BELOW = "far below chance: are labels in another order?"
@@ -48,22 +48,33 @@ class Note:
     text: str
 
 
-def reservations(pairs: Mapping[str, Paired], metric: Metric) -> list[Note]:
-    """Lists what the comparisons over rows lack, by variant: predictions, or enough documents."""
+def reservations(
+    pairs: Mapping[str, Paired], metric: Metric, at_tested: Mapping[str, Paired], tested: str | None
+) -> list[Note]:
+    """Lists what the comparisons over rows lack, by variant: predictions, or enough documents.
+
+    ``at_tested`` holds those of the metric ``tested``, which is of one length: fewer documents may have it.
+    """
     lines = [
         Note(NoteKind.NO_ROWS, f"{name}: no comparison over rows: {paired.no_rows}")
         for name, paired in pairs.items()
         if paired.no_rows
     ]
-    documents = min((paired.rows.rows for paired in pairs.values() if paired.rows), default=FEW)
-    if metric.row == "document" and documents < FEW:
+    counts = {
+        "the test set has {} documents": [paired.rows.rows for paired in pairs.values() if paired.rows],
+        f"{{}} documents are long enough for {tested and registry.get(tested).title}": [
+            paired.rows.rows for paired in at_tested.values() if paired.rows
+        ],
+    }
+    least = {text: min(rows) for text, rows in counts.items() if rows}
+    if metric.row == "document" and least and min(least.values()) < FEW:
         text = (
-            f"the test set has {documents} documents, and a difference is judged by document, as the tokens "
-            "of one are not independent: more seeds or longer documents do not narrow the intervals below "
-            "what so few allow, more documents do"
+            f"{', '.join(text.format(rows) for text, rows in least.items())}, and a difference is judged by "
+            "document, as the tokens of one are not independent: more seeds do not narrow the intervals "
+            "below what so few allow, more documents do"
         )
-        if documents < FEWEST:
-            text += f"; with fewer than {FEWEST} no difference can be significant"
+        if min(least.values()) < FEWEST:
+            text += f"; with fewer than {FEWEST} no difference can be significant, and nothing is concluded"
         lines.append(Note(NoteKind.FEW_ROWS, text))
     return lines
 

@@ -25,6 +25,7 @@ from finetune.statistics.over_rows import RowResult
 from finetune.statistics.over_seeds import Interval
 from finetune.statistics.power import ALPHA
 
+FEWEST = 6  # test rows whose 2^6 exchanges of two systems allow a p below .05
 Verdict = Literal["better", "worse", "none"]  # none: no significant difference, or none that could be tested
 
 
@@ -60,11 +61,12 @@ class Difference:
     seeds_needed: dict[str, int | None] | None  # wanted difference -> seeds; None: no number suffices
     verdict: Verdict
     why: str  # of the verdict
+    rows: int | None = None  # test rows that were compared; kept reports of earlier days lack it
 
     @property
     def conclusive(self) -> bool:
-        """Whether it was tested against both kinds of noise."""
-        return self.interval is not None
+        """Whether it was tested against both kinds of noise, over rows enough to find anything."""
+        return self.interval is not None and not _too_few(self)
 
 
 def pair(
@@ -123,6 +125,7 @@ def judge(pairs: Sequence[Paired], metric: Metric) -> list[Difference]:
             seeds_needed=needed,
             verdict="none",
             why=f"there is no comparison over rows: {paired.no_rows}",
+            rows=rows.rows if rows else None,
         )
         significant, why = judgment(difference)
         verdict: Verdict = "none"
@@ -176,10 +179,12 @@ def possible(interval: Interval, lowest: float, highest: float) -> list[float]:
 def judgment(difference: Difference) -> tuple[bool, str]:
     """Decides whether a difference is significant, and gives the reason.
 
-    In this order: the noise of the test rows, that of the seeds, both together, Holm.
+    In this order: the number of the test rows, their noise, that of the seeds, both together, Holm.
     """
     if difference.interval_rows is None or difference.p_rows is None:
         return False, difference.why  # there is no comparison over rows, and this says why
+    if _too_few(difference):
+        return False, f"only {difference.rows} test rows were compared, of which {FEWEST} are needed"
     within = None
     if not difference.mean:
         within = "the two score the same"
@@ -200,6 +205,10 @@ def judgment(difference: Difference) -> tuple[bool, str]:
         family = f"Holm for {difference.comparisons} comparisons"
         within = f"{above} and of the seeds, but not significant after {family}"
     return within is None, within or f"{above} and of the seeds"
+
+
+def _too_few(difference: Difference) -> bool:
+    return difference.rows is not None and difference.rows < FEWEST
 
 
 def _holds_zero(interval: Sequence[float]) -> bool:

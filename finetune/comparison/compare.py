@@ -154,4 +154,5 @@ def _table(siblings: list[RunGroup], group: RunGroup, predictions: Predictions) 
     for name, each in at:  # by length
         at_lengths.setdefault(name, {})[each] = by_length[name, each]
     differences = dict(zip(pairs, judged, strict=False))
-    return build(siblings, group, differences, at_lengths, reservations(pairs, metric))
+    at_tested = {name: at[name, each] for name, each in tested}
+    return build(siblings, group, differences, at_lengths, reservations(pairs, metric, at_tested, longest))

@@ -117,7 +117,7 @@ def _together(differences: Mapping[str, Difference], metric: Metric) -> list[str
     holm = f", tested at {ALPHA:g} after Holm for {tested} comparisons" if tested > 1 else ""
     clauses.append(f"in {_unit(metric)} with {intervals}, {over}{holm}")
 
-    neither = [each for each in every if each.verdict == "none" and each.detectable]
+    neither = [each for each in every if each.verdict == "none" and each.detectable and each.conclusive]
     if neither:
         widest = max(neither, key=lambda difference: difference.detectable or 0.0)
         lead = "for the least certain comparison without significance"
@@ -132,7 +132,7 @@ def _unit(metric: Metric) -> str:
 
 def _detectable(difference: Difference, metric: Metric) -> list[str]:
     """The minimum detectable difference, and the seeds that the next smaller one needs; empty if unknown."""
-    if not difference.detectable:
+    if not difference.detectable or not difference.conclusive:  # no seeds make up for too few test rows
         return []
     if difference.detectable > metric.largest_difference:
         return [f"no true difference would be detected with a power of {POWER:.0%}"]

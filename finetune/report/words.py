@@ -57,7 +57,8 @@ and missing runs are counted as such.
 DOCUMENTS = """\
 Of a language model a test row is a document: the value is computed from sums over documents, and the tokens
 of one document never count as independent. Its intervals allow for few documents of unequal size, and where
-the documents are few they, and not the seeds or the tokens, limit what can be seen.
+the documents are few they, and not the seeds or the tokens, limit what can be seen. With fewer than 6 no
+difference can be significant, and nothing is concluded.
 """
 
 
@@ -93,7 +94,7 @@ def known_interval(metric: Metric, difference: Difference) -> str:
 
 
 def verdict(difference: Difference) -> str:
-    """``better``, ``worse`` or ``no``; ``no conclusion`` where there was nothing to test."""
+    """``better``, ``worse`` or ``no``; ``no conclusion`` where nothing could be found."""
     if difference.verdict != "none":
         return difference.verdict
     return "no" if difference.conclusive else "no conclusion"

@@ -123,7 +123,31 @@ def test_few_documents_are_told(tmp_path: Path, count: int, said: str | None) ->
     assert len(notes) == (said is not None) and all(str(said) in note for note in notes)
     difference = variant_of(table).difference
     assert difference is not None and (difference.verdict == "none") == (count == 5)
+    assert difference.conclusive == (count > 5)
+    assert ("No conclusion on a difference" in table.sentence) == (count == 5)
+    assert count > 5 or "minimum detectable" not in table.sentence  # more seeds would not help
     assert difference.test is not None and f"{count} documents" in difference.test
+
+
+@pytest.mark.parametrize("long", [4, 12, 40])
+def test_few_documents_at_the_tested_length_are_told(tmp_path: Path, long: int) -> None:
+    """60 documents are many, but those of them that are long enough may be few."""
+    for variant in ("softmax", "sa-softmax"):
+        for seed in range(3):
+            rows = documents(variant, seed, count=60)
+            for row in rows[long:]:
+                row["by_length"] = {}
+            save_language_model(tmp_path, variant, seed, rows=rows)
+    table = only_table(tmp_path)
+    notes = [note.text for note in table.notes if note.kind is NoteKind.FEW_ROWS]
+    assert len(notes) == (long < 30)
+    wanted = f"the test set has 60 documents, {long} documents are long enough for perplexity at 512, and"
+    assert all(wanted in note and ("fewer than 6" in note) == (long < 6) for note in notes)
+    result = variant_of(table)
+    assert result.difference is not None and result.difference.conclusive
+    at = result.at_lengths["perplexity@512"]
+    assert (at.rows, at.conclusive) == (long, long >= 6)
+    assert ("training length, no conclusion: sa-softmax" in table.sentence) == (long < 6)
 
 
 def test_positions_are_settings_as_the_task_is(tmp_path: Path) -> None:
