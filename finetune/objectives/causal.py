@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from finetune.attention.variants import find_variant
 from finetune.errors import UserError
 from finetune.models.sizes import DECODERS
 from finetune.objectives.base import Answers, Rows
 from finetune.objectives.language import Language, mean_loss, scored, section
+from finetune.positions import get_encoding
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 COPIES = 3
 """Of the logits of a batch, in float32, that an evaluation holds at most at once."""
+PEAK = 2
+"""Times what an encoding's network keeps for a backward pass, at most, that a forward pass holds at once."""
 
 
 class Causal(Language):
@@ -156,29 +160,28 @@ class Causal(Language):
         A batch holds about as many tokens as one of ``data.max_length``.
         """
         import psutil
-        import torch
 
         from finetune.models.admission import positions
-        from finetune.system.memory import release_memory
+        from finetune.system.memory import out_of_memory, release_memory
 
         args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
         limit, usual = positions(model).encoder, args.per_device_eval_batch_size
-        vocabulary = model.get_output_embeddings().weight.shape[0]
-        size = COPIES * 4 * vocabulary * length  # bytes of the logits of one window
-        free = psutil.virtual_memory().available
         batch = max(1, usual * config.data.max_length // length)
         if limit is not None and length > limit:
             return _missing(rows, f"the model has positions for {limit} tokens")
-        if args.device.type == "cpu":
-            if size > free:
-                return _missing(
-                    rows, f"a window takes {size / 2**30:.1f} GiB, and {free / 2**30:.1f} are free"
-                )
-            batch = min(batch, free // size)
+        if args.device.type == "cpu":  # which may end the process rather than refuse
+            each, shared = _window_bytes(config, model, length)
+            room = psutil.virtual_memory().available - shared
+            if each > room:
+                size = (each + shared) / 2**30  # without what is free, which the next moment changes
+                return _missing(rows, f"a window takes {size:.1f} GiB, and less memory is free")
+            batch = min(batch, room // each)
         args.per_device_eval_batch_size = batch
         try:
             return scored(trainer, rows, prefix)
-        except torch.OutOfMemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
             reason = f"windows of {length} tokens do not fit into the memory of the {args.device.type}"
         finally:
             args.per_device_eval_batch_size = usual
@@ -244,6 +247,31 @@ class Causal(Language):
         return f"""\
 inputs = tokenizer({text}, return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50, do_sample=True)[0]))"""
+
+
+def _window_bytes(config: RunConfig, model: PreTrainedModel, length: int) -> tuple[int, int]:
+    """Bytes that an evaluation takes for each window of ``length`` tokens, and once for a whole batch.
+
+    The logits, and in float32 a positional encoding's bias at each pair of tokens, unless distance alone
+    decides it and the kernel takes it so. A network keeps nothing here, but holds up to ``PEAK`` times
+    what it keeps in training at once.
+    """
+    import torch
+
+    from finetune.attention.kernels.dispatch import BY_DISTANCE
+    from finetune.attention.position_bias import PositionBias
+
+    each = COPIES * 4 * model.get_output_embeddings().weight.shape[0] * length
+    bias = next((module for module in model.modules() if isinstance(module, PositionBias)), None)
+    if bias is None:
+        return each, 0
+    device = model.get_input_embeddings().weight.device
+    compact = config.attention.kernel in ("auto", *BY_DISTANCE) and find_variant(config.attention).kernels
+    if compact and bias.by_distance(torch.zeros(1, device=device)) is not None:
+        return each, 0
+    encoding, _ = get_encoding(config.model.position, config.model.position_parameters)
+    whole = 4 * (bias.heads + PEAK * encoding.kept(bias.heads)) * length**2
+    return (each + whole, 0) if encoding.by_row else (each, whole)
 
 
 def _missing(rows: Dataset, reason: str) -> dict[int, Any]:

@@ -205,7 +205,7 @@ class Language(Objective):
 
     def agree(self, one: Any, other: Any, *, half: bool) -> bool:
         if one["nats"] is None or other["nats"] is None:
-            return bool(one == other)
+            return True  # whether a window fits is a matter of the memory at the moment, not of the model
         tolerance = HALF_TOLERANCE if half else TOLERANCE
         return one["tokens"] == other["tokens"] and isclose(one["nats"], other["nats"], rel_tol=tolerance)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
@@ -30,7 +29,7 @@ from finetune.models.builder import Built, build_model
 from finetune.models.checkpoint import CONFIG_FILE
 from finetune.objectives.base import Objective
 from finetune.system.cache import cache_folder
-from finetune.system.memory import release_memory
+from finetune.system.memory import out_of_memory, release_memory
 from finetune.system.redaction import redact
 from finetune.system.text import reason
 from finetune.training import loop
@@ -68,7 +67,7 @@ def rehearse(configs: Iterable[RunConfig], loaded: Data) -> list[str]:
             *_, innermost = traceback.extract_tb(error.__traceback__)
             place = Path(innermost.filename)
             ours = place.is_relative_to(Path(__file__).parents[1])
-            if ours and not isinstance(error, torch.OutOfMemoryError | OSError | ImportError):
+            if ours and not (out_of_memory(error) or isinstance(error, OSError | ImportError)):
                 raise  # a fault of this project, which only the traceback explains
             raise _failed_step(config, error, place, innermost.lineno) from error
         finally:

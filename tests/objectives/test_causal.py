@@ -1,6 +1,8 @@
 """Causal language models: what a window shows, what a step takes, and what is made of the answers."""
 
 from collections.abc import Callable
+from itertools import accumulate
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from finetune.metrics.perplexity import perplexity_metrics
 from finetune.models import causality
 from finetune.models.builder import Built, build_model
 from finetune.models.scratch import DECODERS, NEOX, train_tokenizer
+from finetune.objectives import causal
 from finetune.objectives.language import _sums
 from finetune.positions import POSITIONS
 from tests.support.records import run_config
@@ -220,6 +223,63 @@ def test_sums_of_windows_become_those_of_documents() -> None:
         test_windows=language.test_windows,
     )
     assert scores["bits_per_byte"] == known["bits_per_byte"]
+
+
+def peak_bytes(model: Any, length: int) -> int:
+    """Bytes allocated at once by a forward pass over one window."""
+    ids = torch.arange(length)[None] % 250
+    with (
+        torch.no_grad(),
+        torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+        ) as profile,
+    ):
+        model.eval()(input_ids=ids, use_cache=False)
+    events = profile.profiler.kineto_results.events()
+    return int(max(accumulate(each.nbytes() for each in events if each.name() == "[memory]")))
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_a_window_takes_the_bias_of_its_encoding(position: str) -> None:
+    """At each pair of tokens, in float32; the memory of the same model without an encoding is taken off."""
+    length, none = 256, peak_bytes(built_of(config_of(model={"position": "none"})).model, 256)
+    config = config_of(model={"position": position})
+    model = built_of(config).model
+    logits = causal.COPIES * 4 * model.config.vocab_size * length
+    bias = sum(causal._window_bytes(config, model, length)) - logits
+    taken = peak_bytes(model, length) - none
+    if POSITIONS[position].kept(2):
+        assert taken <= bias <= 2.2 * taken
+    else:
+        assert bias == 0 and taken < 4 * length**2
+
+
+@pytest.mark.parametrize(("position", "shared"), [("kerple", 2), ("fire", 74), ("dape-kerple", 0)])
+def test_a_bias_that_is_written_out_is_counted_once_or_by_window(position: str, shared: int) -> None:
+    config = config_of(model={"position": position}, attention={"kernel": "reference"})
+    each, once = causal._window_bytes(config, built_of(config).model, 64)
+    assert once == 4 * shared * 64**2  # numbers a pair of tokens, of two heads
+    assert (each > causal.COPIES * 4 * 300 * 64) == (not shared)
+
+
+def test_why_a_window_does_not_fit_is_the_same_whatever_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(model={"position": "fire"}, language={"eval_lengths": [64], "scored_tokens": 8})
+    model, rows = built_of(config).model, Dataset.from_dict({"row": [7], "document": [0], "length": [64]})
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(per_device_eval_batch_size=2, device=torch.device("cpu")),
+        accelerator=SimpleNamespace(unwrap_model=lambda model: model),
+        model=model,
+    )
+    answers = []
+    needed = sum(causal._window_bytes(config, model, 64))
+    for free in (0, needed - 1):
+        monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        answers.append(objectives.of(config)._at_length(config, trainer, rows, 64, "test_64"))  # type: ignore[attr-defined]
+    assert answers[0] == answers[1] and answers[0][7]["nats"] is None
+    known = {**answers[0][7], "nats": 3.0, "tokens": 8}
+    assert objectives.of(config).agree(known, answers[0][7], half=False)
+    assert objectives.of(config).agree(answers[0][7], {**known, "nats": None, "missing": "else"}, half=False)
+    assert not objectives.of(config).agree(known, {**known, "nats": 4.0}, half=False)
 
 
 def test_a_text_is_written_as_it_was_read() -> None:

@@ -1,5 +1,6 @@
 """Training of language models: by transformers' recipe, whatever fits into memory, from rows to record."""
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -141,24 +142,34 @@ def test_a_run_from_rows_to_record(tmp_path: Path, capsys: pytest.CaptureFixture
         assert written.shape[1] <= ids.shape[1] + 3
 
 
+CPU_REFUSES = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no more"), CPU_REFUSES], ids=["gpu", "cpu"])
+@pytest.mark.parametrize("fitting", [0, 2], ids=["never", "until the model is read back"])
 def test_a_length_that_does_not_fit_is_missing_with_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fitting: int, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scored = causal.scored
+    scored, tries = causal.scored, count()
 
     def small(trainer: Any, rows: Dataset, prefix: str) -> dict[int, Any]:
-        if max(rows["length"]) == 64:
-            raise torch.OutOfMemoryError("no more")
+        if max(rows["length"]) == 64 and next(tries) >= fitting:
+            raise error
         return scored(trainer, rows, prefix)
 
     monkeypatch.setattr(causal, "scored", small)
     words = [*OPTIONS, "--eval_lengths", "16,64", "--output", str(tmp_path), "--attention", "softmax"]
     assert main(words) == 0
     (file,) = tmp_path.glob("books/**/record.json")
-    metrics = store.read(file.parent)["metrics"]
+    record = store.read(file.parent)
+    metrics = record["metrics"]
+    assert next(tries) > fitting and record["model"]["reloaded"]["equal"]
     assert metrics["perplexity"]["value"] and metrics["perplexity@16"]["value"]
-    assert metrics["perplexity@64"]["value"] is None
-    assert "do not fit into the memory" in metrics["perplexity@64"]["missing"]
+    if fitting:
+        assert metrics["perplexity@64"]["value"]
+    else:
+        assert metrics["perplexity@64"]["value"] is None
+        assert "do not fit into the memory" in metrics["perplexity@64"]["missing"]
 
 
 def test_a_length_beyond_the_positions_is_missing_with_its_reason(tmp_path: Path) -> None:
