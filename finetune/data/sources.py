@@ -385,6 +385,7 @@ def _stream_hub(source: Source, task: Task, pair: str | None, need: Need) -> Raw
                 need=need,
                 choose=choose,
                 texts=texts,
+                document=task.document,
                 online=source.kind == "hub",
             )
     except UserError as error:

@@ -24,7 +24,7 @@ from finetune.errors import UserError
 from finetune.system.cache import cache_folder
 from finetune.system.checksum import sha256
 
-FORMAT = 1
+FORMAT = 2
 """Version of the entries; to be raised when other rows are taken, or they are written otherwise."""
 ABOUT = "about.json"
 
@@ -61,19 +61,21 @@ def read(
     need: Need,
     choose: Callable[[list[str]], list[str]],
     texts: Sequence[str],
+    document: str | None = None,
     online: bool,
 ) -> Rows:
     """The rows that are needed, from the cache or the Hub: no shard beyond the last needed one is fetched.
 
     ``choose`` takes the columns that are there and returns those to read; those of ``texts`` count for
     ``need.train_bytes``. Rows of a split that the data set lacks are the first ones of train, so that a
-    larger need of rows to train on moves none into another split.
+    larger need of rows to train on moves none into another split; what else there is of their documents, by
+    the names in the column ``document``, is in no split.
 
     Raises ``UserError`` where a split is missing and cannot be held out, or rows are not in the cache and the
     Hub is not ``online``, and the errors of the client.
     """
     about = {"format": FORMAT, "location": location, "config": config, "commit": commit, "texts": [*texts]}
-    about |= {"need": asdict(need)}
+    about |= {"document": document, "need": asdict(need)}
     folder = _root() / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
     kept = _kept(folder, about)
     if kept is None and not online:
@@ -81,7 +83,7 @@ def read(
             "the Hub is out of reach, and the cache holds rows of other runs, which asked for more or less"
         )
     if kept is None:
-        fetched = _fetch(location, config, commit, need=need, choose=choose, texts=texts)
+        fetched = _fetch(location, config, commit, need=need, choose=choose, texts=texts, document=document)
         try:
             _keep(folder, about, fetched)
         except OSError as error:
@@ -151,6 +153,7 @@ def _fetch(
     need: Need,
     choose: Callable[[list[str]], list[str]],
     texts: Sequence[str],
+    document: str | None,
 ) -> Rows:
     """The rows that are needed, from the Hub."""
     import datasets
@@ -161,6 +164,8 @@ def _fetch(
     }
     if "train" not in streams:
         raise UserError(f"it has no train split; it has {', '.join(map(str, found))}")
+    held: set[str] = set()  # names of documents; their rows may be anywhere in train
+    train = (row for row in streams["train"] if document is None or repr(row.get(document)) not in held)
     rows = Rows({}, [], [])
     for split, count, most in (
         ("test", need.test_rows, None),
@@ -176,7 +181,10 @@ def _fetch(
             rows.notes.append(
                 f"there is no {split} split: the next {count:,} rows of train are held out for it"
             )
-        rows.tables[split] = _first(streams.get(split, streams["train"]), count, most, choose, texts)
+        stream = streams[split] if split in streams and split != "train" else train
+        table = rows.tables[split] = _first(stream, count, most, choose, texts)
+        if split not in streams and document in table.column_names:
+            held |= {repr(name) for name in table[document].to_pylist() if name is not None}
     return rows
 
 
@@ -190,7 +198,7 @@ def _first(
     """The chosen columns of the next rows of a stream: so many, or until they hold ``most`` bytes of text."""
     first = next(stream, None)
     if first is None:
-        raise UserError("it has fewer rows than are held out of train, or a split without any")
+        raise UserError("it has no more rows than are held out of train, documents whole, or an empty split")
     chosen = choose(list(first))
     tables: list[pa.Table] = []
     kept: list[dict[str, Any]] = []

@@ -102,6 +102,23 @@ def test_no_shard_is_fetched_that_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_no_document_is_in_two_splits(tmp_path: Path) -> None:
+    """Rows of documents of four, the last row a late part of the first; a row without a name is its own."""
+    named = [{"text": TEXT.format(row), "document": f"book {row // 4}"} for row in range(17)]
+    named[9]["document"] = None
+    named[16]["document"] = "book 0"
+    files = {"data/train-00000-of-00001.parquet": parquet(named)}
+    with serve(Hub({"org/web": Repository({"main": files})})) as hub:
+        answer = ask(tmp_path, hub, train_rows=10**6)
+        found = {name: numbers(texts) for name, texts in answer["texts"].items()}
+        assert found == {"test": [0, 1, 2], "validation": [4, 5], "train": list(range(8, 16))}
+        names = [{*documents} for documents in answer["documents"].values()]
+        assert sum(map(len, names)) == len(set.union(*names))
+        nothing = ask(tmp_path, hub, train_rows=3, test_rows=10)  # validation takes the last document
+        assert "no more rows than are held out of train, documents whole" in nothing["error"]
+
+
+@pytest.mark.slow
 def test_splits_of_their_own_are_read_as_they_are(tmp_path: Path) -> None:
     files = shards("train") | shards("test", 100) | shards("validation", 200)
     with serve(Hub({"org/web": Repository({"main": files})})) as hub:
