@@ -10,7 +10,7 @@ from finetune.attention.variants import find_variant
 from finetune.errors import UserError
 from finetune.models.sizes import DECODERS
 from finetune.objectives.base import Answers, Rows
-from finetune.objectives.language import Language, mean_loss, scored, section
+from finetune.objectives.language import Language, keys, mean_loss, scored, section
 from finetune.positions import get_encoding
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ class Causal(Language):
 
     def check(self, values: Mapping[str, Any]) -> None:
         super().check(values)
-        language = values["language"]
-        if isinstance(language, Mapping) and language.get("masked_share") is not None:
+        if keys(values["language"]).get("masked_share") is not None:
             raise UserError("language.masked_share is for --objective masked: set it to null")
 
     def settled(self, config: RunConfig) -> dict[str, Any]:

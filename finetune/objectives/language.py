@@ -40,6 +40,14 @@ def section(config: RunConfig) -> LanguageConfig:
     return config.language
 
 
+def keys(values: Any) -> Mapping[str, Any]:
+    """The keys of a section, be it read from files and options or one of a ``RunConfig``.
+
+    None without a section, or with what is no section at all, which the schema refuses.
+    """
+    return values if isinstance(values, Mapping) else getattr(values, "__dict__", {})
+
+
 class Language(Objective):
     """What ``causal`` and ``masked`` have in common; see ``Objective``.
 
@@ -63,13 +71,12 @@ class Language(Objective):
             )
         if values.get("generation") is not None:
             raise UserError("generation.* says how translations are decoded; a language model has none")
-        data, train = values.get("data"), values.get("train")
-        known = data if isinstance(data, Mapping) else vars(data) if data else {}
+        data, train = keys(values.get("data")), values.get("train")
         for key, what in (
             ("prefix", "nothing stands before a text"),
             ("max_target_length", "there is no target"),
         ):
-            if known.get(key) is not None:
+            if data.get(key) is not None:
                 raise UserError(f"data.{key} is not for a language model, as {what}: set it to null")
         if isinstance(train, Mapping) and "gradient_accumulation_steps" in train:
             raise UserError(

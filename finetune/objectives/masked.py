@@ -10,7 +10,7 @@ from finetune.errors import UserError
 from finetune.models.scale import Shape
 from finetune.models.sizes import ENCODERS
 from finetune.objectives.base import Answers, Rows
-from finetune.objectives.language import Language, mean_loss, scored, section, size_of
+from finetune.objectives.language import Language, keys, mean_loss, scored, section, size_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,8 +43,7 @@ class Masked(Language):
 
     def check(self, values: Mapping[str, Any]) -> None:
         super().check(values)
-        language = values["language"]
-        known = language if isinstance(language, Mapping) else vars(language)
+        known = keys(values["language"])
         if known.get("masked_share") is None:
             raise UserError(
                 "language.masked_share is the share of the tokens that are masked: set it, e.g. to 0.15"
