@@ -56,7 +56,7 @@ class PositionBias(nn.Module):
         return cls(heads, **constants)
 
     def by_distance(self, distance: Tensor) -> Tensor | None:
-        """The bias, (heads, distances), of float32 ``distance``; ``None`` where more decides it."""
+        """The bias of float32 ``distance``, (heads, *its shape); ``None`` where more than that decides it."""
         return None
 
     def learned(self) -> dict[str, list[float]]:
@@ -71,9 +71,18 @@ class PositionBias(nn.Module):
         """The bias, broadcastable to (batch, heads, query, key), in float32.
 
         ``scores``, (batch, heads, query, key), are given where the encoding reads them, without any bias;
-        ``allowed`` broadcasts to them, ``None`` allows all.
+        ``allowed`` broadcasts to them, ``None`` allows all. To be overridden where distance alone does not
+        decide it.
         """
-        raise NotImplementedError
+        bias = self.by_distance(places.distance.float())
+        if bias is None:
+            raise NotImplementedError
+        return bias.transpose(0, 1)
+
+
+def a_head(values: Tensor, distance: Tensor) -> Tensor:
+    """One value a head, (heads,), as it broadcasts to (heads, *shape of ``distance``)."""
+    return values.reshape(-1, *[1] * distance.dim())
 
 
 def biased(inputs: Inputs, position: PositionBias) -> Inputs:

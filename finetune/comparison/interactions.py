@@ -16,12 +16,11 @@ from finetune.comparison.claims import Difference, Paired
 from finetune.comparison.pairing import RunGroup, differing_settings
 from finetune.comparison.rescoring import Predictions
 from finetune.comparison.sentence import p_text
-from finetune.config.schema import BASELINE
+from finetune.config.schema import BASELINE, OWN
 from finetune.errors import UserError
 from finetune.metrics import registry
 from finetune.records.run import Run
 
-OWN = "own"  # the encoding that a model has of itself
 REFERENCES = ("rope", OWN)  # the encodings that others are held against, where they are there
 
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from finetune.config.lineage import source_of
-from finetune.config.schema import AttentionConfig, ModelConfig, RunConfig
+from finetune.config.schema import OWN, AttentionConfig, ModelConfig, RunConfig
 
 LONGEST = 200
 """Letters of a file's name. File systems take 255: there is room for an ending or a mark."""
@@ -53,7 +53,7 @@ def model_slug(model: ModelConfig) -> str:
 def position_label(model: ModelConfig) -> str:
     """Names a positional encoding with its parameters: ``kerple``; nothing for the model's own."""
     parameters = "".join(f"-{name}{value:g}" for name, value in sorted(model.position_parameters.items()))
-    return "" if model.position == "own" else f"{model.position}{parameters}"
+    return "" if model.position == OWN else f"{model.position}{parameters}"
 
 
 def variant_slug(attention: AttentionConfig) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from finetune.config.schema import NEUTRAL, RunConfig
+from finetune.config.schema import NEUTRAL, OWN, RunConfig
 
 
 def as_dict(config: RunConfig) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def as_dict(config: RunConfig) -> dict[str, Any]:
         del values["attention"]["file"]
     if config.language is None:
         del values["language"]
-    if config.model.position == "own":
+    if config.model.position == OWN:
         del values["model"]["position"], values["model"]["position_parameters"]
     data = values["data"]
     if config.data.columns is None:

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid")
+OWN = "own"  # of model.position: the positional encoding that a model has of itself
 BASELINE = "softmax"  # the variant that every other one is compared with
 HALF = {"bf16": "bfloat16", "fp16": "float16"}  # train.NAME -> torch's name of the half precision
 
@@ -91,7 +92,7 @@ class ModelConfig:
     vocab_size: Entries  # of the tokenizer that a scratch model trains on the train split
     lora: LoraConfig
     # The configuration, record and hash of a model with its own encoding are without these two.
-    position: Name = "own"  # positional encoding, one of finetune.positions; own: what the model has
+    position: Name = OWN  # positional encoding, one of finetune.positions; own: what the model has
     position_parameters: dict[str, Parameter] = field(
         default_factory=dict
     )  # over the encoding's own, by name

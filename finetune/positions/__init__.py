@@ -12,12 +12,11 @@ from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from finetune.config.schema import OWN
 from finetune.errors import UserError, shown, unknown
 
 if TYPE_CHECKING:
     from finetune.attention.position_bias import PositionBias
-
-OWN = "own"
 
 
 @dataclass(frozen=True, eq=False)

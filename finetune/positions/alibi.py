@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from finetune.attention.position_bias import Places, PositionBias
+from finetune.attention.position_bias import PositionBias, a_head
 
 
 class Alibi(PositionBias):
@@ -22,10 +22,7 @@ class Alibi(PositionBias):
         self.exponents = torch.nn.Buffer(exponents, persistent=False)
 
     def by_distance(self, distance: Tensor) -> Tensor:
-        return -torch.exp2(self.exponents.float())[:, None] * distance
-
-    def forward(self, places: Places, scores: Tensor | None, allowed: Tensor | None) -> Tensor:
-        return -torch.exp2(self.exponents.float())[:, None, None] * places.distance[:, None].float()
+        return -a_head(torch.exp2(self.exponents.float()), distance) * distance
 
 
 def slopes(heads: int) -> list[float]:

@@ -21,8 +21,9 @@ from finetune.attention.position_bias import POSITION, RECORDED, PositionBias
 from finetune.attention.probe import observe
 from finetune.attention.register import NAME
 from finetune.attention.swap import IMPLEMENTATION, attention_layers
+from finetune.config.schema import OWN
 from finetune.errors import UserError
-from finetune.positions import OWN, Encoding, get_encoding
+from finetune.positions import Encoding, get_encoding
 
 PROBE = 12  # tokens of the proof that a model is free of an encoding
 TOLERANCE = 1e-4  # float error of a sum over keys in another order, relative to the largest value

@@ -39,7 +39,7 @@ class DapeKerple(Kerple):
 
     def forward(self, places: Places, scores: Tensor | None, allowed: Tensor | None) -> Tensor:
         assert scores is not None
-        kerple = super().forward(places, None, allowed)
+        kerple = super().by_distance(places.distance.float()).transpose(0, 1)
         both = _unseen_to_zero(torch.cat([scores, kerple.expand(scores.shape)], dim=1).float(), allowed)
         return kerple + self.adapt(both, allowed)
 

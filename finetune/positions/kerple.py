@@ -12,7 +12,7 @@ by setting a number that an optimizer step has taken beyond one back to it.
 import torch
 from torch import Tensor, nn
 
-from finetune.attention.position_bias import Places, PositionBias
+from finetune.attention.position_bias import PositionBias, a_head
 
 LEAST = 0.01
 MOST_POWER = 2.0
@@ -29,24 +29,17 @@ class Kerple(PositionBias):
         self.a = nn.Parameter(torch.rand(heads))
 
     def by_distance(self, distance: Tensor) -> Tensor:
-        p, a = self._limited()
-        return self.formula(distance, p[:, None], a[:, None])
-
-    def forward(self, places: Places, scores: Tensor | None, allowed: Tensor | None) -> Tensor:
-        p, a = self._limited()
-        return self.formula(places.distance[:, None].float(), p[:, None, None], a[:, None, None])
-
-    @staticmethod
-    def formula(distance: Tensor, p: Tensor, a: Tensor) -> Tensor:
-        return -p * torch.log1p(a * distance)
-
-    def _limited(self) -> tuple[Tensor, Tensor]:
         # In place: limited by clamp alone, a number beyond a limit would have no gradient to come back by.
         # Copies: another pass before the gradients must find what it computed with as it was.
         with torch.no_grad():
             self.p.clamp_(min=LEAST, max=self.most_p)
             self.a.clamp_(min=LEAST)
-        return self.p.clone().float(), self.a.clone().float()
+        p, a = (a_head(each.clone().float(), distance) for each in (self.p, self.a))
+        return self.formula(distance, p, a)
+
+    @staticmethod
+    def formula(distance: Tensor, p: Tensor, a: Tensor) -> Tensor:
+        return -p * torch.log1p(a * distance)
 
 
 class KerplePower(Kerple):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from finetune.attention.position_bias import Places, PositionBias
+from finetune.attention.position_bias import PositionBias
 
 BUCKETS = 32
 FARTHEST = 128
@@ -38,9 +38,6 @@ class T5(PositionBias):
 
     def by_distance(self, distance: Tensor) -> Tensor:
         return self._owner.table.float()[:, bucket(distance)]
-
-    def forward(self, places: Places, scores: Tensor | None, allowed: Tensor | None) -> Tensor:
-        return self._owner.table.float()[:, bucket(places.distance)].transpose(0, 1)
 
 
 def bucket(distance: Tensor) -> Tensor:

@@ -17,14 +17,13 @@ from typing import Any
 from finetune.config.folders import variant_slug
 from finetune.config.identity import differing_keys
 from finetune.config.lineage import Source, source_of
-from finetune.config.schema import AttentionConfig, RunConfig
+from finetune.config.schema import OWN, AttentionConfig, RunConfig
 from finetune.errors import UserError, unknown
 from finetune.records import manifest, store
 from finetune.records.run import Run, find_runs
 from finetune.records.schema import Link
 from finetune.system.checksum import sha256
 
-OWN = "own"
 WEIGHTS = "*.safetensors"
 CHECKPOINT = "checkpoint-"  # the name of a checkpoint's folder, before its step
 MANY = 4  # seeds and positions that a message lists

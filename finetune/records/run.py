@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from finetune.config.folders import model_slug, position_label, variant_slug
 from finetune.config.identity import flatten
 from finetune.config.lineage import source_of
-from finetune.config.schema import NEUTRAL, AttentionConfig, ModelConfig
+from finetune.config.schema import NEUTRAL, OWN, AttentionConfig, ModelConfig
 from finetune.errors import UserError
 from finetune.metrics import registry
 from finetune.metrics.registry import Metric
@@ -83,7 +83,7 @@ class Run:
     @cached_property
     def base_model(self) -> str:
         """The model without its positional encoding."""
-        model = replace(ModelConfig(**self.config["model"]), position="own", position_parameters={})
+        model = replace(ModelConfig(**self.config["model"]), position=OWN, position_parameters={})
         name, source = model.name, source_of(model.name)
         if source and source.folder.is_absolute():
             name = source.short

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from finetune.comparison.compare import Comparison
-from finetune.comparison.interactions import OWN
 from finetune.comparison.tables import ResultTable, VariantResult
+from finetune.config.schema import OWN
 from finetune.metrics import registry
 from finetune.report import cells, words
 
