@@ -161,20 +161,28 @@ def overall(comparison: Comparison) -> Cells:
     )
 
 
+def beside(comparison: Comparison) -> list[tuple[words.Origin, ResultTable]]:
+    """Pairs tables with what their models began from, by task, where models of that task began from runs."""
+    found = []
+    for task in dict.fromkeys((table.title, table.sample) for table in comparison.tables):
+        alike = [table for table in comparison.tables if (table.title, table.sample) == task]
+        known = [(origin, table) for table in alike if (origin := words.origin(table))]
+        if any(origin.is_run for origin, _ in known):
+            found += sorted(known, key=lambda each: each[0].rank)
+    return found
+
+
 def origins(comparison: Comparison) -> Cells:
     """Tasks with models that began from runs: those beside each other, and beside models from random weights.
 
     One row a variant: from its own pretraining, from one variant's and swapped, from scratch.
     """
-    lines = []
-    tasks = dict.fromkeys((table.title, table.sample) for table in comparison.tables)
-    for task in tasks:
-        alike = [table for table in comparison.tables if (table.title, table.sample) == task]
-        ranked = [(words.origin(table), table) for table in alike]
-        if any(origin and origin.is_run for origin, _ in ranked):
-            known = [(origin, table) for origin, table in ranked if origin]
-            for origin, table in sorted(known, key=lambda each: each[0].rank):
-                lines += [(origin, table, result) for result in table.variants if result.finished]
+    lines = [
+        (origin, table, result)
+        for origin, table in beside(comparison)
+        for result in table.variants
+        if result.finished
+    ]
 
     def difference(show: Callable[[ResultTable, Difference], str]) -> list[str]:
         return [show(table, result.difference) if result.difference else "" for _, table, result in lines]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,12 @@ def test_every_form_shows_both_tables_and_the_interactions(
     said = write.text(comparison)
     assert "128 (trained)" in said and "kerple against own" in said
     assert "perplexity@" not in files[ending] + said  # nobody reads that name
+
+
+def test_a_printed_difference_has_minus_signs_and_no_hyphens(files: dict[str, str]) -> None:
+    """In the interval in brackets too."""
+    (row,) = re.findall(r"^kerple & sa-softmax & \$-.*$", files[".tex"], re.M)
+    assert not re.search(r"(?<!\$)[-+]\d", row)
 
 
 def test_the_csv_has_a_column_for_each_length(files: dict[str, str]) -> None:

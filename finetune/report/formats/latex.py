@@ -38,8 +38,7 @@ def latex(comparison: Comparison) -> str:
         parts.append(
             _float([[row[column] for column in kept] for row in [head, *rows]], caption, str(number))
         )
-    parts += _over_length(comparison)
-    return "\n".join([*parts, *_overall(comparison)])
+    return "\n".join([*parts, *_origins(comparison), *_over_length(comparison), *_overall(comparison)])
 
 
 def escape(text: str) -> str:
@@ -49,6 +48,27 @@ def escape(text: str) -> str:
     50\% of \$x\_1
     """
     return "".join(SPECIAL.get(char, char) for char in clean(text)).replace("--", "-{}-")
+
+
+def _origins(comparison: Comparison) -> list[str]:
+    """Writes a table for each task; its caption names metric and models, which are too wide as columns.
+
+    Models have a column where several began alike, for a row would not say which one it is of.
+    """
+    head, *others = cells.origins(comparison) or [[]]
+    rows = [dict(zip(head, row, strict=True)) for row in others]
+    floats = []
+    for number, (task, group) in enumerate(groupby(rows, key=lambda row: row["task"]), start=1):
+        lines = list(group)
+        models = dict.fromkeys((row["began from"], row["model"]) for row in lines)
+        several = len(models) > len({began for began, _ in models})
+        kept = [name for name in head if name not in ("task", "metric") and (several or name != "model")]
+        named = "" if several else f" ({'; '.join(f'{began}: {model}' for began, model in models)})"
+        caption = escape(f"{words.ORIGINS_HEADING}: {task}, {lines[0]['metric']}{named}.")
+        table = [kept, *([row[name] for name in kept] for row in lines)]
+        label = "origins" if number == 1 else f"origins-{number}"
+        floats.append(_float(table, caption, label, left=3 if several else 2))
+    return floats
 
 
 def _over_length(comparison: Comparison) -> list[str]:
@@ -107,7 +127,7 @@ def _float(rows: Rows, caption: str, label: str, left: int = 1) -> str:
 
 
 def _cell(cell: str) -> str:
-    """Writes a cell, with minus signs for hyphens where it is one number or two."""
-    if re.fullmatch(r"[-+][\d.]+( to [-+][\d.]+)?", cell):
-        return re.sub(r"[-+][\d.]+", lambda number: f"${number[0]}$", cell)
-    return escape(cell)
+    """Writes a cell, with minus signs for the hyphens of its signed numbers where it begins with one."""
+    if not re.match(r"[-+][\d.]+( |$)", cell):
+        return escape(cell)
+    return re.sub(r"(?<![\w.])[-+][\d.]+(?![\w.])", lambda number: f"${number[0]}$", escape(cell))

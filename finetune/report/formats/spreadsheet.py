@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune.comparison.compare import Comparison
 from finetune.comparison.tables import ResultTable, Summary, VariantResult
-from finetune.report import words
+from finetune.report import cells, words
 from finetune.system.text import clean
 
 FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "'")  # an apostrophe too, so that it can be undone
@@ -19,7 +19,10 @@ P_VALUES = ("p", "p_adjusted", "p_seeds", "p_rows", "p_bootstrap")
 
 def spreadsheet(comparison: Comparison) -> str:
     """Writes the whole file, comma-separated with a head; an empty cell where nothing is known."""
-    rows = [_row(table, result) for table in comparison.tables for result in table.variants]
+    began = {id(table): origin.text for origin, table in cells.beside(comparison)}
+    rows = [
+        _row(table, result, began.get(id(table))) for table in comparison.tables for result in table.variants
+    ]
     head = list(dict.fromkeys(key for row in rows for key in row)) or ["task"]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, head, restval="", lineterminator="\n")
@@ -28,8 +31,8 @@ def spreadsheet(comparison: Comparison) -> str:
     return stream.getvalue()
 
 
-def _row(table: ResultTable, result: VariantResult) -> dict[str, Any]:
-    """Flattens one variant of one table: a column for every number, in full."""
+def _row(table: ResultTable, result: VariantResult, began: str | None) -> dict[str, Any]:
+    """Flattens one variant of one table, whose models ``began`` so: a column for every number, in full."""
     attention, start, difference = result.attention or {}, result.start or {}, result.difference
     row: dict[str, Any] = {
         "task": table.task,
@@ -57,6 +60,8 @@ def _row(table: ResultTable, result: VariantResult) -> dict[str, Any]:
     row |= {"cosine_cold": start.get("cosine_cold"), "cosine": start.get("cosine")}
     row |= {"train_s": result.train_s, "peak_memory_mib": result.peak_memory_mib}
     row["signature"] = table.signature
+    if began:
+        row["began_from"] = began
     if table.position:
         row["position"] = table.position
     if table.trained_length:
