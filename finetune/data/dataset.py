@@ -139,22 +139,24 @@ def _choose(tables: Mapping[str, pa.Table], config: DataConfig) -> dict[str, tup
     if "validation" in tables:
         origin = "validation"
         validation = _shuffled(tables["validation"], config.split_seed)[: config.validation_rows]
+        left = train
     else:
         origin = "train"
-        validation, train = _held_out(tables["train"], train, config.validation_rows)
-    if len(train) == 0:
+        validation, left = _held_out(tables["train"], train, config.validation_rows)
+    if len(left) == 0:
+        documents = _documents(tables["train"])[train]
+        most = int(np.count_nonzero(documents != documents[-1:]))  # all but those of the last document
+        in_parts = "document" in tables["train"].column_names
+        more = "no document is split; give more documents" if in_parts else "give more rows"
         raise UserError(
             f"train has {size} rows and data.validation_rows takes {config.validation_rows}"
             + (f" beside {len(test)} test rows" if test_of == "train" else "")
-            + "; nothing is left to train on"
-            + (
-                ": no document is split; give texts of their own as validation and test"
-                if "document" in tables["train"].column_names
-                else ""
-            )
+            + "; nothing is left to train on: "
+            + (f"set it to {most} at most" if most else more)
+            + ", or give validation rows of their own"
         )
     return {
-        "train": ("train", np.sort(train[: _cap("train_rows", config.train_rows)])),
+        "train": ("train", np.sort(left[: _cap("train_rows", config.train_rows)])),
         "validation": (origin, np.sort(validation)),
         "test": (test_of, np.sort(test[: _cap("test_rows", config.test_rows)])),
     }

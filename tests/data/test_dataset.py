@@ -236,7 +236,10 @@ def test_a_split_in_two_formats_is_ambiguous(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"validation_rows": 20}, "nothing is left to train on"),
+        (
+            {"validation_rows": 20},
+            "nothing is left to train on: set it to [0-9]+ at most, or give validation",
+        ),
     ],
 )
 def test_impossible_sizes(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

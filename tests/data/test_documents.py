@@ -140,6 +140,18 @@ def test_what_is_no_text(tmp_path: Path, files: dict[str, str | bytes], message:
     assert re.search(message, refused(put(tmp_path, **files)))
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+def test_the_most_rows_that_can_be_held_out_leave_some_to_train_on(tmp_path: Path, parts: int) -> None:
+    """As many as the message says, of files and of documents in several rows alike."""
+    rows = [{"text": f"text {i} {j}", "document": f"d{i}"} for i in range(5) for j in range(parts)]
+    folder = put(tmp_path, train_jsonl="\n".join(map(json.dumps, rows)), test_jsonl='{"text": "a test"}')
+    said = refused(folder, validation_rows=20)
+    most = int(re.search(r"nothing is left to train on: set it to (\d+) at most", said)[1])  # type: ignore[index]
+    assert most == 4 * parts
+    assert len(load(folder, validation_rows=most).splits["train"]) == parts
+    assert "set it to" in refused(folder, validation_rows=most + 1)
+
+
 def test_texts_are_no_rows_of_another_kind_of_task(tmp_path: Path) -> None:
     put(tmp_path, train_txt="a", test_txt="b")
     with pytest.raises(
