@@ -33,6 +33,11 @@ class Positions:
     encoder: int | None
     decoder: int | None
 
+    @property
+    def read(self) -> int | None:
+        """Those of a text that a model reads; the table of a decoder alone may count as either."""
+        return self.decoder if self.encoder is None else self.encoder
+
 
 def positions(model: nn.Module) -> Positions:
     """The fixed position tables of a model, in tokens.

@@ -164,7 +164,7 @@ class Causal(Language):
         from finetune.system.memory import out_of_memory, release_memory
 
         args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
-        limit, usual = positions(model).encoder, args.per_device_eval_batch_size
+        limit, usual = positions(model).read, args.per_device_eval_batch_size
         batch = max(1, usual * config.data.max_length // length)
         if limit is not None and length > limit:
             return _missing(rows, f"the model has positions for {limit} tokens")

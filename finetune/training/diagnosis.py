@@ -148,7 +148,7 @@ def diagnose(
         built = open_run(folder, attention=attention)
         recorder = Recorder(built.model.requires_grad_(True), BATCH)
         if length is not None:
-            config = _lengthened(config, length, admission.positions(built.model).encoder)
+            config = _lengthened(config, length, admission.positions(built.model).read)
         tokens = objective.tokenize(split.select(chosen), "rows", built.tokenizer, config)
         tokens = tokens.select(evenly(len(tokens), rows))  # a document has many windows
         passes = list(_passes(recorder, tokens, objective.collator(built.tokenizer, built.model, config)))

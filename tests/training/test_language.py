@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, Trainer, TrainingArguments, default_data_collator
+from transformers import (
+    AutoModelForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    Trainer,
+    TrainingArguments,
+    default_data_collator,
+)
 
 from finetune import load, objectives
 from finetune.cli.main import main
@@ -172,12 +179,21 @@ def test_a_length_that_does_not_fit_is_missing_with_its_reason(
         assert "do not fit into the memory" in metrics["perplexity@64"]["missing"]
 
 
-def test_a_length_beyond_the_positions_is_missing_with_its_reason(tmp_path: Path) -> None:
-    """A stock decoder from a folder goes on: GPT-2 with a table of 32 positions."""
+def opt(**options: Any) -> Any:
+    """A decoder whose table of positions is called a decoder's."""
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "ffn_dim": 20}
+    return OPTForCausalLM(OPTConfig(**sizes, max_position_embeddings=32, word_embed_proj_dim=24, **options))
+
+
+@pytest.mark.parametrize("build", [FAMILIES["gpt2"].build, opt], ids=["gpt2", "opt"])
+def test_a_length_beyond_the_positions_is_missing_with_its_reason(
+    build: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stock decoder from a folder goes on, with a table of 32 positions."""
     tokenizer = train_tokenizer(NEOX.recipe, iter([stories()]), 300)
     ids = {f"{role}_token_id": tokenizer.eos_token_id for role in ("bos", "eos")}
     ids["pad_token_id"] = tokenizer.pad_token_id
-    FAMILIES["gpt2"].build(vocab_size=len(tokenizer), **ids).save_pretrained(tmp_path / "m")
+    build(vocab_size=len(tokenizer), **ids).save_pretrained(tmp_path / "m")
     tokenizer.save_pretrained(tmp_path / "m")
     words = [
         *OPTIONS,
@@ -194,6 +210,8 @@ def test_a_length_beyond_the_positions_is_missing_with_its_reason(tmp_path: Path
     metrics = store.read(file.parent)["metrics"]
     assert metrics["perplexity"]["value"] and metrics["perplexity@16"]["value"]
     assert metrics["perplexity@64"] == {"value": None, "missing": "the model has positions for 32 tokens"}
+    assert main(["diagnose", str(file.parent), "--length", "33"]) == 2
+    assert "than the model has positions for, 32" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("documents", ["cross", "isolate"])
