@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from finetune.attention import find_variant
-from finetune.attention.swap import SwapReport, swap
+from finetune.attention.swap import SwapReport, forget_calls, swap
 from finetune.config.lineage import SCRATCH
 from finetune.config.schema import RunConfig
 from finetune.data.collate import Collator
@@ -151,6 +151,7 @@ def settle_and_swap(
     positions.attach(model, encoding, constants, config.seed)
     if loaded.weights:
         positions.restore(model, loaded.weights)
+    forget_calls(model)  # of what proved the encoding, some of them before it was there
     return report
 
 
