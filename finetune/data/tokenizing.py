@@ -1,6 +1,8 @@
 """Makes every tokenizer read texts alike, whatever its files say: control words are text, padding is last."""
 
 import re
+from collections.abc import Iterable
+from itertools import takewhile
 from typing import Any
 
 from tokenizers import Regex
@@ -11,6 +13,8 @@ from finetune.errors import unknown
 
 LANGUAGE = re.compile(r">>[^<>]+<<")
 """The code of a target language in Marian's vocabularies."""
+AROUND = 20
+"""Characters of a text that are shown before and after the first place where something was lost."""
 
 
 def settle(tokenizer: Any) -> None:
@@ -50,6 +54,25 @@ def escaped(tokenizer: Any, text: str) -> str:
     It looks for one at the very first character; sentencepiece drops the space again.
     """
     return f" {text}" if hasattr(tokenizer, "remove_language_code") and text.startswith(">>") else text
+
+
+def unlike(tokenizer: Any, texts: Iterable[str]) -> tuple[str, str] | None:
+    """A piece of the first text that a tokenizer does not give back as it was, and what it gives back.
+
+    ``None`` where it gives all of them back. Spaces before a text do not count: SentencePiece reads one more
+    than there are, and takes one away again.
+    """
+    texts = list(texts)
+    read = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    written = tokenizer.batch_decode(read["input_ids"], clean_up_tokenization_spaces=False)
+    for pair in zip(texts, written, strict=True):
+        one, other = (text.lstrip(" ") for text in pair)
+        if one != other:
+            alike = (a == b for a, b in zip(one, other, strict=False))
+            first = sum(takewhile(bool, alike))
+            around = slice(max(0, first - AROUND), first + AROUND)
+            return one[around], other[around]
+    return None
 
 
 def prefixed(tokenizer: Any, prefix: str | None) -> str:

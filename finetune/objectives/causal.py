@@ -26,6 +26,8 @@ COPIES = 3
 """Of the logits of a batch, in float32, that an evaluation holds at most at once."""
 PEAK = 2
 """Times what an encoding's network keeps for a backward pass, at most, that a forward pass holds at once."""
+READ_ROWS, READ_CHARACTERS = 100, 2000
+"""Training rows, and characters of each, that are read to see whether a tokenizer keeps all of them."""
 
 
 class Causal(Language):
@@ -130,6 +132,19 @@ class Causal(Language):
         causality.check(config.model.name, built.base)
         if section(config).documents == "isolate":
             causality.check_isolated(config.model.name, built.base)
+
+    def notes(self, config: RunConfig, built: Built, train: Dataset) -> list[str]:
+        from finetune.data.tokenizing import unlike
+
+        lost = unlike(built.tokenizer, [text[:READ_CHARACTERS] for text in train[:READ_ROWS]["text"]])
+        if lost is None:
+            return []
+        text, read = lost
+        return [
+            f"note: the tokenizer of '{config.model.name}' reads {read!r} for {text!r}: what it leaves out "
+            "costs no nats, so that bits_per_byte and word_perplexity cannot be compared with those of "
+            "another tokenizer"
+        ]
 
     def answer(
         self,

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, PreTrainedTokenizerFast
 
 from finetune import objectives
-from finetune.attention.swap import swap
+from finetune.attention.swap import calls_by_kernel, swap
 from finetune.attention.variants import get_variant
 from finetune.data.collate import IGNORED
 from finetune.data.packing import WindowPadding
@@ -87,6 +88,16 @@ def test_documents_are_isolated_in_every_family(family: str, variant: str) -> No
     torch.testing.assert_close(in_one_window(model, isolate=True), alone(model), rtol=0, atol=1e-4)
     causality.check(family, model)
     causality.check_isolated(family, model)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("variant", ["softmax", "sa-softmax"])
+def test_what_proves_an_encoding_is_no_call_of_the_training(variant: str, position: str) -> None:
+    """Some of it is before the encoding is there, by a kernel that the training does not have."""
+    built = built_of(config_of(variant, model={"position": position}))
+    assert calls_by_kernel(built.base, variant) == {}
+    built.model(input_ids=torch.tensor(DOCUMENTS[:1]))
+    assert sum(calls_by_kernel(built.base, variant).values()) == built.base.config.num_hidden_layers
 
 
 def test_an_encoding_that_reads_masked_keys_isolates_nothing() -> None:
@@ -316,3 +327,45 @@ def test_the_sizes_are_those_of_their_names() -> None:
         layers, width = sizes["num_hidden_layers"], sizes["hidden_size"]
         count = 2 * 50257 * width + layers * (12 * width**2 + 13 * width) + 2 * width
         assert round(count / 1e6) == millions
+
+
+def _of(normalizer: Any, pre_tokenizer: Any, decoder: Any, first: str = "") -> Any:
+    """A tokenizer with an entry for each of the bytes of ``TEXT``, and for as many others."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    entries = ["<end>", "<unk>", *sorted({*alphabet, *TEXT, first} - {""})]
+    tokenizer = Tokenizer(models.BPE({word: n for n, word in enumerate(entries)}, [], unk_token="<unk>"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normalizer, pre_tokenizer, decoder
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unk>")
+
+
+def _bytes(normalizer: Any = None) -> Any:
+    return _of(normalizer, pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel())
+
+
+def _pieces() -> Any:
+    """As SentencePiece's: a space before every text, which is taken away again."""
+    spaces = [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    back = [decoders.Replace("\u2581", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    return _of(normalizers.Sequence(spaces), None, decoders.Sequence(back), first="\u2581")
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "text", "told"),
+    [
+        (_bytes(), "Großer  Titel\n\n\tx \U0001f408 ", None),
+        (_pieces(), " the baker  of the name", None),
+        (_bytes(normalizers.Lowercase()), "the name Of it", "'the name of it' for 'the name Of it'"),
+        (_bytes(normalizers.NFKC()), "the \ufb01rst", "'the first' for 'the \ufb01rst'"),
+        (_pieces(), "the name Ша", "the name <unk>"),
+    ],
+    ids=["bytes", "pieces", "small letters", "ligatures", "unknown letters"],
+)
+def test_a_tokenizer_that_loses_something_of_a_text_is_told_of(
+    tokenizer: Any, text: str, told: str | None
+) -> None:
+    """What it loses costs no nats, and its bytes and words count all the same."""
+    config, built = config_of(model={"name": "m"}), SimpleNamespace(tokenizer=tokenizer)
+    notes = objectives.get("causal").notes(config, built, Dataset.from_dict({"text": [TEXT, text]}))
+    assert len(notes) == (told is not None)
+    for note in notes:
+        assert told in note and "bits_per_byte" in note and "\n" not in note
