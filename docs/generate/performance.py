@@ -1,4 +1,4 @@
-"""What the page of performance says in numbers, from ``results/bench-cpu/bench.json``."""
+"""What the page of performance says in numbers, from the benchmarks kept in ``results/``."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,14 +8,16 @@ from typing import Any
 
 from docs.generate.markdown import code, table
 
-FILE = Path(__file__).parents[2] / "results" / "bench-cpu" / "bench.json"
+RESULTS = Path(__file__).parents[2] / "results"
+FILE = RESULTS / "bench-cpu" / "bench.json"
+PRETRAINING = RESULTS / "bench-pretraining" / "bench.json"
 SHAPES = ((32, 128), (8, 512), (2, 2048), (1, 4096))  # rows, tokens
 
 
 @cache
-def bench() -> Any:
-    """``bench.json``: every measurement of the kept benchmark."""
-    return json.loads(FILE.read_text(encoding="utf-8"))
+def bench(file: Path = FILE) -> Any:
+    """Every measurement of a kept benchmark."""
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _rows(**wanted: Any) -> Iterator[Mapping[str, Any]]:
@@ -41,6 +43,17 @@ def attention() -> str:
     return table(["variant", "kernel", *shapes, f"peak memory at {SHAPES[-1][1]}"], rows, numbers=5)
 
 
+def _conditions(result: Mapping[str, Any]) -> dict[str, str]:
+    """The machine, the versions and the time that a benchmark took."""
+    return {
+        "cpu": str(result["hardware"]["cpu"]),
+        "cores": str(result["hardware"]["cores"]),
+        "minutes": f"{result['seconds'] / 60:.0f}",
+        "torch": result["versions"]["torch"].partition("+")[0],
+        "transformers": result["versions"]["transformers"],
+    }
+
+
 def figures() -> dict[str, str]:
     """Name -> number, as it is written."""
     result = bench()
@@ -51,12 +64,37 @@ def figures() -> dict[str, str]:
         for row in _rows(mask="padded", variant="sa-softmax", kernel="native")
     ]
     return {
-        "cpu": str(result["hardware"]["cpu"]),
-        "cores": str(result["hardware"]["cores"]),
-        "minutes": f"{result['seconds'] / 60:.0f}",
-        "torch": result["versions"]["torch"].partition("+")[0],
-        "transformers": result["versions"]["transformers"],
+        **_conditions(result),
         "step": f"{ours['time_ratio']['median']:.2f}",
         "stock": f"{ours['speed_ratio']['median']:.2f}",
         "added": f"{max(added) * 100 - 100:.0f}%",
+    }
+
+
+def pretraining() -> str:
+    """Tabulates the time of steps of pretraining over softmax's, and their speed over the stock recipe's."""
+    by_setup: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
+    for row in bench(PRETRAINING)["pretraining"]["rows"]:
+        if row["recipe"] == "toolkit":
+            by_setup.setdefault((row["position"], row["name"]), {})[row["length"]] = row
+    lengths = sorted({length for rows in by_setup.values() for length in rows})
+    body = []
+    for (position, name), rows in by_setup.items():
+        cells = [code(position), name, " and ".join(sorted({row["computes"] for row in rows.values()}))]
+        for key in ("time_ratio", "speed_ratio"):
+            cells += [f"{rows[length][key]['median']:.2f}" if length in rows else "" for length in lengths]
+        body.append(cells)
+    titles = [f"{what}, {length}" for what in ("time", "speed") for length in lengths]
+    return table(["encoding", "setup", "kernel", *titles], body, numbers=len(titles))
+
+
+def pretraining_figures() -> dict[str, str]:
+    """Name -> number or name, as it is written, of the benchmark of pretraining."""
+    result = bench(PRETRAINING)
+    rows = result["pretraining"]["rows"]
+    return {
+        **_conditions(result),
+        "model": result["pretraining"]["model"],
+        "parameters": f"{rows[0]['parameters'] / 1e6:.1f}M",
+        "step": f"{rows[0]['step_tokens']:,}",
     }

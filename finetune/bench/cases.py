@@ -58,7 +58,7 @@ class Implementation:
 
 
 BASELINE = Implementation("softmax", "sdpa")
-# The fast kernel of a device without what the self-adjust variants add to softmax; no model is given it.
+# The fast kernel of a device without what the self-adjust variants add to softmax; no run computes with it.
 CONTROLS = {"cpu": Implementation("softmax", "native"), "cuda": Implementation("softmax", "triton")}
 
 
@@ -122,11 +122,10 @@ def attend(implementation: Implementation, inputs: Inputs) -> Tensor:
 
     Raises ``NotMeasuredError`` where another one ran.
     """
-    chosen = bind(implementation.variant)
-    if implementation in CONTROLS.values():  # the dispatcher would give softmax to torch's own kernel
-        return dispatch.FAST[implementation.kernel].attend(inputs, chosen)
     choice = "auto" if implementation.kernel == "sdpa" else implementation.kernel
-    output, _, ran = dispatch.attend(inputs, chosen, choice)
+    if implementation in CONTROLS.values():
+        choice = dispatch.CONTROL
+    output, _, ran = dispatch.attend(inputs, bind(implementation.variant), choice)
     if ran != implementation.kernel:
         raise NotMeasuredError(f"{ran} ran in its place")
     return output

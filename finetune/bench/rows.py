@@ -1,4 +1,4 @@
-"""The rows of the fine-tuning benchmark: a folder's, or the built-in sample's brought to real lengths."""
+"""The rows of the benchmarks of training: a folder's, or the built-in sample's brought to real lengths."""
 
 from itertools import cycle, islice
 from typing import Any
@@ -22,10 +22,11 @@ AG_NEWS_LENGTHS = {
 
 
 def load(where: str, config: RunConfig) -> dataset.Data:
-    """The splits of AG News' task from ``where``, "sample" or a folder; ``UserError`` as in a run."""
-    task = get_task(TASK)
-    sample = objectives.get(task.kind).sample
-    return dataset.load(task, None, sources.resolve(task, None, where), config.data, sample)
+    """The splits of a run's task from ``where``, "sample" or a folder; ``UserError`` as in a run."""
+    task, objective = get_task(config.task), objectives.get(config.kind)
+    source = sources.resolve(task, None, where)
+    most = objective.train_bytes(config)
+    return dataset.load(task, None, source, config.data, objective.sample, train_bytes=most)
 
 
 def tokenize(loaded: dataset.Data, tokenizer: Any, config: RunConfig) -> dict[str, Dataset]:

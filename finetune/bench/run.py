@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from finetune.bench import attention, plot, tables
-from finetune.bench.settings import Settings
+from finetune.bench.settings import PARTS, Settings
 from finetune.bench.shape import SHAPE
 from finetune.errors import UserError
 from finetune.records import store
@@ -35,11 +35,17 @@ def measure(chosen: Settings, command: str) -> dict[str, Any]:
     def say(what: str) -> None:
         print(f"[{time.monotonic() - clock:4.0f} s] {what}", file=sys.stderr, flush=True)
 
-    parts: dict[str, Any] = {"attention": None, "steps": None}
-    if "steps" in chosen.parts:  # first, for what is wrong with a model or its rows shows at once
-        from finetune.bench import steps  # transformers takes seconds to import
+    parts: dict[str, Any] = dict.fromkeys(PARTS)
+    # Those that train first, for what is wrong with a model or its data shows at once; transformers takes
+    # seconds to import.
+    if "steps" in chosen.parts:
+        from finetune.bench import steps
 
         parts["steps"] = steps.measure(chosen, say)
+    if "pretraining" in chosen.parts:
+        from finetune.bench import pretraining
+
+        parts["pretraining"] = pretraining.measure(chosen, say)
     if "attention" in chosen.parts:
         parts["attention"] = attention.measure(chosen, say)
     return {
@@ -92,7 +98,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _upgraded(result: dict[str, Any]) -> dict[str, Any]:
-    """Says in place which figures failed, by their reasons, in a result from before ``failed`` was kept."""
+    """Adds in place what a result of before lacks: a part, and which figures failed, by their reasons."""
+    result.setdefault("pretraining", None)
     part = result.get("attention")
     rows = part.get("rows") if isinstance(part, dict) else None
     for row in rows if isinstance(rows, list) else []:

@@ -9,8 +9,9 @@ from finetune.bench.cases import MASKS, Case
 from finetune.errors import UserError, unknown
 
 DEVICES = ("cpu", "cuda")
-LONGEST = 2**20  # tokens; the numbers of a row of scores alone are 4 MiB
-PARTS = ("attention", "steps")
+SHORTEST, LONGEST = 3, 10**6  # tokens; the numbers of a row of scores alone are 4 MB then
+PARTS = ("attention", "steps", "pretraining")
+TRAINING = ("steps", "pretraining")  # those with a model and data
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Settings:
     device: str
     quick: bool
     parts: tuple[str, ...]
-    lengths: tuple[int, ...]  # tokens
+    lengths: tuple[int, ...]  # tokens, of attention
     seed: int
     dtype: str
     tokens: int  # in a batch, of all rows together
@@ -29,32 +30,41 @@ class Settings:
     masks: tuple[str, ...]  # the first at every length, on a CPU the others at some
     seconds: float  # for a kernel at the first mask; half of it at the others
     plain_seconds: float  # for the reference, which is slow and measured at the first mask alone
-    model: str
+    model: str  # that is fine-tuned
     data: str  # sample or a folder
     train_rows: int
     test_rows: int
-    rounds: int  # of whole fine-tuning, 2 or more
-    steps_seconds: float  # no further round is begun after so long
+    rounds: int  # of whole trainings, 2 or more
+    steps_seconds: float  # no further round of fine-tuning is begun after so long
+    decoder: str  # that is pretrained
+    windows: tuple[int, ...]  # tokens of a window in pretraining
+    step_tokens: int  # of an optimizer step in pretraining, about
+    batch_tokens: int  # of the batches that make it up, about
+    windows_seconds: float  # no further round is begun after so long, at each length with each encoding
 
 
 CPU = Settings(
     device="cpu", quick=False, parts=PARTS, lengths=(128, 256, 512, 1024, 2048, 4096), seed=0,
     dtype="float32", tokens=4096, heads=12, widths=(64, 128), masks=MASKS, seconds=5.0, plain_seconds=1.5,
     model="scratch:mini", data="sample", train_rows=384, test_rows=768, rounds=5, steps_seconds=110.0,
+    decoder="scratch:mini", windows=(512, 2048), step_tokens=2048, batch_tokens=2048, windows_seconds=60.0,
 )  # fmt: skip
 CUDA = Settings(
     device="cuda", quick=False, parts=PARTS, lengths=tuple(2**n for n in range(7, 16)), seed=0,
     dtype="bfloat16", tokens=32768, heads=16, widths=(64, 128), masks=MASKS, seconds=0.8, plain_seconds=0.8,
     model="scratch:base", data="sample", train_rows=3200, test_rows=1000, rounds=5, steps_seconds=150.0,
+    decoder="scratch:125m", windows=(512, 2048), step_tokens=32768, batch_tokens=8192, windows_seconds=20.0,
 )  # fmt: skip
 QUICK = {
     "cpu": replace(
         CPU, quick=True, lengths=(128, 512), widths=(64,), masks=("padded", "causal"), seconds=1.0,
         plain_seconds=0.5, model="scratch:tiny", train_rows=128, test_rows=256, rounds=2, steps_seconds=15.0,
+        decoder="scratch:tiny", windows=(128,), step_tokens=512, batch_tokens=512,
     ),
     "cuda": replace(
         CUDA, quick=True, lengths=(512, 4096), widths=(64,), masks=("padded", "whole"), seconds=0.5,
         plain_seconds=0.5, train_rows=640, test_rows=256, rounds=2, steps_seconds=15.0,
+        windows=(512,), windows_seconds=5.0,
     ),
 }  # fmt: skip
 
@@ -70,7 +80,8 @@ def settings(
 ) -> Settings:
     """The defaults of a device with a user's choices laid on; ``None`` and empty choose nothing.
 
-    Raises ``UserError`` for an unknown device or part, a device that is not there, and a length below 2.
+    Raises ``UserError`` for an unknown device or part, a device that is not there, a length out of range,
+    and a model or data where two parts would take them.
     """
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if chosen not in DEVICES:
@@ -81,16 +92,26 @@ def settings(
         if part not in PARTS:
             raise unknown("part of the benchmark", part, PARTS)
     for length in lengths:
-        if not 2 <= length <= LONGEST:
+        if not SHORTEST <= length <= LONGEST:
             raise UserError(
-                f"--lengths takes numbers of tokens from 2 to {LONGEST:,}, e.g. 128,512, not {length}"
+                f"--lengths takes numbers of tokens from {SHORTEST} to {LONGEST:,}, e.g. 128,512, "
+                f"not {length}"
+            )
+    wanted = tuple(part for part in PARTS if part in parts) or PARTS
+    for option, value in (("model", model), ("data", data)):
+        if value and set(TRAINING) <= set(wanted):
+            raise UserError(
+                f"--{option} is of one part that trains, and two are measured: add --only attention,steps (a "
+                "model to fine-tune, rows of AG News) or --only pretraining (a decoder, texts)"
             )
     base = QUICK[chosen] if quick else (CUDA if chosen == "cuda" else CPU)
     return replace(
         base,
         lengths=tuple(sorted(set(lengths))) or base.lengths,
-        parts=tuple(part for part in PARTS if part in parts) or base.parts,
+        windows=tuple(sorted(set(lengths))) or base.windows,
+        parts=wanted,
         model=model or base.model,
+        decoder=model or base.decoder,
         data=data or base.data,
     )
 

@@ -100,6 +100,37 @@ class Steps(TypedDict):
     arms: list[SetupRow]  # the setups
 
 
+class PretrainingRow(TypedDict):
+    length: Count
+    position: str
+    name: str
+    computes: str
+    parameters: Count
+    batch: Count
+    step_tokens: Count
+    tokens_per_s: Spread
+    time_ratio: Spread
+    speed_ratio: Spread
+
+
+class NotPretrained(TypedDict):
+    length: Count
+    position: str
+    reason: str
+
+
+class Texts(TypedDict):
+    source: str
+
+
+class Pretraining(TypedDict):
+    model: str
+    data: Texts
+    steps: Count
+    rows: list[PretrainingRow]
+    absent: list[NotPretrained]
+
+
 class Settings(TypedDict):
     device: str
     quick: bool
@@ -140,6 +171,7 @@ class Result(TypedDict):
     hardware: Hardware
     attention: Attention | None
     steps: Steps | None
+    pretraining: Pretraining | None
 
 
 SHAPE = TypeAdapter(Result)

@@ -66,6 +66,8 @@ def tables(result: Result) -> list[TextTable]:
         made += _attention(result["attention"])
     if result["steps"]:
         made.append(_steps(result["steps"]))
+    if result["pretraining"]:
+        made += _pretraining(result["pretraining"])
     return made
 
 
@@ -134,8 +136,8 @@ def spread_text(ratio: Mapping[str, Any] | None) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits or so: 0.123, 1.23, 12.3, 123."""
-    return f"{value:.{3 if value < 0.1 else 2 if value < 10 else 1 if value < 100 else 0}f}"
+    """Three digits or so: 0.123, 1.23, 12.3, 123, 1,234."""
+    return f"{value:,.{3 if value < 0.1 else 2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
 def _errors(rows: Sequence[Mapping[str, Any]]) -> TextTable:
@@ -152,9 +154,7 @@ def _errors(rows: Sequence[Mapping[str, Any]]) -> TextTable:
 
 
 def _steps(part: Mapping[str, Any]) -> TextTable:
-    size = f"{part['parameters'] / 1e6:.1f}M parameters"
-    model = part["model"] if part["model"].count("/") <= 1 else part["model"].rstrip("/").rpartition("/")[2]
-    title = f"Fine-tuning {model} ({size}), rows per second"
+    title = f"Fine-tuning {_model(part['model'], part['parameters'])}, rows per second"
     header = ["setup", "computed by"]
     for which in ("training", "evaluation"):
         header += [f"{which}, rows/s", "time, ratio to softmax", "speed, ratio to stock sdpa"]
@@ -165,6 +165,32 @@ def _steps(part: Mapping[str, Any]) -> TextTable:
             line += [spread_text(setup[which][key]) for key in ("rows_per_s", "time_ratio", "speed_ratio")]
         body.append(line)
     return TextTable(title, header, body)
+
+
+def _model(name: str, parameters: int) -> str:
+    """``scratch:mini (3.2M parameters)``; of a folder its last name."""
+    short = name if name.count("/") <= 1 else name.rstrip("/").rpartition("/")[2]
+    return f"{short} ({parameters / 1e6:.1f}M parameters)"
+
+
+def _pretraining(part: Mapping[str, Any]) -> list[TextTable]:
+    """A table for each length of a window."""
+    by_length: dict[int, list[Mapping[str, Any]]] = {}
+    for row in part["rows"]:
+        by_length.setdefault(row["length"], []).append(row)
+    header = ["encoding, setup", "computed by", "tokens/s", "time, ratio to softmax auto"]
+    header.append("speed, ratio to stock sdpa")
+    made = []
+    for length, rows in by_length.items():
+        model = _model(part["model"], rows[0]["parameters"])
+        body = [
+            [f"{row['position']}, {row['name']}", row["computes"]]
+            + [spread_text(row[key]) for key in ("tokens_per_s", "time_ratio", "speed_ratio")]
+            for row in rows
+        ]
+        title = f"Pretraining {model} on windows of {length} tokens, tokens per second"
+        made.append(TextTable(title, header, body))
+    return made
 
 
 def notes(result: Result) -> list[str]:
@@ -193,7 +219,28 @@ def notes(result: Result) -> list[str]:
             f"evaluation, {train['tokens_mean']:.0f} tokens in the mean), model, dropout, optimizer and "
             f"batches of {steps['batch']} and {steps['evaluation_batch']} rows. Start-up is not counted."
         )
+    if pretraining := result["pretraining"]:
+        texts += _pretraining_notes(pretraining)
     return [*texts, *_absent(attention)]
+
+
+def _pretraining_notes(part: Mapping[str, Any]) -> list[str]:
+    sizes = {row["length"]: (row["step_tokens"], row["batch"]) for row in part["rows"]}
+    steps = "".join(
+        f"; at {length} each of {tokens:,} tokens in batches of {batch}"
+        for length, (tokens, batch) in sizes.items()
+    )
+    texts = [
+        "In pretraining stock is transformers' Trainer as it comes, with its sdpa attention and rope; the "
+        f"other setups are this toolkit's runs. All read the same windows of {part['data']['source']} text. "
+        f"A figure is of {part['steps']} optimizer steps together, without start-up{steps}. The ratio of "
+        "time is to softmax auto with the same encoding and length; stock is in the rounds of every encoding."
+    ]
+    texts += [
+        f"Not measured: {row['position']} on windows of {row['length']} tokens: {row['reason']}."
+        for row in part["absent"]
+    ]
+    return texts
 
 
 def _absent(part: Mapping[str, Any] | None, failed_only: bool = False) -> list[str]:

@@ -18,16 +18,28 @@ def add(verbs: Any) -> None:
         "measure speed and memory against torch's and the stock Trainer's",
         "finetune bench --quick",
         "finetune bench --device cuda --lengths 128,512,2048 --output bench-gpu",
+        "finetune bench --only pretraining --output bench-pretraining",
         "finetune bench --from bench/bench.json",
     )
-    parser.add_argument("--quick", action="store_true", help="a minute and a half: does everything work?")
+    parser.add_argument("--quick", action="store_true", help="two minutes: does everything work?")
     parser.add_argument("--device", help="cpu or cuda (default: cuda where it is)")
     parser.add_argument(
-        "--lengths", default="", help="tokens, e.g. 128,512 (default: 128 to 4096, to 32768 on cuda)"
+        "--lengths",
+        default="",
+        help="tokens of attention and pretraining, e.g. 128,512 (default: 128 to 4096, to 32768 on cuda, and "
+        "512,2048 in pretraining)",
     )
-    parser.add_argument("--only", help="attention or steps (default: both)")
-    parser.add_argument("--model", help="of the fine-tuning steps: a Hub id, a folder or scratch:SIZE")
-    parser.add_argument("--data", help="their rows: sample, hub or a folder with AG News' columns")
+    parser.add_argument(
+        "--only",
+        help="attention, steps (of fine-tuning) or pretraining, or two of them (default: all, which take "
+        "25 minutes on two cores)",
+    )
+    parser.add_argument(
+        "--model", help="of steps or, with --only pretraining, of that: a Hub id, a folder or scratch:SIZE"
+    )
+    parser.add_argument(
+        "--data", help="sample, hub or a folder with AG News' columns or, with --only pretraining, with texts"
+    )
     parser.add_argument("--output", type=place, help="folder of the result (default: bench)")
     parser.add_argument("--from", dest="source", type=place, help="remake tables and figures of a bench.json")
     parser.set_defaults(function=bench)
@@ -55,7 +67,7 @@ def bench(options: argparse.Namespace, overrides: Overrides) -> int:
         ]
         parts = names(options.only or "")
         if options.only is not None and not parts:
-            raise UserError("--only takes attention or steps: leave it out for both")
+            raise UserError("--only takes attention, steps or pretraining: leave it out for all of them")
         chosen = settings(
             options.device,
             quick=options.quick,

@@ -317,6 +317,7 @@ def ran(inputs: Inputs, variant: str, choice: str = "auto", **options: Any) -> s
         ("softmax", "auto", "sdpa"), ("softmax", "blocked", "sdpa"), ("softmax", "reference", "reference"),
         ("sa-softmax", "auto", "native"), ("sa-softmax", "blocked", "blocked"),
         ("sa-softmax-raw", "native", "native"), ("sa-softmax-raw", "reference", "reference"),
+        ("softmax", "native", "sdpa"), ("softmax", dispatch.CONTROL, "native"),
     ],
 )  # fmt: skip
 def test_the_choice_on_a_cpu(variant: str, choice: str, kernel: str, said: Said) -> None:

@@ -24,7 +24,7 @@ TINY = replace(
     settings.QUICK["cpu"], tokens=96, heads=2, widths=(16,), seconds=0.05, plain_seconds=0.05,
     train_rows=33, test_rows=24, rounds=1, model="scratch:tiny",
 )  # fmt: skip
-WORDS = ["bench", "--quick", "--device", "cpu", "--lengths", "24,12"]
+WORDS = ["bench", "--quick", "--device", "cpu", "--lengths", "24,12", "--only", "attention,steps"]
 SPREAD = {"median", "low", "high", "repeats"}
 
 
@@ -441,9 +441,11 @@ def test_the_stock_recipe_s_rows_are_the_same_but_padded() -> None:
     ("words", "telling"),
     [
         (["--device", "gpu"], "unknown device 'gpu'"),
-        (["--lengths", "128,1"], "--lengths takes numbers of tokens from 2"),
+        (["--lengths", "128,1"], "--lengths takes numbers of tokens from 3"),
         (["--lengths", "short"], "--lengths takes numbers of tokens, e.g. 128,512, not 'short'"),
         (["--only", "stesp"], "did you mean 'steps'?"),
+        (["--model", "scratch:tiny"], "--model is of one part that trains, and two are measured: add --only"),
+        (["--only", "steps,pretraining", "--data", "texts"], "--data is of one part that trains"),
         (["--only", "steps", "--data", "nowhere"], "there is no data folder 'nowhere'"),
         (["--only", "steps", "--model", "scratch:huge"], "unknown scratch size"),
         (["--output", "file"], "cannot write to file"),

@@ -23,11 +23,12 @@ from finetune.report.html.page import page
 from finetune.report.plots import curves, forest, gradients, weights
 from finetune.report.summary import markdown as summary
 from finetune.statistics import over_seeds
+from tests.support.benchmarks import with_pretraining
 from tests.support.nested import WRONG, changed, every_place
 from tests.support.records import save_accuracies
 
 ROOT = Path(__file__).parents[2]
-BENCH = run.read(ROOT / "results" / "bench-cpu")  # as this version would have written it
+BENCH = with_pretraining(run.read(ROOT / "results" / "bench-cpu"))  # as this version would have written it
 TEXTS = (
     "",
     "{",

@@ -27,6 +27,7 @@ from finetune.report.formats.spreadsheet import FORMULA, spreadsheet
 from finetune.report.formats.text import text
 from finetune.report.html.page import page
 from finetune.report.plots.figures import draw
+from tests.support.benchmarks import with_pretraining
 from tests.support.records import save_accuracies, started
 
 EVIL = [
@@ -184,7 +185,7 @@ def test_a_surrogate_that_no_file_takes_is_shown_as_one(plain: Comparison) -> No
 # Beside the report: benchmark, model card, and the terminal
 
 ROOT = Path(__file__).parents[2]
-BENCH = bench.read(ROOT / "results" / "bench-cpu")
+BENCH = with_pretraining(bench.read(ROOT / "results" / "bench-cpu"))
 
 
 def _renamed(value: Any, known: set[str], evil: str) -> Any:
@@ -204,6 +205,10 @@ def _bench(evil: str) -> Any:
     names = {BENCH["command"], hardware["cpu"], row["variant"], row["kernel"], row["dtype"], "why"}
     names |= {steps["model"], steps["data"]["source"], BENCH["versions"]["torch"], BENCH["started"]}
     names |= {variant[key] for variant in steps["arms"] for key in ("name", "computes")}
+    pretraining = BENCH["pretraining"]
+    names |= {pretraining["model"], pretraining["data"]["source"]}
+    names |= {row[key] for row in pretraining["rows"] for key in ("position", "name", "computes")}
+    names |= {row["reason"] for row in pretraining["absent"]}
     return _renamed({**BENCH, "attention": attention}, names, evil)
 
 

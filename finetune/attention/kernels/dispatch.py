@@ -24,6 +24,8 @@ from finetune.attention.kernels.triton import triton_attention
 from finetune.config.schema import KernelChoice
 
 CHOICES: tuple[str, ...] = get_args(KernelChoice)  # of attention.kernel
+CONTROL = "control"
+"""A choice of measurements alone: softmax, too, on the fast kernel that the variants have on a device."""
 FAST = {"triton": triton_attention, "native": native_attention, "blocked": blocked}
 BY_DISTANCE = ("native",)  # the kernels that take a bias by distance as it is
 _log = logging.getLogger(__name__)
@@ -35,8 +37,8 @@ def attend(
 ) -> tuple[Tensor, Tensor | None, str]:
     """The output, (batch, query, heads, value width), the weights if wanted, and the kernel that ran.
 
-    ``choice``: one of ``CHOICES``. What the chosen kernel cannot do goes to the next one that can, and that
-    is logged once for each reason, as a warning.
+    ``choice``: one of ``CHOICES``, or ``CONTROL``. What the chosen kernel cannot do goes to the next one that
+    can, and that is logged once for each reason, as a warning.
     """
     for kernel in _order(inputs, variant, choice):
         if kernel not in BY_DISTANCE or inputs.bias is not None:
@@ -90,12 +92,13 @@ def _order(inputs: Inputs, variant: BoundVariant, choice: str) -> Iterator[str]:
         yield "reference"
         return
     device = inputs.query.device.type
+    order = {"cuda": ["triton", "blocked"], "cpu": ["native", "blocked"]}.get(device, ["blocked"])
     if variant.name == "softmax":
-        if inputs.by_distance is not None and device == "cpu":
-            yield "native"  # torch's takes a bias written out only, and its gradient is as large
+        # torch's takes a bias by distance written out only, and its gradient is as large.
+        if choice == CONTROL or (inputs.by_distance is not None and device == "cpu"):
+            yield order[0]
         yield from ("sdpa", "reference")
         return
-    order = {"cuda": ["triton", "blocked"], "cpu": ["native", "blocked"]}.get(device, ["blocked"])
     if choice != "auto":
         order = [choice, *(kernel for kernel in order if kernel != choice)]
     yield from order
