@@ -28,6 +28,7 @@ from finetune.studies.axes import Point
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell, plan, seed_numbers, task_of, variant_names
 from finetune.studies.run import compare_grid, plan_text, run_grid
+from finetune.system import hints
 from finetune.system.text import say
 from finetune.tasks import TABLE, TASK_TYPES, Task, get_task
 
@@ -43,8 +44,6 @@ OPTIONS = {
     "plan", "peak_tflops", "mfu", *SHORT,
     *(name for task_type in TYPES.values() for name in task_type.numbers),
 }  # fmt: skip
-MAKE_TARGETS = ("classify", "translate", "pretrain")
-"""Verbs that the Makefile has a target for, which needs no ``finetune`` on the path."""
 NOTES = """\
 Every key of the configuration is an option too: --data.train_rows 4000 --model.lora.rank 8
 --attention.scope cross --attention.parameters.eps 1e-5, and every field of transformers'
@@ -227,7 +226,7 @@ def _refuse_unknown_sections(values: Mapping[str, Any], overrides: Overrides) ->
 
 
 def _full_command(options: argparse.Namespace, task: Task) -> str:
-    """The command that runs the same task with the full preset, by make for a verb with a target there."""
+    """The command that runs the same task with the full preset, by make where it knows the verb."""
     data = options.data if options.data not in (None, "auto", "sample") else None
     if data is None and task.hub_id is None:
         data = "path/to/folder"
@@ -238,7 +237,7 @@ def _full_command(options: argparse.Namespace, task: Task) -> str:
     for name in task.columns:
         if value := getattr(options, name, None):
             columns += [f"--{name}", *([value] if isinstance(value, str) else value)]
-    if options.verb in MAKE_TARGETS:
+    if hints.by_make(options.verb):
         words = ["make", options.verb, *(f"{name.upper()}={value}" for name, value in settings.items())]
         words += [f"ARGS={shlex.join(columns)}"] if columns else []
     else:

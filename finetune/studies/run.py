@@ -12,6 +12,7 @@ from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.on_paper import Speed
 from finetune.studies.state import TO_RUN, RunState, Status, begins, look, refuse_folders, refuse_others
+from finetune.system import hints
 from finetune.system.lock import busy
 from finetune.system.text import clean, is_quiet, say
 
@@ -108,7 +109,7 @@ def run_study(study: Study, workers: int | None) -> int:
         many = f"{len(others)} of {len(study.cells)} runs were left to another process"
         say(f"{many}, the first is {others[0].folder}")
     refuse_folders(statuses)
-    say(f"next: make compare OUTPUT={shlex.quote(str(study.root))}")
+    say(f"next: {hints.comparing(study.root)}")
     return 1 if failed else 0
 
 

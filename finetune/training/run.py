@@ -21,7 +21,7 @@ from finetune.models import builder, checkpoint, warm_start
 from finetune.publishing import card
 from finetune.records import diagnostics, manifest, store
 from finetune.records.run import Run
-from finetune.system import files
+from finetune.system import files, hints
 from finetune.system.lock import locked
 from finetune.system.memory import release_memory, return_freed_memory
 from finetune.system.redaction import redact
@@ -89,7 +89,7 @@ def run(spec: RunSpec, loaded: dataset.Data) -> int:
         store.write(spec.folder, entry)  # last: a finished run lacks nothing
         metric = registry.primary(spec.config.kind)
         score = metric.text(metric.reported((entry["metrics"] or {})[metric.name]["value"]))
-        end = f"{(entry['times'] or {})['total_s']:.0f} s | next: make compare OUTPUT={spec.output}"
+        end = f"{(entry['times'] or {})['total_s']:.0f} s | next: {hints.comparing(spec.output)}"
         say(f"{place} {metric.name} {score} | {spec.folder} | {end}")
         return 0
 

@@ -24,7 +24,7 @@ from finetune.config.loading import preset_names, read_preset
 from finetune.records import store
 from finetune.studies.grid import Cell
 from finetune.studies.state import look
-from finetune.system import files
+from finetune.system import files, hints
 from finetune.system.text import is_quiet
 from finetune.tasks import TASK_TYPES, TASKS
 from tests.support.records import classified, save, started
@@ -577,10 +577,14 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(
     assert contents(folder("classify", tmp_path)) == before
 
 
-def test_the_full_command_of_a_verb_without_a_make_target_is_the_verb(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_full_command_is_the_verb_where_make_knows_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(finetune.cli.train, "MAKE_TARGETS", ("translate",))
+    """A target of the Makefile works in its folder alone."""
+    monkeypatch.chdir(hints.MAKEFILE.parent)
+    planned(monkeypatch, "classify", *SAMPLE)
+    assert "make classify TASK=agnews PRESET=full OUTPUT=runs-full" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
     planned(monkeypatch, "classify", *SAMPLE)
     expected = "finetune classify --task agnews --preset full --output runs-full"
     assert expected in capsys.readouterr().out

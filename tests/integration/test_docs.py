@@ -104,12 +104,12 @@ def test_the_kept_notebook_holds_no_times() -> None:
             printed("stdout", log[:30]),
             printed("stderr", "50%"),
             printed("stdout", log[30:]),
-            printed("stdout", "[1/1] accuracy 79.00% | runs/a | 16 s | next: make compare\n"),
+            printed("stdout", "[1/1] accuracy 79.00% | runs/a | 16 s | next: finetune compare runs\n"),
         ]
     )
     (output,) = kept(nbformat.v4.new_notebook(cells=[cell])).cells[0].outputs
     assert output.text == (
-        "{'eval_loss': '1', 'epoch': '1'}\n[1/1] accuracy 79.00% | runs/a | next: make compare\n"
+        "{'eval_loss': '1', 'epoch': '1'}\n[1/1] accuracy 79.00% | runs/a | next: finetune compare runs\n"
     )
     example = nbformat.read(NOTEBOOK, as_version=4)
     assert kept(deepcopy(example)) == example, "python -m docs.generate.notebook --write makes it anew"

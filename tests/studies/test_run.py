@@ -19,7 +19,7 @@ from finetune.studies.file import load, shipped
 from finetune.studies.grid import Cell
 from finetune.studies.run import plan_text
 from finetune.studies.state import Status, look
-from finetune.system import lock
+from finetune.system import hints, lock
 from tests.support.studies import TINY, begun, keep, study_of, written
 
 
@@ -77,7 +77,7 @@ def test_a_study_runs_with_a_failing_cell_and_goes_on_from_there(
     assert "FAILED: the loss" in said
     assert "agnews · scratch:tiny · train.learning_rate = 0.001 · SAMPLE" in said
     assert "1 of 2 runs failed" in said
-    assert said.endswith(f"next: make compare OUTPUT={tmp_path / 'runs'}\n")
+    assert said.endswith(f"next: {hints.comparing(tmp_path / 'runs')}\n")
     assert main(["study", str(path), "--output", str(tmp_path / "runs"), "--plan"]) == 0
     assert "1 done, 1 failed; about " in capfd.readouterr().out
     assert main(["study", str(path), "--output", str(tmp_path / "runs"), "--print"]) == 0
@@ -185,5 +185,5 @@ def test_a_study_stops_where_a_run_began_from_what_was_made_again(
     monkeypatch.setattr(schedule, "run", made)
     assert main(command) == 2
     told = capfd.readouterr()
-    assert "began from other weights than" in told.err and "next: make compare" not in told.out
+    assert "began from other weights than" in told.err and "next: " not in told.out
     assert "left to another process" not in told.out and "accuracy" not in told.out
