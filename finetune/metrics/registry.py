@@ -20,6 +20,7 @@ from finetune.errors import UserError
 if TYPE_CHECKING:
     from finetune.metrics.rows import RowScorer
 
+LEAST = 1e-9  # of a difference that is shown: less is noise of the arithmetic
 AT = "@"  # perplexity@1024: between the name of a metric and a context length
 
 
@@ -93,8 +94,20 @@ class Metric:
         return f"{digits}%" if self.percent else digits
 
     def signed(self, difference: float) -> str:
-        """Formats a difference with its sign, without its unit: ``+0.24``."""
-        return f"{difference:+.4g}" if self.decimals is None else f"{difference:+.{self.decimals}f}"
+        """Formats a difference with its sign, without its unit: ``+0.24``.
+
+        Where the values have no highest one, which says what a small difference is, one that would be rounded
+        to nothing has its first digit.
+
+        >>> METRICS["perplexity"].signed(-0.0034), METRICS["accuracy"].signed(-0.0034)
+        ('-0.003', '-0.00')
+        """
+        decimals = self.decimals
+        if decimals is None:
+            return f"{difference:+.4g}"
+        if self.highest == math.inf and not round(difference, decimals) and abs(difference) >= LEAST:
+            decimals = -math.floor(math.log10(abs(difference)))
+        return f"{difference:+.{decimals}f}"
 
     def interval(self, bounds: Sequence[float]) -> str:
         """Formats the interval of a difference: ``-0.17 to +0.66``."""
