@@ -8,7 +8,6 @@ counts of its cores now and then, so a figure is exact to a MiB or so.
 forks for each job, so none sees what another left behind, and a job that runs out of memory ends alone.
 """
 
-import ctypes
 import json
 import os
 import signal
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 
 from finetune.bench.cases import Case, Implementation, forward_and_backward, make
-from finetune.system.memory import peak_memory_mib, reset_peak_memory
+from finetune.system.memory import peak_memory_mib, reset_peak_memory, return_freed_memory
 from finetune.system.processes import python_module
 from finetune.system.text import reason
 
@@ -80,9 +79,7 @@ def _extra(case: Case, implementation: Implementation, seed: int) -> float:
     forward_and_backward(implementation, *make(small, "cpu", seed))
     inputs, upstream = make(case, "cpu", seed)
     # What was freed goes back to the system: the C library would use it again, and no growth be seen.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    return_freed_memory()
     if not reset_peak_memory():
         raise OSError("the peak of the resident set cannot be reset on this system")
     before = peak_memory_mib()

@@ -7,23 +7,6 @@ from pathlib import Path
 
 import torch
 
-M_MMAP_THRESHOLD = -3  # of mallopt(3)
-LARGE = 4 * 2**20  # bytes; larger blocks are mapped one by one, at under 3% of a training step's time
-
-
-def return_freed_memory() -> None:
-    """Has the C library give large blocks back to the system as they are freed (glibc; else nothing).
-
-    Left alone it keeps blocks of up to 32 MiB, and finds no use for them where small ones were allocated in
-    between: an evaluation, which keeps a few numbers of each batch, then holds the logits of every batch to
-    its end. A limit that the user has set in the environment stays.
-    """
-    if "MALLOC_MMAP_THRESHOLD_" in os.environ:
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGE)
-
 
 def reset_peak_memory() -> bool:
     """Starts a new peak, so that runs in one process do not share it; False where that is impossible."""
@@ -44,6 +27,19 @@ def peak_memory_mib() -> float:
     status = Path("/proc/self/status").read_text()
     kibibytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return int(kibibytes) / 2**10
+
+
+def return_freed_memory() -> None:
+    """Has the C library give freed memory back to the system (glibc; elsewhere nothing).
+
+    It keeps freed tensors of up to 32 MiB, and finds no use for them where small ones were allocated in
+    between: an evaluation, which keeps a few numbers of each batch, would hold the logits of every batch to
+    its end. Done every few batches it costs little; to have large tensors mapped one by one instead would
+    double the time of encodings that make many.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def release_memory() -> None:

@@ -23,7 +23,7 @@ from finetune.records import diagnostics, manifest, store
 from finetune.records.run import Run
 from finetune.system import files, hints
 from finetune.system.lock import locked
-from finetune.system.memory import release_memory, return_freed_memory
+from finetune.system.memory import release_memory
 from finetune.system.redaction import redact
 from finetune.system.text import clean, one_line, say
 from finetune.training import loop, reloaded, resume, trackers
@@ -51,7 +51,6 @@ def run(spec: RunSpec, loaded: dataset.Data) -> int:
     Returns 0, 1 for a failure, 2 for a user's mistake. Raises ``UserError`` where the record cannot be
     written, ``BusyError`` where another process makes the run.
     """
-    return_freed_memory()
     with locked(spec.folder):
         task, place = loaded.task, spec.place
         facts = {

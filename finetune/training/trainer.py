@@ -16,7 +16,10 @@ from transformers import Trainer
 from transformers.trainer_pt_utils import LabelSmoother, get_length_grouped_indices
 
 from finetune.data.collate import ABOUT, IGNORED, lengths
+from finetune.system.memory import return_freed_memory
 from finetune.training.resume import Resumable
+
+FREED_AFTER = 8  # batches of an evaluation, whose logits the C library may hold until then
 
 
 class NonFiniteLossError(RuntimeError):
@@ -104,6 +107,8 @@ class _Comparable:
             self.trained_tokens += inputs["input_ids"].numel()
         else:
             self._evaluated.append((loss.detach(), targets(labels)))
+            if len(self._evaluated) % FREED_AFTER == 0:
+                return_freed_memory()
         loss = loss / (targets(labels) if num_items_in_batch is None else num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
