@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune.attention.variants import find_variant
+from finetune.config.schema import OWN
 from finetune.errors import UserError
 from finetune.models.sizes import DECODERS
 from finetune.objectives.base import Answers, Rows
 from finetune.objectives.language import Language, keys, mean_loss, scored, section
-from finetune.positions import get_encoding
+from finetune.positions import POSITIONS, get_encoding
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -258,9 +259,12 @@ class Causal(Language):
 
     def snippet(self, config: Mapping[str, Any]) -> str:
         text = json.dumps("The beginning of a text", ensure_ascii=False)
+        encoding = POSITIONS[config["model"].get("position", OWN)]
+        cached = not encoding.module or encoding.bias.generates
+        how = "max_new_tokens=50, do_sample=True" + ("" if cached else ", use_cache=False")
         return f"""\
 inputs = tokenizer({text}, return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50, do_sample=True)[0]))"""
+print(tokenizer.decode(model.generate(**inputs, {how})[0]))"""
 
 
 def _window_bytes(config: RunConfig, model: PreTrainedModel, length: int) -> tuple[int, int]:

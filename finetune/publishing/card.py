@@ -16,9 +16,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from finetune import objectives
 from finetune.attention import PAPER, VARIANTS
 from finetune.config.identity import flatten
+from finetune.config.lineage import SCRATCH
 from finetune.config.schema import BASELINE
 from finetune.data.synthetic import STAMP
 from finetune.metrics import registry
+from finetune.positions import POSITIONS
 from finetune.publishing.metadata import LIBRARY, front_matter, has_adapters, run_name
 from finetune.records.pretraining import label
 from finetune.records.run import Run
@@ -51,9 +53,14 @@ def text(record: Record, place: str) -> str:
         (registry.get(name).title, _value(run, name), score.get("signature") or "")
         for name, score in run.scores.items()
     ]
-    splits = [(name, f"{split['rows']:,}", split["fingerprint"]) for name, split in run.splits.items()]
+    new, language = config["model"]["name"].startswith(SCRATCH), config.get("language") or {}
+    unit = "window" if language else "text"
+    encoding = POSITIONS[run.encoding]
+    biased = bool(encoding.module)  # which stock models do not compute
     chosen = {
-        "model": {key: config["model"][key] for key in ("dropout", "attention_dropout")},
+        "model": {key: config["model"][key] for key in ("dropout", "attention_dropout")}
+        | ({"vocab_size": config["model"]["vocab_size"]} if new else {}),
+        "language": {key: value for key, value in language.items() if value not in (None, [])},
         "model.lora": config["model"]["lora"] if has_adapters(run) else {},
         "generation": config["generation"] or {},
         "train": {key: value for key, value in config["train"].items() if not SILENT.fullmatch(key)},
@@ -66,10 +73,16 @@ def text(record: Record, place: str) -> str:
         run=run,
         record=record,
         base=config["model"]["name"],
+        new=new,
         adapters=has_adapters(run),
         variant=variant,
         asked=label(config["attention"]),
         swapped=variant != BASELINE,
+        trained="trained" if new else "trained further" if language else "fine-tuned",
+        encoding=encoding.name if biased else "",
+        lacking=" and ".join(
+            [variant] * (variant != BASELINE) + [f"the positional encoding {encoding.name}"] * biased
+        ),
         paper=PAPER,
         stamp=STAMP,
         library=LIBRARY,
@@ -77,7 +90,8 @@ def text(record: Record, place: str) -> str:
         loading=code,
         snippet=objectives.get(run.kind).snippet(config),
         scores=[("metric", "value", "signature"), *scores],
-        attention=_attention(run),
+        attention=_attention(run)
+        | {"positional encoding": f"{run.position or encoding.name}: {encoding.paper}" if biased else None},
         data={
             "task": run.title,
             "labels": ", ".join(record["task"]["labels"] or []) or None,
@@ -85,9 +99,9 @@ def text(record: Record, place: str) -> str:
             "revision": run.data["revision"],
             "licence of the data, as its task says": run.data.get("licence"),
             "put before every text": config["data"].get("prefix"),
-            "tokens of a text, at most": config["data"]["max_length"],
+            f"tokens of a {unit}, at most": config["data"]["max_length"],
         },
-        splits=[("split", "rows", "fingerprint"), *splits],
+        splits=_splits(run),
         training=_training(run),
         settings=[("setting", "value"), *settings],
     )
@@ -117,6 +131,19 @@ def _template() -> Template:
 
 def _value(run: Run, metric: str) -> str:
     return registry.get(metric).text(run.metrics[metric]) if metric in run.metrics else "none"
+
+
+def _splits(run: Run) -> list[tuple[str, ...]]:
+    """Lists the rows of each split; of a language model the tokens too that it was trained or scored on."""
+    read = run.data.get("tokens") or {}
+    counted = {name: counts for name, counts in read.items() if "document_tokens" in counts}
+    rows = [("split", "rows", *(("documents", "tokens") if counted else ()), "fingerprint")]
+    for name, split in run.splits.items():
+        counts = counted.get(name, {})
+        tokens = counts.get("trained_tokens", counts.get("document_tokens", 0))
+        of_text = (f"{counts.get('documents', 0):,}", f"{tokens:,}") if counted else ()
+        rows.append((name, f"{split['rows']:,}", *of_text, split["fingerprint"]))
+    return rows
 
 
 def _attention(run: Run) -> dict[str, Any]:
@@ -151,6 +178,7 @@ def _attention(run: Run) -> dict[str, Any]:
 def _training(run: Run) -> dict[str, Any]:
     """Lists what was trained, on what and how, as it was read back from the trainer."""
     record, git = run.record, run.record["git"]
+    unit = "windows" if run.config.get("language") else "rows"
     model, hardware, memory = record["model"] or {}, record["hardware"], run.peak_memory_mib
     computed = {}
     if record["computed"] is not None:  # a record of an earlier version has none
@@ -164,7 +192,7 @@ def _training(run: Run) -> dict[str, Any]:
             "precision": f"weights {weights}, matrix products {precision['products']}",
             "optimizer": f"{optimizer.get('class')} ({_pairs(numbers)})",
             "learning rate": f"{rule} over {schedule.get('steps')} steps",
-            "batch": f"{batch.get('total')} rows a step ({_pairs(batch)})",
+            "batch": f"{batch.get('total')} {unit} a step ({_pairs(batch)})",
         }
     began = run.pretrained
     return {

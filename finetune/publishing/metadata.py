@@ -72,6 +72,7 @@ def _on_one_line(value: Any) -> Any:
 def run_name(run: Run) -> str:
     """``sa-softmax on agnews: google-bert/bert-base-uncased, LoRA, seed 0``."""
     model = f"{run.config['model']['name']}{', LoRA' if has_adapters(run) else ''}"
+    model += f", {run.position} positions" if run.position else ""
     return f"{run.attention['variant']} on {run.title}: {model}, seed {run.seed}"
 
 

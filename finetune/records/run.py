@@ -96,6 +96,14 @@ class Run:
         """The positional encoding with its parameters: ``kerple``; empty for the model's own."""
         return position_label(ModelConfig(**self.config["model"]))
 
+    @cached_property
+    def encoding(self) -> str:
+        """The positional encoding by name, also one that came with the checkpoint that the run began from."""
+        name, link = str(self.config["model"].get("position", OWN)), self.pretrained
+        while name == OWN and link:
+            name, link = link["position"], link.get("pretrained")
+        return name
+
     # What became of it
 
     @property

@@ -96,9 +96,76 @@ def test_a_checkpoint_of_other_attention_was_swapped(began: str, swapped: bool) 
 
 def test_the_baseline_is_no_variant() -> None:
     text = card.text(made("softmax"), "org/run")
-    assert "with its own softmax attention, fine-tuned" in text
+    assert "with its own softmax attention, trained on agnews" in text
     assert "`from_pretrained` alone computes the same" in text
     assert "`from_pretrained` alone does not" not in text and "- start" not in text
+
+
+LANGUAGE = {
+    "documents": "cross", "train_tokens": 8000, "tokens_per_step": 2048, "eval_lengths": [],
+    "scored_tokens": None, "test_windows": None, "stride": None, "masked_share": None,
+}  # fmt: skip
+COUNTS = {"rows": 9, "tokens": 99, "documents": 4, "document_tokens": 321, "dropped_tokens": 5}
+
+
+def language_model(variant: str = "softmax", position: str = "own", name: str = "scratch:tiny") -> str:
+    """The card of a causal language model."""
+    over: dict[str, Any] = {
+        "config": {"kind": "causal", "task": "books", "language": LANGUAGE, "generation": None},
+        "task": {"kind": "causal", "name": "books", "labels": None},
+        "data": {"tokens": {"train": COUNTS | {"trained_tokens": 300}, "test": COUNTS}},
+        "untrained": {"split": "validation", "rows": 20, "loss": 7.0, "perplexity": 999.0},
+    }
+    over["config"]["model"] = {"name": name, "position": position}
+    entry = made(variant, over)
+    entry["metrics"] = {"perplexity": {"value": 23.5, "signature": "perplexity|length:128"}}
+    return card.text(entry, "org/run")
+
+
+def test_a_language_model_was_trained_on_windows_and_tokens() -> None:
+    text = language_model()
+    for words in (
+        "A new model (scratch:tiny) with its own softmax attention, trained on books: perplexity 23.50",
+        "Before training, perplexity was 999.00 on 20",
+        "- tokens of a window, at most:",
+        " | 4 | 300 | ",
+        "| test | 100 | 4 | 321 | ",
+        "| language.tokens\\_per\\_step | 2048 |",
+        "| model.vocab\\_size | ",
+    ):
+        assert words in text, words
+    assert "stride" not in text and "fine-tuned" not in text
+    assert "attention, trained further on books" in language_model(name="org/decoder")
+    assert "| documents |" not in card.text(made(), "org/run")
+
+
+@pytest.mark.parametrize("variant", ["softmax", "sa-softmax"])
+def test_a_checkpoint_with_another_positional_encoding_needs_the_package(variant: str) -> None:
+    """The baseline's too, which is no stock model then."""
+    text = language_model(variant, "kerple")
+    assert "with kerple positions and " in text and ", kerple positions, seed 3\n" in text
+    lacking = "the positional encoding kerple" if variant == "softmax" else "sa-softmax and the "
+    assert f"`from_pretrained` alone does not give {lacking}" in text
+    assert "without that encoding where there is none" in text and "alone computes the same" not in text
+    assert "- positional encoding: kerple: KERPLE, arXiv" in text
+    assert "alone computes the same" in language_model("softmax", "rope")
+
+
+def test_an_encoding_that_came_with_the_checkpoint_is_told() -> None:
+    link = {
+        "variant": "softmax", "task": "books", "model": "scratch:tiny", "seed": 3, "position": "own",
+        "sample": False, "config_hash": "a" * 16, "weights": "b" * 16,
+        "pretrained": {"position": "kerple", "pretrained": None},
+    }  # fmt: skip
+    text = card.text(made("softmax", {"model": {"pretrained": link}}), "org/run")
+    assert "`from_pretrained` alone does not give the positional encoding kerple" in text
+
+
+@pytest.mark.parametrize(
+    ("position", "cached"), [("own", True), ("dapev2-kerple", True), ("dapev2-kerple-published", False)]
+)
+def test_the_code_generates_as_the_encoding_can(position: str, cached: bool) -> None:
+    assert ("use_cache=False" not in language_model(position=position)) == cached
 
 
 def test_the_head_is_what_the_hub_reads() -> None:
