@@ -92,8 +92,17 @@ def pretraining_figures() -> dict[str, str]:
     """Name -> number or name, as it is written, of the benchmark of pretraining."""
     result = bench(PRETRAINING)
     rows = result["pretraining"]["rows"]
+    times = {
+        (row["length"], row["variant"], row["kernel"]): row["time_ratio"]["median"]
+        for row in rows
+        if row["position"] == "rope" and row["recipe"] == "toolkit"
+    }
+    ours = {length: time for (length, *setup), time in times.items() if setup == ["sa-softmax", "auto"]}
+    added = [time / times[length, "softmax", "native"] for length, time in ours.items()]
     return {
         **_conditions(result),
+        "rope": f"{max(ours.values()):.2f}",
+        "same_kernel": f"{max(added):.2f}",
         "model": result["pretraining"]["model"],
         "parameters": f"{rows[0]['parameters'] / 1e6:.1f}M",
         "step": f"{rows[0]['step_tokens']:,}",

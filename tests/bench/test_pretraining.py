@@ -219,8 +219,10 @@ def test_the_page_of_performance_can_show_it(tmp_path: Path, monkeypatch: pytest
     file.write_text(json.dumps(with_pretraining(kept)), encoding="utf-8")
     monkeypatch.setattr(performance, "PRETRAINING", file)
     assert performance.pretraining().splitlines()[2:] == [
+        "| `rope` | softmax native | native | 0.77 |  | 1.30 |  |",
         "| `rope` | sa-softmax auto | native | 0.80 |  | 1.25 |  |",
         "| `kerple` | sa-softmax auto | native |  | 1.25 |  | 0.80 |",
     ]
     figures = performance.pretraining_figures()
     assert (figures["model"], figures["parameters"], figures["step"]) == ("scratch:mini", "5.2M", "2,048")
+    assert (figures["rope"], figures["same_kernel"]) == ("0.80", "1.04")

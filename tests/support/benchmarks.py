@@ -34,6 +34,7 @@ PRETRAINING = {
     "bf16": False,
     "rows": [
         row(512, "rope", "stock sdpa", "sdpa", 1000.0),
+        row(512, "rope", "softmax native", "native", 1300.0),
         row(512, "rope", "sa-softmax auto", "native", 1250.0),
         row(2048, "kerple", "sa-softmax auto", "native", 800.0),
     ],
