@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from finetune.attention import find_variant
 from finetune.attention.swap import SwapReport, forget_calls, swap
 from finetune.config.lineage import SCRATCH
-from finetune.config.schema import RunConfig
+from finetune.config.schema import OWN, RunConfig
 from finetune.data.collate import Collator
 from finetune.errors import UserError
 from finetune.models.adapters import adapted_model
@@ -114,6 +114,11 @@ def build_model(
         "parameters": sum(p.numel() for p in model.parameters()),
         **loaded.facts,
     }
+    if config.model.lora.rank and not loaded.weights and positions.learned(model):
+        raise UserError(
+            f"adapters leave a positional encoding as it is, and {config.model.position} is new in "
+            f"'{config.model.name}': train it with model.lora.rank 0, or leave --model.position {OWN}"
+        )
     # What a folder's model was trained on stays with the model, however the folder was named.
     if began := origin or pretraining.kept_in(located.model.name):
         drawn = weights_fingerprint(model, loaded.facts.get("new_weights", []))

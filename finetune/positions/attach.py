@@ -154,6 +154,11 @@ def prove_free(model: PreTrainedModel) -> None:
         )
 
 
+def learned(model: PreTrainedModel) -> list[str]:
+    """Names of what the encoding in ``model`` learns."""
+    return [name for name, _ in model.named_parameters() if f".{POSITION}." in name]
+
+
 def restore(model: PreTrainedModel, files: Sequence[Path]) -> None:
     """Reads the weights of the encoding in ``model`` from the safetensors ``files`` of its checkpoint.
 

@@ -1,7 +1,9 @@
 """Causal language models: what a window shows, what a step takes, and what is made of the answers."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import accumulate
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -98,6 +100,25 @@ def test_what_proves_an_encoding_is_no_call_of_the_training(variant: str, positi
     assert calls_by_kernel(built.base, variant) == {}
     built.model(input_ids=torch.tensor(DOCUMENTS[:1]))
     assert sum(calls_by_kernel(built.base, variant).values()) == built.base.config.num_hidden_layers
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_adapters_take_an_encoding_that_was_trained_and_no_new_one(position: str, tmp_path: Path) -> None:
+    """They would leave it as it was drawn."""
+    plain, encoded = tmp_path / "plain", tmp_path / "encoded"
+    built = built_of(config_of())
+    built.tokenizer.save_pretrained(plain)
+    AutoModelForCausalLM.from_config(built.base.config).save_pretrained(plain)
+    adapters = {"rank": 2, "alpha": 4, "dropout": 0.0, "target_modules": "all-linear"}
+    whole = built_of(config_of(model={"name": str(plain), "position": position}))
+    learns = any(".position." in name for name, _ in whole.base.named_parameters())
+    new = config_of(model={"name": str(plain), "position": position, "lora": adapters})
+    with pytest.raises(UserError, match=f"{position} is new in") if learns else nullcontext():
+        built_of(new)
+    whole.base.save_pretrained(encoded)
+    whole.tokenizer.save_pretrained(encoded)
+    adapted = built_of(config_of(model={"name": str(encoded), "lora": adapters}))
+    assert any(".position." in name for name, _ in adapted.base.named_parameters()) == learns
 
 
 def test_an_encoding_that_reads_masked_keys_isolates_nothing() -> None:
