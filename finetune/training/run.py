@@ -177,13 +177,11 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     before = outcome.untrained
     rows = objective.rows(validation, before.predictions)
     primary = registry.primary(config.kind).name
-    score = objective.score(rows, config, **about, generation=None)[primary]
-    entry["untrained"] = {
-        "split": "validation",
-        "rows": len(rows),
-        "loss": before.loss,
-        primary: score["value"],
-    }
+    try:
+        value = objective.score(rows, config, **about, generation=None)[primary]["value"]
+    except UserError:  # no number for a model that a swap has made worse than guessing: it has learned since
+        value = None
+    entry["untrained"] = {"split": "validation", "rows": len(rows), "loss": before.loss, primary: value}
     # From now on its files stay as they are, but for the record and what is made from it.
     changing = {store.FILE, card.FILE, diagnostics.FILE, manifest.FILE}
     lasting = [path for path in folder.iterdir() if path.is_file() and path.name not in changing]

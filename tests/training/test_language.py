@@ -22,7 +22,7 @@ from finetune.cli.main import main
 from finetune.data.synthetic import STORIES
 from finetune.models.builder import Built, build_model
 from finetune.models.scratch import NEOX, train_tokenizer
-from finetune.objectives import causal
+from finetune.objectives import causal, masked
 from finetune.records import store
 from finetune.tasks import TASKS
 from finetune.training import loop
@@ -147,6 +147,32 @@ def test_a_run_from_rows_to_record(tmp_path: Path, capsys: pytest.CaptureFixture
         ids = tokenizer("a", return_tensors="pt")["input_ids"]
         written = model.generate(input_ids=ids, max_new_tokens=3, do_sample=False)
         assert written.shape[1] <= ids.shape[1] + 3
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+def test_a_model_that_is_worse_than_guessing_before_it_is_trained_has_no_number_there(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a swap can leave it, which training makes good again."""
+    module = {"causal": causal, "masked": masked}[kind]
+    scored = module.scored
+
+    def worse(trainer: Any, rows: Dataset, prefix: str) -> dict[int, Any]:
+        factor = 20 if prefix == "untrained" else 1
+        return {
+            row: {**each, "nats": factor * each["nats"]}
+            for row, each in scored(trainer, rows, prefix).items()
+        }
+
+    monkeypatch.setattr(module, "scored", worse)
+    none = [word for key in ("scored_tokens", "test_windows") for word in (f"--language.{key}", "null")]
+    extra = ["--eval_lengths", "16"] if kind == "causal" else ["--objective", "masked", *none]
+    assert main([*OPTIONS, *extra, "--output", str(tmp_path), "--attention", "softmax"]) == 0
+    (file,) = tmp_path.glob("books/**/record.json")
+    record = store.read(file.parent)
+    (primary, score), *_ = record["metrics"].items()
+    assert score["value"] > 0
+    assert record["untrained"][primary] is None and record["untrained"]["loss"] > 0
 
 
 CPU_REFUSES = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
