@@ -1,4 +1,4 @@
-"""Compare attention functions on downstream tasks: fine-tune, record, compare.
+"""Compare attention functions: pretrain or fine-tune with each, record, compare.
 
 What ``__all__`` names is for notebooks and other programs. Importing this package loads none of it: a name is
 imported when it is first used, and only what needs torch loads torch.

@@ -17,6 +17,7 @@ from finetune.system.text import clean, quietly
 EXAMPLES = """examples:
   finetune classify                                     two minutes on a CPU: both variants, built-in rows
   finetune classify --task yelp --preset full --seeds 0,1,2
+  finetune pretrain --preset small --data my-texts      language models, on a folder of your own
   finetune study my-study.yaml --plan                   what it would run, and for how long
   finetune compare runs                                 the report of what was run
 
@@ -60,7 +61,7 @@ def parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPar
     """Builds the parser of the command, and those of its verbs by their names."""
     command = Parser(
         prog="finetune",
-        description="Compare attention functions on downstream tasks: fine-tune, record, compare.",
+        description="Compare attention functions: pretrain or fine-tune with each, record, compare.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EXAMPLES,
     )

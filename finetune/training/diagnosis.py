@@ -22,7 +22,7 @@ from finetune.attention.diagnostics.recorder import ROWS, Recorder, layers_json
 from finetune.config.build import build
 from finetune.config.schema import RunConfig
 from finetune.data import dataset, sources
-from finetune.data.collate import IGNORED, evenly
+from finetune.data.collate import IGNORED, evenly, lengths
 from finetune.errors import UserError
 from finetune.models import admission
 from finetune.publishing.load import open_run
@@ -31,6 +31,7 @@ from finetune.records.diagnostics import Diagnostics, Snapshot
 from finetune.records.store import Record
 from finetune.system.lock import locked
 from finetune.system.tables import aligned
+from finetune.system.text import say
 from finetune.tasks import get_task
 from finetune.training.trainer import summed_loss
 
@@ -151,6 +152,9 @@ def diagnose(
             config = _lengthened(config, length, admission.positions(built.model).read)
         tokens = objective.tokenize(split.select(chosen), "rows", built.tokenizer, config)
         tokens = tokens.select(evenly(len(tokens), rows))  # a document has many windows
+        longest = int(lengths(tokens).max())
+        if length is not None and longest < length:
+            say(f"note: none of the rows looked at has {length} tokens, the longest has {longest}")
         passes = list(_passes(recorder, tokens, objective.collator(built.tokenizer, built.model, config)))
         file = folder / diagnostics.FILE
         # The updates that the run made: its learning curve ends there.

@@ -73,6 +73,20 @@ def test_a_document_types_verbs_and_options_that_the_command_has(path: Path) -> 
         assert option in known, f"{path.name} names --{option}"
 
 
+@document
+def test_runs_that_a_document_begins_from_are_those_that_it_makes(path: Path) -> None:
+    """The folder of a pretraining is called after the model of its preset."""
+    made, begun = set(), set()
+    for words in commands(path.read_text(encoding="utf-8")):
+        given = dict(word.split("=", 1) for word in words if "=" in word)
+        if words[:2] == ["make", "pretrain"]:
+            kind, preset = given.get("OBJECTIVE", "causal"), given.get("PRESET", "quick")
+            model = given.get("MODEL", read_preset(kind, preset)["model"]["name"])
+            made.add(f"{given.get('OUTPUT', 'runs')}/{given.get('TASK', 'books')}/{model.replace(':', '-')}")
+        begun |= set(re.findall(r"pretrained:(?:softmax@)?([\w/-]+)", " ".join(words)))
+    assert begun <= made
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 

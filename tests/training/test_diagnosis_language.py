@@ -1,5 +1,6 @@
 """Looking at the training of a language model: the same run, by distance, and at greater lengths."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,16 @@ def test_a_finished_pretraining_is_looked_at_over_greater_lengths(
             assert layer["by_distance"][-1]["start"] == most // 2
     assert samples("--length", "64") == [usual, longer]
     shown = capsys.readouterr().out
+    assert "note: " not in shown
     heads = [line.split() for line in shown.splitlines() if line.startswith("layer")]
     assert heads[-1] == ["layer", "kind", "2", "4", "8", "16", "32", "64"]
     sums = longer["layers"][-1]["by_keys"]
     assert shown.splitlines()[-2].split()[2:] == [f"{each['row_sum']:.3g}" for each in sums]
+
+    assert samples("--length", "90000")[-1]["rows"] == 3  # more than any document has
+    assert re.search(
+        r"none of the rows looked at has 90000 tokens, the longest has \d+\n", capsys.readouterr().out
+    )
 
     for length, words in (("31", "less than the run's own, 32"), ("0", "--length takes"), ("x", "--length")):
         assert main(["diagnose", str(where), "--length", length]) == 2
