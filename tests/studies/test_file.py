@@ -139,7 +139,7 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_the_shipped_studies_hold_what_the_questions_need() -> None:
-    assert shipped() == ["ablation", "cpu", "paper", "pretrain-then-finetune", "quick"]
+    assert shipped() == ["ablation", "cpu", "language", "paper", "pretrain-then-finetune", "quick"]
     found = {name: load(name) for name in shipped()}
     for name, study in found.items():
         assert study.name == name and study.root == Path("runs", name)
