@@ -16,6 +16,7 @@ from finetune.comparison.claims import Difference, Paired
 from finetune.comparison.pairing import RunGroup, differing_settings
 from finetune.comparison.rescoring import Predictions
 from finetune.comparison.sentence import p_text
+from finetune.comparison.tables import apart, setting
 from finetune.config.schema import BASELINE, OWN
 from finetune.errors import UserError
 from finetune.metrics import registry
@@ -36,35 +37,45 @@ class Interaction:
     position: str
     reference: str
     difference: Difference  # that under ``position`` minus that under ``reference``
+    apart: str = ""  # the setting, in words, where the task and model have several
 
 
 def interactions(groups: Sequence[Sequence[RunGroup]], predictions: Predictions) -> list[Interaction]:
-    """Tests every variant under each positional encoding of a task and model against the reference."""
-    models: dict[tuple[str, str, bool], dict[str, RunGroup]] = {}
+    """Tests every variant under each positional encoding of a task and model against the reference.
+
+    Where a task and model have several settings, each that has the reference is tested for itself.
+    """
+    models: dict[tuple[str, str, bool], list[tuple[RunGroup, str]]] = {}
     for siblings in groups:
-        run = siblings[0].first  # the group with the most runs speaks for its encoding
-        key = run.title, run.base_model, siblings[0].sample
-        models.setdefault(key, {})[run.position or OWN] = siblings[0]
+        for group in siblings:
+            key = group.first.title, group.first.base_model, group.sample
+            models.setdefault(key, []).append((group, apart(setting(siblings, group.first))))
     found: list[Interaction] = []
-    for (title, model, sample), by_position in models.items():
-        reference = next((name for name in REFERENCES if name in by_position), min(by_position))
-        one = by_position[reference]
-        if one.first.metric.interaction_scale is None:
+    for (title, model, sample), members in models.items():
+        positions = {_position(group) for group, _ in members}
+        reference = next((name for name in REFERENCES if name in positions), min(positions))
+        ones = [group for group, _ in members if _position(group) == reference]
+        if ones[0].first.metric.interaction_scale is None:
             continue
-        scale = registry.get(one.first.metric.interaction_scale)
+        scale = registry.get(ones[0].first.metric.interaction_scale)
         pairs = {
-            (variant, position): paired
-            for position, other in by_position.items()
-            if position != reference
+            (variant, _position(other), where): paired
+            for other, where in members
+            if _position(other) != reference
             for variant in other.variants[1:]
+            for one in ones
             if (paired := _paired(one, other, variant, predictions))
         }
         judged = claims.judge(list(pairs.values()), scale)
         found += [
-            Interaction(title, model, sample, scale.name, variant, position, reference, difference)
-            for (variant, position), difference in zip(pairs, judged, strict=True)
+            Interaction(title, model, sample, scale.name, variant, position, reference, difference, where)
+            for (variant, position, where), difference in zip(pairs, judged, strict=True)
         ]
     return found
+
+
+def _position(group: RunGroup) -> str:
+    return group.first.position or OWN
 
 
 def _paired(one: RunGroup, other: RunGroup, variant: str, predictions: Predictions) -> Paired | None:
@@ -96,7 +107,8 @@ def _paired(one: RunGroup, other: RunGroup, variant: str, predictions: Predictio
 def sentence(interaction: Interaction) -> str:
     """Says in one plain sentence what an interaction shows."""
     metric, difference = registry.get(interaction.metric), interaction.difference
-    variant, place = interaction.variant, f"{interaction.title}, {interaction.model}"
+    variant = interaction.variant
+    place = ", ".join(filter(None, (interaction.title, interaction.model, interaction.apart)))
     facts = "no interval"
     if difference.interval:
         facts = f"95% interval {metric.interval(difference.interval)} over seeds and {metric.row}s"

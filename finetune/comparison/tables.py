@@ -4,7 +4,7 @@ Numbers are in reported units (``finetune.metrics.registry``): accuracy and F1 i
 0 to 100, differences in points of these; times in seconds, memory in MiB.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,7 +108,7 @@ class ResultTable:
     @property
     def apart(self) -> str:
         """Its ``setting`` in words: ``train.learning_rate = 0.0003``."""
-        return ", ".join(f"{key} = {value}" for key, value in self.setting.items())
+        return apart(self.setting)
 
     @property
     def subject(self) -> str:
@@ -150,7 +150,7 @@ def build(
         kind=run.kind,
         model=run.model,
         sample=group.sample,
-        setting=_setting(siblings, run),
+        setting=setting(siblings, run),
         metric=run.metric.name,
         signature=run.signature,
         generation=run.config.get("generation"),
@@ -170,7 +170,12 @@ def build(
     )
 
 
-def _setting(siblings: list[RunGroup], run: Run) -> dict[str, Any]:
+def apart(values: Mapping[str, Any]) -> str:
+    """A setting in words."""
+    return ", ".join(f"{key} = {value}" for key, value in values.items())
+
+
+def setting(siblings: Sequence[RunGroup], run: Run) -> dict[str, Any]:
     """Takes the settings of ``run`` in the keys in which those of the ``siblings`` differ.
 
     A run that is not finished lacks facts; there its configuration is all that can differ.

@@ -115,7 +115,7 @@ def interactions(comparison: Comparison) -> cells.Cells:
     """Lists the differences of differences between positional encodings, one a row."""
     rows = [
         [
-            " · ".join(filter(None, (each.title, each.model, "SAMPLE" if each.sample else ""))),
+            " · ".join(filter(None, (each.title, each.model, each.apart, "SAMPLE" if each.sample else ""))),
             each.variant,
             f"{each.position} against {each.reference}",
             str(len(each.difference.seeds)),

@@ -228,6 +228,20 @@ def test_runs_that_differ_in_more_than_position_have_no_interaction(tmp_path: Pa
     assert compare(tmp_path).interactions == []
 
 
+def test_every_setting_has_interactions_of_its_own(tmp_path: Path) -> None:
+    """All in one family; an encoding whose setting the reference lacks has none."""
+    for rate, positions in ((0.1, ("own", "kerple")), (0.2, ("own", "kerple", "alibi")), (0.3, ("alibi",))):
+        _save(tmp_path / str(rate), positions, train={"learning_rate": rate})
+    found = compare(tmp_path).interactions
+    assert [(each.position, each.apart) for each in found] == [
+        ("alibi", "train.learning_rate = 0.2"),
+        ("kerple", "train.learning_rate = 0.1"),
+        ("kerple", "train.learning_rate = 0.2"),
+    ]
+    assert {each.difference.comparisons for each in found} == {3}
+    assert all(f", {each.apart}: " in sentence(each) for each in found)
+
+
 def test_rope_is_the_reference_where_it_is(tmp_path: Path) -> None:
     for position in ("kerple", "rope"):
         for variant in ("softmax", "sa-softmax"):
