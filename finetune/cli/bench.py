@@ -32,7 +32,7 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--only",
         help="attention, steps (of fine-tuning) or pretraining, or two of them (default: all, which take "
-        "25 minutes on two cores)",
+        "21 minutes on two cores)",
     )
     parser.add_argument(
         "--model", help="of steps or, with --only pretraining, of that: a Hub id, a folder or scratch:SIZE"
