@@ -92,10 +92,13 @@ docs/limits
 :caption: Results
 
 docs/results
+docs/language-results
 docs/performance
 Report of the study <results/cpu/report>
+Report on language models <results/language/report>
 Report of the first runs <results/first-runs/report>
 Benchmark <results/bench-cpu/bench>
+Benchmark of pretraining <results/bench-pretraining/bench>
 Simulated studies <results/calibration/calibration>
 ```
 

@@ -6,7 +6,16 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from docs.generate import architecture, calibration, cli, configuration, listing, performance, results
+from docs.generate import (
+    architecture,
+    calibration,
+    cli,
+    configuration,
+    language,
+    listing,
+    performance,
+    results,
+)
 from finetune.report.summary import between
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +34,7 @@ def values() -> dict[str, Any]:
     return {
         "architecture": architecture,
         "calibration": calibration,
+        "language": language,
         "listing": listing,
         "performance": performance,
         "results": results,
@@ -46,6 +56,7 @@ def pages() -> Iterator[tuple[str, str]]:
         text = templates.get_template(file.name).render(values())
         yield f"docs/{file.name}", NOTE.format(f"docs/templates/{file.name}") + text
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = insert(readme, "results/language/report.json", language.headline())
     yield "README.md", insert(readme, "results/cpu/report.json", results.headline())
 
 

@@ -80,17 +80,30 @@ def _value(variant: Mapping[str, Any], group: Mapping[str, Any]) -> str:
 
 def figures() -> dict[str, str]:
     """Name -> number, as it is written. What stands in no table of the report is counted from the records."""
-    return {**_surroundings(), **_differences(), **_failures(), **_row_sums(), **_near_one(), **_near_zero()}
+    return {
+        **surroundings(HERE),
+        **_differences(),
+        **_failures(),
+        **_row_sums(),
+        **_near_one(),
+        **_near_zero(),
+    }
 
 
-def _surroundings() -> dict[str, str]:
-    """Where the study ran and for how long, which no table says; one value each, or it is not one study."""
-    records = [json.loads(file.read_text(encoding="utf-8")) for file in HERE.glob("**/record.json")]
+def surroundings(study: Path) -> dict[str, str]:
+    """Where a study ran and for how long, which no table says; one value each, or it is not one study."""
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in study.glob("**/record.json")]
     (cpu,) = {record["hardware"]["cpu"] for record in records}
     (torch,) = {record["versions"]["torch"].partition("+")[0] for record in records}
     (transformers,) = {record["versions"]["transformers"] for record in records}
     hours = sum(record["times"]["total_s"] for record in records) / 3600
-    return {"cpu": cpu, "torch": torch, "transformers": transformers, "hours": f"{hours:.1f}"}
+    return {
+        "runs": str(len(records)),
+        "cpu": cpu,
+        "torch": torch,
+        "transformers": transformers,
+        "hours": f"{hours:.1f}",
+    }
 
 
 def _key(group: Mapping[str, Any], variant: Mapping[str, Any]) -> tuple[str, str, float | None, str]:
@@ -119,14 +132,9 @@ def _differences() -> dict[str, str]:
     slow = ("agnews", "scratch:tiny", 0.0003, "sa-softmax")
     iwslt, multi30k = (next(key for key in scratch if key[0] == task) for task in ("iwslt2017", "multi30k"))
     early = {key: mean(values[:FIRST]) for key, values in per_seed.items()}
-    runs = [
-        len(group["arms"][0]["metrics"][group["metric"]]["per_seed"]) * len(group["arms"])
-        for group in report()["tables"]
-    ]
     among_all = holm([variant["difference"]["p"] for _, variant in compared])
     overall = dict(zip([_key(*each) for each in compared], among_all, strict=True))
     return {
-        "runs": str(sum(runs)),
         "comparisons": str(len(compared)),
         "sa_comparisons": str(len(per_seed)),
         "warm_low": f"{min(map(mean, warm.values())):+.2f}",

@@ -1,0 +1,210 @@
+"""What the page of language models and the README say in numbers, from ``results/language``."""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from docs.generate.markdown import table, text
+from docs.generate.results import VERDICTS, surroundings
+from finetune.metrics.registry import at_length
+from finetune.report import summary
+from finetune.statistics.over_seeds import holm
+
+HERE = Path(__file__).parents[2] / "results" / "language"
+TEXTS = {"books": "English novels", "arxiv": "papers in LaTeX"}
+RATE, FAST = 0.002, 0.004  # Adam step sizes, of the study and of its second look
+ENCODINGS = {"rope": "RoPE", "kerple": "KERPLE", "dapev2-kerple": "DAPE V2 on KERPLE"}
+
+
+@cache
+def report() -> Any:
+    """``report.json``: every table of the study."""
+    return json.loads((HERE / "report.json").read_text(encoding="utf-8"))
+
+
+def complete() -> str:
+    """Summarizes every variant of every table, as ``finetune summary`` writes it."""
+    return summary.markdown(summary.read(HERE / "report.json"))
+
+
+def _decoders(rate: float = RATE) -> list[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]]:
+    """Table, softmax and sa-softmax of each text and encoding, in the order of the study."""
+    groups = [each for each in report()["tables"] if each["setting"].get("train.learning_rate", RATE) == rate]
+    groups.sort(key=lambda each: ([*TEXTS].index(each["task"]), [*ENCODINGS].index(each["position"])))
+    return [(group, *(_variant(group, name) for name in ("softmax", "sa-softmax"))) for group in groups]
+
+
+def _variant(group: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    (variant,) = (each for each in group["arms"] if each["name"] == name)
+    return variant
+
+
+def _title(group: Mapping[str, Any]) -> str:
+    return text(f"{TEXTS[group['task']]}, {ENCODINGS[group['position']]}")
+
+
+def headline() -> str:
+    """Compares the perplexity of sa-softmax with softmax's in a sentence, and in a row for each setting."""
+    rows, verdicts = [], []
+    for group, softmax, variant in _decoders():
+        far = variant["at_lengths"][group["tested_length"]]
+        verdicts += [variant["difference"]["verdict"], far["verdict"]]
+        rows.append([
+            _title(group),
+            *(_value(each["metrics"][group["metric"]]) for each in (softmax, variant)),
+            *_judged(variant["difference"]),
+            *_judged(far),
+        ])  # fmt: skip
+    head = ["text, encoding", "softmax", "sa-softmax", "difference (95% interval)", "significant",
+            f"difference at {_tokens(group['tested_length']):,} tokens", "significant"]  # fmt: skip
+    count = {verdict: verdicts.count(verdict) for verdict in ("better", "worse", "none")}
+    sentence = (
+        "As language models from random weights (2 layers, 800,000 tokens, 3 seeds), sa-softmax is "
+        f"significantly better than softmax in {count['better']} of {len(verdicts)} comparisons of "
+        f"perplexity (lower is better) and significantly worse in {count['worse']}; "
+        f"in {count['none']} there is no significant difference:\n\n"
+    )
+    return sentence + table(head, rows, numbers=6)
+
+
+def _judged(difference: Mapping[str, Any]) -> list[str]:
+    return [_difference(difference), VERDICTS[difference["verdict"]]]
+
+
+def lengths() -> str:
+    """Tabulates perplexity over the same tokens by length of context, and what sa-softmax adds to it."""
+    groups = _decoders()
+    trained = groups[0][0]["trained_length"]
+    names = [at_length("perplexity", each) for each in (trained, 2 * trained, 4 * trained, 8 * trained)]
+    rows = []
+    for group, *variants in groups:
+        for variant in variants:
+            values = [_value(variant["metrics"][name]) for name in names]
+            rows.append([_title(group), variant["name"], *values])
+        described = [_difference(variants[1]["at_lengths"][name]) for name in names]
+        rows.append([_title(group), "difference", *described])
+    head = ["text, encoding", "attention", *(f"{_tokens(name):,}" for name in names)]
+    return table(head, rows, numbers=len(names))
+
+
+def interactions() -> str:
+    """Tabulates whether sa-softmax gains more under an encoding than under RoPE, in nats a token."""
+    rows = []
+    for each in report()["interactions"]:
+        difference = each["difference"]
+        one, other = ENCODINGS[each["position"]], ENCODINGS[each["reference"]]
+        rate = f" at {FAST}" if f"= {FAST}" in each["apart"] else ""
+        rows.append([
+            text(f"{TEXTS[each['title']]}, {one} against {other}{rate}"),
+            _difference(difference, 4),
+            f"{difference['p_adjusted']:.2g}",
+            VERDICTS[difference["verdict"]],
+        ])  # fmt: skip
+    head = ["text, encodings", "difference of the differences (95% interval)", "p (Holm)", "significant"]
+    return table(head, rows, numbers=3)
+
+
+def _tokens(metric: str) -> int:
+    return int(metric.rpartition("@")[2])
+
+
+def _value(value: Mapping[str, Any]) -> str:
+    return f"{value['mean']:.1f} ± {value['sd']:.1f}"
+
+
+def _difference(difference: Mapping[str, Any], digits: int = 2) -> str:
+    low, high = difference["interval"]
+    return f"{difference['mean']:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
+def figures() -> dict[str, str]:
+    """Name -> number, as it is written. What stands in no table of the report is counted from the records."""
+    return {**surroundings(HERE), **_differences(), **_fast(), **_reached(), **_row_sums()}
+
+
+def _differences() -> dict[str, str]:
+    near, far = {}, {}
+    for group, softmax, variant in _decoders():
+        key = group["task"], group["position"]
+        near[key] = variant["difference"], softmax["metrics"][group["metric"]]
+        far[key] = variant["at_lengths"][group["tested_length"]]
+    pairs = [value for difference, _ in near.values() for value in difference["per_seed"]]
+    shares = [-difference["mean"] / softmax["mean"] for difference, softmax in near.values()]
+    distant = [difference for key, difference in far.items() if key != ("arxiv", "rope")]
+    turned = far["arxiv", "rope"]
+    tested = [*far.values(), *(difference for difference, _ in near.values())]
+    return {
+        "comparisons": str(len(tested)),
+        "ahead": str(sum(value < 0 for value in pairs)),
+        "pairs": str(len(pairs)),
+        "share_low": f"{min(shares):.1%}",
+        "share_high": f"{max(shares):.1%}",
+        "p_low": f"{min(difference['p_adjusted'] for difference in tested):.2f}",
+        "p_high": f"{max(difference['p_adjusted'] for difference in tested):.2f}",
+        "distant_low": f"{min(-each['mean'] for each in distant):.1f}",
+        "distant_high": f"{max(-each['mean'] for each in distant):.1f}",
+        "turned": f"{turned['mean']:.1f}",
+        "turned_behind": str(sum(value > 0 for value in turned["per_seed"])),
+        "turned_p": f"{turned['p_adjusted']:.2f}",
+        "sd_softmax": f"{max(softmax['sd'] for _, softmax in near.values()):.1f}",
+    }
+
+
+def _fast() -> dict[str, str]:
+    """The study's second look, at another learning rate."""
+    again = {group["position"]: each for group, *each in _decoders(FAST)}
+    fast = {position: variant["difference"] for position, (_, variant) in again.items()}
+    usual = {group["position"]: each for group, *each in _decoders() if group["task"] == "books"}
+    means = {
+        f"{when}{name}_{position}": f"{variant['metrics']['perplexity']['mean']:.0f}"
+        for when, looked in (("", usual), ("fast_", again))
+        for position in again
+        for name, variant in zip(("softmax", "sa"), looked[position], strict=True)
+    }
+    everywhere = [each for rate in (RATE, FAST) for _, _, variant in _decoders(rate)
+                  for each in (variant["difference"], variant["at_lengths"]["perplexity@1024"])]  # fmt: skip
+    among_all = holm([each["p"] for each in everywhere])
+    kerple = next(p for each, p in zip(everywhere, among_all, strict=True) if each is fast["kerple"])
+    return {
+        "fast_rope": f"{fast['rope']['mean']:+.1f}",
+        "fast_kerple": f"{fast['kerple']['mean']:+.1f}",
+        "fast_kerple_p": f"{fast['kerple']['p_adjusted']:.3f}",
+        "fast_kerple_all": f"{kerple:.2f}",
+        "fast_ahead": str(sum(value < 0 for each in fast.values() for value in each["per_seed"])),
+        "fast_pairs": str(sum(len(each["per_seed"]) for each in fast.values())),
+        "all": str(len(everywhere)),
+        **means,
+    }
+
+
+def _layers(variant: str) -> list[tuple[bool, Mapping[str, Any]]]:
+    """The layers of every diagnosed run of ``variant``, by look after its first step; whether its last."""
+    layers = []
+    for path in sorted(HERE.glob(f"decoders/*/*/*/{variant}/seed-0/diagnostics.json")):
+        samples = json.loads(path.read_text(encoding="utf-8"))["samples"]
+        chosen = [each for each in samples if each["step"]]
+        layers += [(each is chosen[-1], layer) for each in chosen for layer in each["layers"]]
+    return layers
+
+
+def _reached() -> dict[str, str]:
+    """What softmax's runs leave the paper's argument to work on, and what sa-softmax would do there."""
+    layers = _layers("softmax")
+    reach = [layer["reach"] for _, layer in layers if layer["reach"]["softmax"]["suppressed"]]
+    ratios = [each["sa-softmax"]["suppressed"] / each["softmax"]["suppressed"] for each in reach]
+    below = [layer["weights"]["below"] for last, layer in layers if last]
+    return {
+        "near_one": f"{max(layer['weights']['above'] for _, layer in layers):.2%}",
+        "near_zero_low": f"{min(below) * 100:.0f}",
+        "near_zero_high": f"{max(below):.0%}",
+        "near_zero_less": f"{sum(each < 1 for each in ratios)} of {len(ratios)}",
+        "near_zero_ratio": f"{median(ratios):.2f}",
+    }
+
+
+def _row_sums() -> dict[str, str]:
+    sums = [layer["row_sum"]["mean"] for last, layer in _layers("sa-softmax") if last]
+    return {"sum_low": f"{min(sums):.2f}", "sum_high": f"{max(sums):.2f}"}
