@@ -168,7 +168,10 @@ def _check_attention(attention: Any, variants: Sequence[str]) -> None:
 
 
 def is_like(value: Any, known: Any) -> bool:
-    """Whether ``value`` is valid because the preset's is: equal, a flag, or another positive number."""
+    """Whether ``value`` is valid because the preset's is: equal, a flag, another positive number, or these
+    under the same names."""
     if type(value) is not type(known):
         return False
+    if isinstance(value, dict) and value.keys() == known.keys():
+        return all(is_like(value[name], known[name]) for name in value)
     return value == known or isinstance(value, bool) or (isinstance(value, int | float) and value > 0)

@@ -156,7 +156,7 @@ def test_a_table_of_the_user_s_own_needs_no_declaration(capsys: pytest.CaptureFi
     assert main(["classify", "--task", "csv", *table, *short]) == 0
     (kept,) = Path("runs/reviews").rglob("finetune.yaml")
     assert store.read(kept.parent)["task"]["labels"] == ["five", "one"]
-    assert "ARGS=--text review --label stars" in capsys.readouterr().out
+    assert "--output runs-full --text review --label stars" in capsys.readouterr().out
     assert main(["run", str(kept), "--data", "reviews.csv"]) == 0
     assert "finished already, skipped" in capsys.readouterr().out
     check_mistake(capsys, ["classify", "--name", "mine", *table], "give --task csv")

@@ -40,7 +40,7 @@ def test_a_run_on_a_table_is_made_looked_at_loaded_and_made_again(
     printed = capsys.readouterr().out
     assert "note: the 4 labels of column 'stars', in this order: 1, 2, 3, 4" in printed
     assert "20% of the 120 rows (--data.test_share), drawn by data.split_seed 0, are held out" in printed
-    assert "ARGS=--text title body --label stars" in printed
+    assert "--output runs-full --text title body --label stars" in printed
     folder = Path("runs/reviews/scratch-tiny/softmax/seed-0")
     record = store.read(folder)
     assert record["task"] == {
