@@ -2,15 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from docs.generate import results
 from docs.generate.markdown import table, text
-from docs.generate.results import VERDICTS, surroundings
 from finetune.metrics.registry import at_length
-from finetune.report import summary
 from finetune.statistics.over_seeds import holm
 
 HERE = Path(__file__).parents[2] / "results" / "language"
@@ -19,20 +17,18 @@ RATE, FAST = 0.002, 0.004  # Adam step sizes, of the study and of its second loo
 ENCODINGS = {"rope": "RoPE", "kerple": "KERPLE", "dapev2-kerple": "DAPE V2 on KERPLE"}
 
 
-@cache
-def report() -> Any:
-    """``report.json``: every table of the study."""
-    return json.loads((HERE / "report.json").read_text(encoding="utf-8"))
-
-
 def complete() -> str:
-    """Summarizes every variant of every table, as ``finetune summary`` writes it."""
-    return summary.markdown(summary.read(HERE / "report.json"))
+    """Summarizes every variant of every table of the study."""
+    return results.complete(HERE)
 
 
 def _decoders(rate: float = RATE) -> list[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]]:
     """Table, softmax and sa-softmax of each text and encoding, in the order of the study."""
-    groups = [each for each in report()["tables"] if each["setting"].get("train.learning_rate", RATE) == rate]
+    groups = [
+        each
+        for each in results.report(HERE)["tables"]
+        if each["setting"].get("train.learning_rate", RATE) == rate
+    ]
     groups.sort(key=lambda each: ([*TEXTS].index(each["task"]), [*ENCODINGS].index(each["position"])))
     return [(group, *(_variant(group, name) for name in ("softmax", "sa-softmax"))) for group in groups]
 
@@ -60,18 +56,18 @@ def headline() -> str:
         ])  # fmt: skip
     head = ["text, encoding", "softmax", "sa-softmax", "difference (95% interval)", "significant",
             f"difference at {_tokens(group['tested_length']):,} tokens", "significant"]  # fmt: skip
-    count = {verdict: verdicts.count(verdict) for verdict in ("better", "worse", "none")}
+    counted = results.count(verdicts)
     sentence = (
         "As language models from random weights (2 layers, 800,000 tokens, 3 seeds), sa-softmax is "
-        f"significantly better than softmax in {count['better']} of {len(verdicts)} comparisons of "
-        f"perplexity (lower is better) and significantly worse in {count['worse']}; "
-        f"in {count['none']} there is no significant difference:\n\n"
+        f"significantly better than softmax in {counted['better']} of {len(verdicts)} comparisons of "
+        f"perplexity (lower is better) and significantly worse in {counted['worse']}; "
+        f"in {counted['none']} there is no significant difference:\n\n"
     )
     return sentence + table(head, rows, numbers=6)
 
 
 def _judged(difference: Mapping[str, Any]) -> list[str]:
-    return [_difference(difference), VERDICTS[difference["verdict"]]]
+    return [_difference(difference), results.VERDICTS[difference["verdict"]]]
 
 
 def lengths() -> str:
@@ -93,7 +89,7 @@ def lengths() -> str:
 def interactions() -> str:
     """Tabulates whether sa-softmax gains more under an encoding than under RoPE, in nats a token."""
     rows = []
-    for each in report()["interactions"]:
+    for each in results.report(HERE)["interactions"]:
         difference = each["difference"]
         one, other = ENCODINGS[each["position"]], ENCODINGS[each["reference"]]
         rate = f" at {FAST}" if f"= {FAST}" in each["apart"] else ""
@@ -101,7 +97,7 @@ def interactions() -> str:
             text(f"{TEXTS[each['title']]}, {one} against {other}{rate}"),
             _difference(difference, 4),
             f"{difference['p_adjusted']:.2g}",
-            VERDICTS[difference["verdict"]],
+            results.VERDICTS[difference["verdict"]],
         ])  # fmt: skip
     head = ["text, encodings", "difference of the differences (95% interval)", "p (Holm)", "significant"]
     return table(head, rows, numbers=3)
@@ -122,7 +118,7 @@ def _difference(difference: Mapping[str, Any], digits: int = 2) -> str:
 
 def figures() -> dict[str, str]:
     """Name -> number, as it is written. What stands in no table of the report is counted from the records."""
-    return {**surroundings(HERE), **_differences(), **_fast(), **_reached(), **_row_sums()}
+    return {**results.surroundings(HERE), **_differences(), **_fast(), **_reached(), **_row_sums()}
 
 
 def _differences() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What the page of results and the README say in numbers, from the records kept in ``results/cpu``."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import mean, median
@@ -23,14 +23,19 @@ VERDICTS = {"none": "no", "better": "**better**", "worse": "**worse**"}
 
 
 @cache
-def report() -> Any:
-    """``report.json``: every table of the study."""
-    return json.loads((HERE / "report.json").read_text(encoding="utf-8"))
+def report(study: Path = HERE) -> Any:
+    """``report.json``: every table of a study."""
+    return json.loads((study / "report.json").read_text(encoding="utf-8"))
 
 
-def complete() -> str:
+def complete(study: Path = HERE) -> str:
     """Summarizes every variant of every table, as ``finetune summary`` writes it."""
-    return summary.markdown(summary.read(HERE / "report.json"))
+    return summary.markdown(summary.read(study / "report.json"))
+
+
+def count(verdicts: Sequence[str]) -> dict[str, int]:
+    """How often each verdict is among ``verdicts``."""
+    return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
 
 
 def headline() -> str:
@@ -55,11 +60,11 @@ def headline() -> str:
             ])  # fmt: skip
     head = ["task, model", "seeds", "softmax", "sa-softmax", "difference (95% interval)", "p (Holm)",
             "significant"]  # fmt: skip
-    count = {verdict: verdicts.count(verdict) for verdict in ("better", "worse", "none")}
+    counted = count(verdicts)
     sentence = (
         "On small models, sa-softmax is significantly better than softmax in "
-        f"{count['better']} of {len(verdicts)} comparisons and significantly worse in {count['worse']}; "
-        f"in {count['none']} there is no significant difference:\n\n"
+        f"{counted['better']} of {len(verdicts)} comparisons and significantly worse in {counted['worse']}; "
+        f"in {counted['none']} there is no significant difference:\n\n"
     )
     return sentence + table(head, rows, numbers=6)
 
