@@ -39,6 +39,8 @@ HIDDEN_DROPOUT = (
     "resid_pdrop",
     "embd_pdrop",
     "hidden_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
 )
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 

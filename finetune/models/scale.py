@@ -15,15 +15,13 @@ STRATEGIES = ("data parallel", "ZeRO 1", "ZeRO 2", "ZeRO 3 (FSDP)")
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the parameters of a GPT-NeoX decoder or, with ``places``, of a BERT encoder."""
+    """What decides the parameters of a model: of a GPT-NeoX decoder here."""
 
     layers: int
     width: int
     heads: int
     feed_forward: int
     vocabulary: int
-    places: int | None = None
-    """Learned positions of a BERT encoder, which has a tied output and a head of its own."""
     encoding: int = 0
     """Learned numbers of a positional encoding from ``finetune.positions``."""
 
@@ -31,13 +29,11 @@ class Shape:
     def body(self) -> int:
         """Parameters without embeddings and output layer, which is what scaling laws count.
 
-        A layer has four d x d and two d x f matrices with their biases, and two LayerNorms (4 d); a decoder
-        has one LayerNorm more at the end, an encoder one at the start and a head of d x d with another.
+        A layer has four d x d and two d x f matrices with their biases, and two LayerNorms (4 d); one
+        LayerNorm more stands at the end.
         """
         d, f = self.width, self.feed_forward
-        layer = 4 * d * d + 2 * d * f + 9 * d + f
-        ends = 2 * d if self.places is None else 2 * d + d * d + 3 * d
-        return self.layers * layer + ends + self.encoding
+        return self.layers * (4 * d * d + 2 * d * f + 9 * d + f) + 2 * d + self.encoding
 
     @property
     def table(self) -> int:
@@ -46,16 +42,48 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """All parameters: the body and, of a decoder, two tables, for its output layer is not tied; of an
-        encoder one table, positions, two segments and the bias of the output."""
-        if self.places is None:
-            return self.body + 2 * self.table
-        return self.body + self.table + (self.places + 2) * self.width + self.vocabulary
+        """All parameters: the body and two tables, for the output layer is not tied."""
+        return self.body + 2 * self.table
 
     @property
     def multiplied(self) -> int:
         """The parameters that each token is multiplied by: all but what is looked up."""
         return self.body + self.table
+
+
+@dataclass(frozen=True)
+class BertShape(Shape):
+    """A BERT encoder with its head of masked tokens: as a decoder's layers, but an output that is tied."""
+
+    places: int = 512
+    """Learned positions."""
+
+    @property
+    def body(self) -> int:
+        """As above, with a LayerNorm at the start, not the end, and a head of d x d with another."""
+        return super().body + self.width * self.width + 3 * self.width
+
+    @property
+    def parameters(self) -> int:
+        """The body, one table, positions, two segments and the bias of the output."""
+        return self.body + self.table + (self.places + 2) * self.width + self.vocabulary
+
+
+@dataclass(frozen=True)
+class ModernBertShape(Shape):
+    """A ModernBERT encoder with its head of masked tokens: no biases, gated feed-forward layers, tied."""
+
+    @property
+    def body(self) -> int:
+        """A layer has four d x d and three d x f matrices and two norms of d, but the first has one. There is
+        a norm at the start and one at the end, and a head of d x d with another."""
+        d, f = self.width, self.feed_forward
+        return self.layers * (4 * d * d + 3 * d * f + 2 * d) - d + 2 * d + d * d + d + self.encoding
+
+    @property
+    def parameters(self) -> int:
+        """The body, one table and the bias of the output."""
+        return self.body + self.table + self.vocabulary
 
 
 @dataclass(frozen=True)

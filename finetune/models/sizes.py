@@ -1,10 +1,26 @@
 """The sizes of models from random weights, ``scratch:SIZE``. Imports neither torch nor transformers."""
 
 from collections.abc import Mapping
+from typing import Any
 
-# BERT encoders: layers, width (features), heads, feed-forward width (features). tiny, small and base are the
-# sizes of those names in Turc et al., 2019 (arXiv 1908.08962, table 1).
-ENCODERS: Mapping[str, dict[str, int]] = {
+MODERNBERT = "modernbert"
+
+
+def _modernbert(layers: int, width: int, heads: int) -> dict[str, Any]:
+    return {
+        "model_type": MODERNBERT,
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "intermediate_size": 2 * width,  # gated, and so as many weights as three quarters of BERT's 4 widths
+    }
+
+
+# Encoders: layers, width (features), heads, feed-forward width (features). Those without a model_type are
+# BERTs; tiny, small and base are the sizes of those names in Turc et al., 2019 (arXiv 1908.08962, table 1).
+# The ModernBERTs (Warner et al., 2024, arXiv 2412.13663: pre-norm, rotary positions, gated feed-forward
+# layers) are ours. They learn from masked tokens in few steps, where a BERT long predicts mere frequencies.
+ENCODERS: Mapping[str, dict[str, Any]] = {
     "tiny": {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 512},
     "mini": {"num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
     "small": {
@@ -19,6 +35,9 @@ ENCODERS: Mapping[str, dict[str, int]] = {
         "num_attention_heads": 12,
         "intermediate_size": 3072,
     },
+    "modernbert-tiny": _modernbert(2, 128, 2),
+    "modernbert-mini": _modernbert(4, 256, 4),
+    "modernbert-small": _modernbert(4, 512, 8),
 }
 
 

@@ -27,7 +27,7 @@ TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-2
 """How far the nats of a window may differ, relative, in batches of another size: float32, half precision."""
 
 
-def size_of(options: Mapping[str, int]) -> tuple[int, int, int, int]:
+def size_of(options: Mapping[str, Any]) -> tuple[int, int, int, int]:
     """Layers, features, heads and feed-forward features of a scratch size."""
     names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
     layers, width, heads, feed_forward = (options[name] for name in names)
@@ -61,7 +61,7 @@ class Language(Objective):
     text_columns = ("text",)
     trains_head = False
 
-    sizes: Mapping[str, Mapping[str, int]]
+    sizes: Mapping[str, Mapping[str, Any]]
     """The options of each scratch size, those of ``scratch``."""
 
     def check(self, values: Mapping[str, Any]) -> None:
@@ -87,7 +87,7 @@ class Language(Objective):
         tokens = section(config).train_tokens
         return None if tokens is None else BYTES_A_TOKEN * tokens
 
-    def shape(self, config: RunConfig, size: Mapping[str, int], encoding: int) -> Shape:
+    def shape(self, config: RunConfig, size: Mapping[str, Any], encoding: int) -> Shape:
         """The numbers of a scratch model of a ``size`` whose positional encoding learns ``encoding``."""
         return Shape(*size_of(size), config.model.vocab_size, encoding=encoding)
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError
-from finetune.models.scale import Shape
-from finetune.models.sizes import ENCODERS
+from finetune.models.scale import BertShape, ModernBertShape, Shape
+from finetune.models.sizes import ENCODERS, MODERNBERT
 from finetune.objectives.base import Answers, Rows
 from finetune.objectives.language import Language, keys, mean_loss, scored, section, size_of
 
@@ -116,8 +116,11 @@ class Masked(Language):
 
     sizes = ENCODERS
 
-    def shape(self, config: RunConfig, size: Mapping[str, int], encoding: int) -> Shape:
-        return Shape(*size_of(size), config.model.vocab_size, places=max(512, config.data.max_length))
+    def shape(self, config: RunConfig, size: Mapping[str, Any], encoding: int) -> Shape:
+        numbers = (*size_of(size), config.model.vocab_size)
+        if size.get("model_type") == MODERNBERT:
+            return ModernBertShape(*numbers)
+        return BertShape(*numbers, places=max(512, config.data.max_length))
 
     @property
     def scratch(self) -> Scratch:
