@@ -69,7 +69,9 @@ def test_decoders_have_the_parameters_that_the_formula_says(name: str) -> None:
 def test_encoders_have_the_parameters_that_the_formula_says(name: str) -> None:
     with torch.device("meta"):
         model = AutoModelForMaskedLM.from_config(stock(BERT, ENCODERS[name], 30_522))
-    on_paper = objectives.get("masked").workload(config_of("masked", name=f"scratch:{name}", vocab_size=30_522))
+    on_paper = objectives.get("masked").workload(
+        config_of("masked", name=f"scratch:{name}", vocab_size=30_522)
+    )
     assert on_paper is not None and count(model) == on_paper.shape.parameters
 
 

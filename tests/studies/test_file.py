@@ -139,7 +139,15 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_the_shipped_studies_hold_what_the_questions_need() -> None:
-    assert shipped() == ["ablation", "cpu", "language", "paper", "pretrain-then-finetune", "quick"]
+    assert shipped() == [
+        "ablation",
+        "cpu",
+        "downstream",
+        "language",
+        "paper",
+        "pretrain-then-finetune",
+        "quick",
+    ]
     found = {name: load(name) for name in shipped()}
     for name, study in found.items():
         assert study.name == name and study.root == Path("runs", name)
@@ -161,9 +169,23 @@ def test_the_shipped_studies_hold_what_the_questions_need() -> None:
         "cross",
     }
     assert all(cell.config.data.source == "sample" for cell in found["quick"].cells)
-    chain = found["pretrain-then-finetune"].cells
-    began = {cell.grid: cell.origin and cell.origin.grid for cell in chain}
-    assert began == {"decoders": None, "encoders": None, "pretrained": "encoders", "scratch": None}
+    for name, began in (
+        ("downstream", {"novels", "news"}),
+        ("pretrain-then-finetune", {"encoders"}),
+    ):  # fmt: skip
+        cells = [cell for cell in found[name].cells if cell.config.kind != "causal"]
+        assert {cell.origin.grid for cell in cells if cell.origin} == began
+        finetuned = {cell.config.task for cell in cells if cell.origin}
+        models: dict[str, set[tuple[Any, ...]]] = {"scratch": set(), "pretrained": set()}
+        for cell in cells:
+            config = cell.config
+            sizes = (config.model.name, config.model.vocab_size, config.model.dropout or 0.0)
+            if cell.grid in began:
+                models["pretrained"].add(sizes)
+            elif cell.grid == "scratch":
+                models["scratch"].add(sizes)
+        assert models["scratch"] == models["pretrained"]
+        assert {cell.config.task for cell in cells if cell.grid == "scratch"} == finetuned
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/studies/*.yaml")), ids=lambda path: path.stem)

@@ -42,6 +42,7 @@ def test_every_task_of_the_study_is_declared() -> None:
         "wikitext",
         "wikitext-2",
         "fineweb",
+        "agnews-text",
     ]
     assert set(names) <= set(TASKS)
     assert {task.name for task in TASKS.values()} == set(TASKS)
