@@ -82,6 +82,24 @@ def texts(split: Dataset) -> list[tuple[str, int, list[str]]]:
     ]
 
 
+def few(split: Dataset, characters: int, *, of_one: bool) -> Dataset:
+    """The first rows of a split that hold so many characters, or all; with ``of_one`` of its longest document.
+
+    Windows to train on go on from document to document, but those to be scored are of one.
+    """
+    places: Sequence[int] = range(len(split))
+    if of_one:
+        sizes = [len(text) for text in split["text"]]
+        places = max(_parts(split), key=lambda rows: sum(sizes[row] for row in rows), default=np.arange(0))
+    chosen: list[int] = []
+    for place in places:
+        if characters <= 0:
+            break
+        chosen.append(int(place))
+        characters -= len(split[int(place)]["text"])
+    return split.select(chosen)
+
+
 def train(documents: Documents, end: int, length: int, seed: int, most: int | None = None) -> Dataset:
     """Windows of ``length`` tokens to train on: ``row``, ``input_ids``, ``labels``.
 

@@ -107,6 +107,13 @@ class Objective(ABC):
         places = {row: place for place, row in enumerate(split["row"])}
         return self.tokenize(split.select([places[row] for row in ids]), "test", tokenizer, config)
 
+    def few(self, split: Dataset, name: str, config: RunConfig, count: int) -> Dataset:
+        """Rows of a split called ``name`` that make ``count`` token rows; fewer only where there are no more.
+
+        To be overridden together with ``tokenize``.
+        """
+        return split.select(range(min(count, len(split))))
+
     def fitting(self, rows: Dataset) -> Dataset:
         """The token rows of a split that a model must have positions for: all, unless some can be missed."""
         return rows

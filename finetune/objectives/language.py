@@ -172,6 +172,12 @@ class Language(Objective):
         places = {row: place for place, row in enumerate(windows["row"])}
         return windows.select([places[row] for row in ids])
 
+    def few(self, split: Dataset, name: str, config: RunConfig, count: int) -> Dataset:
+        from finetune.data import windows
+
+        longest = max([config.data.max_length, *section(config).eval_lengths])
+        return windows.few(split, count * longest * BYTES_A_TOKEN, of_one=name != "train")
+
     def target_length(self, data: DataConfig) -> int:
         return data.max_length
 

@@ -1,4 +1,4 @@
-"""Tries one step of every kind of run that a grid holds, on two rows, before its first run.
+"""Tries one step of every kind of run that a grid holds, on two token rows, before its first run.
 
 Only the model, its tokenizer and what Trainer makes of ``train.*`` are tried; nothing is written but the
 traceback of a failure, and each run draws from its own seed afterwards, so no number depends on a rehearsal.
@@ -35,7 +35,7 @@ from finetune.system.text import reason
 from finetune.training import loop
 
 ROWS = 2
-"""Rows of each split that a rehearsal trains on, evaluates and predicts."""
+"""Token rows of each split that a rehearsal trains on, evaluates and predicts."""
 ERROR_FILE = "error.txt"
 """In the cache's folder: the traceback of the last rehearsal that failed."""
 TEXTS = 200
@@ -102,7 +102,7 @@ def _rehearse(config: RunConfig, loaded: Data) -> list[str]:
     built = build_model(config, objective, texts, loaded.info["label_names"])
     if is_scratch:
         # Its tokenizer is not the run's, so that the run's token rows cannot be made.
-        few = {name: _first(split, ROWS) for name, split in loaded.splits.items()}
+        few = {name: objective.few(split, name, config, ROWS) for name, split in loaded.splits.items()}
         tokens = tokenize(few, built.tokenizer, objective, config)
         notes = []
     else:
