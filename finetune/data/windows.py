@@ -83,7 +83,7 @@ def texts(split: Dataset) -> list[tuple[str, int, list[str]]]:
 
 
 def few(split: Dataset, characters: int, *, of_one: bool) -> Dataset:
-    """The first rows of a split that hold so many characters, or all; with ``of_one`` of its longest document.
+    """The first rows of a split that hold so many characters, or all; ``of_one``: of its longest document.
 
     Windows to train on go on from document to document, but those to be scored are of one.
     """

@@ -263,3 +263,16 @@ def test_lists_of_more_tokens_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> N
     for one, other in zip(whole, parts, strict=True):
         assert one.to_dict() == other.to_dict()
         assert other.data.table["input_ids"].num_chunks > 1
+
+
+@pytest.mark.parametrize("characters", [1, 4, 9, 10, 99])
+def test_few_rows_hold_text_enough_or_are_all(characters: int) -> None:
+    texts, names = ["", "ab", "abc", "", "abcde", "a"], ["a", "b", "a", "a", "b", "c"]
+    split = Dataset.from_dict({"row": range(10, 16), "text": texts, "document": names})
+    first = windows.few(split, characters, of_one=False)
+    assert first["row"][:] == list(range(10, 10 + len(first)))
+    read = [len(text) for text in first["text"]]
+    assert sum(read[:-1]) < characters and (sum(read) >= characters or len(first) == len(split))
+    longest = windows.few(split, characters, of_one=True)
+    assert longest["row"][:] == ([11] if characters < 3 else [11, 14])
+    assert not len(windows.few(split.select([]), characters, of_one=True))

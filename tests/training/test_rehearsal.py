@@ -1,6 +1,7 @@
 """What a rehearsal tries besides a step, and that it leaves nothing: neither on the disk nor in memory."""
 
 import gc
+import json
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 
 import finetune.models.warm_start
 import finetune.studies.rehearsal
+from finetune.cli.main import main
 from finetune.errors import UserError
 from finetune.metrics import compute
 from finetune.models.builder import Built
@@ -99,3 +101,30 @@ def test_a_rehearsal_of_a_study_that_is_killed_says_so(
     monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=-9))
     with pytest.raises(UserError, match=r"killed by signal 9 \(out of memory\?\); .*--rehearse"):
         in_process_of_its_own(study)
+
+
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+def test_a_language_model_of_short_documents_is_rehearsed_on_as_many_as_make_a_window(
+    objective: str, tmp_path: Path
+) -> None:
+    """Two of them hold fewer tokens than a window, and the first of the test hardly one."""
+    text = "Ann the baker lives in Rome."
+    for split, texts in (
+        ("train", [text] * 300),
+        ("validation", ["Ann.", text]),
+        ("test", ["Ann.", "Rome.", text * 9]),
+    ):
+        lines = [json.dumps({"text": each}) for each in texts]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    options = ["--objective", objective, "--data", str(tmp_path), "--data.max_length", "64",
+               "--language.tokens_per_step", "256", "--train.per_device_train_batch_size", "4",
+               "--model.vocab_size", "300", "--language.train_tokens", "2000"]  # fmt: skip
+    causal = ["--language.eval_lengths", "[64, 96]", "--language.scored_tokens", "8"]
+    words = [
+        *options,
+        *(causal if objective == "causal" else []),
+        "--rehearse",
+        "--output",
+        str(tmp_path / "runs"),
+    ]
+    assert main(["pretrain", *words]) == 0
