@@ -11,9 +11,9 @@ DOCS := $(VENV)/.docs
 PRESET ?= quick
 OUTPUT ?= runs
 # make classify TASK=agnews ATTENTION="softmax sa-softmax" SEEDS="0 1" DATA=folder MODEL=name ARGS="--train.num_train_epochs 2"
-OPTIONS = --preset $(PRESET) --output $(OUTPUT) \
+OPTIONS = --preset $(PRESET) --output "$(OUTPUT)" \
 	$(if $(ATTENTION),--attention "$(ATTENTION)") $(if $(SEEDS),--seeds "$(SEEDS)") \
-	$(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") $(ARGS)
+	$(if $(CONFIG),--config "$(CONFIG)") $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
 .PHONY: help classify translate pretrain compare push tasks variants validate env bench study calibration test exhaustive slow kills check docs wheel clean
 
@@ -30,19 +30,19 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 classify: $(READY)  ## fine-tune on a classification task: TASK=agnews|dbpedia|yelp|yahoo|amazon|FILE.py
-	@$(BIN)/finetune classify --task $(or $(TASK),agnews) $(if $(PAIR),--pair $(PAIR)) $(OPTIONS)
+	@$(BIN)/finetune classify --task "$(or $(TASK),agnews)" $(if $(PAIR),--pair $(PAIR)) $(OPTIONS)
 
 translate: $(READY)  ## fine-tune on a translation task: TASK=iwslt2017 PAIR=de-en
-	@$(BIN)/finetune translate --task $(or $(TASK),iwslt2017) $(if $(PAIR),--pair $(PAIR)) $(OPTIONS)
+	@$(BIN)/finetune translate --task "$(or $(TASK),iwslt2017)" $(if $(PAIR),--pair $(PAIR)) $(OPTIONS)
 
 pretrain: $(READY)  ## train a language model on text: TASK=books OBJECTIVE=causal
-	@$(BIN)/finetune pretrain --task $(or $(TASK),books) $(if $(OBJECTIVE),--objective $(OBJECTIVE)) $(OPTIONS)
+	@$(BIN)/finetune pretrain --task "$(or $(TASK),books)" $(if $(OBJECTIVE),--objective $(OBJECTIVE)) $(OPTIONS)
 
 compare: $(READY)  ## compare the runs in OUTPUT; writes report.html, .md, .csv, .tex and .json there
-	@$(BIN)/finetune compare $(OUTPUT)
+	@$(BIN)/finetune compare "$(OUTPUT)"
 
 push: $(READY)  ## put a finished run on the Hub: RUN=runs/.../seed-0 TO=org/name
-	@$(BIN)/finetune push $(RUN) --to $(TO) $(ARGS)
+	@$(BIN)/finetune push "$(RUN)" --to $(TO) $(ARGS)
 
 tasks: $(READY)  ## list the tasks
 	@$(BIN)/finetune tasks
@@ -51,7 +51,7 @@ variants: $(READY)  ## list the attention variants and positional encodings
 	@$(BIN)/finetune variants
 
 validate: $(READY)  ## check every preset and task, and with TASK (and DATA) its rows
-	@$(BIN)/finetune validate $(if $(TASK),--task $(TASK)) $(if $(PAIR),--pair $(PAIR)) $(if $(DATA),--data "$(DATA)")
+	@$(BIN)/finetune validate $(if $(TASK),--task "$(TASK)") $(if $(PAIR),--pair $(PAIR)) $(if $(DATA),--data "$(DATA)")
 
 env: $(READY)  ## print versions and hardware
 	@$(BIN)/finetune env
@@ -61,7 +61,7 @@ bench: $(READY)  ## speed and memory of attention, fine-tuning and pretraining; 
 		$(if $(filter-out file,$(origin OUTPUT)),--output "$(OUTPUT)") $(ARGS)
 
 study: $(READY)  ## run a grid of runs, several at a time: STUDY=configs/studies/quick.yaml ARGS=--plan
-	@$(BIN)/finetune study $(or $(STUDY),quick) $(if $(filter-out file,$(origin OUTPUT)),--output "$(OUTPUT)") $(ARGS)
+	@$(BIN)/finetune study "$(or $(STUDY),quick)" $(if $(filter-out file,$(origin OUTPUT)),--output "$(OUTPUT)") $(ARGS)
 
 calibration: $(READY)  ## simulate studies: the error rates of the statistics
 	@$(BIN)/python -m tests.calibration $(ARGS)

@@ -72,11 +72,12 @@ class _Names(argparse.Action):
 
 
 def place(text: str) -> Path:
-    """Reads the path of a file or folder."""
+    """Reads the path of a file or folder; ``~`` is the home of the user, also where no shell has said so."""
     # An empty one, as of a shell variable that is not set, would be the working folder.
     if not text.strip():
         raise argparse.ArgumentTypeError("a name is missing (. is the working folder)")
-    return Path(text)
+    path = Path(text)
+    return path.expanduser() if path.parts[:1] == ("~",) else path
 
 
 def folder_of(source: Path) -> Path:

@@ -28,6 +28,8 @@ BATCH_CHARACTERS = 10**6
 """Characters that are tokenized at a time: what a tokenizer notes of each token takes a hundred bytes."""
 CHUNK_TOKENS = 2**28
 """Token numbers of one chunk of an Arrow list at most, whose offsets have 32 bits."""
+SHORTEST = 8
+"""Tokens of the shortest window that makes a language model at all, marks among them."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,7 @@ def train(documents: Documents, end: int, length: int, seed: int, most: int | No
     if not count:
         whole = read == len(stream) - 1
         raise UserError(
-            f"the train split has {read:,} tokens, less than one window of {length:,} (data.max_length): add "
-            f"text, or take --data.max_length {max(read, 3)}"
+            _too_few(read, length, read)
             if whole
             else f"language.train_tokens {most} is less than one window of {length:,} tokens "
             f"(data.max_length): set it to {length} or more"
@@ -303,9 +304,15 @@ def _no_window(there: int, most: int | None, body: int, framing: int) -> UserErr
             f"language.train_tokens {most} is less than one window of {length:,} tokens (data.max_length), "
             f"which takes {body:,} of a text: set it to {body} or more"
         )
-    return UserError(
+    return UserError(_too_few(there, length, there + framing))
+
+
+def _too_few(there: int, length: int, possible: int) -> str:
+    """What is said of a train split of so few tokens, which a ``possible`` shorter window would do with."""
+    shorter = f", or take --data.max_length {possible}" if possible >= SHORTEST else ""
+    return (
         f"the train split has {there:,} tokens, less than one window of {length:,} (data.max_length): add "
-        f"text, or take --data.max_length {max(there + framing, framing + 3)}"
+        f"text{shorter}"
     )
 
 

@@ -29,8 +29,6 @@ CAUSAL_ONLY: Mapping[str, Any] = {
     "stride": None,
 }
 """Keys of ``language`` that say how a causal model is scored -> what they are here."""
-SHORTEST = 8
-"""Tokens of a window at least, two of which are its frame."""
 MARKS = ("mask", "cls", "sep")
 
 
@@ -56,6 +54,8 @@ class Masked(Language):
                 )
 
     def settled(self, config: RunConfig) -> dict[str, Any]:
+        from finetune.data.windows import SHORTEST
+
         if config.data.max_length < SHORTEST:
             raise UserError(
                 f"data.max_length {config.data.max_length} leaves little of a text between the two marks of "
@@ -135,7 +135,7 @@ class Masked(Language):
         if built.base.config.is_encoder_decoder or getattr(built.base.config, "is_decoder", False):
             raise UserError(
                 f"'{config.model.name}' is no encoder that sees both sides of a masked token: choose one, "
-                "such as BERT or RoBERTa, or take --objective causal"
+                "such as BERT's or scratch:modernbert-mini, or predict the next token (--objective causal)"
             )
 
     def answer(

@@ -19,6 +19,7 @@ import finetune
 import finetune.cli.train
 from finetune.attention import VARIANTS
 from finetune.cli.main import main, parser
+from finetune.cli.options import place
 from finetune.cli.train import TYPES
 from finetune.config.loading import preset_names, read_preset
 from finetune.records import store
@@ -588,3 +589,11 @@ def test_the_full_command_is_the_verb_where_make_knows_none(
     planned(monkeypatch, "classify", *SAMPLE)
     expected = "finetune classify --task agnews --preset full --output runs-full"
     assert expected in capsys.readouterr().out
+
+
+def test_a_home_that_no_shell_has_filled_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """make hands it on between quotes."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert (
+        place("~/runs") == tmp_path / "runs" and place("a/~b") == Path("a/~b") and place("~b") == Path("~b")
+    )

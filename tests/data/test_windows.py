@@ -90,13 +90,24 @@ def test_no_more_is_trained_on_than_asked_for() -> None:
 @pytest.mark.parametrize(
     ("most", "message"),
     [
-        (None, r"train split has 5 tokens, less than one window of 6 .* take --data.max_length 5"),
-        (4, r"language.train_tokens 4 is less than one window of 6 tokens .*: set it to 6 or more"),
+        (None, r"train split has 11 tokens, less than one window of 12 .* take --data.max_length 11$"),
+        (4, r"language.train_tokens 4 is less than one window of 12 tokens .*: set it to 12 or more"),
     ],
 )
 def test_a_corpus_smaller_than_a_window(most: int | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        windows.train(of(2, 2), END, 6, 0, most)
+        windows.train(of(2, 8), END, 12, 0, most)
+
+
+def test_a_few_words_are_no_corpus_and_no_shorter_window_is_advised() -> None:
+    with pytest.raises(
+        UserError, match=r"has 5 tokens, less than one window of 12 .*: add text$"
+    ):
+        windows.train(of(2, 2), END, 12, 0)
+    with pytest.raises(
+        UserError, match=r"has 4 tokens, less than one window of 12 .*: add text$"
+    ):
+        windows.packed(of(1, 1), FRAME, 12, 0)
 
 
 def test_every_document_begins_after_the_mark_by_which_it_is_isolated() -> None:

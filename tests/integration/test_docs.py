@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
@@ -59,6 +60,18 @@ def test_a_document_types_targets_and_variables_that_the_makefile_has(path: Path
             assert known, f"{path.name}: {shlex.join(words)}: the Makefile has no {variable}"
     phony = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
     assert phony and set(phony[1].split()) == targets
+
+
+def test_folders_and_files_of_the_makefile_may_have_a_space_in_their_names() -> None:
+    given = [
+        f"{variable}=my {variable}"
+        for variable in ("OUTPUT", "DATA", "CONFIG", "MODEL", "STUDY", "RUN", "TASK")
+    ]
+    for target in ("classify", "pretrain", "compare", "push", "study", "bench"):
+        words = ["make", "-n", "-o", ".venv/.ready", target, "TO=me/mine", *given]
+        printed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        used = re.findall(r"my ([A-Z]+)", printed)
+        assert used and shlex.split(printed).count("my") == 0, printed
 
 
 @document
