@@ -93,9 +93,11 @@ docs/limits
 
 docs/results
 docs/language-results
+docs/downstream-results
 docs/performance
 Report of the study <results/cpu/report>
 Report on language models <results/language/report>
+Report on pretraining with each variant <results/downstream/report>
 Report of the first runs <results/first-runs/report>
 Benchmark <results/bench-cpu/bench>
 Benchmark of pretraining <results/bench-pretraining/bench>

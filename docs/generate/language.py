@@ -43,31 +43,18 @@ def _title(group: Mapping[str, Any]) -> str:
 
 
 def headline() -> str:
-    """Compares the perplexity of sa-softmax with softmax's in a sentence, and in a row for each setting."""
-    rows, verdicts = [], []
-    for group, softmax, variant in _decoders():
-        far = variant["at_lengths"][group["tested_length"]]
-        verdicts += [variant["difference"]["verdict"], far["verdict"]]
-        rows.append([
-            _title(group),
-            *(_value(each["metrics"][group["metric"]]) for each in (softmax, variant)),
-            *_judged(variant["difference"]),
-            *_judged(far),
-        ])  # fmt: skip
-    head = ["text, encoding", "softmax", "sa-softmax", "difference (95% interval)", "significant",
-            f"difference at {_tokens(group['tested_length']):,} tokens", "significant"]  # fmt: skip
-    counted = results.count(verdicts)
-    sentence = (
-        "As language models from random weights (2 layers, 800,000 tokens, 3 seeds), sa-softmax is "
-        f"significantly better than softmax in {counted['better']} of {len(verdicts)} comparisons of "
-        f"perplexity (lower is better) and significantly worse in {counted['worse']}; "
-        f"in {counted['none']} there is no significant difference:\n\n"
+    """Compares the perplexity of sa-softmax with softmax's in a sentence."""
+    tested = [each for group, _, variant in _decoders()
+              for each in (variant["difference"], variant["at_lengths"][group["tested_length"]])]  # fmt: skip
+    counted = results.count([each["verdict"] for each in tested])
+    found = _differences()
+    return (
+        "As causal language models from random weights (2 layers, 800,000 tokens, 3 seeds, three positional "
+        f"encodings, two texts), sa-softmax is significantly better than softmax in {counted['better']} of "
+        f"{len(tested)} comparisons of perplexity and significantly worse in {counted['worse']}. It is "
+        f"ahead in {found['ahead']} of {found['pairs']} pairs of runs at the training length, by "
+        f"{found['share_low']} to {found['share_high']} on average.\n"
     )
-    return sentence + table(head, rows, numbers=6)
-
-
-def _judged(difference: Mapping[str, Any]) -> list[str]:
-    return [_difference(difference), results.VERDICTS[difference["verdict"]]]
 
 
 def lengths() -> str:

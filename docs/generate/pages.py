@@ -11,6 +11,7 @@ from docs.generate import (
     calibration,
     cli,
     configuration,
+    downstream,
     language,
     listing,
     performance,
@@ -34,6 +35,7 @@ def values() -> dict[str, Any]:
     return {
         "architecture": architecture,
         "calibration": calibration,
+        "downstream": downstream,
         "language": language,
         "listing": listing,
         "performance": performance,
@@ -57,6 +59,7 @@ def pages() -> Iterator[tuple[str, str]]:
         yield f"docs/{file.name}", NOTE.format(f"docs/templates/{file.name}") + text
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = insert(readme, "results/language/report.json", language.headline())
+    readme = insert(readme, "results/downstream/report.json", downstream.headline())
     yield "README.md", insert(readme, "results/cpu/report.json", results.headline())
 
 

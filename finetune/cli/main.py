@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # it raises all that it reports
     if argv is None:
         terminal.prepare()
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = [_home(word) for word in (sys.argv[1:] if argv is None else argv)]
     try:
         options, overrides = _parse(words)
         with quietly() if options.quiet else nullcontext():
@@ -55,6 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("finetune: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+
+
+def _home(word: str) -> str:
+    """A word with the user's folder for a ``~`` that no shell has filled in, as between make's quotes."""
+    option, equals, value = word.rpartition("=")
+    return option + equals + os.path.expanduser(value) if value == "~" or value.startswith("~/") else word
 
 
 def parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:

@@ -72,12 +72,11 @@ class _Names(argparse.Action):
 
 
 def place(text: str) -> Path:
-    """Reads the path of a file or folder; ``~`` is the home of the user, also where no shell has said so."""
+    """Reads the path of a file or folder."""
     # An empty one, as of a shell variable that is not set, would be the working folder.
     if not text.strip():
         raise argparse.ArgumentTypeError("a name is missing (. is the working folder)")
-    path = Path(text)
-    return path.expanduser() if path.parts[:1] == ("~",) else path
+    return Path(text)
 
 
 def folder_of(source: Path) -> Path:

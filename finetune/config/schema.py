@@ -128,6 +128,10 @@ class GenerationConfig:
     max_new_tokens: NewTokens  # that a translation may have
 
 
+SHORTEST_WINDOW = 8
+"""Tokens of the shortest window that makes a language model at all, marks among them."""
+
+
 @dataclass(frozen=True, config=STRICT)
 class LanguageConfig:
     """How a language model reads texts in training, and how it is scored."""

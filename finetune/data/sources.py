@@ -244,7 +244,8 @@ def _folder_notes(folder: Path, task: Task) -> list[str]:
     named = max(
         (other for other in TASKS if name == other or name.startswith(f"{other}-")), key=len, default=""
     )
-    if task.undeclared or named in ("", task.name):
+    same = named == task.name or (named and task.hub_id and TASKS[named].hub_id == task.hub_id)
+    if task.undeclared or not named or same:
         return []
     return [f"by its name the folder {name} holds the data of {named}, and it is read as that of {task.name}"]
 

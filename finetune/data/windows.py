@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
+from finetune.config.schema import SHORTEST_WINDOW
 from finetune.data.collate import IGNORED, evenly
 from finetune.errors import UserError
 
@@ -28,8 +29,6 @@ BATCH_CHARACTERS = 10**6
 """Characters that are tokenized at a time: what a tokenizer notes of each token takes a hundred bytes."""
 CHUNK_TOKENS = 2**28
 """Token numbers of one chunk of an Arrow list at most, whose offsets have 32 bits."""
-SHORTEST = 8
-"""Tokens of the shortest window that makes a language model at all, marks among them."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def few(split: Dataset, characters: int, *, of_one: bool) -> Dataset:
 
     Windows to train on go on from document to document, but those to be scored are of one.
     """
-    places: Sequence[int] = range(len(split))
+    places: Any = range(len(split))
     if of_one:
         sizes = [len(text) for text in split["text"]]
         places = max(_parts(split), key=lambda rows: sum(sizes[row] for row in rows), default=np.arange(0))
@@ -309,7 +308,7 @@ def _no_window(there: int, most: int | None, body: int, framing: int) -> UserErr
 
 def _too_few(there: int, length: int, possible: int) -> str:
     """What is said of a train split of so few tokens, which a ``possible`` shorter window would do with."""
-    shorter = f", or take --data.max_length {possible}" if possible >= SHORTEST else ""
+    shorter = f", or take --data.max_length {possible}" if possible >= SHORTEST_WINDOW else ""
     return (
         f"the train split has {there:,} tokens, less than one window of {length:,} (data.max_length): add "
         f"text{shorter}"

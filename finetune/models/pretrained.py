@@ -40,7 +40,10 @@ HIDDEN_DROPOUT = (
     "embd_pdrop",
     "hidden_dropout",
     "embedding_dropout",
+    "embed_dropout",
     "mlp_dropout",
+    "resid_dropout",
+    "residual_dropout",
 )
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 

@@ -15,7 +15,7 @@ STRATEGIES = ("data parallel", "ZeRO 1", "ZeRO 2", "ZeRO 3 (FSDP)")
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the parameters of a model: of a GPT-NeoX decoder here."""
+    """What decides the parameters of a GPT-NeoX decoder; encoders have formulas of their own below."""
 
     layers: int
     width: int

@@ -71,7 +71,7 @@ def _bert(tokenizer: PreTrainedTokenizerBase, longest: int, **options: Any) -> P
 def _modernbert(tokenizer: PreTrainedTokenizerBase, longest: int, **options: Any) -> PreTrainedConfig:
     """All layers read the whole text, which is short here, and rotary angles are those of the authors' own
     training on 1,024 tokens; transformers' defaults are of their later one on 8,192. A classifier reads the
-    mean of the tokens, for masked tokens teach the first one nothing."""
+    mean of the tokens, because predicting masked ones does not train the first, [CLS]."""
     rope = {"rope_type": "default", "rope_theta": 10_000.0}
     return ModernBertConfig(
         **options,

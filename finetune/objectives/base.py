@@ -108,7 +108,7 @@ class Objective(ABC):
         return self.tokenize(split.select([places[row] for row in ids]), "test", tokenizer, config)
 
     def few(self, split: Dataset, name: str, config: RunConfig, count: int) -> Dataset:
-        """Rows of a split called ``name`` that make ``count`` token rows; fewer only where there are no more.
+        """Rows of a split called ``name`` with text enough for about ``count`` token rows, or all.
 
         To be overridden together with ``tokenize``.
         """

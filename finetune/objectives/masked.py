@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from finetune.config.schema import SHORTEST_WINDOW
 from finetune.errors import UserError
 from finetune.models.scale import BertShape, ModernBertShape, Shape
 from finetune.models.sizes import ENCODERS, MODERNBERT
@@ -54,12 +55,10 @@ class Masked(Language):
                 )
 
     def settled(self, config: RunConfig) -> dict[str, Any]:
-        from finetune.data.windows import SHORTEST
-
-        if config.data.max_length < SHORTEST:
+        if config.data.max_length < SHORTEST_WINDOW:
             raise UserError(
                 f"data.max_length {config.data.max_length} leaves little of a text between the two marks of "
-                f"a window: set it to {SHORTEST} or more"
+                f"a window: set it to {SHORTEST_WINDOW} or more"
             )
         return super().settled(config)
 
@@ -135,7 +134,7 @@ class Masked(Language):
         if built.base.config.is_encoder_decoder or getattr(built.base.config, "is_decoder", False):
             raise UserError(
                 f"'{config.model.name}' is no encoder that sees both sides of a masked token: choose one, "
-                "such as BERT's or scratch:modernbert-mini, or predict the next token (--objective causal)"
+                "such as BERT or scratch:modernbert-mini, or predict the next token (--objective causal)"
             )
 
     def answer(

@@ -19,7 +19,6 @@ import finetune
 import finetune.cli.train
 from finetune.attention import VARIANTS
 from finetune.cli.main import main, parser
-from finetune.cli.options import place
 from finetune.cli.train import TYPES
 from finetune.config.loading import preset_names, read_preset
 from finetune.records import store
@@ -591,9 +590,13 @@ def test_the_full_command_is_the_verb_where_make_knows_none(
     assert expected in capsys.readouterr().out
 
 
-def test_a_home_that_no_shell_has_filled_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """make hands it on between quotes."""
+def test_a_home_that_no_shell_has_filled_in(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """make hands it on between quotes, whatever it is the path of."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert (
-        place("~/runs") == tmp_path / "runs" and place("a/~b") == Path("a/~b") and place("~b") == Path("~b")
-    )
+    for words in (["study", "~/mine.yaml"], ["compare", "~/runs"], ["classify", "--task", "~/mine.py"],
+                  ["classify", "--data=~/rows"], ["classify", "--model", "~/model"]):  # fmt: skip
+        assert main(words) == 2
+        told = capsys.readouterr().err
+        assert str(tmp_path / words[-1].rpartition("~/")[2]) in told and "~/" not in told, told

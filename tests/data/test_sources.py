@@ -285,6 +285,8 @@ def test_strict_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ("amazon-polarity", "amazon", "amazon-polarity"),
         ("Yelp-polarity", "yelp-polarity", None),
         ("agnews-2024", "agnews", None),
+        ("agnews", "agnews-text", None),  # the same data set
+        ("agnews-text", "agnews", None),
         ("reviews", "yelp", None),
     ],
 )

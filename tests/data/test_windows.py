@@ -100,13 +100,9 @@ def test_a_corpus_smaller_than_a_window(most: int | None, message: str) -> None:
 
 
 def test_a_few_words_are_no_corpus_and_no_shorter_window_is_advised() -> None:
-    with pytest.raises(
-        UserError, match=r"has 5 tokens, less than one window of 12 .*: add text$"
-    ):
+    with pytest.raises(UserError, match=r"has 5 tokens, less than one window of 12 .*: add text$"):
         windows.train(of(2, 2), END, 12, 0)
-    with pytest.raises(
-        UserError, match=r"has 4 tokens, less than one window of 12 .*: add text$"
-    ):
+    with pytest.raises(UserError, match=r"has 4 tokens, less than one window of 12 .*: add text$"):
         windows.packed(of(1, 1), FRAME, 12, 0)
 
 

@@ -9,9 +9,13 @@ from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
     GPT2Config,
+    GPTNeoConfig,
+    GPTNeoXConfig,
     M2M100Tokenizer,
     MBart50Tokenizer,
     MBartTokenizer,
+    ModernBertConfig,
+    Starcoder2Config,
 )
 
 import finetune
@@ -19,7 +23,7 @@ from finetune.attention.interface import LAYER
 from finetune.errors import UserError
 from finetune.models.builder import build_model
 from finetune.models.languages import set_languages
-from finetune.models.pretrained import build_tokenizer
+from finetune.models.pretrained import build_tokenizer, set_dropout
 from finetune.models.scratch import BERT, MARIAN, train_tokenizer
 from finetune.objectives import of
 from finetune.records import store
@@ -132,6 +136,52 @@ def test_dropout_rates_are_set_by_role():
     assert built.model.config.hidden_dropout_prob == 0.25
     assert built.swap.dropout == pytest.approx(0.05)
     assert built.model.config.id2label == {0: "a", 1: "b", 2: "c"}
+
+
+@pytest.mark.parametrize(
+    ("stock", "rates"),
+    [
+        (ModernBertConfig, {"embedding_dropout", "mlp_dropout"}),
+        (GPTNeoConfig, {"embed_dropout", "resid_dropout"}),
+        (Starcoder2Config, {"embedding_dropout", "residual_dropout"}),
+        (GPT2Config, {"embd_pdrop", "resid_pdrop"}),
+        (GPTNeoXConfig, {"hidden_dropout"}),
+    ],
+)
+def test_dropout_reaches_every_rate_of_the_hidden_states(stock, rates):
+    config = stock()
+    set_dropout(config, configuration(model={"dropout": 0.25, "attention_dropout": None}))
+    assert {name for name, value in config.to_dict().items() if value == 0.25} == rates
+
+
+def test_a_modernbert_that_read_masked_tokens_is_a_classifier_that_reads_the_whole_text(tmp_path):
+    """Its layers all see the whole text, and its head the mean of it, from a folder too."""
+    model = {"name": "scratch:modernbert-tiny", "vocab_size": 300}
+    config = configuration("masked", model=model, data={"max_length": 200})
+    encoder = build_model(config, of(config), iter(TEXTS), None)
+    encoder.model.save_pretrained(tmp_path)
+    encoder.tokenizer.save_pretrained(tmp_path)
+    fresh = configuration(model=model)
+    labels = ("a", "b")
+    built = [
+        build_model(each, of(each), iter(TEXTS), labels)
+        for each in (fresh, configuration(model={"name": str(tmp_path)}))
+    ]
+    for each in built:
+        stock = each.model.config
+        assert stock.classifier_pooling == "mean" and stock.max_position_embeddings == 512
+        assert [rope["rope_theta"] for rope in stock.rope_parameters.values()] == [10_000, 10_000]
+        assert each.model.eval() and stock.layer_types == ["full_attention"] * 2
+        size = len(each.tokenizer)
+        text = torch.randint(5, size, (1, 200), generator=torch.Generator().manual_seed(0))
+        other = text.clone()
+        other[0, -1] = 5 + (text[0, -1] - 4) % (size - 5)
+        with torch.no_grad():
+            one, two = (each.model.model(input_ids=ids).last_hidden_state[0, 0] for ids in (text, other))
+        assert not torch.equal(one, two)
+    weights, loaded = encoder.model.state_dict(), built[1].model.state_dict()
+    body = [name for name in weights if name.startswith("model.")]
+    assert body and all(torch.equal(weights[name], loaded[name]) for name in body)
 
 
 def test_generation_settings_reach_the_model():
