@@ -19,7 +19,7 @@ def _modernbert(layers: int, width: int, heads: int) -> dict[str, Any]:
 # Encoders: layers, width (features), heads, feed-forward width (features). Those without a model_type are
 # BERTs; tiny, small and base are the sizes of those names in Turc et al., 2019 (arXiv 1908.08962, table 1).
 # The ModernBERTs (Warner et al., 2024, arXiv 2412.13663: pre-norm, rotary positions, gated feed-forward
-# layers) are ours. They learn from masked tokens in few steps, where a BERT long predicts mere frequencies.
+# layers) are ours. They learn from masked tokens in fewer steps than a BERT (docs/language-models.md).
 ENCODERS: Mapping[str, dict[str, Any]] = {
     "tiny": {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 512},
     "mini": {"num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
