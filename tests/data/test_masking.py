@@ -191,8 +191,8 @@ def test_windows_apart_are_of_so_many_tokens_at_most() -> None:
 
 
 def test_no_window_is_one_line_with_a_way_out() -> None:
-    with pytest.raises(UserError, match=r"has 4 tokens.*--data.max_length 6"):
-        windows.packed(documents(3), FRAME, 40, 0)
+    with pytest.raises(UserError, match=r"has 12 tokens.*--data.max_length 14$"):
+        windows.packed(documents(11), FRAME, 40, 0)
     with pytest.raises(UserError, match="which takes 38 of a text: set it to 38 or more"):
         windows.packed(documents(300), FRAME, 40, 0, most=9)
     for make in (windows.apart, lambda *given: windows.packed(*given, 0)):
