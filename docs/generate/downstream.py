@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from docs.generate import results
+from docs.generate import kept
 from docs.generate.markdown import table, text
 from finetune.statistics.over_seeds import holm
 
-HERE = Path(__file__).parents[2] / "results" / "downstream"
+HERE = kept.ROOT / "downstream"
 TASKS = {"agnews": "AG News", "dbpedia": "DBPedia"}
 ENCODERS = {"news": "news", "novels": "novels", None: "nothing (random weights)"}
 """Grid of the encoders that classifiers began from -> what these had read."""
@@ -22,44 +21,37 @@ Group = Mapping[str, Any]
 
 def complete() -> str:
     """Summarizes every variant of every table of the study."""
-    return results.complete(HERE)
+    return kept.complete(HERE)
 
 
 def _groups() -> dict[tuple[str, str | None, bool], Group]:
     """Task, grid of the encoders and whether all began from softmax's -> table of the classifiers."""
     found = {}
-    for group in results.report(HERE)["tables"]:
+    for group in kept.report(HERE)["tables"]:
         if group["task"] in TASKS:
             grid = group["model"].rpartition("/")[2] if group["model"].startswith("pretrained:") else None
             found[group["task"], grid, "softmax@" in group["model"]] = group
     return found
 
 
-def _variant(group: Group, name: str) -> Mapping[str, Any]:
-    (variant,) = (each for each in group["arms"] if each["name"] == name)
-    return variant
-
-
 def _difference(group: Group) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = _variant(group, "sa-softmax")["difference"]
+    found: Mapping[str, Any] = kept.variant(group, "sa-softmax")["difference"]
     return found
 
 
 def _value(group: Group, name: str, digits: int = 2, unit: str = "%") -> str:
-    value = _variant(group, name)["metrics"][group["metric"]]
+    value = kept.variant(group, name)["metrics"][group["metric"]]
     return f"{value['mean']:.{digits}f} ± {value['sd']:.{digits}f}{unit}"
 
 
 def _judged(group: Group, digits: int = 2) -> list[str]:
     difference = _difference(group)
-    low, high = difference["interval"]
-    shown = f"{difference['mean']:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
-    return [shown, results.VERDICTS[difference["verdict"]]]
+    return [kept.difference(difference, digits), kept.VERDICTS[difference["verdict"]]]
 
 
 def _sentence() -> str:
     differences = [_difference(group) for group in _groups().values()]
-    counted = results.count([each["verdict"] for each in differences])
+    counted = kept.count([each["verdict"] for each in differences])
     survive = sum(p <= ALPHA for p in holm([each["p"] for each in differences]))
     tokens = " or ".join(f"{each / 1e6:.1f}" for each in sorted(_read().values()))
     return (
@@ -73,7 +65,7 @@ def _sentence() -> str:
 
 def _seeds() -> list[int]:
     """The seeds of every table, the same in all, or the study is not whole."""
-    tables = [_difference(group)["seeds"] for group in results.report(HERE)["tables"]]
+    tables = [_difference(group)["seeds"] for group in kept.report(HERE)["tables"]]
     if any(seeds != tables[0] for seeds in tables):
         raise SystemExit(f"the tables of {HERE} are of different seeds: keep the records of the whole study")
     found: list[int] = tables[0]
@@ -122,22 +114,23 @@ def encoders() -> str:
 
 
 def _encoders() -> dict[str, Group]:
-    by_task = {group["task"]: group for group in results.report(HERE)["tables"]}
+    by_task = {group["task"]: group for group in kept.report(HERE)["tables"]}
     return {grid: by_task[task] for grid, task in CORPORA.items()}
 
 
 def figures() -> dict[str, str]:
     """Name -> number, as it is written."""
-    return {**results.surroundings(HERE), **_differences(), **_gains(), **_looks()}
+    return {**kept.surroundings(HERE), **_differences(), **_gains(), **_looks()}
 
 
 def _differences() -> dict[str, str]:
-    differences = {key: _difference(group) for key, group in _groups().items()}
+    groups = _groups()
+    differences = {key: _difference(group) for key, group in groups.items()}
     pairs = {key: each["per_seed"] for key, each in differences.items()}
     own = [value for (_, grid, swapped), values in pairs.items() if grid and not swapped for value in values]
     all_pairs = [value for values in pairs.values() for value in values]
     losses = [_difference(group) for group in _encoders().values()]
-    of_task = {task: _groups()[task, None, False]["data"]["splits"] for task in TASKS}
+    of_task = {task: groups[task, None, False]["data"]["splits"] for task in TASKS}
     return {
         **{f"{grid}_tokens": f"{tokens / 1e6:.1f} million" for grid, tokens in _read().items()},
         **{f"{task}_rows": f"{splits['test']['rows']:,}" for task, splits in of_task.items()},
@@ -149,8 +142,8 @@ def _differences() -> dict[str, str]:
         "detectable_high": f"{max(each['detectable'] for each in differences.values()):.1f}",
         "own_ahead": f"{sum(value > 0 for value in own)} of {len(own)}",
         "ahead": f"{sum(value > 0 for value in all_pairs)} of {len(all_pairs)}",
-        "title": _title(results.count([each["verdict"] for each in differences.values()])),
-        **{f"scratch_{task}": f"{_mean(_groups()[task, None, False], 'softmax'):.1f}%" for task in TASKS},
+        "title": _title(kept.count([each["verdict"] for each in differences.values()])),
+        **{f"scratch_{task}": f"{_mean(groups[task, None, False], 'softmax'):.1f}%" for task in TASKS},
         "loss_significant": str(sum(each["verdict"] != "none" for each in losses)),
         "loss_behind": f"{sum(value > 0 for each in losses for value in each['per_seed'])} of "
         f"{sum(len(each['per_seed']) for each in losses)}",
@@ -176,7 +169,7 @@ def _gains() -> dict[str, str]:
 
 
 def _mean(group: Group, name: str) -> float:
-    value: float = _variant(group, name)["metrics"][group["metric"]]["mean"]
+    value: float = kept.variant(group, name)["metrics"][group["metric"]]["mean"]
     return value
 
 
@@ -187,8 +180,7 @@ def _looks() -> dict[str, str]:
         grid, model, variant = path.relative_to(HERE).parts[0], path.parts[-4], path.parts[-3]
         if model.startswith("pretrained-softmax-"):
             continue  # under softmax the same run as from its own pretraining
-        samples = json.loads(path.read_text(encoding="utf-8"))["samples"]
-        chosen = [each for each in samples if each["step"]]
+        chosen = kept.looks(path)
         kind = "encoders" if grid in CORPORA else "classifiers"
         layers.setdefault(f"{kind}_{variant}", []).extend(
             layer for each in chosen for layer in each["layers"]
@@ -197,8 +189,7 @@ def _looks() -> dict[str, str]:
     found = {}
     for kind in ("encoders", "classifiers"):
         softmax = layers[f"{kind}_softmax"]
-        reach = [each["reach"] for each in softmax if each["reach"]["softmax"]["suppressed"]]
-        ratios = [each["sa-softmax"]["suppressed"] / each["softmax"]["suppressed"] for each in reach]
+        ratios = kept.ratios(softmax, "suppressed")
         below = mean(each["weights"]["below"] for each in layers[f"{kind}_softmax_end"])
         sums = [each["row_sum"]["mean"] for each in layers[f"{kind}_sa-softmax_end"]]
         found |= {

@@ -1,17 +1,15 @@
 """What the page of language models and the README say in numbers, from ``results/language``."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from docs.generate import results
+from docs.generate import kept
 from docs.generate.markdown import table, text
 from finetune.metrics.registry import at_length
 from finetune.statistics.over_seeds import holm
 
-HERE = Path(__file__).parents[2] / "results" / "language"
+HERE = kept.ROOT / "language"
 TEXTS = {"books": "English novels", "arxiv": "papers in LaTeX"}
 RATE, FAST = 0.002, 0.004  # Adam step sizes, of the study and of its second look
 ENCODINGS = {"rope": "RoPE", "kerple": "KERPLE", "dapev2-kerple": "DAPE V2 on KERPLE"}
@@ -19,23 +17,18 @@ ENCODINGS = {"rope": "RoPE", "kerple": "KERPLE", "dapev2-kerple": "DAPE V2 on KE
 
 def complete() -> str:
     """Summarizes every variant of every table of the study."""
-    return results.complete(HERE)
+    return kept.complete(HERE)
 
 
 def _decoders(rate: float = RATE) -> list[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]]:
     """Table, softmax and sa-softmax of each text and encoding, in the order of the study."""
     groups = [
         each
-        for each in results.report(HERE)["tables"]
+        for each in kept.report(HERE)["tables"]
         if each["setting"].get("train.learning_rate", RATE) == rate
     ]
     groups.sort(key=lambda each: ([*TEXTS].index(each["task"]), [*ENCODINGS].index(each["position"])))
-    return [(group, *(_variant(group, name) for name in ("softmax", "sa-softmax"))) for group in groups]
-
-
-def _variant(group: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    (variant,) = (each for each in group["arms"] if each["name"] == name)
-    return variant
+    return [(group, *(kept.variant(group, name) for name in ("softmax", "sa-softmax"))) for group in groups]
 
 
 def _title(group: Mapping[str, Any]) -> str:
@@ -46,7 +39,7 @@ def headline() -> str:
     """Compares the perplexity of sa-softmax with softmax's in a sentence."""
     tested = [each for group, _, variant in _decoders()
               for each in (variant["difference"], variant["at_lengths"][group["tested_length"]])]  # fmt: skip
-    counted = results.count([each["verdict"] for each in tested])
+    counted = kept.count([each["verdict"] for each in tested])
     found = _differences()
     return (
         "As causal language models from random weights (2 layers, 800,000 tokens, 3 seeds, three positional "
@@ -67,7 +60,7 @@ def lengths() -> str:
         for variant in variants:
             values = [_value(variant["metrics"][name]) for name in names]
             rows.append([_title(group), variant["name"], *values])
-        described = [_difference(variants[1]["at_lengths"][name]) for name in names]
+        described = [kept.difference(variants[1]["at_lengths"][name]) for name in names]
         rows.append([_title(group), "difference", *described])
     head = ["text, encoding", "attention", *(f"{_tokens(name):,}" for name in names)]
     return table(head, rows, numbers=len(names))
@@ -76,15 +69,15 @@ def lengths() -> str:
 def interactions() -> str:
     """Tabulates whether sa-softmax gains more under an encoding than under RoPE, in nats a token."""
     rows = []
-    for each in results.report(HERE)["interactions"]:
+    for each in kept.report(HERE)["interactions"]:
         difference = each["difference"]
         one, other = ENCODINGS[each["position"]], ENCODINGS[each["reference"]]
         rate = f" at {FAST}" if f"= {FAST}" in each["apart"] else ""
         rows.append([
             text(f"{TEXTS[each['title']]}, {one} against {other}{rate}"),
-            _difference(difference, 4),
+            kept.difference(difference, 4),
             f"{difference['p_adjusted']:.2g}",
-            results.VERDICTS[difference["verdict"]],
+            kept.VERDICTS[difference["verdict"]],
         ])  # fmt: skip
     head = ["text, encodings", "difference of the differences (95% interval)", "p (Holm)", "significant"]
     return table(head, rows, numbers=3)
@@ -98,14 +91,9 @@ def _value(value: Mapping[str, Any]) -> str:
     return f"{value['mean']:.1f} ± {value['sd']:.1f}"
 
 
-def _difference(difference: Mapping[str, Any], digits: int = 2) -> str:
-    low, high = difference["interval"]
-    return f"{difference['mean']:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
-
-
 def figures() -> dict[str, str]:
     """Name -> number, as it is written. What stands in no table of the report is counted from the records."""
-    return {**results.surroundings(HERE), **_differences(), **_fast(), **_reached(), **_row_sums()}
+    return {**kept.surroundings(HERE), **_differences(), **_fast(), **_reached(), **_row_sums()}
 
 
 def _differences() -> dict[str, str]:
@@ -167,8 +155,7 @@ def _layers(variant: str) -> list[tuple[bool, Mapping[str, Any]]]:
     """The layers of every diagnosed run of ``variant``, by look after its first step; whether its last."""
     layers = []
     for path in sorted(HERE.glob(f"decoders/*/*/*/{variant}/seed-0/diagnostics.json")):
-        samples = json.loads(path.read_text(encoding="utf-8"))["samples"]
-        chosen = [each for each in samples if each["step"]]
+        chosen = kept.looks(path)
         layers += [(each is chosen[-1], layer) for each in chosen for layer in each["layers"]]
     return layers
 
@@ -176,8 +163,7 @@ def _layers(variant: str) -> list[tuple[bool, Mapping[str, Any]]]:
 def _reached() -> dict[str, str]:
     """What softmax's runs leave the paper's argument to work on, and what sa-softmax would do there."""
     layers = _layers("softmax")
-    reach = [layer["reach"] for _, layer in layers if layer["reach"]["softmax"]["suppressed"]]
-    ratios = [each["sa-softmax"]["suppressed"] / each["softmax"]["suppressed"] for each in reach]
+    ratios = kept.ratios((layer for _, layer in layers), "suppressed")
     below = [layer["weights"]["below"] for last, layer in layers if last]
     return {
         "near_one": f"{max(layer['weights']['above'] for _, layer in layers):.2%}",

@@ -1,66 +1,50 @@
 """What the page of results and the README say in numbers, from the records kept in ``results/cpu``."""
 
-import json
-from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
+from collections.abc import Mapping
 from statistics import mean, median
 from typing import Any
 
 from scipy.stats import binomtest
 
+from docs.generate import kept
 from docs.generate.markdown import table, text
-from finetune.report import summary
 from finetune.statistics.over_seeds import holm
 
-HERE = Path(__file__).parents[2] / "results" / "cpu"
+HERE = kept.ROOT / "cpu"
 MODELS = {"models/all-MiniLM-L6-v2": "MiniLM", "scratch:tiny": "2 layers from scratch"}
 TASKS = {"agnews": "AG News", "dbpedia": "DBPedia", "iwslt2017": "IWSLT2017", "multi30k": "Multi30k"}
 GRIDS = ("agnews-pretrained", "agnews-scratch", "dbpedia-scratch", "iwslt2017", "multi30k")
 CHANCE = {"agnews": 100 / 4, "dbpedia": 100 / 14}  # percent right by guessing
 FIRST = 3  # seeds of a first look
-VERDICTS = {"none": "no", "better": "**better**", "worse": "**worse**"}
 
 
-@cache
-def report(study: Path = HERE) -> Any:
-    """``report.json``: every table of a study."""
-    return json.loads((study / "report.json").read_text(encoding="utf-8"))
-
-
-def complete(study: Path = HERE) -> str:
-    """Summarizes every variant of every table, as ``finetune summary`` writes it."""
-    return summary.markdown(summary.read(study / "report.json"))
-
-
-def count(verdicts: Sequence[str]) -> dict[str, int]:
-    """How often each verdict is among ``verdicts``."""
-    return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
+def complete() -> str:
+    """Summarizes every variant of every table of the study."""
+    return kept.complete(HERE)
 
 
 def headline() -> str:
     """Compares sa-softmax with softmax in a sentence, and in a row for each comparison."""
     rows, verdicts = [], []
-    for group in report()["tables"]:
+    for group in kept.report(HERE)["tables"]:
         baseline = next(each for each in group["arms"] if each["name"] == "softmax")
         for variant in group["arms"]:
             if variant["attention"]["variant"] != "sa-softmax":
                 continue
             difference = variant["difference"]
             verdicts.append(difference["verdict"])
-            low, high = difference["interval"]
             rows.append([
                 text(_title(group, variant)),
                 str(len(difference["seeds"])),
                 _value(baseline, group),
                 _value(variant, group),
-                f"{difference['mean']:+.2f} ({low:+.2f} to {high:+.2f})",
+                kept.difference(difference),
                 f"{difference['p_adjusted']:.2g}",
-                VERDICTS[difference["verdict"]],
+                kept.VERDICTS[difference["verdict"]],
             ])  # fmt: skip
     head = ["task, model", "seeds", "softmax", "sa-softmax", "difference (95% interval)", "p (Holm)",
             "significant"]  # fmt: skip
-    counted = count(verdicts)
+    counted = kept.count(verdicts)
     sentence = (
         "On small models, sa-softmax is significantly better than softmax in "
         f"{counted['better']} of {len(verdicts)} comparisons and significantly worse in {counted['worse']}; "
@@ -86,28 +70,12 @@ def _value(variant: Mapping[str, Any], group: Mapping[str, Any]) -> str:
 def figures() -> dict[str, str]:
     """Name -> number, as it is written. What stands in no table of the report is counted from the records."""
     return {
-        **surroundings(HERE),
+        **kept.surroundings(HERE),
         **_differences(),
         **_failures(),
         **_row_sums(),
         **_near_one(),
         **_near_zero(),
-    }
-
-
-def surroundings(study: Path) -> dict[str, str]:
-    """Where a study ran and for how long, which no table says; one value each, or it is not one study."""
-    records = [json.loads(file.read_text(encoding="utf-8")) for file in study.glob("**/record.json")]
-    (cpu,) = {record["hardware"]["cpu"] for record in records}
-    (torch,) = {record["versions"]["torch"].partition("+")[0] for record in records}
-    (transformers,) = {record["versions"]["transformers"] for record in records}
-    hours = sum(record["times"]["total_s"] for record in records) / 3600
-    return {
-        "runs": str(len(records)),
-        "cpu": cpu,
-        "torch": torch,
-        "transformers": transformers,
-        "hours": f"{hours:.1f}",
     }
 
 
@@ -117,7 +85,9 @@ def _key(group: Mapping[str, Any], variant: Mapping[str, Any]) -> tuple[str, str
 
 
 def _differences() -> dict[str, str]:
-    compared = [(group, each) for group in report()["tables"] for each in group["arms"] if each["difference"]]
+    compared = [
+        (group, each) for group in kept.report(HERE)["tables"] for each in group["arms"] if each["difference"]
+    ]
     differences = {
         _key(group, variant): variant["difference"]
         for group, variant in compared
@@ -172,7 +142,7 @@ def _failures() -> dict[str, str]:
     """What became of the runs of sa-softmax-raw from random weights at 1e-3."""
     chance: list[str] = []
     behind, others, hardly = [], [], {}
-    for group in report()["tables"]:
+    for group in kept.report(HERE)["tables"]:
         if group["model"] != "scratch:tiny" or group["setting"].get("train.learning_rate") == 0.0003:
             continue
         of = {each["name"]: each["metrics"][group["metric"]]["per_seed"] for each in group["arms"]}
@@ -202,7 +172,7 @@ def _failures() -> dict[str, str]:
 
 def _row_sums() -> dict[str, str]:
     sums, cosines, losses = {}, {}, {}
-    (group,) = (each for each in report()["tables"] if each["model"] != "scratch:tiny")
+    (group,) = (each for each in kept.report(HERE)["tables"] if each["model"] != "scratch:tiny")
     for variant in group["arms"]:
         start = variant["attention"]["start"]
         if start is None:
@@ -231,18 +201,11 @@ def _row_sums() -> dict[str, str]:
     }
 
 
-def _layers(grid: str, *, after: bool) -> list[dict[str, Any]]:
+def _layers(grid: str, *, after: bool) -> list[Mapping[str, Any]]:
     """The layers of the softmax run of seed 0, at its look after training or those after its first step."""
     (path,) = (HERE / grid).glob("*/*/softmax/seed-0/diagnostics.json")
-    samples = json.loads(path.read_text(encoding="utf-8"))["samples"]
-    chosen = [each for each in samples if bool(each.get("after_training")) is after and each["step"]]
+    chosen = [each for each in kept.looks(path) if bool(each.get("after_training")) is after]
     return [layer for each in chosen for layer in each["layers"]]
-
-
-def _ratios(layers: list[dict[str, Any]], scores: str) -> list[float]:
-    """The gradient that sa-softmax passes to these scores over that of softmax, where there are any."""
-    reached = [(layer["reach"]["sa-softmax"][scores], layer["reach"]["softmax"][scores]) for layer in layers]
-    return [variant / baseline for variant, baseline in reached if baseline]
 
 
 def _above(layer: Mapping[str, Any]) -> float:
@@ -262,15 +225,17 @@ def _near_one() -> dict[str, str]:
         "layers": str(len(after)),
         "near_one_after": f"{max(after):.1%}",
         "near_one_few": str(sum(share < 0.0001 for share in after)),
-        "near_one_ratio": f"{median(_ratios(_layers(GRIDS[0], after=False), 'saturated')):.1f}",
+        "near_one_ratio": f"{median(kept.ratios(_layers(GRIDS[0], after=False), 'saturated')):.1f}",
     }
 
 
 def _near_zero() -> dict[str, str]:
     after = [layer for grid in GRIDS for layer in _layers(grid, after=True)]
     below = [layer["weights"]["below"] for layer in after]
-    ratios = _ratios(after, "suppressed")
-    one, scratch, two, *translation = (_ratios(_layers(grid, after=False), "suppressed") for grid in GRIDS)
+    ratios = kept.ratios(after, "suppressed")
+    one, scratch, two, *translation = (
+        kept.ratios(_layers(grid, after=False), "suppressed") for grid in GRIDS
+    )
     both, texts = one + two, [each for ratios in translation for each in ratios]
     return {
         "near_zero_low": f"{min(below) * 100:.0f}",
