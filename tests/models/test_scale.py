@@ -2,7 +2,6 @@
 
 import math
 from itertools import accumulate
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +24,7 @@ from finetune.positions import POSITIONS, get_encoding
 from finetune.positions.attach import attach, free
 from finetune.tasks import TASK_TYPES
 from finetune.training.trainer import summed_loss
+from tests.support.scratch_models import stock
 
 VOCABULARY = 50_257
 # Without embeddings, as published with Pythia (Biderman et al., 2023, arXiv 2304.01373), whose models 70M,
@@ -39,15 +39,6 @@ NAMED = {"125m": 125e6, "350m": 350e6, "1.3b": 1.3e9, "2.7b": 2.65e9}
 
 def shape(size: dict[str, int], vocabulary: int, **options: Any) -> Shape:
     return Shape(*size_of(size), vocabulary, **options)
-
-
-def stock(scratch: Any, size: dict[str, int], vocabulary: int, longest: int = 512) -> Any:
-    class Tokenizer(SimpleNamespace):
-        def __len__(self) -> int:
-            return vocabulary
-
-    marks = Tokenizer(pad_token_id=0, eos_token_id=1, bos_token_id=1, cls_token_id=2, sep_token_id=3)
-    return scratch.configure(marks, longest, **size)
 
 
 def count(model: torch.nn.Module) -> int:

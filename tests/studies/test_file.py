@@ -2,18 +2,19 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from finetune import objectives
 from finetune.attention import VARIANTS
+from finetune.config.lineage import SCRATCH
 from finetune.config.schema import RunConfig
 from finetune.errors import UserError
 from finetune.models.pretrained import set_dropout
 from finetune.studies import cell_file
 from finetune.studies.file import load, shipped
+from tests.support.scratch_models import stock
 from tests.support.studies import TINY, folders, study_of
 
 ROOT = Path(__file__).parents[2]
@@ -184,24 +185,18 @@ def test_classifiers_from_scratch_differ_from_pretrained_ones_in_their_beginning
     cells = [cell for cell in load(name).cells if cell.config.kind != "causal"]
     assert {cell.origin.grid for cell in cells if cell.origin} == began
 
-    def stock(config: RunConfig) -> dict[str, Any]:
+    def model(config: RunConfig) -> dict[str, Any]:
         """The configuration of the model from random weights."""
         scratch = objectives.of(config).scratch
-        marks = {f"{mark}_token_id": number for number, mark in enumerate(("pad", "cls", "sep"))}
-
-        class Tokenizer(SimpleNamespace):
-            def __len__(self) -> int:
-                return config.model.vocab_size
-
-        options = scratch.options(config.model.name.removeprefix("scratch:"), config.kind)
-        made = scratch.configure(Tokenizer(**marks), 512, **options)
+        size = scratch.options(config.model.name.removeprefix(SCRATCH), config.kind)
+        made = stock(scratch, size, config.model.vocab_size)
         set_dropout(made, config)
         return dict(made.to_dict())
 
-    encoders = [stock(cell.config) for cell in cells if cell.grid in began]
+    encoders = [model(cell.config) for cell in cells if cell.grid in began]
     scratch = [cell.config for cell in cells if cell.grid == "scratch"]
     pretrained = [cell.config for cell in cells if cell.origin]
-    assert all(stock(config) == encoders[0] for config in scratch) and all(
+    assert all(model(config) == encoders[0] for config in scratch) and all(
         each == encoders[0] for each in encoders
     )
 
