@@ -8,6 +8,7 @@ import pytest
 
 from finetune import objectives
 from finetune.attention import VARIANTS
+from finetune.cli.main import parser
 from finetune.config.lineage import SCRATCH
 from finetune.config.schema import RunConfig
 from finetune.errors import UserError
@@ -174,6 +175,11 @@ def test_the_shipped_studies_hold_what_the_questions_need() -> None:
         "cross",
     }
     assert all(cell.config.data.source == "sample" for cell in found["quick"].cells)
+
+
+def test_the_help_names_every_shipped_study() -> None:
+    (told,) = (each.help for each in parser()[1]["study"]._actions if each.dest == "file")
+    assert set(shipped()) <= set(re.findall(r"[\w-]+", told or ""))
 
 
 @pytest.mark.parametrize(
