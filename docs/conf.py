@@ -75,6 +75,7 @@ docs/positions
 docs/language-models
 docs/warm-starts
 docs/studies
+docs/clusters
 docs/reports
 ```
 
