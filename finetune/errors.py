@@ -20,6 +20,10 @@ class BusyError(UserError):
     exit_status = os.EX_TEMPFAIL  # 75
 
 
+class PeerError(Exception):
+    """Another process of the same run has failed, and says why itself."""
+
+
 class RunFailedError(Exception):
     """A run that has failed, and whose record says why."""
 

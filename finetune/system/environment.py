@@ -7,6 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from finetune.system import world
+
 # Every package that can move a number, by its name on the package index.
 PACKAGES = (
     "softmax-finetune", "torch", "transformers", "tokenizers", "accelerate", "peft", "datasets", "evaluate",
@@ -77,18 +79,12 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def processes() -> int:
-    """How many processes a launcher such as torchrun has started for this run; 1 without one."""
-    launched = os.environ.get("WORLD_SIZE", "")
-    return int(launched) if launched.isdecimal() else 1
-
-
 def device_count(device: str | None = None) -> int:
     """Devices of a run as Trainer counts them: one a process under a launcher, else every visible GPU."""
     import torch
 
-    if processes() > 1:
-        return processes()
+    if world.size() > 1:
+        return world.size()
     return max(1, torch.cuda.device_count()) if (device or "cuda") == "cuda" else 1
 
 
