@@ -89,7 +89,8 @@ def _parse(words: list[str]) -> tuple[argparse.Namespace, Overrides]:
         if word.startswith("--") and word.endswith("=--"):  # argparse would make a list of it
             raise UserError(f"{word[:-3]} needs a value, and -- is none")
     options, rest = command.parse_known_args(words)
-    if rest and options.verb not in train.TYPES:
+    # Further options are keys of a configuration, or of a study's engine, which are dotted.
+    if rest and options.verb not in train.TYPES and not (options.verb == study.VERB and "." in rest[0]):
         raise UserError(f"finetune {options.verb} takes no '{rest[0]}'; see finetune {options.verb} --help")
     options.command = shlex.join(["finetune", *words])
     return options, read_overrides(rest)

@@ -4,19 +4,23 @@ import argparse
 from typing import Any
 
 from finetune.cli.options import Overrides, add_plan, add_verb, number, place, speed
+from finetune.studies.engines import ENGINES, given_on
 from finetune.system.text import say
 
+VERB = "study"
 NOTES = """\
 --print writes the configuration of each run into OUTPUT/configs, and prints what the study itself
 would execute: finetune run on that file. --plan writes nothing. A study that is stopped goes on with
-the same command; runs that another process is making are left to it."""
+the same command; runs that another process is making are left to it.
+Each engine has options of its own, --ENGINE.OPTION VALUE, such as --local.retries 1 --local.timeout 2h;
+the section on: of the study file holds them too. What was said last is kept in OUTPUT/on.yaml."""
 
 
 def add(verbs: Any) -> None:
     """Adds the verb."""
     parser = add_verb(
         verbs,
-        "study",
+        VERB,
         "run every cell of a study file, several at a time",
         "finetune study quick",
         "finetune study my-study.yaml --plan",
@@ -30,6 +34,9 @@ def add(verbs: Any) -> None:
     add_plan(parser, mode, "what is done, what is left, how long it takes")
     mode.add_argument("--print", action="store_true", help="one command line a run that is not done")
     mode.add_argument("--rehearse", action="store_true", help="take a first step of every kind of run")
+    mode.add_argument("--cancel", action="store_true", help="end the jobs that go on without the study")
+    about = "; ".join(f"{engine.name}: {engine.about}" for engine in ENGINES.values())
+    parser.add_argument("--on", metavar="ENGINE", help=f"{about} (default: the study's, or local)")
     parser.add_argument("--workers", help="runs at a time (default: the study's; one a GPU, or by cores)")
     parser.add_argument("--output", type=place, help="folder of the runs (default: runs/NAME-OF-THE-STUDY)")
     parser.set_defaults(function=study)
@@ -39,11 +46,12 @@ def study(options: argparse.Namespace, overrides: Overrides) -> int:
     """Plans, prints, rehearses or runs a study. Returns the exit status."""
     from finetune.studies.file import load, workers_of
     from finetune.studies.rehearsal import rehearse
-    from finetune.studies.run import commands, plan_text, run_study
+    from finetune.studies.run import cancel, commands, plan_text, run_study
 
     what = "--workers takes a whole number from 1, e.g. 2"
     workers = None if options.workers is None else workers_of(number(options.workers, what, least=1))
     how_fast = speed(options)
+    given = given_on(options.on, overrides)
     loaded = load(options.file, options.output)
     if options.plan:
         print(plan_text(loaded, workers, how_fast))
@@ -52,6 +60,8 @@ def study(options: argparse.Namespace, overrides: Overrides) -> int:
             print(command)
     elif options.rehearse:
         say(rehearse(loaded))
+    elif options.cancel:
+        cancel(loaded, given)
     else:
-        return run_study(loaded, workers)
+        return run_study(loaded, workers, given)
     return 0

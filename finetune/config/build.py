@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -11,6 +11,8 @@ from finetune.config import lineage
 from finetune.config.loading import merge, nest
 from finetune.config.schema import EARLIER, RunConfig
 from finetune.errors import UserError, shown, unknown
+
+T = TypeVar("T")
 
 
 def build(values: Mapping[str, Any]) -> RunConfig:
@@ -31,12 +33,21 @@ def build(values: Mapping[str, Any]) -> RunConfig:
     match values:
         case {"data": {"columns": {"text": str(column)}}}:  # one column is a list of one
             values = merge(values, nest("data.columns.text", [column]))
+    return _settled(checked(RunConfig, values))
+
+
+def checked(holder: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """Checks ``values`` against a frozen dataclass of pydantic's, and makes one of them.
+
+    ``where`` stands before each key in a message, as "train." would. Raises ``UserError`` for the first key
+    that is wrong.
+    """
     # pydantic's strict rules for JSON take 1 for 1.0, but neither true for 1 nor "5" for 5.
     text = json.dumps(values, default=str)
     try:
-        return _settled(TypeAdapter(RunConfig).validate_json(text, strict=True))
+        return TypeAdapter(holder).validate_json(text, strict=True)
     except ValidationError as error:
-        raise _as_user_error(error) from error
+        raise _as_user_error(error, holder, where) from error
 
 
 def _settled(config: RunConfig) -> RunConfig:
@@ -55,19 +66,19 @@ def _settled(config: RunConfig) -> RunConfig:
     return config
 
 
-def _as_user_error(error: ValidationError) -> UserError:
+def _as_user_error(error: ValidationError, holder: Any, where: str) -> UserError:
     """Words pydantic's first complaint as one line, with the nearest key where a key is unknown."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
-    key = ".".join(location)
+    key = where + ".".join(location)
     if first["type"] in ("unexpected_keyword_argument", "dataclass_exact_type"):
         parents = location[:-1]
-        holder: Any = RunConfig
         for part in parents:
             holder = holder.__dataclass_fields__[part].type
             # An optional section: what it is where it is not None.
             holder = next((t for t in getattr(holder, "__args__", ()) if t is not type(None)), holder)
-        return unknown("key", key, [".".join([*parents, name]) for name in holder.__dataclass_fields__])
+        names = [where + ".".join([*parents, name]) for name in holder.__dataclass_fields__]
+        return unknown("key", key, names)
     if first["type"] == "missing":
         return UserError(f"the key '{key}' is missing from the configuration")
     message = first["msg"].replace("an object", "a mapping of keys to values").replace("valid array", "list")

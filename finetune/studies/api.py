@@ -84,19 +84,27 @@ def run(
     return made
 
 
-def study(file: Place, *, output: Place | None = None, workers: int | None = None) -> "Comparison":
+def study(
+    file: Place,
+    *,
+    output: Place | None = None,
+    workers: int | None = None,
+    on: str | Mapping[str, Any] | None = None,
+) -> "Comparison":
     """Runs what is not done of a study file, or of a shipped study by its name, and compares all of its runs.
 
-    Each run is a process of its own, ``workers`` of them at a time. Runs that fail are named, and are in
-    the comparison as failed. Raises ``UserError`` for a mistake, and where the rehearsal before the first run
-    fails.
+    Each run is a process of its own, ``workers`` of them at a time on this machine. ``on`` is the name of
+    another engine, or its options with it: ``{"engine": "local", "timeout": "2h"}``. Runs that fail are
+    named, and are in the comparison as failed. Raises ``UserError`` for a mistake, and where the rehearsal
+    before the first run fails.
     """
     from finetune.comparison.compare import compare
 
     loaded = load(os.fspath(file), None if output is None else Path(output))
     if workers is not None and workers < 1:
         raise UserError(f"workers must be a whole number from 1, not {workers}")
-    exit_status = run_study(loaded, workers and workers_of(workers))
+    given = {"engine": on} if isinstance(on, str) else on
+    exit_status = run_study(loaded, workers and workers_of(workers), given)
     if exit_status > 1:
         raise UserError(
             f"the rehearsal of the study {loaded.name} has failed, and said why: no run was begun"

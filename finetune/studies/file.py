@@ -16,8 +16,10 @@ from finetune.records import pretraining
 from finetune.studies.axes import check_count
 from finetune.studies.grid import Cell, expand, seed_numbers
 
-KEYS = {"name", "workers", "diagnose", "seeds", "grids"}
-OWN_FOLDERS = ("logs", "configs")  # beside the grids, below the root
+KEYS = {"name", "workers", "on", "diagnose", "seeds", "grids"}
+ON_FILE = "on.yaml"  # what command lines have said of the engine
+JOBS = "jobs"  # an engine's own files
+OWN = ("logs", "configs", JOBS, ON_FILE)  # beside the grids, below the root
 MOST_WORKERS = 1000
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # a folder on any file system, and a word in any shell
 
@@ -31,6 +33,7 @@ class Study:
     root: Path  # folder of the runs
     workers: int | None
     cells: tuple[Cell, ...]
+    on: Mapping[str, Any] | None = None  # the engine and its options, as the file has them
 
     @property
     def title(self) -> str:
@@ -67,7 +70,13 @@ def load(name_or_path: str, root: Path | None = None) -> Study:
         raise UserError(
             f"{name_or_path}: workers must be auto or a whole number from 1, not {shown(workers)}"
         )
-    return Study(name, name_or_path, root, None if workers == "auto" else workers_of(workers), cells)
+    on = content.get("on")
+    if on is not None and not (isinstance(on, dict) and isinstance(on.get("engine"), str)):
+        raise UserError(
+            f"{name_or_path}: on must name an engine and its options, "
+            f"e.g. on: {{engine: local, retries: 1}}, not {shown(on)}"
+        )
+    return Study(name, name_or_path, root, None if workers == "auto" else workers_of(workers), cells, on)
 
 
 def shipped() -> list[str]:
@@ -109,7 +118,7 @@ def _cells(
         )
     ranked: list[tuple[int, Cell]] = []
     for name, content in grids.items():
-        if not isinstance(name, str) or not NAME.fullmatch(name) or name in OWN_FOLDERS:
+        if not isinstance(name, str) or not NAME.fullmatch(name) or name in OWN:
             raise UserError(f"{where}: a grid is named by a word such as agnews-scratch, not {shown(name)}")
         if not isinstance(content, dict):
             raise UserError(

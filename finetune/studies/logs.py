@@ -45,9 +45,10 @@ class Log:
         mistakes = [line.removeprefix(MISTAKE) for line in lines if line.startswith(MISTAKE)]
         return (mistakes or lines or [""])[-1]
 
-    def wrote(self, record: Record | None) -> bool:
-        """Whether ``record`` is of this attempt, not of one before it."""
-        return record is not None and record["started"] >= self.began
+
+def of_attempt(record: Record | None, began: str) -> bool:
+    """Whether ``record`` is of the attempt that ``began`` then (ISO 8601, UTC), not of one before it."""
+    return record is not None and record["started"] >= began
 
 
 def claim(file: Path, words: Sequence[str]) -> Log | None:

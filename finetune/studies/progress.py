@@ -92,6 +92,10 @@ class Lines:
         rest = f"; {left} left, {self.tally.rest(self.jobs)}" if left else ""
         self.say(f"{place}: {outcome}{rest}", "red" if status.state is RunState.FAILED else "")
 
+    def lost(self, cell: Cell, status: Status, attempt: int) -> None:
+        self.jobs = [job for job in self.jobs if job.cell is not cell]
+        self.say(clean(f"lost {self.tally.name(cell)}: {status.reason}; tried again ({attempt})"))
+
     def refresh(self, jobs: Sequence[Job]) -> None:
         """Nothing: lines report what has happened, not what is going on."""
 
@@ -127,11 +131,11 @@ class LiveTable(Lines):
             shown = [Text(str(count[name] or "-"), style, justify="right") for name, style in COLUMNS.items()]
             grids.add_row(Text(grid), *shown)
         workers = Table("worker", "run", "for", "last", box=None, pad_edge=False)
-        for job in sorted(jobs, key=lambda job: job.worker):
+        for job in sorted(jobs, key=lambda job: (len(job.worker), job.worker)):
             spent = duration(time.monotonic() - job.started)
             last = Text(clean(brief(job.last_line())), "dim", no_wrap=True, overflow="ellipsis")
             run = Text(tally.name(job.cell), overflow="ellipsis", no_wrap=True)
-            workers.add_row(str(job.worker + 1), run, spent, last)
+            workers.add_row(job.worker, run, spent, last)
         return Group(Text(title, "bold"), grids, workers)
 
 

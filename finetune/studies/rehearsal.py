@@ -8,7 +8,7 @@ import subprocess
 from finetune.config.identity import as_dict, but_for_seed
 from finetune.errors import UserError
 from finetune.studies import devices
-from finetune.studies.executors.local import killed_text
+from finetune.studies.executors.base import killed_text
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.state import TO_RUN, begins, look

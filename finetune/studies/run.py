@@ -5,9 +5,19 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from finetune.studies import cell_file, devices, on_paper, overview, progress, refusals, rehearsal, schedule
+from finetune.errors import UserError
+from finetune.studies import (
+    cell_file,
+    devices,
+    engines,
+    on_paper,
+    overview,
+    progress,
+    refusals,
+    rehearsal,
+    schedule,
+)
 from finetune.studies.estimate import Costs
-from finetune.studies.executors.local import Local
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.on_paper import Speed
@@ -68,20 +78,34 @@ def commands(study: Study) -> list[str]:
     return [shlex.join(cell_file.command(cell)) for cell in ready]
 
 
-def run_study(study: Study, workers: int | None) -> int:
+def cancel(study: Study, given: engines.Given | None = None) -> None:
+    """Ends the jobs of a study that go on without it. Raises ``UserError`` where its engine has none."""
+    executor = engines.choose(study, given).executor(study, workers=1)
+    if not executor.outlives:
+        raise UserError("no run goes on without the study itself: press Ctrl-C where it runs")
+    jobs = executor.attach(study.cells)
+    executor.cancel()
+    say(f"study {study.name}: {len(jobs)} jobs cancelled; finetune study goes on from their checkpoints")
+
+
+def run_study(study: Study, workers: int | None, given: engines.Given | None = None) -> int:
     """Rehearses and runs what is not done, then prints the comparison.
 
-    Returns the exit status: 1 if a run has failed, 2 if the rehearsal has, and then no run was begun. Raises
-    ``UserError`` where a folder holds something else than its run, also at the end, where a run was done
-    before what it began from was made again.
+    ``given``: the engine and its options, as this command names them (``engines.choose``). Returns the exit
+    status: 1 if a run has failed, 2 if the rehearsal has, and then no run was begun. Raises ``UserError``
+    where a folder holds something else than its run, also at the end, where a run was done before what it
+    began from was made again.
     """
+    chosen = engines.choose(study, given)
     statuses = {cell: look(cell) for cell in study.cells}
     refuse_others(statuses)
     waiting = [cell for cell in study.cells if statuses[cell].state is not RunState.DONE]
     workers = min(devices.workers(workers or study.workers), max(1, len(waiting)))
-    tally = progress.Tally(study, statuses, _costs(study, statuses), workers)
+    executor = chosen.executor(study, workers)
+    tally = progress.Tally(study, statuses, _costs(study, statuses), executor.capacity)
     done = len(study.cells) - len(waiting)
-    rest = f"{tally.rest([])} on {overview.many(workers)}, logs in {study.root / 'logs'}"
+    place = overview.many(workers) if chosen.engine is engines.LOCAL else chosen.engine.name
+    rest = f"{tally.rest([])} on {place}, logs in {study.root / 'logs'}"
     head = f"study {study.name}: {len(study.cells)} runs in {study.root}, {done} done"
     say(f"{head}; {rest if waiting else 'nothing is left to run'}")
     if waiting:
@@ -89,8 +113,14 @@ def run_study(study: Study, workers: int | None) -> int:
         if exit_status:
             return exit_status
         cell_file.write(waiting)
-        with progress.board(tally) as board:
-            statuses |= schedule.run(waiting, Local(devices.slots(workers)), board)
+        engines.keep(study, chosen)
+        try:
+            with progress.board(tally) as board:
+                statuses |= schedule.run(waiting, executor, board, retries=chosen.options.retries)
+        except KeyboardInterrupt:
+            if executor.outlives:
+                say("the jobs go on: the same command shows them again, and with --cancel it ends them")
+            raise
     now = {cell: look(cell) for cell in study.cells}
     # What was done may have begun from a run that was made again just now.
     statuses |= {cell: now[cell] for cell in study.cells if statuses[cell].state is RunState.DONE}

@@ -1,6 +1,7 @@
 """Runs the cells of a grid through an executor, in order, several at a time; a failure stops no other."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,50 +15,97 @@ class Board(Protocol):
 
     def started(self, job: Job) -> None: ...
     def ended(self, cell: Cell, status: Status, seconds: float) -> None: ...
+    def lost(self, cell: Cell, status: Status, attempt: int) -> None: ...
     def refresh(self, jobs: Sequence[Job]) -> None: ...
 
 
-def run(cells: Sequence[Cell], executor: Executor, board: Board | None = None) -> dict[Cell, Status]:
+def run(
+    cells: Sequence[Cell], executor: Executor, board: Board | None = None, *, retries: int = 0
+) -> dict[Cell, Status]:
     """Runs ``cells`` and returns the last status of each.
 
     A cell that begins from the run of another one waits for it, and fails with it. A cell that another
-    process is running is left to it. On ``KeyboardInterrupt`` all jobs are cancelled.
+    process is running is left to it. A lost one is tried again up to ``retries`` times; one that has failed
+    of itself would fail again. On ``KeyboardInterrupt`` jobs are cancelled, unless they outlive this process.
     """
-    waiting, jobs = list(cells), list[Job]()
-    statuses: dict[Cell, Status] = {}
-
-    def end(cell: Cell, status: Status, seconds: float) -> None:
-        statuses[cell] = status
-        if board:
-            board.ended(cell, status, seconds)
-
+    course = _Course(cells, executor, board, retries)
     with executor:
-        while waiting or jobs:
-            for job, status in executor.watch():
-                jobs.remove(job)
-                end(job.cell, status, time.monotonic() - job.started)
-            while len(jobs) < executor.capacity and (cell := _first_ready(waiting, jobs)):
-                waiting.remove(cell)
-                origin = cell.origin
-                if origin in statuses and statuses[origin].state is not RunState.DONE:
-                    end(cell, _without(origin, statuses[origin]), 0.0)
-                    continue
-                started = executor.submit(cell)
-                if isinstance(started, Status):
-                    end(cell, started, 0.0)
-                    continue
-                jobs.append(started)
-                if board:
-                    board.started(started)
+        course.attach()
+        while course.waiting or course.jobs:
+            course.watch()
+            course.leave_out()
+            course.submit()
             if board:
-                board.refresh(jobs)
-    return statuses
+                board.refresh(course.jobs)
+    return course.statuses
 
 
-def _first_ready(waiting: Sequence[Cell], jobs: Sequence[Job]) -> Cell | None:
-    """The first cell that begins from none that is still to be run."""
-    pending = {*waiting, *(job.cell for job in jobs)}
-    return next((cell for cell in waiting if cell.origin not in pending), None)
+class _Course:
+    """The state of ``run``: what waits, what is being run, and what has become of the others."""
+
+    def __init__(self, cells: Sequence[Cell], executor: Executor, board: Board | None, retries: int) -> None:
+        self.executor, self.board, self.retries = executor, board, retries
+        self.waiting, self.jobs = list(cells), list[Job]()
+        self.statuses: dict[Cell, Status] = {}
+        self.attempts: Counter[Cell] = Counter()
+
+    def attach(self) -> None:
+        """Takes over the jobs of an earlier process."""
+        for job in self.executor.attach(self.waiting):
+            self._begun(job)
+
+    def watch(self) -> None:
+        """Takes note of the jobs that have ended; what was lost waits again."""
+        for job, status in self.executor.watch():
+            self.jobs.remove(job)
+            # One that waited for a run that is lost or has failed was not begun.
+            unbegun = self._fails(job.cell) or job.cell.origin in {each.cell for each in self.jobs}
+            if status.lost and (unbegun or self.attempts[job.cell] < self.retries):
+                self.attempts[job.cell] += not unbegun
+                self.waiting.insert(0, job.cell)
+                if self.board:
+                    self.board.lost(job.cell, status, self.attempts[job.cell])
+            else:
+                self._end(job.cell, status, time.monotonic() - job.started)
+
+    def leave_out(self) -> None:
+        """Ends the cells whose beginning will not be there."""
+        for cell in filter(self._fails, list(self.waiting)):
+            assert cell.origin is not None
+            self.waiting.remove(cell)
+            self._end(cell, _without(cell.origin, self.statuses[cell.origin]), 0.0)
+
+    def submit(self) -> None:
+        """Starts what may begin, in order, as many as the engine takes."""
+        of_cell = {job.cell: job for job in self.jobs}
+        pending = set(self.waiting) if self.executor.chains else {*self.waiting, *of_cell}
+        ready = [cell for cell in self.waiting if cell.origin not in pending]
+        ready = ready[: max(0, self.executor.capacity - len(self.jobs))]
+        if not ready:
+            return
+        after = {cell: of_cell[cell.origin] for cell in ready if cell.origin in of_cell}
+        for cell, started in zip(ready, self.executor.submit(ready, after), strict=True):
+            if isinstance(started, Job):
+                self._begun(started)
+            else:
+                self.waiting.remove(cell)
+                self._end(cell, started, 0.0)
+
+    def _begun(self, job: Job) -> None:
+        self.waiting.remove(job.cell)
+        self.jobs.append(job)
+        if self.board:
+            self.board.started(job)
+
+    def _end(self, cell: Cell, status: Status, seconds: float) -> None:
+        self.statuses[cell] = status
+        if self.board:
+            self.board.ended(cell, status, seconds)
+
+    def _fails(self, cell: Cell) -> bool:
+        """Whether the run that a cell begins from has ended, and is not done."""
+        became = None if cell.origin is None else self.statuses.get(cell.origin)
+        return became is not None and became.state is not RunState.DONE
 
 
 def _without(origin: Cell, became: Status) -> Status:

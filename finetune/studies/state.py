@@ -44,6 +44,7 @@ class Status:
     state: RunState
     reason: str = ""
     run: Run | None = None  # None: there is no record
+    lost: bool = False  # its job ended without a failure of its own: its worker was lost, or took it away
 
 
 def look(cell: Cell, *, claimed: bool = False, thorough: bool = False) -> Status:

@@ -57,7 +57,7 @@ def test_on_a_terminal_a_table_shows_grids_and_workers(tmp_path: Path) -> None:
     console = Console(file=StringIO(), force_terminal=True, width=100, height=20)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         table = progress.LiveTable(tally, console, live)
-        table.refresh([Process(study.cells[2], 1, process, log, started=time.monotonic() - 50)])
+        table.refresh([Process(study.cells[2], "2", 1, process, log, started=time.monotonic() - 50)])
     log.close()
     assert isinstance(console.file, StringIO)
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())

@@ -176,7 +176,7 @@ def test_a_study_stops_where_a_run_began_from_what_was_made_again(
     (first.folder / "model.safetensors").write_bytes(b"weights")
     keep(first, "failed")
 
-    def made(waiting: Sequence[Cell], *_: Any) -> dict[Cell, Status]:
+    def made(waiting: Sequence[Cell], *_: Any, **__: Any) -> dict[Cell, Status]:
         (first.folder / "model.safetensors").write_bytes(b"others")
         keep(first)
         return {cell: look(cell) for cell in waiting}

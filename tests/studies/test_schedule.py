@@ -50,7 +50,7 @@ def test_cells_run_in_order_so_many_at_a_time_and_a_failure_stops_no_other(
         ("failed", "the loss became nan"),
         ("failed", "killed by signal 9 (out of memory?)"),
         ("failed", "RuntimeError: broken"),
-        ("running", ""),
+        ("unfinished", "stopped by a signal; it goes on from its checkpoint"),
         ("failed", last),
     ]
     assert "\n4 " in study.cells[0].log.read_text() and "\nNone 3\n" in study.cells[1].log.read_text()
@@ -75,7 +75,7 @@ def test_a_cell_that_another_process_has_is_left_to_it(tmp_path: Path) -> None:
         states = run(study.cells, Local([{}], stub(tmp_path, "record")), board)
     claim.close()
     assert [states[cell].state for cell in study.cells] == ["running", "running", "done", "done"]
-    assert [event for event in board.events if event.startswith("start")] == ["start softmax 3 on 0"]
+    assert [event for event in board.events if event.startswith("start")] == ["start softmax 3 on 1"]
 
 
 def test_what_a_killed_study_leaves_running_is_not_run_twice(tmp_path: Path) -> None:

@@ -111,6 +111,9 @@ class BoardSpy:
     def ended(self, cell: Cell, status: Status, seconds: float) -> None:
         self.events.append(f"end {cell.folder.parent.name} {cell.config.seed} {status.state}")
 
+    def lost(self, cell: Cell, status: Status, attempt: int) -> None:
+        self.events.append(f"lost {cell.folder.parent.name} {cell.config.seed} {attempt}: {status.reason}")
+
     def refresh(self, jobs: Sequence[Job]) -> None:
         self.most = max(self.most, len(jobs))
 

@@ -1,31 +1,77 @@
-"""The interface of an engine that runs the cells of a grid: submit, watch, cancel; for ``schedule.run``.
+"""The interface of an engine that executes the cells of a study: submit, watch, cancel; for ``schedule.run``.
 
 An engine need not train: ``finetune run FILE``, the command of a cell (``cell_file.command``), does all of
 it wherever it is started. It locks the run's folder, goes on from a checkpoint, and writes the record; its
-exit status is 0, 1 (failed, and recorded so), 2 (a user's mistake), 75 (another process has the folder), or
-that of a signal. What an engine owes:
+exit status is 0, 1 (failed, and recorded so), 2 (a user's mistake), 75 (another process has the folder, or a
+signal has stopped the run, which goes on from its checkpoint), or that of a signal. The truth about a run is
+its record in the folder, whatever an engine remembers of it. What an engine owes:
 
-- ``submit`` returns at once. It starts a cell unless another process runs it, or has since it was planned
-  (``state.look`` says so), and then returns what it is waiting for; otherwise the status of the cell. It may
-  be given a cell whose run is half finished: the command goes on with it.
-- ``watch`` waits for a moment, and returns every job that has ended since, with the status of its cell: by
-  its record, and where that is of an earlier attempt, by how the process ended.
+- ``submit`` returns at once. It starts each cell unless another process runs it, or has since it was planned
+  (``state.look`` says so), and gives what it is waiting for; otherwise the status of the cell. It may be
+  given a cell whose run is half finished: the command goes on with it. It is given all cells that may begin
+  at once, so that a cluster can take them as one array.
+- ``watch`` waits for a moment, and returns every job that has ended since, with the status of its cell
+  (``status_after``). ``Status.lost``: the run itself has not failed, so that ``schedule.run`` tries it again.
 - ``cancel`` ends every job that is still running, and whatever it has started, and waits for their ends.
-- As a context it cancels on leaving. One whose jobs outlive a Ctrl-C collects signals while it is entered,
-  and raises ``KeyboardInterrupt`` from ``watch``, not half-way through starting a job.
-- ``capacity`` is how many cells it takes at a time.
-
-An engine of a cluster has no lock to inherit: it must know its jobs again by a name (the cell's ``name``).
+- ``attach`` returns the jobs that an earlier process of the study has left running, of an engine whose jobs
+  go on without it. A job is known again by the name of its cell.
+- ``call`` runs one command on a worker and waits for its end: what is there can only be seen there.
+- As a context it cancels on leaving, unless its jobs outlive the study's process. One whose jobs outlive a
+  Ctrl-C collects signals while it is entered, and raises ``KeyboardInterrupt`` from ``watch``, not half-way
+  through starting a job.
+- ``capacity`` is how many cells it takes at a time, those that wait in its own queue among them.
 """
 
+import signal
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Annotated, Any, Self
 
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from finetune.errors import BusyError, UserError
+from finetune.studies import logs
+from finetune.studies.file import Study
 from finetune.studies.grid import Cell
-from finetune.studies.state import Status
+from finetune.studies.state import RunState, Status, look
+from finetune.system import durations, lock
+
+STRICT = ConfigDict(extra="forbid")
+
+
+def _duration(text: str) -> str:
+    try:
+        durations.seconds(text)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+"""Of an option: ``90min``, ``8h``; ``durations.seconds`` reads it."""
+
+
+@checked_dataclass(frozen=True, config=STRICT)
+class Options:
+    """The options that every engine has; the class of an engine adds its own, each with a default."""
+
+    retries: Annotated[int, Field(ge=0, le=100)] = 2  # times that a lost run is tried again
+    timeout: Duration | None = None  # after which a run hangs, is ended and counts as lost
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The declaration of an engine; a module of this package holds one, as ``ENGINE``."""
+
+    name: str
+    about: str  # half a line, for the help
+    options: type[Options]
+    make: Callable[[Study, Any, int], "Executor"]
+    """Of a study, the engine's options and the number of workers that a machine would have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +79,7 @@ class Job:
     """A cell that is being run by one of the workers."""
 
     cell: Cell
-    worker: int  # from 0
+    worker: str  # its number, its host or its job's number
     started: float = field(default_factory=time.monotonic, kw_only=True)
 
     def last_line(self) -> str:
@@ -41,14 +87,27 @@ class Job:
         return ""
 
 
+@dataclass(frozen=True)
+class Called:
+    """The end of a command that ran on a worker."""
+
+    exit_status: int
+    output: str  # what it printed, on both streams
+
+
 class Executor(ABC):
-    """An engine; see the module."""
+    """An engine at work; see the module."""
 
     capacity: int
+    chains: bool = False  # whether it takes a cell that waits for the job of another one
+    outlives: bool = False  # whether its jobs go on when the study's process ends
 
     @abstractmethod
-    def submit(self, cell: Cell) -> Job | Status:
-        """Starts a cell, and returns its job, or its status where there is nothing to wait for."""
+    def submit(self, cells: Sequence[Cell], after: Mapping[Cell, Job]) -> list[Job | Status]:
+        """Starts cells, and returns for each its job, or its status where there is nothing to wait for.
+
+        ``after``: the jobs that cells wait for, of an engine that ``chains``.
+        """
 
     @abstractmethod
     def watch(self) -> list[tuple[Job, Status]]:
@@ -58,10 +117,52 @@ class Executor(ABC):
     def cancel(self) -> None:
         """Ends what is still running."""
 
+    @abstractmethod
+    def call(self, words: Sequence[str]) -> Called:
+        """Runs one command on a worker, and waits. Raises ``UserError`` where no worker takes it."""
+
+    def attach(self, cells: Sequence[Cell]) -> list[Job]:
+        """Returns the jobs of ``cells`` that an earlier process has left running."""
+        return []
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, place: TracebackType | None
     ) -> None:
-        self.cancel()
+        if not self.outlives:
+            self.cancel()
+
+
+def status_after(
+    cell: Cell, exit_status: int | None, *, began: str, complaint: Callable[[], str], lost: str = ""
+) -> Status:
+    """The status of a cell whose job has ended: by its record, or else by how the job ended.
+
+    ``exit_status`` is that of the command, negative for a signal, None where nobody knows it. ``began``: when
+    this attempt did (ISO 8601, UTC), since a failure on record may be of an earlier one. ``complaint``: what
+    the attempt has printed last. ``lost``: what the engine says of a job that was lost.
+    """
+    status = look(cell, claimed=True)
+    if status.state is RunState.DONE:
+        return status
+    if exit_status == BusyError.exit_status and lock.held(cell.folder / lock.FILE):
+        return Status(RunState.RUNNING, run=status.run)
+    if exit_status == BusyError.exit_status:
+        reason = lost or "stopped by a signal; it goes on from its checkpoint"
+        return Status(RunState.UNFINISHED, reason, status.run, lost=True)
+    recorded = status.run.record if status.run else None
+    if status.state is RunState.FAILED and logs.of_attempt(recorded, began):
+        return status
+    if exit_status is None or exit_status < 0 or lost:
+        signaled = killed_text(-exit_status) if exit_status and exit_status < 0 else "its worker was lost"
+        return Status(RunState.FAILED, lost or signaled, status.run, lost=True)
+    reason = complaint() or f"it ended with status {exit_status} and without a word"
+    return Status(RunState.FAILED, reason, status.run)
+
+
+def killed_text(number: int) -> str:
+    """``killed by signal 9 (out of memory?)``: how a process ended, with the usual cause."""
+    guess = " (out of memory?)" if number == signal.SIGKILL else f" ({signal.strsignal(number)})"
+    return f"killed by signal {number}{guess}"

@@ -1,9 +1,9 @@
 """Executes runs in this process, one after the other: ``classify``, ``translate`` and ``run``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from finetune.errors import UserError
-from finetune.studies.executors.base import Executor, Job
+from finetune.studies.executors.base import Called, Executor, Job
 from finetune.studies.grid import Cell
 from finetune.studies.preflight import Prepared
 from finetune.studies.state import RunState, Status, look
@@ -24,7 +24,10 @@ class InProcess(Executor):
         self.prepared, self.command = prepared, command
         self.exit_status = 0
 
-    def submit(self, cell: Cell) -> Status:
+    def submit(self, cells: Sequence[Cell], after: Mapping[Cell, Job]) -> list[Job | Status]:
+        return [self._make(cell) for cell in cells]
+
+    def _make(self, cell: Cell) -> Status:
         cells: Sequence[Cell] = self.prepared.cells
         place = f"[{cells.index(cell) + 1}/{len(cells)}]"
         status = look(cell, thorough=True)
@@ -45,3 +48,6 @@ class InProcess(Executor):
 
     def cancel(self) -> None:
         """Nothing: no run goes on beside the caller."""
+
+    def call(self, words: Sequence[str]) -> Called:
+        raise NotImplementedError("what is here can be seen without a call")

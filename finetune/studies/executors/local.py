@@ -1,5 +1,6 @@
 """Executes runs as processes of their own on this machine; a failure or a Ctrl-C loses no other run."""
 
+import math
 import os
 import signal
 import subprocess
@@ -11,11 +12,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from finetune.errors import BusyError
-from finetune.studies import cell_file, logs
-from finetune.studies.executors.base import Executor, Job
+from finetune.studies import cell_file, devices, logs
+from finetune.studies.executors.base import Called, Engine, Executor, Job, Options, status_after
+from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.state import RunState, Status, look
+from finetune.system import durations
 
 TICK_S = 0.1  # seconds between two looks at the processes
 GRACE_S = 5  # seconds that a run has to end after SIGTERM; it ends at once, and its children with it
@@ -26,6 +28,7 @@ INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Process(Job):
     """A run in a process, which holds the log that it writes into."""
 
+    slot: int
     process: "subprocess.Popen[bytes]"
     log: logs.Log
 
@@ -40,16 +43,24 @@ class Local(Executor):
         self,
         slots: Sequence[Mapping[str, str]],
         execute: Callable[[Cell], list[str]] = cell_file.command,
+        *,
+        timeout_s: float = math.inf,
     ) -> None:
-        """``slots``: environment variables of each worker, besides this process's own (``devices.slots``)."""
-        self.slots, self.execute = slots, execute
+        """``slots``: environment variables of each worker, besides this process's own (``devices.slots``).
+
+        A run is ended and lost after ``timeout_s`` seconds.
+        """
+        self.slots, self.execute, self.timeout_s = slots, execute, timeout_s
         self.capacity = len(slots)
         self.jobs: list[Process] = []
         self.interruptions: list[int] = []
         self.handlers: dict[int, Any] = {}
 
-    def submit(self, cell: Cell) -> Job | Status:
-        worker = min(set(range(self.capacity)) - {job.worker for job in self.jobs})
+    def submit(self, cells: Sequence[Cell], after: Mapping[Cell, Job]) -> list[Job | Status]:
+        return [self._start(cell) for cell in cells]
+
+    def _start(self, cell: Cell) -> Job | Status:
+        slot = min(set(range(self.capacity)) - {job.slot for job in self.jobs})
         words = self.execute(cell)
         assert cell.log is not None  # of a study's cell
         log = logs.claim(cell.log, words)
@@ -66,42 +77,68 @@ class Local(Executor):
                 stdout=log.stream,
                 stderr=subprocess.STDOUT,
                 # Unbuffered: a log that is up to date.
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **self.slots[worker]},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **self.slots[slot]},
                 # A Ctrl-C in the terminal reaches this process alone, which ends the group.
                 process_group=0,
             )
         except OSError as error:
             log.close()
             return Status(RunState.FAILED, f"cannot start a process: {error.strerror}")
-        job = Process(cell, worker, process, log)
+        job = Process(cell, str(slot + 1), slot, process, log)
         self.jobs.append(job)
         return job
 
     def watch(self) -> list[tuple[Job, Status]]:
         if self.interruptions:
             raise KeyboardInterrupt
+        late = [job for job in self.jobs if time.monotonic() - job.started > self.timeout_s]
+        self._end(late)
         if all(job.process.poll() is None for job in self.jobs):
             time.sleep(TICK_S if self.jobs else 0)
         ended: list[tuple[Job, Status]] = []
         for job in [job for job in self.jobs if job.process.poll() is not None]:
             self.jobs.remove(job)
-            status = _status_after(job)
+            hung = f"it was still running after {self.timeout_s:.0f} s" if job in late else ""
+            status = status_after(
+                job.cell,
+                job.process.returncode,
+                began=job.log.began,
+                complaint=job.log.complaint,
+                lost=hung,
+            )
             job.log.close(status.reason if status.state is RunState.FAILED else "")
             ended.append((job, status))
         return ended
 
     def cancel(self) -> None:
         """Ends every run and whatever it has started: the steps since its last checkpoint are lost."""
+        self._end(self.jobs)
         for job in self.jobs:
+            job.log.close()
+        self.jobs.clear()
+
+    def call(self, words: Sequence[str]) -> Called:
+        """Runs a command on one GPU, as the runs will be, in a group of its own, which it ends with it."""
+        ended = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **self.slots[0]},
+            process_group=0,
+            check=False,
+        )
+        return Called(ended.returncode, ended.stdout.decode("utf-8", "replace"))
+
+    def _end(self, jobs: Sequence[Process]) -> None:
+        for job in jobs:
             _send(job, signal.SIGTERM)
         end = time.monotonic() + GRACE_S
-        for job in self.jobs:
+        for job in jobs:
             with suppress(subprocess.TimeoutExpired):
                 job.process.wait(timeout=max(0.0, end - time.monotonic()))
             _send(job, signal.SIGKILL)
             job.process.wait()
-            job.log.close()
-        self.jobs.clear()
 
     def __enter__(self) -> Self:
         """Collects signals from here on, since one may come half-way through starting a process."""
@@ -126,28 +163,14 @@ class Local(Executor):
             raise KeyboardInterrupt
 
 
-def killed_text(number: int) -> str:
-    """``killed by signal 9 (out of memory?)``: how a process ended, with the usual cause."""
-    guess = " (out of memory?)" if number == signal.SIGKILL else f" ({signal.strsignal(number)})"
-    return f"killed by signal {number}{guess}"
-
-
-def _status_after(job: Process) -> Status:
-    """The status of a cell whose process has ended: by its record, or else by how the process ended."""
-    exit_status, status = job.process.returncode, look(job.cell, claimed=True)
-    if status.state is RunState.DONE:
-        return status
-    if exit_status == BusyError.exit_status:
-        return Status(RunState.RUNNING, run=status.run)
-    if exit_status < 0:
-        reason = killed_text(-exit_status)
-    elif status.state is RunState.FAILED and job.log.wrote(status.run.record if status.run else None):
-        reason = status.reason
-    else:
-        reason = job.log.complaint() or f"it ended with status {exit_status} and without a word"
-    return Status(RunState.FAILED, reason, status.run)
-
-
 def _send(job: Process, number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):  # the group is gone
         os.killpg(job.process.pid, number)
+
+
+def _make(study: Study, options: Options, workers: int) -> Local:
+    timeout = math.inf if options.timeout is None else durations.seconds(options.timeout)
+    return Local(devices.slots(workers), timeout_s=timeout)
+
+
+ENGINE = Engine("local", "processes on this machine", Options, _make)
