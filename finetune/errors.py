@@ -24,6 +24,23 @@ class PeerError(Exception):
     """Another process of the same run has failed, and says why itself."""
 
 
+class PreemptedError(SystemExit):
+    """A run that was told to make room, and goes on with the same command; ``str``: by what.
+
+    It ends the program as ``sys.exit`` does, one that only calls ``finetune.run`` too, and no handler of
+    failures takes it for one.
+    """
+
+    exit_status = os.EX_TEMPFAIL
+
+    def __init__(self, told: str) -> None:
+        super().__init__(self.exit_status)
+        self.told = told
+
+    def __str__(self) -> str:
+        return self.told
+
+
 class RunFailedError(Exception):
     """A run that has failed, and whose record says why."""
 

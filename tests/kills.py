@@ -4,9 +4,10 @@
 
 A run is started again after every kill, until it finishes; then every file of its folder must be that of the
 run that was not killed: weights, optimizer and predictions to the last bit, records and logs but for times,
-nothing left over and nothing missing. Kills are SIGKILLs, half of them at a random time and half at a random
-file operation; where that is the writing of weights or of an optimizer's state, it is cut off at a random
-byte. Each run is a child forked from this process, which has everything imported and nothing begun.
+nothing left over and nothing missing. A third of the kills are SIGKILLs at a random time, a third SIGKILLs at
+a random file operation (where that is the writing of weights or of an optimizer's state, it is cut off at a
+random byte), and a third a SIGTERM or SIGUSR1 at a random time, by which a run is preempted. Each run is a
+child forked from this process, which has everything imported and nothing begun.
 """
 
 import argparse
@@ -49,6 +50,8 @@ CASES: dict[str, list[str]] = {
 }  # fmt: skip
 TIMES = ("_runtime", "_per_second")
 WRITERS = ("torch.save", "transformers.modeling_utils.safe_save_file", "peft.peft_model.safe_save_file")
+PREEMPTING = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGKILL, *PREEMPTING)
 OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod"}
 
 
@@ -116,7 +119,9 @@ def _run(words: list[str], root: Path, last: int | None, draw: random.Random, lo
 def ended(child: int) -> bool:
     """Wait for a child; whether it finished. Raises ``RuntimeError`` where it failed by itself."""
     _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in SIGNALS:
+        return False
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == os.EX_TEMPFAIL:
         return False
     if status:
         raise RuntimeError(f"a run ended with status {os.waitstatus_to_exitcode(status)}")
@@ -186,18 +191,18 @@ class Kills:
         log = self.work / f"{name}.log"
         words, done, shots = self.words(case, common), False, []
         for _ in range(kills):
-            by_time = self.draw.random() < 0.5
-            last = None if by_time else self.draw.randint(1, operations)
-            wait = self.draw.uniform(0.1, seconds) if by_time else None
+            number = self.draw.choice([None, signal.SIGKILL, self.draw.choice(PREEMPTING)])
+            last = self.draw.randint(1, operations) if number is None else None
+            wait = self.draw.uniform(0.1, seconds)
             child = start(words, self.root, last, self.draw, log)
-            if wait is not None:
+            if number is not None:
                 time.sleep(wait)
-                os.kill(child, signal.SIGKILL)  # not waited for yet: the number is still its own
+                os.kill(child, number)  # not waited for yet: the number is still its own
             done = ended(child)
             if done:
                 break
             self.kills += 1
-            shots.append(f"{wait:.2f} s" if wait is not None else f"operation {last}")
+            shots.append(f"operation {last}" if number is None else f"{number.name} {wait:.2f} s")
         if not done:
             ended(start(words, self.root, None, self.draw, log))
         ended(start(words, self.root, None, self.draw, log))  # finished already: mends what a kill left

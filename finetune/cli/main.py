@@ -10,7 +10,7 @@ from contextlib import nullcontext, suppress
 import finetune
 from finetune.cli import bench, diagnose, info, push, reports, study, terminal, train
 from finetune.cli.options import Overrides, Parser, add_quiet, read_overrides
-from finetune.errors import UserError, shown, unknown
+from finetune.errors import PreemptedError, UserError, shown, unknown
 from finetune.system.redaction import redact
 from finetune.system.text import clean, quietly
 
@@ -27,7 +27,8 @@ Each verb has more in its own --help."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit status.
 
-    1 after a failed run, 2 for a user's mistake, 75 where another process is at it, 130 on Ctrl-C.
+    1 after a failed run, 2 for a user's mistake, 75 where the same command can go on later (another process
+    is at it, or the run was preempted), 130 on Ctrl-C.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Libraries read these when imported. Threads that spin starve each other on a busy machine.
@@ -52,6 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = "the output" if error.filename is None else shown(str(error.filename)).strip("'")
         _complain(f"{error.strerror}: {place}")
         return 2
+    except PreemptedError as error:
+        print(
+            f"finetune: preempted ({error}); the same command goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        return error.exit_status
     except KeyboardInterrupt:
         print("finetune: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130

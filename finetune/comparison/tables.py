@@ -258,6 +258,8 @@ def _missing(siblings: list[RunGroup], group: RunGroup, *, skip_baseline: bool) 
                 lines.append(f"{what}: not run{where}")
             elif run.status == "failed":
                 lines.append(f"{what}: failed: {run.reason} ({run.folder})")
+            elif run.status == "preempted":
+                lines.append(f"{what}: preempted, goes on with the same command ({run.folder})")
             elif not run.finished:
                 lines.append(f"{what}: still running, or broken off ({run.folder})")
     return lines

@@ -25,6 +25,7 @@ from finetune.models.adapters import load_adapters
 from finetune.models.builder import Built, ModelObjective, head_options, settle_and_swap
 from finetune.models.languages import set_languages
 from finetune.models.pretrained import explain, load_pretrained
+from finetune.records import store
 from finetune.system.checksum import sha256
 
 CONFIG_FILE = "finetune.yaml"
@@ -51,7 +52,8 @@ def save_origin(
         path = place.resolve()
         relative = os.path.relpath(path, folder.resolve())
         base = {"path": str(path), "relative": relative, "files": _files(path)}
-    if base and (folder / ORIGIN_FILE).is_file() and any(folder.glob("checkpoint-*")):
+    begun = any(path.name.startswith(store.CHECKPOINTS) for path in folder.iterdir())
+    if base and (folder / ORIGIN_FILE).is_file() and begun:
         before = (read_yaml(folder / ORIGIN_FILE).get("base") or {}).get("files", base["files"])
         _check_unchanged(folder, Path(base["path"]), before, base["files"])
     origin = {"labels": list(labels) if labels else None, "revision": info["revision"], "base": base}

@@ -25,8 +25,8 @@ class Record(TypedDict):
 
     schema: str
     version: int
-    status: Literal["running", "finished", "failed"]
-    reason: str | None  # why a run failed
+    status: Literal["running", "finished", "failed", "preempted"]  # told to end, and goes on when asked to
+    reason: str | None  # why a run failed, or what preempted it
     config: dict[str, Any]
     config_hash: str
     task: dict[str, Any]  # name, kind, pair, labels

@@ -23,6 +23,9 @@ from finetune.system.redaction import redact
 
 FILE = "record.json"
 PREDICTIONS = "predictions.jsonl"
+CHECKPOINTS = ("checkpoint-", "preempted-")
+"""How the names of folders in a run's folder begin that hold a checkpoint: one of its schedule, or one that a
+preempted run has left between two of them and that the next one replaces; the number of the step follows."""
 
 
 def now() -> str:
@@ -104,7 +107,7 @@ def find(root: Path) -> tuple[list[tuple[Path, Record]], list[str]]:
 
     for name, folders, files in os.walk(root, onerror=unlisted):
         # What lies in a checkpoint is no run of its own.
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("checkpoint-"))
+        folders[:] = sorted(folder for folder in folders if not folder.startswith(CHECKPOINTS))
         if FILE in files:
             try:
                 records.append((Path(name), read(Path(name))))

@@ -31,17 +31,20 @@ def run_grid(cells: Sequence[Cell], command: str) -> int:
     """Runs what is not done of cells that read the same rows, here and one after the other.
 
     Returns the exit status. ``command`` is what was typed, for the records. Raises ``UserError`` before the
-    first run where one of them would fail, ``BusyError`` where another process makes one of them.
+    first run where one of them would fail, ``BusyError`` where another process makes one of them,
+    ``PreemptedError`` on SIGTERM or SIGUSR1: a run that trains leaves a checkpoint, and no other begins.
     """
     from finetune.studies.executors.in_process import InProcess
     from finetune.studies.preflight import prepare
+    from finetune.training import preemption
 
-    prepared = prepare(cells)
-    for cell, status in prepared.statuses.items():
-        if status.state is RunState.RUNNING:
-            raise busy(cell.folder)
-    executor = InProcess(prepared, command)
-    schedule.run(prepared.cells, executor)
+    with preemption.heard():
+        prepared = prepare(cells)
+        for cell, status in prepared.statuses.items():
+            if status.state is RunState.RUNNING:
+                raise busy(cell.folder)
+        executor = InProcess(prepared, command)
+        schedule.run(prepared.cells, executor)
     return executor.exit_status
 
 

@@ -46,7 +46,7 @@ SET_ELSEWHERE: Mapping[str, str] = {
         "--train.bf16: evaluating in half precision would cast the weights that are trained",
     ),
     "save_only_model": "nothing: a run could not resume to the same numbers",
-    "enable_jit_checkpoint": "nothing: a killed run goes on from its newest checkpoint",
+    "enable_jit_checkpoint": "nothing: on SIGTERM or SIGUSR1 a run leaves a checkpoint, and goes on from it",
     "ignore_data_skip": "nothing: a run could not resume to the same numbers",
     "restore_callback_states_from_checkpoint": "nothing: a run resumes with the state of every callback",
     "dataloader_drop_last": "nothing: every row is trained on and predicted",

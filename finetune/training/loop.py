@@ -25,6 +25,7 @@ from finetune.models.builder import Built, weights_fingerprint
 from finetune.objectives.base import Answers, Objective
 from finetune.system.memory import peak_memory_mib, reset_peak_memory
 from finetune.system.text import is_quiet
+from finetune.training import preemption
 from finetune.training.arguments import training_arguments
 from finetune.training.computed import ReadBack, attention
 from finetune.training.resume import SaveAtEpochEnd
@@ -77,7 +78,8 @@ def fit(
 
     ``splits`` hold token rows; those of ``validation`` are predicted before training too. Goes on from
     ``checkpoint`` if there is one; the checkpoints that are written bear ``identity``. Raises
-    ``NonFiniteLossError`` at the step where the loss is NaN or infinite.
+    ``NonFiniteLossError`` at the step where the loss is NaN or infinite, ``PreemptedError`` at the one where
+    the run was told to end.
     """
     model, tokenizer = built.model, built.tokenizer
     trainer = build_trainer(config, objective, built, splits, folder, callbacks=callbacks)
@@ -90,7 +92,8 @@ def fit(
     measured = reset_peak_memory()  # the untrained model may write to the limit: its memory says little
     started = time.monotonic()
     set_seed(config.seed)  # whatever building the model drew, dropout starts from the seed
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with preemption.put_off():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trained = time.monotonic()
     # The last step can spoil the weights without a loss to show it, and a NaN has a largest class too.
     for name, weights in model.named_parameters():

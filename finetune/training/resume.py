@@ -16,17 +16,19 @@ from safetensors import safe_open
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_pt_utils import safe_globals
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
 
 from finetune.config.identity import as_dict, flatten
 from finetune.config.schema import NEUTRAL, RunConfig
-from finetune.records import manifest
+from finetune.records import manifest, store
+from finetune.training import preemption
 
 STATE = "trainer_state.json"
 NEVER_READ = "training_args.bin"  # a pickle that Trainer leaves, and nobody opens
 TORCH_FILES = (".pt", ".pth", ".bin")
 LOSS = "loss since the last log"  # beside the callbacks in a checkpoint's state
-NAME = re.compile(r"checkpoint-(0|[1-9][0-9]{0,17})")
+_, BETWEEN = store.CHECKPOINTS
+NAME = re.compile(r"(checkpoint-|preempted-)(0|[1-9][0-9]{0,17})")
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,27 @@ def discard(folder: Path, chosen: Checkpoints, run: str) -> None:
     for checkpoint in _checkpoints(folder):
         newer = newer and checkpoint != chosen.checkpoint
         if checkpoint != chosen.checkpoint and (newer or _fault(checkpoint, run)):
-            if checkpoint.is_dir() and not checkpoint.is_symlink():
-                shutil.rmtree(checkpoint)
-            else:  # what a link leads to stays
-                checkpoint.unlink()
+            _remove(checkpoint)
+
+
+def discard_between(folder: Path, *, but: Path | None = None) -> None:
+    """Removes the checkpoints that are not of the schedule of a preempted run, ``but`` for one."""
+    for checkpoint in _checkpoints(folder):
+        if checkpoint.name.startswith(BETWEEN) and checkpoint != but:
+            _remove(checkpoint)
+
+
+def _remove(checkpoint: Path) -> None:
+    if checkpoint.is_dir() and not checkpoint.is_symlink():
+        shutil.rmtree(checkpoint)
+    else:  # what a link leads to stays
+        checkpoint.unlink()
 
 
 def _checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a run folder, the newest first."""
-    steps = {int(match[1]): path for path in folder.iterdir() if (match := NAME.fullmatch(path.name))}
-    return [steps[step] for step in sorted(steps, reverse=True)]
+    steps = {path: int(match[2]) for path in folder.iterdir() if (match := NAME.fullmatch(path.name))}
+    return sorted(steps, key=lambda path: (steps[path], path.name), reverse=True)
 
 
 def _fault(checkpoint: Path, run: str) -> str | None:
@@ -186,6 +199,7 @@ class Resumable:
     identity = ""  # of the run, in the manifest of its checkpoints
     _carried: dict[str, float] | None = None  # the loss since the last log, until the first epoch takes it up
     _ended = False  # the checkpoint is of the last step
+    _saved: int | None = None  # the step of the newest checkpoint
 
     args: Any
     model: Any
@@ -213,20 +227,55 @@ class Resumable:
             )
         super()._issue_warnings_after_load(load_result)  # type: ignore[misc]
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Saves a checkpoint with its manifest, and removes older ones once the new one is whole."""
+    def _save_checkpoint(self, model: Any, trial: Any, *, between: bool = False) -> None:
+        """Saves a checkpoint with its manifest, and removes older ones once the new one is whole.
+
+        ``between``: of a preempted run, and not of its schedule.
+        """
         self.state.stateful_callbacks[LOSS] = {
             "sum": float(self._tr_loss),
             "logged": self._globalstep_last_logged,
         }
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        args, step = self.args, self.state.global_step
+        limit, args.save_total_limit = args.save_total_limit, None
+        strategy = args.save_strategy
+        if between:  # so that it is no candidate for the best model: without the preemption it were none
+            args.save_strategy = SaveStrategy.NO
         with own_names(self.model):
             super()._save_checkpoint(model, trial)  # type: ignore[misc]
-        self.args.save_total_limit = limit
-        folder = Path(self.args.output_dir)
-        checkpoint = folder / f"checkpoint-{self.state.global_step}"
+        args.save_total_limit, args.save_strategy = limit, strategy
+        folder = Path(args.output_dir)
+        checkpoint = folder / f"checkpoint-{step}"
+        if between:
+            # By another name, which neither Trainer's rotation nor its search for the best model goes by.
+            checkpoint = checkpoint.rename(folder / f"{BETWEEN}{step}")
         manifest.write(checkpoint, self.identity, (file for file in checkpoint.rglob("*") if file.is_file()))
+        self._saved = step
+        discard_between(folder, but=checkpoint)
         rotate_checkpoints(str(folder), limit, self.state.best_model_checkpoint)
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """The stock one, whose worker processes leave it to this process to end when all are told."""
+        loader = super()._get_dataloader(*args, **kwargs)  # type: ignore[misc]
+        inner = loader.base_dataloader  # accelerate's own class holds torch's
+        inner.worker_init_fn = partial(preemption.deaf_worker, inner.worker_init_fn)
+        return loader
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Any, grad_norm: Any, model: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Ends a preempted run after a step; after the last one of an epoch, once that has ended too."""
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, *args, **kwargs)  # type: ignore[misc]
+        if not (self.control.should_training_stop or float(self.state.epoch).is_integer()):
+            self._end_if_told(model)
+
+    def _end_if_told(self, model: Any) -> None:
+        """Saves where the step was not one to save at, and raises ``PreemptedError``."""
+        if not preemption.told():
+            return
+        if self._saved != self.state.global_step:
+            self._save_checkpoint(model, trial=None, between=True)
+        raise preemption.preempted(f"at step {self.state.global_step}")
 
     def _load_callback_state(self) -> None:
         """Gives callbacks their state back; the stock method makes new ones, without what they refer to."""
@@ -248,7 +297,7 @@ class Resumable:
         """Evaluates, but not (``eval_on_start``) where a run is resumed: it would count twice."""
         return {} if self._carried is not None else super()._evaluate(*args, **kwargs)  # type: ignore[misc]
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+    def _run_epoch(self, *args: Any, model: Any, **kwargs: Any) -> None:
         """Takes no further step where the checkpoint is of the last one: the loop looks only after a step."""
         if self._carried is not None:
             self._tr_loss += self._carried["sum"]
@@ -258,4 +307,5 @@ class Resumable:
         if self._ended:
             self.control.should_training_stop = True
             return
-        super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
+        super()._run_epoch(*args, model=model, **kwargs)  # type: ignore[misc]
+        self._end_if_told(model)

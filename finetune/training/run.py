@@ -15,7 +15,7 @@ from finetune.config import folders
 from finetune.config.schema import RunConfig
 from finetune.data import dataset, token_cache, windows
 from finetune.data.collate import lengths
-from finetune.errors import UserError
+from finetune.errors import PreemptedError, UserError
 from finetune.metrics import compute, registry
 from finetune.models import builder, checkpoint, warm_start
 from finetune.publishing import card
@@ -49,7 +49,7 @@ def run(spec: RunSpec, loaded: dataset.Data) -> int:
     """Makes one run, or goes on with it, and records it, whatever happens.
 
     Returns 0, 1 for a failure, 2 for a user's mistake. Raises ``UserError`` where the record cannot be
-    written, ``BusyError`` where another process makes the run.
+    written, ``BusyError`` where another process makes the run, ``PreemptedError`` where it is told to end.
     """
     with locked(spec.folder):
         task, place = loaded.task, spec.place
@@ -72,6 +72,9 @@ def run(spec: RunSpec, loaded: dataset.Data) -> int:
         started = time.monotonic()
         try:
             _run_one(spec, loaded, entry)
+        except PreemptedError as error:
+            store.write(spec.folder, {**entry, "status": "preempted", "reason": str(error)})
+            raise
         except Exception as error:
             entry.update({"status": "failed", "reason": _reason(error), "finished": store.now()})
             store.write(spec.folder, entry)
@@ -182,6 +185,7 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     except UserError:  # no number for a model that a swap has made worse than guessing: it has learned since
         value = None
     entry["untrained"] = {"split": "validation", "rows": len(rows), "loss": before.loss, primary: value}
+    resume.discard_between(folder)
     # From now on its files stay as they are, but for the record and what is made from it.
     changing = {store.FILE, card.FILE, diagnostics.FILE, manifest.FILE}
     lasting = [path for path in folder.iterdir() if path.is_file() and path.name not in changing]

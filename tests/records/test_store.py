@@ -79,9 +79,8 @@ def test_a_status_that_is_none_of_ours_and_a_missing_file(tmp_path: Path) -> Non
     store.write(tmp_path, _entry())
     content = json.loads((tmp_path / store.FILE).read_text()) | {"status": "done"}
     (tmp_path / store.FILE).write_text(json.dumps(content))
-    with pytest.raises(
-        UserError, match=r"damaged .status: input should be 'running', 'finished' or 'failed'"
-    ):
+    allowed = "'running', 'finished', 'failed' or 'preempted'"
+    with pytest.raises(UserError, match=rf"damaged .status: input should be {allowed}"):
         store.read(tmp_path)
     with pytest.raises(UserError, match="No such file"):
         store.read(tmp_path / "nowhere")
