@@ -28,8 +28,8 @@ from finetune.config.lineage import SCRATCH
 from finetune.config.schema import RunConfig
 from finetune.data import dataset, windows
 from finetune.errors import UserError
-from finetune.models import scale
 from finetune.models.pretrained import explain, files_of
+from finetune.models.workload import Strategy
 from finetune.objectives.language import BYTES_A_TOKEN, section
 from finetune.positions.attach import SWITCHES
 from finetune.system.memory import out_of_memory, release_memory
@@ -158,9 +158,8 @@ def _shortage(config: RunConfig) -> str | None:
     workload = objectives.get(config.kind).workload(config)
     if workload is None or not config.train["use_cpu"]:
         return None
-    batch = workload.batch
-    state = scale.state_bytes(workload.shape.parameters, 1, half=batch.half, optimizer=workload.optimizer)
-    kept = max(state.values()) + scale.activation_bytes(workload.shape, batch, checkpointing=False)
+    rows = workload.amount.batch
+    kept = workload.state_bytes(Strategy.ONE) + workload.activation_bytes(rows, checkpointing=False)
     needed = MARGIN * kept
     if needed < psutil.virtual_memory().available:
         return None

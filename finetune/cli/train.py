@@ -123,7 +123,7 @@ def _add_run_options(parser: argparse.ArgumentParser, rehearse: str) -> None:
         "--diagnose", action="store_true", help="look at the attention of ten steps (diagnostics.json)"
     )
     mode = parser.add_mutually_exclusive_group()
-    add_plan(parser, mode, "say what is done and what a language model takes on paper, and begin none")
+    add_plan(parser, mode, "say what is done and what each run takes on paper, and begin none")
     mode.add_argument("--rehearse", action="store_true", help=rehearse)
 
 

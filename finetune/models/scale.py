@@ -10,7 +10,6 @@ from dataclasses import dataclass
 ADAM = {"adamw_torch": 8, "adamw_torch_fused": 8}  # bytes a parameter: two moments in float32
 KEPT = {False: 19, True: 25}  # numbers a token and feature in each layer: float32, half precision
 OUTPUT = 3  # numbers a logit at the start of the backward pass: log-probability and the gradients of both
-STRATEGIES = ("data parallel", "ZeRO 1", "ZeRO 2", "ZeRO 3 (FSDP)")
 
 
 @dataclass(frozen=True)
@@ -26,14 +25,18 @@ class Shape:
     """Learned numbers of a positional encoding from ``finetune.positions``."""
 
     @property
+    def layer(self) -> int:
+        """Parameters of a layer: four d x d and two d x f matrices, their biases, two LayerNorms (4 d)."""
+        d, f = self.width, self.feed_forward
+        return 4 * d * d + 2 * d * f + 9 * d + f
+
+    @property
     def body(self) -> int:
         """Parameters without embeddings and output layer, which is what scaling laws count.
 
-        A layer has four d x d and two d x f matrices with their biases, and two LayerNorms (4 d); one
-        LayerNorm more stands at the end.
+        One LayerNorm more than those of the layers stands at the end.
         """
-        d, f = self.width, self.feed_forward
-        return self.layers * (4 * d * d + 2 * d * f + 9 * d + f) + 2 * d + self.encoding
+        return self.layers * self.layer + 2 * self.width + self.encoding
 
     @property
     def table(self) -> int:
@@ -49,6 +52,11 @@ class Shape:
     def multiplied(self) -> int:
         """The parameters that each token is multiplied by: all but what is looked up."""
         return self.body + self.table
+
+    @property
+    def predicted(self) -> int:
+        """Entries of the vocabulary that are predicted at each token."""
+        return self.vocabulary
 
 
 @dataclass(frozen=True)
@@ -74,16 +82,137 @@ class ModernBertShape(Shape):
     """A ModernBERT encoder with its head of masked tokens: no biases, gated feed-forward layers, tied."""
 
     @property
-    def body(self) -> int:
-        """A layer has four d x d and three d x f matrices and two norms of d, but the first has one. There is
-        a norm at the start and one at the end, and a head of d x d with another."""
+    def layer(self) -> int:
+        """Parameters of a layer: four d x d and three d x f matrices and two norms of d."""
         d, f = self.width, self.feed_forward
-        return self.layers * (4 * d * d + 3 * d * f + 2 * d) - d + 2 * d + d * d + d + self.encoding
+        return 4 * d * d + 3 * d * f + 2 * d
+
+    @property
+    def body(self) -> int:
+        """The first layer has one norm. There is a norm at the start and one at the end, and a head of d x d
+        with another."""
+        d = self.width
+        return self.layers * self.layer - d + 2 * d + d * d + d + self.encoding
 
     @property
     def parameters(self) -> int:
         """The body, one table and the bias of the output."""
         return self.body + self.table + self.vocabulary
+
+
+@dataclass(frozen=True)
+class BertClassifierShape(BertShape):
+    """A BERT encoder that puts a whole row into one of some classes."""
+
+    classes: int = 2
+
+    @property
+    def body(self) -> int:
+        """The layers, a LayerNorm at the start, and a pooler of d x d with its bias."""
+        return Shape.body.__get__(self) + self.width * (self.width + 1)
+
+    @property
+    def parameters(self) -> int:
+        """The body, one table, positions, two segments and the classes."""
+        return self.body + self.table + (self.places + 2) * self.width + self.classes * (self.width + 1)
+
+    @property
+    def multiplied(self) -> int:
+        return self.body
+
+    @property
+    def predicted(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class ModernBertClassifierShape(ModernBertShape):
+    """A ModernBERT encoder that puts a whole row into one of some classes; its head is as with tokens."""
+
+    classes: int = 2
+
+    @property
+    def parameters(self) -> int:
+        """The body, one table and the classes."""
+        return self.body + self.table + self.classes * (self.width + 1)
+
+    @property
+    def multiplied(self) -> int:
+        return self.body
+
+    @property
+    def predicted(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class MarianShape:
+    """A Marian encoder-decoder: one table for both ends and the output, positions that are not trained.
+
+    For S tokens of a source and T of its target.
+    """
+
+    layers: int  # of the encoder, and of the decoder
+    width: int
+    heads: int
+    feed_forward: int
+    vocabulary: int
+    places: int = 512
+
+    @property
+    def encoder_layer(self) -> int:
+        """Parameters of an encoder layer, as of every layer after Vaswani et al., 2017."""
+        d, f = self.width, self.feed_forward
+        return 4 * d * d + 2 * d * f + 9 * d + f
+
+    @property
+    def decoder_layer(self) -> int:
+        """An encoder layer with a second attention, over the source, and its LayerNorm."""
+        return self.encoder_layer + 4 * self.width * self.width + 6 * self.width
+
+    @property
+    def body(self) -> int:
+        """Parameters of all layers."""
+        return self.layers * (self.encoder_layer + self.decoder_layer)
+
+    @property
+    def trained(self) -> int:
+        """The body and the table."""
+        return self.body + self.vocabulary * self.width
+
+    @property
+    def parameters(self) -> int:
+        """With the positions of both sides."""
+        return self.trained + 2 * self.places * self.width
+
+    def row_flops(self, source: int, target: int) -> float:
+        """FLOPs of training on a row: 6 a weight and token, 12 d a pair of tokens in each attention.
+
+        The keys and values of the attention over the source are computed of the source.
+        """
+        d, pairs = self.width, source * source + target * target + source * target
+        weights = source * (self.encoder_layer + 2 * d * d) + target * (self.decoder_layer - 2 * d * d)
+        return 6.0 * (self.layers * weights + target * self.vocabulary * d) + 12.0 * self.layers * d * pairs
+
+    def row_bytes(self, source: int, target: int, *, half: bool, fused: bool, again: bool) -> float:
+        """Bytes that a row keeps for the backward pass; ``again``: with activation checkpointing.
+
+        A post-norm layer keeps queries, keys, values, their sum and its copy (5 d), two numbers a feature
+        around each LayerNorm (in float32 under autocast, and a copy), both sides of the activation (2 f), and
+        a byte for each dropout; the decoder's attention over the source keeps queries and sums of the
+        target, keys and values of the source. A definition that is not fused keeps 16 bytes a head and pair.
+        """
+        d, f, size = self.width, self.feed_forward, 2 if half else 4
+        norm = d * (4 + 4 + 2 * half) + d  # what goes into a LayerNorm and comes out, and a mask of dropout
+        encoder = source * (size * (5 * d + 2 * f) + 2 * norm)
+        decoder = target * (size * (8 * d + 2 * f) + 3 * norm) + source * size * 2 * d
+        if not fused:
+            encoder += 16 * self.heads * source * source
+            decoder += 16 * self.heads * target * (source + target)
+        output = 4.0 * OUTPUT * target * self.vocabulary
+        if not again:
+            return self.layers * (encoder + decoder) + output
+        return 4.0 * self.layers * (source + target) * d + max(encoder, decoder) + output
 
 
 @dataclass(frozen=True)
@@ -109,24 +238,6 @@ def flops_per_token(
     computes again is no work of the model, and not counted.
     """
     return 6.0 * multiplied + layers * length * (12.0 * width + 6.0 * pairwise.products)
-
-
-def state_bytes(parameters: int, devices: int, *, half: bool, optimizer: str) -> dict[str, float]:
-    """Strategy -> bytes on each device for weights, gradients and the two moments of torch's AdamW.
-
-    4 + 4 + 8 bytes a parameter, and 2 for the copy of the weights that autocast computes with. What an
-    ``optimizer`` (``train.optim``) that is not in ``ADAM`` keeps is not known, and not counted. The stages of
-    ZeRO (Rajbhandari et al., 2020, arXiv 1910.02054) share out among the devices the moments, then the
-    gradients too, then the weights too; FSDP's full shard is stage 3.
-    """
-    weights, gradients, moments = 4 + 2 * half, 4, ADAM.get(optimizer, 0)
-    kept = (
-        weights + gradients + moments,
-        weights + gradients + moments / devices,
-        weights + (gradients + moments) / devices,
-        (weights + gradients + moments) / devices,
-    )
-    return {name: parameters * each for name, each in zip(STRATEGIES, kept, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -157,26 +268,10 @@ def activation_bytes(shape: Shape, batch: Batch, *, checkpointing: bool) -> floa
         layer += tokens * batch.length * shape.heads * 16
     rows = 1 if batch.pairwise.shared else batch.windows
     layer += 4 * batch.pairwise.kept * rows * batch.length**2
-    output = 4 * OUTPUT * tokens * shape.vocabulary
+    output = 4 * OUTPUT * tokens * shape.predicted
     if not checkpointing:
         return shape.layers * layer + output
     return 4 * shape.layers * tokens * shape.width + layer + output
-
-
-@dataclass(frozen=True)
-class Workload:
-    """The training of one run, on paper."""
-
-    shape: Shape
-    batch: Batch
-    tokens: float | None  # that are trained on; None where only the text tells
-    optimizer: str  # train.optim
-
-    @property
-    def flops_per_token(self) -> float:
-        shape, batch = self.shape, self.batch
-        sizes = {"layers": shape.layers, "width": shape.width, "length": batch.length}
-        return flops_per_token(shape.multiplied, **sizes, pairwise=batch.pairwise)
 
 
 @dataclass(frozen=True)

@@ -83,3 +83,10 @@ DECODERS: Mapping[str, dict[str, int]] = {
     "1.3b": _decoder(24, 2048, 16),
     "2.7b": _decoder(32, 2560, 32),
 }
+
+
+def size_of(options: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """Layers, features, heads and feed-forward features of an encoder's or a decoder's size."""
+    names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+    layers, width, heads, feed_forward = (options[name] for name in names)
+    return layers, width, heads, feed_forward

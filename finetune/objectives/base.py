@@ -12,6 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from finetune.attention.variants import find_variant
+from finetune.config.lineage import SCRATCH
+from finetune.errors import UserError, unknown
+from finetune.models import place
+from finetune.models.workload import Amount, Anatomy, Workload
+from finetune.records import pretraining
 from finetune.tasks.base import TASK_TYPES, Task
 
 if TYPE_CHECKING:
@@ -22,7 +28,6 @@ if TYPE_CHECKING:
     from finetune.data.collate import Collator
     from finetune.data.synthetic import Sample
     from finetune.models.builder import Built
-    from finetune.models.scale import Workload
     from finetune.models.scratch import Scratch
 
 Rows = list[dict[str, Any]]
@@ -182,9 +187,57 @@ class Objective(ABC):
 
     # Training and prediction
 
-    def workload(self, config: RunConfig) -> Workload | None:
-        """The training of a run on paper, for ``--plan``; ``None`` where rows or model are known too late."""
-        return None
+    sizes: Mapping[str, Mapping[str, Any]] = {}
+    """The options of each scratch size, those of ``scratch``, without an import of transformers; empty where
+    ``anatomy`` has no formula."""
+
+    def amount(self, config: RunConfig) -> Amount:
+        """How much a run trains on."""
+        data, train = config.data, config.train
+        batch = train.get("per_device_train_batch_size", 8)
+        step = batch * train.get("gradient_accumulation_steps", 1)
+        given = self.sample.sizes["train"] if data.source == "sample" else None
+        given = data.train_rows or given
+        limit, epochs = train.get("max_steps", -1), train.get("num_train_epochs", 3)
+        return Amount(
+            batch,
+            step,
+            length=data.max_length + (self.target_length(data) or 0),
+            filled=config.batches.padding == "max_length",
+            rows=step * limit if limit > 0 else given and given * epochs,
+        )
+
+    def anatomy(self, config: RunConfig, size: Mapping[str, Any], labels: Sequence[str]) -> Anatomy:
+        """A scratch model of one of ``sizes`` on paper, for rows of the lengths of a run."""
+        raise NotImplementedError
+
+    def workload(self, config: RunConfig, labels: Sequence[str] = ()) -> Workload | None:
+        """The training of a run on paper, for ``--plan``; ``None`` where its model is not here.
+
+        ``labels`` are the task's. Neither a scratch model nor one that is not here needs torch. Raises
+        ``UserError`` for a size that is none.
+        """
+        if config.model.name.startswith(SCRATCH):
+            name = config.model.name.removeprefix(SCRATCH)
+            if not self.sizes:
+                return None
+            if name not in self.sizes:
+                raise unknown(f"scratch size for {self.kind}", name, self.sizes)
+            model = self.anatomy(config, self.sizes[name], labels)
+        elif located := located_at(config):
+            from finetune.models import traced
+
+            half, fused = in_half(config), is_fused(config)
+            found = traced.anatomy(located, self, labels, half=half, fused=fused)
+            if found is None:
+                return None
+            model = found
+        else:
+            return None
+        train = config.train
+        optimizer = str(train.get("optim", "adamw_torch_fused"))
+        again = bool(train.get("activation_checkpointing") or train.get("gradient_checkpointing"))
+        return Workload(model, self.amount(config), in_half(config), optimizer, again)
 
     def flops_per_token(self, config: RunConfig, model: PreTrainedModel) -> float | None:
         """FLOPs of training on one token; ``None`` where rows are padded, so that no token costs the same."""
@@ -277,3 +330,23 @@ class Objective(ABC):
     @abstractmethod
     def snippet(self, config: Mapping[str, Any]) -> str:
         """Python that uses ``model`` and ``tokenizer`` once, for a model card; ``config`` is a record's."""
+
+
+def located_at(config: RunConfig) -> RunConfig | None:
+    """``config`` with the place of its pretrained model; ``None`` where that is not on this machine."""
+    try:
+        origin = pretraining.resolve(config)
+    except UserError:
+        return None  # still to be made, or not there, as its run will say
+    located = pretraining.at(config, origin) if origin else config
+    return located if place.here(located.model.name, located.model.revision) else None
+
+
+def in_half(config: RunConfig) -> bool:
+    """Whether a run computes in half precision; ``auto`` is for a GPU, where it mostly does."""
+    return bool(config.train.get("bf16") or config.train.get("fp16"))
+
+
+def is_fused(config: RunConfig) -> bool:
+    """Whether the kernel of a run's attention keeps no weights of queries and keys."""
+    return config.attention.kernel != "reference" and bool(find_variant(config.attention).kernels)

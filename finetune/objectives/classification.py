@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.data.synthetic import CLASSES
 from finetune.errors import UserError
-from finetune.objectives.base import Answers, Objective, Rows
+from finetune.models.scale import Batch, BertClassifierShape, ModernBertClassifierShape
+from finetune.models.sizes import ENCODERS, MODERNBERT, size_of
+from finetune.models.workload import Anatomy, of_shape
+from finetune.objectives.base import Answers, Objective, Rows, in_half, is_fused
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +35,7 @@ class Classification(Objective):
 
     adapter_task = "SEQ_CLS"
     trains_head = True
+    sizes = ENCODERS
 
     def check(self, values: Mapping[str, Any]) -> None:
         if values.get("generation") is not None:
@@ -78,6 +82,18 @@ class Classification(Objective):
         from finetune.models import heads
 
         heads.check_ends(config.model.name, built.base, built.tokenizer, splits)
+
+    def anatomy(self, config: RunConfig, size: Mapping[str, Any], labels: Sequence[str]) -> Anatomy:
+        length, numbers = config.data.max_length, (*size_of(size), config.model.vocab_size)
+        # Where the classes are read off the rows, a few weights for each are missing here.
+        classes = max(2, len(labels))
+        shape = (
+            ModernBertClassifierShape(*numbers, classes=classes)
+            if size.get("model_type") == MODERNBERT
+            else BertClassifierShape(*numbers, places=max(512, length), classes=classes)
+        )
+        dropout = config.model.dropout is None or config.model.dropout > 0
+        return of_shape(shape, Batch(1, length, in_half(config), dropout, is_fused(config)))
 
     @property
     def arguments(self) -> type[TrainingArguments]:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from math import isclose, nan
 from typing import TYPE_CHECKING, Any
 
-from finetune.attention.variants import find_variant
-from finetune.config.lineage import SCRATCH
 from finetune.data.synthetic import STORIES
-from finetune.errors import UserError, unknown
-from finetune.models.scale import Batch, Pairwise, Shape, Workload, flops_per_token
-from finetune.objectives.base import Answers, Objective
+from finetune.errors import UserError
+from finetune.models.scale import Batch, Pairwise, Shape, flops_per_token
+from finetune.models.sizes import size_of
+from finetune.models.workload import Amount, Anatomy, of_shape
+from finetune.objectives.base import Answers, Objective, in_half, is_fused
 from finetune.positions import get_encoding
 
 if TYPE_CHECKING:
@@ -25,13 +25,6 @@ BYTES_A_TOKEN = 8
 """Bytes of text that are read for each token to train on: more than any tokenizer's mean over a corpus."""
 TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-2
 """How far the nats of a window may differ, relative, in batches of another size: float32, half precision."""
-
-
-def size_of(options: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Layers, features, heads and feed-forward features of a scratch size."""
-    names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
-    layers, width, heads, feed_forward = (options[name] for name in names)
-    return layers, width, heads, feed_forward
 
 
 def section(config: RunConfig) -> LanguageConfig:
@@ -61,9 +54,6 @@ class Language(Objective):
     text_columns = ("text",)
     trains_head = False
 
-    sizes: Mapping[str, Mapping[str, Any]]
-    """The options of each scratch size, those of ``scratch``."""
-
     def check(self, values: Mapping[str, Any]) -> None:
         if values.get("language") is None:
             raise UserError(
@@ -91,30 +81,32 @@ class Language(Objective):
         """The numbers of a scratch model of a ``size`` whose positional encoding learns ``encoding``."""
         return Shape(*size_of(size), config.model.vocab_size, encoding=encoding)
 
-    def workload(self, config: RunConfig) -> Workload | None:
-        language, model, train = section(config), config.model, config.train
-        if not model.name.startswith(SCRATCH):
-            return None
-        name = model.name.removeprefix(SCRATCH)
-        if name not in self.sizes:
-            raise unknown(f"scratch size for {self.kind}", name, self.sizes)
+    def anatomy(self, config: RunConfig, size: Mapping[str, Any], labels: Sequence[str]) -> Anatomy:
+        model = config.model
         encoding, _ = get_encoding(model.position, model.position_parameters)
-        layers, _, heads, _ = size_of(self.sizes[name])
-        steps, epochs = train.get("max_steps", -1), train.get("num_train_epochs", 3)
-        tokens = None if language.train_tokens is None else language.train_tokens * epochs
+        layers, _, heads, _ = size_of(size)
         batch = Batch(
-            windows=train.get("per_device_train_batch_size", 8),
+            windows=1,
             length=config.data.max_length,
-            half=bool(train.get("bf16") or train.get("fp16")),
+            half=in_half(config),
             dropout=bool(model.dropout or model.attention_dropout),
-            fused=config.attention.kernel != "reference" and bool(find_variant(config.attention).kernels),
+            fused=is_fused(config),
             pairwise=Pairwise(encoding.products(heads), encoding.kept(heads), not encoding.by_row),
         )
-        return Workload(
-            self.shape(config, self.sizes[name], encoding.learned(layers, heads)),
-            batch,
-            steps * language.tokens_per_step if steps > 0 else tokens,
-            str(train.get("optim", "adamw_torch_fused")),
+        return of_shape(self.shape(config, size, encoding.learned(layers, heads)), batch)
+
+    def amount(self, config: RunConfig) -> Amount:
+        language, train, length = section(config), config.train, config.data.max_length
+        limit, epochs = train.get("max_steps", -1), train.get("num_train_epochs", 3)
+        tokens = None if language.train_tokens is None else language.train_tokens * epochs
+        if limit > 0:
+            tokens = limit * language.tokens_per_step
+        return Amount(
+            batch=train.get("per_device_train_batch_size", 8),
+            step=language.tokens_per_step // length,
+            length=length,
+            filled=True,
+            rows=None if tokens is None else tokens / length,
         )
 
     def flops_per_token(self, config: RunConfig, model: PreTrainedModel) -> float | None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from finetune.config.schema import SHORTEST_WINDOW
 from finetune.errors import UserError
 from finetune.models.scale import BertShape, ModernBertShape, Shape
-from finetune.models.sizes import ENCODERS, MODERNBERT
+from finetune.models.sizes import ENCODERS, MODERNBERT, size_of
 from finetune.objectives.base import Answers, Rows
-from finetune.objectives.language import Language, keys, mean_loss, scored, section, size_of
+from finetune.objectives.language import Language, keys, mean_loss, scored, section
 
 if TYPE_CHECKING:
     from datasets import Dataset

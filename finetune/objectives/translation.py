@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.data.synthetic import PAIRS
 from finetune.errors import UserError
-from finetune.objectives.base import Objective, Rows
+from finetune.models.scale import MarianShape
+from finetune.models.sizes import ENCODER_DECODERS
+from finetune.models.workload import Anatomy, of_marian
+from finetune.objectives.base import Objective, Rows, in_half, is_fused
 from finetune.tasks.base import languages
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ class Translation(Objective):
 
     adapter_task = "SEQ_2_SEQ_LM"
     trains_head = False
+    sizes = ENCODER_DECODERS
 
     def check(self, values: Mapping[str, Any]) -> None:
         if values.get("generation") is None:
@@ -122,6 +126,15 @@ class Translation(Objective):
     def generation(self, model: PreTrainedModel) -> dict[str, Any]:
         settings: dict[str, Any] = model.generation_config.to_diff_dict()
         return settings
+
+    def anatomy(self, config: RunConfig, size: Mapping[str, Any], labels: Sequence[str]) -> Anatomy:
+        data, written = config.data, config.generation.max_new_tokens if config.generation else 0
+        source, target = data.max_length, self.target_length(data)
+        names = ("encoder_layers", "d_model", "encoder_attention_heads", "encoder_ffn_dim")
+        layers, width, heads, feed_forward = (size[name] for name in names)
+        places = max(512, source, target, written)
+        shape = MarianShape(layers, width, heads, feed_forward, config.model.vocab_size, places)
+        return of_marian(shape, source, target, half=in_half(config), fused=is_fused(config))
 
     @property
     def arguments(self) -> type[TrainingArguments]:

@@ -1,5 +1,7 @@
 """``--plan``: what runs take on paper, without torch and without a run."""
 
+import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from finetune.cli.main import main
-from tests.support.studies import study_of, written
+from tests.support.pretrained_models import save
+from tests.support.studies import written
 
 FULL = ["pretrain", "--preset", "full", "--seeds", "0,1", "--attention", "softmax,sa-softmax"]
 
@@ -18,72 +21,93 @@ def planned(capsys: pytest.CaptureFixture[str], folder: Path, *words: str) -> li
     return capsys.readouterr().out.splitlines()
 
 
+def table(lines: list[str], heading: str) -> list[dict[str, str]]:
+    """The rows of a table, by the titles of their columns, which two spaces part."""
+    start = next(number for number, line in enumerate(lines) if line.startswith(heading))
+    rows = [re.split(r" {2,}", line) for line in itertools.takewhile(bool, lines[start:])]
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+
+
 def test_the_plan_of_125m_says_what_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = planned(capsys, tmp_path / "runs", *FULL)
-    start = next(number for number, line in enumerate(lines) if line.startswith("on paper: "))
     assert lines[0] == f"books: 4 runs in {tmp_path / 'runs'}"
-    assert lines[start:] == [
-        "on paper: scratch-125m, softmax, sa-softmax: 4 runs, windows of 512 tokens, half precision",
-        "parameters: 162,250,752 at most, 85,056,000 without embeddings and output",
-        "tokens: 6,553,600,000 a run, 40.4 a parameter",
-        "FLOPs: 7.99e+08 a token, 5.23e+18 a run, 2.09e+19 in all",
-        "time for a run on one device at 40% of its peak: H200 SXM 3.7 h, H100 SXM 3.7 h, L40S 10.0 h, "
-        "A100 11.6 h, RTX 4090 22.0 h",
-        "optimizer: adamw_torch_fused, its two moments in float32 are counted",
-        "memory of a device  1 device  8 devices  64 devices",
-        "data parallel        2.7 GiB    2.7 GiB     2.7 GiB",
-        "ZeRO 1               2.7 GiB    1.7 GiB     1.5 GiB",
-        "ZeRO 2               2.7 GiB    1.1 GiB     957 MiB",
-        "ZeRO 3 (FSDP)        2.7 GiB    348 MiB      44 MiB",
-        "and activations of a batch of 32 windows: 16.2 GiB, with train.activation_checkpointing 10.4 GiB "
-        "(a run here takes one device)",
-    ]
+    assert table(lines, "on paper") == [{
+        "on paper, at most": "scratch-125m", "attention": "softmax, sa-softmax", "runs": "4",
+        "parameters": "162.3M", "trained": "162.3M", "a step": "256 x 512", "tokens a run": "6.554G",
+        "FLOPs a run": "5.23e+18", "H200 SXM or H100 SXM": "3.7 h", "L40S": "10.0 h", "A100": "11.6 h",
+        "RTX 4090": "22.0 h",
+    }]  # fmt: skip
+    assert table(lines, "memory of a device") == [{
+        "memory of a device": "scratch-125m", "attention": "softmax, sa-softmax",
+        "computes in": "half precision", "one device": "19.0 GiB", "with checkpointing": "13.1 GiB",
+        "DDP on 2": "19.6 GiB", "DDP on 4": "19.6 GiB", "DDP on 8": "19.6 GiB",
+        "FSDP2 on 2": "17.8 GiB", "FSDP2 on 4": "17.2 GiB", "FSDP2 on 8": "16.9 GiB",
+    }]  # fmt: skip
 
 
 def test_peak_and_share_are_the_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--peak_tflops", "312", "--mfu", "0.8", "--train.bf16", "false"]
     lines = planned(capsys, tmp_path / "runs", *FULL, *words)
-    (line,) = [line for line in lines if line.startswith("time for")]
-    assert "at 80% of its peak in half precision" in line and line.endswith(": 312 TFLOP/s 5.8 h")
+    (row,) = table(lines, "on paper")
+    assert row["312 TFLOP/s"] == "5.8 h" and "A100" not in row
+    assert any("at 80% of the peak in half precision, which float32 is far from" in line for line in lines)
 
 
 def test_what_an_optimizer_keeps_is_counted_where_it_is_known(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = planned(capsys, tmp_path / "runs", *FULL, "--train.optim", "sgd")
-    assert "optimizer: sgd, what it keeps is not counted" in lines
-    (line,) = [line for line in lines if line.startswith("data parallel")]
-    assert line.split()[2:4] == ["1.5", "GiB"]  # 10 bytes of the 18 a parameter
+    assert any("what sgd keeps is not counted" in line for line in lines)
+    (row,) = table(lines, "memory of a device")
+    assert row["one device"] == "17.7 GiB"  # 10 bytes of the 18 a parameter
 
 
-def test_different_trainings_have_a_paragraph_each(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_different_trainings_have_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A variant without a fused kernel keeps its weights; the tokens of epochs are those of the text."""
     words = ["--language.train_tokens", "null", "--attention", "softmax,softpick"]
-    lines = planned(capsys, tmp_path / "runs", "pretrain", *words)
-    assert [line for line in lines if line.startswith("on paper")] == [
-        f"on paper: scratch-tiny, {name}: 1 run, windows of 128 tokens, float32"
-        for name in ("softmax", "softpick")
-    ]
-    assert sum(line.startswith("tokens: what the text has") for line in lines) == 2
-    assert sum(line.startswith("time for a billion tokens") for line in lines) == 2
+    rows = table(planned(capsys, tmp_path / "runs", "pretrain", *words), "on paper")
+    assert [row["attention"] for row in rows] == ["softmax", "softpick"]
+    assert {row["tokens a run"] for row in rows} == {"all rows"}
+    assert all(row["A100"].endswith(" a million rows") for row in rows)
+
+
+@pytest.mark.parametrize("verb", ["classify", "translate", "pretrain"])
+def test_every_verb_has_its_runs_on_paper(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--attention", "softmax,sa-softmax", "--train.per_device_train_batch_size", "4"]
+    lines = planned(capsys, tmp_path / "runs", verb, *words)
+    (row,) = table(lines, "on paper")
+    assert row["runs"] == "2" and row["on paper, at most"] == "scratch-tiny"
+    (sizes,) = table(lines, "memory of a device")
+    # A step of 4 rows is none of 8 devices; that of a language model is told by its tokens.
+    assert (sizes["DDP on 8"] == "-") == (verb != "pretrain") and sizes["DDP on 4"] != "-"
+
+
+def test_a_pretrained_model_is_read_where_it_lies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = save("bert", tmp_path / "model")
+    for words in ([], ["--model.lora.rank", "2"]):
+        wide = ["classify", "--model", str(model), "--model.dropout", "null", *words]
+        (row,) = table(planned(capsys, tmp_path / "runs", *wide), "on paper")
+        assert (row["trained"] == row["parameters"]) == (not words) and row["runs"] == "2"
+
+
+def test_what_is_not_here_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = planned(capsys, tmp_path / "runs", "classify", "--model", "org/away")
+    assert lines[-1].startswith("not on paper: 2 runs of org--away, whose files are not on this machine")
 
 
 def test_a_study_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = written(tmp_path, {"a": {"task": "books", "variants": ["softmax"]}})
+    """Tasks that differ in their classes alone share a line, and what begins from a run has its size."""
+    encoders = {"task": "books", "objective": "masked", "model.name": "scratch:tiny", "variants": ["softmax"]}
+    after = {"from": "a", "task": ["agnews", "yelp"], "variants": ["softmax"]}
+    path = written(tmp_path, {"a": encoders, "b": after})
     assert main(["study", str(path), "--plan", "--peak_tflops", "312"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("study ") and "\non paper: scratch-tiny, softmax: " in said
-
-
-def test_other_kinds_of_task_have_nothing_on_paper(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines = planned(capsys, tmp_path / "runs", "classify")
-    assert lines[0].startswith("agnews: 2 runs") and not any("paper" in line for line in lines)
-    assert main(["study", str(tmp_path / "none.yaml"), "--plan"]) == 2
-    assert study_of(tmp_path).title.startswith("study ")
+    first, then = table(said.splitlines(), "on paper")
+    assert said.startswith("study ") and first["on paper, at most"] == "scratch-tiny"
+    assert then["runs"] == "2" and then["on paper, at most"].startswith("pretrained-")
+    assert 0.9 < float(then["parameters"][:-1]) / float(first["parameters"][:-1]) < 1.1
 
 
 @pytest.mark.parametrize(
@@ -117,7 +141,9 @@ def test_a_plan_imports_no_torch(tmp_path: Path) -> None:
     code = f"""
 import sys
 from finetune.cli.main import main
-assert main(["pretrain", "--plan", "--output", {str(tmp_path)!r}]) == 0
+for verb in ("pretrain", "classify", "translate"):
+    assert main([verb, "--plan", "--output", {str(tmp_path)!r}]) == 0
+assert main(["study", "paper", "--plan", "--output", {str(tmp_path)!r}]) == 0
 assert not {{"torch", "transformers", "datasets"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
