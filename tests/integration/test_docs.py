@@ -17,6 +17,7 @@ from finetune.attention import VARIANTS
 from finetune.cli.main import parser
 from finetune.config.identity import flatten
 from finetune.config.loading import preset_names, read_preset
+from finetune.studies.engines import ENGINES
 from finetune.tasks import TASK_TYPES, get_task
 
 ROOT = Path(__file__).parents[2]
@@ -42,10 +43,11 @@ def verbs() -> dict[str, set[str]]:
 
 
 def configuration_keys() -> set[str]:
-    """Every key of the configuration, as it is typed after two dashes."""
+    """Every key of the configuration and option of an engine, as it is typed after two dashes."""
     presets = [read_preset(kind, preset) for kind in TASK_TYPES for preset in preset_names(kind)]
     keys = {key for preset in presets for key in flatten(preset)}
     keys |= {f"train.{field.name}" for field in fields(Seq2SeqTrainingArguments)}
+    keys |= {f"{each.name}.{field.name}" for each in ENGINES.values() for field in fields(each.options)}
     return keys | {f"attention.parameters.{name}" for each in VARIANTS.values() for name in each.parameters}
 
 
