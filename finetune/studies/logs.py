@@ -20,20 +20,12 @@ VERDICT = re.compile(r"# (\S+): failed: (.*)")
 
 
 @dataclass(frozen=True)
-class Log:
-    """The open, locked log of a run. ``start``: the byte at which the output of this attempt begins."""
+class Attempt:
+    """The output of one attempt at a run. ``start``: the byte of the log at which it begins."""
 
     file: Path
-    stream: BinaryIO
     start: int
     began: str  # ISO 8601, UTC
-
-    def close(self, failure: str = "") -> None:
-        """Releases the log, once every process that writes into it has ended, with a failure's reason."""
-        with suppress(OSError):  # a full disk, which may be the reason itself
-            if failure:
-                self.stream.write(f"\n# {now()}: failed: {failure}\n".encode("utf-8", "backslashreplace"))
-        self.stream.close()
 
     def last_line(self) -> str:
         """The last line that is not blank."""
@@ -44,6 +36,20 @@ class Log:
         lines = _last_lines(self.file, self.start)
         mistakes = [line.removeprefix(MISTAKE) for line in lines if line.startswith(MISTAKE)]
         return (mistakes or lines or [""])[-1]
+
+
+@dataclass(frozen=True)
+class Log(Attempt):
+    """The open, locked log of a run on this machine."""
+
+    stream: BinaryIO
+
+    def close(self, failure: str = "") -> None:
+        """Releases the log, once every process that writes into it has ended, with a failure's reason."""
+        with suppress(OSError):  # a full disk, which may be the reason itself
+            if failure:
+                self.stream.write(f"\n# {now()}: failed: {failure}\n".encode("utf-8", "backslashreplace"))
+        self.stream.close()
 
 
 def of_attempt(record: Record | None, began: str) -> bool:
@@ -66,13 +72,30 @@ def claim(file: Path, words: Sequence[str]) -> Log | None:
         stream.write(header.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise UserError(f"cannot write the log {file}: {error.strerror}") from error
-    return Log(file, stream, stream.seek(0, 2), began)
+    return Log(file, stream.seek(0, 2), began, stream)
+
+
+def begin(file: Path, words: Sequence[str]) -> Attempt | None:
+    """Begins the log of an attempt that a process elsewhere will write; None where one here holds it."""
+    log = claim(file, words)
+    if log is None:
+        return None
+    log.close()
+    return Attempt(log.file, log.start, log.began)
+
+
+def judge(attempt: Attempt, failure: str) -> None:
+    """Writes why an attempt failed into its log, once no process elsewhere writes into it any more."""
+    with suppress(OSError):
+        stream = lock.claim(attempt.file)
+        if stream is not None:
+            Log(attempt.file, attempt.start, attempt.began, stream).close(failure)
 
 
 def verdict(file: Path, since: str = "") -> str:
     """The reason why a study's last attempt failed; "" where it did not, or ended before ``since``
     (ISO 8601, UTC)."""
-    match = VERDICT.fullmatch(next(reversed(_last_lines(file, 0)), "")) if file.is_file() else None
+    match = VERDICT.fullmatch(next(reversed(_last_lines(file, 0)), ""))
     return match[2] if match and match[1] >= since else ""
 
 
@@ -91,6 +114,8 @@ def brief(line: str) -> str:
 
 def _last_lines(file: Path, start: int) -> list[str]:
     """The lines that are not blank, from the byte ``start`` on; each state of a progress bar is one."""
+    if not file.is_file():
+        return []
     with file.open("rb") as stream:
         stream.seek(max(start, stream.seek(0, 2) - TAIL))
         text = stream.read().decode("utf-8", "replace")

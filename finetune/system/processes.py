@@ -20,6 +20,15 @@ def python_module(name: str) -> list[str]:
     return [sys.executable, *safe, "-m", name]
 
 
+def distributed(words: list[str], processes: int) -> list[str]:
+    """The command of ``python_module`` made one of several processes on one machine, by torchrun."""
+    if processes == 1:
+        return words
+    place = words.index("-m")
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*words[:place], *launcher, *words[place:]]
+
+
 def leave_working_folder() -> None:
     """Removes the working folder, which ``python -m`` puts first, from ``sys.path``."""
     here = os.getcwd()

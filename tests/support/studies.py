@@ -86,6 +86,14 @@ for deed in deeds:
         pathlib.Path(folder, ".ready").touch()
     elif name == "say":
         print(value)
+    elif name == "first":
+        tried = pathlib.Path(prepared + ".tried")
+        if not tried.exists():
+            tried.touch()
+            print("hangs as", os.getpid())
+            time.sleep(float(value))
+    elif name == "show":
+        print(os.environ.get(value))
     elif name == "record":
         entry = json.loads(pathlib.Path(prepared).read_text())
         entry["started"] = datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,130 @@
+"""Runs a command on a leash: it ends when whoever holds the other end of the standard input lets go of it.
+
+``python -m finetune.studies.executors.leash '{"words": [...], "log": "...", ...}'``. A worker of a cluster
+can be killed in a way that leaves it no time to end what it has started, which would go on, unknown to all,
+with the GPU and the folder of its run. The kernel closes the pipe between the two whatever the end was.
+
+The last line of the standard output is the ``Outcome``, as JSON.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import BusyError
+from finetune.studies import logs
+from finetune.studies.executors.base import killed_text
+
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+@dataclass(frozen=True)
+class Leash:
+    """What is run, and for how long. ``log``: where its output goes, claimed as long as it lasts."""
+
+    words: list[str]
+    log: str
+    timeout_s: float | None
+    grace_s: float  # that a run has to leave a checkpoint when it is told to end
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command has ended. ``exit_status``: below 0 the signal that killed it."""
+
+    exit_status: int
+    timed_out: bool = False
+    reason: str = ""  # of an end that is neither a success nor "later"; also the last line of the log
+    began: str = ""  # ISO 8601, UTC
+
+
+def run(leash: Leash) -> Outcome:
+    """Runs the command in a process group of its own, and waits for its end."""
+    log = logs.claim(Path(leash.log), leash.words)
+    if log is None:
+        return Outcome(BusyError.exit_status)
+    try:
+        process = subprocess.Popen(
+            leash.words,
+            stdin=subprocess.DEVNULL,
+            stdout=log.stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},  # a log that is up to date
+            process_group=0,
+        )
+    except OSError as error:
+        reason = f"cannot start a process: {error.strerror}"
+        log.close(reason)
+        return Outcome(1, reason=reason, began=log.began)
+    told = threading.Event()  # to end: what it then does is no failure
+
+    def pass_on(number: int, frame: object) -> None:
+        told.set()
+        process.send_signal(number)
+
+    def when_let_go() -> None:
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+        told.set()
+        end(process, leash.grace_s)
+
+    for number in PASSED_ON:
+        signal.signal(number, pass_on)
+    threading.Thread(target=when_let_go, daemon=True).start()
+    timed_out = False
+    try:
+        process.wait(leash.timeout_s)
+    except subprocess.TimeoutExpired:
+        timed_out = True
+        end(process, leash.grace_s)
+    kill_group(process)  # what it has started, and left
+    if timed_out:
+        reason = f"it did not end within the {leash.timeout_s:g} s that it may take"
+    elif told.is_set() or process.returncode in (0, BusyError.exit_status):
+        reason = ""
+    elif process.returncode < 0:
+        reason = killed_text(-process.returncode)
+    else:
+        reason = log.complaint() or f"it ended with status {process.returncode} and without a word"
+    log.close(reason)
+    return Outcome(process.returncode, timed_out, reason, log.began)
+
+
+def end(process: "subprocess.Popen[bytes]", grace_s: float) -> None:
+    """Tells a command to end, and kills its process group where it does not.
+
+    Only the command itself is told: a run whose helpers are gone cannot go on to its next checkpoint.
+    """
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(grace_s)
+    kill_group(process)
+    process.wait()
+
+
+def kill_group(process: "subprocess.Popen[bytes]") -> None:
+    with suppress(ProcessLookupError, PermissionError):  # the group is gone
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def main(arguments: Sequence[str]) -> int:
+    # Ray kills the children of a worker that it ends, and not their children: the parent is what it kills.
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    values: dict[str, Any] = json.loads(arguments[0])
+    outcome = run(Leash(**values))
+    with suppress(BrokenPipeError):  # whoever held the leash is gone
+        print(json.dumps(asdict(outcome)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
