@@ -1,16 +1,19 @@
 """The verb ``study``: the runs of a study file, as processes of their own."""
 
 import argparse
+import json
 from typing import Any
 
 from finetune.cli.options import Overrides, add_plan, add_verb, number, place, speed
+from finetune.errors import UserError
 from finetune.studies.engines import ENGINES, given_on
 from finetune.system.text import say
 
 VERB = "study"
 NOTES = """\
 --print writes the configuration of each run into OUTPUT/configs, and prints what the study itself
-would execute: finetune run on that file. --plan writes nothing. A study that is stopped goes on with
+would execute: finetune run on that file. --plan writes nothing; with --on ENGINE it has a worker look for
+data, models, the folder of the runs and room for each of them. A study that is stopped goes on with
 the same command; runs that another process is making are left to it.
 Each engine has options of its own, --ENGINE.OPTION VALUE, such as --local.retries 1 --local.timeout 2h;
 the section on: of the study file holds them too. What was said last is kept in OUTPUT/on.yaml."""
@@ -34,9 +37,11 @@ def add(verbs: Any) -> None:
     add_plan(parser, mode, "what is done, what is left, how long it takes")
     mode.add_argument("--print", action="store_true", help="one command line a run that is not done")
     mode.add_argument("--rehearse", action="store_true", help="take a first step of every kind of run")
+    mode.add_argument("--check", action="store_true", help="look for all that it needs here, and print JSON")
     mode.add_argument("--cancel", action="store_true", help="end the jobs that go on without the study")
     about = "; ".join(f"{engine.name}: {engine.about}" for engine in ENGINES.values())
     parser.add_argument("--on", metavar="ENGINE", help=f"{about} (default: the study's, or local)")
+    parser.add_argument("--token", metavar="WORD", help="with --check: of a file in OUTPUT that must be seen")
     parser.add_argument("--workers", help="runs at a time (default: the study's; one a GPU, or by cores)")
     parser.add_argument("--output", type=place, help="folder of the runs (default: runs/NAME-OF-THE-STUDY)")
     parser.set_defaults(function=study)
@@ -44,17 +49,35 @@ def add(verbs: Any) -> None:
 
 def study(options: argparse.Namespace, overrides: Overrides) -> int:
     """Plans, prints, rehearses or runs a study. Returns the exit status."""
+    from finetune.studies.check import FOUND, is_fine, look_around
     from finetune.studies.file import load, workers_of
     from finetune.studies.rehearsal import rehearse
-    from finetune.studies.run import cancel, commands, plan_text, run_study
+    from finetune.studies.run import (
+        cancel,
+        commands,
+        plan_text,
+        refuse_faults,
+        run_study,
+        workers_text,
+    )
 
     what = "--workers takes a whole number from 1, e.g. 2"
     workers = None if options.workers is None else workers_of(number(options.workers, what, least=1))
     how_fast = speed(options)
     given = given_on(options.on, overrides)
     loaded = load(options.file, options.output)
+    if options.token is not None and not options.check:
+        raise UserError("--token is for a worker that is checked: give --check too, or leave it out")
     if options.plan:
         print(plan_text(loaded, workers, how_fast))
+        if given:
+            text, faults = workers_text(loaded, workers, given)
+            print(f"\n{text}")
+            refuse_faults(faults)
+    elif options.check:
+        report = look_around(loaded, options.token)
+        print(json.dumps(report))
+        return 0 if is_fine(report) else FOUND
     elif options.print:
         for command in commands(loaded):
             print(command)

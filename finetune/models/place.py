@@ -16,3 +16,8 @@ def here(name: str, revision: str | None) -> bool:
         return isinstance(try_to_load_from_cache(name, FILE, revision=revision), str)
     except HFValidationError:
         return False
+
+
+def is_folder(name: str) -> bool:
+    """Whether ``model.name`` means a folder, there or not: a Hub id has one slash at most."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1

@@ -90,6 +90,7 @@ class Workload:
     half: bool  # in bfloat16 or float16
     optimizer: str  # train.optim
     checkpointing: bool  # train.activation_checkpointing
+    sharded: bool = False  # train.fsdp
 
     @property
     def flops_per_token(self) -> float:
@@ -104,6 +105,12 @@ class Workload:
     def steps(self) -> float | None:
         """Optimizer steps."""
         return None if self.amount.rows is None else self.amount.rows / self.amount.step
+
+    def strategy(self, devices: int) -> Strategy:
+        """How so many devices share the run."""
+        if self.sharded:
+            return Strategy.FSDP
+        return Strategy.DDP if devices > 1 else Strategy.ONE
 
     def local_batch(self, devices: int) -> int | None:
         """Rows that each of so many devices computes at once: the step is divided, and its share again.
@@ -121,18 +128,19 @@ class Workload:
         4 + 4 + 8 bytes a parameter, and 2 for the copy of the weights that autocast computes with; only what
         is ``trained`` has the latter two. What an ``optimizer`` that is not in ``ADAM`` keeps is not known,
         and not counted. DDP adds the buckets in which gradients are added up. FSDP2 (Zhao et al., 2023,
-        arXiv 2304.11277, by parameter) shares all of it out, and holds whole what it computes: what is in no
-        layer, the layer at hand and the one that is fetched meanwhile, weights and gradients.
+        arXiv 2304.11277, by parameter) shares all but the copy out, and holds whole, in float32, what it
+        computes: what is in no layer, the layer at hand and the one that is fetched meanwhile, and the
+        gradients of the former two.
         """
         model, copy = self.model, 2 * self.half
-        kept = 4 * model.parameters + (4 + ADAM.get(self.optimizer, 0)) * model.trained
-        if strategy is not Strategy.FSDP:
-            buckets = 4 * model.trained if devices > 1 else 0
-            return kept + copy * model.parameters + buckets
-        each = 2 if self.half else 4
-        gathered = model.outside + 2 * model.layer
-        gradients = (model.outside + model.layer) * model.trained / model.parameters
-        return kept / devices + each * (gathered + gradients)
+        kept: float = 4 * model.parameters + (4 + ADAM.get(self.optimizer, 0)) * model.trained
+        if strategy is Strategy.FSDP:
+            gathered = model.outside + 2 * model.layer
+            gradients = (model.outside + model.layer) * model.trained / model.parameters
+            kept = kept / devices + 4 * (gathered + gradients)
+        elif devices > 1:
+            kept += 4 * model.trained
+        return kept + copy * model.parameters
 
     def activation_bytes(self, rows: int, *, checkpointing: bool | None = None) -> float:
         """Bytes that are kept for the backward pass of so many rows of full length."""

@@ -237,7 +237,8 @@ class Objective(ABC):
         train = config.train
         optimizer = str(train.get("optim", "adamw_torch_fused"))
         again = bool(train.get("activation_checkpointing") or train.get("gradient_checkpointing"))
-        return Workload(model, self.amount(config), in_half(config), optimizer, again)
+        sharded = bool(train.get("fsdp"))
+        return Workload(model, self.amount(config), in_half(config), optimizer, again, sharded)
 
     def flops_per_token(self, config: RunConfig, model: PreTrainedModel) -> float | None:
         """FLOPs of training on one token; ``None`` where rows are padded, so that no token costs the same."""

@@ -3,7 +3,10 @@
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -49,6 +52,48 @@ def gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []  # no driver, no GPU
     return parse_listing(listed.stdout)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU with its memory, as the driver has them."""
+
+    name: str
+    memory_gib: float
+
+
+def gpus_with_memory(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
+    """The GPUs that may be used, without asking torch; parts of a GPU (MIG) are left out."""
+    words = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return parse_memory(listed.stdout, gpus(environment))
+
+
+def parse_memory(text: str, names: Sequence[str]) -> list[Gpu]:
+    """Reads the GPUs called ``names``, by number or by (the beginning of) UUID, off nvidia-smi's table.
+
+    >>> parse_memory("0, GPU-ab12, NVIDIA H100 80GB HBM3, 81559", ["0"])
+    [Gpu(name='NVIDIA H100 80GB HBM3', memory_gib=79.6)]
+    """
+    found = []
+    for line in text.splitlines():
+        number, uuid, name, mebibytes = (word.strip() for word in line.split(","))
+        if any(each == number or (each.startswith("GPU-") and uuid.startswith(each)) for each in names):
+            found.append(Gpu(name, round(float(mebibytes) / 1024, 1)))
+    return found
+
+
+def host_memory_gib(environment: Mapping[str, str] = os.environ) -> float:
+    """Memory that the processes of this machine may take: all of it, or the share of a container or a job."""
+    limits = [float(psutil.virtual_memory().total)]
+    with suppress(OSError, ValueError):  # "max": no limit
+        limits.append(float(Path("/sys/fs/cgroup/memory.max").read_text()))
+    if (share := environment.get("SLURM_MEM_PER_NODE", "")).isdecimal() and int(share):
+        limits.append(int(share) * 2.0**20)
+    return round(min(limits) / 2**30, 1)
 
 
 def parse_listing(text: str) -> list[str]:

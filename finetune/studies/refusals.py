@@ -12,6 +12,7 @@ from finetune.config.lineage import SCRATCH
 from finetune.config.loading import preset_names
 from finetune.config.schema import RunConfig
 from finetune.errors import UserError
+from finetune.models import place
 from finetune.records import pretraining
 from finetune.studies.grid import Cell, is_like, preset_of
 from finetune.studies.state import TO_RUN, Status
@@ -37,7 +38,7 @@ def check_model_name(config: RunConfig) -> None:
     if name.startswith(SCRATCH):
         if config.model.lora.rank:
             raise UserError("model.lora adapts a pretrained model: with a scratch model leave its rank at 0")
-    elif (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
+    elif place.is_folder(name) and not Path(name).is_dir():
         raise UserError(f"there is no model folder '{name}'; give a folder, a Hub id or scratch:SIZE")
 
 

@@ -8,12 +8,12 @@ import subprocess
 from finetune.config.identity import as_dict, but_for_seed
 from finetune.errors import UserError
 from finetune.studies import devices
-from finetune.studies.executors.base import killed_text
+from finetune.studies.executors.base import Executor, killed_text
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.state import TO_RUN, begins, look
 from finetune.system.processes import python_module
-from finetune.system.text import is_quiet, say
+from finetune.system.text import is_quiet, say, visible
 
 
 def in_process_of_its_own(study: Study) -> int:
@@ -21,8 +21,7 @@ def in_process_of_its_own(study: Study) -> int:
 
     Returns the exit status; the process prints the mistake itself. Raises ``UserError`` where it was killed.
     """
-    words = [*python_module("finetune"), "study", study.file, "--output", str(study.root), "--rehearse"]
-    words += ["--quiet"] if is_quiet() else []
+    words = _words(study)
     (slot,) = devices.slots(1)
     # A group of its own: a Ctrl-C in the terminal reaches this process alone, which then ends the other.
     ended = subprocess.run(
@@ -34,6 +33,26 @@ def in_process_of_its_own(study: Study) -> int:
             "finetune study FILE --rehearse shows at which model"
         )
     return ended.returncode
+
+
+def on_worker(study: Study, executor: Executor) -> int:
+    """Rehearses on a worker, prints what that has printed, and returns its exit status.
+
+    Raises ``UserError`` where the worker was killed.
+    """
+    called = executor.call(_words(study))
+    if called.output.strip():
+        print(visible(called.output.rstrip()), flush=True)
+    if called.exit_status < 0:
+        raise UserError(
+            f"the rehearsal on a worker, before the first run, was {killed_text(-called.exit_status)}"
+        )
+    return called.exit_status
+
+
+def _words(study: Study) -> list[str]:
+    words = [*python_module("finetune"), "study", study.file, "--output", str(study.root), "--rehearse"]
+    return words + (["--quiet"] if is_quiet() else [])
 
 
 def rehearse(study: Study) -> str:

@@ -8,8 +8,10 @@ from pathlib import Path
 from finetune.errors import UserError
 from finetune.studies import (
     cell_file,
+    check,
     devices,
     engines,
+    fit,
     on_paper,
     overview,
     progress,
@@ -18,6 +20,7 @@ from finetune.studies import (
     schedule,
 )
 from finetune.studies.estimate import Costs
+from finetune.studies.executors.base import Executor
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.on_paper import Speed
@@ -60,6 +63,35 @@ def plan_text(study: Study, workers: int | None, speed: Speed = on_paper.USUAL) 
     costs = _costs(study, statuses)
     planned = overview.text(study, statuses, costs, devices.workers(workers or study.workers))
     return "\n\n".join(filter(None, [planned, on_paper.text(study.cells, speed)]))
+
+
+def workers_text(study: Study, workers: int | None, given: engines.Given) -> tuple[str, list[check.Fault]]:
+    """What a worker of the engine has for a study, as text, and what would stop the runs there."""
+    chosen = engines.choose(study, given)
+    statuses = {cell: look(cell) for cell in study.cells}
+    left = [cell for cell in study.cells if statuses[cell].state is not RunState.DONE]
+    with chosen.executor(study, devices.workers(workers or study.workers)) as executor:
+        report, faults = _looked(study, chosen, executor, left)
+    mine = check.look_around(study)
+    head = f"a worker of {chosen.engine.name}, {check.summary(report)}"
+    lines = [head, *check.notes(mine, report), *(f"{each.kind}: {each.text}" for each in faults)]
+    return "\n".join(map(clean, lines if faults else [*lines, "all that the runs need is there"])), faults
+
+
+def _looked(
+    study: Study, chosen: engines.Chosen, executor: Executor, cells: Sequence[Cell]
+) -> tuple[check.Report, list[check.Fault]]:
+    """What a worker has, and what would stop ``cells`` there."""
+    report = check.ask(study, executor)
+    found = check.faults(check.look_around(study), report)
+    return report, found + fit.faults(cells, report, chosen.options.processes())
+
+
+def refuse_faults(faults: Sequence[check.Fault]) -> None:
+    """Raises ``UserError`` where runs would be stopped on a worker."""
+    if faults:
+        more = f" (and {len(faults) - 1} more: see --plan)" if len(faults) > 1 else ""
+        raise UserError(faults[0].text + more)
 
 
 def commands(study: Study) -> list[str]:
@@ -112,7 +144,12 @@ def run_study(study: Study, workers: int | None, given: engines.Given | None = N
     head = f"study {study.name}: {len(study.cells)} runs in {study.root}, {done} done"
     say(f"{head}; {rest if waiting else 'nothing is left to run'}")
     if waiting:
-        exit_status = rehearsal.in_process_of_its_own(study)
+        if chosen.engine is engines.LOCAL:
+            refuse_faults(fit.faults(waiting, check.machine()))
+            exit_status = rehearsal.in_process_of_its_own(study)
+        else:
+            refuse_faults(_looked(study, chosen, executor, waiting)[1])
+            exit_status = rehearsal.on_worker(study, executor)
         if exit_status:
             return exit_status
         cell_file.write(waiting)

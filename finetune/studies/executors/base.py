@@ -62,6 +62,10 @@ class Options:
     retries: Annotated[int, Field(ge=0, le=100)] = 2  # times that a lost run is tried again
     timeout: Duration | None = None  # after which a run hangs, is ended and counts as lost
 
+    def processes(self) -> int:
+        """Of a run, one for each of the devices that it is divided among."""
+        return 1
+
 
 @dataclass(frozen=True)
 class Engine:
