@@ -11,6 +11,7 @@ import finetune
 from finetune.cli import bench, diagnose, info, push, reports, study, terminal, train
 from finetune.cli.options import Overrides, Parser, add_quiet, read_overrides
 from finetune.errors import PreemptedError, UserError, shown, unknown
+from finetune.system.files import says_full
 from finetune.system.redaction import redact
 from finetune.system.text import clean, quietly
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit status.
 
     1 after a failed run, 2 for a user's mistake, 75 where the same command can go on later (another process
-    is at it, or the run was preempted), 130 on Ctrl-C.
+    is at it, the run was preempted, or a disk is full), 130 on Ctrl-C.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Libraries read these when imported. Threads that spin starve each other on a busy machine.
@@ -46,13 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except UserError as error:
         _complain(error)
-        return error.exit_status
+        return os.EX_TEMPFAIL if says_full(error) else error.exit_status
     except OSError as error:
         if error.errno is None:  # a library's own use of the class: its traceback says more
             raise
         place = "the output" if error.filename is None else shown(str(error.filename)).strip("'")
         _complain(f"{error.strerror}: {place}")
-        return 2
+        return os.EX_TEMPFAIL if says_full(error) else UserError.exit_status
     except PreemptedError as error:
         print(
             f"finetune: preempted ({error}); the same command goes on from the last checkpoint",

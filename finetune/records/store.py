@@ -92,6 +92,13 @@ def read(folder: Path) -> Record:
     return record
 
 
+def reached(folder: Path) -> int:
+    """The step of the newest checkpoint in a run's folder, by its name; 0 without one."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    steps = [name.rpartition("-")[2] for name in names if name.startswith(CHECKPOINTS)]
+    return max((int(step) for step in steps if step.isdecimal()), default=0)
+
+
 def find(root: Path) -> tuple[list[tuple[Path, Record]], list[str]]:
     """Finds every run below ``root``, in the order of the paths: ``[(run folder, record)]``, and problems.
 

@@ -105,7 +105,7 @@ def study(
         raise UserError(f"workers must be a whole number from 1, not {workers}")
     given = {"engine": on} if isinstance(on, str) else on
     exit_status = run_study(loaded, workers and workers_of(workers), given)
-    if exit_status > 1:
+    if exit_status not in (0, 1, os.EX_TEMPFAIL):
         raise UserError(
             f"the rehearsal of the study {loaded.name} has failed, and said why: no run was begun"
         )

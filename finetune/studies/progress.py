@@ -85,6 +85,8 @@ class Lines:
             outcome = f"{score or 'finished'}, {by}"
         elif status.state is RunState.FAILED:
             outcome = clean(f"FAILED: {status.reason}")
+        elif status.state is RunState.UNFINISHED:
+            outcome = clean(f"UNFINISHED: {status.reason}")
         else:
             outcome = clean(f"left alone: {status.reason or 'another process is at it'}")
         place = f"[{self.tally.ended}/{self.tally.planned}] {self.tally.name(cell)}"

@@ -1,5 +1,6 @@
 """Runs what is not done of a grid, in this process, or of a study, in processes of its own; then compares."""
 
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +29,12 @@ from finetune.studies.state import TO_RUN, RunState, Status, begins, look, refus
 from finetune.system import hints
 from finetune.system.lock import busy
 from finetune.system.text import clean, is_quiet, say
+
+LEFT = {
+    RunState.FAILED: "failed: the same command tries them again",
+    RunState.UNFINISHED: "are unfinished: the same command goes on with them",
+}
+"""What a study says at its end of the runs that have not come to theirs."""
 
 
 def run_grid(cells: Sequence[Cell], command: str) -> int:
@@ -127,9 +134,9 @@ def run_study(study: Study, workers: int | None, given: engines.Given | None = N
     """Rehearses and runs what is not done, then prints the comparison.
 
     ``given``: the engine and its options, as this command names them (``engines.choose``). Returns the exit
-    status: 1 if a run has failed, 2 if the rehearsal has, and then no run was begun. Raises ``UserError``
-    where a folder holds something else than its run, also at the end, where a run was done before what it
-    began from was made again.
+    status: 1 if a run has failed, 75 if one is unfinished after all retries, that of the rehearsal if it has
+    failed, and then no run was begun. Raises ``UserError`` where a folder holds something else than its run,
+    also at the end, where a run was done before what it began from was made again.
     """
     chosen = engines.choose(study, given)
     statuses = {cell: look(cell) for cell in study.cells}
@@ -164,23 +171,22 @@ def run_study(study: Study, workers: int | None, given: engines.Given | None = N
     now = {cell: look(cell) for cell in study.cells}
     # What was done may have begun from a run that was made again just now.
     statuses |= {cell: now[cell] for cell in study.cells if statuses[cell].state is RunState.DONE}
-    failed = [cell for cell in study.cells if statuses[cell].state is RunState.FAILED]
-    settled = (RunState.DONE, RunState.FAILED, RunState.OTHER)
-    others = [cell for cell in study.cells if statuses[cell].state not in settled]
+    left = {state: [cell for cell in study.cells if statuses[cell].state is state] for state in RunState}
     states = {status.state for status in now.values()}
     if RunState.DONE in states and RunState.OTHER not in states:
         _print_comparison([study.root])
-    for cell in failed:
-        log = f" | log: {cell.log}" if cell.log and cell.log.is_file() else ""
-        print(clean(f"failed: {cell.folder}: {statuses[cell].reason}{log}"))
-    if failed:
-        print(f"{len(failed)} of {len(study.cells)} runs failed: the same command tries them again")
-    if others:
+    for state, words in LEFT.items():
+        for cell in left[state]:
+            log = f" | log: {cell.log}" if cell.log and cell.log.is_file() else ""
+            print(clean(f"{state}: {cell.folder}: {statuses[cell].reason}{log}"))
+        if left[state]:
+            print(f"{len(left[state])} of {len(study.cells)} runs {words}")
+    if others := left[RunState.RUNNING] + left[RunState.MISSING]:
         many = f"{len(others)} of {len(study.cells)} runs were left to another process"
         say(f"{many}, the first is {others[0].folder}")
     refuse_folders(statuses)
     say(f"next: {hints.comparing(study.root)}")
-    return 1 if failed else 0
+    return 1 if left[RunState.FAILED] else os.EX_TEMPFAIL if left[RunState.UNFINISHED] else 0
 
 
 def _print_comparison(folders: Sequence[Path]) -> None:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
+from finetune.records import store
 from finetune.studies.executors.base import Executor, Job
 from finetune.studies.grid import Cell
 from finetune.studies.state import RunState, Status
@@ -25,8 +26,9 @@ def run(
     """Runs ``cells`` and returns the last status of each.
 
     A cell that begins from the run of another one waits for it, and fails with it. A cell that another
-    process is running is left to it. A lost one is tried again up to ``retries`` times; one that has failed
-    of itself would fail again. On ``KeyboardInterrupt`` jobs are cancelled, unless they outlive this process.
+    process is running is left to it. A lost one is tried again up to ``retries`` times, and as often again
+    once it has come further; one that has failed of itself would fail again. On ``KeyboardInterrupt`` jobs
+    are cancelled, unless they outlive this process.
     """
     course = _Course(cells, executor, board, retries)
     with executor:
@@ -47,7 +49,8 @@ class _Course:
         self.executor, self.board, self.retries = executor, board, retries
         self.waiting, self.jobs = list(cells), list[Job]()
         self.statuses: dict[Cell, Status] = {}
-        self.attempts: Counter[Cell] = Counter()
+        self.attempts: Counter[Cell] = Counter()  # that were lost, without a step more on record
+        self.reached: dict[Cell, int] = {cell: store.reached(cell.folder) for cell in cells}
 
     def attach(self) -> None:
         """Takes over the jobs of an earlier process."""
@@ -59,6 +62,8 @@ class _Course:
         for job, status in self.executor.watch():
             self.jobs.remove(job)
             # One that waited for a run that is lost or has failed was not begun.
+            if (step := store.reached(job.cell.folder)) > self.reached[job.cell]:
+                self.reached[job.cell], self.attempts[job.cell] = step, 0
             unbegun = self._fails(job.cell) or job.cell.origin in {each.cell for each in self.jobs}
             if status.lost and (unbegun or self.attempts[job.cell] < self.retries):
                 self.attempts[job.cell] += not unbegun
@@ -110,6 +115,6 @@ class _Course:
 
 def _without(origin: Cell, became: Status) -> Status:
     """The status of a cell whose ``origin`` has ended and is not done."""
-    if became.state is RunState.FAILED:
-        return Status(RunState.FAILED, f"the run that it begins from, {origin.folder}, has failed")
-    return Status(became.state, f"the run that it begins from, {origin.folder}, was left to another process")
+    outcomes = {RunState.FAILED: "has failed", RunState.UNFINISHED: "is unfinished"}
+    outcome = outcomes.get(became.state, "was left to another process")
+    return Status(became.state, f"the run that it begins from, {origin.folder}, {outcome}")

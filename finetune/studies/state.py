@@ -39,7 +39,7 @@ SETTLED: Mapping[str, Mapping[Any, set[Any]]] = {
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a run; ``reason``: why it failed, or what is wrong with its folder and what helps."""
+    """The state of a run; ``reason``: why it failed or stopped, or what is wrong with its folder."""
 
     state: RunState
     reason: str = ""
@@ -87,7 +87,9 @@ def _after_attempt(cell: Cell, run: Run | None, fault: str | None) -> Status:
         return Status(RunState.UNFINISHED, fault, run)
     if run.status == "failed":
         return Status(RunState.FAILED, run.reason or "no reason was recorded", run)
-    return Status(RunState.FAILED if verdict else RunState.UNFINISHED, verdict, run)
+    if verdict:
+        return Status(RunState.FAILED, verdict, run)
+    return Status(RunState.UNFINISHED, f"preempted by {run.reason}" if run.status == "preempted" else "", run)
 
 
 def refuse_others(statuses: Mapping[Cell, Status]) -> None:

@@ -1,5 +1,6 @@
 """Files written atomically: wholly or not at all."""
 
+import errno
 import os
 import re
 import tempfile
@@ -11,6 +12,7 @@ from finetune.errors import UserError
 LFS_POINTER = b"version https://git-lfs"
 """How a file begins whose content Git LFS has still to fetch."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 UNFINISHED = re.compile(r"\..+\.\w+\.\w+\.tmp")  # .record.json.x1y2z3.tmp
 
 
@@ -37,6 +39,31 @@ def write_text(file: Path, pieces: Iterable[str]) -> Path:
     except OSError as error:
         raise UserError(f"cannot write {file.name} in the folder {file.parent}: {error.strerror}") from error
     return file
+
+
+def says_full(error: BaseException) -> bool:
+    """Whether ``error`` or one of its causes is the system's word for a full disk, or a full share of it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in FULL:
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def is_full(folder: Path, error: BaseException) -> bool:
+    """Whether ``error`` came of a full disk: it says so, or ``folder`` does not take another MiB.
+
+    Libraries that write weights have words of their own for it, or none.
+    """
+    if says_full(error):
+        return True
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(2**20))
+    except OSError as refusal:
+        return refusal.errno in FULL
+    return False
 
 
 def refuse_pointer(path: Path, beginning: bytes) -> None:

@@ -76,6 +76,13 @@ def discard_between(folder: Path, *, but: Path | None = None) -> None:
             _remove(checkpoint)
 
 
+def discard_partial(folder: Path) -> None:
+    """Removes the checkpoints that were not written to their end."""
+    for checkpoint in _checkpoints(folder):
+        if not (checkpoint / manifest.FILE).is_file():
+            _remove(checkpoint)
+
+
 def _remove(checkpoint: Path) -> None:
     if checkpoint.is_dir() and not checkpoint.is_symlink():
         shutil.rmtree(checkpoint)

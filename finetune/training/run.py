@@ -1,5 +1,6 @@
 """One run: build, train, predict, score, record."""
 
+import os
 import sys
 import time
 import traceback
@@ -48,8 +49,9 @@ class RunSpec:
 def run(spec: RunSpec, loaded: dataset.Data) -> int:
     """Makes one run, or goes on with it, and records it, whatever happens.
 
-    Returns 0, 1 for a failure, 2 for a user's mistake. Raises ``UserError`` where the record cannot be
-    written, ``BusyError`` where another process makes the run, ``PreemptedError`` where it is told to end.
+    Returns 0, 1 for a failure, 2 for a user's mistake, 75 for a full disk. Raises ``UserError`` where the
+    record cannot be written, ``BusyError`` where another process makes the run, ``PreemptedError`` where it
+    is told to end.
     """
     with locked(spec.folder):
         task, place = loaded.task, spec.place
@@ -76,12 +78,17 @@ def run(spec: RunSpec, loaded: dataset.Data) -> int:
             store.write(spec.folder, {**entry, "status": "preempted", "reason": str(error)})
             raise
         except Exception as error:
-            entry.update({"status": "failed", "reason": _reason(error), "finished": store.now()})
+            full = files.is_full(spec.folder, error)
+            if full:
+                resume.discard_partial(spec.folder)  # which may be what fills it
+            entry.update({"status": "failed", "reason": _reason(error, full), "finished": store.now()})
             store.write(spec.folder, entry)
             line = clean(f"{place} failed: {entry['reason']} | recorded in {spec.folder}")
             print(line, file=sys.stderr, flush=True)
             if not isinstance(error, EXPLAINED):
                 files.write_text(spec.folder / ERROR_FILE, [redact(traceback.format_exc())])
+            if full:
+                return os.EX_TEMPFAIL
             return 2 if isinstance(error, UserError | OSError) else 1
         finally:
             trackers.close()
@@ -205,10 +212,10 @@ def _header_line(spec: RunSpec, loaded: dataset.Data, entry: store.Record, steps
     )
 
 
-def _reason(error: Exception) -> str:
-    """The line that the record keeps of a failure."""
+def _reason(error: Exception, full: bool) -> str:
+    """The line that the record keeps of a failure; ``full``: of a full disk."""
     text = redact(one_line(error))
-    if "No space left" in text:
+    if full:
         return f"the disk is full ({text}): free some space and type the same command again"
     known = isinstance(error, EXPLAINED)
     return text if known else f"{type(error).__name__}: {text} (traceback in {ERROR_FILE})"

@@ -101,16 +101,55 @@ def test_jobs_of_an_earlier_process_are_taken_over(tmp_path: Path) -> None:
 def test_a_killed_run_is_tried_again_and_a_failed_one_is_not(tmp_path: Path) -> None:
     study = study_of(tmp_path, {"a": {**TINY, "variants": ["softmax"]}}, seeds=[0, 1, 2])
     board = BoardSpy()
-    special = {0: ["kill=9"], 1: ["say=broken", "exit=1"], 2: ["exit=75"]}
+    special = {
+        0: ["kill=9"],
+        1: ["say=broken", "exit=1"],
+        2: ["record=preempted", "exit=75"],
+    }
     statuses = run(study.cells, Local([{}], stub(tmp_path, special=special)), board, retries=2)
     assert [(status.state, status.reason) for status in statuses.values()] == [
         ("failed", "killed by signal 9 (out of memory?)"),
         ("failed", "broken"),
-        ("unfinished", "stopped by a signal; it goes on from its checkpoint"),
+        ("unfinished", "preempted by SIGTERM at step 3"),
     ]
     begun = [event.split()[2] for event in board.events if event.startswith("start")]
     assert begun == ["0", "0", "0", "1", "2", "2", "2"]
     assert len([event for event in board.events if event.startswith("lost")]) == 4
+
+
+def test_a_run_that_comes_further_each_time_is_tried_as_long_as_it_does(tmp_path: Path) -> None:
+    study = study_of(tmp_path, {"a": {**TINY, "variants": ["softmax"]}}, seeds=[0, 1])
+    board = BoardSpy()
+    special = {0: ["further=4", "record"], 1: ["record=preempted", "further=3", "exit=75"]}
+    statuses = run(study.cells, Local([{}], stub(tmp_path, special=special)), board, retries=1)
+    assert [(status.state, status.reason) for status in statuses.values()] == [
+        ("done", ""),
+        ("unfinished", "preempted by SIGTERM at step 3"),
+    ]
+    begun = [event.split()[2] for event in board.events if event.startswith("start")]
+    assert begun == ["0"] * 5 + ["1"] * 4, "three times further, and once more"
+
+
+def test_a_disk_that_is_full_is_no_fault_of_the_run(tmp_path: Path) -> None:
+    """Though its record says that it has failed, and why."""
+    study = study_of(tmp_path, {"a": {**TINY, "variants": ["softmax"]}})
+    board = BoardSpy()
+    engine = Local([{}], stub(tmp_path, "record=failed", "exit=75"))
+    (status,) = run(study.cells, engine, board, retries=1).values()
+    assert (status.state, status.reason) == ("failed", "the loss became nan")
+    assert len([event for event in board.events if event.startswith("lost")]) == 1
+
+
+@pytest.mark.slow
+def test_one_that_hears_nothing_is_killed_and_holds_up_no_other(tmp_path: Path) -> None:
+    study = study_of(tmp_path, {"a": {**TINY, "variants": ["softmax"]}}, seeds=[0, 1, 2])
+    board = BoardSpy()
+    special = {0: ["ignore", "sleep=60"]}
+    engine = Local([{}, {}], stub(tmp_path, "record", special=special), timeout_s=5, grace_s=2)
+    statuses = run(study.cells, engine, board)
+    assert [status.state for status in map(statuses.get, study.cells) if status] == ["failed", "done", "done"]
+    assert statuses[study.cells[0]].reason == "it was still running after 5 s"
+    assert board.events[-1] == "end softmax 0 failed"
 
 
 def test_a_run_that_hangs_is_ended_and_lost(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
 from finetune.studies import logs
-from finetune.studies.executors import local
 from finetune.studies.executors.local import Local
 from finetune.studies.grid import Cell
 from finetune.studies.run import commands
@@ -43,15 +43,18 @@ def test_cells_run_in_order_so_many_at_a_time_and_a_failure_stops_no_other(
     states = run(study.cells, Local(slots, stub(tmp_path, "sleep=0.2", "record", special=special)), board)
     assert [event.split()[2] for event in board.events if event.startswith("start")] == list("0123456")
     assert board.most == 2
-    (last,) = re.findall(r"^(?:4|None) \S+$", study.cells[6].log.read_text(), flags=re.MULTILINE)
+    last = [
+        (re.findall(r"^(?:4|None) \S+$", cell.log.read_text(), flags=re.MULTILINE) or [""])[-1]
+        for cell in study.cells
+    ]
     assert [(status.state, status.reason) for status in map(states.get, study.cells) if status] == [
         ("done", ""),
         ("failed", "no such model"),
         ("failed", "the loss became nan"),
         ("failed", "killed by signal 9 (out of memory?)"),
         ("failed", "RuntimeError: broken"),
-        ("unfinished", "stopped by a signal; it goes on from its checkpoint"),
-        ("failed", last),
+        ("unfinished", last[5]),
+        ("failed", last[6]),
     ]
     assert "\n4 " in study.cells[0].log.read_text() and "\nNone 3\n" in study.cells[1].log.read_text()
     assert study.cells[0].log.read_text().startswith("# 20")
@@ -119,7 +122,6 @@ def test_an_interruption_ends_the_children_and_what_they_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """Also one that does not listen to SIGTERM."""
-    monkeypatch.setattr(local, "GRACE_S", 0.2)
     study = study_of(tmp_path, {"a": {**TINY, "variants": ["softmax"]}}, seeds=[0, 1, 2])
     board = BoardSpy()
     before = signal.getsignal(number)
@@ -132,12 +134,48 @@ def test_an_interruption_ends_the_children_and_what_they_hold(
     threading.Thread(target=interrupt, daemon=True).start()
     execute = stub(tmp_path, "sleep=60", special={0: ["ignore", "sleep=60"]})
     with pytest.raises(KeyboardInterrupt):
-        run(study.cells, Local([{}, {}], execute), board)
+        run(study.cells, Local([{}, {}], execute, grace_s=0.2), board)
     assert not psutil.Process().children()
     assert not any(lock.held(cell.log) for cell in study.cells)
     assert signal.getsignal(number) is before
     assert [look(cell).state for cell in study.cells] == ["missing"] * 3
     assert len([event for event in board.events if event.startswith("start")]) == 2
+
+
+def when_ready(cells: Sequence[Cell], *numbers: int) -> None:
+    """Sends this process signals once the runs of ``cells`` have begun."""
+
+    def interrupt() -> None:
+        while not all((cell.folder / ".ready").exists() for cell in cells):
+            time.sleep(0.02)
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            time.sleep(0.3)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+
+
+def test_an_interruption_gives_runs_the_time_to_save(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = study_of(tmp_path)
+    when_ready(study.cells, signal.SIGTERM)
+    execute = stub(tmp_path, "told=0.4", "sleep=60")
+    with pytest.raises(KeyboardInterrupt):
+        run(study.cells, Local([{}, {}], execute, grace_s=60), BoardSpy())
+    assert all((cell.folder / "preempted-7").is_dir() for cell in study.cells)
+    assert "2 runs are told to leave a checkpoint and end, within 60 s" in capsys.readouterr().out
+
+
+def test_a_second_interruption_kills(tmp_path: Path) -> None:
+    study = study_of(tmp_path)
+    when_ready(study.cells, signal.SIGINT, signal.SIGINT)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(study.cells, Local([{}, {}], stub(tmp_path, "told=30", "sleep=60"), grace_s=60), BoardSpy())
+    assert time.monotonic() - began < 20
+    assert not psutil.Process().children()
+    assert not any(lock.held(cell.log) for cell in study.cells)
 
 
 CHAIN = {

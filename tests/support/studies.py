@@ -84,6 +84,23 @@ for deed in deeds:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         pathlib.Path(folder).mkdir(parents=True)
         pathlib.Path(folder, ".ready").touch()
+    elif name == "told":  # to end: does what a run does, in so many seconds
+        def save(*_, seconds=float(value)):
+            time.sleep(seconds)
+            pathlib.Path(folder, "preempted-7").mkdir()
+            os._exit(75)
+        signal.signal(signal.SIGTERM, save)
+        pathlib.Path(folder).mkdir(parents=True)
+        pathlib.Path(folder, ".ready").touch()
+    elif name == "further":  # comes so many checkpoints far, one at each attempt
+        step = len(list(pathlib.Path(folder).glob("preempted-*"))) + 1
+        if step <= int(value):
+            pathlib.Path(folder, f"preempted-{step}").mkdir(parents=True)
+            entry = json.loads(pathlib.Path(prepared).read_text())
+            entry |= {"status": "preempted", "reason": "SIGTERM at step 3"}
+            entry["started"] = datetime.now(UTC).isoformat(timespec="seconds")
+            pathlib.Path(folder, "record.json").write_text(json.dumps(entry))
+            sys.exit(75)
     elif name == "say":
         print(value)
     elif name == "first":
@@ -136,7 +153,7 @@ def stub(folder: Path, *deeds: str, special: dict[int, Sequence[str]] | None = N
         chosen = (special or {}).get(cell.config.seed, deeds)
         if any(deed.startswith("record") for deed in chosen):
             status = next(deed for deed in chosen if deed.startswith("record")).partition("=")[2]
-            reason = "the loss became nan" if status == "failed" else None
+            reason = {"failed": "the loss became nan", "preempted": "SIGTERM at step 3"}.get(status)
             file = keep(replace(cell, folder=folder / "made"), status or "finished", reason=reason)
             file.rename(prepared)
         return [sys.executable, str(folder / "stub.py"), str(cell.folder), str(prepared), *chosen]

@@ -26,6 +26,7 @@ from finetune.errors import PreemptedError
 from finetune.records import manifest, store
 from finetune.training import preemption, resume
 from tests.kills import differences
+from tests.support.disks import resize, small_disk
 from tests.support.small_runs import COMMON, OWN
 
 STEPS = ["--train.save_strategy", "steps", "--train.save_steps", "4", "--attention", "sa-softmax"]
@@ -253,3 +254,24 @@ def test_a_whole_group_of_processes_is_told(tmp_path: Path) -> None:
         assert process.wait() == 75, (tmp_path / "log").read_text()
     kept = the_record(tmp_path)
     assert kept["status"] == "preempted" and str(kept["reason"]).startswith("SIGTERM at step ")
+
+
+@pytest.mark.slow
+def test_a_run_that_finds_the_disk_full_goes_on_once_there_is_room(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the checkpoint that had room; half of one would leave none for the record."""
+    root, words = tmp_path / "runs", CASES["annealed"]
+    assert typed(root, *words) == 0
+    root.rename(tmp_path / "whole")
+    one = sum(file.stat().st_size for file in next((tmp_path / "whole").rglob("checkpoint-20")).iterdir())
+    with small_disk(root, 3 * one // 2 // 1024):
+        for _ in range(2):
+            assert typed(root, *words) == 75
+            kept = the_record(root)
+            assert kept["status"] == "failed" and str(kept["reason"]).startswith("the disk is full (")
+            assert [path.name for path in root.rglob("checkpoint-*")] == ["checkpoint-4"]
+        resize(root, 100 * 1024)
+        assert typed(root, *words) == 0
+        assert "resumes from its checkpoint" in capsys.readouterr().out
+        assert differences(tmp_path / "whole", root) == []

@@ -2,9 +2,9 @@
 
 An engine need not train: ``finetune run FILE``, the command of a cell (``cell_file.command``), does all of
 it wherever it is started. It locks the run's folder, goes on from a checkpoint, and writes the record; its
-exit status is 0, 1 (failed, and recorded so), 2 (a user's mistake), 75 (another process has the folder, or a
-signal has stopped the run, which goes on from its checkpoint), or that of a signal. The truth about a run is
-its record in the folder, whatever an engine remembers of it. What an engine owes:
+exit status is 0, 1 (failed, and recorded so), 2 (a user's mistake), 75 (another process has the folder, or
+the run was preempted or found a disk full, and goes on from its checkpoint), or that of a signal. The truth
+about a run is its record in the folder, whatever an engine remembers of it. What an engine owes:
 
 - ``submit`` returns at once. It starts each cell unless another process runs it, or has since it was planned
   (``state.look`` says so), and gives what it is waiting for; otherwise the status of the cell. It may be
@@ -22,6 +22,7 @@ its record in the folder, whatever an engine remembers of it. What an engine owe
 - ``capacity`` is how many cells it takes at a time, those that wait in its own queue among them.
 """
 
+import os
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -33,7 +34,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from finetune.errors import BusyError, UserError
+from finetune.errors import UserError
 from finetune.studies import logs
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
@@ -59,7 +60,8 @@ Duration = Annotated[str, AfterValidator(_duration)]
 class Options:
     """The options that every engine has; the class of an engine adds its own, each with a default."""
 
-    retries: Annotated[int, Field(ge=0, le=100)] = 2  # times that a lost run is tried again
+    # Times that a lost run is tried again; from each new checkpoint as often again.
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
     timeout: Duration | None = None  # after which a run hangs, is ended and counts as lost
 
     def processes(self) -> int:
@@ -151,13 +153,16 @@ def status_after(
     status = look(cell, claimed=True)
     if status.state is RunState.DONE:
         return status
-    if exit_status == BusyError.exit_status and lock.held(cell.folder / lock.FILE):
-        return Status(RunState.RUNNING, run=status.run)
-    if exit_status == BusyError.exit_status:
-        reason = lost or "stopped by a signal; it goes on from its checkpoint"
-        return Status(RunState.UNFINISHED, reason, status.run, lost=True)
     recorded = status.run.record if status.run else None
-    if status.state is RunState.FAILED and logs.of_attempt(recorded, began):
+    own = logs.of_attempt(recorded, began)
+    if exit_status == os.EX_TEMPFAIL:
+        if lock.held(cell.folder / lock.FILE):
+            return Status(RunState.RUNNING, run=status.run)
+        # A full disk may have taken neither the record nor a word in the log.
+        reason = lost or (status.reason if own else "") or complaint() or "it is to be resumed"
+        state = RunState.FAILED if own and status.state is RunState.FAILED else RunState.UNFINISHED
+        return Status(state, reason, status.run, lost=True)
+    if status.state is RunState.FAILED and own:
         return status
     if exit_status is None or exit_status < 0 or lost:
         signaled = killed_text(-exit_status) if exit_status and exit_status < 0 else "its worker was lost"

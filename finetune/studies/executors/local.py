@@ -12,16 +12,34 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic.dataclasses import dataclass as checked_dataclass
+
 from finetune.studies import cell_file, devices, logs
-from finetune.studies.executors.base import Called, Engine, Executor, Job, Options, status_after
+from finetune.studies.executors.base import (
+    STRICT,
+    Called,
+    Duration,
+    Engine,
+    Executor,
+    Job,
+    Options,
+    status_after,
+)
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.state import RunState, Status, look
 from finetune.system import durations
+from finetune.system.text import say
 
 TICK_S = 0.1  # seconds between two looks at the processes
-GRACE_S = 5  # seconds that a run has to end after SIGTERM; it ends at once, and its children with it
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@checked_dataclass(frozen=True, config=STRICT)
+class LocalOptions(Options):
+    """The options of this engine."""
+
+    grace: Duration = "2min"  # that a run has to end when it must: its step, an evaluation due, a checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +55,7 @@ class Process(Job):
 
 
 class Local(Executor):
-    """One process a slot. On Ctrl-C, SIGTERM or SIGHUP all of them are ended."""
+    """One process a slot. On Ctrl-C, SIGTERM or SIGHUP all are told to end, and on a second one killed."""
 
     def __init__(
         self,
@@ -45,14 +63,17 @@ class Local(Executor):
         execute: Callable[[Cell], list[str]] = cell_file.command,
         *,
         timeout_s: float = math.inf,
+        grace_s: float = math.inf,
     ) -> None:
         """``slots``: environment variables of each worker, besides this process's own (``devices.slots``).
 
-        A run is ended and lost after ``timeout_s`` seconds.
+        A run is told to end and lost after ``timeout_s`` seconds. What is told to end is killed after another
+        ``grace_s``.
         """
-        self.slots, self.execute, self.timeout_s = slots, execute, timeout_s
+        self.slots, self.execute, self.timeout_s, self.grace_s = slots, execute, timeout_s, grace_s
         self.capacity = len(slots)
         self.jobs: list[Process] = []
+        self.told: dict[Process, float] = {}  # to end, since then (monotonic seconds)
         self.interruptions: list[int] = []
         self.handlers: dict[int, Any] = {}
 
@@ -92,13 +113,15 @@ class Local(Executor):
         if self.interruptions:
             raise KeyboardInterrupt
         late = [job for job in self.jobs if time.monotonic() - job.started > self.timeout_s]
-        self._end(late)
+        self._tell(late)
         if all(job.process.poll() is None for job in self.jobs):
             time.sleep(TICK_S if self.jobs else 0)
         ended: list[tuple[Job, Status]] = []
         for job in [job for job in self.jobs if job.process.poll() is not None]:
             self.jobs.remove(job)
-            hung = f"it was still running after {self.timeout_s:.0f} s" if job in late else ""
+            if job.process.returncode < 0:
+                _send(job, signal.SIGKILL)  # what it has started holds its log and its folder's lock
+            hung = f"it was still running after {self.timeout_s:.0f} s" if job in self.told else ""
             status = status_after(
                 job.cell,
                 job.process.returncode,
@@ -111,9 +134,23 @@ class Local(Executor):
         return ended
 
     def cancel(self) -> None:
-        """Ends every run and whatever it has started: the steps since its last checkpoint are lost."""
-        self._end(self.jobs)
+        """Has every run leave a checkpoint and end, and ends whatever it has started.
+
+        What takes too long is killed, and all is on a further interruption: the steps since the last
+        checkpoint are lost.
+        """
+        heard = len(self.interruptions)
+        if self.jobs:
+            told = f"{len(self.jobs)} runs are told to leave a checkpoint and end"
+            say(f"{told}, within {self.grace_s:g} s; a second Ctrl-C kills them")
+        while any(job.process.poll() is None for job in self.jobs):
+            self._tell(self.jobs)
+            if len(self.interruptions) > heard:
+                break
+            time.sleep(TICK_S)
         for job in self.jobs:
+            _send(job, signal.SIGKILL)
+            job.process.wait()
             job.log.close()
         self.jobs.clear()
 
@@ -130,15 +167,15 @@ class Local(Executor):
         )
         return Called(ended.returncode, ended.stdout.decode("utf-8", "replace"))
 
-    def _end(self, jobs: Sequence[Process]) -> None:
+    def _tell(self, jobs: Sequence[Process]) -> None:
+        """Has ``jobs`` end, once; kills those that have not, where they have been told for long."""
+        now = time.monotonic()
         for job in jobs:
-            _send(job, signal.SIGTERM)
-        end = time.monotonic() + GRACE_S
-        for job in jobs:
-            with suppress(subprocess.TimeoutExpired):
-                job.process.wait(timeout=max(0.0, end - time.monotonic()))
-            _send(job, signal.SIGKILL)
-            job.process.wait()
+            if job not in self.told:
+                self.told[job] = now
+                _send(job, signal.SIGTERM)
+            elif now - self.told[job] > self.grace_s:
+                _send(job, signal.SIGKILL)
 
     def __enter__(self) -> Self:
         """Collects signals from here on, since one may come half-way through starting a process."""
@@ -168,9 +205,9 @@ def _send(job: Process, number: int) -> None:
         os.killpg(job.process.pid, number)
 
 
-def _make(study: Study, options: Options, workers: int) -> Local:
+def _make(study: Study, options: LocalOptions, workers: int) -> Local:
     timeout = math.inf if options.timeout is None else durations.seconds(options.timeout)
-    return Local(devices.slots(workers), timeout_s=timeout)
+    return Local(devices.slots(workers), timeout_s=timeout, grace_s=durations.seconds(options.grace))
 
 
-ENGINE = Engine("local", "processes on this machine", Options, _make)
+ENGINE = Engine("local", "processes on this machine", LocalOptions, _make)
