@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from finetune.attention.kernels.inputs import Inputs
 from finetune.attention.kernels.reference import scores_of
 from finetune.errors import UserError
+from finetune.system.shares import whole
 
 POSITION = "position"  # the child of an attention module, and so a part of the names of its weights
 RECORDED = "finetune_position"
@@ -44,6 +45,9 @@ class PositionBias(nn.Module):
     generates = True
     """Whether it means the same with a cache of keys as without one."""
 
+    lends = False
+    """Whether other layers read a weight of this one's."""
+
     def __init__(self, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -59,10 +63,16 @@ class PositionBias(nn.Module):
         """The bias of float32 ``distance``, (heads, *its shape); ``None`` where more than that decides it."""
         return None
 
+    def limit(self) -> None:
+        """Sets weights that an optimizer step has taken beyond a limit back to it, in place.
+
+        Most have none.
+        """
+
     def learned(self) -> dict[str, list[float]]:
         """Its parameters of one number, or of one a head, by name; without networks and tables."""
         return {
-            name: weight.detach().float().reshape(-1).tolist()
+            name: whole(weight.detach()).float().reshape(-1).tolist()
             for name, weight in self.named_parameters(recurse=False)
             if weight.dim() < 2
         }

@@ -176,10 +176,13 @@ EARLIER: Mapping[str, Any] = {
 }
 
 
-# What moves no number: where files and tokens are kept, and what is shown, logged and tracked.
+# What moves no number: where files and tokens are kept, what is shown, logged and tracked, and whether a
+# model is shared out among the processes of a run.
 NEUTRAL = frozenset({
     "attention.file.path",
     "batches.cache_tokens", "train.report_to", "train.run_name", "train.project", "train.trackio_space_id",
     "train.trackio_bucket_id", "train.trackio_static_space_id", "train.hub_private_repo",
+    "train.fsdp", "train.fsdp_config", "train.fsdp_config.version",
+    "train.fsdp_config.reshard_after_forward",
     "train.disable_tqdm", "train.log_level", "train.log_level_replica", "train.log_on_each_node",
 })  # fmt: skip

@@ -29,6 +29,7 @@ from finetune.models.scratch import Scratch
 from finetune.positions import attach as positions
 from finetune.records import pretraining
 from finetune.records.run import Run
+from finetune.system.shares import whole
 
 
 @dataclass(frozen=True)
@@ -192,5 +193,5 @@ def weights_fingerprint(model: torch.nn.Module, names: Collection[str] | None = 
     for name, tensor in sorted(model.state_dict().items()):
         if ".original_module." not in name and (names is None or name in names):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(whole(tensor.detach()).cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -174,7 +174,8 @@ def restore(model: PreTrainedModel, files: Sequence[Path]) -> None:
     for file in files:
         with safe_open(file, "pt") as opened:
             held |= {
-                name.removeprefix(inside): opened.get_tensor(name)
+                # FIRE's numbers had no dimension in earlier versions.
+                name.removeprefix(inside): torch.atleast_1d(opened.get_tensor(name))
                 for name in opened.keys()  # noqa: SIM118  not a mapping
                 if f".{POSITION}." in name
             }

@@ -21,8 +21,9 @@ class Fire(PositionBias):
         super().__init__(heads)
         self.threshold = threshold
         self.network = nn.Sequential(nn.Linear(1, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, heads))
-        self.c = nn.Parameter(torch.tensor(0.1))
-        self.m = nn.Parameter(torch.tensor(1.0))
+        # Of one dimension each, for one of none cannot be shared out among processes.
+        self.c = nn.Parameter(torch.tensor([0.1]))
+        self.m = nn.Parameter(torch.tensor([1.0]))
 
     def forward(self, places: Places, scores: Tensor | None, allowed: Tensor | None) -> Tensor:
         farthest = torch.maximum(places.row.float(), (self.m.float() * self.threshold).abs())

@@ -31,11 +31,14 @@ class Kerple(PositionBias):
     def by_distance(self, distance: Tensor) -> Tensor:
         # In place: limited by clamp alone, a number beyond a limit would have no gradient to come back by.
         # Copies: another pass before the gradients must find what it computed with as it was.
-        with torch.no_grad():
-            self.p.clamp_(min=LEAST, max=self.most_p)
-            self.a.clamp_(min=LEAST)
+        self.limit()
         p, a = (a_head(each.clone().float(), distance) for each in (self.p, self.a))
         return self.formula(distance, p, a)
+
+    @torch.no_grad()
+    def limit(self) -> None:
+        self.p.clamp_(min=LEAST, max=self.most_p)
+        self.a.clamp_(min=LEAST)
 
     @staticmethod
     def formula(distance: Tensor, p: Tensor, a: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ class T5(PositionBias):
             self.table = nn.Parameter(torch.randn(heads, BUCKETS) * width**-0.5)
         # Not as a child: one weight under two names could be neither saved nor decayed properly.
         self.__dict__["_owner"] = shared or self
+        self.lends = shared is None
 
     @classmethod
     def build(

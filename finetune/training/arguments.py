@@ -22,7 +22,7 @@ from finetune.config.schema import RunConfig
 from finetune.errors import UserError, shown, unknown
 from finetune.system import ambient
 from finetune.system.text import reason
-from finetune.training import effects, renamed, trackers
+from finetune.training import effects, renamed, sharded, trackers
 
 # What the run itself decides, whatever its kind of task, and where to set it instead.
 SET_ELSEWHERE: Mapping[str, str] = {
@@ -70,7 +70,8 @@ def resolve_bf16(train: Any) -> Any:
 def check_train(kind: str, train: Mapping[str, Any]) -> None:
     """Raises ``UserError`` for a name that is no TrainingArguments field, or a value of the wrong type."""
     objective = objectives.get(kind)
-    hints = typing.get_type_hints(objective.arguments)
+    # Whether and how a model is shared out has a check of its own: transformers takes older forms too.
+    hints = typing.get_type_hints(objective.arguments) | dict.fromkeys(sharded.FIELDS, Any)
     fields = {field.name for field in dataclasses.fields(objective.arguments)}
     set_elsewhere = {**SET_ELSEWHERE, **objective.set_elsewhere}
     for name, value in train.items():
@@ -112,6 +113,7 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
     check_train(config.kind, config.train)
     arguments_class = objective.arguments
     effects.check_alone(config.train, arguments_class)
+    sharding = sharded.wanted(config.train)
     options: dict[str, Any] = {
         "report_to": "none",
         "run_name": run_folder(Path(), config).as_posix(),  # under which trackers list it
@@ -122,6 +124,8 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
         "output_dir": str(folder),
         "seed": config.seed,
     }
+    for name in sharded.FIELDS:  # Trainer would share out by accelerate, which has no way to do it on a CPU
+        options.pop(name, None)
     if options.get("bf16") and not options.get("use_cpu") and not is_torch_bf16_gpu_available():
         raise UserError(
             "train.bf16 true needs a GPU that computes in bfloat16, and there is none: leave it false, or "
@@ -134,6 +138,8 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
         raise UserError(f"train.*: {options_renamed}") from error
     trackers.check(arguments.report_to)
     effects.check(config.train, arguments)
+    if sharding is not None:
+        sharded.check(arguments)
     if arguments.save_strategy == "best" and arguments.metric_for_best_model is None:
         raise UserError("train.save_strategy best needs --train.metric_for_best_model, e.g. loss")
     if config.early_stopping_patience is not None and not arguments.load_best_model_at_end:

@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from finetune.attention.swap import attention_layers
 from finetune.config.schema import HALF
 from finetune.errors import UserError
+from finetune.models.sharding import is_sharded
 from finetune.training.effects import optimizer_arguments
 
 
@@ -62,7 +63,7 @@ def read(trainer: Any, batches: Any) -> dict[str, Any]:
             "distributed": accelerator.distributed_type.value,
             "processes": accelerator.num_processes,
             "devices": max(1, args.n_gpu) * args.world_size,
-            "fsdp": bool(trainer.is_fsdp_enabled),
+            "fsdp": is_sharded(trainer.model),
             "deepspeed": bool(trainer.is_deepspeed_enabled),
         },
         "compiled": accelerator.state.dynamo_plugin.backend.value.lower(),

@@ -23,7 +23,7 @@ IDLE: Mapping[str, str] = {
     **dict.fromkeys(
         (
             "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph",
-            "ddp_backend", "ddp_timeout", "fsdp", "fsdp_config", "deepspeed", "parallelism_config",
+            "ddp_backend", "ddp_timeout", "deepspeed", "parallelism_config",
             "local_rank",
             "eval_use_gather_object", "save_on_each_node",
         ),

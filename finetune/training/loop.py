@@ -22,10 +22,12 @@ from finetune.config.schema import RunConfig
 from finetune.data.collate import evenly
 from finetune.models import scale
 from finetune.models.builder import Built, weights_fingerprint
+from finetune.models.sharding import shard
 from finetune.objectives.base import Answers, Objective
 from finetune.system.memory import peak_memory_mib, reset_peak_memory
+from finetune.system.shares import own_share
 from finetune.system.text import is_quiet
-from finetune.training import preemption
+from finetune.training import preemption, sharded
 from finetune.training.arguments import training_arguments
 from finetune.training.computed import ReadBack, attention
 from finetune.training.resume import SaveAtEpochEnd
@@ -97,7 +99,7 @@ def fit(
     trained = time.monotonic()
     # The last step can spoil the weights without a loss to show it, and a NaN has a largest class too.
     for name, weights in model.named_parameters():
-        if not torch.isfinite(weights).all():
+        if not torch.isfinite(own_share(weights)).all():
             raise NonFiniteLossError(f"the weights {name} are not finite after the last step")
 
     predictions = objective.predict(config, trainer, tokenizer, splits["test"], "test")
@@ -160,9 +162,12 @@ def build_trainer(
     """The Trainer of a run, with all that it trains and evaluates on."""
     patience = config.early_stopping_patience
     stopping = [] if patience is None else [EarlyStoppingCallback(patience)]
+    args = training_arguments(config, folder)
+    if (sharding := sharded.wanted(config.train)) is not None:
+        shard(built.model, on_gpu=args.device.type != "cpu", reshard=sharding.reshard)
     trainer: Any = comparable(objective.trainer)(
         model=built.model,
-        args=training_arguments(config, folder),
+        args=args,
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
         data_collator=objective.collator(built.tokenizer, built.model, config),

@@ -18,6 +18,7 @@ from transformers.trainer_pt_utils import LabelSmoother, get_length_grouped_indi
 from finetune.data.collate import ABOUT, IGNORED, lengths
 from finetune.system.memory import return_freed_memory
 from finetune.training.resume import Resumable
+from finetune.training.sharded import Sharded
 
 FREED_AFTER = 8  # batches of an evaluation, whose logits the C library may hold until then
 
@@ -183,4 +184,4 @@ class _Comparable:
 
 def comparable(stock: type[Trainer]) -> Any:
     """A stock Trainer class, with what makes its runs comparable and resumable."""
-    return type(f"Comparable{stock.__name__}", (_Comparable, Resumable, stock), {})
+    return type(f"Comparable{stock.__name__}", (_Comparable, Resumable, Sharded, stock), {})

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
@@ -73,8 +74,8 @@ def slow_bias(name, module, scores):  # noqa: C901  one case a formula
                     case "kerple-power":
                         bias[h, i, j] = -weights["a"][h] * (d ** weights["p"][h] if d else 0)
                     case "fire":
-                        phi = lambda x: math.log(abs(weights["c"] * x) + 1)  # noqa: E731
-                        x = phi(d) / (phi(max(i, abs(weights["m"] * 512))) + 1e-6)
+                        phi = lambda x: math.log(abs(weights["c"][0] * x) + 1)  # noqa: E731
+                        x = phi(d) / (phi(max(i, abs(weights["m"][0] * 512))) + 1e-6)
                         hidden = np.maximum(
                             weights["network.0.weight"][:, 0] * x + weights["network.0.bias"], 0
                         )
@@ -353,6 +354,15 @@ def test_no_adapter_is_put_on_an_encoding(name, tmp_path):
     adapted.save_pretrained(tmp_path)
     again = load_adapters(decoder(name), tmp_path, lora, [])
     assert torch.equal(logits(again.eval(), tokens()), logits(adapted.eval(), tokens()))
+
+
+def test_numbers_of_no_dimension_of_an_earlier_version_are_read(tmp_path):
+    model, again = decoder("fire"), decoder("fire")
+    weights = {name: weight + 0.1 for name, weight in model.state_dict().items() if f".{POSITION}." in name}
+    file = tmp_path / "model.safetensors"
+    save_file({name: w.reshape(()) if w.numel() == 1 else w for name, w in weights.items()}, file)
+    restore(again, [file])
+    assert all(torch.equal(again.state_dict()[name], weight) for name, weight in weights.items())
 
 
 def test_a_longer_window_in_the_batch_changes_nothing_of_the_published_form():

@@ -186,7 +186,7 @@ KNOWN = set(
     metric_for_best_model greater_is_better full_determinism data_seed use_cpu dataloader_num_workers
     dataloader_pin_memory dataloader_prefetch_factor
     dataloader_multiprocessing_context dataloader_in_order train_sampling_strategy debug skip_memory_metrics
-    torch_compile torch_compile_backend torch_compile_mode
+    torch_compile torch_compile_backend torch_compile_mode fsdp fsdp_config
     """.split()  # noqa: SIM905  a table
 )
 

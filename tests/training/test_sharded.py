@@ -1,0 +1,71 @@
+"""What ``train.fsdp`` may say."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune.config.identity import unlike
+from finetune.errors import UserError
+from finetune.training import sharded
+from finetune.training.arguments import check_train, training_arguments
+from tests.support.configurations import configuration
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        ({"fsdp": "full_shard auto_wrap"}, "takes true or false"),
+        ({"fsdp_config": {"version": 2}}, "--train.fsdp true"),
+        ({"fsdp": False, "fsdp_config": {"version": 2}}, "--train.fsdp true"),
+        ({"fsdp": True, "fsdp_config": "fsdp.json"}, "names and values"),
+        ({"fsdp": True, "fsdp_config": {"version": 1}}, "is 2 here"),
+        ({"fsdp": True, "fsdp_config": {"fsdp_version": 2}}, "train.fsdp_config.version"),
+        ({"fsdp": True, "fsdp_config": {"reshard_after_forward": "FULL_SHARD"}}, "true or false"),
+        ({"fsdp": True, "fsdp_config": {"cpu_offload": True}}, "leave it out"),
+        (
+            {"fsdp": True, "fsdp_config": {"activation_checkpointing": True}},
+            "--train.activation_checkpointing",
+        ),
+        ({"fsdp": True, "fsdp_config": {"transformer_layer_cls_to_wrap": ["BertLayer"]}}, "every family"),
+        ({"fsdp": True, "fsdp_config": {"reshard_after": True}}, "reshard_after_forward"),
+    ],
+)
+def test_what_cannot_be_had_says_what_to_type(train: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said) as raised:
+        check_train("classification", train)
+        sharded.wanted(train)
+    assert "\n" not in str(raised.value)
+
+
+def test_layers_are_let_go_of_unless_asked_to_stay() -> None:
+    assert sharded.wanted({}) is None and sharded.wanted({"fsdp": False}) is None
+    assert sharded.wanted({"fsdp": True}) == sharded.Sharding(reshard=True)
+    config = {"version": 2, "reshard_after_forward": False}
+    assert sharded.wanted({"fsdp": True, "fsdp_config": config}) == sharded.Sharding(reshard=False)
+
+
+def test_a_run_without_a_launcher_is_not_shared_out(tmp_path: Path) -> None:
+    config = configuration(train={"fsdp": True})
+    with pytest.raises(UserError, match="torchrun --nproc-per-node"):
+        training_arguments(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [({"optim": "adafactor"}, "adamw_torch"), ({"optim": "lion_32bit"}, "adamw_torch")],
+)
+def test_an_optimizer_that_reads_whole_weights_is_refused(
+    train: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = training_arguments(configuration(train=train), tmp_path)
+    monkeypatch.setattr(sharded.world, "launched", lambda: True)
+    with pytest.raises(UserError, match=said):
+        sharded.check(arguments)
+
+
+def test_a_run_is_the_same_shared_out_or_not() -> None:
+    settings = {"version": 2, "reshard_after_forward": False}
+    plain: dict[str, Any] = {"train": {"learning_rate": 1e-3}}
+    shared = {"train": {**plain["train"], "fsdp": True, "fsdp_config": settings}}
+    assert unlike(plain, shared) == []
