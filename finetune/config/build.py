@@ -81,6 +81,8 @@ def _as_user_error(error: ValidationError, holder: Any, where: str) -> UserError
         return unknown("key", key, names)
     if first["type"] == "missing":
         return UserError(f"the key '{key}' is missing from the configuration")
+    if first["type"] == "value_error":  # of a validator of ours, which names the value itself
+        return UserError(f"{key}: {first['ctx']['error']}")
     message = first["msg"].replace("an object", "a mapping of keys to values").replace("valid array", "list")
     if first["type"] == "json_invalid":
         return UserError(f"a value of the configuration is no text of letters: {message}")

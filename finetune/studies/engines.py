@@ -11,12 +11,14 @@ from typing import Any
 from finetune.config.build import checked
 from finetune.config.loading import read_yaml, yaml_text
 from finetune.errors import UserError, shown, unknown
-from finetune.studies.executors import local, ray_core
+from finetune.studies.executors import local, ray_core, slurm
 from finetune.studies.executors.base import Engine, Executor, Options
 from finetune.studies.file import ON_FILE, Study
 from finetune.system.files import write_text
 
-ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in (local.ENGINE, ray_core.ENGINE)}
+ENGINES: Mapping[str, Engine] = {
+    engine.name: engine for engine in (local.ENGINE, slurm.ENGINE, ray_core.ENGINE)
+}
 """Name -> engine. To add one, write a module beside ``executors.local`` and name it here."""
 LOCAL = local.ENGINE
 
