@@ -76,7 +76,7 @@ def test_runs_go_to_all_nodes_and_end_as_they_do(tmp_path: Path, cluster: RayClu
         ("done", ""),
         ("failed", "no such model"),
         ("failed", "the loss became nan"),
-        ("unfinished", "stopped by a signal; it goes on from its checkpoint"),
+        ("unfinished", "it is to be resumed"),
         ("done", ""),
         ("done", ""),
     ]
