@@ -87,6 +87,8 @@ def folder_of(source: Path) -> Path:
 def add_plan(parser: argparse.ArgumentParser, alone: Any, about: str) -> None:
     """``--plan`` in the group ``alone``, and the options that say how fast devices are for it."""
     alone.add_argument("--plan", action="store_true", help=about)
+    one = "with --plan: measure a few steps of each kind of run, and plan with that"
+    parser.add_argument("--time-one", action="store_true", help=one)
     peak = "with --plan: hours on a device of so many TFLOP/s (default: on each that is known)"
     parser.add_argument("--peak_tflops", metavar="N", help=peak)
     share = f"with --plan: share of its peak that is reached (default: {USUAL.mfu})"

@@ -58,8 +58,10 @@ def study(options: argparse.Namespace, overrides: Overrides) -> int:
         plan_text,
         refuse_faults,
         run_study,
+        time_one,
         workers_text,
     )
+    from finetune.studies.timing import line, measure
 
     what = "--workers takes a whole number from 1, e.g. 2"
     workers = None if options.workers is None else workers_of(number(options.workers, what, least=1))
@@ -68,12 +70,19 @@ def study(options: argparse.Namespace, overrides: Overrides) -> int:
     loaded = load(options.file, options.output)
     if options.token is not None and not options.check:
         raise UserError("--token is for a worker that is checked: give --check too, or leave it out")
+    others = [mode for mode in ("print", "rehearse", "check", "cancel") if getattr(options, mode)]
+    if options.time_one and others:
+        raise UserError(f"--time-one is for a plan: give --plan in the place of --{others[0]}")
     if options.plan:
-        print(plan_text(loaded, workers, how_fast))
+        timed = time_one(loaded, workers, given) if options.time_one else ()
+        print(plan_text(loaded, workers, how_fast, timed))
         if given:
             text, faults = workers_text(loaded, workers, given)
             print(f"\n{text}")
             refuse_faults(faults)
+    elif options.time_one:
+        for each in measure(loaded.cells):
+            print(line(each), flush=True)
     elif options.check:
         report = look_around(loaded, options.token)
         print(json.dumps(report))

@@ -23,7 +23,7 @@ from finetune.config.identity import flatten
 from finetune.config.loading import merge, nest, preset_names, read_preset, read_yaml
 from finetune.config.schema import RunConfig
 from finetune.errors import UserError, unknown
-from finetune.studies import cell_file
+from finetune.studies import cell_file, timing
 from finetune.studies.axes import Point
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell, plan, seed_numbers, task_of, variant_names
@@ -41,7 +41,7 @@ SHORT = {"data": "data.source", "model": "model.name"} | {
 OPTIONS = {
     "task", "pair", "name", "objective", "attention", "seeds", "preset", "config", "output", "diagnose",
     "rehearse",
-    "plan", "peak_tflops", "mfu", *SHORT,
+    "plan", "time-one", "peak_tflops", "mfu", *SHORT,
     *(name for task_type in TYPES.values() for name in task_type.numbers),
 }  # fmt: skip
 NOTES = """\
@@ -199,8 +199,11 @@ def run(options: argparse.Namespace, overrides: Overrides) -> int:
 def _only_asked(cells: Sequence[Cell], options: argparse.Namespace, task: str) -> bool:
     """Plans or rehearses ``cells`` where that is what is asked for, and says whether it is."""
     how_fast = speed(options)
+    if options.time_one and not options.plan:
+        raise UserError("--time-one says how hours are planned: give --plan too, or leave it out")
     if options.plan:
-        print(plan_text(Study(task, "", options.output, 1, tuple(cells)), 1, how_fast))
+        timed = list(timing.measure(cells)) if options.time_one else ()
+        print(plan_text(Study(task, "", options.output, 1, tuple(cells)), 1, how_fast, timed))
     elif options.rehearse:
         from finetune.studies.preflight import prepare
 

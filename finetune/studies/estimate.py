@@ -1,20 +1,24 @@
 """Estimates how long a run of a study will take, from runs already made."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from statistics import median
 
+from finetune.config.identity import but_for_seed
 from finetune.records import store
 from finetune.records.run import Run
 from finetune.studies.grid import Cell
 
 
 class Costs:
-    """Median seconds of the nearest finished runs: of the same variant and axes; else of the same task, model
-    and grid; else of the same kind of task and model anywhere below the root."""
+    """Seconds that were measured for a kind of run (``timing``); else the median of the nearest finished
+    runs: of the same variant and axes; else of the same task, model and grid; else of the same kind of task
+    and model anywhere below the root."""
 
-    def __init__(self) -> None:
+    def __init__(self, measured: Mapping[str, float] | None = None) -> None:
+        """``measured``: by what runs have in common that differ in their seed alone."""
+        self._measured = measured or {}
         self._seconds: dict[Hashable, list[float]] = defaultdict(list)
 
     def add(self, cell: Cell, run: Run | None) -> None:
@@ -35,6 +39,8 @@ class Costs:
 
     def expected(self, cell: Cell) -> float | None:
         """Seconds that a run of ``cell`` takes; None where no finished run is near enough."""
+        if self._measured and (measured := self._measured.get(but_for_seed(cell.config))) is not None:
+            return measured
         return next((median(self._seconds[key]) for key in _keys(cell) if key in self._seconds), None)
 
 

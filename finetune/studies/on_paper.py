@@ -154,7 +154,7 @@ def _notes(known: Sequence[Line], speed: Speed) -> str:
     )
     return "\n".join([
         "At most: rows are taken to have their full length (a step: rows x tokens), and a scratch tokenizer "
-        "all of its entries. Estimates, not measurements.",
+        "all of its entries. Estimates: --time-one measures.",
         f"Time: training alone, on one device at {speed.mfu:.0%} {peak}.",
         "Memory: weights, gradients and Adam's moments of what is trained, half precision's copy, buckets of "
         f"DDP, gathered layers of FSDP2, and activations of the local batch{lacking}; not what the GPU's "

@@ -74,7 +74,7 @@ def rehearse(study: Study) -> str:
             say(note)
 
     tried, later = 0, 0
-    for (grid, _), group in itertools.groupby(sorted(waiting, key=_rows), key=_rows):
+    for (grid, _), group in itertools.groupby(sorted(waiting, key=rows_of), key=rows_of):
         cells = list(group)
         ready = [cell for cell in cells if begins(cell, statuses)]
         try:
@@ -89,7 +89,7 @@ def rehearse(study: Study) -> str:
     return f"rehearsal: {tried} kind{'' if tried == 1 else 's'} of run took a first step{rest}"
 
 
-def _rows(cell: Cell) -> tuple[str, str]:
+def rows_of(cell: Cell) -> tuple[str, str]:
     """The grid of a cell, and the settings that decide which rows it reads."""
     config = cell.config
     return cell.grid, json.dumps([cell.task, config.pair, as_dict(config)["data"]])

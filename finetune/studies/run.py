@@ -19,6 +19,7 @@ from finetune.studies import (
     refusals,
     rehearsal,
     schedule,
+    timing,
 )
 from finetune.studies.estimate import Costs
 from finetune.studies.executors.base import Executor
@@ -63,13 +64,30 @@ def compare_grid(cells: Iterable[Cell]) -> None:
     _print_comparison(sorted({cell.folder.parent.parent for cell in cells}))
 
 
-def plan_text(study: Study, workers: int | None, speed: Speed = on_paper.USUAL) -> str:
-    """Returns what ``finetune study --plan`` prints. Raises ``UserError`` for what a run would refuse."""
+def plan_text(
+    study: Study,
+    workers: int | None,
+    speed: Speed = on_paper.USUAL,
+    timed: Sequence[timing.Timed] = (),
+) -> str:
+    """Returns what ``finetune study --plan`` prints; ``timed``: what was measured for it.
+
+    Raises ``UserError`` for what a run would refuse.
+    """
     statuses = {cell: look(cell) for cell in study.cells}
     refusals.check(statuses)
-    costs = _costs(study, statuses)
+    kinds = timing.by_kind(study.cells, timed)
+    costs = _costs(study, statuses, {kind: each.whole for kind, each in kinds.items()})
     planned = overview.text(study, statuses, costs, devices.workers(workers or study.workers))
-    return "\n\n".join(filter(None, [planned, on_paper.text(study.cells, speed)]))
+    parts = [planned, timing.text(study.cells, timed), on_paper.text(study.cells, speed)]
+    return "\n\n".join(filter(None, parts))
+
+
+def time_one(study: Study, workers: int | None, given: engines.Given | None) -> list[timing.Timed]:
+    """Measures one of each kind of run on a worker of the study's engine. Raises ``UserError``."""
+    chosen = engines.choose(study, given)
+    with chosen.executor(study, devices.workers(workers or study.workers)) as executor:
+        return timing.ask(study, executor)
 
 
 def workers_text(study: Study, workers: int | None, given: engines.Given) -> tuple[str, list[check.Fault]]:
@@ -196,9 +214,11 @@ def _print_comparison(folders: Sequence[Path]) -> None:
     print(write.text(compare.compare(folders)))
 
 
-def _costs(study: Study, statuses: Mapping[Cell, Status]) -> Costs:
+def _costs(
+    study: Study, statuses: Mapping[Cell, Status], measured: Mapping[str, float] | None = None
+) -> Costs:
     """What finished runs tell of the length of others: those of the study, and all below its root."""
-    costs = Costs()
+    costs = Costs(measured)
     for cell in study.cells:
         if statuses[cell].state is RunState.DONE:
             costs.add(cell, statuses[cell].run)

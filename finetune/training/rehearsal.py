@@ -96,11 +96,9 @@ def _failed_step(config: RunConfig, error: Exception, place: Path, line: int | N
 def _rehearse(config: RunConfig, loaded: Data) -> list[str]:
     """Builds the model, holds it to the rows and takes a step; the notes for the user."""
     objective = objectives.of(config)
-    is_scratch = config.model.name.startswith(SCRATCH)
     train = loaded.splits["train"]
-    texts = dataset.training_texts(_first(train, TEXTS) if is_scratch else train, objective.text_columns)
-    built = build_model(config, objective, texts, loaded.info["label_names"])
-    if is_scratch:
+    built = built_on(_first(train, TEXTS), config, objective, loaded)
+    if config.model.name.startswith(SCRATCH):
         # Its tokenizer is not the run's, so that the run's token rows cannot be made.
         few = {name: objective.few(split, name, config, ROWS) for name, split in loaded.splits.items()}
         tokens = tokenize(few, built.tokenizer, objective, config)
@@ -130,6 +128,12 @@ def _rehearse(config: RunConfig, loaded: Data) -> list[str]:
     return notes
 
 
+def built_on(rows: Any, config: RunConfig, objective: Objective, loaded: Data) -> Built:
+    """The model of a run, with a tokenizer that is trained on ``rows`` where it is a scratch model."""
+    texts = dataset.training_texts(rows, objective.text_columns)
+    return build_model(config, objective, texts, loaded.info["label_names"])
+
+
 class _StopAtOnce(TrainerCallback):
     """Ends a training at its first step, with the schedule of all of them."""
 
@@ -154,9 +158,7 @@ def _one_step(
             f"train.eval_delay {args.eval_delay:g} is longer than the training, of {length:g} {unit}: "
             "nothing would be evaluated while training; lower it, or set --train.eval_strategy no"
         )
-    for unwanted in (PrinterCallback, ProgressCallback, EarlyStoppingCallback):
-        trainer.remove_callback(unwanted)
-    loop.silence(trainer)
+    train_alone(trainer)
     trainer.add_callback(_StopAtOnce)
     try:
         evaluated = trainer.evaluate(splits["validation"])
@@ -174,14 +176,21 @@ def _one_step(
             f"train.metric_for_best_model takes {' or '.join(sorted(measured))}, not '{best}': "
             "an evaluation while training returns nothing else"
         )
-    args.max_steps, args.save_strategy = max(1, steps), SaveStrategy.NO
-    args.load_best_model_at_end = False
+    args.max_steps = max(1, steps)
     try:
         trainer.train()
     except loop.NonFiniteLossError:
         return  # the run itself says so, and those of other variants go on
     objective.shorten(built.base)
     objective.predict(config, trainer, built.tokenizer, splits["test"], "test")
+
+
+def train_alone(trainer: Any) -> None:
+    """Has a trainer write, print and report nothing."""
+    for unwanted in (PrinterCallback, ProgressCallback, EarlyStoppingCallback):
+        trainer.remove_callback(unwanted)
+    loop.silence(trainer)
+    trainer.args.save_strategy, trainer.args.load_best_model_at_end = SaveStrategy.NO, False
 
 
 def _first(rows: Any, count: int) -> Any:

@@ -84,7 +84,7 @@ def test_a_document_types_verbs_and_options_that_the_command_has(path: Path) -> 
             assert words[1] in known_verbs, f"{path.name}: {shlex.join(words)}"
     known = configuration_keys() | OF_OTHERS | set().union(*known_verbs.values())
     code = "\n".join(re.findall(r"```sh\n.*?```|`[^`\n]+`", text, flags=re.DOTALL))
-    for option in re.findall(r"(?<![\w-])--([a-z_][\w.]*\w)(?![\w.]*\*)", code):
+    for option in re.findall(r"(?<![\w-])--([a-z_][\w.-]*\w)(?![\w.]*\*)", code):
         assert option in known, f"{path.name} names --{option}"
 
 
