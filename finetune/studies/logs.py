@@ -69,7 +69,11 @@ def claim(file: Path, words: Sequence[str]) -> Log | None:
         stream = lock.claim(file)
         if stream is None:
             return None
-        stream.write(header.encode("utf-8", "backslashreplace"))
+        try:
+            stream.write(header.encode("utf-8", "backslashreplace"))
+        except OSError:
+            stream.close()  # or whoever looks at the error would hold the log
+            raise
     except OSError as error:
         raise UserError(f"cannot write the log {file}: {error.strerror}") from error
     return Log(file, stream.seek(0, 2), began, stream)
