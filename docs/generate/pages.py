@@ -10,6 +10,7 @@ from docs.generate import (
     architecture,
     calibration,
     cli,
+    clusters,
     configuration,
     downstream,
     language,
@@ -44,7 +45,7 @@ def values() -> dict[str, Any]:
 
 
 def pages() -> Iterator[tuple[str, str]]:
-    """Yields path below the root and text of every generated page, and of the README with its table."""
+    """Yields path below the root and text of every generated page, and of those that hold a table."""
     for path, (make, source) in FROM_CODE.items():
         yield path, NOTE.format(source) + make()
     templates = Environment(
@@ -57,6 +58,8 @@ def pages() -> Iterator[tuple[str, str]]:
     for file in sorted(TEMPLATES.glob("*.md")):
         text = templates.get_template(file.name).render(values())
         yield f"docs/{file.name}", NOTE.format(f"docs/templates/{file.name}") + text
+    page = (ROOT / "docs/clusters.md").read_text(encoding="utf-8")
+    yield "docs/clusters.md", insert(page, "finetune/models/communication.py", clusters.scaling())
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = insert(readme, "results/language/report.json", language.headline())
     readme = insert(readme, "results/downstream/report.json", downstream.headline())
