@@ -169,9 +169,13 @@ def run_study(study: Study, workers: int | None, given: engines.Given | None = N
     head = f"study {study.name}: {len(study.cells)} runs in {study.root}, {done} done"
     say(f"{head}; {rest if waiting else 'nothing is left to run'}")
     if waiting:
+        going = executor.attach(waiting)
         if chosen.engine is engines.LOCAL:
             refuse_faults(fit.faults(waiting, check.machine()))
             exit_status = rehearsal.in_process_of_its_own(study)
+        elif going:  # on workers that were looked at before, and may all be taken
+            say(f"{len(going)} runs go on that an earlier command has begun")
+            exit_status = 0
         else:
             refuse_faults(_looked(study, chosen, executor, waiting)[1])
             exit_status = rehearsal.on_worker(study, executor)
@@ -181,7 +185,9 @@ def run_study(study: Study, workers: int | None, given: engines.Given | None = N
         engines.keep(study, chosen)
         try:
             with progress.board(tally) as board:
-                statuses |= schedule.run(waiting, executor, board, retries=chosen.options.retries)
+                statuses |= schedule.run(
+                    waiting, executor, board, retries=chosen.options.retries, going=going
+                )
         except KeyboardInterrupt:
             if executor.outlives:
                 say("the jobs go on: the same command shows them again, and with --cancel it ends them")

@@ -21,18 +21,24 @@ class Board(Protocol):
 
 
 def run(
-    cells: Sequence[Cell], executor: Executor, board: Board | None = None, *, retries: int = 0
+    cells: Sequence[Cell],
+    executor: Executor,
+    board: Board | None = None,
+    *,
+    retries: int = 0,
+    going: Sequence[Job] | None = None,
 ) -> dict[Cell, Status]:
     """Runs ``cells`` and returns the last status of each.
 
     A cell that begins from the run of another one waits for it, and fails with it. A cell that another
     process is running is left to it. A lost one is tried again up to ``retries`` times, and as often again
     once it has come further; one that has failed of itself would fail again. On ``KeyboardInterrupt`` jobs
-    are cancelled, unless they outlive this process.
+    are cancelled, unless they outlive this process. ``going``: the jobs that the engine has attached to
+    already; None has it do so.
     """
     course = _Course(cells, executor, board, retries)
     with executor:
-        course.attach()
+        course.take_over(executor.attach(cells) if going is None else going)
         while course.waiting or course.jobs:
             course.watch()
             course.leave_out()
@@ -52,9 +58,9 @@ class _Course:
         self.attempts: Counter[Cell] = Counter()  # that were lost, without a step more on record
         self.reached: dict[Cell, int] = {cell: store.reached(cell.folder) for cell in cells}
 
-    def attach(self) -> None:
+    def take_over(self, going: Sequence[Job]) -> None:
         """Takes over the jobs of an earlier process."""
-        for job in self.executor.attach(self.waiting):
+        for job in going:
             self._begun(job)
 
     def watch(self) -> None:

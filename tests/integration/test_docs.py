@@ -22,7 +22,7 @@ from finetune.tasks import TASK_TYPES, get_task
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
-OF_OTHERS = {"logdir", "array"}  # options of tensorboard and sbatch
+OF_OTHERS = {"logdir", "array", "head", "address"}  # options of tensorboard, sbatch and ray
 document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
 
 

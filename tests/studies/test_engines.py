@@ -8,10 +8,11 @@ import pytest
 from finetune.cli.main import main
 from finetune.errors import UserError
 from finetune.studies import engines
-from finetune.studies.executors.base import Called, Executor, Job
+from finetune.studies.executors.base import Called, Engine, Executor, Job, Options
 from finetune.studies.executors.local import Local
 from finetune.studies.file import load
 from finetune.studies.grid import Cell
+from finetune.studies.run import run_study
 from finetune.studies.schedule import run
 from finetune.studies.state import RunState, Status
 from finetune.system import durations
@@ -95,6 +96,17 @@ def test_jobs_of_an_earlier_process_are_taken_over(tmp_path: Path) -> None:
     study = study_of(tmp_path, CHAIN)
     queue = Queue({}, left=study.cells[:1])
     assert {status.state for status in run(study.cells, queue).values()} == {RunState.DONE}
+    assert queue.seen == ["second after first"]
+
+
+def test_a_study_whose_runs_go_on_looks_at_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These runs may hold all of them."""
+    study = study_of(tmp_path, CHAIN)
+    queue = Queue({}, left=study.cells[:1])
+    monkeypatch.setattr(queue, "call", None)
+    queue_engine = Engine("queue", "", Options, lambda *_: queue)
+    monkeypatch.setattr(engines, "ENGINES", {"queue": queue_engine})
+    assert run_study(study, None, {"engine": "queue"}) == 0
     assert queue.seen == ["second after first"]
 
 

@@ -36,6 +36,14 @@ def cluster() -> Iterator[RayCluster]:
         yield nodes
 
 
+@pytest.fixture(autouse=True)
+def left() -> Iterator[None]:
+    """No test stays connected to a cluster that the next one wants to look for."""
+    yield
+    if (ray := sys.modules.get("ray")) is not None:
+        ray.shutdown()
+
+
 def engine(cluster: RayCluster, study: Study, execute: Any, **options: Any) -> RayCore:
     return RayCore(study.root, RayOptions(address=cluster.address, gpus=0.0, grace="2s", **options), execute)
 
@@ -67,7 +75,7 @@ def test_runs_go_to_all_nodes_and_end_as_they_do(tmp_path: Path, cluster: RayClu
     special = {
         1: [*begin, "say=finetune: error: no such model", "exit=2"],
         2: [*begin, "record=failed", "exit=1"],
-        3: [*begin, "exit=75"],
+        3: [*begin, "say=preempted", "exit=75"],
     }
     board = BoardSpy()
     execute = stub(tmp_path, *begin, "record", special=special)
@@ -76,7 +84,7 @@ def test_runs_go_to_all_nodes_and_end_as_they_do(tmp_path: Path, cluster: RayClu
         ("done", ""),
         ("failed", "no such model"),
         ("failed", "the loss became nan"),
-        ("unfinished", "it is to be resumed"),
+        ("unfinished", "preempted"),
         ("done", ""),
         ("done", ""),
     ]
@@ -187,14 +195,16 @@ def test_after_a_ctrl_c_the_runs_go_on_until_they_are_cancelled(
         assert in_a_moment(lambda: not later.attach(study.cells))
 
 
+@pytest.mark.parametrize("place", ["address", "client"])
 def test_a_command_is_called_on_a_worker(
-    tmp_path: Path, cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cluster: RayCluster, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """In this folder, with the variables that a run gets."""
+    """In this folder, with the variables that a run gets; also from a machine outside the cluster."""
     monkeypatch.setenv("FINETUNE_CACHE", "/c")
     monkeypatch.chdir(tmp_path)
     study = study_of(tmp_path)
-    caller = engine(cluster, study, None, env={"MINE": 3})
+    address = getattr(cluster, place)
+    caller = RayCore(study.root, RayOptions(address=address, gpus=0.0, env={"MINE": 3}), lambda cell: [])
     called = caller.call(["sh", "-c", f"echo $FINETUNE_CACHE $MINE ${NODE}; pwd; echo no >&2; exit 3"])
     assert called.exit_status == 3
     assert called.output in [f"/c 3 {node}\n{tmp_path}\nno\n" for node in ("head", "second")]
@@ -272,7 +282,7 @@ def test_the_cluster_trains(tmp_path: Path, cluster: RayCluster, capfd: pytest.C
         ),
         ("ray://127.0.0.1:1", "nothing answers at ray://127.0.0.1:1"),
         ("127.0.0.1:99999", "nothing answers at 127.0.0.1:99999"),
-        ("gpu-box", "ray.address is auto, local, host:port or ray://host:port, not 'gpu-box'"),
+        ("gpu-box", "ray.address is auto, host:port or ray://host:port, not 'gpu-box'"),
     ],
 )
 def test_an_address_without_a_cluster_is_one_line(address: str, telling: str) -> None:

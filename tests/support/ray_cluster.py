@@ -12,9 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 import psutil
 import pytest
@@ -22,6 +23,8 @@ import pytest
 NEEDED = "FINETUNE_TEST_RAY"
 """Set where a cluster that cannot start is a failure, not a reason to skip."""
 START_S = 90
+ATTEMPTS = 3  # another process may take a port before Ray does
+os.environ["RAY_AUTH_MODE"] = "disabled"  # before Ray is imported: a user's token is not for this cluster
 NODE = "FINETUNE_TEST_NODE"
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -41,7 +44,7 @@ class RayCluster:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # sockets in it have short names
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
-        self.address = ""
+        self.address = self.client = ""
 
     def add(self, name: str) -> None:
         """Starts a node and waits until it is there; the first one is the head. Raises ``RuntimeError``."""
@@ -54,7 +57,8 @@ class RayCluster:
         else:
             words += ["--head", "--port", "0", "--include-dashboard", "false", "--no-monitor"]
             words += ["--temp-dir", str(self.folder / "t")]
-            words += ["--dashboard-port", str(free_port()), "--ray-client-server-port", str(free_port())]
+            client = free_port()
+            words += ["--dashboard-port", str(free_port()), "--ray-client-server-port", str(client)]
         with log.open("wb") as stream:
             self.nodes[name] = subprocess.Popen(
                 words,
@@ -71,6 +75,7 @@ class RayCluster:
             time.sleep(0.05)
         if not self.address:
             self.address = (self.folder / "t" / "ray_current_cluster").read_text().strip()
+            self.client = f"ray://{self.address.partition(':')[0]}:{client}"
 
     def lose(self, name: str) -> None:
         """Kills the raylet of a node: what runs there is gone, without a word to anyone."""
@@ -81,15 +86,23 @@ class RayCluster:
         keeper.wait(30)
 
     def stop(self) -> None:
-        for keeper in self.nodes.values():
+        keepers = [keeper.pid for keeper in self.nodes.values()]
+        mine = [process for process in psutil.process_iter(["cmdline"]) if self._has(process, keepers)]
+        for process in mine:
             with suppress(psutil.NoSuchProcess):
-                all_of_it = [psutil.Process(keeper.pid), *psutil.Process(keeper.pid).children(recursive=True)]
-                for process in all_of_it:
-                    with suppress(psutil.NoSuchProcess):
-                        process.kill()
-                psutil.wait_procs(all_of_it, timeout=10)
+                process.kill()
+        psutil.wait_procs(mine, timeout=10)
+        for keeper in self.nodes.values():
             keeper.wait(10)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _has(self, process: psutil.Process, keepers: Sequence[int]) -> bool:
+        """Whether a process is of this cluster; where it did not start, some may have no keeper."""
+        with suppress(psutil.NoSuchProcess):
+            if any(str(self.folder) in word for word in process.info["cmdline"] or ()):
+                return True
+            return any(parent.pid in keepers for parent in [process, *process.parents()])
+        return False
 
     def __enter__(self) -> Self:
         return self
@@ -102,17 +115,19 @@ def started(*names: str) -> RayCluster:
     """A cluster of these nodes. Skips the test with the reason where it cannot be had, or fails it."""
     if not importlib.util.find_spec("ray"):
         refuse("ray is not installed")
-    cluster = RayCluster()
-    try:
-        for name in names:
-            cluster.add(name)
-    except (OSError, RuntimeError) as error:
-        cluster.stop()
-        refuse(f"no Ray cluster starts here: {error}")
-    return cluster
+    for _ in range(ATTEMPTS):
+        cluster = RayCluster()
+        try:
+            for name in names:
+                cluster.add(name)
+            return cluster
+        except (OSError, RuntimeError) as error:
+            cluster.stop()
+            reason = f"no Ray cluster starts here: {error}"
+    refuse(reason)
 
 
-def refuse(reason: str) -> None:
+def refuse(reason: str) -> NoReturn:
     if os.environ.get(NEEDED):
         pytest.fail(reason)
     pytest.skip(reason)

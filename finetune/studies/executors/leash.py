@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import BusyError
 from finetune.studies import logs
 from finetune.studies.executors.base import killed_text
 
@@ -42,7 +41,7 @@ class Outcome:
 
     exit_status: int
     timed_out: bool = False
-    reason: str = ""  # of an end that is neither a success nor "later"; also the last line of the log
+    reason: str = ""  # of an end that is no success: the last line of the log, or what the leash knows of it
     began: str = ""  # ISO 8601, UTC
 
 
@@ -50,7 +49,7 @@ def run(leash: Leash) -> Outcome:
     """Runs the command in a process group of its own, and waits for its end."""
     log = logs.claim(Path(leash.log), leash.words)
     if log is None:
-        return Outcome(BusyError.exit_status)
+        return Outcome(os.EX_TEMPFAIL)
     try:
         process = subprocess.Popen(
             leash.words,
@@ -86,15 +85,13 @@ def run(leash: Leash) -> Outcome:
         timed_out = True
         end(process, leash.grace_s)
     kill_group(process)  # what it has started, and left
+    reason = log.complaint() if process.returncode else ""
     if timed_out:
         reason = f"it did not end within the {leash.timeout_s:g} s that it may take"
-    elif told.is_set() or process.returncode in (0, BusyError.exit_status):
-        reason = ""
-    elif process.returncode < 0:
+    elif process.returncode < 0 and not told.is_set():
         reason = killed_text(-process.returncode)
-    else:
-        reason = log.complaint() or f"it ended with status {process.returncode} and without a word"
-    log.close(reason)
+    failed = timed_out or not (told.is_set() or process.returncode in (0, os.EX_TEMPFAIL))
+    log.close(reason if failed else "")
     return Outcome(process.returncode, timed_out, reason, log.began)
 
 

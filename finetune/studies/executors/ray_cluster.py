@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 
 from finetune.errors import UserError, shown
 from finetune.studies.executors import ray_worker
+from finetune.system.text import say
 
 NAMESPACE = "finetune"
-LOCAL = "local"
 CONNECT_S = 5  # seconds in which a cluster must take a connection
 TICK_S = 0.2  # seconds that a look at the calls takes
-ASK_S = 600  # seconds that a command of a moment may wait for a worker, and take
+PATIENCE_S = 60  # seconds after which one is told what is waited for
 PLACE = re.compile(r"(?:ray://)?\[?(?P<host>[^/\]]+)\]?:(?P<port>\d{1,5})")
 GIB = 2**30
 
@@ -96,13 +96,12 @@ class Cluster:
     def ask(
         self, wants: Mapping[str, float], words: Sequence[str], environment: Mapping[str, str]
     ) -> ray_worker.Told:
-        """Runs a command of a moment on a worker with room. Raises ``UserError``."""
+        """Runs a command on a worker, once one has room, and waits. Raises ``UserError``."""
         task = self.ray.remote(ray_worker.run).options(max_retries=0, **_options(wants))
         reference = task.remote(words, os.getcwd(), environment)
-        ready, _ = self.ray.wait([reference], timeout=ASK_S)
+        ready, _ = self.ray.wait([reference], timeout=PATIENCE_S)
         if not ready:
-            self.ray.cancel(reference, force=True)
-            raise UserError(f"no worker of the Ray cluster took a command within {ASK_S // 60} minutes")
+            say(f"waiting for a worker of the Ray cluster with {_amounts(wants)}")
         end = self._end(reference)
         if end.told is None:
             raise UserError(f"a worker of the Ray cluster was lost while it ran a command: {end.reason}")
@@ -131,25 +130,23 @@ def _connected(address: str) -> Any:
             "the engine ray needs the package ray, in the version that the cluster has: "
             "pip install 'softmax-finetune[ray]'"
         ) from error
+    # There is no public switch for what Ray prints of workers that die, into the middle of our own output.
+    ray._private.worker._worker_logs_enabled = False
+    ray.cloudpickle.register_pickle_by_value(ray_worker)
     if ray.is_initialized():  # by a notebook, or another engine
         return ray
     _check_answer(address)
     before = signal.getsignal(signal.SIGTERM)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    own = {"include_dashboard": False} if address == LOCAL else {}
     try:
-        ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR", **own)
+        ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
         raise UserError(
-            f"no connection to Ray ({address}): {reason}; start a cluster by ray start --head, or give "
-            "--ray.address host:port (local: one for this study alone)"
+            f"no connection to Ray ({address}): {reason}; ray start --head starts a cluster, --ray.address "
+            "host:port names one, and one that asks for a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray's would end this process where it is
-    # There is no public switch for what Ray prints of workers that die, into the middle of our own output.
-    ray._private.worker._worker_logs_enabled = False
-    ray.cloudpickle.register_pickle_by_value(ray_worker)
     return ray
 
 
@@ -158,9 +155,9 @@ def _check_answer(address: str) -> None:
     place = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     match = PLACE.fullmatch(place)
     if match is None:
-        if place in ("auto", LOCAL):
+        if place == "auto":
             return
-        raise UserError(f"ray.address is auto, local, host:port or ray://host:port, not {shown(place)}")
+        raise UserError(f"ray.address is auto, host:port or ray://host:port, not {shown(place)}")
     try:
         socket.create_connection((match["host"], int(match["port"])), CONNECT_S).close()
     except (OSError, OverflowError) as error:

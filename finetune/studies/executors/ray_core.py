@@ -49,14 +49,14 @@ PASSED_ON = ("FINETUNE_", "HF_", "TRANSFORMERS_", "TOKENIZERS_", "WANDB_", "OMP_
 class RayOptions(Options):
     """Where the cluster is, and what each run takes of it."""
 
-    address: Annotated[str, Field(min_length=1)] = "auto"  # host:port, ray://host:port, or local for one here
+    address: Annotated[str, Field(min_length=1)] = "auto"  # or host:port; ray://host:port from outside
     gpus: Annotated[float, Field(ge=0, le=1024)] = 1.0  # of a run, a process each; a part lets runs share one
     cpus: Annotated[float, Field(ge=0, le=4096)] = 1.0  # of a run
     memory: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,6}[MGT]$")] | None = None  # of a run: 64G
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)  # the cluster's own
     most_at_a_time: Annotated[int, Field(ge=1, le=MOST_WORKERS)] = MOST_WORKERS  # runs, waiting ones too
     env: dict[str, str | int | float] = Field(default_factory=dict)  # variables of a run
-    grace: Duration = "30s"  # that a run has for a checkpoint when it must end
+    grace: Duration = "2min"  # that a run has to end when it must: its step, an evaluation due, a checkpoint
     autoscaling: bool = False  # nodes are started as runs ask for them: do not miss what is not there yet
 
     def __post_init__(self) -> None:
@@ -71,7 +71,6 @@ class RayOptions(Options):
         return {name: amount for name, amount in wants.items() if amount}
 
     def processes(self) -> int:
-        """Of a run: one for each GPU."""
         return max(1, int(self.gpus))
 
     def environment(self) -> dict[str, str]:
@@ -97,12 +96,13 @@ class Actor(Job):
 class RayCore(Executor):
     """The actors of a study: known by its folder and the names of its runs."""
 
+    outlives = True
+
     def __init__(
         self, root: Path, options: RayOptions, execute: Callable[[Cell], list[str]] = cell_file.command
     ) -> None:
         self.root, self.options, self.execute = root.absolute(), options, execute
         self.capacity = options.most_at_a_time
-        self.outlives = options.address != ray_cluster.LOCAL  # which ends with this process
         self.cluster = ray_cluster.Cluster(options.address)
         self.told: dict[Actor, Any] = {}  # what each will tell, as Ray's reference
         self.gone: dict[Actor, tuple[float, str]] = {}  # of lost ones: until when they may still end, and why
