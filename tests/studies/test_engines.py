@@ -7,8 +7,9 @@ import pytest
 
 from finetune.cli.main import main
 from finetune.errors import UserError
-from finetune.studies import engines
-from finetune.studies.executors.base import Called, Engine, Executor, Job, Options
+from finetune.records import store
+from finetune.studies import engines, logs
+from finetune.studies.executors.base import Called, Engine, Executor, Job, Options, status_after
 from finetune.studies.executors.local import Local
 from finetune.studies.file import load
 from finetune.studies.grid import Cell
@@ -150,6 +151,22 @@ def test_a_disk_that_is_full_is_no_fault_of_the_run(tmp_path: Path) -> None:
     (status,) = run(study.cells, engine, board, retries=1).values()
     assert (status.state, status.reason) == ("failed", "the loss became nan")
     assert len([event for event in board.events if event.startswith("lost")]) == 1
+
+
+def test_a_run_that_was_killed_is_lost_though_its_log_says_so_already(tmp_path: Path) -> None:
+    """Of an engine whose workers close the log."""
+    (cell,) = study_of(tmp_path, {"a": {**TINY, "variants": ["softmax"]}}).cells
+    assert cell.log is not None
+    log = logs.claim(cell.log, ["finetune"])
+    assert log is not None
+    keep(cell, "running")
+    store.write(cell.folder, {**store.read(cell.folder), "started": log.began})
+    log.close("killed by signal 9")
+    status = status_after(cell, -9, began=log.began, complaint=str)
+    assert status.lost and status.state is RunState.FAILED
+    store.write(cell.folder, {**store.read(cell.folder), "status": "failed", "reason": "the loss became nan"})
+    status = status_after(cell, -9, began=log.began, complaint=str)
+    assert not status.lost and status.reason == "the loss became nan"
 
 
 @pytest.mark.slow

@@ -155,14 +155,16 @@ def status_after(
         return status
     recorded = status.run.record if status.run else None
     own = logs.of_attempt(recorded, began)
+    # By the record, not by the log, in which an engine may have noted that the run was killed.
+    failed = own and status.run is not None and status.run.status == "failed"
     if exit_status == os.EX_TEMPFAIL:
         if lock.held(cell.folder / lock.FILE):
             return Status(RunState.RUNNING, run=status.run)
         # A full disk may have taken neither the record nor a word in the log.
         reason = lost or (status.reason if own else "") or complaint() or "it is to be resumed"
-        state = RunState.FAILED if own and status.state is RunState.FAILED else RunState.UNFINISHED
+        state = RunState.FAILED if failed else RunState.UNFINISHED
         return Status(state, reason, status.run, lost=True)
-    if status.state is RunState.FAILED and own:
+    if failed:
         return status
     if exit_status is None or exit_status < 0 or lost:
         signaled = killed_text(-exit_status) if exit_status and exit_status < 0 else "its worker was lost"
