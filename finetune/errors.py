@@ -21,7 +21,11 @@ class BusyError(UserError):
 
 
 class PeerError(Exception):
-    """Another process of the same run has failed, and says why itself."""
+    """The process of rank 0 has failed, for which this one was waiting, and says why itself."""
+
+    def __init__(self, exit_status: int) -> None:
+        super().__init__("the process of rank 0 has failed")
+        self.exit_status = exit_status
 
 
 class PreemptedError(SystemExit):

@@ -4,16 +4,17 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 
 import finetune
 from finetune.cli import bench, diagnose, info, push, reports, study, terminal, train
 from finetune.cli.options import Overrides, Parser, add_quiet, read_overrides
-from finetune.errors import PreemptedError, UserError, shown, unknown
+from finetune.errors import PeerError, PreemptedError, UserError, shown, unknown
+from finetune.system import peers, world
 from finetune.system.files import says_full
 from finetune.system.redaction import redact
-from finetune.system.text import clean, quietly
+from finetune.system.text import clean, quietly, reason
 
 EXAMPLES = """examples:
   finetune classify                                     two minutes on a CPU: both variants, built-in rows
@@ -23,6 +24,10 @@ EXAMPLES = """examples:
   finetune compare runs                                 the report of what was run
 
 Each verb has more in its own --help."""
+
+
+INTERRUPTED = "finetune: interrupted; the same command goes on from the last checkpoint"
+INTERRUPTION = peers.INTERRUPTED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,29 +45,62 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [_home(word) for word in (sys.argv[1:] if argv is None else argv)]
     try:
         options, overrides = _parse(words)
-        with quietly() if options.quiet else nullcontext():
+        if world.launched() and options.verb not in train.VERBS:
+            raise UserError(
+                f"finetune {options.verb} is one process: type it without torchrun, accelerate launch or "
+                f"srun, which are for {', '.join(sorted(train.VERBS))}"
+            )
+        with _printing(options.quiet):
             status = int(options.function(options, overrides) or 0)
         if sys.stdout is not None:
             sys.stdout.flush()  # here a full disk is still an error that can be reported
         return status
-    except UserError as error:
-        _complain(error)
-        return os.EX_TEMPFAIL if says_full(error) else error.exit_status
+    except (UserError, PeerError) as error:
+        return _ended(str(error), os.EX_TEMPFAIL if says_full(error) else error.exit_status)
     except OSError as error:
         if error.errno is None:  # a library's own use of the class: its traceback says more
             raise
         place = "the output" if error.filename is None else shown(str(error.filename)).strip("'")
-        _complain(f"{error.strerror}: {place}")
-        return os.EX_TEMPFAIL if says_full(error) else UserError.exit_status
+        status = os.EX_TEMPFAIL if says_full(error) else UserError.exit_status
+        return _ended(f"{error.strerror}: {place}", status)
     except PreemptedError as error:
-        print(
-            f"finetune: preempted ({error}); the same command goes on from the last checkpoint",
-            file=sys.stderr,
-        )
-        return error.exit_status
+        text = f"finetune: preempted ({error}); the same command goes on from the last checkpoint"
+        return _left(text, error.exit_status)
     except KeyboardInterrupt:
-        print("finetune: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        return _left(INTERRUPTED, INTERRUPTION)
+    except Exception as error:
+        peers.fail(reason(error, typed=True), 1, explained=False)
+        raise
+
+
+@contextmanager
+def _printing(quiet: bool) -> Iterator[None]:
+    """Prints what a verb prints, in the first of several processes alone; ``quiet``: results alone."""
+    with ExitStack() as stack:
+        if not world.is_main():
+            stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        if quiet or not world.is_main():
+            stack.enter_context(quietly())
+        yield
+
+
+def _left(text: str, status: int) -> int:
+    """Prints that the command is to be typed again, once for all processes, and returns ``status``."""
+    if not peers.shared():
+        peers.fail(text, status)
+    if world.is_main():
+        print(text, file=sys.stderr)
+    return status
+
+
+def _ended(fault: str, status: int) -> int:
+    """Prints why the command ends, once for all processes of a run, and returns ``status``."""
+    if not peers.shared():
+        with peers.recording(lambda failure: _complain(fault if failure.reason == fault else failure)):
+            peers.fail(fault, status)
+    if world.is_main():
+        _complain(fault)
+    return status
 
 
 def _home(word: str) -> str:

@@ -68,6 +68,9 @@ EXAMPLES = {
     ),
 }
 
+VERBS = frozenset({*TYPES, "run"})
+"""The verbs that train in this process, and which several processes may run together."""
+
 
 def add(verbs: Any) -> None:
     """Adds a verb for each type of task, and ``run``."""

@@ -27,6 +27,7 @@ from finetune.models.languages import set_languages
 from finetune.models.pretrained import explain, load_pretrained
 from finetune.records import store
 from finetune.system.checksum import sha256
+from finetune.system.files import write_text
 
 CONFIG_FILE = "finetune.yaml"
 ORIGIN_FILE = "origin.yaml"
@@ -60,12 +61,12 @@ def save_origin(
     if began:
         origin["pretrained"] = began
     for name, content in ((CONFIG_FILE, as_dict(config)), (ORIGIN_FILE, origin)):
-        (folder / name).write_text(yaml_text(content), encoding="utf-8")
+        write_text(folder / name, [yaml_text(content)])
 
 
 def save_calibration(sums: RowSums, folder: Path) -> None:
     """Writes the row sums that ``load_run`` folds into a base model again: adapters do not hold them."""
-    (folder / CALIBRATION_FILE).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / CALIBRATION_FILE, [json.dumps(sums, indent=1), "\n"])
 
 
 def read_config(folder: Path) -> RunConfig:

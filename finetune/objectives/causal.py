@@ -13,6 +13,7 @@ from finetune.models.sizes import DECODERS
 from finetune.objectives.base import Answers, Rows
 from finetune.objectives.language import Language, keys, mean_loss, scored, section
 from finetune.positions import POSITIONS, get_encoding
+from finetune.system import world
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -186,21 +187,22 @@ class Causal(Language):
             return _missing(rows, f"the model has positions for {limit} tokens")
         if args.device.type == "cpu":  # which may end the process rather than refuse
             each, shared = _window_bytes(config, model, length)
-            room = psutil.virtual_memory().available - shared
+            room = min(world.gathered(psutil.virtual_memory().available)) - shared
             if each > room:
                 size = (each + shared) / 2**30  # without what is free, which the next moment changes
                 return _missing(rows, f"a window takes {size:.1f} GiB, and less memory is free")
             batch = min(batch, room // each)
         args.per_device_eval_batch_size = batch
         try:
-            return scored(trainer, rows, prefix)
+            if world.size() == 1 or _fits_everywhere(trainer, rows.select(range(min(batch, len(rows))))):
+                return scored(trainer, rows, prefix)
         except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
+            if world.size() > 1 or not out_of_memory(error):
                 raise
-            reason = f"windows of {length} tokens do not fit into the memory of the {args.device.type}"
         finally:
             args.per_device_eval_batch_size = usual
         release_memory()
+        reason = f"windows of {length} tokens do not fit into the memory of the {args.device.type}"
         return _missing(rows, reason)
 
     def rows(self, split: Dataset, predictions: Mapping[int, Any]) -> Rows:
@@ -265,6 +267,25 @@ class Causal(Language):
         return f"""\
 inputs = tokenizer({text}, return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, {how})[0]))"""
+
+
+def _fits_everywhere(trainer: Any, rows: Dataset) -> bool:
+    """Whether a batch of ``rows`` fits into the memory of every process of the run.
+
+    Asked before they work together: one that stopped half-way would leave the others waiting.
+    """
+    from finetune.system.memory import out_of_memory
+
+    columns = rows.remove_columns("length")
+    fits = True
+    try:
+        trainer.model.eval()
+        trainer.prediction_step(trainer.model, trainer.data_collator(list(columns)), False)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        fits = False
+    return not world.any_of(not fits)
 
 
 def _window_bytes(config: RunConfig, model: PreTrainedModel, length: int) -> tuple[int, int]:

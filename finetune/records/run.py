@@ -30,6 +30,7 @@ from finetune.records.schema import Link
 from finetune.records.store import Record
 from finetune.system.text import short
 
+LOCAL = ("rows", "accumulated")  # of the batch of one process; ``total`` is of all
 COMPUTED = "computed"  # the prefix of the facts of ``record["computed"]``
 Roots = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -299,7 +300,6 @@ class Run:
         they began from, but for its attention and seed."""
         model = self.record["model"] or {}
         facts = {f"{name} rows (fingerprint)": rows.get("fingerprint") for name, rows in self.splits.items()}
-        facts["devices"] = self.record["hardware"].get("devices")  # with the batch of one, the global batch
         facts["model revision"] = model.get("revision")
         facts["tokenizer (fingerprint)"] = model.get("tokenizer")
         facts["attention dropout"] = self.attention.get("dropout")
@@ -309,9 +309,13 @@ class Run:
         computed = self.record["computed"]
         if computed is None:  # a record of an earlier version, which goes with others of its kind only
             facts[COMPUTED] = "not recorded"
+            facts["devices"] = self.record["hardware"].get("devices")  # its batches were those of one device
         else:
-            # Device and attention kernels differ between variants.
-            kept = {key: value for key, value in computed.items() if key not in ("device", "attention")}
+            # Device and attention kernels differ between variants. How many processes shared the rows of a
+            # step moves no more than rounding does: the batch that is one is that of all of them.
+            free = ("device", "attention", "batch", "parallelism")
+            kept = {key: value for key, value in computed.items() if key not in free}
+            kept["batch"] = {key: value for key, value in computed["batch"].items() if key not in LOCAL}
             facts |= {COMPUTED: "recorded"} | flatten(kept, f"{COMPUTED}.")
         if self.metric.signature_must_match:
             facts[f"{self.metric.title} signature"] = self.signature

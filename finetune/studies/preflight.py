@@ -7,6 +7,7 @@ a step of every kind of run (``training.rehearsal``). Writes nothing.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
@@ -23,7 +24,7 @@ from finetune.records import pretraining
 from finetune.studies.grid import Cell
 from finetune.studies.refusals import check_model_name
 from finetune.studies.state import RunState, Status, look, refuse_others
-from finetune.system import environment
+from finetune.system import environment, peers, world
 from finetune.system.text import say
 from finetune.tasks import get_task
 from finetune.training import effects, rehearsal
@@ -48,6 +49,8 @@ def prepare(
 
     Raises ``UserError`` for the first run that does not fit its folder, its rows, its model or this machine.
     """
+    world.join()
+    peers.watch()
     transformers_logging.disable_progress_bar()  # one bar a run, the Trainer's: others take a moment each
     cells = [
         replace(cell, config=replace(cell.config, train=resolve_bf16(cell.config.train))) for cell in cells
@@ -56,10 +59,11 @@ def prepare(
     notes = {note: None for cell in kinds for note in check(cell.config, cell.folder)}
     for note in notes:
         notify(note)
-    if environment.device_count() > 1:  # the batch that is trained on would depend on the machine
+    if environment.device_count() > world.size():  # one process would copy its model to each at every step
         raise UserError(
-            f"{environment.device_count()} GPUs are visible and a run takes one: set CUDA_VISIBLE_DEVICES, "
-            "e.g. to 0"
+            f"{environment.device_count()} GPUs are visible and one process takes one: start one for each, "
+            f"torchrun --nproc-per-node {environment.device_count()} -m finetune ..., or set "
+            "CUDA_VISIBLE_DEVICES, e.g. to 0"
         )
     first = cells[0].config
     task = get_task(cells[0].task, first.data, first.pair)
@@ -76,15 +80,17 @@ def prepare(
             raise UserError(f"cannot write runs to {output}: {nearest} is a file")
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise UserError(f"cannot write runs to {output}: no permission to write in {nearest}")
-    statuses = {cell: look(cell, thorough=True) for cell in cells}
+    states = world.from_main(lambda: [look(cell, thorough=True) for cell in cells])
+    statuses = dict(zip(cells, states, strict=True))
     refuse_others(statuses)
     waiting = [cell.config for cell in cells if has_model and statuses[cell].state is not RunState.DONE]
     _check_origins(waiting)
     for config in {(config.model.name, config.model.lora.rank): config for config in waiting}.values():
-        _check_model(config)
+        world.first(partial(_check_model, config))
     objective = objectives.get(first.kind)
-    loaded = dataset.load(
-        task, first.pair, source, rows, objective.sample, train_bytes=objective.train_bytes(first)
+    amount = objective.train_bytes(first)
+    loaded = world.first(
+        lambda: dataset.load(task, first.pair, source, rows, objective.sample, train_bytes=amount)
     )
     for note in loaded.info["notes"]:
         notify(f"note: {note}")

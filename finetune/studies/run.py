@@ -27,7 +27,7 @@ from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.on_paper import Speed
 from finetune.studies.state import TO_RUN, RunState, Status, begins, look, refuse_folders, refuse_others
-from finetune.system import hints
+from finetune.system import hints, world
 from finetune.system.lock import busy
 from finetune.system.text import clean, is_quiet, say
 
@@ -56,11 +56,13 @@ def run_grid(cells: Sequence[Cell], command: str) -> int:
                 raise busy(cell.folder)
         executor = InProcess(prepared, command)
         schedule.run(prepared.cells, executor)
-    return executor.exit_status
+    return world.from_main(lambda: executor.exit_status)
 
 
 def compare_grid(cells: Iterable[Cell]) -> None:
     """Prints the comparison of the runs of a grid, with all others of their tasks and models."""
+    if not world.is_main():
+        return
     _print_comparison(sorted({cell.folder.parent.parent for cell in cells}))
 
 

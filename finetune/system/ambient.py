@@ -7,8 +7,10 @@ variables. Nothing here imports torch.
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from finetune.errors import UserError
+from finetune.system import world
 
 # Values that switch a variable off, in lower case.
 OFF = frozenset({"", "0", "no", "none", "false", "off", "n", "f", "default"})
@@ -22,6 +24,7 @@ OPTIONS: Mapping[str, str] = {
     "ACCELERATE_USE_CPU": "--train.use_cpu true",
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "--train.gradient_accumulation_steps {}",
     "ACCELERATE_GRADIENT_CLIPPING": "--train.max_grad_norm {}",
+    "ACCELERATE_USE_FSDP": "--train.fsdp full_shard",
     "ACCELERATE_TORCH_DEVICE": "--train.use_cpu true for the CPU, or CUDA_VISIBLE_DEVICES for a GPU",
     "NVIDIA_TF32_OVERRIDE": "--train.tf32 true or false",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "--train.tf32 true",
@@ -45,27 +48,46 @@ RANK = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 LOCAL = ("LOCAL_RANK", "TORCHELASTIC_RUN_ID")  # with these alone torch sets up a group of processes
 
 
-def check(environment: Mapping[str, str] = os.environ) -> None:
-    """Raises ``UserError`` for a variable that would change what is computed, naming it and what to type."""
+def check(train: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> None:
+    """Raises ``UserError`` for a variable that would change what is computed, naming it and what to type.
+
+    One that says what ``train``, the section of the configuration, says too does not.
+    """
     values = {name: value.strip() for name, value in environment.items()}
-    launched = [name for name in WORLD if values.get(name, "") not in ("", "0", "1")]
-    launched += [name for name in RANK if values.get(name, "") not in ("", "0", "-1")]
-    launched += [name for name in LOCAL if values.get(name, "") not in ("", "-1")]
-    if launched:
-        name = launched[0]
-        raise UserError(
-            f"the environment says {name}={environment[name]}, as a launcher of several processes does, and "
-            "there is one process a run, on one device: start it without torchrun, accelerate launch or "
-            f"mpirun, or type unset {name}; further runs go to further GPUs"
-        )
+    _check_launcher(environment, values)
+    agreed = {
+        "ACCELERATE_USE_CPU": "true" if train.get("use_cpu") else "",
+        "ACCELERATE_MIXED_PRECISION": next((kind for kind in HALF if train.get(kind) is True), ""),
+        "ACCELERATE_USE_FSDP": "--train.fsdp full_shard",
+        "ACCELERATE_TORCH_DEVICE": "cpu" if train.get("use_cpu") else "",
+    }
     for name, value in sorted(environment.items()):
         off = OFF | {"1"} if name in ONE else PRECISION.get(name, OFF)
         decides = name in PRECISION or (name.startswith(ACCELERATE) and name not in PRINTED)
-        if not decides or values[name].lower() in off:
+        if not decides or values[name].lower() in off | {agreed.get(name, "")}:
             continue
         option = OPTIONS.get(name, HALF.get(value.lower()))
         instead = f", and {option.format(value)} for the same" if option else ""
         raise UserError(
             f"the environment says {name}={value}, which would change what is computed without the record "
             f"saying so: type unset {name}{instead}"
+        )
+
+
+def _check_launcher(environment: Mapping[str, str], values: Mapping[str, str]) -> None:
+    """Raises ``UserError`` for variables of a launcher that torch does not know, or that are not whole."""
+    known = world.variables(values)
+    size = known.get("WORLD_SIZE", "")
+    if size.isdecimal() and all(known.get(name, "").isdecimal() for name in ("RANK", "LOCAL_RANK")):
+        unlike = [name for name in WORLD if values.get(name, size) not in ("", size)]
+    else:
+        unlike = [name for name in WORLD if values.get(name, "") not in ("", "0", "1")]
+        unlike += [name for name in RANK if values.get(name, "") not in ("", "0", "-1")]
+        unlike += [name for name in LOCAL if values.get(name, "") not in ("", "-1")]
+    if unlike:
+        name = unlike[0]
+        raise UserError(
+            f"the environment says {name}={environment[name]}, as a launcher of several processes does, and "
+            "does not say all that torch needs: start the run by torchrun, accelerate launch or srun, or "
+            f"type unset {name}"
         )

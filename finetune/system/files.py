@@ -1,4 +1,4 @@
-"""Files written atomically: wholly or not at all."""
+"""Files written atomically, wholly or not at all, and by one of the processes of a run alone."""
 
 import errno
 import os
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from finetune.errors import UserError
+from finetune.system import world
 
 LFS_POINTER = b"version https://git-lfs"
 """How a file begins whose content Git LFS has still to fetch."""
@@ -16,11 +17,15 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 UNFINISHED = re.compile(r"\..+\.\w+\.\w+\.tmp")  # .record.json.x1y2z3.tmp
 
 
-def write_text(file: Path, pieces: Iterable[str]) -> Path:
+def write_text(file: Path, pieces: Iterable[str], *, each: bool = False) -> Path:
     """Writes ``file`` so that a reader, or a crash, sees the old or the new content and nothing between.
 
-    Makes the folder; raises ``UserError`` naming it and the system's reason where that fails.
+    Of the processes of a run only that of rank 0 does, and the others return at once; ``each``: all do, of
+    which each has a file of its own. Makes the folder; raises ``UserError`` naming it and the system's reason
+    where that fails.
     """
+    if not (each or world.is_main()):
+        return file
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # In the same folder, since a rename is atomic only within one file system.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from finetune.errors import BusyError, UserError
+from finetune.system import world
 from finetune.system.files import unfinished
 
 FILE = ".lock"
@@ -65,8 +66,12 @@ def busy(folder: Path) -> BusyError:
 def locked(folder: Path) -> Iterator[None]:
     """Holds a run's ``folder`` for this process; raises ``BusyError`` where another one does.
 
-    Removes what a killed process had half written, and had not yet given its name.
+    Removes what a killed process had half written, and had not yet given its name. Of the processes of a run
+    that of rank 0 holds it, for all.
     """
+    if not world.is_main():
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stream = claim(folder / FILE)

@@ -6,8 +6,10 @@ there is one process, and nothing here starts anything.
 """
 
 import os
+import pickle
 import re
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -79,7 +81,7 @@ def size() -> int:
 
 def rank() -> int:
     """The number of this process among them, from 0."""
-    return _number("RANK", 0)
+    return _number("RANK", 0) if size() > 1 else 0
 
 
 def local_rank() -> int:
@@ -149,6 +151,11 @@ def any_of(flag: bool) -> bool:
     return bool(agreed)
 
 
+def wait() -> None:
+    """Waits until all processes are here, as for files that another one writes."""
+    any_of(False)
+
+
 def gathered(value: T) -> list[T]:
     """The ``value`` of each process, by rank. All must ask; values are pickled."""
     if size() == 1:
@@ -161,12 +168,25 @@ def gathered(value: T) -> list[T]:
     return values
 
 
+def from_main(function: Callable[[], T]) -> T:
+    """Calls ``function`` in the main process alone, and returns what it returns, in all of them; pickled.
+
+    Raises ``PeerError`` in the others where it raises in the main process.
+    """
+    return _after_main(function, pickle.loads)
+
+
 def first(function: Callable[[], T]) -> T:
     """Calls ``function`` in the main process, then in all others, and returns what it returns in each.
 
     For what leaves files behind that the others then find: a download, token rows. They wait as long as it
     takes. Raises ``PeerError`` in them where it raises in the main process.
     """
+    return _after_main(function, None)
+
+
+def _after_main(function: Callable[[], T], read: Callable[[bytes], T] | None) -> T:
+    """What ``function`` returns in the main process, and in the others by itself, or as they ``read`` it."""
     if size() == 1:
         return function()
     join()
@@ -178,15 +198,16 @@ def first(function: Callable[[], T]) -> T:
         try:
             result = function()
         except BaseException as error:
-            store.set(key, f"failed {type(error).__name__}")
+            store.set(key, str(error.exit_status if isinstance(error, UserError) else 1))
             raise
-        store.set(key, "done")
+        store.set(key, f"-{b64encode(pickle.dumps(result)).decode() if read else ''}")
         return result
     while not store.check([key]):  # not ``wait``, in which no Ctrl-C arrives
         time.sleep(PAUSE_S)
-    if store.get(key) != b"done":
-        raise PeerError("rank 0 has failed")
-    return function()
+    told = store.get(key)
+    if not told.startswith(b"-"):
+        raise PeerError(int(told))
+    return read(b64decode(told[1:])) if read else function()
 
 
 def _met() -> "Store":

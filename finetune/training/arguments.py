@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import sys
 import typing
@@ -20,7 +21,7 @@ from finetune.config import limits
 from finetune.config.folders import run_folder
 from finetune.config.schema import RunConfig
 from finetune.errors import UserError, shown, unknown
-from finetune.system import ambient
+from finetune.system import ambient, world
 from finetune.system.text import reason
 from finetune.training import effects, renamed, sharded, trackers
 
@@ -56,6 +57,10 @@ SET_ELSEWHERE: Mapping[str, str] = {
 }
 
 
+BATCH: Mapping[str, int] = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+"""Fields whose product is the rows of an optimizer step, with transformers' defaults."""
+
+
 def resolve_bf16(train: Any) -> Any:
     """``train`` with ``bf16: auto`` made true where a GPU is used that computes in bfloat16, else false.
 
@@ -65,6 +70,27 @@ def resolve_bf16(train: Any) -> Any:
         return train
     free = not train.get("use_cpu") and not train.get("fp16") and torch.cuda.is_available()
     return {**train, "bf16": free and torch.cuda.is_bf16_supported(including_emulation=False)}
+
+
+def shared_batch(options: Mapping[str, Any], processes: int) -> dict[str, int]:
+    """The rows of a batch and the batches of a step, of one of the ``processes`` that share a step's rows.
+
+    ``options`` say what a step takes, whoever computes it: that many rows it stays. Raises ``UserError``
+    where they are no whole number for each.
+    """
+    rows, batches = (options.get(name, usual) for name, usual in BATCH.items())
+    own, rest = divmod(rows * batches, processes)
+    if rest:
+        unit = processes // math.gcd(processes, batches)
+        near = sorted({max(1, rows // unit) * unit, (rows // unit + 1) * unit})
+        counts = [str(count) for count in range(1, rows * batches + 1) if rows * batches % count == 0]
+        raise UserError(
+            f"a step takes {rows * batches} rows (train.per_device_train_batch_size {rows}, {batches} of "
+            f"them), which {processes} processes cannot share evenly: start {' or '.join(counts)} processes, "
+            f"or set train.per_device_train_batch_size to {' or '.join(map(str, near))}, which is another run"
+        )
+    largest = max(size for size in range(1, min(rows, own) + 1) if own % size == 0)
+    return dict(zip(BATCH, (largest, own // largest), strict=True))
 
 
 def check_train(kind: str, train: Mapping[str, Any]) -> None:
@@ -108,7 +134,7 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
     Raises ``UserError`` where they are wrong, by themselves or together, and where the environment would make
     something else of them.
     """
-    ambient.check()
+    ambient.check(config.train)
     objective = objectives.get(config.kind)
     check_train(config.kind, config.train)
     arguments_class = objective.arguments
@@ -126,6 +152,9 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
     }
     for name in sharded.FIELDS:  # Trainer would share out by accelerate, which has no way to do it on a CPU
         options.pop(name, None)
+    options |= shared_batch(options, world.size())
+    if world.launched() and not torch.cuda.is_available():
+        options["use_cpu"] = True  # or accelerate would take each process for a run of its own
     if options.get("bf16") and not options.get("use_cpu") and not is_torch_bf16_gpu_available():
         raise UserError(
             "train.bf16 true needs a GPU that computes in bfloat16, and there is none: leave it false, or "

@@ -18,6 +18,7 @@ from finetune.attention.swap import attention_layers
 from finetune.config.schema import HALF
 from finetune.errors import UserError
 from finetune.models.sharding import is_sharded
+from finetune.system import world
 from finetune.training.effects import optimizer_arguments
 
 
@@ -30,16 +31,16 @@ class ReadBack(TrainerCallback):
     def __init__(self, trainer: Trainer) -> None:
         self.trainer, self.facts = trainer, dict[str, Any]()
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **options: Any) -> None:
-        self.facts = read(self.trainer, options["train_dataloader"])
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.facts = read(self.trainer)
         check(self.trainer.args, self.facts)
 
 
-def read(trainer: Any, batches: Any) -> dict[str, Any]:
+def read(trainer: Any) -> dict[str, Any]:
     """Plain values of everything that moves a number and is no weight: the same for runs of every seed.
 
-    ``trainer`` is prepared for training and ``batches`` its loader. ``precision.products`` is the type that a
-    matrix product comes out in; sizes of a batch are rows; steps are the optimizer's.
+    ``trainer`` is prepared for training. ``precision.products`` is the type that a matrix product comes out
+    in; sizes of a batch are rows, of one process and in ``total`` of all; steps are the optimizer's.
     """
     args, accelerator = trainer.args, trainer.accelerator
     model = accelerator.unwrap_model(trainer.model)
@@ -57,7 +58,7 @@ def read(trainer: Any, batches: Any) -> dict[str, Any]:
             "rows": trainer._train_batch_size,
             "accumulated": args.gradient_accumulation_steps,
             "total": trainer._train_batch_size * args.gradient_accumulation_steps * args.world_size,
-            "sampler": type(batches.batch_sampler.sampler).__name__,
+            "sampler": trainer.order,
         },
         "parallelism": {
             "distributed": accelerator.distributed_type.value,
@@ -107,8 +108,8 @@ def check(args: TrainingArguments, facts: Mapping[str, Any]) -> None:
             facts["batch"]["accumulated"],
         ),
         "rows of a batch": (args.per_device_train_batch_size, facts["batch"]["rows"]),
-        "processes": (1, facts["parallelism"]["processes"]),
-        "devices": (1, facts["parallelism"]["devices"]),
+        "processes": (world.size(), facts["parallelism"]["processes"]),
+        "devices": (world.size(), facts["parallelism"]["devices"]),
         "train.torch_compile": (
             args.torch_compile_backend if args.torch_compile else "no",
             facts["compiled"],

@@ -29,6 +29,7 @@ from finetune.publishing.load import open_run
 from finetune.records import diagnostics, store
 from finetune.records.diagnostics import Diagnostics, Snapshot
 from finetune.records.store import Record
+from finetune.system import world
 from finetune.system.lock import locked
 from finetune.system.tables import aligned
 from finetune.system.text import say
@@ -47,8 +48,9 @@ class Diagnosis(TrainerCallback, ExportableState):
     """Samples the attention of ``model`` while it trains, into ``file``, after each sample.
 
     At a sampled step the first micro-batch is looked at, with the loss that is trained on: after
-    ``gradient_accumulation_steps`` have divided it, before gradients are clipped. A resumed run keeps the
-    samples from before its checkpoint.
+    ``gradient_accumulation_steps`` have divided it, before gradients are clipped. Of several processes it is
+    that of rank 0, which holds the first rows of the step. A resumed run keeps the samples from before its
+    checkpoint.
     """
 
     def __init__(self, model: Any, file: Path, samples: int = SAMPLES, rows: int = ROWS) -> None:
@@ -76,7 +78,8 @@ class Diagnosis(TrainerCallback, ExportableState):
         if state.global_step in self._steps:
             self._step = state.global_step
             scaler = options["optimizer"].scaler if args.fp16 else None
-            self._loss_scale = scaler.get_scale() if scaler is not None else 1.0
+            # Each of several processes computes its share of the loss times their number.
+            self._loss_scale = world.size() * (scaler.get_scale() if scaler is not None else 1.0)
             self.recorder.start()
 
     def on_pre_optimizer_step(

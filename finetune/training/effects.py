@@ -17,7 +17,7 @@ from transformers.trainer_utils import SchedulerType
 from finetune.config.loading import preset_names, read_preset
 from finetune.errors import UserError, unknown
 
-ONE_DEVICE = "a run is one process on one device"
+SHARED = "the run itself settles how its processes work together"
 # Fields that decide nothing here, or not what they say, and why.
 IDLE: Mapping[str, str] = {
     **dict.fromkeys(
@@ -27,7 +27,7 @@ IDLE: Mapping[str, str] = {
             "local_rank",
             "eval_use_gather_object", "save_on_each_node",
         ),
-        ONE_DEVICE,
+        SHARED,
     ),
     **dict.fromkeys(
         ("use_liger_kernel", "liger_kernel_config"),
@@ -203,7 +203,7 @@ def _idle_with_others(given: Mapping[str, Any], arguments: TrainingArguments) ->
         (
             "train_sampling_strategy",
             arguments.train_sampling_strategy == "batch_rebalance",
-            "it shares batches out among devices, and there is one; group_by_length saves padding",
+            "it makes other batches for another number of devices; group_by_length saves padding",
         ),
         ("data_seed", arguments.train_sampling_strategy == "sequential", "rows come in their own order"),
         *(

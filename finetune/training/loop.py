@@ -14,7 +14,6 @@ from transformers import (
     ProgressCallback,
     TrainerCallback,
     TrainingArguments,
-    set_seed,
 )
 from transformers.integrations import get_reporting_integration_callbacks
 
@@ -24,6 +23,7 @@ from finetune.models import scale
 from finetune.models.builder import Built, weights_fingerprint
 from finetune.models.sharding import shard
 from finetune.objectives.base import Answers, Objective
+from finetune.system import world
 from finetune.system.memory import peak_memory_mib, reset_peak_memory
 from finetune.system.shares import own_share
 from finetune.system.text import is_quiet
@@ -31,6 +31,7 @@ from finetune.training import preemption, sharded
 from finetune.training.arguments import training_arguments
 from finetune.training.computed import ReadBack, attention
 from finetune.training.resume import SaveAtEpochEnd
+from finetune.training.shared import StepSeeds
 from finetune.training.trainer import NonFiniteLossError, comparable
 
 __all__ = [
@@ -91,9 +92,9 @@ def fit(
     # Every evaluation while training would report it again.
     vars(trainer).pop("model_preparation_time", None)
 
-    measured = reset_peak_memory()  # the untrained model may write to the limit: its memory says little
+    # The untrained model may write to the limit: its memory says little.
+    measured = not world.any_of(not reset_peak_memory())
     started = time.monotonic()
-    set_seed(config.seed)  # whatever building the model drew, dropout starts from the seed
     with preemption.put_off():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trained = time.monotonic()
@@ -104,8 +105,9 @@ def fit(
 
     predictions = objective.predict(config, trainer, tokenizer, splits["test"], "test")
     predicted = time.monotonic()
-    memory = peak_memory_mib() if measured else None
+    memory = max(world.gathered(peak_memory_mib())) if measured else None
     trainer.save_model()
+    world.wait()  # what rank 0 has saved is read by all
     few = splits["test"].select(evenly(len(splits["test"]), HELD_ROWS))
     spent = None if checkpoint else trained - started  # the first part of a resumed run is unknown
     evaluating = sum(entry.get("eval_runtime", 0.0) for entry in trainer.state.log_history)
@@ -113,16 +115,20 @@ def fit(
     times: dict[str, float | None] = {"train_s": spent, "predict_s": predicted - trained}
     flops = objective.flops_per_token(config, built.base)
     if flops is not None:
-        speed = None if spent is None else trainer.trained_tokens / (spent - evaluating)
+        trained_tokens = sum(world.gathered(trainer.trained_tokens))
+        speed = None if spent is None else trained_tokens / (spent - evaluating)
         device = torch.cuda.get_device_name() if trainer.args.device.type == "cuda" else "cpu"
         products = read_back.facts["precision"]["products"]
-        share = None if speed is None else scale.utilization(speed * flops, device, products)
+        share = None if speed is None else scale.utilization(speed * flops / world.size(), device, products)
         times |= {"tokens_per_s": speed, "mfu": share}
+    weights = weights_fingerprint(model)
+    if len({*world.gathered(weights)}) > 1:
+        raise RuntimeError("the processes of the run have trained apart: their weights differ at its end")
     return Outcome(
         predictions=predictions,
         untrained=untrained,
         held=answers(config, objective, built, few, folder),
-        weights=weights_fingerprint(model),
+        weights=weights,
         # What Trainer logged while training, without its closing summary.
         curve=[entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
         times=times,
@@ -172,7 +178,7 @@ def build_trainer(
         eval_dataset=splits["validation"],
         data_collator=objective.collator(built.tokenizer, built.model, config),
         processing_class=built.tokenizer,
-        callbacks=[*stopping, *callbacks, SaveAtEpochEnd()],
+        callbacks=[*stopping, *callbacks, SaveAtEpochEnd(), StepSeeds()],
         **objective.trainer_options(),
     )
     trainer.add_callback(ReadBack(trainer))

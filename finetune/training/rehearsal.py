@@ -28,6 +28,7 @@ from finetune.models import admission, warm_start
 from finetune.models.builder import Built, build_model
 from finetune.models.checkpoint import CONFIG_FILE
 from finetune.objectives.base import Objective
+from finetune.system import world
 from finetune.system.cache import cache_folder
 from finetune.system.memory import out_of_memory, release_memory
 from finetune.system.redaction import redact
@@ -97,14 +98,14 @@ def _rehearse(config: RunConfig, loaded: Data) -> list[str]:
     """Builds the model, holds it to the rows and takes a step; the notes for the user."""
     objective = objectives.of(config)
     train = loaded.splits["train"]
-    built = built_on(_first(train, TEXTS), config, objective, loaded)
+    built = world.first(lambda: built_on(_first(train, TEXTS), config, objective, loaded))
     if config.model.name.startswith(SCRATCH):
         # Its tokenizer is not the run's, so that the run's token rows cannot be made.
         few = {name: objective.few(split, name, config, ROWS) for name, split in loaded.splits.items()}
         tokens = tokenize(few, built.tokenizer, objective, config)
         notes = []
     else:
-        tokens = token_cache.prepare(loaded, built.tokenizer, objective, config)
+        tokens = world.first(lambda: token_cache.prepare(loaded, built.tokenizer, objective, config))
         notes = admission.check(config, objective, built, tokens)
         notes += objective.notes(config, built, train)
     with TemporaryDirectory() as folder:

@@ -21,6 +21,7 @@ from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
 from finetune.config.identity import as_dict, flatten
 from finetune.config.schema import NEUTRAL, RunConfig
 from finetune.records import manifest, store
+from finetune.system import world
 from finetune.training import preemption
 
 STATE = "trainer_state.json"
@@ -237,7 +238,8 @@ class Resumable:
     def _save_checkpoint(self, model: Any, trial: Any, *, between: bool = False) -> None:
         """Saves a checkpoint with its manifest, and removes older ones once the new one is whole.
 
-        ``between``: of a preempted run, and not of its schedule.
+        ``between``: of a preempted run, and not of its schedule. All processes of a run return once it is
+        there.
         """
         self.state.stateful_callbacks[LOSS] = {
             "sum": float(self._tr_loss),
@@ -251,15 +253,27 @@ class Resumable:
         with own_names(self.model):
             super()._save_checkpoint(model, trial)  # type: ignore[misc]
         args.save_total_limit, args.save_strategy = limit, strategy
-        folder = Path(args.output_dir)
+        self._saved = step
+        world.wait()  # for what each process writes of it
+        if world.is_main():
+            self._complete(Path(args.output_dir), step, limit, between=between)
+        world.wait()
+
+    def _complete(self, folder: Path, step: int, limit: int | None, *, between: bool) -> None:
+        """Puts the manifest into the checkpoint of ``step``, and removes what it takes the place of."""
         checkpoint = folder / f"checkpoint-{step}"
         if between:
             # By another name, which neither Trainer's rotation nor its search for the best model goes by.
             checkpoint = checkpoint.rename(folder / f"{BETWEEN}{step}")
         manifest.write(checkpoint, self.identity, (file for file in checkpoint.rglob("*") if file.is_file()))
-        self._saved = step
         discard_between(folder, but=checkpoint)
         rotate_checkpoints(str(folder), limit, self.state.best_model_checkpoint)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Saves no state of a generator: every step has a seed of its own (``shared.StepSeeds``)."""
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Loads none."""
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         """The stock one, whose worker processes leave it to this process to end when all are told."""

@@ -4,7 +4,9 @@ import os
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,13 @@ from finetune.config import folders
 from finetune.config.schema import RunConfig
 from finetune.data import dataset, token_cache, windows
 from finetune.data.collate import lengths
-from finetune.errors import PreemptedError, UserError
+from finetune.errors import PeerError, PreemptedError, UserError
 from finetune.metrics import compute, registry
 from finetune.models import builder, checkpoint, warm_start
 from finetune.publishing import card
 from finetune.records import diagnostics, manifest, store
 from finetune.records.run import Run
-from finetune.system import files, hints
+from finetune.system import files, hints, peers, world
 from finetune.system.lock import locked
 from finetune.system.memory import release_memory
 from finetune.system.redaction import redact
@@ -31,7 +33,12 @@ from finetune.training import loop, reloaded, resume, trackers
 from finetune.training.diagnosis import Diagnosis
 
 ERROR_FILE = "error.txt"
-EXPLAINED = (UserError, loop.NonFiniteLossError, reloaded.ReloadError)  # whose messages need no traceback
+EXPLAINED = (
+    UserError,
+    PeerError,
+    loop.NonFiniteLossError,
+    reloaded.ReloadError,
+)  # whose messages need no traceback
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ def run(spec: RunSpec, loaded: dataset.Data) -> int:
     is told to end.
     """
     with locked(spec.folder):
+        world.wait()  # for rank 0, which holds the folder for all processes of the run
         task, place = loaded.task, spec.place
         facts = {
             "name": task.name,
@@ -65,31 +73,18 @@ def run(spec: RunSpec, loaded: dataset.Data) -> int:
         entry = store.new(spec.config, command=spec.command, task=facts, device=device)
         entry["data"] = loaded.info
         entry["hardware"]["threads"] = torch.get_num_threads()
-        fault = manifest.finished_fault(spec.folder)
-        if fault:
-            say(f"{place} {spec.folder} was finished, but {fault}: it is made again")
-        (spec.folder / ERROR_FILE).unlink(missing_ok=True)
-        (spec.folder / manifest.FILE).unlink(missing_ok=True)
+        if world.is_main():
+            _begin_anew(spec)
         store.write(spec.folder, entry)
         started = time.monotonic()
         try:
-            _run_one(spec, loaded, entry)
+            with peers.recording(lambda failure: _record(spec, entry, failure)):
+                _run_one(spec, loaded, entry)
         except PreemptedError as error:
             store.write(spec.folder, {**entry, "status": "preempted", "reason": str(error)})
             raise
         except Exception as error:
-            full = files.is_full(spec.folder, error)
-            if full:
-                resume.discard_partial(spec.folder)  # which may be what fills it
-            entry.update({"status": "failed", "reason": _reason(error, full), "finished": store.now()})
-            store.write(spec.folder, entry)
-            line = clean(f"{place} failed: {entry['reason']} | recorded in {spec.folder}")
-            print(line, file=sys.stderr, flush=True)
-            if not isinstance(error, EXPLAINED):
-                files.write_text(spec.folder / ERROR_FILE, [redact(traceback.format_exc())])
-            if full:
-                return os.EX_TEMPFAIL
-            return 2 if isinstance(error, UserError | OSError) else 1
+            return _failed(spec, entry, error)
         finally:
             trackers.close()
         entry["times"] = {**(entry["times"] or {}), "total_s": time.monotonic() - started}
@@ -101,6 +96,49 @@ def run(spec: RunSpec, loaded: dataset.Data) -> int:
         end = f"{(entry['times'] or {})['total_s']:.0f} s | next: {hints.comparing(spec.output)}"
         say(f"{place} {metric.name} {score} | {spec.folder} | {end}")
         return 0
+
+
+def _begin_anew(spec: RunSpec) -> None:
+    """Removes what an earlier attempt has said of itself."""
+    fault = manifest.finished_fault(spec.folder)
+    if fault:
+        say(f"{spec.place} {spec.folder} was finished, but {fault}: it is made again")
+    for left in spec.folder.glob("error*.txt"):
+        left.unlink()
+    (spec.folder / manifest.FILE).unlink(missing_ok=True)
+
+
+def _failed(spec: RunSpec, entry: store.Record, error: Exception) -> int:
+    """Records the failure of this process, or that of another which has brought it about; the exit status."""
+    full = files.is_full(spec.folder, error)
+    if full and world.is_main():
+        resume.discard_partial(spec.folder)  # which may be what fills it
+    reason, explained = _reason(error, full), isinstance(error, EXPLAINED)
+    status = os.EX_TEMPFAIL if full else 2 if isinstance(error, UserError | OSError) else 1
+    if not explained:
+        with suppress(UserError):  # of a full disk, which is what has failed
+            files.write_text(spec.folder / _error_file(), [redact(traceback.format_exc())], each=True)
+    if not (explained and peers.shared()):
+        with peers.recording(lambda failure: _record(spec, entry, failure)):
+            peers.fail(reason, status, explained=explained or full)
+    _record(spec, entry, reason)
+    return status
+
+
+def _error_file() -> str:
+    """The file of a traceback in a run's folder, of each of its processes its own."""
+    return ERROR_FILE if world.is_main() else f"error-rank-{world.rank()}.txt"
+
+
+def _record(spec: RunSpec, entry: store.Record, failure: object) -> None:
+    """Writes down and prints why a run has failed, here or in another of its processes."""
+    if isinstance(failure, peers.Failure) and failure.status in peers.LEFT:
+        return
+    entry.update({"status": "failed", "reason": str(failure), "finished": store.now()})
+    store.write(spec.folder, entry)
+    if world.is_main():
+        line = clean(f"{spec.place} failed: {failure} | recorded in {spec.folder}")
+        print(line, file=sys.stderr, flush=True)
 
 
 def mend(folder: Path) -> None:
@@ -119,26 +157,20 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     # The model, with its attention swapped.
     texts = dataset.training_texts(loaded.splits["train"], objective.text_columns)
     built = builder.build_model(config, objective, texts, labels)
+    _check_alike(built)
     checkpoint.save_origin(config, labels, built.info, folder)
     entry["model"], entry["attention"] = built.info, built.swap.to_json()
     store.write(folder, entry)
 
     # Its token rows, and what is left of an earlier attempt.
-    tokens = token_cache.prepare(loaded, built.tokenizer, objective, config)
+    tokens = world.first(partial(token_cache.prepare, loaded, built.tokenizer, objective, config))
     counts = {
         name: {"rows": len(rows), "tokens": int(lengths(rows).sum()), **windows.counts(rows)}
         for name, rows in tokens.items()
     }
     entry["data"] = {**loaded.info, "tokens": counts}
     identity = resume.identity(config, built.info)
-    checkpoints = resume.newest(folder, identity)
-    for fault in checkpoints.passed:
-        say(f"{spec.place} {fault}")
-    if checkpoints.passed and checkpoints.checkpoint is None:
-        say(f"{spec.place} no whole checkpoint is left: the run starts anew")
-    resume.discard(folder, checkpoints, identity)
-    if checkpoints.checkpoint is None:
-        (folder / diagnostics.FILE).unlink(missing_ok=True)
+    checkpoints = world.from_main(lambda: _to_go_on_from(spec, identity))
     steps = loop.planned_steps(config, len(tokens["train"]), folder)
     say(_header_line(spec, loaded, entry, steps, checkpoints.checkpoint is not None))
 
@@ -192,11 +224,39 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     except UserError:  # no number for a model that a swap has made worse than guessing: it has learned since
         value = None
     entry["untrained"] = {"split": "validation", "rows": len(rows), "loss": before.loss, primary: value}
-    resume.discard_between(folder)
     # From now on its files stay as they are, but for the record and what is made from it.
     changing = {store.FILE, card.FILE, diagnostics.FILE, manifest.FILE}
-    lasting = [path for path in folder.iterdir() if path.is_file() and path.name not in changing]
-    manifest.write(folder, identity, [path for path in lasting if not path.name.startswith(".")])
+    if world.is_main():
+        resume.discard_between(folder)
+        lasting = [path for path in folder.iterdir() if path.is_file() and path.name not in changing]
+        manifest.write(folder, identity, [path for path in lasting if not path.name.startswith(".")])
+
+
+def _check_alike(built: builder.Built) -> None:
+    """Raises ``RuntimeError`` unless all processes of the run have built the same model and tokenizer."""
+    facts = world.gathered(
+        (built.info["initial_weights"], token_cache.tokenizer_fingerprint(built.tokenizer))
+    )
+    for rank, (weights, tokenizer) in enumerate(facts):
+        if (weights, tokenizer) != facts[0]:
+            what = "weights" if weights != facts[0][0] else "tokenizer"
+            raise RuntimeError(
+                f"rank {rank} has built another {what} than rank 0: the processes of a run need the same "
+                "files and versions on every machine"
+            )
+
+
+def _to_go_on_from(spec: RunSpec, identity: str) -> resume.Checkpoints:
+    """The checkpoint that a run goes on from; what cannot be used is removed."""
+    checkpoints = resume.newest(spec.folder, identity)
+    for fault in checkpoints.passed:
+        say(f"{spec.place} {fault}")
+    if checkpoints.passed and checkpoints.checkpoint is None:
+        say(f"{spec.place} no whole checkpoint is left: the run starts anew")
+    resume.discard(spec.folder, checkpoints, identity)
+    if checkpoints.checkpoint is None:
+        (spec.folder / diagnostics.FILE).unlink(missing_ok=True)
+    return checkpoints
 
 
 def _header_line(spec: RunSpec, loaded: dataset.Data, entry: store.Record, steps: int, resumes: bool) -> str:
@@ -218,4 +278,4 @@ def _reason(error: Exception, full: bool) -> str:
     if full:
         return f"the disk is full ({text}): free some space and type the same command again"
     known = isinstance(error, EXPLAINED)
-    return text if known else f"{type(error).__name__}: {text} (traceback in {ERROR_FILE})"
+    return text if known else f"{type(error).__name__}: {text} (traceback in {_error_file()})"

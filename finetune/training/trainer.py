@@ -1,7 +1,8 @@
 """The places where Hugging Face's Trainer must be overridden, since no callback reaches them.
 
 Above all the loss: one definition for every kind of task and every family, a sum over targets divided by the
-number of targets of the whole optimizer step, so that it does not depend on how the step is cut into batches.
+number of targets of the whole optimizer step, so that it does not depend on how the step is cut into batches,
+nor on how many processes share them.
 """
 
 import math
@@ -16,7 +17,10 @@ from transformers import Trainer
 from transformers.trainer_pt_utils import LabelSmoother, get_length_grouped_indices
 
 from finetune.data.collate import ABOUT, IGNORED, lengths
+from finetune.models.sharding import is_sharded
+from finetune.system import world
 from finetune.system.memory import return_freed_memory
+from finetune.training import shared
 from finetune.training.resume import Resumable
 from finetune.training.sharded import Sharded
 
@@ -85,17 +89,28 @@ class _Comparable:
         self.trained_tokens = 0  # of the inputs of all steps so far in this process, with padding
         self.optimizer_built: list[dict[str, Any]] = []  # the settings of its groups, before any step
         self.schedule_built: dict[str, Any] = {}
+        self.order = ""  # the class of the order of training rows
+        self._sampler: Any = None
+        self._finite = True  # the losses of this step so far
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
-        """Targets of one optimizer step, or of one batch of an evaluation."""
+        """Targets of the batches of one optimizer step, or of one batch of an evaluation, here."""
         if not batch_samples or "labels" not in batch_samples[0]:
             return None
         return sum(targets(batch["labels"]) for batch in batch_samples).to(device)  # type: ignore[union-attr]
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Tensor | None]:
+        """The batches of one optimizer step here, and the targets of those of all processes."""
+        batches, count = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
+        return batches, None if count is None else self.accelerator.reduce(count)  # type: ignore[attr-defined]
+
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The mean loss over the targets of the step; of one batch, its share of that mean."""
+        """The mean loss over the targets of the step; of one batch, its share of that mean.
+
+        Of a step that several processes share it is times their number, by which their mean is divided.
+        """
         labels = inputs["labels"]
         # Labels make a model compute a loss of its own, which nothing reads; an encoder-decoder that is given
         # no decoder inputs makes them of the labels.
@@ -111,6 +126,8 @@ class _Comparable:
             if len(self._evaluated) % FREED_AFTER == 0:
                 return_freed_memory()
         loss = loss / (targets(labels) if num_items_in_batch is None else num_items_in_batch)
+        if model.training:
+            loss = loss * world.size()
         return (loss, outputs) if return_outputs else loss
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -121,21 +138,35 @@ class _Comparable:
             self._signature_columns = [*self._signature_columns, *ABOUT]
 
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
-        """Tells the collator the epoch, before a batch of it is made and worker processes for it begin."""
+        """Tells order and collator the epoch, before a batch of it is made and worker processes begin."""
         self.data_collator.set_epoch(epoch)  # type: ignore[attr-defined]
+        # accelerate does not reach it in an epoch that a resumed run begins half-way, on several processes.
+        if isinstance(self._sampler, EpochSampler):
+            self._sampler.set_epoch(epoch)
         super()._run_epoch(*args, epoch=epoch, **kwargs)  # type: ignore[misc]
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+    def evaluation_loop(
+        self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> Any:
         """The stock loop, but for its loss: the mean over all targets, where that is one of batch means.
 
+        Of several processes all return the answers to all rows, without those that fill up the last batches.
         Raises ``NonFiniteLossError``: of answers that are no numbers the first class would be the largest.
         """
         self._evaluated.clear()
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)  # type: ignore[misc]
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)  # type: ignore[misc]
+        if (
+            world.size() > 1 and output.predictions is not None
+        ):  # what is written, the stock loop leaves whole
+            output = output._replace(
+                predictions=output.predictions[: dataloader.dataset.total_dataset_length]
+            )
         name = f"{metric_key_prefix}_loss"
         if name in output.metrics:
-            losses, counts = zip(*self._evaluated, strict=True)
-            loss = math.fsum(torch.stack(losses).tolist()) / int(torch.stack(counts).sum())
+            losses, counts = (torch.stack(each).tolist() for each in zip(*self._evaluated, strict=True))
+            everywhere = world.gathered((losses, counts))
+            total = math.fsum(loss for there, _ in everywhere for loss in there)
+            loss = total / sum(count for _, there in everywhere for count in there)
             if not math.isfinite(loss):
                 step = self.state.global_step  # type: ignore[attr-defined]
                 raise NonFiniteLossError(
@@ -144,6 +175,18 @@ class _Comparable:
                 )
             output.metrics[name] = loss
         return output
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Has accelerate prepare the model anew, where several processes are to average its gradients.
+
+        It has prepared it for an evaluation before, and would take it for ready: each would train its own.
+        """
+        model = self.model  # type: ignore[attr-defined]
+        if world.size() > 1 and not is_sharded(model):
+            self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # type: ignore[attr-defined]
+            model._is_accelerate_prepared = False
+            self.model_wrapped = model
+        return super()._prepare_for_training(*args, **kwargs)  # type: ignore[misc]
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
         """Keeps the settings of optimizer and schedule as built: a resumed run loads what a step left."""
@@ -155,28 +198,60 @@ class _Comparable:
         self.schedule_built = dict(vars(scheduler))
         return scheduler
 
+    def _get_dataloader(
+        self, dataset: Any, description: str, batch_size: int, sampler_fn: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """The stock loader; of several processes, with whole batches for each (``shared``)."""
+        processes = world.size()
+        if processes == 1:
+            return super()._get_dataloader(dataset, description, batch_size, sampler_fn, *args, **kwargs)  # type: ignore[misc]
+        whole = shared.filled(dataset, batch_size * processes)
+        loader = super()._get_dataloader(  # type: ignore[misc]
+            whole,
+            description,
+            batch_size,
+            lambda _: shared.Order(sampler_fn(dataset), len(whole)),
+            *args,
+            **kwargs,
+        )
+        loader.dataset.total_dataset_length = len(dataset)  # to which accelerate cuts what it gathers
+        return loader
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """``EpochSampler`` for the orders that draw numbers; the stock one for those that do not."""
         args = self.args  # type: ignore[attr-defined]
         rows = train_dataset if train_dataset is not None else self.train_dataset  # type: ignore[attr-defined]
-        if args.train_sampling_strategy not in ("random", "group_by_length"):
-            return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
-        grouped = args.train_sampling_strategy == "group_by_length"
-        batch_size = args.train_batch_size * args.gradient_accumulation_steps
-        seed = args.seed if args.data_seed is None else args.data_seed
-        return EpochSampler(len(rows), lengths(rows).tolist() if grouped else None, batch_size, seed)
+        if args.train_sampling_strategy in ("random", "group_by_length"):
+            grouped = args.train_sampling_strategy == "group_by_length"
+            batch_size = args.train_batch_size * args.gradient_accumulation_steps * world.size()
+            seed = args.seed if args.data_seed is None else args.data_seed
+            known = lengths(rows).tolist() if grouped else None
+            self._sampler = EpochSampler(len(rows), known, batch_size, seed)
+        else:
+            self._sampler = super()._get_train_sampler(train_dataset)  # type: ignore[misc]
+        self.order = type(self._sampler).__name__
+        return self._sampler
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         """Rows in their own order: with group_by_length the stock sampler shuffles what it predicts too."""
-        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None  # type: ignore[attr-defined]
+        return SequentialSampler(eval_dataset)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The stock step. Raises ``NonFiniteLossError`` at once: Trainer would keep NaN out of its log."""
+        """The stock step. Raises ``NonFiniteLossError`` at once: Trainer would keep NaN out of its log.
+
+        Where several processes share a step, all of them raise it in the same one.
+        """
         loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
-        if not torch.isfinite(loss):
+        self._finite = self._finite and bool(torch.isfinite(loss))
+        if world.size() > 1 and self.accelerator.sync_gradients:  # type: ignore[attr-defined]
+            self._finite = not world.any_of(not self._finite)
+        elif world.size() > 1:
+            return loss  # the others have further batches of this step
+        if not self._finite:
             step = self.state.global_step + 1  # type: ignore[attr-defined]
+            value = f"became {loss.item()}" if not torch.isfinite(loss) else "is no number on another process"
             raise NonFiniteLossError(
-                f"the loss became {loss.item()} at step {step}: lower train.learning_rate, lengthen "
+                f"the loss {value} at step {step}: lower train.learning_rate, lengthen "
                 "train.warmup_steps, or set train.bf16 and train.fp16 to false"
             )
         return loss

@@ -71,7 +71,6 @@ def test_unequal_configurations_are_refused_with_the_keys(
     [
         ("attention", {"dropout": 0.0}, "attention dropout (0.0 against 0.1)"),
         ("model", {"revision": "abc"}, "model revision (abc against None)"),
-        ("hardware", {"devices": 2}, "devices (2 against 1)"),
     ],
 )
 def test_facts_that_the_configuration_does_not_show_are_compared_too(

@@ -428,7 +428,6 @@ def _save(root: Path, variant: str, change: dict[str, Any] | None, seed: int = 0
 HALVED = {"precision": {"mixed": "bf16", "products": "bfloat16", "weights": ["float32"]}}
 UNLIKE: dict[str, dict[str, Any] | None] = {
     "computed.precision.products (": HALVED,
-    "computed.parallelism.devices (": {"parallelism": {"distributed": "NO", "processes": 1, "devices": 2}},
     "computed.batch.total (": {"batch": {"rows": 64, "accumulated": 1, "total": 64}},
     "computed.compiled (": {"compiled": "inductor"},
     "computed.optimizer.class (": {"optimizer": {"class": "torch.optim.sgd.SGD", "groups": []}},
@@ -449,7 +448,16 @@ def test_runs_that_computed_otherwise_are_not_paired_and_the_report_says_why(tmp
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"device": "cuda"}, {"attention": {"kernels": {"sa-softmax": ["native"]}, "sdpa": ["flash"]}}, None],
+    [
+        {},
+        {"device": "cuda"},
+        {"attention": {"kernels": {"sa-softmax": ["native"]}, "sdpa": ["flash"]}},
+        {
+            "parallelism": {"distributed": "MULTI_GPU", "processes": 4, "devices": 4},
+            "batch": {"rows": 4, "accumulated": 2, "total": 32, "sampler": "EpochSampler"},
+        },
+        None,
+    ],
 )
 def test_what_may_differ_between_arms_is_paired(tmp_path, change):
     _save(tmp_path, "softmax", None if change is None else {})

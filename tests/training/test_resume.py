@@ -76,8 +76,7 @@ def same(first: Path, second: Path) -> None:
 
 
 FILES = (
-    "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json",
-    manifest.FILE,
+    "model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "config.json", manifest.FILE,
 )  # fmt: skip
 DAMAGES = {
     "missing": lambda file: file.unlink(),

@@ -433,10 +433,22 @@ def test_one_process_at_a_time_in_a_run_folder(tmp_path, capsys):
     assert run("classify", tmp_path, "--attention", "softmax", "--train.max_steps", "1") == 0
 
 
-def test_several_processes_are_refused(tmp_path, monkeypatch, capsys):
+def test_several_gpus_in_one_process_and_half_a_launcher_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("finetune.system.environment.device_count", lambda device=None: 4)
+    assert run("classify", tmp_path, *GRID) == 2
+    assert "torchrun --nproc-per-node 4" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert run("classify", tmp_path, *GRID) == 2
-    assert "one process a run" in capsys.readouterr().err
+    assert "start the run by torchrun" in capsys.readouterr().err
+
+
+def test_what_is_no_run_is_refused_under_a_launcher(monkeypatch, capsys):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["compare", "runs"]) == 2
+    assert "finetune compare is one process: type it without torchrun" in capsys.readouterr().err
+    monkeypatch.setenv("RANK", "1")
+    assert main(["compare", "runs"]) == 2 and capsys.readouterr().err == ""
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from finetune.studies.executors.base import Called, Executor, Job
 from finetune.studies.grid import Cell
 from finetune.studies.preflight import Prepared
 from finetune.studies.state import RunState, Status, look
+from finetune.system import world
 from finetune.system.text import say
 from finetune.training import run as training
 
@@ -30,18 +31,18 @@ class InProcess(Executor):
     def _make(self, cell: Cell) -> Status:
         cells: Sequence[Cell] = self.prepared.cells
         place = f"[{cells.index(cell) + 1}/{len(cells)}]"
-        status = look(cell, thorough=True)
+        status = world.from_main(lambda: look(cell, thorough=True))
         if status.state is RunState.OTHER:  # since the first run: ``prepare`` refuses it before
             raise UserError(status.reason)
         if status.state is RunState.DONE:
-            training.mend(cell.folder)
+            world.first(lambda: training.mend(cell.folder))
             say(f"{place} {cell.folder}: finished already, skipped")
             return status
         spec = training.RunSpec(
             cell.config, cell.folder, cell.output, place, self.command, diagnose=cell.diagnose
         )
         self.exit_status = max(self.exit_status, training.run(spec, self.prepared.loaded))
-        return look(cell)
+        return world.from_main(lambda: look(cell))
 
     def watch(self) -> list[tuple[Job, Status]]:
         return []
