@@ -21,11 +21,11 @@ def python_module(name: str) -> list[str]:
 
 
 def distributed(words: list[str], processes: int) -> list[str]:
-    """The command of ``python_module`` made one of several processes on one machine, by torchrun."""
+    """The command of ``python_module`` made one of several processes on one machine (``torchrun``)."""
     if processes == 1:
         return words
     place = words.index("-m")
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    launcher = ["-m", "finetune.system.torchrun", "--standalone", f"--nproc-per-node={processes}"]
     return [*words[:place], *launcher, *words[place:]]
 
 

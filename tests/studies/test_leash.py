@@ -23,9 +23,9 @@ PREEMPTED = (
 
 
 def start(
-    folder: Path, code: str, timeout_s: float | None = None, grace_s: float = 5.0
+    folder: Path, code: str, timeout_s: float | None = None, grace_s: float = 5.0, launches: bool = False
 ) -> "subprocess.Popen[str]":
-    spec = Leash([sys.executable, "-c", code], str(folder / "logs" / "a.log"), timeout_s, grace_s)
+    spec = Leash([sys.executable, "-c", code], str(folder / "logs" / "a.log"), timeout_s, grace_s, launches)
     words = [sys.executable, "-m", "finetune.studies.executors.leash", json.dumps(asdict(spec))]
     return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -105,6 +105,19 @@ def test_a_signal_is_passed_on(tmp_path: Path, name: str) -> None:
     number_in(tmp_path / "logs" / "a.log")
     (child,) = psutil.Process(holder.pid).children()
     child.send_signal(getattr(signal, name))
+    assert outcome(holder).exit_status == 75
+
+
+def test_of_a_launcher_the_processes_of_the_run_are_told(tmp_path: Path) -> None:
+    """It waits for them, and says how they ended."""
+    code = PREEMPTED.format("SIGTERM")
+    launcher = (
+        f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {code!r}]).returncode)"
+    )
+    holder = start(tmp_path, launcher, grace_s=20.0, launches=True)
+    number_in(tmp_path / "logs" / "a.log")
+    (child,) = psutil.Process(holder.pid).children()
+    child.send_signal(signal.SIGTERM)
     assert outcome(holder).exit_status == 75
 
 

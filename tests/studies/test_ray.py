@@ -330,6 +330,6 @@ def test_a_run_has_a_process_for_each_gpu_and_its_share_of_threads(monkeypatch: 
     assert RayOptions(gpus=0.5).processes() == 1
     words = [*python_module("finetune"), "run", "a.yaml"]
     place = words.index("-m")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
+    launcher = ["-m", "finetune.system.torchrun", "--standalone", "--nproc-per-node=4"]
     assert distributed(words, 4) == [*words[:place], *launcher, "-m", "finetune", "run", "a.yaml"]
     assert distributed(words, 1) == words

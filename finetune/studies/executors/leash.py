@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from finetune.studies import logs
 from finetune.studies.executors.base import killed_text
 
@@ -33,6 +35,7 @@ class Leash:
     log: str
     timeout_s: float | None
     grace_s: float  # that a run has to leave a checkpoint when it is told to end
+    launches: bool = False  # the command starts the processes of the run, and would kill what takes long
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,13 @@ def run(leash: Leash) -> Outcome:
 
     def pass_on(number: int, frame: object) -> None:
         told.set()
-        process.send_signal(number)
+        tell(process, leash, number)
 
     def when_let_go() -> None:
         while os.read(sys.stdin.fileno(), 1):
             pass
         told.set()
-        end(process, leash.grace_s)
+        end(process, leash)
 
     for number in PASSED_ON:
         signal.signal(number, pass_on)
@@ -83,7 +86,7 @@ def run(leash: Leash) -> Outcome:
         process.wait(leash.timeout_s)
     except subprocess.TimeoutExpired:
         timed_out = True
-        end(process, leash.grace_s)
+        end(process, leash)
     kill_group(process)  # what it has started, and left
     reason = log.complaint() if process.returncode else ""
     if timed_out:
@@ -95,16 +98,24 @@ def run(leash: Leash) -> Outcome:
     return Outcome(process.returncode, timed_out, reason, log.began)
 
 
-def end(process: "subprocess.Popen[bytes]", grace_s: float) -> None:
-    """Tells a command to end, and kills its process group where it does not.
-
-    Only the command itself is told: a run whose helpers are gone cannot go on to its next checkpoint.
-    """
-    process.terminate()
+def end(process: "subprocess.Popen[bytes]", leash: Leash) -> None:
+    """Tells a run to end, and kills its process group where it does not."""
+    tell(process, leash, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
-        process.wait(grace_s)
+        process.wait(leash.grace_s)
     kill_group(process)
     process.wait()
+
+
+def tell(process: "subprocess.Popen[bytes]", leash: Leash, number: int) -> None:
+    """Sends a signal to the processes of the run alone: without its helpers it cannot save what it has.
+
+    torchrun, told itself, would leave them half a minute.
+    """
+    with suppress(psutil.NoSuchProcess):
+        itself = psutil.Process(process.pid)
+        for each in (leash.launches and itself.children()) or [itself]:
+            each.send_signal(number)
 
 
 def kill_group(process: "subprocess.Popen[bytes]") -> None:

@@ -117,11 +117,13 @@ class RayCore(Executor):
             return status
         log = _log(cell)
         timeout_s = None if self.options.timeout is None else durations.seconds(self.options.timeout)
+        processes = self.options.processes()
         leash = Leash(
-            distributed(self.execute(cell), self.options.processes()),
+            distributed(self.execute(cell), processes),
             str(log),
             timeout_s,
             durations.seconds(self.options.grace),
+            launches=processes > 1,
         )
         words = [*python_module("finetune.studies.executors.leash"), json.dumps(asdict(leash))]
         name = f"{self._name(cell)}{uuid.uuid4().hex[:8]}"  # an actor that ends may still have the last one
