@@ -49,14 +49,13 @@ def add(verbs: Any) -> None:
 
 def study(options: argparse.Namespace, overrides: Overrides) -> int:
     """Plans, prints, rehearses or runs a study. Returns the exit status."""
-    from finetune.studies.check import FOUND, is_fine, look_around
+    from finetune.studies.check import FOUND, is_fine, look_around, refuse
     from finetune.studies.file import load, workers_of
     from finetune.studies.rehearsal import rehearse
     from finetune.studies.run import (
         cancel,
         commands,
         plan_text,
-        refuse_faults,
         run_study,
         time_one,
         workers_text,
@@ -79,7 +78,7 @@ def study(options: argparse.Namespace, overrides: Overrides) -> int:
         if given:
             text, faults = workers_text(loaded, workers, given)
             print(f"\n{text}")
-            refuse_faults(faults)
+            refuse(faults)
     elif options.time_one:
         for each in measure(loaded.cells):
             print(line(each), flush=True)

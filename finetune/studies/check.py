@@ -9,7 +9,7 @@ import json
 import platform
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -304,6 +304,13 @@ def _data_faults(host: str, mine: Report | None, theirs: Report) -> list[Fault]:
             )
         ]
     return []
+
+
+def refuse(found: Sequence[Fault]) -> None:
+    """Raises ``UserError`` where something would stop a run."""
+    if found:
+        more = f" (and {len(found) - 1} more: see --plan)" if len(found) > 1 else ""
+        raise UserError(found[0].text + more)
 
 
 def notes(mine: Report, theirs: Report) -> list[str]:

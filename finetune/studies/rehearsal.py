@@ -7,12 +7,13 @@ import subprocess
 
 from finetune.config.identity import as_dict, but_for_seed
 from finetune.errors import UserError
-from finetune.studies import devices
+from finetune.studies import check, devices, fit
 from finetune.studies.executors.base import Executor, killed_text
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.state import TO_RUN, begins, look
-from finetune.system.processes import python_module
+from finetune.system import world
+from finetune.system.processes import distributed, python_module
 from finetune.system.text import is_quiet, say, visible
 
 
@@ -35,12 +36,12 @@ def in_process_of_its_own(study: Study) -> int:
     return ended.returncode
 
 
-def on_worker(study: Study, executor: Executor) -> int:
+def on_worker(study: Study, executor: Executor, processes: int = 1) -> int:
     """Rehearses on a worker, prints what that has printed, and returns its exit status.
 
-    Raises ``UserError`` where the worker was killed.
+    With so many ``processes`` there as a run has on a machine. Raises ``UserError`` where it was killed.
     """
-    called = executor.call(_words(study))
+    called = executor.call(distributed(_words(study), processes))
     if called.output.strip():
         print(visible(called.output.rstrip()), flush=True)
     if called.exit_status < 0:
@@ -66,6 +67,7 @@ def rehearse(study: Study) -> str:
 
     statuses = {cell: look(cell) for cell in study.cells}
     waiting = [cell for cell in study.cells if statuses[cell].state in TO_RUN]
+    check.refuse(fit.faults(waiting, check.machine(), world.size()))
     printed: set[str] = set()
 
     def notify(note: str) -> None:

@@ -89,7 +89,7 @@ def time_one(study: Study, workers: int | None, given: engines.Given | None) -> 
     """Measures one of each kind of run on a worker of the study's engine. Raises ``UserError``."""
     chosen = engines.choose(study, given)
     with chosen.executor(study, devices.workers(workers or study.workers)) as executor:
-        return timing.ask(study, executor)
+        return timing.ask(study, executor, chosen.options.processes_of_a_node())
 
 
 def workers_text(study: Study, workers: int | None, given: engines.Given) -> tuple[str, list[check.Fault]]:
@@ -112,13 +112,6 @@ def _looked(
     report = check.ask(study, executor)
     found = check.faults(check.look_around(study), report)
     return report, found + fit.faults(cells, report, chosen.options.processes())
-
-
-def refuse_faults(faults: Sequence[check.Fault]) -> None:
-    """Raises ``UserError`` where runs would be stopped on a worker."""
-    if faults:
-        more = f" (and {len(faults) - 1} more: see --plan)" if len(faults) > 1 else ""
-        raise UserError(faults[0].text + more)
 
 
 def commands(study: Study) -> list[str]:
@@ -173,14 +166,14 @@ def run_study(study: Study, workers: int | None, given: engines.Given | None = N
     if waiting:
         going = executor.attach(waiting)
         if chosen.engine is engines.LOCAL:
-            refuse_faults(fit.faults(waiting, check.machine()))
             exit_status = rehearsal.in_process_of_its_own(study)
         elif going:  # on workers that were looked at before, and may all be taken
             say(f"{len(going)} runs go on that an earlier command has begun")
             exit_status = 0
         else:
-            refuse_faults(_looked(study, chosen, executor, waiting)[1])
-            exit_status = rehearsal.on_worker(study, executor)
+            check.refuse(_looked(study, chosen, executor, waiting)[1])
+            processes = chosen.options.processes_of_a_node()
+            exit_status = rehearsal.on_worker(study, executor, processes)
         if exit_status:
             return exit_status
         cell_file.write(waiting)

@@ -17,7 +17,7 @@ from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.rehearsal import rows_of
 from finetune.studies.state import TO_RUN, begins, look
-from finetune.system.processes import python_module
+from finetune.system.processes import distributed, python_module
 from finetune.system.tables import aligned
 from finetune.system.text import quietly
 
@@ -65,10 +65,10 @@ def line(timed: Timed) -> str:
     return json.dumps({MARK: values.pop("cell"), **values})
 
 
-def ask(study: Study, executor: Executor) -> list[Timed]:
-    """Has a worker measure. Raises ``UserError`` where it cannot."""
+def ask(study: Study, executor: Executor, processes: int = 1) -> list[Timed]:
+    """Has a worker measure, with so many processes. Raises ``UserError`` where it cannot."""
     words = [*python_module("finetune"), "study", study.file, "--output", str(study.root)]
-    called = executor.call([*words, "--time-one", "--quiet"])
+    called = executor.call(distributed([*words, "--time-one", "--quiet"], processes))
     found = []
     for each in called.output.splitlines():
         with suppress(ValueError):

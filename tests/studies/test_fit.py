@@ -10,6 +10,7 @@ from finetune.errors import UserError
 from finetune.studies import check, engines, fit
 from finetune.studies.check import Kind
 from finetune.studies.executors.base import Engine, Options
+from finetune.studies.rehearsal import rehearse
 from finetune.studies.run import run_study
 from tests.support.studies import TINY, study_of
 from tests.support.workers import Worker
@@ -99,6 +100,7 @@ def test_nothing_is_submitted_where_a_worker_lacks_something(
 def test_this_machine_refuses_what_it_has_no_room_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where it rehearses, before it loads anything."""
     monkeypatch.setattr(check, "machine", lambda: on(memory_gib=0.001))
     with pytest.raises(UserError, match="the memory of node1 has 1 MiB"):
-        run_study(study_of(tmp_path), None)
+        rehearse(study_of(tmp_path))

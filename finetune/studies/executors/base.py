@@ -68,6 +68,10 @@ class Options:
         """Of a run, one for each of the devices that it is divided among."""
         return 1
 
+    def processes_of_a_node(self) -> int:
+        """Those of a run that are on one machine."""
+        return self.processes()
+
 
 @dataclass(frozen=True)
 class Engine:

@@ -109,6 +109,9 @@ class SlurmOptions(Options):
     def processes(self) -> int:
         return self.gpus or self.nodes
 
+    def processes_of_a_node(self) -> int:
+        return self.processes() // self.nodes
+
     def words(self) -> list[str]:
         """The options of ``sbatch`` for one run."""
         on_a_node = self.processes() // self.nodes
