@@ -43,7 +43,7 @@ class Tally:
 
     def rest(self, jobs: Sequence[Job]) -> str:
         """``about 12 min``, for what waits and what the running ones still need."""
-        spent = {job.cell: time.monotonic() - job.started for job in jobs}
+        spent = {job.cell: job.seconds() for job in jobs}
         expected = [(cell, self.costs.expected(cell)) for cell in self.waiting]
         return rest_text(
             [None if s is None else max(0.0, s - spent.get(cell, 0.0)) for cell, s in expected], self.workers
@@ -134,7 +134,7 @@ class LiveTable(Lines):
             grids.add_row(Text(grid), *shown)
         workers = Table("worker", "run", "for", "last", box=None, pad_edge=False)
         for job in sorted(jobs, key=lambda job: (len(job.worker), job.worker)):
-            spent = duration(time.monotonic() - job.started)
+            spent = duration(job.seconds())
             last = Text(clean(brief(job.last_line())), "dim", no_wrap=True, overflow="ellipsis")
             run = Text(tally.name(job.cell), overflow="ellipsis", no_wrap=True)
             workers.add_row(job.worker, run, spent, last)

@@ -1,6 +1,5 @@
 """Runs the cells of a grid through an executor, in order, several at a time; a failure stops no other."""
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
@@ -77,7 +76,7 @@ class _Course:
                 if self.board:
                     self.board.lost(job.cell, status, self.attempts[job.cell])
             else:
-                self._end(job.cell, status, time.monotonic() - job.started)
+                self._end(job.cell, status, job.seconds())
 
     def leave_out(self) -> None:
         """Ends the cells whose beginning will not be there."""

@@ -22,7 +22,10 @@ from finetune.tasks import TASK_TYPES, get_task
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
-OF_OTHERS = {"logdir", "array", "head", "address"}  # options of tensorboard, sbatch and ray
+OF_OTHERS = {  # options of tensorboard, Slurm, ray, accelerate and torchrun
+    "logdir", "array", "ntasks", "gpus-per-task", "head", "address", "multi_gpu", "num_processes",
+    "nnodes", "nproc-per-node", "rdzv-endpoint",
+}  # fmt: skip
 document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
 
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from finetune.cli.main import main
 from finetune.errors import UserError
+from finetune.studies import cell_file
 from finetune.studies.executors import slurm_batch
 from finetune.studies.executors.base import Job
 from finetune.studies.executors.slurm import Slurm, SlurmOptions
@@ -19,6 +21,7 @@ from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.schedule import run
 from finetune.studies.state import look
+from tests.support.resumed import same_end
 from tests.support.slurm import MOST_IN_ARRAY, Cluster
 from tests.support.studies import TINY, BoardSpy, stub, study_of
 
@@ -279,3 +282,29 @@ def test_a_command_is_called_on_a_worker(tmp_path: Path, slurm_cluster: Cluster)
     called = slurm.call([sys.executable, "-c", code])
     assert called.exit_status == 1 and called.output.splitlines()[-2:] == ["hello one", "no rows"]
     assert list((slurm.study.root / "jobs").glob("finetune-*")) == []
+
+
+def test_the_cluster_trains_and_a_run_that_is_stopped_half_way_ends_as_if_it_had_not_been(
+    tmp_path: Path, slurm_cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By ``finetune study``, from the look at a worker to the comparison; the run is told as near a limit."""
+    long = {**TINY, "train.num_train_epochs": 60, "train.logging_steps": 3, "data.train_rows": 24}
+    study = study_of(tmp_path, {"a": {**long, "variants": ["softmax"]}})
+    (cell,) = study.cells
+    log = study.root / "logs" / f"{cell.name}.log"
+
+    def stop() -> None:
+        while not (log.is_file() and "'loss'" in log.read_text()):
+            time.sleep(0.1)
+        slurm_cluster.ask("scancel", "--signal=USR1", "--batch", f"{batches(study)[-1].job}_0")
+
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    words = ["--output", str(study.root), "--on", "slurm", "--slurm.poll", "1s"]
+    assert main(["study", study.file, *words]) == 0
+    thread.join()
+    assert "lost" not in capsys.readouterr().out and len(batches(study)) == 1
+    assert slurm_cluster.ask("squeue", "--noheader", "--states=all", "--Format=RestartCnt").split()[-1] == "1"
+    assert main(["run", str(cell_file.place(cell)), "--output", str(tmp_path / "whole")]) == 0
+    (whole,) = [path.parent for path in (tmp_path / "whole").rglob("record.json")]
+    same_end(whole, cell.folder)

@@ -98,11 +98,12 @@ class Cluster:
             time.sleep(0.1)
 
     def clear(self) -> None:
-        """Ends all jobs, and waits until none is left."""
+        """Ends all jobs, and waits until none is left that waits or runs."""
         if "slurmctld" not in self.daemons:  # of a test that has failed half-way
             self.start_controller()
         self.ask("scancel", f"--user={os.getuid()}")
-        self.wait(lambda: not self.ask("squeue", "--noheader"), "jobs do not end")
+        going = ("squeue", "--noheader", "--states=pending,running")  # others may be tidied up for a minute
+        self.wait(lambda: not self.ask(*going), "jobs do not end")
 
     def start_controller(self) -> None:
         """Starts the controller, also again after ``stop_controller``."""

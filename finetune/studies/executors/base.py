@@ -92,6 +92,10 @@ class Job:
     worker: str  # its number, its host or its job's number
     started: float = field(default_factory=time.monotonic, kw_only=True)
 
+    def seconds(self) -> float:
+        """How long it has been running, without what it waited in a queue."""
+        return time.monotonic() - self.started
+
     def last_line(self) -> str:
         """The line that it has printed last; "" where that cannot be read."""
         return ""

@@ -112,7 +112,7 @@ class Local(Executor):
     def watch(self) -> list[tuple[Job, Status]]:
         if self.interruptions:
             raise KeyboardInterrupt
-        late = [job for job in self.jobs if time.monotonic() - job.started > self.timeout_s]
+        late = [job for job in self.jobs if job.seconds() > self.timeout_s]
         self._tell(late)
         if all(job.process.poll() is None for job in self.jobs):
             time.sleep(TICK_S if self.jobs else 0)

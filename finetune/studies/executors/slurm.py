@@ -145,6 +145,9 @@ class SlurmJob(Job):
         """What Slurm says of it; None where it knows it no more."""
         return self.seen.get(self.key)
 
+    def seconds(self) -> float:
+        return self.entry.running_s if self.entry is not None else super().seconds()
+
     def last_line(self) -> str:
         if self.entry is not None and self.entry.state == "PENDING":
             return f"waits in the queue ({self.entry.reason})"
@@ -238,9 +241,8 @@ class Slurm(Executor):
             return []
         with self._turn():
             self._see(slurm.listing())
-            jobs = list(self._left(cells).values())
-        self.jobs += jobs
-        return list(jobs)
+            self.jobs = list(self._left(cells).values())
+        return list(self.jobs)
 
     def call(self, words: Sequence[str]) -> Called:
         """Runs a command in a job as those of the runs, once, and waits for it, in the queue too."""
