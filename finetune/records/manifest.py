@@ -12,6 +12,7 @@ from finetune.system.checksum import sha256
 from finetune.system.files import write_text
 
 FILE = "manifest.json"
+WEIGHTS = ".safetensors"
 QUICK = 16 * 2**20
 """Bytes of the largest file that a quick look reads: predictions and tokenizers, not the weights."""
 
@@ -68,9 +69,13 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def strangers(folder: Path) -> list[Path]:
-    """Lists the files in a whole ``folder`` that its manifest does not name, but for hidden ones."""
+    """Lists the files in a whole ``folder`` that its manifest does not name, but for hidden ones.
+
+    Of hidden ones it lists weights, which torch's reader of shared out checkpoints takes as any other.
+    """
     known = {*_SHAPE.validate_json((folder / FILE).read_bytes())["files"], FILE}
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name[0] != ".")
+    read = (path for path in sorted(folder.rglob("*")) if path.name[0] != "." or path.suffix == WEIGHTS)
+    files = (path for path in read if path.is_file())
     return [file for file in files if file.relative_to(folder).as_posix() not in known]
 
 

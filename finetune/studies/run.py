@@ -47,8 +47,10 @@ def run_grid(cells: Sequence[Cell], command: str) -> int:
     """
     from finetune.studies.executors.in_process import InProcess
     from finetune.studies.preflight import prepare
-    from finetune.training import preemption
+    from finetune.training import preemption, sharded
 
+    for cell in cells:
+        sharded.check_launched(cell.config.train)
     with preemption.heard():
         prepared = prepare(cells)
         for cell, status in prepared.statuses.items():

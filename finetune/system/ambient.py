@@ -24,7 +24,7 @@ OPTIONS: Mapping[str, str] = {
     "ACCELERATE_USE_CPU": "--train.use_cpu true",
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "--train.gradient_accumulation_steps {}",
     "ACCELERATE_GRADIENT_CLIPPING": "--train.max_grad_norm {}",
-    "ACCELERATE_USE_FSDP": "--train.fsdp full_shard",
+    "ACCELERATE_USE_FSDP": "--train.fsdp true, without --use_fsdp of accelerate launch,",
     "ACCELERATE_TORCH_DEVICE": "--train.use_cpu true for the CPU, or CUDA_VISIBLE_DEVICES for a GPU",
     "NVIDIA_TF32_OVERRIDE": "--train.tf32 true or false",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "--train.tf32 true",
@@ -58,7 +58,6 @@ def check(train: Mapping[str, Any], environment: Mapping[str, str] = os.environ)
     agreed = {
         "ACCELERATE_USE_CPU": "true" if train.get("use_cpu") else "",
         "ACCELERATE_MIXED_PRECISION": next((kind for kind in HALF if train.get(kind) is True), ""),
-        "ACCELERATE_USE_FSDP": "--train.fsdp full_shard",
         "ACCELERATE_TORCH_DEVICE": "cpu" if train.get("use_cpu") else "",
     }
     for name, value in sorted(environment.items()):

@@ -169,7 +169,7 @@ def build_trainer(
     patience = config.early_stopping_patience
     stopping = [] if patience is None else [EarlyStoppingCallback(patience)]
     args = training_arguments(config, folder)
-    if (sharding := sharded.wanted(config.train)) is not None:
+    if (sharding := sharded.wanted(config.train)) is not None and world.launched():
         shard(built.model, on_gpu=args.device.type != "cpu", reshard=sharding.reshard)
     trainer: Any = comparable(objective.trainer)(
         model=built.model,

@@ -88,13 +88,20 @@ def wanted(train: Mapping[str, Any]) -> Sharding | None:
     return Sharding(reshard)
 
 
-def check(arguments: TrainingArguments) -> None:
-    """Raises ``UserError`` where a sharded run with ``arguments`` is not to be had."""
-    if not world.launched():
+def check_launched(train: Mapping[str, Any]) -> None:
+    """Raises ``UserError`` where a run is to be shared out and there is no launcher.
+
+    A rehearsal, or a step that is timed for a plan, is made without one, by a whole model.
+    """
+    if wanted(train) is not None and not world.launched():
         raise UserError(
             "train.fsdp true shares a run out among the processes of a launcher, and there is none: start it "
             "by torchrun --nproc-per-node N -m finetune ..., accelerate launch or srun, or leave it out"
         )
+
+
+def check(arguments: TrainingArguments) -> None:
+    """Raises ``UserError`` where a run with ``arguments`` cannot be shared out."""
     if arguments.fp16:
         raise UserError("train.fp16 true scales the loss, which train.fsdp cannot: type --train.bf16 true")
     if arguments.optim not in ELEMENTWISE:

@@ -93,5 +93,5 @@ def test_a_launcher_that_contradicts_the_configuration_is_refused() -> None:
         ambient.check({"use_cpu": True}, LAUNCHERS["accelerate launch"])
     with pytest.raises(UserError, match="OMPI_COMM_WORLD_SIZE=4"):
         ambient.check({}, {**TORCH, "OMPI_COMM_WORLD_SIZE": "4"})
-    with pytest.raises(UserError, match=r"type unset .* --train\.fsdp full_shard"):
+    with pytest.raises(UserError, match=r"type unset .* --train\.fsdp true"):
         ambient.check({}, {**TORCH, "ACCELERATE_USE_FSDP": "true"})

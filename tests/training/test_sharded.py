@@ -10,6 +10,7 @@ from finetune.errors import UserError
 from finetune.training import sharded
 from finetune.training.arguments import check_train, training_arguments
 from tests.support.configurations import configuration
+from tests.support.small_runs import run
 
 
 @pytest.mark.parametrize(
@@ -45,10 +46,9 @@ def test_layers_are_let_go_of_unless_asked_to_stay() -> None:
     assert sharded.wanted({"fsdp": True, "fsdp_config": config}) == sharded.Sharding(reshard=False)
 
 
-def test_a_run_without_a_launcher_is_not_shared_out(tmp_path: Path) -> None:
-    config = configuration(train={"fsdp": True})
-    with pytest.raises(UserError, match="torchrun --nproc-per-node"):
-        training_arguments(config, tmp_path)
+def test_a_run_without_a_launcher_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("classify", tmp_path, "--train.fsdp", "true") == 2
+    assert "torchrun --nproc-per-node" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -56,10 +56,9 @@ def test_a_run_without_a_launcher_is_not_shared_out(tmp_path: Path) -> None:
     [({"optim": "adafactor"}, "adamw_torch"), ({"optim": "lion_32bit"}, "adamw_torch")],
 )
 def test_an_optimizer_that_reads_whole_weights_is_refused(
-    train: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     arguments = training_arguments(configuration(train=train), tmp_path)
-    monkeypatch.setattr(sharded.world, "launched", lambda: True)
     with pytest.raises(UserError, match=said):
         sharded.check(arguments)
 
