@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [_home(word) for word in (sys.argv[1:] if argv is None else argv)]
     try:
         options, overrides = _parse(words)
-        if world.launched() and options.verb not in train.VERBS:
+        if world.launched() and not (options.verb in train.VERBS or study.takes_steps(options)):
             raise UserError(
                 f"finetune {options.verb} is one process: type it without torchrun, accelerate launch or "
                 f"srun, which are for {', '.join(sorted(train.VERBS))}"

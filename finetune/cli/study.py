@@ -47,6 +47,11 @@ def add(verbs: Any) -> None:
     parser.set_defaults(function=study)
 
 
+def takes_steps(options: argparse.Namespace) -> bool:
+    """Whether a command takes steps of runs in this process, as several processes may do together."""
+    return options.verb == VERB and (options.rehearse or (options.time_one and not options.plan))
+
+
 def study(options: argparse.Namespace, overrides: Overrides) -> int:
     """Plans, prints, rehearses or runs a study. Returns the exit status."""
     from finetune.studies.check import FOUND, is_fine, look_around, refuse

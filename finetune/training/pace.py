@@ -16,6 +16,7 @@ from finetune.config.schema import RunConfig
 from finetune.data.dataset import Data
 from finetune.data.encoding import tokenize
 from finetune.models import warm_start
+from finetune.system import world
 from finetune.system.memory import peak_memory_mib, release_memory, reset_peak_memory
 from finetune.training import loop, rehearsal
 
@@ -44,7 +45,7 @@ def measure(config: RunConfig, loaded: Data) -> Pace | None:
     """
     objective = objectives.of(config)
     train = loaded.splits["train"]
-    built = rehearsal.built_on(train, config, objective, loaded)
+    built = world.first(lambda: rehearsal.built_on(train, config, objective, loaded))
     amount = objective.amount(config)
     count = (WARM_UP + STEPS) * amount.step
     few = {
@@ -102,7 +103,8 @@ class _Watch(TrainerCallback):
         self.ended = now
         counted = self.seconds[WARM_UP - 1 :]
         enough = len(counted) >= STEPS or (len(counted) >= FEWEST and sum(counted) > ENOUGH_S)
-        control.should_training_stop = enough or state.global_step >= state.max_steps
+        # All processes of a run end together, though each has a clock of its own.
+        control.should_training_stop = world.any_of(enough or state.global_step >= state.max_steps)
 
 
 def _now() -> float:

@@ -1,5 +1,6 @@
 """Runs that a worker has no room for are refused, on paper and before anything is submitted."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import pytest
 
 from finetune.errors import UserError
-from finetune.studies import check, engines, fit
+from finetune.studies import check, engines, fit, timing
 from finetune.studies.check import Kind
-from finetune.studies.executors.base import Engine, Options
-from finetune.studies.rehearsal import rehearse
+from finetune.studies.executors.base import Called, Engine, Options
+from finetune.studies.executors.slurm import SlurmOptions
+from finetune.studies.rehearsal import on_worker, rehearse
 from finetune.studies.run import run_study
 from tests.support.studies import TINY, study_of
 from tests.support.workers import Worker
@@ -95,6 +97,22 @@ def test_nothing_is_submitted_where_a_worker_lacks_something(
     assert run_study(study, None, {"engine": "stand-in"}) == 2
     assert len(worker.called) == 2 and "nothing.yaml" in capsys.readouterr().out
     assert not list(study.root.glob("*/*")) and not list(study.root.glob(".check*"))
+
+
+def test_a_run_of_several_processes_is_rehearsed_in_those_of_a_node(tmp_path: Path) -> None:
+    commands: list[list[str]] = []
+
+    class Listening(Worker):
+        def call(self, words: Sequence[str]) -> Called:
+            commands.append(list(words))
+            return Called(0, "")
+
+    options = SlurmOptions(gpus=8, nodes=2)
+    assert (options.processes(), options.processes_of_a_node()) == (8, 4)
+    on_worker(study_of(tmp_path), Listening(), options.processes_of_a_node())
+    timing.ask(study_of(tmp_path), Listening(), 1)
+    assert "--nproc-per-node=4" in commands[0] and commands[0][-1] == "--rehearse"
+    assert not any(word.startswith("--nproc") for word in commands[1])
 
 
 def test_this_machine_refuses_what_it_has_no_room_for(

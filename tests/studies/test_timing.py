@@ -1,6 +1,7 @@
 """``--time-one``: steps are measured, here or on a worker, and the plan goes by them."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from finetune.studies import timing
 from finetune.studies.run import plan_text
 from finetune.studies.timing import Timed, ask, measure
 from tests.support.pretrained_models import save
+from tests.support.processes import launch
 from tests.support.studies import TINY, keep, study_of, written
 from tests.support.workers import Worker
 
@@ -52,6 +54,20 @@ def test_adapters_and_warm_starts_are_measured_too(tmp_path: Path) -> None:
     plain, adapted = {"attention.start": "annealed"}, {"model.lora.rank": 2, "attention.start": "calibrated"}
     study = study_of(tmp_path, {"a": grid | plain, "b": grid | adapted})
     assert [timed.steps for timed in measure(study.cells)] == [3, 3]
+
+
+@pytest.mark.slow
+def test_several_processes_rehearse_and_measure_together(tmp_path: Path) -> None:
+    """As a worker has them whose runs take two devices, with a model that is shared out."""
+    path = str(written(tmp_path, {"a": TINY | ONE | {"train.fsdp": True}}))
+    words = ["study", path, "--output", str(tmp_path / "runs")]
+    file = tmp_path / "commands.json"
+    file.write_text(json.dumps([[*words, "--rehearse"], [*words, "--time-one"]]), encoding="utf-8")
+    first, second = launch([sys.executable, "-m", "tests.support.worker", str(file)], 2, timeout=240)
+    printed = first.output
+    assert second.output.count("status 0") == 2, second.output
+    assert printed.count("status 0") == 2 and "1 kind of run took a first step" in printed
+    assert printed.count(timing.MARK) == 1 and not (tmp_path / "runs").exists()
 
 
 def test_a_worker_measures_and_what_else_it_prints_is_passed_over(
