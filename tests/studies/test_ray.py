@@ -24,7 +24,10 @@ from finetune.studies.state import look
 from finetune.system import lock
 from finetune.system.processes import distributed, python_module
 from tests.support.ray_cluster import NODE, RayCluster, started
+from tests.support.records_alike import differing
+from tests.support.small_runs import small_grid
 from tests.support.studies import TINY, BoardSpy, stub, study_of, written
+from tests.support.trained import GRID, Trained
 
 pytestmark = pytest.mark.slow
 SOFTMAX = {"a": {**TINY, "variants": ["softmax"]}}
@@ -262,13 +265,19 @@ def test_a_lost_node_takes_its_runs_along_which_end_on_another(tmp_path: Path, c
     assert len(moved) == 2 and all("\nhead\nhead\n" in cell.log.read_text() for cell in moved if cell.log)
 
 
-def test_the_cluster_trains(tmp_path: Path, cluster: RayCluster, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_cluster_trains_as_a_process_here_does(
+    tmp_path: Path, cluster: RayCluster, trained: Trained, capfd: pytest.CaptureFixture[str]
+) -> None:
     """``finetune study`` whole, with a real run; what was said of the engine is remembered."""
-    file = written(tmp_path, SOFTMAX, on={"engine": "ray", "gpus": 0})
+    here = trained("classify", *GRID) / "agnews"
+    file = written(tmp_path, {"a": small_grid("softmax")}, on={"engine": "ray", "gpus": 0})
     words = ["study", str(file), "--output", str(tmp_path / "runs")]
+    capfd.readouterr()
     assert main([*words, "--ray.address", cluster.address]) == 0
     out, err = capfd.readouterr()
     assert "[1/1] a/agnews/scratch-tiny/softmax/seed-0: accuracy " in out and "(raylet)" not in out + err
+    own = "scratch-tiny/softmax"
+    assert differing(here / own, tmp_path / "runs" / "a" / "agnews" / own) == {}
     assert (tmp_path / "runs" / "on.yaml").read_text() == f"engine: ray\naddress: {cluster.address}\n"
     assert main(words) == 0 and "nothing is left to run" in capfd.readouterr().out
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 import finetune
 from finetune import objectives
@@ -31,6 +32,15 @@ FOLDERS = {
 def run(verb: str, root: Path, *options: str) -> int:
     """``finetune VERB`` with few rows and steps; the exit status."""
     return main([verb, "--output", str(root), *COMMON, *OWN[verb], *options])
+
+
+def small_grid(*variants: str) -> dict[str, Any]:
+    """The runs of ``classify``, as a grid of a study file."""
+    keys = {
+        name.removeprefix("--"): yaml.safe_load(value)
+        for name, value in zip(COMMON[::2], COMMON[1::2], strict=True)
+    }
+    return {"task": "agnews", "variants": list(variants), "data.source": keys.pop("data"), **keys}
 
 
 def folder(verb: str, root: Path, variant: str = "softmax", seed: int = 0) -> Path:

@@ -187,4 +187,4 @@ def _amounts(resources: Mapping[str, float]) -> str:
 def _why(error: Exception) -> str:
     """What Ray says of the end of a worker, in one line, without the indented lines of who it was."""
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
-    return textwrap.shorten(" ".join(lines[1:] or lines), 300, placeholder=" ...")
+    return textwrap.shorten(" ".join(lines[1:] or lines), 200, placeholder=" ...")
