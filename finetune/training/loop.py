@@ -99,9 +99,8 @@ def fit(
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trained = time.monotonic()
     # The last step can spoil the weights without a loss to show it, and a NaN has a largest class too.
-    for name, weights in model.named_parameters():
-        if not torch.isfinite(own_share(weights)).all():
-            raise NonFiniteLossError(f"the weights {name} are not finite after the last step")
+    for name in spoiled(model):
+        raise NonFiniteLossError(f"the weights {name} are not finite after the last step")
 
     predictions = objective.predict(config, trainer, tokenizer, splits["test"], "test")
     predicted = time.monotonic()
@@ -136,6 +135,12 @@ def fit(
         generation=objective.generation(model),
         computed={**read_back.facts, "attention": attention(model)},
     )
+
+
+def spoiled(model: Any) -> list[str]:
+    """The names of weights that hold a number which is not finite, in this or another process of the run."""
+    own = [name for name, weights in model.named_parameters() if not own_share(weights).isfinite().all()]
+    return [name for names in world.gathered(own) for name in names]
 
 
 def planned_steps(config: RunConfig, rows: int, folder: Path) -> int:

@@ -16,7 +16,7 @@ SETS = [[*FEW, "encodings"], pytest.param(OTHERS, marks=pytest.mark.slow)]
 @pytest.fixture(scope="module", params=SETS, ids=["few", "others"])
 def cases(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     """Families, tied and not, and encodings that learn: shared out against whole."""
-    ended = launch([sys.executable, "-m", "tests.support.sharded_steps", *request.param], 2, timeout=200)
+    ended = launch([sys.executable, "-m", "tests.support.sharded_steps", *request.param], 2, timeout=500)
     for each in ended:
         assert each.status == 0, each.output[-3000:]
     found: list[dict[str, Any]] = json.loads(ended[0].output.strip().splitlines()[-1])
@@ -39,3 +39,8 @@ def test_a_process_holds_half_of_every_model(cases: list[dict[str, Any]]) -> Non
 def test_gathered_weights_are_what_was_trained(cases: list[dict[str, Any]]) -> None:
     for case in cases:
         assert case["alike"], case
+
+
+def test_a_weight_that_is_no_number_is_seen_by_all(cases: list[dict[str, Any]]) -> None:
+    for case in cases:
+        assert case["spoiled"] == 1, case

@@ -23,6 +23,7 @@ from finetune.models.builder import weights_fingerprint
 from finetune.positions import attach, get_encoding
 from finetune.system import world
 from finetune.system.shares import own_share, whole
+from finetune.training.loop import spoiled
 from finetune.training.sharded import whole_weights
 from tests.support.tiny_models import FAMILIES, Family, Kind, batch
 
@@ -42,6 +43,7 @@ class Case:
     weights: float  # the largest difference of any after the steps
     share: float  # of the numbers of all weights that this process held
     alike: bool  # the fingerprint is that of the weights gathered
+    spoiled: int  # weights found to be no numbers, once one is in the other process
 
 
 def cases(name: str) -> Iterator[tuple[str, Family, Callable[[], Any]]]:
@@ -113,6 +115,9 @@ def compared(name: str, family: Family, make: Callable[[], Any]) -> Case:
     held = sum(own_share(weight).numel() for weight in other.parameters())
     again = make()
     again.load_state_dict(after)
+    with torch.no_grad():
+        first = next(other.parameters())
+        own_share(first).fill_(float("nan") if world.rank() == 1 else 0.0)
     return Case(
         name,
         [one[0], two[0]],
@@ -120,6 +125,7 @@ def compared(name: str, family: Family, make: Callable[[], Any]) -> Case:
         max(float((before[key] - after[key]).abs().max()) for key in before),
         held / sum(weight.numel() for weight in model.parameters()),
         weights_fingerprint(again) == print_of,
+        len(spoiled(other)),
     )
 
 

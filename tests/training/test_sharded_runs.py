@@ -72,7 +72,7 @@ def run_all(root: Path, names: Any, processes: int, *, shared: bool) -> None:
         words.append([*case, *own, "--output", str(root / name)])
     (root / "words.json").write_text(json.dumps(words))
     worker = [sys.executable, "-m", "tests.support.worker", str(root / "words.json")]
-    for each in launch(worker, processes, timeout=300):
+    for each in launch(worker, processes, timeout=500):
         assert each.status == 0 and each.output.count("status 0") == len(words), each.output[-3000:]
 
 
