@@ -26,7 +26,7 @@ from finetune.system.processes import distributed, python_module
 from tests.support.ray_cluster import NODE, RayCluster, started
 from tests.support.records_alike import differing
 from tests.support.small_runs import small_grid
-from tests.support.studies import TINY, BoardSpy, stub, study_of, written
+from tests.support.studies import TINY, BoardSpy, keep, stub, study_of, written
 from tests.support.trained import GRID, Trained
 
 pytestmark = pytest.mark.slow
@@ -104,6 +104,8 @@ def test_a_killed_worker_takes_its_run_along_which_is_tried_again(
 ) -> None:
     study = study_of(tmp_path, SOFTMAX)
     (cell,) = study.cells
+    keep(cell, "failed", reason="of an earlier attempt")
+    assert cell.log is not None
     board, pids = BoardSpy(), list[int]()
 
     def kill() -> None:
@@ -116,7 +118,8 @@ def test_a_killed_worker_takes_its_run_along_which_is_tried_again(
     killer.join()
     assert states[cell].state == "done" and gone(pids[0])
     (lost,) = [event for event in board.events if event.startswith("lost")]
-    assert "lost by Ray: The actor is dead because its worker process has died" in lost, lost
+    why = "lost by Ray: The actor is dead because its worker process has died"
+    assert why in lost and why in cell.log.read_text()
 
 
 def test_a_run_that_hangs_is_ended_and_tried_again(tmp_path: Path, cluster: RayCluster) -> None:

@@ -19,6 +19,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from finetune.errors import UserError
+from finetune.records.store import now
 from finetune.studies import cell_file, logs
 from finetune.studies.executors import ray_cluster
 from finetune.studies.executors.base import (
@@ -128,7 +129,7 @@ class RayCore(Executor):
         words = [*python_module("finetune.studies.executors.leash"), json.dumps(asdict(leash))]
         name = f"{self._name(cell)}{uuid.uuid4().hex[:8]}"  # an actor that ends may still have the last one
         handle = self.cluster.keep(name, self.options.wants(), words, self.options.environment())
-        return self._listen(Actor(cell, "ray", handle, logs.Attempt(log, _length(log), "")))
+        return self._listen(Actor(cell, "ray", handle, logs.Attempt(log, _length(log), now())))
 
     def attach(self, cells: Sequence[Cell]) -> list[Job]:
         names = self.cluster.names()
@@ -159,9 +160,10 @@ class RayCore(Executor):
         for actor, (until, reason) in list(self.gone.items()):
             if not lock.held(actor.attempt.file) or time.monotonic() > until:
                 del self.gone[actor]
-                status = status_after(
-                    actor.cell, None, began="", complaint=str, lost=f"lost by Ray: {reason}"
-                )
+                began, lost = actor.attempt.began, f"lost by Ray: {reason}"
+                status = status_after(actor.cell, None, began=began, complaint=str, lost=lost)
+                if status.state is RunState.FAILED:
+                    logs.judge(actor.attempt, status.reason)
                 ended.append((actor, status))
         if self.gone and not self.told:
             time.sleep(PAUSE_S)
