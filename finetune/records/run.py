@@ -265,12 +265,14 @@ class Run:
 
     @property
     def hardware(self) -> str:
-        """The GPU, or ``CPU, NAME, 8 cores, 2 threads``."""
+        """The GPU, or ``CPU, NAME, 8 cores, 2 threads``; of several processes their number is named too."""
         hardware = self.record["hardware"]
         if self.device != "cpu":
             return str(self.device)
         threads = f", {hardware['threads']} threads" if hardware.get("threads") else ""
-        return f"CPU, {hardware.get('cpu')}, {hardware.get('cores')} cores{threads}"
+        processes = hardware.get("devices") or 1
+        together = f", {processes} processes" if processes > 1 else ""
+        return f"CPU, {hardware.get('cpu')}, {hardware.get('cores')} cores{threads}{together}"
 
     @property
     def commit(self) -> str:

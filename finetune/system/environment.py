@@ -61,7 +61,7 @@ def hardware(device: str | None = None) -> dict[str, Any]:
 
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and torch.cuda.is_available():
-        count, name = torch.cuda.device_count(), torch.cuda.get_device_name()
+        count, name = device_count(device), torch.cuda.get_device_name()
         name = f"{count} x {name}" if count > 1 else name
     return {
         "device": name,
@@ -83,7 +83,7 @@ def device_count(device: str | None = None) -> int:
     """Devices of a run as Trainer counts them: one a process under a launcher, else every visible GPU."""
     import torch
 
-    if world.size() > 1:
+    if world.launched():
         return world.size()
     return max(1, torch.cuda.device_count()) if (device or "cuda") == "cuda" else 1
 

@@ -54,7 +54,7 @@ def ends(started: Sequence["subprocess.Popen[str]"], timeout: float = 120) -> li
     finally:
         for process in started:
             process.kill()
-            process.wait()
+            process.communicate()  # which closes its output too
     return ended
 
 

@@ -22,7 +22,12 @@ def test_the_environment_is_known_and_json_ready() -> None:
 def test_a_run_has_as_many_devices_as_its_launcher_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert environment.hardware("cpu")["devices"] == 4
-    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert environment.hardware("cuda")["devices"] == 1
+    for name in ("WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert [environment.hardware(name)["devices"] for name in (None, "cuda", "cuda:0", "cpu")] == [2, 2, 1, 1]
 
