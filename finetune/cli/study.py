@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune.cli.options import Overrides, add_plan, add_verb, number, place, speed
 from finetune.errors import UserError
-from finetune.studies.engines import ENGINES, given_on
+from finetune.studies.engines import ENGINES, choose, given_on
 from finetune.system.text import say
 
 VERB = "study"
@@ -78,6 +78,7 @@ def study(options: argparse.Namespace, overrides: Overrides) -> int:
     if options.time_one and others:
         raise UserError(f"--time-one is for a plan: give --plan in the place of --{others[0]}")
     if options.plan:
+        choose(loaded, given)  # a mistake in its options is told at once
         timed = time_one(loaded, workers, given) if options.time_one else ()
         print(plan_text(loaded, workers, how_fast, timed))
         if given:

@@ -22,7 +22,6 @@ from finetune.studies import (
     timing,
 )
 from finetune.studies.estimate import Costs
-from finetune.studies.executors.base import Executor
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.on_paper import Speed
@@ -97,23 +96,21 @@ def time_one(study: Study, workers: int | None, given: engines.Given | None) -> 
 def workers_text(study: Study, workers: int | None, given: engines.Given) -> tuple[str, list[check.Fault]]:
     """What a worker of the engine has for a study, as text, and what would stop the runs there."""
     chosen = engines.choose(study, given)
-    statuses = {cell: look(cell) for cell in study.cells}
-    left = [cell for cell in study.cells if statuses[cell].state is not RunState.DONE]
-    with chosen.executor(study, devices.workers(workers or study.workers)) as executor:
-        report, faults = _looked(study, chosen, executor, left)
+    left = [cell for cell in study.cells if look(cell).state is not RunState.DONE]
     mine = check.look_around(study)
+    with chosen.executor(study, devices.workers(workers or study.workers)) as executor:
+        report = check.ask(study, executor)
+    faults = _faults(chosen, mine, report, left)
     head = f"a worker of {chosen.engine.name}, {check.summary(report)}"
     lines = [head, *check.notes(mine, report), *(f"{each.kind}: {each.text}" for each in faults)]
     return "\n".join(map(clean, lines if faults else [*lines, "all that the runs need is there"])), faults
 
 
-def _looked(
-    study: Study, chosen: engines.Chosen, executor: Executor, cells: Sequence[Cell]
-) -> tuple[check.Report, list[check.Fault]]:
-    """What a worker has, and what would stop ``cells`` there."""
-    report = check.ask(study, executor)
-    found = check.faults(check.look_around(study), report)
-    return report, found + fit.faults(cells, report, chosen.options.processes())
+def _faults(
+    chosen: engines.Chosen, mine: check.Report, report: check.Report, cells: Sequence[Cell]
+) -> list[check.Fault]:
+    """What would stop ``cells`` on the worker of ``report``."""
+    return check.faults(mine, report) + fit.faults(cells, report, chosen.options.processes())
 
 
 def commands(study: Study) -> list[str]:
@@ -173,7 +170,8 @@ def run_study(study: Study, workers: int | None, given: engines.Given | None = N
             say(f"{len(going)} runs go on that an earlier command has begun")
             exit_status = 0
         else:
-            check.refuse(_looked(study, chosen, executor, waiting)[1])
+            report = check.ask(study, executor)
+            check.refuse(_faults(chosen, check.look_around(study), report, waiting))
             processes = chosen.options.processes_of_a_node()
             exit_status = rehearsal.on_worker(study, executor, processes)
         if exit_status:

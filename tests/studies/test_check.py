@@ -176,6 +176,9 @@ def test_the_command_prints_json_and_its_status_says_whether_all_is_there(
     assert json.loads(capsys.readouterr().out)["data"][0]["fault"]
     assert main(["study", path, "--token", "x"]) == 2
     assert "give --check too" in capsys.readouterr().err
+    assert main(["study", path, "--plan", "--on", "local", "--local.retries", "many"]) == 2
+    said = capsys.readouterr()
+    assert "local.retries" in said.err and not said.out
 
 
 @pytest.mark.slow
