@@ -28,7 +28,8 @@ class DryRun:
     """One attempt at a run.
 
     ``spec``: its ``folder``, its finished ``record``, the file of the ``events`` that it tells, the
-    ``faults`` of its attempts, the ``seconds`` that it takes, and a ``disk`` to fill, if there is one.
+    ``faults`` of its attempts, the ``seconds`` that it takes, a ``disk`` to fill, if there is one, and
+    whether ``children`` of a killed one live on.
     """
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -125,7 +126,8 @@ class DryRun:
         time.sleep(600)
 
     def _killed(self) -> NoReturn:
-        if not os.fork():  # one that loads rows, say, and has the log and the lock of the folder open
+        # A child that loads rows, say, has the log and the lock of the folder open.
+        if self.spec["children"] and not os.fork():
             time.sleep(600)
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError

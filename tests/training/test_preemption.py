@@ -27,6 +27,7 @@ from finetune.records import manifest, store
 from finetune.training import preemption, resume
 from tests.kills import differences
 from tests.support.disks import resize, small_disk
+from tests.support.processes import FINETUNE, ends, launch, start
 from tests.support.small_runs import COMMON, OWN
 
 STEPS = ["--train.save_strategy", "steps", "--train.save_steps", "4", "--attention", "sa-softmax"]
@@ -275,3 +276,25 @@ def test_a_run_that_finds_the_disk_full_goes_on_once_there_is_room(
         assert typed(root, *words) == 0
         assert "resumes from its checkpoint" in capsys.readouterr().out
         assert differences(tmp_path / "whole", root) == []
+
+
+@pytest.mark.slow
+def test_all_processes_of_a_run_end_at_the_same_step_whichever_is_told(tmp_path: Path) -> None:
+    """And go on to the end that they would have come to."""
+    root = tmp_path / "runs"
+    words = [*FINETUNE, "classify", "--output", str(root), *COMMON, "--attention", "softmax"]
+    words += ["--train.save_strategy", "steps", "--train.save_steps", "5", "--train.max_steps", "60"]
+    words += ["--train.per_device_train_batch_size", "4", "--train.save_total_limit", "2"]
+    assert [each.status for each in launch(words, 2, timeout=300)] == [0, 0]
+    root.rename(tmp_path / "whole")
+    processes = start(words, 2)
+    while not list(root.rglob("checkpoint-5")) and all(each.poll() is None for each in processes):
+        time.sleep(0.002)
+    processes[1].send_signal(signal.SIGUSR1)
+    ended = ends(processes, timeout=300)
+    assert [each.status for each in ended] == [75, 75], [each.output[-2000:] for each in ended]
+    kept = the_record(root)
+    assert kept["status"] == "preempted"
+    assert str(kept["reason"]).startswith("a signal to another process of the run at step ")
+    assert [each.status for each in launch(words, 2, timeout=300)] == [0, 0]
+    assert differences(tmp_path / "whole", root) == []
