@@ -38,11 +38,11 @@ newest() { ls -d "$folder"/checkpoint-* 2> /dev/null | sort -V | tail -n 1; }
 step=(srun --quiet --mpi=none --input=none --kill-on-bad-exit=1)
 step+=(--open-mode=append --output="$log" --error="$log")
 step+=(${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK})
-before=$(newest) ended= tries=0
+before=$(newest) ended= told= tries=0
 # SIGTERM: Slurm ends this job and the run in it, or has put it back into the queue itself. SIGUSR1: the time
 # of the job is nearly over; srun hands that on, and the run saves what it has. Either cuts a wait short.
 trap 'again=1 ended=1' TERM
-trap 'again=1; kill -USR1 "$run"' USR1
+trap 'again=1 told=1; kill -USR1 "$run"' USR1
 while true; do
   "${step[@]}" "${words[@]}" &
   run=$! again=1
@@ -51,7 +51,9 @@ while true; do
   [ "$status" = "$SLURM_EXIT_ERROR" ] && [ -z "$ended" ] && [ $((tries += 1)) -le 6 ] || break
   sleep $((5 * tries))
 done
-# 75: it has stopped, and the same command goes on with it: this job, if the run has come further in it.
+# 75: it has stopped, and the same command goes on with it: this job, if the run has come further in it. Of
+# several processes, srun ends (143) the one that is the last to leave.
+[ "$told$status" != 1143 ] || status=75
 if [ "$status" = 75 ] && [ -z "$ended" ] && [ "$(newest)" != "$before" ]; then
   scontrol requeue "$SLURM_JOB_ID" && exec sleep 600  # until Slurm takes the job away
 fi
