@@ -61,8 +61,11 @@ OWN = {"kept": ["--train.fsdp_config.reshard_after_forward", "false"]}  # of a r
 QUICK = ("translation",)  # of the fast set
 
 
-def run_all(root: Path, names: Any, processes: int, *, shared: bool) -> None:
-    """Runs cases one after the other, each in a folder of its name below ``root``, which may hold a part."""
+def run_all(root: Path, names: Any, processes: int, *, shared: bool, status: int = 0) -> str:
+    """Runs cases one after the other, each in a folder of its name below ``root``, which may hold a part.
+
+    Each is to end with ``status``. Returns what the first process printed.
+    """
     root.mkdir(exist_ok=True)
     base = save_pretrained("bert", root / "base") if "adapters" in names else root
     words = []
@@ -72,8 +75,10 @@ def run_all(root: Path, names: Any, processes: int, *, shared: bool) -> None:
         words.append([*case, *own, "--output", str(root / name)])
     (root / "words.json").write_text(json.dumps(words))
     worker = [sys.executable, "-m", "tests.support.worker", str(root / "words.json")]
-    for each in launch(worker, processes, timeout=500):
-        assert each.status == 0 and each.output.count("status 0") == len(words), each.output[-3000:]
+    ended = launch(worker, processes, timeout=500)
+    for each in ended:
+        assert each.status == 0 and each.output.count(f"status {status}") == len(words), each.output[-3000:]
+    return ended[0].output
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +163,9 @@ def test_learned_numbers_are_whole_in_a_diagnosis(others: Path) -> None:
 # Checkpoints
 
 
-def interrupted(root: Path, target: Path) -> Path:
-    """A copy of the run of two processes as it was after its third step; its folder."""
-    shutil.copytree(root / "2" / "translation", target)
+def interrupted(root: Path, target: Path, processes: int = 2) -> Path:
+    """A copy of the run of one or two processes as it was after its third step; its folder."""
+    shutil.copytree(root / str(processes) / "translation", target)
     folder, record = the_run(target)
     for checkpoint in folder.glob("checkpoint-*"):
         if checkpoint.name != "checkpoint-3":
@@ -193,6 +198,16 @@ def test_a_run_goes_on_with_any_number_of_processes(
     if (processes, shared) == (2, True):  # to the last bit
         before, after = (losses(the_run(where / "translation")[1]) for where in (root / "2", tmp_path))
         assert after == before
+
+
+@pytest.mark.slow
+def test_a_whole_checkpoint_is_not_gone_on_with_in_shares(root: Path, tmp_path: Path) -> None:
+    folder = interrupted(root, tmp_path / "translation", 1)
+    printed = run_all(tmp_path, ["translation"], 2, shared=True, status=2)
+    assert "was written without train.fsdp" in printed and "--train.fsdp false" in printed
+    assert (folder / "checkpoint-3").is_dir()
+    run_all(tmp_path, ["translation"], 2, shared=False)
+    alike(root / "1" / "translation", tmp_path / "translation")
 
 
 @pytest.mark.parametrize("name", [".hidden.safetensors", "shard-00003-model-00001-of-00001.safetensors"])
