@@ -104,7 +104,7 @@ def test_a_killed_worker_takes_its_run_along_which_is_tried_again(
 ) -> None:
     study = study_of(tmp_path, SOFTMAX)
     (cell,) = study.cells
-    keep(cell, "failed", reason="of an earlier attempt")
+    keep(cell, "failed", reason="of an earlier attempt", started="2026-01-01T00:00:00+00:00")
     assert cell.log is not None
     board, pids = BoardSpy(), list[int]()
 
