@@ -306,7 +306,7 @@ def test_the_cluster_trains_and_a_run_that_is_stopped_half_way_ends_as_if_it_had
     assert main(["study", study.file, *words]) == 0
     thread.join()
     assert "lost" not in capsys.readouterr().out and len(batches(study)) == 1
-    assert slurm_cluster.ask("squeue", "--noheader", "--states=all", "--Format=RestartCnt").split()[-1] == "1"
+    assert log.read_text().count("resumes from its checkpoint") == 1
     assert main(["run", str(cell_file.place(cell)), "--output", str(tmp_path / "whole")]) == 0
     (whole,) = [path.parent for path in (tmp_path / "whole").rglob("record.json")]
     same_end(whole, cell.folder)
