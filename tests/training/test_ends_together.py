@@ -65,7 +65,9 @@ FAULTS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", ["failed", "killed", pytest.param("diverged", marks=pytest.mark.exhaustive)]
+)
 def test_a_failure_of_one_process_is_recorded_and_ends_all(fault: str, tmp_path: Path) -> None:
     first, second = run(tmp_path, fault)
     status, reason = FAULTS[fault]
@@ -82,6 +84,10 @@ def test_a_mistake_of_the_user_is_said_once(tmp_path: Path) -> None:
     assert [each.status for each in ended] == [2, 2]
     assert "a step takes 5 rows" in ended[0].output and "which 2 processes cannot share" in ended[0].output
     assert "error" not in ended[1].output
+
+
+@pytest.mark.exhaustive
+def test_a_folder_that_another_process_holds_is_said_once(tmp_path: Path) -> None:
     with locked(folder("classify", tmp_path)):
         ended = run(tmp_path)
     assert [each.status for each in ended] == [os.EX_TEMPFAIL] * 2
