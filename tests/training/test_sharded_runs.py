@@ -19,6 +19,8 @@ from tests.support.pretrained_models import save as save_pretrained
 from tests.support.processes import launch
 from tests.support.small_runs import COMMON
 
+pytestmark = pytest.mark.timeout(900)  # several runs are made for the first test of many
+
 LOSSES = 1e-5
 """How far the losses of steps may differ; they do by some 1e-6."""
 STILL = ["--model.dropout", "0", "--model.attention_dropout", "0", "--attention", "sa-softmax"]
