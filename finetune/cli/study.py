@@ -6,7 +6,8 @@ from typing import Any
 
 from finetune.cli.options import Overrides, add_plan, add_verb, number, place, speed
 from finetune.errors import UserError
-from finetune.studies.engines import ENGINES, choose, given_on
+from finetune.studies.engines import ENGINES, LOCAL, Given, choose, given_on
+from finetune.studies.executors.base import Engine
 from finetune.system.text import say
 
 VERB = "study"
@@ -52,6 +53,20 @@ def takes_steps(options: argparse.Namespace) -> bool:
     return options.verb == VERB and (options.rehearse or (options.time_one and not options.plan))
 
 
+def _check_together(options: argparse.Namespace, engine: Engine, given: Given) -> None:
+    """Raises ``UserError`` for options that say nothing beside each other."""
+    if options.token is not None and not options.check:
+        raise UserError("--token is for a worker that is checked: give --check too, or leave it out")
+    others = [mode for mode in ("print", "rehearse", "check", "cancel") if getattr(options, mode)]
+    if options.time_one and others:
+        raise UserError(f"--time-one is for a plan: give --plan in the place of --{others[0]}")
+    here = [mode for mode in others if mode != "cancel"]
+    if given and here:
+        raise UserError(f"--{here[0]} is of this machine, whatever the engine: leave out what names one")
+    if options.workers and engine is not LOCAL and not here:
+        raise UserError(f"--workers is for runs on this machine: {engine.name} has options of its own")
+
+
 def study(options: argparse.Namespace, overrides: Overrides) -> int:
     """Plans, prints, rehearses or runs a study. Returns the exit status."""
     from finetune.studies.check import FOUND, is_fine, look_around, refuse
@@ -72,13 +87,9 @@ def study(options: argparse.Namespace, overrides: Overrides) -> int:
     how_fast = speed(options)
     given = given_on(options.on, overrides)
     loaded = load(options.file, options.output)
-    if options.token is not None and not options.check:
-        raise UserError("--token is for a worker that is checked: give --check too, or leave it out")
-    others = [mode for mode in ("print", "rehearse", "check", "cancel") if getattr(options, mode)]
-    if options.time_one and others:
-        raise UserError(f"--time-one is for a plan: give --plan in the place of --{others[0]}")
+    chosen = choose(loaded, given)  # a mistake in its options is told at once
+    _check_together(options, chosen.engine, given)
     if options.plan:
-        choose(loaded, given)  # a mistake in its options is told at once
         timed = time_one(loaded, workers, given) if options.time_one else ()
         print(plan_text(loaded, workers, how_fast, timed))
         if given:

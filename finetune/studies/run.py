@@ -22,6 +22,7 @@ from finetune.studies import (
     timing,
 )
 from finetune.studies.estimate import Costs
+from finetune.studies.executors.base import Executor
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.on_paper import Speed
@@ -137,6 +138,8 @@ def cancel(study: Study, given: engines.Given | None = None) -> None:
     executor = engines.choose(study, given).executor(study, workers=1)
     if not executor.outlives:
         raise UserError("no run goes on without the study itself: press Ctrl-C where it runs")
+    if not study.root.is_dir():
+        raise UserError(f"nothing was begun in {study.root}: --output names the folder of the runs")
     jobs = executor.attach(study.cells)
     executor.cancel()
     say(f"study {study.name}: {len(jobs)} jobs cancelled; finetune study goes on from their checkpoints")
@@ -164,17 +167,9 @@ def run_study(study: Study, workers: int | None, given: engines.Given | None = N
     say(f"{head}; {rest if waiting else 'nothing is left to run'}")
     if waiting:
         going = executor.attach(waiting)
-        if chosen.engine is engines.LOCAL:
-            exit_status = rehearsal.in_process_of_its_own(study)
-        elif going:  # on workers that were looked at before, and may all be taken
+        if going:  # on workers that were looked at before, and may all be taken
             say(f"{len(going)} runs go on that an earlier command has begun")
-            exit_status = 0
-        else:
-            report = check.ask(study, executor)
-            check.refuse(_faults(chosen, check.look_around(study), report, waiting))
-            processes = chosen.options.processes_of_a_node()
-            exit_status = rehearsal.on_worker(study, executor, processes)
-        if exit_status:
+        elif exit_status := _tried(study, chosen, executor, waiting):
             return exit_status
         cell_file.write(waiting)
         engines.keep(study, chosen)
@@ -187,6 +182,20 @@ def run_study(study: Study, workers: int | None, given: engines.Given | None = N
             if executor.outlives:
                 say("the jobs go on: the same command shows them again, and with --cancel it ends them")
             raise
+    return _ended(study, statuses)
+
+
+def _tried(study: Study, chosen: engines.Chosen, executor: Executor, waiting: Sequence[Cell]) -> int:
+    """Looks for what runs need where they will be, and takes a step of each kind; the exit status."""
+    if chosen.engine is engines.LOCAL:
+        return rehearsal.in_process_of_its_own(study)
+    report = check.ask(study, executor)
+    check.refuse(_faults(chosen, check.look_around(study), report, waiting))
+    return rehearsal.on_worker(study, executor, chosen.options.processes_of_a_node())
+
+
+def _ended(study: Study, statuses: dict[Cell, Status]) -> int:
+    """Prints the comparison and what is left, and returns the exit status of the study."""
     now = {cell: look(cell) for cell in study.cells}
     # What was done may have begun from a run that was made again just now.
     statuses |= {cell: now[cell] for cell in study.cells if statuses[cell].state is RunState.DONE}

@@ -220,6 +220,13 @@ def test_the_command_line_lies_over_what_it_said_before_and_that_over_the_file(t
         (["--local.timeout", "soon"], "written 90s, 90min, 8h, 2d or 1-12:00:00, not 'soon'"),
         (["--local.timeout", "90"], "local.timeout: "),
         (["--cancel"], "no run goes on without the study itself"),
+        (["--rehearse", "--on", "local"], "--rehearse is of this machine, whatever the engine"),
+        (["--print", "--local.retries", "1"], "--print is of this machine, whatever the engine"),
+        (
+            ["--on", "ray", "--workers", "2"],
+            "--workers is for runs on this machine: ray has options of its own",
+        ),
+        (["--on", "ray", "--cancel"], "nothing was begun in"),
         (["--local.", "1"], "local"),
     ],
 )

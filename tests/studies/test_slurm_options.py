@@ -1,5 +1,7 @@
 """What can be asked of Slurm, and what is read of its answers, without one."""
 
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +125,14 @@ def test_a_damaged_list_of_jobs_is_refused_with_what_helps(tmp_path: Path) -> No
     (tmp_path / "jobs" / "finetune-a-1.json").write_text('{"name": "finetune-a-1"}')
     with pytest.raises(UserError, match="scancel"):
         slurm_batch.kept(tmp_path)
+
+
+def test_a_job_sees_how_far_its_run_has_come_by_every_kind_of_checkpoint(tmp_path: Path) -> None:
+    """Else a run that is told to end between two saves would not be put back into the queue."""
+    folder = tmp_path / "a run"
+    script = f"{slurm_batch.HEAD}\nfolder={shlex.quote(str(folder))}\necho [$(newest)]"
+    seen = []
+    for made in ("", "checkpoint-9", "preempted-12", "checkpoint-100"):
+        (folder / made).mkdir(parents=True, exist_ok=True)
+        seen.append(subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout)
+    assert seen == ["[]\n", "[9]\n", "[12]\n", "[100]\n"]

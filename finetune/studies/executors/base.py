@@ -178,7 +178,8 @@ def status_after(
         signaled = killed_text(-exit_status) if exit_status and exit_status < 0 else "its worker was lost"
         return Status(RunState.FAILED, lost or signaled, status.run, lost=True)
     reason = complaint() or f"it ended with status {exit_status} and without a word"
-    return Status(RunState.FAILED, reason, status.run)
+    # A run that has ended well has written so: another machine's file may only be seen a minute later.
+    return Status(RunState.FAILED, reason, status.run, lost=exit_status == 0)
 
 
 def killed_text(number: int) -> str:

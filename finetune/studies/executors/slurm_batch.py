@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from finetune.errors import UserError
+from finetune.records.store import CHECKPOINTS
 from finetune.studies import logs
 from finetune.studies.executors.slurm_commands import Key
 from finetune.studies.file import JOBS
@@ -30,11 +31,15 @@ HEAD = f"""\
 # Written by finetune, which has handed it to Slurm: to change it here changes nothing.
 export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=${{OMP_NUM_THREADS:-${{SLURM_CPUS_PER_TASK:-1}}}}
 export SLURM_EXIT_ERROR={SRUN_FAILED}
+newest() {{
+  for one in "$folder"/{{{",".join(CHECKPOINTS)}}}*; do
+    [ -d "$one" ] && echo "${{one##*-}}"
+  done | sort -n | tail -n 1
+}}
 """
 # Without --output, srun's own messages would stand between the lines of the run, and after its last one.
 # Slurm 22.05 and newer do not hand the CPUs of a task on from the job to its step.
 RUN = """\
-newest() { ls -d "$folder"/checkpoint-* 2> /dev/null | sort -V | tail -n 1; }
 step=(srun --quiet --mpi=none --input=none --kill-on-bad-exit=1)
 step+=(--open-mode=append --output="$log" --error="$log")
 step+=(${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK})
