@@ -158,9 +158,24 @@ class Workload:
         return self.state_bytes(strategy, devices) + self.activation_bytes(rows, checkpointing=checkpointing)
 
     def least_bytes(self, strategy: Strategy, devices: int = 1) -> float | None:
-        """Bytes that each device needs in any case: rows that are padded may all be short."""
-        return (
-            self.memory_bytes(strategy, devices)
-            if self.amount.filled
-            else self.state_bytes(strategy, devices)
-        )
+        """Bytes that each device needs in any case; ``None`` where a step cannot be divided so.
+
+        The larger of two moments of a step. When the optimizer takes it, weights, gradients, moments and the
+        buckets of DDP are there. At the end of a forward pass weights and moments are, what it has kept, what
+        FSDP2 holds whole for the output, and the gradients of the passes before it, if the step has any.
+        Rows that are padded may all be short, and count for nothing. The copy that autocast computes with
+        does neither: it is gone at the first, and may be at the other (activation checkpointing).
+        """
+        rows = self.local_batch(devices)
+        if rows is None:
+            return None
+        model = self.model
+        shares = devices if strategy is Strategy.FSDP else 1
+        lasting = (4 * model.parameters + ADAM.get(self.optimizer, 0) * model.trained) / shares
+        gradients = 4 * model.trained / shares
+        buckets = 4 * model.trained if strategy is not Strategy.FSDP and devices > 1 else 0
+        forward = self.activation_bytes(rows) if self.amount.filled else 0.0
+        forward += 4 * model.outside if strategy is Strategy.FSDP else 0
+        if self.amount.step > rows * devices:
+            forward += gradients
+        return lasting + max(gradients + buckets, forward)

@@ -48,7 +48,7 @@ def _faults(line: Line, report: Report, processes: int) -> Iterator[Fault]:
     advice = " or ".join(helps) if helps else "no setting makes it fit: choose a smaller model"
     yield Fault(
         Kind.MEMORY,
-        f"{what} needs {memory(needed)} ({how}), and {room.title} of {report['host']} has "
+        f"{what} needs at least {memory(needed)} ({how}), and {room.title} of {report['host']} has "
         f"{memory(room.size)}: {'set ' * bool(helps)}{advice}, or take larger devices",
     )
 

@@ -159,11 +159,20 @@ def test_a_step_is_divided_into_whole_batches(devices: int, local: int | None) -
 
 
 def test_what_a_run_needs_in_any_case() -> None:
-    """Rows that are padded to their batch may all be short, windows are not."""
-    assert WORKLOAD.least_bytes(Strategy.ONE) == 1600 + 8 * 50
-    assert replace(WORKLOAD, checkpointing=True).least_bytes(Strategy.ONE) == 1600 + 8 * 10
+    """Gradients are gone when activations are kept, unless those of a pass before are; windows are never
+    short, rows that are padded to their batch may all be."""
+    alone = replace(WORKLOAD, amount=replace(AMOUNT, step=8))
+    assert alone.least_bytes(Strategy.ONE) == 1200 + 8 * 50
+    assert alone.memory_bytes(Strategy.ONE) == 1600 + 8 * 50, "the plan is above it"
+    assert WORKLOAD.least_bytes(Strategy.ONE) == 1600 + 8 * 50, "of three passes"
+    again = replace(alone, checkpointing=True)
+    assert again.least_bytes(Strategy.ONE) == 1600, "the optimizer's moment: 1200 + 8 x 10 is less"
     padded = replace(WORKLOAD, amount=replace(AMOUNT, filled=False))
     assert padded.least_bytes(Strategy.ONE) == 1600
+    assert padded.least_bytes(Strategy.DDP, 2) == 2000
+    assert padded.least_bytes(Strategy.FSDP, 4) == 1200 / 4 + 4 * 40, "held whole: what is in no layer"
+    assert replace(padded, half=True).least_bytes(Strategy.FSDP, 4) == 1200 / 4 + 4 * 40, "without a copy"
+    assert WORKLOAD.least_bytes(Strategy.DDP, 5) is None
     assert (WORKLOAD.flops, WORKLOAD.steps, WORKLOAD.flops_per_token) == (288.0, 2.0, 2.0)
 
 
