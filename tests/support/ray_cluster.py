@@ -22,7 +22,7 @@ import pytest
 
 NEEDED = "FINETUNE_TEST_RAY"
 """Set where a cluster that cannot start is a failure, not a reason to skip."""
-START_S = 90
+START_S = 200  # of all nodes and attempts, of the 300 that a test may take: its end leaves no node behind
 ATTEMPTS = 3  # another process may take a port before Ray does
 os.environ["RAY_AUTH_MODE"] = "disabled"  # before Ray is imported: a user's token is not for this cluster
 NODE = "FINETUNE_TEST_NODE"
@@ -46,8 +46,11 @@ class RayCluster:
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
         self.address = self.client = ""
 
-    def add(self, name: str) -> None:
-        """Starts a node and waits until it is there; the first one is the head. Raises ``RuntimeError``."""
+    def add(self, name: str, until: float) -> None:
+        """Starts a node and waits until it is there; the first one is the head.
+
+        Raises ``RuntimeError``, at ``until`` of the monotonic clock at the latest.
+        """
         log = self.folder / f"{name}.log"
         words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
         words += ["--num-cpus", "2", "--num-gpus", "0", "--object-store-memory", str(80 * 2**20)]
@@ -68,9 +71,8 @@ class RayCluster:
                 env={**os.environ, **SETTINGS, NODE: name},
                 start_new_session=True,
             )
-        end = time.monotonic() + START_S
         while "Ray runtime started" not in log.read_text(errors="replace"):
-            if self.nodes[name].poll() is not None or time.monotonic() > end:
+            if self.nodes[name].poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"ray start: {log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.05)
         if not self.address:
@@ -115,15 +117,21 @@ def started(*names: str) -> RayCluster:
     """A cluster of these nodes. Skips the test with the reason where it cannot be had, or fails it."""
     if not importlib.util.find_spec("ray"):
         refuse("ray is not installed")
+    until = time.monotonic() + START_S
     for _ in range(ATTEMPTS):
         cluster = RayCluster()
         try:
             for name in names:
-                cluster.add(name)
+                cluster.add(name, until)
             return cluster
         except (OSError, RuntimeError) as error:
             cluster.stop()
             reason = f"no Ray cluster starts here: {error}"
+            if time.monotonic() > until:
+                break
+        except BaseException:  # Ctrl-C, or the test has taken too long
+            cluster.stop()
+            raise
     refuse(reason)
 
 
