@@ -16,7 +16,7 @@ import pytest
 from finetune.cli.main import main
 from finetune.errors import UserError
 from finetune.studies.executors import ray_cluster
-from finetune.studies.executors.ray_core import RayCore, RayOptions
+from finetune.studies.executors.ray_core import Actor, RayCore, RayOptions
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.schedule import run
@@ -201,6 +201,33 @@ def test_after_a_ctrl_c_the_runs_go_on_until_they_are_cancelled(
         assert in_a_moment(lambda: not later.attach(study.cells))
 
 
+def test_two_studies_submit_a_run_once_and_an_end_is_that_of_all_its_actors(
+    tmp_path: Path, cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are planned before one has submitted anything, and the run waits for room."""
+    asked: list[object] = []
+    monkeypatch.setattr(ray_cluster.Cluster, "check_room", lambda self, wants: asked.append(wants))
+    study = study_of(tmp_path, SOFTMAX)
+    one, other = (engine(cluster, study, stub(tmp_path), resources={"A100": 1.0}) for _ in range(2))
+    assert one.attach(study.cells) == other.attach(study.cells) == []
+    (job,) = one.submit(study.cells, {})
+    (same,) = other.submit(study.cells, {})
+    assert isinstance(job, Actor) and isinstance(same, Actor)
+    assert (job.name, job.attempt.began) == (same.name, same.attempt.began)
+    one.cluster.kill(job.handle)
+    ended: list[Any] = []
+    assert in_a_moment(lambda: ended.extend(one.watch()) or ended) and ended[0][1].lost
+    (again,) = one.submit(study.cells, {})
+    assert isinstance(again, Actor) and again.name != job.name, "Ray may still list the old one"
+    assert len(asked) == 2, "each study asks once"
+    duplicate = again.name.rpartition(" ")[0] + " 0"  # of a study that sees no locks of this one
+    one.cluster.keep(duplicate, one.options.wants(), [], {})
+    with engine(cluster, study, stub(tmp_path)) as later:
+        assert len(later.attach(study.cells)) == 1
+        later.cancel()
+        assert in_a_moment(lambda: not later.attach(study.cells))
+
+
 @pytest.mark.parametrize("place", ["address", "client"])
 def test_a_command_is_called_on_a_worker(
     tmp_path: Path, cluster: RayCluster, monkeypatch: pytest.MonkeyPatch, place: str
@@ -224,7 +251,9 @@ def test_a_folder_that_a_worker_does_not_see_is_named(
 ) -> None:
     study = study_of(tmp_path, SOFTMAX)
     monkeypatch.setattr(os, "getcwd", lambda: "/not/shared")
-    states = run(study.cells, engine(cluster, study, stub(tmp_path)), BoardSpy())
+    board = BoardSpy()
+    states = run(study.cells, engine(cluster, study, stub(tmp_path)), board, retries=1)
+    assert [event for event in board.events if event.startswith("lost")], "another node may see it"
     (reason,) = [status.reason for status in states.values()]
     assert reason.startswith("it cannot start on ") and reason.endswith(
         "/not/shared: No such file or directory"
@@ -301,6 +330,19 @@ def test_an_address_without_a_cluster_is_one_line(address: str, telling: str) ->
     with pytest.raises(UserError) as refusal:
         ray_cluster.Cluster(address).check_room({})
     assert telling in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_a_cluster_that_is_not_waited_for_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[RayCluster] = []
+
+    def add(self: RayCluster, name: str, until: float) -> None:
+        made.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RayCluster, "add", add)
+    with pytest.raises(KeyboardInterrupt):
+        started("head")
+    assert [each.folder.exists() for each in made] == [False]
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

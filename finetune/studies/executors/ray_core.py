@@ -34,12 +34,14 @@ from finetune.studies.executors.base import (
 )
 from finetune.studies.executors.leash import Leash, Outcome
 from finetune.studies.executors.ray_worker import Told
+from finetune.studies.executors.turn import turn
 from finetune.studies.file import MOST_WORKERS, Study
 from finetune.studies.grid import Cell
 from finetune.studies.state import RunState, Status, look
 from finetune.system import durations, lock
 from finetune.system.processes import distributed, python_module
 
+SEPARATOR = ": "  # of the parts of an actor's name: the study's folder, the run, when it was submitted
 PAUSE_S = 0.2  # seconds between two looks at jobs that are ending
 LOCKS_S = 120  # seconds after which a file server lets go of the locks of a machine that is gone (NFS: 90)
 PASSED_ON = ("FINETUNE_", "HF_", "TRANSFORMERS_", "TOKENIZERS_", "WANDB_", "OMP_", "PYTHONPATH")
@@ -88,6 +90,7 @@ class Actor(Job):
     """A run that is kept by an actor."""
 
     handle: Any
+    name: str
     attempt: logs.Attempt
 
     def last_line(self) -> str:
@@ -107,10 +110,18 @@ class RayCore(Executor):
         self.cluster = ray_cluster.Cluster(options.address)
         self.told: dict[Actor, Any] = {}  # what each will tell, as Ray's reference
         self.gone: dict[Actor, tuple[float, str]] = {}  # of lost ones: until when they may still end, and why
+        self.over: set[str] = set()  # the names of those that have ended, which the cluster may still list
+        self.submitted = False
 
     def submit(self, cells: Sequence[Cell], after: Mapping[Cell, Job]) -> list[Job | Status]:
-        self._check_room()
-        return [self._start(cell) for cell in cells]
+        if not (self.submitted or self.over):  # later, a node that is lost may come back: runs wait for it
+            self._check_room()
+        with turn(self.root):
+            # Another process of the study may have begun some since they were planned.
+            going = self._left(cells)
+            started = [going[cell] if cell in going else self._start(cell) for cell in cells]
+        self.submitted = True
+        return started
 
     def _start(self, cell: Cell) -> Job | Status:
         status = look(cell)  # again, for another study may have run it since it was planned
@@ -127,19 +138,35 @@ class RayCore(Executor):
             launches=processes > 1,
         )
         words = [*python_module("finetune.studies.executors.leash"), json.dumps(asdict(leash))]
-        name = f"{self._name(cell)}{uuid.uuid4().hex[:8]}"  # an actor that ends may still have the last one
+        began = now()
+        # Of its own each time, for an actor that ends may still have the last one.
+        name = f"{self._name(cell)}{SEPARATOR}{began} {uuid.uuid4().hex[:8]}"
         handle = self.cluster.keep(name, self.options.wants(), words, self.options.environment())
-        return self._listen(Actor(cell, "ray", handle, logs.Attempt(log, _length(log), now())))
+        return self._listen(Actor(cell, "ray", handle, name, logs.Attempt(log, _length(log), began)))
 
     def attach(self, cells: Sequence[Cell]) -> list[Job]:
-        names = self.cluster.names()
-        jobs: list[Job] = []
-        for cell in cells:
-            own = [name for name in names if name.startswith(self._name(cell))]
-            handles = [handle for name in own if (handle := self.cluster.find(name)) is not None]
-            for handle in handles[:1]:
-                jobs.append(self._listen(Actor(cell, "ray", handle, logs.Attempt(_log(cell), 0, ""))))
+        return list(self._left(cells).values())
+
+    def _left(self, cells: Sequence[Cell]) -> dict[Cell, Actor]:
+        """The jobs of cells that go on, or wait for room, by whatever process they were submitted."""
+        jobs = {}
+        for cell, names in self._names(cells).items():
+            # Of several the last: those before it are about to end.
+            handles = [(name, handle) for name in names if (handle := self.cluster.find(name)) is not None]
+            for name, handle in handles[-1:]:
+                began = name.rpartition(SEPARATOR)[2].partition(" ")[0]
+                attempt = logs.Attempt(_log(cell), 0, began)
+                jobs[cell] = self._listen(Actor(cell, "ray", handle, name, attempt))
         return jobs
+
+    def _names(self, cells: Sequence[Cell]) -> dict[Cell, list[str]]:
+        """The names of the actors of cells, in the order in which they were submitted."""
+        named = {self._name(cell): cell for cell in cells}
+        own: dict[Cell, list[str]] = {}
+        for name in sorted(set(self.cluster.names()) - self.over):
+            if (cell := named.get(name.rpartition(SEPARATOR)[0])) is not None:
+                own.setdefault(cell, []).append(name)
+        return own
 
     def _listen(self, actor: Actor) -> Actor:
         self.told[actor] = actor.handle.outcome.remote()
@@ -151,7 +178,9 @@ class RayCore(Executor):
             del self.told[actor]
             if end.unsure:
                 self._listen(actor)
-            elif end.told is None:
+                continue
+            self.over.add(actor.name)
+            if end.told is None:
                 self.gone[actor] = (time.monotonic() + self._grace_s() + LOCKS_S, end.reason)
             else:
                 self.cluster.kill(actor.handle)
@@ -172,8 +201,12 @@ class RayCore(Executor):
     def cancel(self) -> None:
         """Ends every run, with a checkpoint where it can, and whatever it has started."""
         actors = [*self.told, *self.gone]
-        for actor in self.told:
-            self.cluster.kill(actor.handle)
+        handles = [actor.handle for actor in self.told]
+        if actors:  # two processes that do not see each other's locks may have submitted the same run
+            others = self._names([actor.cell for actor in actors]).values()
+            handles += [self.cluster.find(name) for names in others for name in names]
+        for handle in filter(None, handles):
+            self.cluster.kill(handle)
         end = time.monotonic() + self._grace_s() + 5
         while any(lock.held(actor.attempt.file) for actor in actors) and time.monotonic() < end:
             time.sleep(PAUSE_S)
@@ -198,7 +231,8 @@ class RayCore(Executor):
             self.cluster.check_room(self.options.wants())
 
     def _name(self, cell: Cell) -> str:
-        return f"{self.root}: {cell.name}: "
+        """What the names of its actors begin with."""
+        return f"{self.root}{SEPARATOR}{cell.name}"
 
     def _grace_s(self) -> float:
         return durations.seconds(self.options.grace)
@@ -211,7 +245,8 @@ def _status_of(cell: Cell, told: Told) -> Status:
         outcome = Outcome(**json.loads(output.splitlines()[-1]))
     except (IndexError, ValueError, TypeError):  # the leash itself has failed: no such folder, or no program
         reason = (output.strip().splitlines() or ["it ended without a word"])[-1]
-        return Status(RunState.FAILED, f"it cannot start on {host}: {reason}")
+        # Another node may have what this one lacks.
+        return Status(RunState.FAILED, f"it cannot start on {host}: {reason}", lost=True)
     if not outcome.began:
         return Status(RunState.RUNNING)  # by another process, which holds the log
     lost = outcome.reason if outcome.timed_out else ""

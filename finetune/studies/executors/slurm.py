@@ -10,8 +10,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from finetune.errors import BusyError, UserError, shown
+from finetune.errors import UserError, shown
 from finetune.records.store import now
 from finetune.studies import cell_file, logs
 from finetune.studies.executors import slurm_batch as batch
@@ -35,10 +34,11 @@ from finetune.studies.executors.base import (
     status_after,
 )
 from finetune.studies.executors.slurm_commands import CommandError, Entry, Key
+from finetune.studies.executors.turn import turn
 from finetune.studies.file import JOBS, Study
 from finetune.studies.grid import Cell
 from finetune.studies.state import RunState, Status, look
-from finetune.system import durations, lock
+from finetune.system import durations
 from finetune.system.files import write_text
 
 TICK_S = 0.5  # seconds between two returns of ``watch``
@@ -177,7 +177,7 @@ class Slurm(Executor):
         self.silent_since: float | None = None  # the controller
 
     def submit(self, cells: Sequence[Cell], after: Mapping[Cell, Job]) -> list[Job | Status]:
-        with self._turn() as held:
+        with turn(self.study.root) as held:
             while not self._ask():
                 time.sleep(TICK_S)
             # Another process of the study may have submitted some since they were planned.
@@ -239,7 +239,7 @@ class Slurm(Executor):
     def attach(self, cells: Sequence[Cell]) -> list[Job]:
         if not batch.kept(self.study.root):
             return []
-        with self._turn():
+        with turn(self.study.root):
             self._see(slurm.listing())
             self.jobs = list(self._left(cells).values())
         return list(self.jobs)
@@ -398,25 +398,6 @@ class Slurm(Executor):
     def _see(self, entries: Mapping[Key, Entry]) -> None:
         self.seen.clear()
         self.seen.update(entries)
-
-    @contextmanager
-    def _turn(self) -> Iterator[int]:
-        """Holds the list of jobs against other processes of the study, which submit the same cells.
-
-        ``sbatch`` inherits the lock: what a killed process has half submitted is waited for.
-        """
-        folder = self.study.root / JOBS
-        end = time.monotonic() + PATIENCE_S
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            while (stream := lock.claim(folder / lock.FILE)) is None:
-                if time.monotonic() > end:
-                    raise BusyError(f"another process has been submitting jobs for {PATIENCE_S} s")
-                time.sleep(TICK_S / 5)
-        except OSError as error:
-            raise UserError(f"cannot write the list of jobs in {folder}: {error.strerror}") from error
-        with stream:
-            yield stream.fileno()
 
 
 def _condition(job: Job | None) -> str | None:
