@@ -68,6 +68,7 @@ def machine() -> dict[str, Any]:
         "cores": environment.cores(),
         "memory_gib": devices.host_memory_gib(),
         "gpus": [asdict(gpu) for gpu in devices.gpus_with_memory()],
+        "cpu_alone": devices.cpu_alone(),
     }
 
 
@@ -328,11 +329,13 @@ def notes(mine: Report, theirs: Report) -> list[str]:
 
 def summary(report: Report) -> str:
     """``node1: 16 cores, 128 GiB of memory, 4 x NVIDIA A100-SXM4-80GB of 80 GiB``."""
-    gpus: dict[tuple[str, float], int] = {}
+    gpus: dict[tuple[str, str], int] = {}
     for gpu in report["gpus"]:
-        gpus[gpu["name"], gpu["memory_gib"]] = gpus.get((gpu["name"], gpu["memory_gib"]), 0) + 1
+        size = "unknown memory" if gpu["memory_gib"] is None else f"{gpu['memory_gib']:g} GiB"
+        gpus[gpu["name"], size] = gpus.get((gpu["name"], size), 0) + 1
+    none = "no GPU" if report.get("cpu_alone") else "GPUs unknown"
     parts = [f"{report['cores']} cores", f"{report['memory_gib']:g} GiB of memory"]
-    parts += [f"{count} x {name} of {size:g} GiB" for (name, size), count in gpus.items()] or ["no GPU"]
+    parts += [f"{count} x {name} of {size}" for (name, size), count in gpus.items()] or [none]
     return f"{report['host']}: {', '.join(parts)}"
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import psutil
 from finetune.system.environment import cores
 
 GIB_A_RUN = 4  # of memory on a CPU: twice what MiniLM at 128 tokens takes; ours
+ACCELERATORS = ("nvidia*", "dxg", "kfd", "dri/renderD*", "accel/*", "davinci*")  # what drivers make in /dev
 
 
 def workers(wanted: int | None, environment: Mapping[str, str] = os.environ) -> int:
@@ -59,30 +61,45 @@ class Gpu:
     """A GPU with its memory, as the driver has them."""
 
     name: str
-    memory_gib: float
+    memory_gib: float | None  # None: not known
+
+
+def cpu_alone(environment: Mapping[str, str] = os.environ, folder: Path = Path("/dev")) -> bool:
+    """Whether runs compute on the CPU for certain, without asking torch; ``folder`` holds the devices."""
+    if sys.platform != "linux" or gpus(environment):
+        return False
+    hidden = "CUDA_VISIBLE_DEVICES" in environment  # all of them, and AMD's too
+    return hidden or not any(any(folder.glob(name)) for name in ACCELERATORS)
 
 
 def gpus_with_memory(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
-    """The GPUs that may be used, without asking torch; parts of a GPU (MIG) are left out."""
+    """The GPUs that may be used, without asking torch."""
     words = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
     try:
         listed = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
+        text = listed.stdout
     except (OSError, subprocess.SubprocessError):
-        return []
-    return parse_memory(listed.stdout, gpus(environment))
+        text = ""
+    return parse_memory(text, gpus(environment))
 
 
 def parse_memory(text: str, names: Sequence[str]) -> list[Gpu]:
     """Reads the GPUs called ``names``, by number or by (the beginning of) UUID, off nvidia-smi's table.
 
+    Without a size are those whose memory is the machine's (``[N/A]``), and what the table has not, as parts
+    of a GPU (MIG).
+
     >>> parse_memory("0, GPU-ab12, NVIDIA H100 80GB HBM3, 81559", ["0"])
     [Gpu(name='NVIDIA H100 80GB HBM3', memory_gib=79.6)]
     """
+    rows = [[word.strip() for word in line.split(",")] for line in text.splitlines()]
     found = []
-    for line in text.splitlines():
-        number, uuid, name, mebibytes = (word.strip() for word in line.split(","))
-        if any(each == number or (each.startswith("GPU-") and uuid.startswith(each)) for each in names):
-            found.append(Gpu(name, round(float(mebibytes) / 1024, 1)))
+    for each in names:
+        gpu = Gpu("MIG part" if each.startswith("MIG-") else "GPU", None)
+        for number, uuid, name, mebibytes in (row for row in rows if len(row) == 4):
+            if each == number or (each.startswith("GPU-") and uuid.startswith(each)):
+                gpu = Gpu(name, round(int(mebibytes) / 1024, 1) if mebibytes.isdecimal() else None)
+        found.append(gpu)
     return found
 
 

@@ -41,7 +41,7 @@ def _faults(line: Line, report: Report, processes: int) -> Iterator[Fault]:
         )
         return
     room = _room(line.cells[0], report)
-    if needed <= room.size:
+    if room is None or needed <= room.size:
         return
     how = strategy if processes == 1 else f"{strategy} on {processes}"
     helps = list(_remedies(workload, strategy, processes, room.size))
@@ -53,11 +53,16 @@ def _faults(line: Line, report: Report, processes: int) -> Iterator[Fault]:
     )
 
 
-def _room(cell: Cell, report: Report) -> Room:
-    """The smallest GPU of a worker, or the memory of its processor."""
-    gpus = report["gpus"] if not cell.config.train.get("use_cpu") else []
-    if not gpus:
+def _room(cell: Cell, report: Report) -> Room | None:
+    """The smallest GPU of a worker, or the memory of its processor where a run computes there for certain.
+
+    ``None`` where it is not known: of unified memory, of parts of a GPU, of other makers' devices.
+    """
+    if cell.config.train.get("use_cpu") or report.get("cpu_alone"):
         return Room("the memory", report["memory_gib"] * 2**30)
+    gpus = report["gpus"]
+    if not gpus or any(gpu["memory_gib"] is None for gpu in gpus):
+        return None
     least = min(gpus, key=lambda gpu: float(gpu["memory_gib"]))
     return Room(f"the {least['name']}", least["memory_gib"] * 2**30)
 

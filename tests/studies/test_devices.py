@@ -1,6 +1,8 @@
 """The machine's GPUs and cores, shared by the workers."""
 
 import subprocess
+import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -34,3 +36,24 @@ def test_a_worker_has_one_gpu_and_its_share_of_the_cores(monkeypatch: pytest.Mon
     assert devices.workers(None, cpu) == 2, "by memory"
     monkeypatch.setattr(devices, "cores", lambda: 1)
     assert devices.workers(None, cpu) == 1, "by cores"
+
+
+def test_a_size_that_is_not_known_is_none() -> None:
+    table = "0, GPU-ab, NVIDIA GB10, [N/A]\n1, GPU-cd, NVIDIA A100-SXM4-40GB, 40960\n"
+    whole = devices.Gpu("NVIDIA A100-SXM4-40GB", 40.0)
+    assert devices.parse_memory(table, ["0", "GPU-c"]) == [devices.Gpu("NVIDIA GB10", None), whole]
+    assert devices.parse_memory(table, ["MIG-1"]) == [devices.Gpu("MIG part", None)]
+    assert devices.parse_memory("No devices were found", ["2"]) == [devices.Gpu("GPU", None)]
+    assert devices.parse_memory(table, []) == []
+
+
+def test_a_run_is_on_the_cpu_for_certain_where_no_driver_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "parse_listing", lambda _: [])
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert devices.cpu_alone({}, tmp_path)
+    (tmp_path / "kfd").touch()
+    assert not devices.cpu_alone({}, tmp_path), "an AMD GPU"
+    assert devices.cpu_alone({"CUDA_VISIBLE_DEVICES": ""}, tmp_path), "hidden"
+    assert not devices.cpu_alone({"CUDA_VISIBLE_DEVICES": "MIG-1"}, tmp_path)

@@ -22,7 +22,7 @@ LARGE = {"task": "books", "preset": "full", "variants": ["softmax"], "model.name
 
 def on(*gpus: float, memory_gib: float = 500.0) -> dict[str, Any]:
     cards = [{"name": "NVIDIA H100 80GB HBM3", "memory_gib": size} for size in gpus]
-    return {"host": "node1", "gpus": cards, "memory_gib": memory_gib}
+    return {"host": "node1", "gpus": cards, "memory_gib": memory_gib, "cpu_alone": not gpus, "cores": 2}
 
 
 def said(folder: Path, report: dict[str, Any], processes: int = 1, **train: Any) -> list[str]:
@@ -61,6 +61,16 @@ def test_a_processor_has_the_memory_of_its_machine(tmp_path: Path) -> None:
     assert "and the memory of node1 has 8.0 GiB" in text
 
 
+def test_where_no_size_is_known_nothing_is_refused(tmp_path: Path) -> None:
+    """Of unified memory or a part of a GPU, and where another maker's device may be."""
+    unified = {**on(79.6, memory_gib=8.0), "gpus": [{"name": "NVIDIA GB10", "memory_gib": None}]}
+    assert said(tmp_path, unified) == []
+    assert check.summary(unified) == "node1: 2 cores, 8 GiB of memory, 1 x NVIDIA GB10 of unknown memory"
+    other = {**on(memory_gib=8.0), "cpu_alone": False}
+    assert said(tmp_path, other) == [] and check.summary(other).endswith("memory, GPUs unknown")
+    assert len(said(tmp_path, unified, use_cpu=True, bf16=False)) == 1
+
+
 def test_rows_that_are_padded_may_all_be_short(tmp_path: Path) -> None:
     """Their activations refuse nothing: weights, gradients and moments do."""
     grid = {**TINY, "model.name": "scratch:base", "train.per_device_train_batch_size": 4096}
@@ -82,7 +92,7 @@ def test_nothing_is_submitted_where_a_worker_lacks_something(
 ) -> None:
     """First the worker is looked at, then it rehearses; ``Worker.submit`` would raise."""
     study = study_of(tmp_path)
-    worker = Worker(answer=lambda answer: {**answer, "memory_gib": 0.001})
+    worker = Worker(answer=lambda answer: {**answer, "memory_gib": 0.001, "cpu_alone": True})
     engine = Engine("stand-in", "one worker", Options, lambda study, options, workers: worker)
     monkeypatch.setattr(engines, "ENGINES", {"stand-in": engine, "local": engines.LOCAL})
     with pytest.raises(UserError, match=r"needs at least .* [GM]iB"):
