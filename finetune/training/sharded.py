@@ -152,20 +152,25 @@ class Sharded:
     # Checkpoints
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """The whole model, by the main process; nothing for a checkpoint, which holds shares."""
+        """The whole model, by the main process; of a checkpoint, which holds shares, the folder alone.
+
+        Trainer takes the checkpoint of the best step for the best model's if there is its folder by then.
+        """
         if not self._is_sharded:
             super().save_model(output_dir, _internal_call=_internal_call)  # type: ignore[misc]
-        elif not _internal_call:
+        elif _internal_call:
+            Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
+            world.wait()
+        else:
             weights = whole_weights(self.model, kept=self.args.should_save)
             if self.args.should_save:
                 self._save(output_dir, state_dict=weights)  # type: ignore[attr-defined]
-            world.any_of(False)  # the others wait until it is there
+            world.wait()  # until it is there
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self._is_sharded:
             return super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
         folder = Path(output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         shares, rest = _split(self.model, self.optimizer.state_dict())
         distributed.save(shares, storage_writer=HuggingFaceStorageWriter(output_dir, save_distributed=True))
         if self.args.should_save:

@@ -4,13 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import Trainer, TrainingArguments
 
 from finetune.config.identity import unlike
 from finetune.errors import UserError
+from finetune.models import sharding
 from finetune.training import sharded
 from finetune.training.arguments import check_train, training_arguments
+from finetune.training.trainer import comparable
 from tests.support.configurations import configuration
 from tests.support.small_runs import run
+from tests.support.tiny_models import FAMILIES
 
 
 @pytest.mark.parametrize(
@@ -68,3 +73,27 @@ def test_a_run_is_the_same_shared_out_or_not() -> None:
     plain: dict[str, Any] = {"train": {"learning_rate": 1e-3}}
     shared = {"train": {**plain["train"], "fsdp": True, "fsdp_config": settings}}
     assert unlike(plain, shared) == []
+
+
+@pytest.mark.parametrize("strategy", ["steps", "best"])
+def test_a_new_best_checkpoint_is_known_at_once(
+    strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only with the next one, which there may never be."""
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        report_to="none",
+        use_cpu=True,
+        save_strategy=strategy,
+        save_steps=2,
+        metric_for_best_model="loss",
+    )
+    trainer = comparable(Trainer)(model=FAMILIES["bert"].build(), args=arguments)
+    trainer.create_optimizer_and_scheduler(3)
+    monkeypatch.setattr(sharding, "is_sharded", lambda _: True)
+    monkeypatch.setattr(sharded.distributed, "save", lambda *_, **__: None)
+    trainer._tr_loss, trainer._globalstep_last_logged = torch.tensor(0.0), 0
+    for step, best in ((2, 2), (4, 2), (6, 6)):
+        trainer.state.global_step, trainer.state.best_global_step = step, best
+        trainer._save_checkpoint(trainer.model, None)
+        assert trainer.state.best_model_checkpoint == str(tmp_path / f"checkpoint-{best}")
