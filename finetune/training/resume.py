@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterator
@@ -137,11 +138,21 @@ def _unreadable(checkpoint: Path) -> str | None:
                 json.loads(file.read_text(encoding="utf-8"))
             if file.name == STATE:
                 kept = TrainerState.load_from_json(str(file)).stateful_callbacks
-                float(kept[LOSS]["sum"]), int(kept[LOSS]["logged"])
+                _own_loss(kept[LOSS]["sums"]), int(kept[LOSS]["logged"])
                 bool(kept[TrainerControl.__name__]["args"]["should_training_stop"])
         except Exception:  # whatever a file of anybody's makes of these readers
             return f"its {file.name} cannot be read"
     return None
+
+
+def _own_loss(sums: list[float]) -> float:
+    """That of this process, of those of the processes that wrote a checkpoint; their mean for other ones.
+
+    Trainer logs the mean over the processes, so that what is logged next is the same with either.
+    """
+    if len(sums) == world.size():
+        return float(sums[world.rank()])
+    return math.fsum(sums) / len(sums)
 
 
 class SaveAtEpochEnd(TrainerCallback):
@@ -205,7 +216,7 @@ class Resumable:
     """Overrides of Trainer by which a checkpoint is whole, and holds everything that the run goes on with."""
 
     identity = ""  # of the run, in the manifest of its checkpoints
-    _carried: dict[str, float] | None = None  # the loss since the last log, until the first epoch takes it up
+    _carried: dict[str, Any] | None = None  # the loss since the last log, until the first epoch takes it up
     _ended = False  # the checkpoint is of the last step
     _saved: int | None = None  # the step of the newest checkpoint
 
@@ -242,7 +253,7 @@ class Resumable:
         there.
         """
         self.state.stateful_callbacks[LOSS] = {
-            "sum": float(self._tr_loss),
+            "sums": world.gathered(float(self._tr_loss)),  # each process adds up its own
             "logged": self._globalstep_last_logged,
         }
         args, step = self.args, self.state.global_step
@@ -321,8 +332,9 @@ class Resumable:
     def _run_epoch(self, *args: Any, model: Any, **kwargs: Any) -> None:
         """Takes no further step where the checkpoint is of the last one: the loop looks only after a step."""
         if self._carried is not None:
-            self._tr_loss += self._carried["sum"]
-            self._total_loss_scalar -= self._carried["sum"]  # the mean at the end is over the steps from here
+            carried = _own_loss(self._carried["sums"])
+            self._tr_loss += carried
+            self._total_loss_scalar -= carried  # the mean at the end is over the steps from here
             self._globalstep_last_logged = int(self._carried["logged"])
             self._carried = None
         if self._ended:
