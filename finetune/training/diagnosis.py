@@ -49,8 +49,8 @@ class Diagnosis(TrainerCallback, ExportableState):
 
     At a sampled step the first micro-batch is looked at, with the loss that is trained on: after
     ``gradient_accumulation_steps`` have divided it, before gradients are clipped. Of several processes it is
-    that of rank 0, which holds the first rows of the step. A resumed run keeps the samples from before its
-    checkpoint.
+    that of rank 0, which holds the first rows of the step; a sample says how many it was of, where they were
+    fewer than ``rows``. A resumed run keeps the samples from before its checkpoint.
     """
 
     def __init__(self, model: Any, file: Path, samples: int = SAMPLES, rows: int = ROWS) -> None:
@@ -93,6 +93,9 @@ class Diagnosis(TrainerCallback, ExportableState):
         share = min((layer.share for layer in layers), default=1.0)
         if share < 1.0:
             sample["share"] = share
+        rows = max((layer.rows for layer in layers), default=self.rows)
+        if rows < self.rows:
+            sample["rows"] = rows
         self._content = diagnostics.add(self._content, sample)
         self.taken = json.dumps(self._content["samples"])
         diagnostics.write(self.file, self._content)

@@ -373,7 +373,7 @@ def test_layers_of_several_passes_are_one_sample():
         taken = take(Inputs(**part, allowed=None, bias=None, causal=False, scaling=0.4, dropout=0.0),
                      "encoder", 8, 128)  # fmt: skip
         columns = row_statistics(taken, upstream[rows], SOFTMAX, variants)
-        layers.append(Layer("a", "encoder", 1.0, {"query": 3.0 + (rows.start or 0)}, columns))
+        layers.append(Layer("a", "encoder", 5, 1.0, {"query": 3.0 + (rows.start or 0)}, columns))
     (parts,), (whole,) = layers_json(recorder, [layers[:1], layers[1:2]]), layers_json(recorder, [layers[2:]])
     assert parts["gradient"]["query"] == 5.0 and parts["gradient"]["key"] is None
     for name in ("weights", "row_sum", "score", "counts", "reach", "norm", "by_keys", "by_distance"):

@@ -79,6 +79,8 @@ def test_what_a_run_writes(looked_at):
     assert (found["saturated"], found["suppressed"]) == (0.99, 0.01)
     assert [sample["step"] for sample in found["samples"]] == [0, 2, 4, 6, 8, 11, 13, 15, 17, 19]
     for sample in found["samples"]:
+        # The batches hold fewer than 8; 48 rows make nine of 5 and one of 3, at steps 9 and 19.
+        assert sample.get("rows") == (3 if sample["step"] == 19 else 5)
         assert [layer["kind"] for layer in sample["layers"]] == ["encoder", "encoder"]
         for layer in sample["layers"]:
             assert 0.3 < layer["row_sum"]["mean"] < 1.0 and layer["counts"]["all"] > 100

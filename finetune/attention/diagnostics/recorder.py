@@ -59,6 +59,7 @@ class Layer:
 
     module: str
     kind: str
+    rows: int  # of the batch, whose weights were computed again
     share: float
     gradient: dict[str, float]  # L2 norms by TENSORS, over the whole batch; one without a gradient lacks
     columns: statistics.Columns
@@ -129,7 +130,8 @@ class Recorder:
         gradient = {name: float(norm) / loss_scale for name, norm in call.norms.items()}
         encoding = encoding_of(self.model.get_submodule(call.module))
         learned = {} if encoding is None else encoding.learned()
-        return Layer(call.module, call.layer.kind, call.share, gradient, columns, learned)
+        rows = len(call.part.real)
+        return Layer(call.module, call.layer.kind, rows, call.share, gradient, columns, learned)
 
 
 def layers_json(recorder: Recorder, passes: Sequence[Sequence[Layer]]) -> list[dict[str, Any]]:
