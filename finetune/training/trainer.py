@@ -86,7 +86,8 @@ class _Comparable:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False  # no model is asked for its own loss
         self._evaluated: list[tuple[Tensor, Tensor]] = []  # loss and targets of each batch
-        self.trained_tokens = 0  # of the inputs of all steps so far in this process, with padding
+        # Of the inputs of all steps so far in this process, with padding and the rows that fill up a step.
+        self.trained_tokens = 0
         self.optimizer_built: list[dict[str, Any]] = []  # the settings of its groups, before any step
         self.schedule_built: dict[str, Any] = {}
         self.order = ""  # the class of the order of training rows
@@ -155,12 +156,10 @@ class _Comparable:
         """
         self._evaluated.clear()
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)  # type: ignore[misc]
-        if (
-            world.size() > 1 and output.predictions is not None
-        ):  # what is written, the stock loop leaves whole
-            output = output._replace(
-                predictions=output.predictions[: dataloader.dataset.total_dataset_length]
-            )
+        if world.size() > 1 and output.predictions is not None:
+            # Of answers that are written, the stock loop keeps those to the rows that fill up a batch.
+            rows = dataloader.dataset.total_dataset_length
+            output = output._replace(predictions=output.predictions[:rows])
         name = f"{metric_key_prefix}_loss"
         if name in output.metrics:
             losses, counts = (torch.stack(each).tolist() for each in zip(*self._evaluated, strict=True))
