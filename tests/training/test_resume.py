@@ -270,3 +270,15 @@ def test_a_checkpoint_of_other_weights_is_not_gone_on_from(tmp_path: Path) -> No
     with resume.own_names(model):
         model.save_pretrained(tmp_path / "checkpoint-2")
     trainer._load_from_checkpoint(str(tmp_path / "checkpoint-2"))
+
+
+def test_each_process_goes_on_with_its_own_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And as many as there were not, with their mean: Trainer logs the mean over processes."""
+
+    def loss(rank: int, processes: int) -> float:
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", str(processes))
+        return resume._own_loss([1.5, 2.5])
+
+    assert [loss(rank, 2) for rank in (0, 1)] == [1.5, 2.5]
+    assert [loss(rank, 3) for rank in (0, 1, 2)] == [2.0] * 3 and loss(0, 1) == 2.0
