@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ NODES = ("one", "two")  # both are this machine
 CPUS = 4  # of a node, declared, whatever the machine has
 GPUS = ("/dev/null", "/dev/zero")  # of a node: devices that stand in for them
 MOST_IN_ARRAY = 6  # small, so that a test need not submit a thousand jobs to meet the limit
+STARTS = 3  # tries to start: a port that was free may be taken before it is used
 PATIENCE_S = 45  # seconds for the cluster to come up, and for jobs to end; it looks at times every 15
 
 # Without cgroups, the processes of a job are found by their parents. A job that is put back into the queue
@@ -114,6 +115,11 @@ class Cluster:
         """Ends the controller, as for a restart: jobs go on, and nobody answers."""
         _end(self.daemons.pop("slurmctld"))
 
+    def end(self) -> None:
+        """Ends all daemons."""
+        for daemon in reversed(self.daemons.values()):
+            _end(daemon)
+
     def start_node(self, name: str) -> None:
         self._start(f"slurmd-{name}", "slurmd", "-D", "-N", name)
 
@@ -162,23 +168,35 @@ def running(folder: Path) -> Iterator[Cluster]:
         raise CannotStartError(f"no {', '.join(missing)} here: apt-get install slurm-wlm munge")
     if os.getuid() != 0:
         raise CannotStartError("slurmd must be started by root")
-    folder.mkdir(parents=True)
-    for name in ("state", *(f"spool-{node}" for node in NODES)):
-        (folder / name).mkdir()
-    public = Path(tempfile.mkdtemp(prefix="munge-", dir="/tmp"))
-    cluster = Cluster(folder, {"SLURM_CONF": str(_configured(folder, public / "socket"))})
-    try:
-        cluster.start_munge(public)
-        cluster.start_controller()
-        for name in NODES:
-            cluster.start_node(name)
-        cluster.wait(cluster.nodes_are_idle, "the nodes do not come up")
+    with ExitStack() as stack:
+        for left in reversed(range(STARTS)):
+            with ExitStack() as ends:
+                try:
+                    cluster = _started(folder / f"start-{STARTS - left}", ends)
+                except CannotStartError:
+                    if not left:
+                        raise
+                    continue
+                stack.push(ends.pop_all())
+                break
         yield cluster
         cluster.clear()
-    finally:
-        for daemon in reversed(cluster.daemons.values()):
-            _end(daemon)
-        shutil.rmtree(public, ignore_errors=True)
+
+
+def _started(folder: Path, ends: ExitStack) -> Cluster:
+    """Starts a cluster, of which ``ends`` ends what has come up."""
+    for name in ("state", *(f"spool-{node}" for node in NODES)):
+        (folder / name).mkdir(parents=True)
+    public = Path(tempfile.mkdtemp(prefix="munge-", dir="/tmp"))
+    ends.callback(shutil.rmtree, public, ignore_errors=True)
+    cluster = Cluster(folder, {"SLURM_CONF": str(_configured(folder, public / "socket"))})
+    ends.callback(cluster.end)
+    cluster.start_munge(public)
+    cluster.start_controller()
+    for name in NODES:
+        cluster.start_node(name)
+    cluster.wait(cluster.nodes_are_idle, "the nodes do not come up")
+    return cluster
 
 
 def _configured(folder: Path, munge: Path) -> Path:
