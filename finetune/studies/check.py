@@ -327,6 +327,17 @@ def notes(mine: Report, theirs: Report) -> list[str]:
     return found
 
 
+def devices_note(cells: Iterable[Cell], theirs: Report, how_to_ask: str) -> list[str]:
+    """What to say where runs of ``cells`` would compute on the CPU of a worker, and nobody has said so.
+
+    ``how_to_ask``: what is typed for a GPU; "" where the study's options speak of it.
+    """
+    unsaid = any(not cell.config.train.get("use_cpu") for cell in cells)
+    if not theirs["cpu_alone"] or not how_to_ask or not unsaid:
+        return []
+    return [f"note: {theirs['host']} shows no GPU: runs compute on the CPU; {how_to_ask} asks for one"]
+
+
 def summary(report: Report) -> str:
     """``node1: 16 cores, 128 GiB of memory, 4 x NVIDIA A100-SXM4-80GB of 80 GiB``."""
     gpus: dict[tuple[str, str], int] = {}

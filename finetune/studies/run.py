@@ -103,7 +103,8 @@ def workers_text(study: Study, workers: int | None, given: engines.Given) -> tup
         report = check.ask(study, executor)
     faults = _faults(chosen, mine, report, left)
     head = f"a worker of {chosen.engine.name}, {check.summary(report)}"
-    lines = [head, *check.notes(mine, report), *(f"{each.kind}: {each.text}" for each in faults)]
+    notes = check.notes(mine, report) + _devices_note(chosen, report, left)
+    lines = [head, *notes, *(f"{each.kind}: {each.text}" for each in faults)]
     return "\n".join(map(clean, lines if faults else [*lines, "all that the runs need is there"])), faults
 
 
@@ -112,6 +113,10 @@ def _faults(
 ) -> list[check.Fault]:
     """What would stop ``cells`` on the worker of ``report``."""
     return check.faults(mine, report) + fit.faults(cells, report, chosen.options.processes())
+
+
+def _devices_note(chosen: engines.Chosen, report: check.Report, cells: Sequence[Cell]) -> list[str]:
+    return check.devices_note(cells, report, chosen.options.how_to_ask_for_a_gpu())
 
 
 def commands(study: Study) -> list[str]:
@@ -191,6 +196,8 @@ def _tried(study: Study, chosen: engines.Chosen, executor: Executor, waiting: Se
         return rehearsal.in_process_of_its_own(study)
     report = check.ask(study, executor)
     check.refuse(_faults(chosen, check.look_around(study), report, waiting))
+    for note in _devices_note(chosen, report, waiting):
+        say(clean(note))
     return rehearsal.on_worker(study, executor, chosen.options.processes_of_a_node())
 
 

@@ -12,6 +12,8 @@ from finetune.cli.main import main
 from finetune.errors import UserError
 from finetune.studies import check
 from finetune.studies.check import Fault, Kind, ask, faults, look_around
+from finetune.studies.executors.base import Options
+from finetune.studies.executors.slurm import SlurmOptions
 from finetune.studies.file import Study, load
 from tests.support.pretrained_models import save
 from tests.support.studies import TINY, begun, study_of, written
@@ -106,6 +108,18 @@ def test_another_version_of_the_program(tmp_path: Path, change: dict[str, Any], 
     assert faults(mine, report) == []
     first, second = check.notes(mine, report)
     assert "has torch 2.0 (2." in first and "cannot be told" in second
+
+
+def test_runs_that_would_compute_on_a_cpu_unasked_are_noted(tmp_path: Path) -> None:
+    unsaid = study_of(tmp_path, {"a": {**TINY, "train.use_cpu": False}}).cells
+    said = study_of(tmp_path, {"a": {**TINY, "train.use_cpu": True}}).cells
+    hint = SlurmOptions().how_to_ask_for_a_gpu()
+    assert check.devices_note(unsaid, {"host": "node1", "cpu_alone": True}, hint) == [
+        "note: node1 shows no GPU: runs compute on the CPU; --slurm.gpus 1 asks for one"
+    ]
+    assert SlurmOptions(gpus=2).how_to_ask_for_a_gpu() == Options().how_to_ask_for_a_gpu() == ""
+    for cells, alone, how in [(said, True, hint), (unsaid, False, hint), (unsaid, True, "")]:
+        assert check.devices_note(cells, {"host": "node1", "cpu_alone": alone}, how) == []
 
 
 def test_rows_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

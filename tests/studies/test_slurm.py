@@ -253,7 +253,9 @@ def test_a_job_that_cannot_be_submitted_is_one_line(tmp_path: Path, slurm_cluste
     with pytest.raises(UserError) as raised:
         run(study.cells, engine(study, stub(tmp_path), partition="nosuch"), BoardSpy())
     assert "nosuch" in str(raised.value) and "\n" not in str(raised.value)
-    assert batches(study) == []
+    (refused,) = batches(study)
+    assert refused.job is None, "a request that Slurm takes late is known by it"
+    assert engine(study, stub(tmp_path)).attach(study.cells) == []
 
 
 def test_a_run_of_several_gpus_has_a_process_for_each_on_all_of_its_nodes(
@@ -284,6 +286,18 @@ def test_a_command_is_called_on_a_worker(tmp_path: Path, slurm_cluster: Cluster)
     called = slurm.call([sys.executable, "-c", code])
     assert called.exit_status == 1 and called.output.splitlines()[-2:] == ["hello one", "no rows"]
     assert list((slurm.study.root / "jobs").glob("finetune-*")) == []
+
+
+def test_a_line_of_setup_that_fails_ends_the_run_with_a_word(tmp_path: Path, slurm_cluster: Cluster) -> None:
+    study = study_of(tmp_path, ALONE)
+    lines = ["true", "module() { false; return 3; }", "module load cuda"]
+    made = engine(study, stub(tmp_path, "record"), setup=lines)
+    (status,) = run(study.cells, made, BoardSpy()).values()
+    said = "a line of setup failed (status 3): module load cuda"
+    assert (status.state, status.reason, status.lost) == ("failed", said, False)
+    assert times_run(study.cells[0]) == 0
+    called = made.call([sys.executable, "-c", ""])
+    assert called.exit_status == 2 and called.output.splitlines()[-1].endswith(said)
 
 
 def test_the_cluster_trains_and_a_run_that_is_stopped_half_way_ends_as_if_it_had_not_been(

@@ -1,7 +1,9 @@
 """What can be asked of Slurm, and what is read of its answers, without one."""
 
+import os
 import shlex
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from finetune.cli.main import main
 from finetune.errors import UserError
 from finetune.studies import engines
+from finetune.studies.executors import slurm as engine
 from finetune.studies.executors import slurm_batch, slurm_commands
 from finetune.studies.executors.slurm import SlurmOptions
 from finetune.studies.executors.slurm_commands import CommandError, Entry
@@ -100,6 +103,72 @@ def test_the_queue_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("finetune-a-1", 0): Entry("12_0", "RUNNING", "None", None, 86407, "gpu[1-2]"),
         ("finetune-a-1", 11): Entry("12_11", "FAILED", "NonZeroExitCode", 75, 9, "gpu3"),
     }
+
+
+def test_slurm_may_be_away_for_a_while_wherever_it_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command fails at first; a look on a worker, and the end of a job, come through."""
+    study, asked, failed = study_of(tmp_path), list[str](), set[str]()
+    queue = dict[tuple[str, int], Entry]()
+
+    def ask(words: list[str], held: int | None = None) -> str:
+        asked.append(words[0])
+        if words[0] != "sbatch" and words[0] not in failed:
+            failed.add(words[0])
+            raise CommandError(f"{words[0]} gave no answer in 120 s")
+        if words[0] == "scancel":
+            queue.clear()
+        if words[0] == "sbatch" and "call" in words[-1]:
+            Path(words[-1]).with_suffix(".out").write_text("seen")
+        return "MaxArraySize = 8" if words[0] == "scontrol" else "7"
+
+    def listing(users: set[int]) -> dict[tuple[str, int], Entry]:
+        assert users <= {os.getuid()}
+        ask(["squeue"])
+        return dict(queue)
+
+    for module, name, value in [
+        (slurm_commands, "ask", ask),
+        (slurm_commands, "listing", listing),
+        (slurm_commands, "accounted", lambda job: Entry(job, "COMPLETED", exit_status=0)),
+        (engine, "TICK_S", 0),
+        (engine, "CALL_S", 0),
+    ]:
+        monkeypatch.setattr(module, name, value)
+    slurm_commands.largest_array.cache_clear()
+    made = engine.Slurm(study, SlurmOptions())
+    assert made.call(["look"]).output == "seen"
+    failed.clear()
+    made.submit(study.cells, {})
+    (batch,) = slurm_batch.kept(study.root)
+    queue |= {key: Entry(f"7_{key[1]}", "RUNNING") for key in batch.keys().values()}
+    failed.clear()
+    again = engine.Slurm(study, SlurmOptions())
+    assert len(again.attach(study.cells)) == len(study.cells)
+    again.cancel()
+    assert failed == {"squeue", "scancel"} and asked.count("scancel") == 2 and again.jobs == []
+    slurm_commands.largest_array.cache_clear()
+
+
+def test_what_is_only_tidied_up_is_no_job_that_cannot_be_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(tmp_path)
+    states = {"COMPLETING": "", "RUNNING": "jobs go on 0 s after scancel, the first is 7_0"}
+    monkeypatch.setattr(engine, "GRACE_S", 0)
+    monkeypatch.setattr(engine, "TICK_S", 0)
+    monkeypatch.setattr(slurm_commands, "cancel", lambda jobs: None)
+    made = slurm_batch.Batch("finetune-a-1", (study.cells[0].name,), (0,), "2026-01-01T00:00:00+00:00", "7")
+    (study.root / "jobs").mkdir(parents=True)
+    slurm_batch.keep(study.root, made)
+    for state, complaint in states.items():
+        seen = {("finetune-a-1", 0): Entry("7_0", state)}
+        monkeypatch.setattr(slurm_commands, "listing", lambda users, seen=seen: seen)
+        slurm = engine.Slurm(study, SlurmOptions())
+        slurm.attach(study.cells)
+        with pytest.raises(UserError, match=complaint) if complaint else nullcontext():
+            slurm.cancel()
 
 
 def test_the_accounting_is_asked_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,10 @@ class Options:
         """Those of a run that are on one machine."""
         return self.processes()
 
+    def how_to_ask_for_a_gpu(self) -> str:
+        """What to type for one, of an engine that gives a run none where nothing is said; "" otherwise."""
+        return ""
+
 
 @dataclass(frozen=True)
 class Engine:

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,6 +46,7 @@ TICK_S = 0.5  # seconds between two returns of ``watch``
 PATIENCE_S = 900  # seconds without an answer of the controller, which may be restarted meanwhile
 LOOKS = 2  # after which a job that has ended without a record is believed: files of other machines come late
 CALL_S = 10  # seconds between two looks at a command that is waited for, and for what it printed to be there
+COMPLETING = "COMPLETING"  # the state of a job whose processes are told to end, or have
 OF_ITSELF = ("COMPLETED", "FAILED")  # how a job ends that Slurm has not ended
 GRACE_S = 90  # seconds that a cancelled job may take to end: Slurm's KillWait is 30
 
@@ -112,6 +114,9 @@ class SlurmOptions(Options):
     def processes_of_a_node(self) -> int:
         return self.processes() // self.nodes
 
+    def how_to_ask_for_a_gpu(self) -> str:
+        return "" if self.gpus else "--slurm.gpus 1"
+
     def words(self) -> list[str]:
         """The options of ``sbatch`` for one run."""
         on_a_node = self.processes() // self.nodes
@@ -178,8 +183,7 @@ class Slurm(Executor):
 
     def submit(self, cells: Sequence[Cell], after: Mapping[Cell, Job]) -> list[Job | Status]:
         with turn(self.study.root) as held:
-            while not self._ask():
-                time.sleep(TICK_S)
+            self._ask_until_answered()
             # Another process of the study may have submitted some since they were planned.
             started: dict[Cell, Job | Status] = {**self._left(cells)}
             arrays: dict[str, list[Cell]] = {}  # what the jobs of an array wait for -> their cells
@@ -207,9 +211,10 @@ class Slurm(Executor):
         for job in list(self.jobs):
             if job.entry is not None and job.entry.goes_on and not _is_tidied_up(job):
                 self.looks[job] = 0  # one that has ended may have been put back into the queue
-                if job.entry.running_s > self.timeout_s and job not in self.hung:
+                if job.entry.running_s > self.timeout_s:
                     self.hung.add(job)
-                    slurm.cancel([job.entry.job])
+                    with suppress(CommandError):  # said again at the next look
+                        slurm.cancel([job.entry.job])
                 continue
             self.looks[job] += 1
             status = self._status(job)
@@ -227,20 +232,30 @@ class Slurm(Executor):
         """
         for name in {job.key[0] for job in self.jobs if job.worker}:
             batch.file_of(self.study.root, name, "cancelled").touch()
-        end = time.monotonic() + GRACE_S
-        while going := [job.entry.job for job in self.jobs if job.entry is not None and job.entry.goes_on]:
-            slurm.cancel(going)
+        end, why = time.monotonic() + GRACE_S, ""
+        while left := [job.entry for job in self.jobs if job.entry is not None and job.entry.goes_on]:
+            # The cluster's own tidying may take longer, and ends by itself.
+            going = [entry.job for entry in left if entry.state != COMPLETING]
+            if time.monotonic() > end and not going:
+                break
             if time.monotonic() > end:
-                raise UserError(f"{len(going)} jobs go on {GRACE_S} s after scancel, the first is {going[0]}")
+                many = f"{len(going)} jobs go on {GRACE_S} s after scancel, the first is {going[0]}"
+                raise UserError(many + why)
+            try:
+                slurm.cancel(going)
+                why = ""
+            except CommandError as error:
+                why = f" ({error})"
             time.sleep(TICK_S)
-            self._ask()
+            if not self._ask():  # nobody is there to end them
+                end = time.monotonic() + GRACE_S
         self.jobs.clear()
 
     def attach(self, cells: Sequence[Cell]) -> list[Job]:
         if not batch.kept(self.study.root):
             return []
         with turn(self.study.root):
-            self._see(slurm.listing())
+            self._ask_until_answered()
             self.jobs = list(self._left(cells).values())
         return list(self.jobs)
 
@@ -251,10 +266,11 @@ class Slurm(Executor):
         write_text(file, [batch.script_of_call(words, self.options.setup)])
         job = _number(slurm.ask([*self._sbatch(name, 1), str(file)]))
         try:
-            while (entry := slurm.listing().get((name, 0))) is not None and entry.goes_on:
+            while not self._ask() or ((entry := self.seen.get((name, 0))) is not None and entry.goes_on):
                 time.sleep(min(self.poll_s, CALL_S))
         except BaseException:
-            slurm.cancel([job])
+            with suppress(CommandError):  # the reason to leave is worth more
+                slurm.cancel([job])
             raise
         file.unlink(missing_ok=True)
         entry = entry or slurm.accounted(f"{job}_0")
@@ -289,6 +305,8 @@ class Slurm(Executor):
     def _submit_arrays(self, cells: Sequence[Cell], condition: str, held: int) -> dict[Cell, Job | Status]:
         """Submits cells in arrays as long as the cluster takes them."""
         started: dict[Cell, Job | Status] = {}
+        while not self._answers(slurm.largest_array):
+            time.sleep(TICK_S)
         most, before = slurm.largest_array(), ""
         for first in range(0, len(cells), most):
             jobs = self._submit_array(cells[first : first + most], [condition, before], held)
@@ -320,11 +338,9 @@ class Slurm(Executor):
         try:
             number = _number(slurm.ask([*words, str(file)], held))
         except CommandError:
-            while not self._ask():  # has the controller taken it, and only not said so?
-                time.sleep(TICK_S)
+            self._ask_until_answered()  # has the controller taken it, and only not said so?
             taken = [entry.job for (of, _), entry in self.seen.items() if of == name]
-            if not taken:
-                batch.file_of(self.study.root, name, "json").unlink()
+            if not taken:  # yet: what is kept of it lets a later process know it, should it be taken late
                 raise
             number = taken[0].partition("_")[0]
         batch.keep(self.study.root, replace(made, job=number))
@@ -383,10 +399,18 @@ class Slurm(Executor):
         )
 
     def _ask(self) -> bool:
-        """Asks ``squeue``, and returns whether it has answered; raises once it has not for too long."""
+        """Looks into the queue, and returns whether ``squeue`` has answered (``_answers``)."""
         self.next_look = time.monotonic() + self.poll_s
+        return self._answers(lambda: self._see(slurm.listing(batch.owners(self.study.root))))
+
+    def _ask_until_answered(self) -> None:
+        while not self._ask():
+            time.sleep(TICK_S)
+
+    def _answers(self, ask: Callable[[], object]) -> bool:
+        """Whether Slurm has answered; raises once it has not for too long."""
         try:
-            self._see(slurm.listing())
+            ask()
         except CommandError as error:
             self.silent_since = self.silent_since or time.monotonic()
             if time.monotonic() - self.silent_since > PATIENCE_S:
@@ -410,7 +434,7 @@ def _condition(job: Job | None) -> str | None:
 
 def _is_tidied_up(job: SlurmJob) -> bool:
     """Whether nothing but the cluster's own tidying goes on, which may take minutes."""
-    completing = job.entry is not None and job.entry.state == "COMPLETING"
+    completing = job.entry is not None and job.entry.state == COMPLETING
     return completing and look(job.cell).state is RunState.DONE
 
 

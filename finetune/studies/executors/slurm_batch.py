@@ -9,6 +9,7 @@ import re
 import shlex
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter
@@ -37,6 +38,10 @@ newest() {{
   done | sort -n | tail -n 1
 }}
 """
+# A mistake of the user's, status 2; but not within what a line sources: much of a profile may fail.
+SETUP_FAILED = f"""\
+status=$? line=$LINENO; if [ ${{#BASH_SOURCE[@]}} = 1 ]; then \
+echo "{logs.MISTAKE}a line of setup failed (status $status): $(sed -n "${{line}}p" "$0")"; exit 2; fi"""
 # Without --output, srun's own messages would stand between the lines of the run, and after its last one.
 # Slurm 22.05 and newer do not hand the CPUs of a task on from the job to its step.
 RUN = """\
@@ -102,6 +107,15 @@ def keep(root: Path, batch: Batch) -> None:
     write_text(file_of(root, batch.name, "json"), [SHAPE.dump_json(batch, indent=1).decode()])
 
 
+def owners(root: Path) -> set[int]:
+    """The numbers of the users who have submitted batches of a study."""
+    users = set()
+    for file in (root / JOBS).glob("finetune-*.sh"):  # which nobody writes again
+        with suppress(FileNotFoundError):
+            users.add(file.stat().st_uid)
+    return users
+
+
 def kept(root: Path) -> list[Batch]:
     """All batches of a study, the oldest first. Raises ``UserError`` for a damaged one."""
     batches = []
@@ -129,10 +143,15 @@ def script(cells: Sequence[Cell], commands: Mapping[Cell, Sequence[str]], setup:
 
 
 def prepared(setup: Sequence[str]) -> list[str]:
-    """The lines that prepare a worker, such as ``module load cuda``, with what they print."""
-    return ["{", *setup, '} >> "$log" 2>&1'] if setup else []
+    """The lines that prepare a worker, such as ``module load cuda``, and what they print, into the log."""
+    return ["{", *guarded(setup), '} >> "$log" 2>&1'] if setup else []
+
+
+def guarded(setup: Sequence[str]) -> list[str]:
+    """Lines of shell of which the first that fails ends the job: what it was to prepare is not there."""
+    return [f"trap {shlex.quote(SETUP_FAILED)} ERR", *setup, "trap - ERR"] if setup else []
 
 
 def script_of_call(words: Sequence[str], setup: Sequence[str]) -> str:
     """The script of one command that is waited for; what it prints is the job's own output."""
-    return "\n".join([HEAD, *setup, f"exec {shlex.join(words)}", ""])
+    return "\n".join([HEAD, *guarded(setup), f"exec {shlex.join(words)}", ""])

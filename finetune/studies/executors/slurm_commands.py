@@ -87,10 +87,14 @@ def ask(words: Sequence[str], held: int | None = None) -> str:
     return done.stdout
 
 
-def listing() -> dict[Key, Entry]:
-    """All jobs of this user that wait, run, or have ended in the last minutes. Raises ``CommandError``."""
+def listing(users: Iterable[int] = ()) -> dict[Key, Entry]:
+    """All jobs of this user and of ``users`` that wait, run, or have ended in the last minutes.
+
+    Raises ``CommandError``.
+    """
+    numbers = ",".join(map(str, sorted({os.getuid(), *users})))
     columns = ",".join(f"{name}:{width}" for name, width in FIELDS.items())
-    words = ["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}"]
+    words = ["squeue", "--noheader", "--array", "--states=all", f"--user={numbers}"]
     entries = {}
     for line in ask([*words, f"--Format={columns}"]).splitlines():
         values, start = [], 0
