@@ -175,10 +175,8 @@ class Causal(Language):
 
         A batch holds about as many tokens as one of ``data.max_length``.
         """
-        import psutil
-
         from finetune.models.admission import positions
-        from finetune.system.memory import out_of_memory, release_memory
+        from finetune.system.memory import available_bytes, out_of_memory, release_memory
 
         args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
         limit, usual = positions(model).read, args.per_device_eval_batch_size
@@ -187,7 +185,7 @@ class Causal(Language):
             return _missing(rows, f"the model has positions for {limit} tokens")
         if args.device.type == "cpu":  # which may end the process rather than refuse
             each, shared = _window_bytes(config, model, length)
-            room = min(world.gathered(psutil.virtual_memory().available)) - shared
+            room = available_bytes() - shared
             if each > room:
                 size = (each + shared) / 2**30  # without what is free, which the next moment changes
                 return _missing(rows, f"a window takes {size:.1f} GiB, and less memory is free")

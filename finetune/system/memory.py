@@ -3,9 +3,14 @@
 import ctypes
 import gc
 import os
+import socket
+from collections import Counter
 from pathlib import Path
 
+import psutil
 import torch
+
+from finetune.system import world
 
 
 def reset_peak_memory() -> bool:
@@ -27,6 +32,13 @@ def peak_memory_mib() -> float:
     status = Path("/proc/self/status").read_text()
     kibibytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return int(kibibytes) / 2**10
+
+
+def available_bytes() -> int:
+    """Bytes that each process of a run can take on its machine, where all of them take as much; the least."""
+    said = world.gathered((socket.gethostname(), psutil.virtual_memory().available))
+    processes = Counter(machine for machine, _ in said)
+    return min(free // processes[machine] for machine, free in said)
 
 
 def return_freed_memory() -> None:

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from finetune.system import memory, world
+
 # As an evaluation does: large tensors, freed, and a few small ones of each batch, kept.
 BATCHES = """
 import torch
@@ -26,6 +28,15 @@ for batch in range(1, 6 * FREED_AFTER + 1):
         before = peak_memory_mib()
 print(peak_memory_mib() - before)
 """
+
+
+def test_the_processes_of_a_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def everywhere(own: tuple[str, int]) -> list[tuple[str, int]]:
+        return [own, own, ("other", own[1]), ("other", own[1]), ("other", own[1])]
+
+    free = memory.available_bytes()
+    monkeypatch.setattr(world, "gathered", everywhere)
+    assert memory.available_bytes() == pytest.approx(free / 3, rel=0.5)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="glibc's allocator alone")
