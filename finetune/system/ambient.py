@@ -78,7 +78,9 @@ def _check_launcher(environment: Mapping[str, str], values: Mapping[str, str]) -
     known = world.variables(values)
     size = known.get("WORLD_SIZE", "")
     if size.isdecimal() and all(known.get(name, "").isdecimal() for name in ("RANK", "LOCAL_RANK")):
+        # Under torchrun the other launchers count its own processes, one on each machine.
         unlike = [name for name in WORLD if values.get(name, size) not in ("", size)]
+        unlike = [] if values.get("TORCHELASTIC_RUN_ID") else unlike
     else:
         unlike = [name for name in WORLD if values.get(name, "") not in ("", "0", "1")]
         unlike += [name for name in RANK if values.get(name, "") not in ("", "0", "-1")]

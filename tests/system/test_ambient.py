@@ -72,6 +72,13 @@ TORCH = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "a", 
 LAUNCHERS = {
     "torchrun": {**TORCH, "TORCHELASTIC_RUN_ID": "none", "GROUP_RANK": "0"},
     "accelerate launch": {**TORCH, "ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_USE_CPU": "True"},
+    "torchrun on each of two machines, by srun with MPI": {
+        **TORCH,
+        "TORCHELASTIC_RUN_ID": "7",
+        "WORLD_SIZE": "8",
+        "PMI_SIZE": "2",
+        "PMI_RANK": "1",
+    },
     "mpirun with torch's variables": {**TORCH, "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"},
     "srun": {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "PMI_RANK": "1"},
 }
