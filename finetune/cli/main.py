@@ -26,10 +26,6 @@ EXAMPLES = """examples:
 Each verb has more in its own --help."""
 
 
-INTERRUPTED = "finetune: interrupted; the same command goes on from the last checkpoint"
-INTERRUPTION = peers.INTERRUPTED
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit status.
 
@@ -64,10 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = os.EX_TEMPFAIL if says_full(error) else UserError.exit_status
         return _ended(f"{error.strerror}: {place}", status)
     except PreemptedError as error:
-        text = f"finetune: preempted ({error}); the same command goes on from the last checkpoint"
-        return _left(text, error.exit_status)
+        return _left(peers.End.PREEMPTED, str(error), error.exit_status)
     except KeyboardInterrupt:
-        return _left(INTERRUPTED, INTERRUPTION)
+        return _left(peers.End.INTERRUPTED, "", peers.INTERRUPTED)
     except Exception as error:
         peers.fail(reason(error, typed=True), 1, explained=False)
         raise
@@ -84,22 +79,27 @@ def _printing(quiet: bool) -> Iterator[None]:
         yield
 
 
-def _left(text: str, status: int) -> int:
+def _left(end: peers.End, reason: str, status: int) -> int:
     """Prints that the command is to be typed again, once for all processes, and returns ``status``."""
-    if not peers.shared():
-        peers.fail(text, status)
+    if not peers.shared(status, end):
+        peers.fail(reason, status, end=end)
     if world.is_main():
-        print(text, file=sys.stderr)
+        print(peers.going_on(end, reason), file=sys.stderr)
     return status
 
 
 def _ended(fault: str, status: int) -> int:
-    """Prints why the command ends, once for all processes of a run, and returns ``status``."""
-    if not peers.shared():
+    """Prints why the command ends, once for all processes of a run, and returns ``status``.
+
+    Before they have met none can tell another, and each prints its own.
+    """
+    if not peers.shared(status):
         with peers.recording(lambda failure: _complain(fault if failure.reason == fault else failure)):
             peers.fail(fault, status)
     if world.is_main():
         _complain(fault)
+    elif not world.joined():
+        _complain(f"rank {world.rank()}: {fault}")
     return status
 
 

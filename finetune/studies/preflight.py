@@ -67,7 +67,8 @@ def prepare(
         )
     first = cells[0].config
     task = get_task(cells[0].task, first.data, first.pair)
-    source = sources.resolve(task, first.pair, first.data.source)
+    # One for all: each process would ask the Hub by itself, and one that is cut off would take the sample.
+    source = world.from_main(lambda: sources.resolve(task, first.pair, first.data.source))
     notify(source.describe())
     # The configuration has the kind of source alone: fingerprints show whether rows are equal, wherever their
     # folder is, and the Hub's cache holds the Hub's rows, so a run is the same from either.

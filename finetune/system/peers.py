@@ -15,7 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import partial
 from queue import Empty, Queue
+from types import TracebackType
 from typing import TypeVar, cast
 
 from finetune.system import world
@@ -36,21 +39,39 @@ TOLD_S = 30.0
 
 VANISHED = "has vanished: it was killed, or its machine or network is lost"
 INTERRUPTED = 130
-LEFT = (INTERRUPTED, os.EX_TEMPFAIL)
-"""Statuses after a Ctrl-C and a preemption, which are no failures of a run: it goes on with its command."""
+"""Exit status after a Ctrl-C."""
 FAILURE, TOLD = "failure", "told"  # keys in the store
+
+
+class End(StrEnum):
+    """How a process has come to its end; its exit status does not say: 75 is that of a full disk too."""
+
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"  # by a Ctrl-C
+    PREEMPTED = "preempted"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The first failure of a process of the run."""
+    """The first failure of a process of the run, or the first that has left it to be gone on with."""
 
     rank: int
     reason: str
     status: int  # with which all processes exit
+    end: End = End.FAILED
 
     def __str__(self) -> str:
         return f"rank {self.rank}: {self.reason}"
+
+
+def going_on(end: End, reason: str = "") -> str:
+    """The line of a command that was told to end, and is to be typed again.
+
+    >>> going_on(End.PREEMPTED, "SIGTERM")
+    'finetune: preempted (SIGTERM); the same command goes on from the last checkpoint'
+    """
+    why = f" ({reason})" if reason else ""
+    return f"finetune: {end}{why}; the same command goes on from the last checkpoint"
 
 
 class Watch(threading.Thread):
@@ -111,20 +132,22 @@ class Watch(threading.Thread):
 
     def tell(self, failure: Failure) -> Failure:
         """Says what has failed, unless something else has before; returns what has."""
-        said = self.store.compare_set(FAILURE, "", json.dumps(asdict(failure)))
-        return Failure(**json.loads(said))
+        return _read(self.store.compare_set(FAILURE, "", json.dumps(asdict(failure))))
 
     def failure(self) -> Failure | None:
         """What the first process that failed has said."""
         if not self.store.check([FAILURE]):
             return None
-        return Failure(**json.loads(self.store.get(FAILURE)))
+        return _read(self.store.get(FAILURE))
 
     def close(self, failure: Failure) -> None:
         """Has the main process write the reason down, waits for it in the others, and ends this process."""
         if world.is_main():
-            with suppress(Exception):  # of a full disk, say: the processes end all the same
+            try:
                 self.record(failure)
+            except Exception:  # of a full disk, say: the processes end all the same, and not without a word
+                with suppress(Exception):
+                    _print(failure)
             with suppress(Exception):
                 self.store.set(TOLD, "")
                 time.sleep(BEAT_S)  # the store may be this process's own, and the others ask it
@@ -170,6 +193,7 @@ def watch() -> None:
         _watches.append(Watch())
         _watches[0].start()
         atexit.register(_leave)
+        sys.excepthook = partial(_break_off, sys.excepthook)
 
 
 @contextmanager
@@ -185,26 +209,31 @@ def recording(record: Callable[[Failure], None]) -> Iterator[None]:
         _watches[0].record = before
 
 
-def shared() -> bool:
-    """Whether all processes have come to the same end here, as they do for most mistakes of a user.
+def shared(status: int, end: End = End.FAILED) -> bool:
+    """Whether all processes have come to the same ``end`` here, as they do for most mistakes of a user.
 
-    Then they can go on together. True where a run is one process.
+    Then they can go on together. True where a run is one process. Where their ends are of different kinds
+    or statuses rank 0 is the first to know, so that the others hear what has failed from it.
     """
     if not _watches:
         return True
     own = _watches[0]
     own.alike += 1
-    key, end = f"alike/{own.alike}", time.monotonic() + GRACE_S
+    ended = f"ends/{own.alike}"
+    alike, until = f"{ended}/{end}/{status}", time.monotonic() + GRACE_S
     store = world.connection()
-    store.add(key, 1)
-    while store.add(key, 0) < world.size():
-        if time.monotonic() > end or store.check([FAILURE]):
+    store.add(alike, 1)
+    store.add(ended, 1)
+    while True:
+        all_here = store.add(ended, 0) == world.size()  # asked first: then the other count is whole
+        if store.add(alike, 0) == world.size():
+            return True
+        if (all_here and world.is_main()) or time.monotonic() > until or store.check([FAILURE]):
             return False
         time.sleep(BEAT_S / 5)
-    return True
 
 
-def fail(reason: str, status: int, *, explained: bool = True) -> None:
+def fail(reason: str, status: int, *, end: End = End.FAILED, explained: bool = True) -> None:
     """Tells all processes why this one fails, has the reason written down, and ends this one.
 
     Returns where a run is one process. A failure that nobody has ``explained`` may be that of another
@@ -213,7 +242,7 @@ def fail(reason: str, status: int, *, explained: bool = True) -> None:
     if not _watches:
         return
     own = _watches[0]
-    failure = Failure(world.rank(), reason, status)
+    failure = Failure(world.rank(), reason, status, end)
     with own.ending:
         own.stopped.set()
     own.join()
@@ -222,21 +251,48 @@ def fail(reason: str, status: int, *, explained: bool = True) -> None:
     own.close(failure)
 
 
+def _break_off(
+    report: Callable[..., object],
+    kind: type[BaseException],
+    error: BaseException,
+    trace: TracebackType | None,
+) -> None:
+    """Ends all processes where a program of somebody's own, which calls ``finetune.run``, ends by an error.
+
+    Here and not at exit, where it would have left in order, and Python starts no thread any more.
+    """
+    report(kind, error, trace)
+    if isinstance(error, KeyboardInterrupt):
+        fail("", INTERRUPTED, end=End.INTERRUPTED)
+    fail(reason_of(error, typed=True), getattr(error, "exit_status", 1), explained=False)
+
+
 def _leave() -> None:
     """Parts from the other processes; rank 0, which may keep the store, is last."""
+    own = _watches[0]
     with suppress(Exception):  # of a store that is gone
         store, end = world.connection(), time.monotonic() + TOLD_S
         store.set(f"left/{world.rank()}", "")
+        own.stopped.set()  # its thread, which starts others: Python does not at exit, from 3.12 on
+        own.join()
         keys = [f"left/{rank}" for rank in range(world.size())] if world.is_main() else []
         while keys and not store.check(keys) and time.monotonic() < end:
+            if failure := own.failure():
+                own.close(failure)
             time.sleep(BEAT_S / 5)
-    _watches[0].stopped.set()
-    _watches[0].join()
+    own.stopped.set()
+    own.join()
     import torch.distributed as dist
 
     dist.destroy_process_group()
 
 
+def _read(said: bytes) -> Failure:
+    values = json.loads(said)
+    return Failure(**{**values, "end": End(values["end"])})
+
+
 def _print(failure: Failure) -> None:
-    text = failure.reason if failure.status in LEFT else f"finetune: error: {failure}"
+    left = failure.end is not End.FAILED
+    text = going_on(failure.end, failure.reason) if left else f"finetune: error: {failure}"
     print(text, file=sys.stderr, flush=True)

@@ -5,17 +5,16 @@ rank 0 (``is_main``, ``first``), and what all must decide alike they decide by `
 there is one process, and nothing here starts anything.
 """
 
+import json
 import os
-import pickle
 import re
 import time
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from finetune.errors import PeerError, UserError
+from finetune.errors import PeerError, PreemptedError, UserError
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -157,7 +156,10 @@ def wait() -> None:
 
 
 def gathered(value: T) -> list[T]:
-    """The ``value`` of each process, by rank. All must ask; values are pickled."""
+    """The ``value`` of each process, by rank. All must ask.
+
+    Values are pickled, and go through the process group, which asks nobody who he is: see SECURITY.md.
+    """
     if size() == 1:
         return [value]
     import torch.distributed as dist
@@ -169,24 +171,26 @@ def gathered(value: T) -> list[T]:
 
 
 def from_main(function: Callable[[], T]) -> T:
-    """Calls ``function`` in the main process alone, and returns what it returns, in all of them; pickled.
+    """Calls ``function`` in the main process alone, and returns what it returns, in all of them.
 
-    Raises ``PeerError`` in the others where it raises in the main process.
+    Raises in the others what ``first`` does. Values go the way of ``gathered``, not into the store, which
+    whoever finds its port can write to.
     """
-    return _after_main(function, pickle.loads)
+    if size() == 1:
+        return function()
+    import torch.distributed as dist
+
+    value: list[Any] = [first(lambda: function() if is_main() else None)]
+    dist.broadcast_object_list(value, src=0)
+    return cast(T, value[0])
 
 
 def first(function: Callable[[], T]) -> T:
     """Calls ``function`` in the main process, then in all others, and returns what it returns in each.
 
     For what leaves files behind that the others then find: a download, token rows. They wait as long as it
-    takes. Raises ``PeerError`` in them where it raises in the main process.
+    takes. Where it raises in the main process it raises ``PeerError`` in them, or is left in them too.
     """
-    return _after_main(function, None)
-
-
-def _after_main(function: Callable[[], T], read: Callable[[bytes], T] | None) -> T:
-    """What ``function`` returns in the main process, and in the others by itself, or as they ``read`` it."""
     if size() == 1:
         return function()
     join()
@@ -197,17 +201,27 @@ def _after_main(function: Callable[[], T], read: Callable[[bytes], T] | None) ->
     if is_main():
         try:
             result = function()
-        except BaseException as error:
-            store.set(key, str(error.exit_status if isinstance(error, UserError) else 1))
+        except PreemptedError as error:
+            store.set(key, json.dumps({"preempted": str(error)}))
             raise
-        store.set(key, f"-{b64encode(pickle.dumps(result)).decode() if read else ''}")
+        except KeyboardInterrupt:
+            store.set(key, json.dumps({"interrupted": True}))
+            raise
+        except BaseException as error:
+            store.set(key, json.dumps({"failed": getattr(error, "exit_status", 1)}))
+            raise
+        store.set(key, "{}")
         return result
     while not store.check([key]):  # not ``wait``, in which no Ctrl-C arrives
         time.sleep(PAUSE_S)
-    told = store.get(key)
-    if not told.startswith(b"-"):
-        raise PeerError(int(told))
-    return read(b64decode(told[1:])) if read else function()
+    told = json.loads(store.get(key))
+    if "preempted" in told:
+        raise PreemptedError(told["preempted"])
+    if "interrupted" in told:
+        raise KeyboardInterrupt
+    if "failed" in told:
+        raise PeerError(told["failed"])
+    return function()
 
 
 def _met() -> "Store":

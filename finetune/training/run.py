@@ -81,7 +81,10 @@ def run(spec: RunSpec, loaded: dataset.Data) -> int:
             with peers.recording(lambda failure: _record(spec, entry, failure)):
                 _run_one(spec, loaded, entry)
         except PreemptedError as error:
-            store.write(spec.folder, {**entry, "status": "preempted", "reason": str(error)})
+            _preempted(spec, entry, str(error))
+            if not peers.shared(error.exit_status, peers.End.PREEMPTED):
+                with peers.recording(lambda failure: _record(spec, entry, failure)):
+                    peers.fail(str(error), error.exit_status, end=peers.End.PREEMPTED)
             raise
         except Exception as error:
             return _failed(spec, entry, error)
@@ -114,11 +117,12 @@ def _failed(spec: RunSpec, entry: store.Record, error: Exception) -> int:
     if full and world.is_main():
         resume.discard_partial(spec.folder)  # which may be what fills it
     reason, explained = _reason(error, full), isinstance(error, EXPLAINED)
-    status = os.EX_TEMPFAIL if full else 2 if isinstance(error, UserError | OSError) else 1
+    usual = UserError.exit_status if isinstance(error, OSError) else 1
+    status = os.EX_TEMPFAIL if full else getattr(error, "exit_status", usual)
     if not explained:
         with suppress(UserError):  # of a full disk, which is what has failed
             files.write_text(spec.folder / _error_file(), [redact(traceback.format_exc())], each=True)
-    if not (explained and peers.shared()):
+    if not (explained and peers.shared(status)):
         with peers.recording(lambda failure: _record(spec, entry, failure)):
             peers.fail(reason, status, explained=explained or full)
     _record(spec, entry, reason)
@@ -131,14 +135,23 @@ def _error_file() -> str:
 
 
 def _record(spec: RunSpec, entry: store.Record, failure: object) -> None:
-    """Writes down and prints why a run has failed, here or in another of its processes."""
-    if isinstance(failure, peers.Failure) and failure.status in peers.LEFT:
+    """Writes down and prints why a run has failed, or was left, here or in another of its processes."""
+    if isinstance(failure, peers.Failure) and failure.end is not peers.End.FAILED:
+        if failure.end is peers.End.PREEMPTED:
+            _preempted(spec, entry, failure.reason)
+        if world.is_main():
+            print(peers.going_on(failure.end, failure.reason), file=sys.stderr, flush=True)
         return
     entry.update({"status": "failed", "reason": str(failure), "finished": store.now()})
     store.write(spec.folder, entry)
     if world.is_main():
         line = clean(f"{spec.place} failed: {failure} | recorded in {spec.folder}")
         print(line, file=sys.stderr, flush=True)
+
+
+def _preempted(spec: RunSpec, entry: store.Record, reason: str) -> None:
+    """Writes down what a run was told to end by, which is no failure of it."""
+    store.write(spec.folder, {**entry, "status": "preempted", "reason": reason})
 
 
 def mend(folder: Path) -> None:
@@ -157,7 +170,7 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     # The model, with its attention swapped.
     texts = dataset.training_texts(loaded.splits["train"], objective.text_columns)
     built = builder.build_model(config, objective, texts, labels)
-    _check_alike(built)
+    _check_alike(built, loaded)
     checkpoint.save_origin(config, labels, built.info, folder)
     entry["model"], entry["attention"] = built.info, built.swap.to_json()
     store.write(folder, entry)
@@ -232,17 +245,20 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
         manifest.write(folder, identity, [path for path in lasting if not path.name.startswith(".")])
 
 
-def _check_alike(built: builder.Built) -> None:
-    """Raises ``RuntimeError`` unless all processes of the run have built the same model and tokenizer."""
-    facts = world.gathered(
-        (built.info["initial_weights"], token_cache.tokenizer_fingerprint(built.tokenizer))
-    )
-    for rank, (weights, tokenizer) in enumerate(facts):
-        if (weights, tokenizer) != facts[0]:
-            what = "weights" if weights != facts[0][0] else "tokenizer"
+def _check_alike(built: builder.Built, loaded: dataset.Data) -> None:
+    """Raises ``RuntimeError`` unless all processes of the run have the same rows, model and tokenizer."""
+    rows = {f"{name} rows": facts["fingerprint"] for name, facts in loaded.info["splits"].items()}
+    facts = world.gathered({
+        **rows,
+        "labels": loaded.info["label_names"],
+        "weights": built.info["initial_weights"],
+        "tokenizer": token_cache.tokenizer_fingerprint(built.tokenizer),
+    })  # fmt: skip
+    for rank, own in enumerate(facts):
+        if unlike := [what for what in facts[0] if own[what] != facts[0][what]]:
             raise RuntimeError(
-                f"rank {rank} has built another {what} than rank 0: the processes of a run need the same "
-                "files and versions on every machine"
+                f"rank {rank} has other {unlike[0]} than rank 0: the processes of a run need the same files "
+                "and versions on every machine"
             )
 
 

@@ -61,7 +61,7 @@ def test_a_launcher_that_says_too_little_is_refused(monkeypatch: pytest.MonkeyPa
 
 AGREED = """
 import pathlib, sys
-from finetune.errors import PeerError
+from finetune.errors import PeerError, PreemptedError
 from finetune.system import world
 
 world.join(cpu=True)
@@ -82,11 +82,20 @@ def failing():
 
 assert world.any_of(world.rank() == 1) and not world.any_of(False)
 assert world.gathered({"rank": world.rank()}) == [{"rank": 0}, {"rank": 1}]
+assert world.from_main(lambda: {"rank": world.rank()}) == {"rank": 0}
 assert world.first(made) == f"made{world.rank()}"
 try:
     world.first(failing)
 except (ValueError, PeerError) as error:
     print(type(error).__name__)
+for end in (PreemptedError("SIGTERM"), KeyboardInterrupt()):
+    def ending():
+        raise end
+    try:
+        world.from_main(ending)
+        raise AssertionError("it goes on")
+    except type(end) as error:
+        assert str(error) == str(end)
 assert not world.any_of(False)
 import torch.distributed as dist
 dist.destroy_process_group()

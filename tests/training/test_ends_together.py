@@ -4,15 +4,20 @@ import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from transformers import TrainerState
 
 from finetune.records import store
+from finetune.system import world
 from finetune.system.lock import locked
+from finetune.system.peers import End, Failure
+from finetune.training import run as training
 from finetune.training.shared import StepSeeds
 from tests.support.processes import Ended, launch
+from tests.support.records import run_config
 from tests.support.resumed import same_end
 from tests.support.small_runs import COMMON, folder
 
@@ -121,6 +126,40 @@ def test_a_run_goes_on_on_another_number_of_processes(processes: int, tmp_path: 
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
     assert records[1]["metrics"] == records[0]["metrics"]
     assert (records[1]["computed"] or {})["parallelism"]["processes"] == processes
+
+
+@pytest.mark.parametrize(
+    ("end", "recorded", "line"),
+    [
+        (End.PREEMPTED, ("preempted", "SIGTERM"), "finetune: preempted (SIGTERM); the same command"),
+        (End.INTERRUPTED, ("running", None), "finetune: interrupted; the same command"),
+        (
+            End.FAILED,
+            ("failed", "rank 1: the disk is full"),
+            "failed: rank 1: the disk is full | recorded in",
+        ),
+    ],
+)
+def test_how_another_process_has_ended_is_recorded_and_said(
+    end: End, recorded: tuple[str, str | None], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its end, since a full disk has the status of a preemption."""
+    spec = training.RunSpec(run_config(), tmp_path, tmp_path)
+    entry = store.new(spec.config, command="finetune classify")
+    store.write(tmp_path, entry)
+    said = {End.FAILED: "the disk is full", End.PREEMPTED: "SIGTERM", End.INTERRUPTED: ""}[end]
+    training._record(spec, entry, Failure(1, said, os.EX_TEMPFAIL, end))
+    record = store.read(tmp_path)
+    assert (record["status"], record["reason"]) == recorded and line in capsys.readouterr().err
+
+
+def test_processes_with_other_rows_are_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = {"splits": {name: {"fingerprint": "a"} for name in ("train", "test")}, "label_names": None}
+    monkeypatch.setattr(training.token_cache, "tokenizer_fingerprint", lambda tokenizer: "c")
+    monkeypatch.setattr(world, "gathered", lambda facts: [facts, {**facts, "test rows": "b"}])
+    built: Any = SimpleNamespace(info={"initial_weights": "w"}, tokenizer=None)
+    with pytest.raises(RuntimeError, match="rank 1 has other test rows than rank 0"):
+        training._check_alike(built, SimpleNamespace(info=info))  # type: ignore[arg-type]
 
 
 def test_a_step_draws_by_its_seed_its_number_and_its_rank_alone(monkeypatch: pytest.MonkeyPatch) -> None:

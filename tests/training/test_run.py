@@ -447,8 +447,8 @@ def test_what_is_no_run_is_refused_under_a_launcher(monkeypatch, capsys):
         monkeypatch.setenv(name, value)
     assert main(["compare", "runs"]) == 2
     assert "finetune compare is one process: type it without torchrun" in capsys.readouterr().err
-    monkeypatch.setenv("RANK", "1")
-    assert main(["compare", "runs"]) == 2 and capsys.readouterr().err == ""
+    monkeypatch.setenv("RANK", "1")  # which nobody else speaks for before they have met
+    assert main(["compare", "runs"]) == 2 and "error: rank 1: finetune compare is" in capsys.readouterr().err
 
 
 @pytest.mark.slow
