@@ -43,6 +43,8 @@ def add(verbs: Any) -> None:
     about = "; ".join(f"{engine.name}: {engine.about}" for engine in ENGINES.values())
     parser.add_argument("--on", metavar="ENGINE", help=f"{about} (default: the study's, or local)")
     parser.add_argument("--token", metavar="WORD", help="with --check: of a file in OUTPUT that must be seen")
+    known = "with --rehearse: do not look again whether runs fit into the memory"
+    parser.add_argument("--fits", action="store_true", help=known)
     parser.add_argument("--workers", help="runs at a time (default: the study's; one a GPU, or by cores)")
     parser.add_argument("--output", type=place, help="folder of the runs (default: runs/NAME-OF-THE-STUDY)")
     parser.set_defaults(function=study)
@@ -57,6 +59,8 @@ def _check_together(options: argparse.Namespace, engine: Engine, given: Given) -
     """Raises ``UserError`` for options that say nothing beside each other."""
     if options.token is not None and not options.check:
         raise UserError("--token is for a worker that is checked: give --check too, or leave it out")
+    if options.fits and not options.rehearse:
+        raise UserError("--fits is for a rehearsal: give --rehearse too, or leave it out")
     others = [mode for mode in ("print", "rehearse", "check", "cancel") if getattr(options, mode)]
     if options.time_one and others:
         raise UserError(f"--time-one is for a plan: give --plan in the place of --{others[0]}")
@@ -107,7 +111,7 @@ def study(options: argparse.Namespace, overrides: Overrides) -> int:
         for command in commands(loaded):
             print(command)
     elif options.rehearse:
-        say(rehearse(loaded))
+        say(rehearse(loaded, fits=options.fits))
     elif options.cancel:
         cancel(loaded, given)
     else:

@@ -39,9 +39,10 @@ def in_process_of_its_own(study: Study) -> int:
 def on_worker(study: Study, executor: Executor, processes: int = 1) -> int:
     """Rehearses on a worker, prints what that has printed, and returns its exit status.
 
-    With so many ``processes`` there as a run has on a machine. Raises ``UserError`` where it was killed.
+    With so many ``processes`` there as a run has on a machine. Whether runs fit was judged before, by all of
+    their processes. Raises ``UserError`` where it was killed.
     """
-    called = executor.call(distributed(_words(study), processes))
+    called = executor.call(distributed([*_words(study), "--fits"], processes))
     if called.output.strip():
         print(visible(called.output.rstrip()), flush=True)
     if called.exit_status < 0:
@@ -56,18 +57,19 @@ def _words(study: Study) -> list[str]:
     return words + (["--quiet"] if is_quiet() else [])
 
 
-def rehearse(study: Study) -> str:
+def rehearse(study: Study, *, fits: bool = False) -> str:
     """Prepares each different run that is neither done nor going on (``preflight``), and returns a summary.
 
     A run that begins from one that is not done has no model yet: it takes its first step when it is run, and
-    all but that is checked here. Raises ``UserError`` for the first that does not fit its rows, its model or
-    this machine.
+    all but that is checked here. ``fits``: it is known that each fits into the memory. Raises ``UserError``
+    for the first that does not fit its rows, its model or this machine.
     """
     from finetune.studies.preflight import prepare
 
     statuses = {cell: look(cell) for cell in study.cells}
     waiting = [cell for cell in study.cells if statuses[cell].state in TO_RUN]
-    check.refuse(fit.faults(waiting, check.machine(), world.size()))
+    if not fits:
+        check.refuse(fit.faults(waiting, check.machine(), world.size()))
     printed: set[str] = set()
 
     def notify(note: str) -> None:

@@ -81,7 +81,9 @@ def plan_text(
     statuses = {cell: look(cell) for cell in study.cells}
     refusals.check(statuses)
     kinds = timing.by_kind(study.cells, timed)
-    costs = _costs(study, statuses, {kind: each.whole for kind, each in kinds.items()})
+    costs = _costs(
+        study, statuses, {kind: each.whole for kind, each in kinds.items() if each.is_like_the_run}
+    )
     planned = overview.text(study, statuses, costs, devices.workers(workers or study.workers))
     parts = [planned, timing.text(study.cells, timed), on_paper.text(study.cells, speed)]
     return "\n\n".join(filter(None, parts))
@@ -91,7 +93,8 @@ def time_one(study: Study, workers: int | None, given: engines.Given | None) -> 
     """Measures one of each kind of run on a worker of the study's engine. Raises ``UserError``."""
     chosen = engines.choose(study, given)
     with chosen.executor(study, devices.workers(workers or study.workers)) as executor:
-        return timing.ask(study, executor, chosen.options.processes_of_a_node())
+        options = chosen.options
+        return timing.ask(study, executor, options.processes_of_a_node(), options.processes())
 
 
 def workers_text(study: Study, workers: int | None, given: engines.Given) -> tuple[str, list[check.Fault]]:

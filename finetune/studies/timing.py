@@ -17,6 +17,7 @@ from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.rehearsal import rows_of
 from finetune.studies.state import TO_RUN, begins, look
+from finetune.system import world
 from finetune.system.processes import distributed, python_module
 from finetune.system.tables import aligned
 from finetune.system.text import quietly
@@ -35,6 +36,13 @@ class Timed:
     counted: int  # steps that were measured
     steps: int  # of the run
     peak_memory_mib: float | None
+    processes: int = 1  # that took the steps together
+    of: int = 1  # that a run has
+
+    @property
+    def is_like_the_run(self) -> bool:
+        """Whether as many processes took the steps as the run has, so that it takes as long."""
+        return self.processes == self.of
 
     @property
     def whole(self) -> float:
@@ -56,7 +64,8 @@ def measure(cells: Sequence[Cell]) -> Iterator[Timed]:
             for cell in prepared.cells:
                 measured = pace.measure(cell.config, prepared.loaded)
                 if measured is not None:
-                    yield Timed(cell.name, platform.node(), **asdict(measured))
+                    count = world.size()
+                    yield Timed(cell.name, platform.node(), **asdict(measured), processes=count, of=count)
 
 
 def line(timed: Timed) -> str:
@@ -65,14 +74,16 @@ def line(timed: Timed) -> str:
     return json.dumps({MARK: values.pop("cell"), **values})
 
 
-def ask(study: Study, executor: Executor, processes: int = 1) -> list[Timed]:
-    """Has a worker measure, with so many processes. Raises ``UserError`` where it cannot."""
+def ask(study: Study, executor: Executor, processes: int = 1, of: int | None = None) -> list[Timed]:
+    """Has a worker measure, with so many processes, ``of`` those of a run. Raises ``UserError`` where it
+    cannot."""
     words = [*python_module("finetune"), "study", study.file, "--output", str(study.root)]
     called = executor.call(distributed([*words, "--time-one", "--quiet"], processes))
     found = []
     for each in called.output.splitlines():
         with suppress(ValueError):
             values = json.loads(each) if each.startswith("{") and MARK in each else {}
+            values |= {"of": of or processes} if values else {}
             found += [Timed(values.pop(MARK), **values)] if values else []
     if called.exit_status:
         said = called.output.strip().splitlines() or ["it said nothing"]
@@ -98,15 +109,24 @@ def text(cells: Sequence[Cell], timed: Sequence[Timed]) -> str:
     for key, alike in runs.items():
         each, config = kinds[key], alike[0].config
         peak = "" if each.peak_memory_mib is None else f"{each.peak_memory_mib:,.0f} MiB"
+        where, hours = (
+            f"{each.host}, {each.device}",
+            [duration(each.whole), duration(each.whole * len(alike))],
+        )
+        if not each.is_like_the_run:
+            where, hours = f"{where}, {each.processes} of {each.of} processes", ["-", "-"]
         rows.append([
             f"{task_slug(config.task, config.pair)}, {model_slug(config.model)}",
-            variant_slug(config.attention), f"{each.host}, {each.device}", str(len(alike)),
-            f"{each.seconds:.3g} s", f"{each.steps:,}", duration(each.whole),
-            duration(each.whole * len(alike)), peak,
+            variant_slug(config.attention), where, str(len(alike)),
+            f"{each.seconds:.3g} s", f"{each.steps:,}", *hours, peak,
         ])  # fmt: skip
     counted = min((each.counted for each in timed), default=0)
     note = (
         f"Measured: the median of {counted} steps or more after a warm-up; evaluations, predictions and "
         "loading come on top. The expected times above are these."
     )
+    if not all(each.is_like_the_run for each in timed):
+        note = note.removesuffix("these.") + (
+            "those of as many processes as a run has; of fewer, which take longer over a step, hours are -."
+        )
     return f"{aligned(rows, 'lll' + 'r' * 6)}\n{note}" if timed else ""

@@ -121,7 +121,7 @@ def test_a_run_of_several_processes_is_rehearsed_in_those_of_a_node(tmp_path: Pa
     assert (options.processes(), options.processes_of_a_node()) == (8, 4)
     on_worker(study_of(tmp_path), Listening(), options.processes_of_a_node())
     timing.ask(study_of(tmp_path), Listening(), 1)
-    assert "--nproc-per-node=4" in commands[0] and commands[0][-1] == "--rehearse"
+    assert "--nproc-per-node=4" in commands[0] and commands[0][-2:] == ["--rehearse", "--fits"]
     assert not any(word.startswith("--nproc") for word in commands[1])
 
 
@@ -132,3 +132,5 @@ def test_this_machine_refuses_what_it_has_no_room_for(
     monkeypatch.setattr(check, "machine", lambda: on(memory_gib=0.001))
     with pytest.raises(UserError, match="the memory of node1 has 1 MiB"):
         rehearse(study_of(tmp_path))
+    monkeypatch.setattr("finetune.studies.preflight.prepare", lambda *_, **__: None)
+    assert "took a first step" in rehearse(study_of(tmp_path), fits=True), "as an engine has judged before"

@@ -78,6 +78,7 @@ def test_a_worker_measures_and_what_else_it_prints_is_passed_over(
     monkeypatch.setattr(timing, "measure", lambda cells: iter(known))
     worker = Worker()
     assert ask(study, worker) == known and worker.called[0][-2:] == ["--time-one", "--quiet"]
+    assert [timed.of for timed in ask(study, Worker(), of=8)] == [8, 8]
     worker = Worker(words=lambda words: [words[0], "nothing.yaml", *words[2:]])
     with pytest.raises(UserError, match=r"a step cannot be measured \(status 2\): cannot read"):
         ask(study, worker)
@@ -95,6 +96,11 @@ def test_a_plan_goes_by_what_was_measured(tmp_path: Path) -> None:
     (planned,) = [line for line in lines if line.startswith("a ") and " sa-softmax " in line]
     assert planned.endswith("3.0 h") and any("expected times above are these" in line for line in lines)
     assert "measured" not in plan_text(study, 1)
+    fewer = [replace(SOME, cell=study.cells[1].name, processes=4, of=8)]
+    text = plan_text(study, 1, timed=fewer)
+    (row,) = [line for line in text.splitlines() if line.startswith("agnews, scratch-tiny ")]
+    assert "H100, 4 of 8 processes " in row and row.split()[-6:] == ["s", "7,200", "-", "-", "1,000", "MiB"]
+    assert "3.0 h" not in text and "as many processes as a run has" in text
 
 
 @pytest.mark.slow
