@@ -328,14 +328,18 @@ def notes(mine: Report, theirs: Report) -> list[str]:
 
 
 def devices_note(cells: Iterable[Cell], theirs: Report, how_to_ask: str) -> list[str]:
-    """What to say where runs of ``cells`` would compute on the CPU of a worker, and nobody has said so.
+    """What to say where a worker shows no GPU to runs of ``cells`` that are not said to compute on the CPU.
 
     ``how_to_ask``: what is typed for a GPU; "" where the study's options speak of it.
     """
     unsaid = any(not cell.config.train.get("use_cpu") for cell in cells)
-    if not theirs["cpu_alone"] or not how_to_ask or not unsaid:
+    if theirs["gpus"] or not how_to_ask or not unsaid:
         return []
-    return [f"note: {theirs['host']} shows no GPU: runs compute on the CPU; {how_to_ask} asks for one"]
+    # Not by ``cpu_alone``: a device that a job may not open still has its file there.
+    return [
+        f"note: {theirs['host']} shows no GPU, and a run without one computes on the CPU: "
+        f"{how_to_ask} asks for one"
+    ]
 
 
 def summary(report: Report) -> str:

@@ -111,15 +111,16 @@ def test_another_version_of_the_program(tmp_path: Path, change: dict[str, Any], 
 
 
 def test_runs_that_would_compute_on_a_cpu_unasked_are_noted(tmp_path: Path) -> None:
+    gpu = {"name": "NVIDIA H100 80GB HBM3", "memory_gib": 80.0}
     unsaid = study_of(tmp_path, {"a": {**TINY, "train.use_cpu": False}}).cells
     said = study_of(tmp_path, {"a": {**TINY, "train.use_cpu": True}}).cells
     hint = SlurmOptions().how_to_ask_for_a_gpu()
-    assert check.devices_note(unsaid, {"host": "node1", "cpu_alone": True}, hint) == [
-        "note: node1 shows no GPU: runs compute on the CPU; --slurm.gpus 1 asks for one"
+    assert check.devices_note(unsaid, {"host": "node1", "gpus": []}, hint) == [
+        "note: node1 shows no GPU, and a run without one computes on the CPU: --slurm.gpus 1 asks for one"
     ]
     assert SlurmOptions(gpus=2).how_to_ask_for_a_gpu() == Options().how_to_ask_for_a_gpu() == ""
-    for cells, alone, how in [(said, True, hint), (unsaid, False, hint), (unsaid, True, "")]:
-        assert check.devices_note(cells, {"host": "node1", "cpu_alone": alone}, how) == []
+    for cells, gpus, how in [(said, [], hint), (unsaid, [gpu], hint), (unsaid, [], "")]:
+        assert check.devices_note(cells, {"host": "node1", "gpus": gpus}, how) == []
 
 
 def test_rows_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
