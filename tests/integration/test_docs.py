@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 OF_OTHERS = {  # options of tensorboard, Slurm, ray, accelerate and torchrun
     "logdir", "array", "ntasks", "gpus-per-task", "head", "address", "multi_gpu", "num_processes",
-    "nnodes", "nproc-per-node", "rdzv-endpoint", "use_fsdp",
+    "nnodes", "nproc-per-node", "rdzv-endpoint", "shutdown_timeout", "signals_to_handle", "use_fsdp",
 }  # fmt: skip
 document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
 
