@@ -14,7 +14,7 @@ import psutil
 from finetune.system.environment import cores
 
 GIB_A_RUN = 4  # of memory on a CPU: twice what MiniLM at 128 tokens takes; ours
-ACCELERATORS = ("nvidia*", "dxg", "kfd", "dri/renderD*", "accel/*", "davinci*")  # what drivers make in /dev
+ACCELERATORS = ("nvidia*", "dxg", "kfd", "dri/render*", "accel/*", "davinci*")  # what drivers make in /dev
 
 
 def workers(wanted: int | None, environment: Mapping[str, str] = os.environ) -> int:
