@@ -12,6 +12,13 @@ KEPT = {False: 19, True: 25}  # numbers a token and feature in each layer: float
 OUTPUT = 3  # numbers a logit at the start of the backward pass: log-probability and the gradients of both
 
 
+def layer_parameters(width: int, feed_forward: int) -> int:
+    """Of a layer as of Vaswani et al., 2017: four d x d and two d x f matrices, their biases, two LayerNorms
+    (4 d)."""
+    d, f = width, feed_forward
+    return 4 * d * d + 2 * d * f + 9 * d + f
+
+
 @dataclass(frozen=True)
 class Shape:
     """What decides the parameters of a GPT-NeoX decoder; encoders have formulas of their own below."""
@@ -26,9 +33,8 @@ class Shape:
 
     @property
     def layer(self) -> int:
-        """Parameters of a layer: four d x d and two d x f matrices, their biases, two LayerNorms (4 d)."""
-        d, f = self.width, self.feed_forward
-        return 4 * d * d + 2 * d * f + 9 * d + f
+        """Parameters of a layer."""
+        return layer_parameters(self.width, self.feed_forward)
 
     @property
     def body(self) -> int:
@@ -67,14 +73,24 @@ class BertShape(Shape):
     """Learned positions."""
 
     @property
+    def head(self) -> int:
+        """A head of d x d with its bias and a LayerNorm."""
+        return self.width * self.width + 3 * self.width
+
+    @property
     def body(self) -> int:
-        """As above, with a LayerNorm at the start, not the end, and a head of d x d with another."""
-        return super().body + self.width * self.width + 3 * self.width
+        """As above, with a LayerNorm at the start, not the end, and the head."""
+        return super().body + self.head
+
+    @property
+    def output(self) -> int:
+        """The bias of the output, which is tied else."""
+        return self.vocabulary
 
     @property
     def parameters(self) -> int:
-        """The body, one table, positions, two segments and the bias of the output."""
-        return self.body + self.table + (self.places + 2) * self.width + self.vocabulary
+        """The body, one table, positions, two segments and the output."""
+        return self.body + self.table + (self.places + 2) * self.width + self.output
 
 
 @dataclass(frozen=True)
@@ -95,26 +111,26 @@ class ModernBertShape(Shape):
         return self.layers * self.layer - d + 2 * d + d * d + d + self.encoding
 
     @property
+    def output(self) -> int:
+        """The bias of the output, which is tied else."""
+        return self.vocabulary
+
+    @property
     def parameters(self) -> int:
-        """The body, one table and the bias of the output."""
-        return self.body + self.table + self.vocabulary
+        """The body, one table and the output."""
+        return self.body + self.table + self.output
 
 
 @dataclass(frozen=True)
-class BertClassifierShape(BertShape):
-    """A BERT encoder that puts a whole row into one of some classes."""
+class ClassifierShape(Shape):
+    """What puts a whole row into one of some classes, and not each token into the vocabulary."""
 
     classes: int = 2
 
     @property
-    def body(self) -> int:
-        """The layers, a LayerNorm at the start, and a pooler of d x d with its bias."""
-        return Shape.body.__get__(self) + self.width * (self.width + 1)
-
-    @property
-    def parameters(self) -> int:
-        """The body, one table, positions, two segments and the classes."""
-        return self.body + self.table + (self.places + 2) * self.width + self.classes * (self.width + 1)
+    def output(self) -> int:
+        """Weights and biases of the classes."""
+        return self.classes * (self.width + 1)
 
     @property
     def multiplied(self) -> int:
@@ -126,23 +142,18 @@ class BertClassifierShape(BertShape):
 
 
 @dataclass(frozen=True)
-class ModernBertClassifierShape(ModernBertShape):
-    """A ModernBERT encoder that puts a whole row into one of some classes; its head is as with tokens."""
-
-    classes: int = 2
+class BertClassifierShape(ClassifierShape, BertShape):
+    """A BERT encoder with a pooler in the place of the head of masked tokens."""
 
     @property
-    def parameters(self) -> int:
-        """The body, one table and the classes."""
-        return self.body + self.table + self.classes * (self.width + 1)
+    def head(self) -> int:
+        """A pooler of d x d with its bias."""
+        return self.width * (self.width + 1)
 
-    @property
-    def multiplied(self) -> int:
-        return self.body
 
-    @property
-    def predicted(self) -> int:
-        return 0
+@dataclass(frozen=True)
+class ModernBertClassifierShape(ClassifierShape, ModernBertShape):
+    """A ModernBERT encoder; its head is as with tokens."""
 
 
 @dataclass(frozen=True)
@@ -161,9 +172,8 @@ class MarianShape:
 
     @property
     def encoder_layer(self) -> int:
-        """Parameters of an encoder layer, as of every layer after Vaswani et al., 2017."""
-        d, f = self.width, self.feed_forward
-        return 4 * d * d + 2 * d * f + 9 * d + f
+        """Parameters of an encoder layer."""
+        return layer_parameters(self.width, self.feed_forward)
 
     @property
     def decoder_layer(self) -> int:

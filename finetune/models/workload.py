@@ -70,6 +70,18 @@ def of_marian(shape: MarianShape, source: int, target: int, *, half: bool, fused
     )
 
 
+def local_batch(step: int, most: int, devices: int) -> int | None:
+    """Rows that each of ``devices`` computes at once, of a ``step`` of so many rows on all of them together.
+
+    The largest batches, of ``most`` rows at most, that make up its share; ``None`` where the step cannot be
+    divided.
+    """
+    share, rest = divmod(step, devices)
+    if rest or not share:
+        return None
+    return max(size for size in range(1, min(share, most) + 1) if share % size == 0)
+
+
 @dataclass(frozen=True)
 class Amount:
     """How much a run trains on."""
@@ -117,10 +129,7 @@ class Workload:
 
         ``None`` where a step cannot be divided among them.
         """
-        share, rest = divmod(self.amount.step, devices)
-        if rest or not share:
-            return None
-        return max(size for size in range(1, min(share, self.amount.batch) + 1) if share % size == 0)
+        return local_batch(self.amount.step, self.amount.batch, devices)
 
     def state_bytes(self, strategy: Strategy, devices: int = 1) -> float:
         """Bytes on each device for weights, gradients and the two moments of torch's AdamW.

@@ -21,6 +21,7 @@ from finetune.config import limits
 from finetune.config.folders import run_folder
 from finetune.config.schema import RunConfig
 from finetune.errors import UserError, shown, unknown
+from finetune.models.workload import local_batch
 from finetune.system import ambient, world
 from finetune.system.text import reason
 from finetune.training import effects, renamed, sharded, trackers
@@ -79,8 +80,8 @@ def shared_batch(options: Mapping[str, Any], processes: int) -> dict[str, int]:
     where they are no whole number for each.
     """
     rows, batches = (options.get(name, usual) for name, usual in BATCH.items())
-    own, rest = divmod(rows * batches, processes)
-    if rest:
+    own = local_batch(rows * batches, rows, processes)
+    if own is None:
         unit = processes // math.gcd(processes, batches)
         near = sorted({max(1, rows // unit) * unit, (rows // unit + 1) * unit})
         counts = [str(count) for count in range(1, rows * batches + 1) if rows * batches % count == 0]
@@ -89,8 +90,7 @@ def shared_batch(options: Mapping[str, Any], processes: int) -> dict[str, int]:
             f"them), which {processes} processes cannot share evenly: start {' or '.join(counts)} processes, "
             f"or set train.per_device_train_batch_size to {' or '.join(map(str, near))}, which is another run"
         )
-    largest = max(size for size in range(1, min(rows, own) + 1) if own % size == 0)
-    return dict(zip(BATCH, (largest, own // largest), strict=True))
+    return dict(zip(BATCH, (own, rows * batches // (processes * own)), strict=True))
 
 
 def check_train(kind: str, train: Mapping[str, Any]) -> None:
