@@ -77,19 +77,18 @@ def run(spec: RunSpec, loaded: dataset.Data) -> int:
             _begin_anew(spec)
         store.write(spec.folder, entry)
         started = time.monotonic()
-        try:
-            with peers.recording(lambda failure: _record(spec, entry, failure)):
+        with peers.recording(lambda failure: _record(spec, entry, failure)):
+            try:
                 _run_one(spec, loaded, entry)
-        except PreemptedError as error:
-            _preempted(spec, entry, str(error))
-            if not peers.shared(error.exit_status, peers.End.PREEMPTED):
-                with peers.recording(lambda failure: _record(spec, entry, failure)):
+            except PreemptedError as error:
+                _preempted(spec, entry, str(error))
+                if not peers.shared(error.exit_status, peers.End.PREEMPTED):
                     peers.fail(str(error), error.exit_status, end=peers.End.PREEMPTED)
-            raise
-        except Exception as error:
-            return _failed(spec, entry, error)
-        finally:
-            trackers.close()
+                raise
+            except Exception as error:
+                return _failed(spec, entry, error)
+            finally:
+                trackers.close()
         entry["times"] = {**(entry["times"] or {}), "total_s": time.monotonic() - started}
         entry.update({"status": "finished", "finished": store.now()})
         card.write(spec.folder, entry)
@@ -123,8 +122,7 @@ def _failed(spec: RunSpec, entry: store.Record, error: Exception) -> int:
         with suppress(UserError):  # of a full disk, which is what has failed
             files.write_text(spec.folder / _error_file(), [redact(traceback.format_exc())], each=True)
     if not (explained and peers.shared(status)):
-        with peers.recording(lambda failure: _record(spec, entry, failure)):
-            peers.fail(reason, status, explained=explained or full)
+        peers.fail(reason, status, explained=explained or full)
     _record(spec, entry, reason)
     return status
 

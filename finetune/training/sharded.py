@@ -165,7 +165,6 @@ class Sharded:
             weights = whole_weights(self.model, kept=self.args.should_save)
             if self.args.should_save:
                 self._save(output_dir, state_dict=weights)  # type: ignore[attr-defined]
-            world.wait()  # until it is there
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self._is_sharded:
