@@ -94,10 +94,10 @@ def study(options: argparse.Namespace, overrides: Overrides) -> int:
     chosen = choose(loaded, given)  # a mistake in its options is told at once
     _check_together(options, chosen.engine, given)
     if options.plan:
-        timed = time_one(loaded, workers, given) if options.time_one else ()
+        timed = time_one(loaded, workers, chosen) if options.time_one else ()
         print(plan_text(loaded, workers, how_fast, timed))
         if given:
-            text, faults = workers_text(loaded, workers, given)
+            text, faults = workers_text(loaded, workers, chosen)
             print(f"\n{text}")
             refuse(faults)
     elif options.time_one:
@@ -113,7 +113,7 @@ def study(options: argparse.Namespace, overrides: Overrides) -> int:
     elif options.rehearse:
         say(rehearse(loaded, fits=options.fits))
     elif options.cancel:
-        cancel(loaded, given)
+        cancel(loaded, chosen)
     else:
-        return run_study(loaded, workers, given)
+        return run_study(loaded, workers, chosen)
     return 0

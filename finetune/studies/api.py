@@ -16,6 +16,7 @@ from finetune.attention.variants import attention_for
 from finetune.config.loading import read_preset, read_yaml
 from finetune.errors import RunFailedError, UserError, unknown
 from finetune.studies import cell_file
+from finetune.studies.engines import choose
 from finetune.studies.file import load, workers_of
 from finetune.studies.run import run_grid, run_study
 from finetune.tasks import TASK_TYPES
@@ -104,7 +105,7 @@ def study(
     if workers is not None and workers < 1:
         raise UserError(f"workers must be a whole number from 1, not {workers}")
     given = {"engine": on} if isinstance(on, str) else on
-    exit_status = run_study(loaded, workers and workers_of(workers), given)
+    exit_status = run_study(loaded, workers and workers_of(workers), choose(loaded, given))
     if exit_status not in (0, 1, os.EX_TEMPFAIL):
         raise UserError(
             f"the rehearsal of the study {loaded.name} has failed, and said why: no run was begun"

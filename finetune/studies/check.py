@@ -21,13 +21,12 @@ from finetune.config.lineage import SCRATCH, source_of
 from finetune.errors import UserError
 from finetune.models import place
 from finetune.records import pretraining
-from finetune.studies import devices, logs
+from finetune.studies import devices
 from finetune.studies.executors.base import Executor
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.system import environment
 from finetune.system.cache import cache_folder
-from finetune.system.processes import python_module
 from finetune.system.text import one_line
 from finetune.tasks import get_task
 
@@ -214,16 +213,13 @@ def ask(study: Study, executor: Executor) -> Report:
         _token_file(root, token).write_text(token, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write runs to {root}: {error.strerror}") from error
-    words = [*python_module("finetune"), "study", study.file, "--output", str(study.root)]
     try:
-        called = executor.call([*words, "--check", "--token", token, "--quiet"])
+        called = executor.call(study.command("--check", "--token", token, "--quiet"))
         report = _parsed(called.output)
         if report is None:
-            said = called.output.strip().splitlines() or ["it said nothing"]
-            mistakes = [each.removeprefix(logs.MISTAKE) for each in said if each.startswith(logs.MISTAKE)]
             raise UserError(
                 f"a worker cannot look around for the study (status {called.exit_status}): "
-                f"{(mistakes or said)[-1]}"
+                f"{called.complaint()}"
             )
         answered = bool(report["folder"]["same"]) and _read(_answer_file(root, token)) == token
         report["folder"]["answered"] = answered

@@ -15,6 +15,7 @@ from finetune.errors import UserError, shown, unknown
 from finetune.records import pretraining
 from finetune.studies.axes import check_count
 from finetune.studies.grid import Cell, expand, seed_numbers
+from finetune.system.processes import python_module
 
 KEYS = {"name", "workers", "on", "diagnose", "seeds", "grids"}
 ON_FILE = "on.yaml"  # what command lines have said of the engine
@@ -34,6 +35,10 @@ class Study:
     workers: int | None
     cells: tuple[Cell, ...]
     on: Mapping[str, Any] | None = None  # the engine and its options, as the file has them
+
+    def command(self, *options: str) -> list[str]:
+        """The command of this study with further options, for a process of its own, here or on a worker."""
+        return [*python_module("finetune"), "study", self.file, "--output", str(self.root), *options]
 
     @property
     def title(self) -> str:

@@ -1,9 +1,11 @@
 """Logs of a study's runs, in ``ROOT/logs``; the process that holds a run's log is the one that makes it."""
 
 import ast
+import os
 import re
 import shlex
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +35,7 @@ class Attempt:
 
     def complaint(self) -> str:
         """The reason why this attempt ended: its last ``finetune: error: ...``, or else its last line."""
-        lines = _last_lines(self.file, self.start)
-        mistakes = [line.removeprefix(MISTAKE) for line in lines if line.startswith(MISTAKE)]
-        return (mistakes or lines or [""])[-1]
+        return complaint(_last_lines(self.file, self.start))
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,33 @@ class Log(Attempt):
 
     stream: BinaryIO
 
+    def execute(self, words: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+        """Starts a command that writes into the log, as the leader of a process group of its own.
+
+        ``environment``: variables besides those of this process. A Ctrl-C in the terminal reaches this
+        process alone, which ends the group.
+        """
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=self.stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},  # a log that is up to date
+            process_group=0,
+        )
+
     def close(self, failure: str = "") -> None:
         """Releases the log, once every process that writes into it has ended, with a failure's reason."""
         with suppress(OSError):  # a full disk, which may be the reason itself
             if failure:
                 self.stream.write(f"\n# {now()}: failed: {failure}\n".encode("utf-8", "backslashreplace"))
         self.stream.close()
+
+
+def complaint(lines: Sequence[str]) -> str:
+    """Why a command ended, by what it printed: its last ``finetune: error: ...``, or else its last line."""
+    mistakes = [line.removeprefix(MISTAKE) for line in lines if line.startswith(MISTAKE)]
+    return (mistakes or [*lines] or [""])[-1]
 
 
 def of_attempt(record: Record | None, began: str) -> bool:

@@ -13,7 +13,7 @@ from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.state import TO_RUN, begins, look
 from finetune.system import world
-from finetune.system.processes import distributed, python_module
+from finetune.system.processes import distributed
 from finetune.system.text import is_quiet, say, visible
 
 
@@ -53,8 +53,7 @@ def on_worker(study: Study, executor: Executor, processes: int = 1) -> int:
 
 
 def _words(study: Study) -> list[str]:
-    words = [*python_module("finetune"), "study", study.file, "--output", str(study.root), "--rehearse"]
-    return words + (["--quiet"] if is_quiet() else [])
+    return study.command("--rehearse", *(["--quiet"] if is_quiet() else []))
 
 
 def rehearse(study: Study, *, fits: bool = False) -> str:

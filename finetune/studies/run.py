@@ -89,17 +89,15 @@ def plan_text(
     return "\n\n".join(filter(None, parts))
 
 
-def time_one(study: Study, workers: int | None, given: engines.Given | None) -> list[timing.Timed]:
+def time_one(study: Study, workers: int | None, chosen: engines.Chosen) -> list[timing.Timed]:
     """Measures one of each kind of run on a worker of the study's engine. Raises ``UserError``."""
-    chosen = engines.choose(study, given)
     with chosen.executor(study, devices.workers(workers or study.workers)) as executor:
         options = chosen.options
         return timing.ask(study, executor, options.processes_of_a_node(), options.processes())
 
 
-def workers_text(study: Study, workers: int | None, given: engines.Given) -> tuple[str, list[check.Fault]]:
+def workers_text(study: Study, workers: int | None, chosen: engines.Chosen) -> tuple[str, list[check.Fault]]:
     """What a worker of the engine has for a study, as text, and what would stop the runs there."""
-    chosen = engines.choose(study, given)
     left = [cell for cell in study.cells if look(cell).state is not RunState.DONE]
     mine = check.look_around(study)
     with chosen.executor(study, devices.workers(workers or study.workers)) as executor:
@@ -141,9 +139,9 @@ def commands(study: Study) -> list[str]:
     return [shlex.join(cell_file.command(cell)) for cell in ready]
 
 
-def cancel(study: Study, given: engines.Given | None = None) -> None:
+def cancel(study: Study, chosen: engines.Chosen) -> None:
     """Ends the jobs of a study that go on without it. Raises ``UserError`` where its engine has none."""
-    executor = engines.choose(study, given).executor(study, workers=1)
+    executor = chosen.executor(study, workers=1)
     if not executor.outlives:
         raise UserError("no run goes on without the study itself: press Ctrl-C where it runs")
     if not study.root.is_dir():
@@ -153,15 +151,13 @@ def cancel(study: Study, given: engines.Given | None = None) -> None:
     say(f"study {study.name}: {len(jobs)} jobs cancelled; finetune study goes on from their checkpoints")
 
 
-def run_study(study: Study, workers: int | None, given: engines.Given | None = None) -> int:
-    """Rehearses and runs what is not done, then prints the comparison.
+def run_study(study: Study, workers: int | None, chosen: engines.Chosen) -> int:
+    """Rehearses and runs what is not done on the ``chosen`` engine, then prints the comparison.
 
-    ``given``: the engine and its options, as this command names them (``engines.choose``). Returns the exit
-    status: 1 if a run has failed, 75 if one is unfinished after all retries, that of the rehearsal if it has
-    failed, and then no run was begun. Raises ``UserError`` where a folder holds something else than its run,
-    also at the end, where a run was done before what it began from was made again.
+    Returns the exit status: 1 if a run has failed, 75 if one is unfinished after all retries, that of the
+    rehearsal if it has failed, and then no run was begun. Raises ``UserError`` where a folder holds something
+    else than its run, also at the end, where a run was done before what it began from was made again.
     """
-    chosen = engines.choose(study, given)
     statuses = {cell: look(cell) for cell in study.cells}
     refuse_others(statuses)
     waiting = [cell for cell in study.cells if statuses[cell].state is not RunState.DONE]

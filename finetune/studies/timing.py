@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from finetune.config.folders import model_slug, task_slug, variant_slug
 from finetune.config.identity import but_for_seed
 from finetune.errors import UserError
-from finetune.studies import logs
 from finetune.studies.estimate import duration
 from finetune.studies.executors.base import Executor
 from finetune.studies.file import Study
@@ -18,7 +17,7 @@ from finetune.studies.grid import Cell
 from finetune.studies.rehearsal import rows_of
 from finetune.studies.state import TO_RUN, begins, look
 from finetune.system import world
-from finetune.system.processes import distributed, python_module
+from finetune.system.processes import distributed
 from finetune.system.tables import aligned
 from finetune.system.text import quietly
 
@@ -77,8 +76,7 @@ def line(timed: Timed) -> str:
 def ask(study: Study, executor: Executor, processes: int = 1, of: int | None = None) -> list[Timed]:
     """Has a worker measure, with so many processes, ``of`` those of a run. Raises ``UserError`` where it
     cannot."""
-    words = [*python_module("finetune"), "study", study.file, "--output", str(study.root)]
-    called = executor.call(distributed([*words, "--time-one", "--quiet"], processes))
+    called = executor.call(distributed(study.command("--time-one", "--quiet"), processes))
     found = []
     for each in called.output.splitlines():
         with suppress(ValueError):
@@ -86,9 +84,7 @@ def ask(study: Study, executor: Executor, processes: int = 1, of: int | None = N
             values |= {"of": of or processes} if values else {}
             found += [Timed(values.pop(MARK), **values)] if values else []
     if called.exit_status:
-        said = called.output.strip().splitlines() or ["it said nothing"]
-        mistakes = [each.removeprefix(logs.MISTAKE) for each in said if each.startswith(logs.MISTAKE)]
-        raise UserError(f"a step cannot be measured (status {called.exit_status}): {(mistakes or said)[-1]}")
+        raise UserError(f"a step cannot be measured (status {called.exit_status}): {called.complaint()}")
     return found
 
 

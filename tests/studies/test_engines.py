@@ -107,7 +107,7 @@ def test_a_study_whose_runs_go_on_looks_at_no_worker(tmp_path: Path, monkeypatch
     monkeypatch.setattr(queue, "call", None)
     queue_engine = Engine("queue", "", Options, lambda *_: queue)
     monkeypatch.setattr(engines, "ENGINES", {"queue": queue_engine})
-    assert run_study(study, None, {"engine": "queue"}) == 0
+    assert run_study(study, None, engines.choose(study, {"engine": "queue"})) == 0
     assert queue.seen == ["second after first"]
 
 

@@ -96,7 +96,7 @@ def test_nothing_is_submitted_where_a_worker_lacks_something(
     engine = Engine("stand-in", "one worker", Options, lambda study, options, workers: worker)
     monkeypatch.setattr(engines, "ENGINES", {"stand-in": engine, "local": engines.LOCAL})
     with pytest.raises(UserError, match=r"needs at least .* [GM]iB"):
-        run_study(study, None, {"engine": "stand-in"})
+        run_study(study, None, engines.choose(study, {"engine": "stand-in"}))
     assert [words[-4:-2] for words in worker.called] == [["--check", "--token"]]
     worker.answer, worker.called = lambda answer: answer, []
 
@@ -104,7 +104,7 @@ def test_nothing_is_submitted_where_a_worker_lacks_something(
         return [*words[:1], "nothing.yaml", *words[2:]] if "--rehearse" in words else words
 
     worker.words = no_rehearsal
-    assert run_study(study, None, {"engine": "stand-in"}) == 2
+    assert run_study(study, None, engines.choose(study, {"engine": "stand-in"})) == 2
     assert len(worker.called) == 2 and "nothing.yaml" in capsys.readouterr().out
     assert not list(study.root.glob("*/*")) and not list(study.root.glob(".check*"))
 

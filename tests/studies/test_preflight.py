@@ -9,6 +9,7 @@ from finetune.cli.main import main
 from finetune.config.identity import as_dict
 from finetune.config.loading import yaml_text
 from finetune.errors import UserError
+from finetune.studies import engines
 from finetune.studies.rehearsal import rehearse
 from finetune.studies.run import commands, plan_text, run_study
 from finetune.studies.state import look
@@ -54,7 +55,7 @@ def test_a_study_that_fails_its_rehearsal_begins_no_run(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     study = study_of(tmp_path, {"a": TINY, "b": {**TINY, "train.metric_for_best_model": "f1"}})
-    assert run_study(study, 1) == 2
+    assert run_study(study, 1, engines.choose(study)) == 2
     shown = capfd.readouterr().err.splitlines()
     assert [line for line in shown if "finetune: error: grid b: train.metric_for_best_model" in line]
     assert not study.root.exists()
@@ -75,7 +76,7 @@ def test_a_study_refuses_to_begin_where_a_folder_holds_another_run(tmp_path: Pat
     keep(study_of(tmp_path).cells[1])
     study = study_of(tmp_path, {"a": {**TINY, "data.train_rows": 25}})
     assert [look(cell).state for cell in study.cells] == ["missing", "other"]
-    for refused in (lambda: commands(study), lambda: run_study(study, 1)):
+    for refused in (lambda: commands(study), lambda: run_study(study, 1, engines.choose(study))):
         with pytest.raises(UserError, match=r"differs in data\.train_rows.*--output"):
             refused()
     assert "differs in data.train_rows" in plan_text(study, 1)

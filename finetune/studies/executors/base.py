@@ -24,10 +24,13 @@ about a run is its record in the folder, whatever an engine remembers of it. Wha
 
 import os
 import signal
+import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Self
 
@@ -112,6 +115,10 @@ class Called:
     exit_status: int
     output: str  # what it printed, on both streams
 
+    def complaint(self) -> str:
+        """Why it ended, by what it printed."""
+        return logs.complaint(self.output.strip().splitlines()) or "it said nothing"
+
 
 class Executor(ABC):
     """An engine at work; see the module."""
@@ -153,6 +160,12 @@ class Executor(ABC):
             self.cancel()
 
 
+def log_of(cell: Cell) -> Path:
+    """The log of a cell, which has one as it is a study's."""
+    assert cell.log is not None
+    return cell.log
+
+
 def status_after(
     cell: Cell, exit_status: int | None, *, began: str, complaint: Callable[[], str], lost: str = ""
 ) -> Status:
@@ -184,6 +197,12 @@ def status_after(
     reason = complaint() or f"it ended with status {exit_status} and without a word"
     # A run that has ended well has written so: another machine's file may only be seen a minute later.
     return Status(RunState.FAILED, reason, status.run, lost=exit_status == 0)
+
+
+def signal_group(process: "subprocess.Popen[bytes]", number: int) -> None:
+    """Sends a signal to a process that leads a group, and to all that it has started."""
+    with suppress(ProcessLookupError, PermissionError):  # the group is gone
+        os.killpg(process.pid, number)
 
 
 def killed_text(number: int) -> str:

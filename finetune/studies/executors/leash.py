@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from finetune.studies import logs
-from finetune.studies.executors.base import killed_text
+from finetune.studies.executors.base import killed_text, signal_group
 
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -54,14 +54,7 @@ def run(leash: Leash) -> Outcome:
     if log is None:
         return Outcome(os.EX_TEMPFAIL)
     try:
-        process = subprocess.Popen(
-            leash.words,
-            stdin=subprocess.DEVNULL,
-            stdout=log.stream,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},  # a log that is up to date
-            process_group=0,
-        )
+        process = log.execute(leash.words, {})
     except OSError as error:
         reason = f"cannot start a process: {error.strerror}"
         log.close(reason)
@@ -87,7 +80,7 @@ def run(leash: Leash) -> Outcome:
     except subprocess.TimeoutExpired:
         timed_out = True
         end(process, leash)
-    kill_group(process)  # what it has started, and left
+    signal_group(process, signal.SIGKILL)  # what it has started, and left
     reason = log.complaint() if process.returncode else ""
     if timed_out:
         reason = f"it did not end within the {leash.timeout_s:g} s that it may take"
@@ -103,7 +96,7 @@ def end(process: "subprocess.Popen[bytes]", leash: Leash) -> None:
     tell(process, leash, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(leash.grace_s)
-    kill_group(process)
+    signal_group(process, signal.SIGKILL)
     process.wait()
 
 
@@ -116,11 +109,6 @@ def tell(process: "subprocess.Popen[bytes]", leash: Leash, number: int) -> None:
         itself = psutil.Process(process.pid)
         for each in (leash.launches and itself.children()) or [itself]:
             each.send_signal(number)
-
-
-def kill_group(process: "subprocess.Popen[bytes]") -> None:
-    with suppress(ProcessLookupError, PermissionError):  # the group is gone
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,7 +7,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -23,11 +22,13 @@ from finetune.studies.executors.base import (
     Executor,
     Job,
     Options,
+    log_of,
+    signal_group,
     status_after,
 )
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
-from finetune.studies.state import RunState, Status, look
+from finetune.studies.state import TO_RUN, RunState, Status, look
 from finetune.system import durations
 from finetune.system.text import say
 
@@ -83,25 +84,15 @@ class Local(Executor):
     def _start(self, cell: Cell) -> Job | Status:
         slot = min(set(range(self.capacity)) - {job.slot for job in self.jobs})
         words = self.execute(cell)
-        assert cell.log is not None  # of a study's cell
-        log = logs.claim(cell.log, words)
+        log = logs.claim(log_of(cell), words)
         if log is None:
             return Status(RunState.RUNNING)
         status = look(cell, claimed=True)  # again, for another study may have run it since it was planned
-        if status.state in (RunState.DONE, RunState.RUNNING, RunState.OTHER):
+        if status.state not in TO_RUN:
             log.close()
             return status
         try:
-            process = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=log.stream,
-                stderr=subprocess.STDOUT,
-                # Unbuffered: a log that is up to date.
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **self.slots[slot]},
-                # A Ctrl-C in the terminal reaches this process alone, which ends the group.
-                process_group=0,
-            )
+            process = log.execute(words, self.slots[slot])
         except OSError as error:
             log.close()
             return Status(RunState.FAILED, f"cannot start a process: {error.strerror}")
@@ -120,7 +111,9 @@ class Local(Executor):
         for job in [job for job in self.jobs if job.process.poll() is not None]:
             self.jobs.remove(job)
             if job.process.returncode < 0:
-                _send(job, signal.SIGKILL)  # what it has started holds its log and its folder's lock
+                signal_group(
+                    job.process, signal.SIGKILL
+                )  # what it has started holds its log and its folder's lock
             hung = f"it was still running after {self.timeout_s:.0f} s" if job in self.told else ""
             status = status_after(
                 job.cell,
@@ -149,7 +142,7 @@ class Local(Executor):
                 break
             time.sleep(TICK_S)
         for job in self.jobs:
-            _send(job, signal.SIGKILL)
+            signal_group(job.process, signal.SIGKILL)
             job.process.wait()
             job.log.close()
         self.jobs.clear()
@@ -173,9 +166,9 @@ class Local(Executor):
         for job in jobs:
             if job not in self.told:
                 self.told[job] = now
-                _send(job, signal.SIGTERM)
+                signal_group(job.process, signal.SIGTERM)
             elif now - self.told[job] > self.grace_s:
-                _send(job, signal.SIGKILL)
+                signal_group(job.process, signal.SIGKILL)
 
     def __enter__(self) -> Self:
         """Collects signals from here on, since one may come half-way through starting a process."""
@@ -198,11 +191,6 @@ class Local(Executor):
             self.handlers.clear()
         if self.interruptions and kind is None:
             raise KeyboardInterrupt
-
-
-def _send(job: Process, number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # the group is gone
-        os.killpg(job.process.pid, number)
 
 
 def _make(study: Study, options: LocalOptions, workers: int) -> Local:

@@ -30,6 +30,7 @@ from finetune.studies.executors.base import (
     Executor,
     Job,
     Options,
+    log_of,
     status_after,
 )
 from finetune.studies.executors.leash import Leash, Outcome
@@ -37,7 +38,7 @@ from finetune.studies.executors.ray_worker import Told
 from finetune.studies.executors.turn import turn
 from finetune.studies.file import MOST_WORKERS, Study
 from finetune.studies.grid import Cell
-from finetune.studies.state import RunState, Status, look
+from finetune.studies.state import TO_RUN, RunState, Status, look
 from finetune.system import durations, lock
 from finetune.system.processes import distributed, python_module
 
@@ -125,9 +126,9 @@ class RayCore(Executor):
 
     def _start(self, cell: Cell) -> Job | Status:
         status = look(cell)  # again, for another study may have run it since it was planned
-        if status.state in (RunState.DONE, RunState.RUNNING, RunState.OTHER):
+        if status.state not in TO_RUN:
             return status
-        log = _log(cell)
+        log = log_of(cell).absolute()
         timeout_s = None if self.options.timeout is None else durations.seconds(self.options.timeout)
         processes = self.options.processes()
         leash = Leash(
@@ -155,7 +156,7 @@ class RayCore(Executor):
             handles = [(name, handle) for name in names if (handle := self.cluster.find(name)) is not None]
             for name, handle in handles[-1:]:
                 began = name.rpartition(SEPARATOR)[2].partition(" ")[0]
-                attempt = logs.Attempt(_log(cell), 0, began)
+                attempt = logs.Attempt(log_of(cell).absolute(), 0, began)
                 jobs[cell] = self._listen(Actor(cell, "ray", handle, name, attempt))
         return jobs
 
@@ -253,11 +254,6 @@ def _status_of(cell: Cell, told: Told) -> Status:
     return status_after(
         cell, outcome.exit_status, began=outcome.began, complaint=lambda: outcome.reason, lost=lost
     )
-
-
-def _log(cell: Cell) -> Path:
-    assert cell.log is not None  # of a study's cell
-    return cell.log.absolute()
 
 
 def _length(file: Path) -> int:

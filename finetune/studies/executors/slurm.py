@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -32,13 +31,14 @@ from finetune.studies.executors.base import (
     Executor,
     Job,
     Options,
+    log_of,
     status_after,
 )
 from finetune.studies.executors.slurm_commands import CommandError, Entry, Key
 from finetune.studies.executors.turn import turn
 from finetune.studies.file import JOBS, Study
 from finetune.studies.grid import Cell
-from finetune.studies.state import RunState, Status, look
+from finetune.studies.state import TO_RUN, RunState, Status, look
 from finetune.system import durations
 from finetune.system.files import write_text
 
@@ -119,7 +119,7 @@ class SlurmOptions(Options):
 
     def words(self) -> list[str]:
         """The options of ``sbatch`` for one run."""
-        on_a_node = self.processes() // self.nodes
+        on_a_node = self.processes_of_a_node()
         asked = {
             "partition": self.partition,
             "account": self.account,
@@ -191,10 +191,10 @@ class Slurm(Executor):
                 status = look(cell)
                 if cell in started:
                     continue
-                if status.state in (RunState.DONE, RunState.RUNNING, RunState.OTHER):
+                if status.state not in TO_RUN:
                     started[cell] = status
                 elif (condition := _condition(after.get(cell))) is None:
-                    started[cell] = self._job(cell, "", ("", 0), logs.Attempt(_log(cell), 0, now()))
+                    started[cell] = self._job(cell, "", ("", 0), logs.Attempt(log_of(cell), 0, now()))
                 else:
                     arrays.setdefault(condition, []).append(cell)
             for condition, group in arrays.items():
@@ -321,7 +321,7 @@ class Slurm(Executor):
     ) -> dict[Cell, Job | Status]:
         """Submits one array, of those cells whose log no process holds."""
         commands = {cell: self.execute(cell) for cell in cells}
-        attempts = {cell: logs.begin(_log(cell), commands[cell]) for cell in cells}
+        attempts = {cell: logs.begin(log_of(cell), commands[cell]) for cell in cells}
         free = {cell: attempt for cell, attempt in attempts.items() if attempt is not None}
         busy: dict[Cell, Job | Status] = dict.fromkeys(set(cells) - set(free), Status(RunState.RUNNING))
         if not free:
@@ -440,11 +440,6 @@ def _is_tidied_up(job: SlurmJob) -> bool:
 
 def _number(printed: str) -> str:
     return printed.strip().partition(";")[0]  # 12;cluster
-
-
-def _log(cell: Cell) -> Path:
-    assert cell.log is not None  # of a study's cell
-    return cell.log
 
 
 def _make(study: Study, options: SlurmOptions, workers: int) -> Slurm:

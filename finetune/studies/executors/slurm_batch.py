@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from finetune.errors import UserError
 from finetune.records.store import CHECKPOINTS
 from finetune.studies import logs
+from finetune.studies.executors.base import log_of
 from finetune.studies.executors.slurm_commands import Key
 from finetune.studies.file import JOBS
 from finetune.studies.grid import Cell
@@ -87,8 +88,7 @@ class Batch:
 
     def attempt(self, cell: Cell) -> logs.Attempt:
         """The output of a cell's run."""
-        assert cell.log is not None
-        return logs.Attempt(cell.log, self.starts[self.cells.index(cell.name)], self.began)
+        return logs.Attempt(log_of(cell), self.starts[self.cells.index(cell.name)], self.began)
 
 
 def new_name(study: str) -> str:
