@@ -16,6 +16,7 @@ from finetune.errors import UserError
 from finetune.metrics import compute
 from finetune.models.builder import Built
 from finetune.studies import preflight
+from finetune.studies.file import Study
 from finetune.studies.rehearsal import in_process_of_its_own
 from finetune.training import rehearsal
 from tests.support.small_runs import folder, run
@@ -96,7 +97,7 @@ def test_a_base_model_that_was_trained_with_another_attention_is_told(
 def test_a_rehearsal_of_a_study_that_is_killed_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    study: Any = SimpleNamespace(file="mine.yaml", root=tmp_path)
+    study = Study("mine", "mine.yaml", tmp_path, workers=1, cells=())
     monkeypatch.setattr(finetune.studies.rehearsal.devices, "slots", lambda _: [{}])
     monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=-9))
     with pytest.raises(UserError, match=r"killed by signal 9 \(out of memory\?\); .*--rehearse"):
