@@ -17,8 +17,10 @@ from finetune.system import lock
 
 HELPED = "import subprocess, time; it = subprocess.Popen(['sleep', '60']); print(it.pid); time.sleep(60)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + HELPED
+# Short sleeps: a signal that comes just before one begins is heard when it ends.
 PREEMPTED = (
-    "import signal, sys, time; signal.signal(signal.{0}, lambda *_: sys.exit(75)); print(1); time.sleep(60)"
+    "import signal, sys, time; signal.signal(signal.{0}, lambda *_: sys.exit(75)); print(1)\n"
+    "for _ in range(600): time.sleep(0.1)"
 )
 
 
