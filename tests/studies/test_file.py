@@ -147,6 +147,7 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
 def test_the_shipped_studies_hold_what_the_questions_need() -> None:
     assert shipped() == [
         "ablation",
+        "churn",
         "cpu",
         "downstream",
         "language",
