@@ -21,13 +21,16 @@ def write(comparison: Comparison, folder: Path, roots: Sequence[Path] = ()) -> l
     Runs that moved since the comparison are looked for below ``roots``. Raises ``UserError`` where a file
     cannot be written.
     """
-    from finetune.report.html.page import page  # matplotlib takes a while, and the text needs none
+    # matplotlib takes a while, and the text needs none
+    from finetune.report.html.page import page
+    from finetune.report.plots.gallery import draw_all
 
+    drawn = draw_all(comparison, roots)
     forms = [
         (saved.FILE, saved.as_json(comparison)),
         ("report.md", markdown(comparison)),
         ("report.csv", spreadsheet(comparison)),
         ("report.tex", latex(comparison)),
-        ("report.html", page(comparison, roots)),
+        ("report.html", page(comparison, drawn=drawn)),
     ]
     return [write_text(folder / name, [content]) for name, content in forms]

@@ -11,15 +11,12 @@ from markupsafe import Markup
 
 from finetune.comparison.compare import Comparison
 from finetune.comparison.interactions import sentence as interaction_sentence
-from finetune.comparison.pairing import FROM_THE_PAPER
 from finetune.comparison.tables import ResultTable
 from finetune.data.synthetic import STAMP
 from finetune.report import cells, facts, lengths, reached, words
 from finetune.report.answer import answer, state
-from finetune.report.histories import History, collect
-from finetune.report.plots import curves, distances, forest, gradients, series, weights
-from finetune.report.plots import lengths as lengths_plot
 from finetune.report.plots.figures import Palette, swatch
+from finetune.report.plots.gallery import Gallery, TablePlots, draw_all
 from finetune.system.text import visible
 
 HERE = Path(__file__).parent
@@ -35,30 +32,32 @@ class HtmlTable:
     left: int = 1
 
 
-def page(comparison: Comparison, roots: Sequence[Path] = ()) -> str:
-    """Renders the whole file, with curves and diagnostics from the runs' folders, or from below ``roots``."""
-    names = list(dict.fromkeys(result.name for table in comparison.tables for result in table.variants))
-    palette = Palette(names)
-    problems = list(comparison.problems)
-    tables = []
-    for number, table in enumerate(comparison.tables, start=1):
-        histories, unread = collect(table, roots)
-        problems += unread
-        tables.append(_table(table, histories, palette, f"table-{number}"))
+def page(comparison: Comparison, roots: Sequence[Path] = (), drawn: Gallery | None = None) -> str:
+    """Renders the whole file with the plots ``drawn``, or else with those drawn here of the runs' folders.
+
+    Runs that moved since the comparison are looked for below ``roots``.
+    """
+    drawn = drawn or draw_all(comparison, roots)
+    palette = drawn.palette
+    names = dict.fromkeys(result.name for table in comparison.tables for result in table.variants)
+    tables = [
+        _table(table, plots, palette, f"table-{number}")
+        for number, (table, plots) in enumerate(zip(comparison.tables, drawn.tables, strict=True), start=1)
+    ]
     return _template().render(
         heading=words.HEADING,
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         answer=answer(comparison),
         state=state(comparison),
         glance=_grid(cells.glance(comparison), "All differences", left=3) if len(tables) > 1 else None,
-        glance_plots=forest.at_a_glance(comparison, palette) if len(tables) > 1 else [],
+        glance_plots=drawn.glance,
         legend_of_all=_legend(names, palette),
         origins_heading=words.ORIGINS_HEADING,
         origins=_grid(cells.origins(comparison), words.ORIGINS_HEADING, left=4),
         over_tasks=words.OVER_TASKS,
         tasks=facts.over_tasks(comparison),
         overall=_grid(cells.overall(comparison), "Interquartile means over tasks and seeds", left=3),
-        overall_plots=forest.over_tasks(comparison, palette),
+        overall_plots=drawn.overall,
         over_length=[
             {
                 "key": f"length-{number}",
@@ -68,16 +67,18 @@ def page(comparison: Comparison, roots: Sequence[Path] = ()) -> str:
                 "legend": _legend(
                     dict.fromkeys(result.name for table in each.tables for result in table.variants), palette
                 ),
-                "plots": [lengths_plot.over_length(each, palette, f"length-{number}-plot")],
+                "plots": [plot],
             }
-            for number, each in enumerate(lengths.over_length(comparison), start=1)
+            for number, (each, plot) in enumerate(
+                zip(lengths.over_length(comparison), drawn.lengths, strict=True), start=1
+            )
         ],
         on_lengths=lengths.INTRO,
         interactions=_grid(lengths.interactions(comparison), words.INTERACTIONS, left=3),
         interaction_sentences=[interaction_sentence(each) for each in comparison.interactions],
         on_interactions=words.ON_INTERACTIONS,
         tables=tables,
-        problems=problems,
+        problems=[*comparison.problems, *drawn.problems],
         method=words.method(comparison.tables).strip().split("\n\n"),
         sample=STAMP,
     )
@@ -97,27 +98,10 @@ def _template() -> Template:
     return environment.get_template("page.html.jinja")
 
 
-def _table(table: ResultTable, histories: Sequence[History], palette: Palette, key: str) -> dict[str, Any]:
+def _table(table: ResultTable, plots: TablePlots, palette: Palette, key: str) -> dict[str, Any]:
     """Collects everything the template shows of one table."""
     names = [result.name for result in table.variants]
-    plots = [
-        forest.differences(table, palette, f"{key}-difference"),
-        curves.seeds(table, palette, f"{key}-seeds"),
-        *curves.curves(table, histories, palette, key),
-    ]
-    sampled = series.of_variants(histories, names)
-    # Diagnostics hold what many functions would do at the same scores: the paper's and the table's are drawn.
-    own = {str((result.attention or {}).get("variant")) for result in table.variants}
-    held = dict.fromkeys(name for each in sampled for layer in each.layers() for name in layer["reach"])
-    functions = [name for name in held if name in FROM_THE_PAPER | own]
-    diagnostics = []
-    if sampled:
-        diagnostics += gradients.norms(sampled, key) + weights.weights(sampled, palette, key)
-        diagnostics += gradients.reach(sampled, functions, palette, key)
-        last = series.of_variants(histories, names, order=(True, False))
-        diagnostics += distances.last_look(last, palette, key)
-        diagnostics += distances.reach(last, functions, palette, key)
-        diagnostics += weights.learned(sampled, palette, key)
+    sampled, functions = plots.sampled, plots.functions
     cost_notes = facts.cost_notes(table)  # they stand beside the cost, and not among the other notes
     lists = [
         (heading, [line for line in lines if line not in cost_notes]) for heading, lines in facts.lists(table)
@@ -139,9 +123,9 @@ def _table(table: ResultTable, histories: Sequence[History], palette: Palette, k
         "sentence": table.sentence,
         "main": _grid(cells.scores(table, whole=False), words.title(table)),
         "legend": _legend(names, palette),
-        "plots": [plot for plot in plots if plot],
+        "plots": plots.results,
         "starts": _grid(cells.starts(table), "Before training"),
-        "diagnostics": diagnostics,
+        "diagnostics": plots.diagnostics,
         "reached": _grid(reached.reached(sampled, functions), reached.HEADING, left=3),
         "diagnostics_legend": _legend(
             dict.fromkeys([*(each.variant for each in sampled), *functions]), palette
