@@ -1,11 +1,13 @@
 """A result -> its tables, as aligned text for a terminal and as Markdown. Nothing is measured here."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from finetune.bench.cases import MASK_TITLES
-from finetune.system.tables import aligned, escape
+from finetune.system.sheet import Sheet
+from finetune.system.tables import escape
 from finetune.system.tables import markdown as markdown_table
 from finetune.system.text import clean
 
@@ -23,10 +25,15 @@ class TextTable:
     rows: list[list[str]]
 
 
-def text(result: Result) -> str:
-    """Everything, aligned, for a terminal."""
-    parts = [f"{clean(table.title)}\n{aligned([table.header, *table.rows])}" for table in tables(result)]
-    return "\n\n".join([clean(heading(result)), *parts, *map(clean, notes(result))])
+def text(result: Result, width: float = math.inf) -> str:
+    """Everything, aligned, for a terminal of ``width`` cells a line."""
+    sheet = Sheet(width)
+    parts = [
+        f"{sheet.prose(clean(table.title))}\n{sheet.table([table.header, *table.rows])}"
+        for table in tables(result)
+    ]
+    prose = [sheet.prose(clean(line)) for line in (heading(result), *notes(result))]
+    return "\n\n".join([prose[0], *parts, *prose[1:]])
 
 
 def markdown(result: Result, plots: Sequence[str] = ()) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune.cli.options import Overrides, add_verb, folder_of, names, number, place
 from finetune.errors import UserError
+from finetune.system.sheet import terminal_width
 from finetune.system.text import clean, say
 
 
@@ -79,7 +80,7 @@ def bench(options: argparse.Namespace, overrides: Overrides) -> int:
         folder = run.check(options.output or Path("bench"))
         result = run.measure(chosen, options.command)
         files = run.write(result, folder)
-    print(tables.text(result))
+    print(tables.text(result, terminal_width()))
     for path in files:
         say(f"wrote {path}")
     failures = tables.failures(result)

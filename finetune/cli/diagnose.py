@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from finetune.cli.options import Overrides, add_verb, number, place
+from finetune.system.sheet import terminal_width
 from finetune.system.text import say
 
 
@@ -35,5 +36,5 @@ def diagnose(options: argparse.Namespace, overrides: Overrides) -> None:
     measured = diagnosis.diagnose(
         options.run, rows, options.data, options.task, attention=options.attention, length=length
     )
-    print(diagnosis.table(measured))
+    print(diagnosis.table(measured, terminal_width()))
     say(f"wrote {measured.file}")

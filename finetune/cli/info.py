@@ -6,6 +6,7 @@ from typing import Any
 
 from finetune.cli.options import TABLE_COLUMNS, Overrides, add_columns, add_verb
 from finetune.errors import UserError
+from finetune.system.sheet import Sheet, terminal_width
 from finetune.tasks import TABLE, TASK_TYPES, TASKS
 
 
@@ -34,11 +35,13 @@ def tasks(options: argparse.Namespace, overrides: Overrides) -> None:
     """Prints a block a task: its title, shape, source and licence."""
     for name, task in sorted(TASKS.items()):
         where = f"Hub: {task.hub_id} at {task.revision}" if task.hub_id else "local files only (DATA=folder)"
-        print(f"{name}: {task.title}\n  {task.shape}\n  {where}\n  licence: {task.licence}; {task.source}")
-    print(f"{TABLE}: a table of your own, without a declaration")
+        licence = f"licence: {task.licence}; {task.source}"
+        _print_block(f"{name}: {task.title}", task.shape, where, licence)
+    tables = []
     for task_type in dict.fromkeys(TASK_TYPES.values()):
         columns = " ".join(f"--{column} COLUMN" for column in task_type.columns)
-        print(f"  finetune {task_type.verb} --task {TABLE} {columns} --data FILE")
+        tables.append(f"finetune {task_type.verb} --task {TABLE} {columns} --data FILE")
+    _print_block(f"{TABLE}: a table of your own, without a declaration", *tables)
 
 
 def variants(options: argparse.Namespace, overrides: Overrides) -> None:
@@ -49,16 +52,22 @@ def variants(options: argparse.Namespace, overrides: Overrides) -> None:
 
     for name, variant in VARIANTS.items():
         parameters = ", ".join(f"{key}={value:g}" for key, value in variant.parameters.items()) or "none"
-        control = "\n  control, not from the paper on Self-Adjust Softmax" if variant.control else ""
-        print(
-            f"{name}: {variant.summary}\n  weights: {variant.equation}\n"
-            f"  parameters: {parameters}\n  {variant.paper}{control}"
-        )
-    print("\npositional encodings of decoders (--model.position):")
+        control = "control, not from the paper on Self-Adjust Softmax" if variant.control else ""
+        equation = f"weights: {variant.equation}"
+        heading = f"{name}: {variant.summary}"
+        _print_block(heading, equation, f"parameters: {parameters}", variant.paper, control)
+    print()
+    _print_block("positional encodings of decoders (--model.position):")
     for name, encoding in POSITIONS.items():
         constants = ", ".join(f"{key}={value:g}" for key, value in encoding.parameters.items())
         lines = [encoding.equation, constants and f"parameters: {constants}", encoding.paper]
-        print("\n  ".join([f"{name}: {encoding.summary}", *filter(None, lines)]))
+        _print_block(f"{name}: {encoding.summary}", *lines)
+
+
+def _print_block(heading: str, *lines: str) -> None:
+    """Prints a heading and below it, indented, the lines that are not empty; both fit the terminal."""
+    sheet = Sheet(terminal_width())
+    print("\n".join([sheet.prose(heading), *(sheet.prose(line, "  ") for line in lines if line)]))
 
 
 def validate(options: argparse.Namespace, overrides: Overrides) -> None:
@@ -69,8 +78,9 @@ def validate(options: argparse.Namespace, overrides: Overrides) -> None:
     if options.task is None and (options.pair or options.data):
         raise UserError("--pair and --data say which rows of a task to check: give --task too")
     given = {column: value for column in TABLE_COLUMNS if (value := getattr(options, column)) is not None}
+    sheet = Sheet(terminal_width())
     for line in checked(options.task, options.pair, options.data or "auto", given):
-        print(visible(line))
+        print(sheet.prose(visible(line)))
 
 
 def env(options: argparse.Namespace, overrides: Overrides) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from finetune.cli.options import Overrides, add_verb, folder_of, place
 from finetune.errors import UserError
+from finetune.system.sheet import terminal_width
 from finetune.system.text import say
 
 
@@ -52,7 +53,7 @@ def compare(options: argparse.Namespace, overrides: Overrides) -> None:
         beside = folder_of(options.source)
         folders = options.folders or [beside]
         comparison, output = write.read(options.source), options.output or beside
-    print(write.text(comparison))
+    print(write.text(comparison, terminal_width()))
     for path in write.write(comparison, output, folders):
         say(f"wrote {path}")
 

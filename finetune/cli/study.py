@@ -8,6 +8,7 @@ from finetune.cli.options import Overrides, add_plan, add_verb, number, place, s
 from finetune.errors import UserError
 from finetune.studies.engines import ENGINES, LOCAL, Given, choose, given_on
 from finetune.studies.executors.base import Engine
+from finetune.system.sheet import Sheet, terminal_width
 from finetune.system.text import say
 
 VERB = "study"
@@ -95,10 +96,10 @@ def study(options: argparse.Namespace, overrides: Overrides) -> int:
     _check_together(options, chosen.engine, given)
     if options.plan:
         timed = time_one(loaded, workers, chosen) if options.time_one else ()
-        print(plan_text(loaded, workers, how_fast, timed))
+        print(plan_text(loaded, workers, how_fast, timed, terminal_width()))
         if given:
             text, faults = workers_text(loaded, workers, chosen)
-            print(f"\n{text}")
+            print("\n" + "\n".join(map(Sheet(terminal_width()).prose, text.splitlines())))
             refuse(faults)
     elif options.time_one:
         for each in measure(loaded.cells):

@@ -29,6 +29,7 @@ from finetune.studies.file import Study
 from finetune.studies.grid import Cell, plan, seed_numbers, task_of, variant_names
 from finetune.studies.run import compare_grid, plan_text, run_grid
 from finetune.system import hints
+from finetune.system.sheet import terminal_width
 from finetune.system.text import say
 from finetune.tasks import TABLE, TASK_TYPES, Task, get_task
 
@@ -206,7 +207,8 @@ def _only_asked(cells: Sequence[Cell], options: argparse.Namespace, task: str) -
         raise UserError("--time-one says how hours are planned: give --plan too, or leave it out")
     if options.plan:
         timed = list(timing.measure(cells)) if options.time_one else ()
-        print(plan_text(Study(task, "", options.output, 1, tuple(cells)), 1, how_fast, timed))
+        study = Study(task, "", options.output, 1, tuple(cells))
+        print(plan_text(study, 1, how_fast, timed, terminal_width()))
     elif options.rehearse:
         from finetune.studies.preflight import prepare
 

@@ -49,6 +49,13 @@ def scores(table: ResultTable, *, whole: bool = True) -> Cells:
     )
 
 
+def least(table: ResultTable) -> list[str]:
+    """Heads of ``scores`` in the order in which they can be spared where there is no room for all."""
+    others = (registry.get(name) for result in table.variants for name in result.metrics)
+    secondary = dict.fromkeys(metric.label for metric in others if metric.name != table.metric)
+    return ["95% rows", "95% seeds", "memory", "train", "untrained", *secondary, "p", "runs"]
+
+
 def cost(table: ResultTable) -> Cells:
     """Lists time and memory of each variant, and their ratio to the baseline's."""
     baseline = table.variants[0]

@@ -1,5 +1,6 @@
 """What runs take on paper, for ``--plan``: parameters, tokens, FLOPs, hours, and memory by strategy."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ from finetune.models import scale
 from finetune.models.workload import Strategy, Workload
 from finetune.studies.estimate import duration
 from finetune.studies.grid import Cell
-from finetune.system.tables import aligned
+from finetune.system.sheet import Sheet
 from finetune.tasks import get_task
 
 DEVICES = (2, 4, 8)
@@ -73,17 +74,20 @@ def lines(cells: Iterable[Cell]) -> tuple[list[Line], list[Cell]]:
     return [Line(model, workload, tuple(each)) for (model, workload), each in found.items()], unknown
 
 
-def text(cells: Sequence[Cell], speed: Speed) -> str:
+def text(cells: Sequence[Cell], speed: Speed, width: float = math.inf) -> str:
     """Two tables with a line for each different training, and what is counted in them."""
     different, unknown = lines(cells)
-    known = _merged(different)
-    parts = [_work(known, speed), _memory(known), _notes(known, speed)] if known else []
+    known, sheet = _merged(different), Sheet(width)
+    parts = []
+    if known:
+        notes = "\n".join(map(sheet.prose, _notes(known, speed)))
+        parts = [_work(sheet, known, speed), _memory(sheet, known), notes]
     if unknown:
         names = ", ".join(dict.fromkeys(model_slug(cell.config.model) for cell in unknown))
-        parts.append(
+        parts.append(sheet.prose(
             f"not on paper: {len(unknown)} run{'s' * (len(unknown) > 1)} of {names}, whose files are not on "
             "this machine (a plan asks no Hub), or which no formula and no trace describes"
-        )
+        ))  # fmt: skip
     return "\n\n".join(parts)
 
 
@@ -101,7 +105,7 @@ def _merged(different: Sequence[Line]) -> list[Line]:
     return list(found.values())
 
 
-def _work(known: Sequence[Line], speed: Speed) -> str:
+def _work(sheet: Sheet, known: Sequence[Line], speed: Speed) -> str:
     """Parameters, rows, FLOPs and hours."""
     peaks: dict[float, list[str]] = {}
     for device in scale.DEVICES:
@@ -123,10 +127,10 @@ def _work(known: Sequence[Line], speed: Speed) -> str:
             f"{model.row_flops:.3g} a row" if flops is None else f"{flops:.3g}",
             *(f"{each} a million rows" if flops is None else each for each in times),
         ])  # fmt: skip
-    return aligned(rows, "ll" + "r" * (len(rows[0]) - 2))
+    return sheet.table(rows, "ll" + "r" * (len(rows[0]) - 2), keys=2)
 
 
-def _memory(known: Sequence[Line]) -> str:
+def _memory(sheet: Sheet, known: Sequence[Line]) -> str:
     """Memory of each device, by strategy and number of devices."""
     rows = [["memory of a device", "attention", "computes in", Strategy.ONE, "with checkpointing"]]
     rows[0] += [f"{strategy} on {many}" for strategy in (Strategy.DDP, Strategy.FSDP) for many in DEVICES]
@@ -141,10 +145,10 @@ def _memory(known: Sequence[Line]) -> str:
         precision = "half precision" if workload.half else "float32"
         shown = [memory(size) if size is not None else "-" for size in sizes]
         rows.append([line.model, line.variants, precision, *shown])
-    return aligned(rows, "lll" + "r" * (len(rows[0]) - 3))
+    return sheet.table(rows, "lll" + "r" * (len(rows[0]) - 3), keys=2)
 
 
-def _notes(known: Sequence[Line], speed: Speed) -> str:
+def _notes(known: Sequence[Line], speed: Speed) -> list[str]:
     """What the tables count, what they leave out, and what in them is an upper bound."""
     optimizers = dict.fromkeys(line.workload.optimizer for line in known)
     unknown = [name for name in optimizers if name not in scale.ADAM]
@@ -152,14 +156,14 @@ def _notes(known: Sequence[Line], speed: Speed) -> str:
     peak = "of the peak in half precision" + (
         "" if all(line.workload.half for line in known) else ", which float32 is far from"
     )
-    return "\n".join([
+    return [
         "At most: rows are taken to have their full length (a step: rows x tokens), and a scratch tokenizer "
         "all of its entries. Estimates: --time-one measures.",
         f"Time: training alone, on one device at {speed.mfu:.0%} {peak}.",
         "Memory: weights, gradients and Adam's moments of what is trained, half precision's copy, buckets of "
         f"DDP, gathered layers of FSDP2, and activations of the local batch{lacking}; not what the GPU's "
         "context and its allocator take beside that. -: a step cannot be divided so.",
-    ])  # fmt: skip
+    ]
 
 
 def count(number: float) -> str:

@@ -1,5 +1,6 @@
 """Writes the text of ``finetune study --plan``: what is done, what is left by variant, and for how long."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 
@@ -8,14 +9,16 @@ from finetune.studies.estimate import Costs, duration, rest, rest_text
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.state import TO_RUN, RunState, Status
-from finetune.system.tables import aligned
+from finetune.system.sheet import Sheet
 from finetune.system.text import clean
 
 HEADINGS = ["grid", "task", "model", "attention", "runs", *RunState, "expected"]
 LEFT = (*TO_RUN, RunState.RUNNING)  # a running one may have all of its time before it
 
 
-def text(study: Study, statuses: Mapping[Cell, Status], costs: Costs, workers: int) -> str:
+def text(
+    study: Study, statuses: Mapping[Cell, Status], costs: Costs, workers: int, width: float = math.inf
+) -> str:
     """Returns one line a variant, then every failure with its reason, then the totals."""
     lines: dict[tuple[str, ...], list[Cell]] = {}
     for cell in study.cells:
@@ -37,15 +40,16 @@ def text(study: Study, statuses: Mapping[Cell, Status], costs: Costs, workers: i
     # A column without an entry, such as that of failures in a fresh study, is left out.
     kept = [column for column in zip(HEADINGS, *rows, strict=True) if any(column[1:])]
     align = "".join("l" if column[0] in HEADINGS[:4] else "r" for column in kept)
-    shown = [f"{study.title}: {len(study.cells)} runs in {study.root}"]
-    shown.append(aligned(list(zip(*kept, strict=True)), align))
+    sheet = Sheet(width)
+    shown = [sheet.prose(f"{study.title}: {len(study.cells)} runs in {study.root}")]
+    shown.append(sheet.table(list(zip(*kept, strict=True)), align, keys=4))
     for state in (RunState.FAILED, RunState.OTHER):
         for cell in study.cells:
             if statuses[cell].state is state:
                 # The reason of OTHER names the folder itself.
                 where = f"{cell.folder}: " if state is RunState.FAILED else ""
-                shown.append(clean(f"{state}: {where}{statuses[cell].reason}"))
-    return "\n".join([*shown, _totals(study, statuses, costs, workers)])
+                shown.append(sheet.prose(clean(f"{state}: {where}{statuses[cell].reason}")))
+    return "\n".join([*shown, sheet.prose(_totals(study, statuses, costs, workers))])
 
 
 def many(workers: int) -> str:

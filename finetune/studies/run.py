@@ -1,5 +1,6 @@
 """Runs what is not done of a grid, in this process, or of a study, in processes of its own; then compares."""
 
+import math
 import os
 import shlex
 import sys
@@ -29,6 +30,7 @@ from finetune.studies.on_paper import Speed
 from finetune.studies.state import TO_RUN, RunState, Status, begins, look, refuse_folders, refuse_others
 from finetune.system import hints, world
 from finetune.system.lock import busy
+from finetune.system.sheet import terminal_width
 from finetune.system.text import clean, is_quiet, say
 
 LEFT = {
@@ -73,8 +75,11 @@ def plan_text(
     workers: int | None,
     speed: Speed = on_paper.USUAL,
     timed: Sequence[timing.Timed] = (),
+    width: float = math.inf,
 ) -> str:
     """Returns what ``finetune study --plan`` prints; ``timed``: what was measured for it.
+
+    ``width``: cells of a line.
 
     Raises ``UserError`` for what a run would refuse.
     """
@@ -84,8 +89,8 @@ def plan_text(
     costs = _costs(
         study, statuses, {kind: each.whole for kind, each in kinds.items() if each.is_like_the_run}
     )
-    planned = overview.text(study, statuses, costs, devices.workers(workers or study.workers))
-    parts = [planned, timing.text(study.cells, timed), on_paper.text(study.cells, speed)]
+    planned = overview.text(study, statuses, costs, devices.workers(workers or study.workers), width)
+    parts = [planned, timing.text(study.cells, timed, width), on_paper.text(study.cells, speed, width)]
     return "\n\n".join(filter(None, parts))
 
 
@@ -227,7 +232,7 @@ def _print_comparison(folders: Sequence[Path]) -> None:
     from finetune.comparison import compare
     from finetune.report import write
 
-    print(write.text(compare.compare(folders)))
+    print(write.text(compare.compare(folders), terminal_width()))
 
 
 def _costs(

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +19,7 @@ from finetune.studies.rehearsal import rows_of
 from finetune.studies.state import TO_RUN, begins, look
 from finetune.system import world
 from finetune.system.processes import distributed
-from finetune.system.tables import aligned
+from finetune.system.sheet import Sheet
 from finetune.system.text import quietly
 
 MARK = "finetune_pace"  # the key by which a line is known among others: the name of the cell
@@ -94,7 +95,7 @@ def by_kind(cells: Sequence[Cell], timed: Sequence[Timed]) -> Mapping[str, Timed
     return {but_for_seed(names[each.cell].config): each for each in timed if each.cell in names}
 
 
-def text(cells: Sequence[Cell], timed: Sequence[Timed]) -> str:
+def text(cells: Sequence[Cell], timed: Sequence[Timed], width: float = math.inf) -> str:
     """A table with a line for each kind of run that was measured."""
     kinds = by_kind(cells, timed)
     runs: dict[str, list[Cell]] = {}
@@ -125,4 +126,5 @@ def text(cells: Sequence[Cell], timed: Sequence[Timed]) -> str:
         note = note.removesuffix("these.") + (
             "those of as many processes as a run has; of fewer, which take longer over a step, hours are -."
         )
-    return f"{aligned(rows, 'lll' + 'r' * 6)}\n{note}" if timed else ""
+    sheet = Sheet(width)
+    return f"{sheet.table(rows, 'lll' + 'r' * 6, keys=2)}\n{sheet.prose(note)}" if timed else ""

@@ -4,6 +4,7 @@ Both fill diagnostics.json beside the record, and neither changes a number of th
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from finetune.records.diagnostics import Diagnostics, Snapshot
 from finetune.records.store import Record
 from finetune.system import world
 from finetune.system.lock import locked
-from finetune.system.tables import aligned
+from finetune.system.sheet import Sheet
 from finetune.system.text import say
 from finetune.tasks import get_task
 from finetune.training.trainer import summed_loss
@@ -179,7 +180,7 @@ def diagnose(
     return Inspection(file, recorder.variant, sample)
 
 
-def table(inspection: Inspection) -> str:
+def table(inspection: Inspection, width: float = math.inf) -> str:
     """Two tables with a line a layer: the spread of its weights and the gradient that reaches its scores, and
     the sums of rows by the number of keys that they see."""
     other = "sa-softmax" if inspection.variant == "softmax" else inspection.variant
@@ -206,7 +207,14 @@ def table(inspection: Inspection) -> str:
         figures = (_figure(of_layer.get(start)) for start in starts)
         by_keys.append((str(layer["layer"]), layer["kind"], *figures))
     heading = "Mean row sum of queries that see as many keys, up to twice as many less one"
-    return f"{title}\n{aligned(rows, 'llr')}\n{heading}\n{aligned(by_keys, 'llr')}"
+    sheet = Sheet(width)
+    shown = [
+        sheet.prose(title),
+        sheet.table(rows, "llr", keys=2),
+        sheet.prose(heading),
+        sheet.table(by_keys, "llr", keys=2),
+    ]
+    return "\n".join(shown)
 
 
 def _lengthened(config: RunConfig, length: int, most: int | None) -> RunConfig:

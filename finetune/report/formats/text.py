@@ -1,55 +1,53 @@
 """A comparison for the terminal."""
 
-import textwrap
+import math
 
 from finetune.comparison.compare import Comparison
 from finetune.comparison.interactions import sentence as interaction_sentence
 from finetune.data.synthetic import STAMP
 from finetune.report import cells, facts, lengths, words
 from finetune.report.answer import answer
-from finetune.system.tables import aligned
+from finetune.system.sheet import Sheet
 from finetune.system.text import clean
 
-WIDTH = 110  # of wrapped lines
+WIDTH = 110  # of sentences, however wide the terminal is
 
 
-def text(comparison: Comparison) -> str:
-    """Writes every table with its sentence; the answer comes last, where a terminal leaves it in sight."""
-    parts = []
+def text(comparison: Comparison, width: float = math.inf) -> str:
+    """Writes every table with its sentence; the answer comes last, where a terminal leaves it in sight.
+
+    ``width``: cells of a line; a table that is wider loses the columns that say least.
+    """
+    sheet, parts = Sheet(width), []
     for table in comparison.tables:
-        lines = [clean(words.title(table))] + ([STAMP] if table.sample else [])
-        lines += [aligned(cells.scores(table)), *_wrapped(table.sentence, "=> ")]
+        lines = [sheet.prose(clean(words.title(table)))]
+        lines += [sheet.prose(STAMP)] if table.sample else []
+        lines.append(sheet.table(cells.scores(table), least=cells.least(table)))
+        lines.append(sheet.prose(clean(table.sentence), "=> ", WIDTH))
         for heading, items in facts.lists(table):
-            lines += [f"{heading}:", *_bullets(items)]
+            lines += [f"{heading}:", *_bullets(sheet, items)]
         parts.append("\n".join(lines))
     if comparison.problems:
-        parts.append("\n".join(["Records that could not be used:", *_bullets(comparison.problems)]))
+        parts.append("\n".join(["Records that could not be used:", *_bullets(sheet, comparison.problems)]))
     if origins := cells.origins(comparison):
-        parts.append("\n".join([f"{words.ORIGINS_HEADING}:", aligned(origins, "lllllr")]))
+        shown = sheet.table(origins, "lllllr", least=("metric", "p (Holm)"), keys=4)
+        parts.append("\n".join([sheet.prose(f"{words.ORIGINS_HEADING}:"), shown]))
     if comparison.overall:
-        lines = [aligned(cells.overall(comparison), "lllr"), *_wrapped(words.OVER_TASKS)]
-        parts.append("\n".join(lines + _bullets(facts.over_tasks(comparison))))
+        lines = [sheet.table(cells.overall(comparison), "lllr", least=("tasks", "95% IQM"), keys=3)]
+        lines.append(sheet.prose(clean(words.OVER_TASKS), most=WIDTH))
+        parts.append("\n".join(lines + _bullets(sheet, facts.over_tasks(comparison))))
     for each in lengths.over_length(comparison):
-        lines = [clean(f"{each.heading} · {each.title}"), aligned(each.scores, "ll")]
-        lines += [aligned(each.differences, "ll")] if each.differences else []
-        parts.append("\n".join([*lines, *_wrapped(lengths.INTRO)]))
+        lines = [sheet.prose(clean(f"{each.heading} · {each.title}")), sheet.table(each.scores, "ll")]
+        lines += [sheet.table(each.differences, "ll")] if each.differences else []
+        parts.append("\n".join([*lines, sheet.prose(clean(lengths.INTRO), most=WIDTH)]))
     if comparison.interactions:
-        lines = [words.INTERACTIONS, aligned(lengths.interactions(comparison), "lll")]
-        lines += _bullets([interaction_sentence(each) for each in comparison.interactions])
-        parts.append("\n".join([*lines, *_wrapped(words.ON_INTERACTIONS)]))
-    parts.append("\n".join(_wrapped(answer(comparison))))
+        lines = [sheet.prose(words.INTERACTIONS), sheet.table(lengths.interactions(comparison), "lll")]
+        lines += _bullets(sheet, [interaction_sentence(each) for each in comparison.interactions])
+        parts.append("\n".join([*lines, sheet.prose(clean(words.ON_INTERACTIONS), most=WIDTH)]))
+    parts += filter(None, [sheet.note("report.md, which finetune compare writes, has them")])
+    parts.append(sheet.prose(clean(answer(comparison)), most=WIDTH))
     return "\n\n".join(parts)
 
 
-def _wrapped(sentence: str, mark: str = "") -> list[str]:
-    return textwrap.wrap(
-        mark + clean(sentence),
-        WIDTH,
-        subsequent_indent=" " * len(mark),
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
-
-
-def _bullets(lines: list[str]) -> list[str]:
-    return [f"  - {clean(line)}" for line in lines]
+def _bullets(sheet: Sheet, lines: list[str]) -> list[str]:
+    return [sheet.prose(clean(line), "  - ") for line in lines]
