@@ -18,7 +18,7 @@ OPTIONS = --preset $(PRESET) --output "$(OUTPUT)" \
 .PHONY: help classify translate pretrain compare push tasks variants validate env bench study calibration test exhaustive slow kills check docs wheel clean
 
 help:  ## print this
-	@echo "make TARGET [TASK=agnews] [PRESET=quick|small|scratch|full] [ATTENTION=\"softmax sa-softmax\"] [SEEDS=\"0 1\"]"
+	@echo "make TARGET [TASK=agnews] [PRESET=quick|small|scratch|full] [ATTENTION=\"softmax sa-softmax\"] [SEEDS=\"0 1\"|0-5]"
 	@echo "            [DATA=auto|hub|sample|FOLDER] [MODEL=NAME] [CONFIG=FILE] [OUTPUT=runs] [ARGS=\"--key value\"]"
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-11s %s\n", $$1, $$2}'
 

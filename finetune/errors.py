@@ -1,7 +1,7 @@
 """The exceptions that end the command in one line, and the sentence that names the nearest allowed value."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -63,8 +63,8 @@ def shown(value: object) -> str:
     return text if len(text) <= LONG else f"{text[:LONG]}..."
 
 
-def unknown(kind: str, name: object, allowed: Iterable[str], meant: str | None = None) -> UserError:
-    """Words the error for a ``name`` that is not among ``allowed``; ``meant`` is the one to type, if known.
+def unknown(kind: str, name: object, allowed: Iterable[str], meant: Sequence[str] = ()) -> UserError:
+    """Words the error for a ``name`` that is not among ``allowed``; ``meant``: what to type, if known.
 
     >>> str(unknown("task", "agnew", ["agnews", "yelp"]))
     "unknown task 'agnew': did you mean 'agnews'? Allowed: agnews, yelp"
@@ -72,7 +72,7 @@ def unknown(kind: str, name: object, allowed: Iterable[str], meant: str | None =
     names = sorted(allowed)
     name = str(name) if len(str(name)) <= LONG else f"{str(name)[:LONG]}..."
     lower = {known.lower(): known for known in names}
-    near = [meant] if meant else [lower[match] for match in get_close_matches(name.lower(), lower, 1, 0.5)]
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    near = meant or [lower[match] for match in get_close_matches(name.lower(), lower, 1, 0.5)]
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     listing = ", ".join(names) or "none" if len(names) <= 30 else f"{len(names)} names"
     return UserError(f"unknown {kind} '{name}': {hint}Allowed: {listing}")

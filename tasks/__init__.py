@@ -136,7 +136,7 @@ def check_pair(task: Task, pair: str | None) -> str | None:
         return task.default_pair
     if pair not in task.pairs:
         meant = [known for known in task.pairs if _spoken(known) == _spoken(pair)]
-        raise unknown(f"{task.name} pair", pair, task.pairs, meant[0] if len(meant) == 1 else None)
+        raise unknown(f"{task.name} pair", pair, task.pairs, meant)
     return pair
 
 

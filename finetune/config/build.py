@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from finetune.config import lineage
+from finetune.config import lineage, names
 from finetune.config.loading import merge, nest
 from finetune.config.schema import EARLIER, RunConfig
 from finetune.errors import UserError, shown, unknown
@@ -77,8 +77,9 @@ def _as_user_error(error: ValidationError, holder: Any, where: str) -> UserError
             holder = holder.__dataclass_fields__[part].type
             # An optional section: what it is where it is not None.
             holder = next((t for t in getattr(holder, "__args__", ()) if t is not type(None)), holder)
-        names = [where + ".".join([*parents, name]) for name in holder.__dataclass_fields__]
-        return unknown("key", key, names)
+        allowed = [where + ".".join([*parents, name]) for name in holder.__dataclass_fields__]
+        # One that stands in another section: of engines' options there are no sections.
+        return unknown("key", key, allowed, [] if where else names.meant(key))
     if first["type"] == "missing":
         return UserError(f"the key '{key}' is missing from the configuration")
     if first["type"] == "value_error":  # of a validator of ours, which names the value itself

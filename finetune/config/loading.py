@@ -77,6 +77,12 @@ def shipped() -> Traversable:
     return resources.files("finetune.configs")
 
 
+def preset_kinds() -> list[str]:
+    """Lists the kinds of task that presets are shipped for."""
+    files = [entry.name for entry in shipped().iterdir() if entry.name.endswith(".yaml")]
+    return sorted({file.partition("-")[0] for file in files})
+
+
 def preset_names(kind: str) -> list[str]:
     """Lists the presets shipped for a kind of task: ``configs/<kind>-<preset>.yaml``."""
     prefix = f"{kind}-"

@@ -14,7 +14,8 @@ from typing import Any
 from finetune.config.folders import file_name
 from finetune.config.loading import merge, nest, parse_value
 from finetune.config.schema import ColumnsConfig, RunConfig
-from finetune.errors import UserError, shown, unknown
+from finetune.errors import UserError, shown
+from finetune.studies.keys import ELSEWHERE, unknown_key
 
 OWN_KEYS = {
     "task",
@@ -25,8 +26,6 @@ OWN_KEYS = {
     "variants",
     "seeds",
 }  # of a grid; all others are the configuration's
-ELSEWHERE = {"kind": "objective", "seed": "seeds", "attention.variant": "variants",
-             "attention.file.path": "variants", "attention.file.sha256": "variants"}  # fmt: skip
 SECTIONS = set(RunConfig.__dataclass_fields__) - {"kind", "task", "pair", "seed"}
 COLUMNS = set(ColumnsConfig.__dataclass_fields__)  # of task: csv, short for data.columns.*
 MAPPINGS = {"attention", "attention.parameters", "model.position_parameters", "train"}
@@ -107,7 +106,7 @@ def _keys(grid: Mapping[str, Any]) -> dict[str, Any]:
         name = f"data.columns.{key}" if key in COLUMNS else key
         section = name.partition(".")[0]
         if section not in SECTIONS:
-            raise unknown("key of a grid", section, OWN_KEYS | COLUMNS | SECTIONS)
+            raise unknown_key("key of a grid", name, OWN_KEYS | COLUMNS | SECTIONS)
         if key in MAPPINGS:
             raise UserError(f"{key} must be a mapping of keys to values, not {shown(value)}")
         if name in keys:  # once nested and once dotted

@@ -12,10 +12,12 @@ from finetune import objectives
 from finetune.attention.variants import find_variant
 from finetune.config.build import build
 from finetune.config.folders import run_folder
-from finetune.config.identity import as_dict
+from finetune.config.identity import as_dict, flatten
 from finetune.config.loading import merge, read_yaml, yaml_text
+from finetune.config.schema import RunConfig
 from finetune.errors import UserError, shown, unknown
 from finetune.studies.grid import Cell, check_secrets, task_of
+from finetune.studies.keys import unknown_key
 from finetune.system.files import write_text
 from finetune.system.processes import python_module
 from finetune.tasks import check_kind, check_pair
@@ -80,6 +82,9 @@ def cell_of(
             raise UserError(
                 f"one run has no {key}: give {one}, or run a grid with finetune classify --config FILE"
             )
+    for name in flatten(values):
+        if name.partition(".")[0] not in RunConfig.__dataclass_fields__:
+            raise unknown_key("key", name, RunConfig.__dataclass_fields__.keys(), elsewhere={})
     if source is not None:
         values = merge(values, {"data": {"source": source}})
     if variant is not None:

@@ -4,6 +4,7 @@
 """
 
 import itertools
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,6 +23,8 @@ from finetune.errors import UserError, shown, unknown
 from finetune.studies.axes import Point, check_count, points
 from finetune.system.redaction import redact
 from finetune.tasks import Task, check_kind, check_pair, get_task
+
+SEEDS = re.compile(r"([0-9]{1,19})(?:-([0-9]{1,19}))?")  # Python reads no thousands of digits
 
 
 @dataclass(frozen=True, eq=False)  # a cell is itself: it can be a key
@@ -137,9 +140,32 @@ def variant_names(value: Any) -> list[str]:
 
 def seed_numbers(value: Any, key: str = "seeds") -> list[int]:
     """``seeds`` of a preset, a study or a grid, without repeats. Raises ``UserError``."""
-    if not isinstance(value, list) or not value or not all(type(seed) is int for seed in value):
-        raise UserError(f"{key} must be a list of whole numbers such as [0, 1, 2], not {shown(value)}")
-    return list(dict.fromkeys(value))
+    seeds = seeds_in(value, key) if isinstance(value, str) else value
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+        example = "such as [0, 1, 2], or a range such as 0-5"
+        raise UserError(f"{key} must be a list of whole numbers {example}, not {shown(value)}")
+    return list(dict.fromkeys(seeds))
+
+
+def seeds_in(text: str, key: str) -> list[int]:
+    """Reads numbers and ranges of them; ``key`` begins the message of the ``UserError``.
+
+    >>> seeds_in("0-2,7", "seeds")
+    [0, 1, 2, 7]
+    """
+    seeds: list[int] = []
+    for word in text.replace(",", " ").split():
+        read = SEEDS.fullmatch(word)
+        if read is None:
+            raise UserError(
+                f"{key} takes whole numbers from 0, e.g. 0,1,2, and ranges such as 0-5, not {shown(word)}"
+            )
+        first, last = int(read[1]), int(read[2] or read[1])
+        if last < first:
+            raise UserError(f"{key} takes ranges from the lower number: {last}-{first}, not {word}")
+        check_count(len(seeds) + last - first + 1)
+        seeds += range(first, last + 1)
+    return seeds
 
 
 def check_secrets(values: Mapping[str, Any]) -> None:

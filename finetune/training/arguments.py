@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
 from finetune import objectives
-from finetune.config import limits
+from finetune.config import limits, names
 from finetune.config.folders import run_folder
 from finetune.config.schema import RunConfig
 from finetune.errors import UserError, shown, unknown
@@ -93,19 +93,27 @@ def shared_batch(options: Mapping[str, Any], processes: int) -> dict[str, int]:
     return dict(zip(BATCH, (own, rows * batches // (processes * own)), strict=True))
 
 
+def admitted(kind: str) -> set[str]:
+    """The fields of TrainingArguments that a run of one kind of task leaves to its user."""
+    objective = objectives.get(kind)
+    fields = {field.name for field in dataclasses.fields(objective.arguments)}
+    return fields - SET_ELSEWHERE.keys() - objective.set_elsewhere.keys()
+
+
 def check_train(kind: str, train: Mapping[str, Any]) -> None:
     """Raises ``UserError`` for a name that is no TrainingArguments field, or a value of the wrong type."""
     objective = objectives.get(kind)
     # Whether and how a model is shared out has a check of its own: transformers takes older forms too.
     hints = typing.get_type_hints(objective.arguments) | dict.fromkeys(sharded.FIELDS, Any)
-    fields = {field.name for field in dataclasses.fields(objective.arguments)}
     set_elsewhere = {**SET_ELSEWHERE, **objective.set_elsewhere}
+    fields = admitted(kind)
     for name, value in train.items():
         if name in set_elsewhere:
             raise UserError(f"train.{name} is set by the run; use {set_elsewhere[name]}")
         if name not in fields:
             renamed.refuse(name)
-            raise unknown("key", f"train.{name}", [f"train.{field}" for field in fields])
+            allowed = [f"train.{field}" for field in fields]
+            raise unknown("key", f"train.{name}", allowed, names.meant(name))
         _check_type(name, hints[name], value)
     limits.check(train)
 

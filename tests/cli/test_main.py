@@ -19,7 +19,7 @@ import finetune
 import finetune.cli.train
 from finetune.attention import VARIANTS
 from finetune.cli.main import main, parser
-from finetune.cli.train import TYPES
+from finetune.cli.train import ALIASES, TYPES
 from finetune.config.loading import preset_names, read_preset
 from finetune.records import store
 from finetune.studies.grid import Cell
@@ -228,6 +228,19 @@ def test_the_grid_is_variants_times_seeds(monkeypatch: pytest.MonkeyPatch) -> No
     assert [run.folder.as_posix() for run in grid][-1] == "runs/agnews/scratch-tiny/sa-softmax/seed-2"
 
 
+def test_seeds_may_be_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = planned(monkeypatch, "classify", *SAMPLE, "--attention", "softmax", "--seeds", "0-2,7 5-5")
+    assert [run.config.seed for run in grid] == [0, 1, 2, 7, 5]
+
+
+@pytest.mark.parametrize("dash", ["_", "-"])
+def test_names_of_other_programs_are_short_for_keys(monkeypatch: pytest.MonkeyPatch, dash: str) -> None:
+    words = ["--lr", "3e-4", "--epochs", "1.5", f"--batch{dash}size", "7"]
+    train = planned(monkeypatch, "classify", *SAMPLE, *words)[0].config.train
+    wanted = {"learning_rate": 3e-4, "num_train_epochs": 1.5, "per_device_train_batch_size": 7}
+    assert wanted.items() <= train.items() and list(ALIASES.values()) == [f"train.{key}" for key in wanted]
+
+
 def test_later_files_and_then_options_win(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("one.yaml").write_text("seeds: [7]\ntrain: {max_steps: 1, learning_rate: 1e-3}\n")
     Path("two.yaml").write_text("train: {max_steps: 2, weight_decay: 0}\ndata: {source: hub}\n")
@@ -280,11 +293,21 @@ MISTAKES = [
     ("classify --seeds 0,one", "'one'"),
     ("classify --seeds 0.5", "'0.5'"),
     ("classify --seeds ²", "'²'"),
+    ("classify --seeds 5-2", "--seeds takes ranges from the lower number: 2-5, not 5-2"),
+    ("classify --seeds 0-", "ranges such as 0-5, not '0-'"),
+    ("classify --seeds 0-99999999", "that is 100,000,000 runs"),
     ("classify --seeds 4294967296", "less than 4294967296"),
     ("classify --seeds", "--seeds", "expected one argument", "--help"),
     ("compare .", "there is no run in .", "--output"),
     ("classify --learning_rate 3e-5", "did you mean '--train.learning_rate'?"),
-    ("classify --epochs 2", "did you mean '--train.num_train_epochs'?"),
+    ("classify --steps 2", "did you mean '--train.max_steps'?"),
+    ("classify --lr fast", "train.learning_rate takes float", "'fast'"),
+    ("classify --lr 1 --train.learning_rate 2", "--lr is short for --train.learning_rate: give one of them"),
+    (
+        "classify --model scratch:tiny --model.name org/x",
+        "--model is short for --model.name: give one of them",
+    ),
+    ("pretrain --eval_lengths 64 --language.eval_lengths=[64]", "--eval_lengths is short for"),
     ("classify --train_rows 100", "did you mean '--data.train_rows'?"),
     ("classify --train.num_train_epochs 0", "trains nothing", "--train.max_steps"),
     ("classify --train.learning_rat 3e-5", "did you mean 'train.learning_rate'?"),

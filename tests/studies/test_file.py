@@ -96,6 +96,8 @@ def test_a_key_that_is_a_list_by_itself_is_no_axis(tmp_path: Path) -> None:
         ({"seed": 3}, "use seeds"),
         ({"seeds": [0.5]}, "seeds must be a list of whole numbers"),
         ({"seeds": [-1]}, "seed"),
+        ({"seeds": "3-1"}, "seeds takes ranges from the lower number: 1-3, not 3-1"),
+        ({"learning_rate": 0.1}, "unknown key of a grid 'learning_rate': did you mean 'train.learning_rate'"),
         ({"preset": "fast"}, "unknown preset 'fast'"),
         ({"preset": ["quick", "small"]}, "preset must be one name"),
         ({"task": "agnew"}, "unknown task 'agnew': did you mean 'agnews'"),
