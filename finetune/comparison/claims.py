@@ -26,7 +26,9 @@ from finetune.statistics.over_seeds import Interval
 from finetune.statistics.power import ALPHA
 
 FEWEST = 6  # test rows whose 2^6 exchanges of two systems allow a p below .05
-Verdict = Literal["better", "worse", "none"]  # none: no significant difference, or none that could be tested
+Verdict = Literal["better", "worse", "equivalent", "none", "unknown"]
+"""What can be said of a difference: significantly better or worse; too small to matter; no significant
+difference; or that it could not be told, for want of seeds, predictions, rows or power."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,25 @@ class Difference:
     verdict: Verdict
     why: str  # of the verdict
     rows: int | None = None  # test rows that were compared; kept reports of earlier days lack it
+    # What follows is derived from the scores of a table (``finetune.comparison.effects``, ``margins``).
+    margin: float | None = None  # of equivalence; None where there is none to hold the difference against
+    improvement: float | None = None  # probability that a run is better than one of the baseline, 0 to 1
+    error_reduction: float | None = None  # percent of the baseline's distance to the best value
+    wins: int | None = None  # seeds in which the variant is better
+    ties: int | None = None
+    losses: int | None = None
+
+    @property
+    def significant(self) -> bool:
+        """Whether it is better or worse, and not only smaller than the margin or unknown."""
+        return self.verdict in ("better", "worse")
+
+    @property
+    def is_within_margin(self) -> bool:
+        """Whether its 95% interval over seeds and rows lies wholly inside the margin, on both sides of 0."""
+        if self.interval is None or self.margin is None:
+            return False
+        return -self.margin < self.interval[0] and self.interval[1] < self.margin
 
     @property
     def conclusive(self) -> bool:
@@ -123,16 +144,40 @@ def judge(pairs: Sequence[Paired], metric: Metric) -> list[Difference]:
             p_bootstrap=rows.p_bootstrap if rows else None,
             detectable=power.detectable(both.noise, comparisons) if both else None,
             seeds_needed=needed,
-            verdict="none",
+            verdict="unknown",
             why=f"there is no comparison over rows: {paired.no_rows}",
             rows=rows.rows if rows else None,
         )
         significant, why = judgment(difference)
-        verdict: Verdict = "none"
+        verdict: Verdict = "none" if difference.conclusive else "unknown"
         if significant:
             verdict = "better" if metric.is_better(difference.mean) else "worse"
         differences.append(replace(difference, verdict=verdict, why=why))
     return differences
+
+
+def weigh(difference: Difference, metric: Metric, margin: float | None) -> Difference:
+    """Holds a judged difference against a margin of equivalence; better and worse stay what they are.
+
+    Equivalent: the 95% interval over seeds and rows lies inside the margin. Else it cannot be told where the
+    difference was not tested, or where one of the size of the margin would often be missed.
+    """
+    held = replace(difference, margin=margin)
+    if difference.p is None:  # described, or without any test
+        return replace(held, verdict="unknown")
+    verdict, why = held.verdict, judgment(held)[1]
+    size = "" if margin is None else metric.size(margin)
+    if held.significant:
+        pass
+    elif not held.conclusive:
+        verdict = "unknown"
+    elif held.is_within_margin:
+        verdict, why = "equivalent", f"the 95% interval lies inside the margin of {size}"
+    elif margin is not None and held.detectable is not None and held.detectable > margin:
+        verdict, why = "unknown", f"{why}, and a difference of the margin, {size}, could be missed"
+    else:
+        verdict = "none"
+    return replace(held, verdict=verdict, why=why)
 
 
 def describe(paired: Paired, metric: Metric) -> Difference:
@@ -146,7 +191,7 @@ def describe(paired: Paired, metric: Metric) -> Difference:
         comparisons=0,
         detectable=None,
         seeds_needed=None,
-        verdict="none",
+        verdict="unknown",
         why="described, not tested",
     )
 

@@ -14,16 +14,19 @@ from finetune.comparison import claims, lengths
 from finetune.comparison.aggregate import Overall, overall
 from finetune.comparison.caveats import reservations
 from finetune.comparison.claims import Difference, Paired
+from finetune.comparison.effects import with_effects
 from finetune.comparison.interactions import Interaction, interactions
+from finetune.comparison.margins import Margins, with_margins
 from finetune.comparison.pairing import RunGroup, groups
 from finetune.comparison.rescoring import Predictions
 from finetune.comparison.sentence import p_text, sentence
 from finetune.comparison.tables import ResultTable, build
+from finetune.comparison.verdicts import TITLES, verdicts
 from finetune.config.schema import BASELINE
 from finetune.metrics import registry
 from finetune.records.run import Roots, find_runs
 from finetune.statistics.power import ALPHA, POWER
-from finetune.system.text import clean
+from finetune.system.text import clean, plain
 
 if TYPE_CHECKING:
     import pandas
@@ -48,10 +51,14 @@ class Comparison:
         for table in content["tables"]:
             table["note_kinds"] = [str(note["kind"]) for note in table["notes"]]
             table["notes"] = [note["text"] for note in table["notes"]]
+            table["sentence"] = plain(table["sentence"])
         for name in ("tables", "overall", "interactions"):
             content[name] = [
                 {KEPT_AS.get(key, key): value for key, value in line.items()} for line in content[name]
             ]
+        content["verdicts"] = [
+            {**asdict(each), "outcome": each.outcome.name.lower()} for each in verdicts(self.tables)
+        ]
         return head | content
 
     def to_frame(self) -> pandas.DataFrame:
@@ -80,6 +87,7 @@ class Comparison:
                         "interval_high": high,
                         "p": difference.p if difference else None,
                         "p_adjusted": difference.p_adjusted if difference else None,
+                        "margin": difference.margin if difference else None,
                         "verdict": difference.verdict if difference else None,
                         "why": difference.why if difference else None,
                     }
@@ -101,12 +109,8 @@ class Comparison:
                     cells[5] = table.primary.signed(difference.mean)
                     cells[6] = table.primary.interval(difference.interval) if difference.interval else ""
                     cells[7] = p_text(difference.p_adjusted) if difference.p_adjusted is not None else ""
-                    if table.sample:
-                        cells[8] = "no: sample"  # no method is better or worse on made-up rows
-                    elif difference.verdict == "none":
-                        cells[8] = "not significant" if difference.conclusive else "no conclusion"
-                    else:
-                        cells[8] = difference.verdict
+                    # No method is better or worse on made-up rows.
+                    cells[8] = "no verdict: sample" if table.sample else TITLES[difference.verdict]
                 rows.append(cells)
         body = "".join(
             "<tr>" + "".join(f"<td>{escape(clean(cell))}</td>" for cell in cells) + "</tr>" for cells in rows
@@ -117,17 +121,28 @@ class Comparison:
         return f"<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table><ul>{items}</ul>"
 
 
-def compare(roots: Roots) -> Comparison:
-    """Compares every run below one folder or several; raises ``UserError`` where one of them is no folder."""
+def compare(roots: Roots, margins: Margins | None = None) -> Comparison:
+    """Compares every run below one folder or several, at these margins of equivalence or the metrics' own.
+
+    Raises ``UserError`` where one of them is no folder, and for a margin of a metric that is not tested.
+    """
     runs, problems = find_runs(roots)
     predictions = Predictions()
     tables = []
     grouped = groups(runs)
     for siblings in grouped:
         for group in siblings:
-            table = _table(siblings, group, predictions)
-            tables.append(replace(table, sentence=sentence(table)))
-    return Comparison(tables, problems, overall(tables), interactions(grouped, predictions))
+            tables.append(_table(siblings, group, predictions))
+    found = Comparison(tables, problems, overall(tables), interactions(grouped, predictions))
+    return judged(found, margins)
+
+
+def judged(comparison: Comparison, margins: Margins | None = None) -> Comparison:
+    """The comparison with effect sizes, verdicts at these margins (else as recorded) and its sentences."""
+    if margins:
+        margins.check(comparison.tables)
+    tables = [with_margins(with_effects(table), margins) for table in comparison.tables]
+    return replace(comparison, tables=[replace(table, sentence=sentence(table)) for table in tables])
 
 
 def _table(siblings: list[RunGroup], group: RunGroup, predictions: Predictions) -> ResultTable:

@@ -121,7 +121,7 @@ def sentence(interaction: Interaction) -> str:
     under = f"under {interaction.position} than under {interaction.reference}"
     if interaction.sample:
         return f"{place}: SAMPLE data, which says nothing about any method: {variant}, {under}: {size}."
-    if difference.verdict != "none":
+    if difference.significant:
         gains = "more" if difference.verdict == "better" else "less"
         return f"{place}: {variant} gains significantly {gains} over {BASELINE} {under}: {size}."
     what = "no significant interaction" if difference.conclusive else "no conclusion on an interaction"

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 
 from finetune.comparison.claims import Difference
 from finetune.comparison.tables import ResultTable
+from finetune.comparison.verdicts import TITLES
 from finetune.config.schema import BASELINE
 from finetune.metrics import registry
 from finetune.metrics.registry import Metric
 from finetune.statistics.power import ALPHA, POWER
 
 FEW = 2  # comparisons that get a clause each; more share one
+NEITHER = {"none": "no significant difference", "unknown": "it cannot be told whether there is a difference"}
 MOST_SEEDS = 1000  # more are of no use to anyone, and come from the noise of a run that failed
 
 
@@ -50,10 +52,8 @@ def _at_length(table: ResultTable) -> list[str]:
     heads = {"better": "significantly better", "worse": "significantly worse"}
     found: dict[str, list[str]] = {}
     for variant, difference in tested.items():
-        neither = "no significant difference" if difference.conclusive else "no conclusion"
-        interval = [metric.interval(bounds) for bounds, _ in _known(difference)[:1]]
-        size = ", ".join([metric.signed(difference.mean), *interval])
-        found.setdefault(heads.get(difference.verdict, neither), []).append(f"{variant} ({size})")
+        head = heads.get(difference.verdict, TITLES[difference.verdict])
+        found.setdefault(head, []).append(f"{variant} ({_size(difference, metric)})")
     results = ", ".join(f"{head}: {', '.join(each)}" for head, each in found.items())
     return [f"at {length:,} tokens, {length / trained:g} times the training length, {results}"]
 
@@ -76,11 +76,15 @@ def _singly(differences: Mapping[str, Difference], metric: Metric) -> list[str]:
             family = difference.comparisons
             many = f" after Holm for {family} comparisons" if family > 1 else ""
             facts = f"{facts}; {p_text(difference.p_adjusted)}{many}"
-        if difference.verdict != "none":
-            how = f"significantly {difference.verdict} than {BASELINE} by {size.lstrip('+-')} {unit}"
-            clauses.append(f"{name} is {how} {over} ({facts})")
+        if difference.significant:
+            by = f"{metric.size(difference.mean)} {unit}"
+            how = f"significantly {difference.verdict} than {BASELINE} by {by}"
+            clauses.append(f"{name} is {how} {over} ({facts}){_within(difference, metric)}")
+        elif difference.verdict == "equivalent":
+            how = f"equivalent to {BASELINE} within the margin of {metric.size(difference.margin or 0.0)}"
+            clauses.append(f"{name} is {how}: {size} {unit} {over} ({facts})")
         else:
-            what = "no significant difference" if difference.conclusive else "no conclusion on a difference"
+            what = NEITHER[difference.verdict]
             clauses.append(
                 f"{what} between {name} and {BASELINE}: {size} {unit} {over} ({facts}), {difference.why}"
             )
@@ -88,24 +92,37 @@ def _singly(differences: Mapping[str, Difference], metric: Metric) -> list[str]:
     return clauses
 
 
+def _within(difference: Difference, metric: Metric) -> str:
+    """Says of a significant difference that it is smaller than what matters; empty where it may not be."""
+    if not difference.is_within_margin:
+        return ""
+    return f", by less than the margin of {metric.size(difference.margin or 0.0)}"
+
+
+def _size(difference: Difference, metric: Metric) -> str:
+    """``+0.24, −0.17 to +0.66``, and whether it is smaller than what matters."""
+    interval = [metric.interval(bounds) for bounds, _ in _known(difference)[:1]]
+    less = ["less than the margin"] if difference.significant and difference.is_within_margin else []
+    return ", ".join([metric.signed(difference.mean), *interval, *less])
+
+
 def _together(differences: Mapping[str, Difference], metric: Metric) -> list[str]:
     """Sums up three or more comparisons: better, worse and neither, and how certain; p is in the table."""
     heads = {
         "better": f"significantly better than {BASELINE}",
         "worse": f"significantly worse than {BASELINE}",
+        "equivalent": f"equivalent to {BASELINE}",
         "none": f"no significant difference from {BASELINE}",
-        "untested": "no conclusion",
+        "unknown": "cannot tell",
     }
-    names: dict[str, list[str]] = {head: [] for head in heads.values()}
+    names: dict[str, list[str]] = {verdict: [] for verdict in heads}
     for name, difference in differences.items():
-        untested = difference.verdict == "none" and not difference.conclusive
-        head = heads["untested" if untested else difference.verdict]
-        size = metric.signed(difference.mean)
-        interval = [metric.interval(bounds) for bounds, _ in _known(difference)[:1]]
-        names[head].append(f"{name} ({', '.join([size, *interval])})")
-    clauses = [f"{head}: {', '.join(each)}" for head, each in names.items() if each]
-
+        names[difference.verdict].append(f"{name} ({_size(difference, metric)})")
     every = list(differences.values())
+    if margin := next((each.margin for each in every if each.margin is not None), None):
+        heads["equivalent"] += f" within the margin of {metric.size(margin)}"
+    clauses = [f"{heads[verdict]}: {', '.join(each)}" for verdict, each in names.items() if each]
+
     kinds = dict.fromkeys(known[0][1] for difference in every if (known := _known(difference)))
     intervals = f"95% intervals {' or '.join(kinds)}" if kinds else "no intervals"
     counts = sorted({len(difference.seeds) for difference in every})
@@ -117,7 +134,7 @@ def _together(differences: Mapping[str, Difference], metric: Metric) -> list[str
     holm = f", tested at {ALPHA:g} after Holm for {tested} comparisons" if tested > 1 else ""
     clauses.append(f"in {_unit(metric)} with {intervals}, {over}{holm}")
 
-    neither = [each for each in every if each.verdict == "none" and each.detectable and each.conclusive]
+    neither = [each for each in every if each.verdict in NEITHER and each.detectable and each.conclusive]
     if neither:
         widest = max(neither, key=lambda difference: difference.detectable or 0.0)
         lead = "for the least certain comparison without significance"
@@ -136,7 +153,7 @@ def _detectable(difference: Difference, metric: Metric) -> list[str]:
         return []
     if difference.detectable > metric.largest_difference:
         return [f"no true difference would be detected with a power of {POWER:.0%}"]
-    size = metric.signed(difference.detectable).removeprefix("+")
+    size = metric.size(difference.detectable)
     text = f"the minimum detectable difference is about {size} (power {POWER:.0%})"
     needed = difference.seeds_needed or {}
     smaller = [wanted for wanted in needed if float(wanted) < difference.detectable]

@@ -94,6 +94,9 @@ class ResultTable:
     position: str = ""  # the positional encoding; empty for the model's own
     trained_length: int | None = None  # tokens of a training window, where other lengths were scored
     tested_length: str | None = None  # the metric of one length that is tested; the others are described
+    margin: float | None = (
+        None  # of equivalence, in reported units; that of another length is in its difference
+    )
 
     @property
     def title(self) -> str:

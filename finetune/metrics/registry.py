@@ -16,6 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError
+from finetune.metrics.margin import Margin
+from finetune.system.text import minus
 
 if TYPE_CHECKING:
     from finetune.metrics.rows import RowScorer
@@ -50,6 +52,7 @@ class Metric:
     rows: str | RowScorer = ""  # "module:NAME" of one that is not light to import
     signature_must_match: bool = False  # values under other signatures are not comparable
     wanted: tuple[str, ...] = ("0.25", "0.5", "1")  # differences worth knowing the number of seeds for
+    margin: Margin | None = None  # differences below it do not matter, where the user says nothing else
     # The metric in which the differences of two settings are compared, and how a reported value becomes one
     # of it: one whose differences do not grow with the level, as settings differ in that. None: they are not.
     interaction_scale: str | None = None
@@ -100,17 +103,21 @@ class Metric:
         to nothing has its first digit.
 
         >>> METRICS["perplexity"].signed(-0.0034), METRICS["accuracy"].signed(-0.0034)
-        ('-0.003', '-0.00')
+        ('−0.003', '−0.00')
         """
         decimals = self.decimals
         if decimals is None:
-            return f"{difference:+.4g}"
+            return minus(f"{difference:+.4g}")
         if self.highest == math.inf and not round(difference, decimals) and abs(difference) >= LEAST:
             decimals = -math.floor(math.log10(abs(difference)))
-        return f"{difference:+.{decimals}f}"
+        return minus(f"{difference:+.{decimals}f}")
+
+    def size(self, difference: float) -> str:
+        """Formats how large a difference is, without its sign and unit: ``0.24``."""
+        return self.signed(abs(difference)).removeprefix("+")
 
     def interval(self, bounds: Sequence[float]) -> str:
-        """Formats the interval of a difference: ``-0.17 to +0.66``."""
+        """Formats the interval of a difference: ``−0.17 to +0.66``."""
         low, high = bounds
         return f"{self.signed(low)} to {self.signed(high)}"
 
@@ -140,6 +147,7 @@ _DECLARED = (
         highest=100.0,
         primary_of="classification",
         truth="label",
+        margin=Margin(0.5),
         rows="finetune.metrics.rows:ACCURACY",
         chance=guessing,
         is_share_of_rows=True,
@@ -163,6 +171,7 @@ _DECLARED = (
         highest=100.0,
         primary_of="translation",
         truth="reference",
+        margin=Margin(0.5),
         rows="finetune.metrics.rows:BLEU",
         signature_must_match=True,
         share_of_median=0.25,  # seeds of one method do not differ by so much
@@ -181,6 +190,7 @@ _DECLARED = (
         rows="finetune.metrics.rows:PERPLEXITY",
         signature_must_match=True,
         wanted=("0.05", "0.1", "0.25"),
+        margin=Margin(0.01, relative=True),
         interaction_scale="log_perplexity",
         on_interaction_scale=math.log,
         share_of_median=0.5,
@@ -224,6 +234,7 @@ _DECLARED = (
         rows="finetune.metrics.rows:MASKED_LOSS",
         signature_must_match=True,
         wanted=("0.005", "0.01", "0.02"),
+        margin=Margin(0.01),  # as that of perplexity, whose logarithm it is
         interaction_scale="masked_loss",
         share_of_median=0.8,
     ),

@@ -110,7 +110,7 @@ def power(table: ResultTable) -> Cells:
         if difference.detectable is None:
             return ""
         # A dash where no difference that the metric can have is large enough.
-        return table.primary.signed(difference.detectable)[1:] if difference.detectable <= largest else "–"
+        return table.primary.size(difference.detectable) if difference.detectable <= largest else "–"
 
     def seeds(difference: Difference, size: str) -> str:
         if difference.seeds_needed is None or size not in difference.seeds_needed:
@@ -210,8 +210,8 @@ def origins(comparison: Comparison) -> Cells:
             ["95%", *difference(lambda table, found: words.interval(table.primary, found.interval))],
             ["p (Holm)", *difference(lambda _, found: words.p_value(found.p_adjusted))],
             [
-                "significant",
-                *difference(lambda table, found: "no: sample" if table.sample else words.verdict(found)),
+                "verdict",
+                *difference(lambda table, found: words.verdict(found, sample=table.sample)),
             ],
         ]
     )
@@ -236,11 +236,8 @@ def glance(comparison: Comparison) -> Cells:
             ["95%", *(words.known_interval(table.primary, difference) for table, _, difference in rows)],
             ["p (Holm)", *(words.p_value(difference.p_adjusted) for _, _, difference in rows)],
             [
-                "significant",
-                *(
-                    "no: sample" if table.sample else words.verdict(difference)
-                    for table, _, difference in rows
-                ),
+                "verdict",
+                *(words.verdict(difference, sample=table.sample) for table, _, difference in rows),
             ],
         ]
     )

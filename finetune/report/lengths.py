@@ -64,12 +64,10 @@ class OverLength:
                 return ""
             bounds = words.known_interval(table.primary, found)
             size = table.primary.signed(found.mean)
-            verdict = (
-                ""
-                if name != table.tested_length
-                else f" {'no: sample' if table.sample else words.verdict(found)}"
-            )
-            return f"{size} ({bounds}){verdict}" if bounds else size
+            text = f"{size} ({bounds})" if bounds else size
+            if name != table.tested_length:
+                return text
+            return f"{text} {words.verdict(found, sample=table.sample)}"
 
         return [row for row in self._rows(difference) if any(row[2:])] if self._compared else []
 
@@ -122,7 +120,7 @@ def interactions(comparison: Comparison) -> cells.Cells:
             f"{registry.get(each.metric).signed(each.difference.mean)} {registry.get(each.metric).unit}",
             words.known_interval(registry.get(each.metric), each.difference),
             words.p_value(each.difference.p_adjusted),
-            "no: sample" if each.sample else words.interaction(each.difference),
+            words.interaction(each.difference, sample=each.sample),
         ]
         for each in comparison.interactions
     ]
@@ -134,6 +132,6 @@ def interactions(comparison: Comparison) -> cells.Cells:
         "difference",
         "95%",
         "p (Holm)",
-        "significant",
+        "verdict",
     ]
     return [head, *rows] if rows else []

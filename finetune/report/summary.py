@@ -11,7 +11,7 @@ from finetune.system.files import write_text
 from finetune.system.parsing import YAML_BYTES, UnreadableError, read_text
 
 HEAD = (
-    "task", "model", "attention", "runs", "score", "difference", "95% interval", "p (Holm)", "significant"
+    "task", "model", "attention", "runs", "score", "difference", "95% interval", "p (Holm)", "verdict"
 )  # fmt: skip
 MARK = "<!-- summary of {} -->"
 END = "<!-- end of summary -->"
@@ -45,7 +45,7 @@ def markdown(comparison: Comparison) -> str:
                     metric.signed(difference.mean),
                     words.interval(metric, difference.interval),
                     words.p_value(difference.p_adjusted),
-                    verdict if difference.verdict == "none" else tables.Markup(f"**{verdict}**"),
+                    tables.Markup(f"**{verdict}**") if difference.significant else verdict,
                 ]
             rows.append(cells)
     return tables.markdown([HEAD, *rows], "lllrrrrrl")

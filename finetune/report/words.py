@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 from finetune.comparison.claims import Difference
 from finetune.comparison.sentence import p_text
 from finetune.comparison.tables import ResultTable, Summary, VariantResult
+from finetune.comparison.verdicts import TITLES
 from finetune.config.lineage import SCRATCH, source_of
 from finetune.metrics.registry import Metric
 
+CELLS = {"equivalent": "equivalent"}  # verdicts that a cell puts shorter
 HEADING = "Attention softmaxes compared"
 OVER_TASKS = (
     "Interquartile means over tasks and seeds: the mean of the middle half of all scores, and of all paired "
@@ -82,28 +84,30 @@ def score(metric: Metric, summary: Summary | None) -> str:
 
 
 def interval(metric: Metric, bounds: Sequence[float] | None) -> str:
-    """``-0.17 to +0.66``; empty for none."""
+    """``−0.17 to +0.66``; empty for none."""
     return "" if bounds is None else metric.interval(bounds)
 
 
 def known_interval(metric: Metric, difference: Difference) -> str:
-    """The interval over seeds and rows or, of one seed, over rows: ``-0.17 to +0.66, rows only``."""
+    """The interval over seeds and rows or, of one seed, over rows: ``−0.17 to +0.66, rows only``."""
     if difference.interval is None and difference.interval_rows:
         return f"{metric.interval(difference.interval_rows)}, rows only"
     return interval(metric, difference.interval)
 
 
-def verdict(difference: Difference) -> str:
-    """``better``, ``worse`` or ``no``; ``no conclusion`` where nothing could be found."""
-    if difference.verdict != "none":
-        return difference.verdict
-    return "no" if difference.conclusive else "no conclusion"
+SAMPLE = "no verdict: sample"
+"""In the place of a verdict: no method is better or worse on made-up rows."""
 
 
-def interaction(difference: Difference) -> str:
-    """``gains more``, ``gains less`` or ``no``, of one positional encoding against another."""
+def verdict(difference: Difference, *, sample: bool = False) -> str:
+    """``better``, ``equivalent``, ``cannot tell``: the verdict as a cell of a table has it."""
+    return SAMPLE if sample else CELLS.get(difference.verdict, TITLES[difference.verdict])
+
+
+def interaction(difference: Difference, *, sample: bool = False) -> str:
+    """``gains more`` or ``gains less``, of one positional encoding against another; else as ``verdict``."""
     gains = {"better": "gains more", "worse": "gains less"}
-    return gains.get(difference.verdict) or verdict(difference)
+    return (not sample and gains.get(difference.verdict)) or verdict(difference, sample=sample)
 
 
 def p_value(p: float | None) -> str:
@@ -171,7 +175,12 @@ def origin(table: ResultTable) -> Origin | None:
 
 def variant_name(result: VariantResult) -> str:
     """The name of a variant; one that is not from the paper is called a control."""
-    return f"{result.name} (control)" if result.control else result.name
+    return named(result.name, control=result.control)
+
+
+def named(variant: str, *, control: bool) -> str:
+    """``sa-softmax``, ``uniform (control)``."""
+    return f"{variant} (control)" if control else variant
 
 
 def plural(count: int, word: str) -> str:

@@ -57,6 +57,16 @@ def sign_flip(differences: Sequence[float]) -> float:
     return float(np.mean(np.abs(sums) >= observed - slack))
 
 
+def improvement(baseline: Sequence[float], variant: Sequence[float]) -> float:
+    """Probability that a run of ``variant`` scores above one of ``baseline``: the share of all pairs of runs.
+
+    The Mann-Whitney statistic over the number of pairs, a tie counting half (Agarwal et al. 2021, arXiv
+    2108.13264, section 4.3: the probability of improvement on one task).
+    """
+    above = np.subtract.outer(np.asarray(variant, dtype=float), np.asarray(baseline, dtype=float))
+    return float(np.mean((above > 0) + 0.5 * (above == 0)))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjustment of p for the number of comparisons, in the order given (Holm 1979)."""
     adjusted = [0.0] * len(p_values)

@@ -55,6 +55,23 @@ def visible(words: str) -> str:
     return "".join(char if char.isprintable() or char in "\t\n" else "\ufffd" for char in text)
 
 
+MINUS = "\u2212"  # what people read; a hyphen is shorter than the plus sign that it stands beside
+
+
+def minus(number: str) -> str:
+    """Writes a real minus sign for the hyphen before a formatted number; ``plain`` takes it back.
+
+    >>> minus("-0.5"), plain(minus("-0.5"))
+    ('\u22120.5', '-0.5')
+    """
+    return MINUS + number[1:] if number.startswith("-") else number
+
+
+def plain(text: str) -> str:
+    """Writes hyphens for real minus signs, for what programs read."""
+    return text.replace(MINUS, "-")
+
+
 def say(line: str) -> None:
     """Prints one line of progress, or a note; it may hold names from outside: of files, labels, models."""
     if not is_quiet():

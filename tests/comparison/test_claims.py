@@ -47,9 +47,12 @@ def test_one_seed_is_exact_mcnemar_and_never_a_claim(tmp_path: Path) -> None:
     assert found.p_adjusted == found.p == found.p_rows
     assert found.interval_rows is not None and found.interval_rows[0] > 0
     assert (found.interval, found.interval_seeds, found.p_seeds) == (None, None, None)
-    assert (found.detectable, found.seeds_needed, found.verdict) == (None, None, "none")
+    assert (found.detectable, found.seeds_needed, found.verdict) == (None, None, "unknown")
     assert "+11.00 over test rows; p < 0.0001" in table.sentence
-    assert "no conclusion on a difference between sa-softmax and softmax" in table.sentence.lower()
+    assert (
+        "it cannot be told whether there is a difference between sa-softmax and softmax"
+        in table.sentence.lower()
+    )
     assert "seed was not varied" in table.sentence
 
 
@@ -107,7 +110,7 @@ def test_rows_alone_do_not_make_a_claim_when_the_seeds_disagree(tmp_path: Path) 
     assert found.p_adjusted is not None and found.p_adjusted > 0.05
     assert found.interval_seeds is not None and found.interval_seeds[0] < 0
     assert found.interval is not None and found.interval[0] <= found.interval_seeds[0] + 0.01
-    assert found.verdict == "none"
+    assert found.verdict == "unknown"
     assert "but within that of the seeds" in found.why
     assert found.detectable is not None and found.detectable > found.mean
 
@@ -182,7 +185,7 @@ def test_identical_predictions_are_no_difference(tmp_path: Path) -> None:
     for variant in ("softmax", "sa-softmax"):
         save(tmp_path, started(variant, 0, kind="translation"), translations(30, 0.4, 1))
     found = difference_of(only_table(tmp_path))
-    assert (found.mean, found.p, found.verdict) == (0.0, 1.0, "none")
+    assert (found.mean, found.p, found.verdict) == (0.0, 1.0, "unknown")
     assert found.why.startswith("the two score the same")
 
 
@@ -255,19 +258,19 @@ def _paired(per_seed: tuple[float, ...], error: float, p: float = 0.001, residua
         (
             _paired((1.0,), 0.2, p=0.06),
             1,
-            "none",
+            "unknown",
             "not significant over the test rows alone (t), and the seed was not varied",
         ),
         (
             _paired((1.0,), 0.2),
             1,
-            "none",
+            "unknown",
             "above the noise of the test rows, but the seed was not varied",
         ),
         (
             _paired((1.0,), 0.9),
             1,
-            "none",
+            "unknown",
             "within the noise of the test rows, and the seed was not varied",
         ),
     ],
@@ -297,6 +300,6 @@ def test_without_predictions_the_seeds_are_tested_and_nothing_is_claimed() -> No
     assert (found.test, found.p, found.p_seeds) == ("exact sign flips over 3 seeds", 0.25, 0.25)
     assert (found.interval, found.p_rows, found.test_rows, found.p_bootstrap) == (None, None, None, None)
     assert found.interval_seeds == pytest.approx(over_seeds.t_interval([1.0, 1.1, 0.9]))
-    assert (found.verdict, found.why) == ("none", "there is no comparison over rows: they are gone")
+    assert (found.verdict, found.why) == ("unknown", "there is no comparison over rows: they are gone")
     (single,) = judge([Paired((0,), (1.0,), None, "they are gone")], ACCURACY)
     assert (single.test, single.p, single.comparisons) == (None, None, 0)

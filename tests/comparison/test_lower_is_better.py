@@ -123,16 +123,16 @@ def test_what_is_said_of_it(tmp_path: Path) -> None:
     comparison = _comparison(tmp_path)
     text = _table(comparison).sentence
     better, worse = text.index("etter than softmax"), text.index("orse than softmax")
-    assert better < text.index("sa-softmax (-") < worse < text.index("sa-softmax-raw (+")
+    assert better < text.index("sa-softmax (−") < worse < text.index("sa-softmax-raw (+")
     assert "perplexity (lower is better)" in text
-    assert "sa-softmax is better on agnews (-" in answer(comparison)
+    assert answer(comparison)[0] == "sa-softmax: a benefit shown: better in 2, worse in 0 of 2."
 
 
 def test_one_against_another_is_told_without_a_sign(tmp_path: Path) -> None:
     _save(tmp_path, "softmax", [20.0, 20.4, 19.6])
     _save(tmp_path, "sa-softmax", [15.0, 15.2, 14.9])
     table = _table(compare(tmp_path))
-    assert "significantly better than softmax by " in table.sentence and "by -" not in table.sentence
+    assert "significantly better than softmax by " in table.sentence and "by −" not in table.sentence
 
 
 def test_the_forest_says_on_which_side_worse_lies(tmp_path: Path) -> None:
@@ -186,8 +186,8 @@ def test_every_form_of_the_report_is_written_and_read_again(tmp_path: Path) -> N
     assert "**better**" in summary.markdown(comparison) and "**worse**" in summary.markdown(comparison)
     assert "perplexity (lower is better)" in write.text(comparison)
     head, *rows = cells.glance(comparison)
-    verdicts = [row[head.index("significant")] for row in rows]
-    assert verdicts[:3] == ["better", "worse", "no"]
+    verdicts = [row[head.index("verdict")] for row in rows]
+    assert verdicts[:3] == ["better", "worse", "no significant difference"]
 
 
 def test_runs_are_read_in_its_units(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_predictions_that_do_not_fit_end_the_row_test_with_the_reason(
     damage(folder)
     table = only_table(tmp_path)
     found = difference_of(table)
-    assert (found.p, found.interval_rows, found.verdict) == (None, None, "none")
+    assert (found.p, found.interval_rows, found.verdict) == (None, None, "unknown")
     assert found.mean == pytest.approx(10.0)
     assert why in found.why
     assert any(why in note.text and note.kind is NoteKind.NO_ROWS for note in table.notes)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from finetune.comparison.sentence import p_text
 from finetune.config import folders
+from finetune.metrics.registry import METRICS
 from tests.support.comparisons import difference_of, only_table
 from tests.support.records import (
     LABELS,
@@ -27,13 +28,15 @@ def test_many_variants_share_one_short_sentence(tmp_path: Path) -> None:
     told = {}
     for name in ("sa-softmax", "sa-softmax-raw", "sigmoid", "ssmax"):
         found = difference_of(table, name)
-        low, high = found.interval or found.interval_rows or []
-        told[name] = f"{name} ({found.mean:+.2f}, {low:+.2f} to {high:+.2f})"
+        bounds = found.interval or found.interval_rows or []
+        told[name] = (
+            f"{name} ({METRICS['accuracy'].signed(found.mean)}, {METRICS['accuracy'].interval(bounds)})"
+        )
     widest = difference_of(table, "sigmoid")
     assert table.sentence == (
         f"Significantly better than softmax: {told['sa-softmax']}; "
         f"significantly worse than softmax: {told['sa-softmax-raw']}; "
-        f"no significant difference from softmax: {told['sigmoid']}; no conclusion: {told['ssmax']}; in "
+        f"cannot tell: {told['sigmoid']}, {told['ssmax']}; in "
         "points of accuracy with 95% intervals over seeds and test rows or over test rows, over 1 to 3 "
         "seeds, tested at 0.05 after Holm for 4 comparisons; for the least certain comparison without "
         "significance, "
@@ -48,10 +51,10 @@ def test_the_sentence_gives_the_interval_over_both_and_what_the_design_could_see
     table = only_table(tmp_path)
     found = difference_of(table)
     assert found.interval is not None and found.p is not None
-    low, high = found.interval
+    interval = METRICS["accuracy"].interval(found.interval)
     assert table.sentence == (
-        "No significant difference between sa-softmax and softmax: +0.83 points of accuracy over 3 seeds "
-        f"(95% interval {low:+.2f} to {high:+.2f} over seeds and test rows; p = {found.p:.2g}), "
+        "It cannot be told whether there is a difference between sa-softmax and softmax: +0.83 points of "
+        f"accuracy over 3 seeds (95% interval {interval} over seeds and test rows; p = {found.p:.2g}), "
         f"{found.why}; the minimum detectable difference is about {found.detectable:.2f} (power 80%), and 1 "
         f"would take about {(found.seeds_needed or {})['1']} seeds."
     )

@@ -49,7 +49,7 @@ def test_a_notebook_shows_a_small_table_in_which_nothing_runs(comparison: Compar
     html = Comparison(comparison.tables, ["<script>x</script> is no record"])._repr_html_()
     assert html.count("<tr>") == 1 + 5
     assert "<td>sa-softmax</td><td>3</td><td>85.08%</td><td>+5.08</td>" in html
-    assert "<td>better</td>" in html and "<td>not significant</td>" in html
+    assert "<td>better</td>" in html and "<td>cannot tell</td>" in html
     assert "&lt;script&gt;" in html and "<script" not in html
     assert "is significantly better than softmax by 5.08 points" in html
 
@@ -69,6 +69,7 @@ def test_json_keeps_its_words_and_gives_the_kinds_of_notes_beside_their_texts(co
         "problems",
         "overall",
         "interactions",
+        "verdicts",
     }
 
 
@@ -78,4 +79,6 @@ def test_a_notebook_calls_no_variant_better_on_the_sample(tmp_path: Path) -> Non
     shown = compare(tmp_path)
     difference = shown.tables[0].variants[1].difference
     assert shown.tables[0].sample and difference is not None and difference.verdict == "better"
-    assert "<td>no: sample</td>" in shown._repr_html_() and "<td>better</td>" not in shown._repr_html_()
+    assert (
+        "<td>no verdict: sample</td>" in shown._repr_html_() and "<td>better</td>" not in shown._repr_html_()
+    )

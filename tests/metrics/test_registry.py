@@ -38,12 +38,12 @@ def test_values_and_their_texts() -> None:
 def test_no_difference_is_rounded_to_nothing_where_its_size_is_not_known_beforehand() -> None:
     """A perplexity can be near 1, where that of another text is in the hundreds."""
     perplexity = METRICS["perplexity"]
-    small = {-0.0034: "-0.003", 0.0096: "+0.01", -0.7: "-0.70", 0.00004: "+0.00004", 0.0: "+0.00"}
+    small = {-0.0034: "−0.003", 0.0096: "+0.01", -0.7: "−0.70", 0.00004: "+0.00004", 0.0: "+0.00"}
     assert {size: perplexity.signed(size) for size in small} == small
-    assert perplexity.interval((-0.004, -0.0006)) == "-0.004 to -0.0006"
-    assert registry.get("perplexity@64").signed(-0.0034) == "-0.003"
+    assert perplexity.interval((-0.004, -0.0006)) == "−0.004 to −0.0006"
+    assert registry.get("perplexity@64").signed(-0.0034) == "−0.003"
     assert METRICS["masked_loss"].signed(1e-12) == "+0.0000"  # noise
-    assert METRICS["accuracy"].signed(-0.0034) == "-0.00"  # of 100 points
+    assert METRICS["accuracy"].signed(-0.0034) == "−0.00"  # of 100 points
 
 
 def test_chance_is_known_where_the_labels_are() -> None:

@@ -66,7 +66,7 @@ def test_the_records_give_the_numbers_of_the_report(folder: Path, monkeypatch: p
 @pytest.mark.parametrize("folder", KEPT, ids=lambda path: path.name)
 def test_a_report_that_is_read_has_every_number_that_was_written(folder: Path) -> None:
     found = json.loads(saved.as_json(saved.read(folder)))
-    assert numbers(found["tables"]) == numbers(tables(folder))
+    assert numbers(tables(folder)).items() <= numbers(found["tables"]).items()
 
 
 @pytest.mark.parametrize("folder", KEPT, ids=lambda path: path.name)

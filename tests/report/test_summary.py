@@ -38,7 +38,7 @@ def test_the_summary_tells_what_the_report_tells(report, capsys):
     assert row[3] == "4" and row[4].startswith("90.50 ± 1.29")
     assert row[5:7] == [f"{found['mean']:+.2f}", f"{low:+.2f} to {high:+.2f}"]
     assert row[8] == "**better**" and found["verdict"] == "better"
-    assert next(row for row in cells if row[2] == "sa-softmax-raw")[8] == "no conclusion"
+    assert next(row for row in cells if row[2] == "sa-softmax-raw")[8] == "cannot tell"
 
 
 def test_the_summary_goes_between_its_marks(report, tmp_path):

@@ -9,7 +9,7 @@ from finetune.metrics import registry
 from finetune.report import cells, facts, lengths, words
 from finetune.report.answer import answer
 from finetune.system.tables import Rows
-from finetune.system.text import clean
+from finetune.system.text import MINUS, clean, plain
 
 HEAD = "% Needs \\usepackage{booktabs}.\n"
 SPECIAL = {
@@ -18,13 +18,13 @@ SPECIAL = {
     "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "`": r"\textasciigrave{}", '"': r"{\char34}",
     "[": "{[}", "]": "{]}", "*": "{*}",  # which would belong to the \\ of the row before
-    "±": r"$\pm$", "·": r"$\cdot$", "\ufffd": "?",
+    "±": r"$\pm$", MINUS: "$-$", "·": r"$\cdot$", "\ufffd": "?",
 }  # fmt: skip
 
 
 def latex(comparison: Comparison) -> str:
     """Writes the whole file."""
-    parts = [HEAD, f"% {clean(answer(comparison))}\n"]
+    parts = [HEAD, "".join(f"% {plain(clean(line))}\n" for line in answer(comparison))]
     for number, table in enumerate(comparison.tables, start=1):
         head, *rows = cells.scores(table)
         # A printed page has no room for these; the other forms have them.
@@ -127,7 +127,8 @@ def _float(rows: Rows, caption: str, label: str, left: int = 1) -> str:
 
 
 def _cell(cell: str) -> str:
-    """Writes a cell, with minus signs for the hyphens of its signed numbers where it begins with one."""
-    if not re.match(r"[-+][\d.]+( |$)", cell):
+    """Writes a cell, with its signed numbers in math mode where it begins with one."""
+    signed = plain(cell)
+    if not re.match(r"[-+][\d.]+( |$)", signed):
         return escape(cell)
-    return re.sub(r"(?<![\w.])[-+][\d.]+(?![\w.])", lambda number: f"${number[0]}$", escape(cell))
+    return re.sub(r"(?<![\w.])[-+][\d.]+(?![\w.])", lambda number: f"${number[0]}$", escape(signed))

@@ -12,7 +12,7 @@ from finetune.system.text import visible
 
 def markdown(comparison: Comparison) -> str:
     """Writes the whole file."""
-    parts = [f"# {words.HEADING}\n", f"**{escape(answer(comparison))}** {state(comparison)}\n"]
+    parts = [f"# {words.HEADING}\n", _items(answer(comparison)), f"{state(comparison)}\n"]
     for table in comparison.tables:
         parts.append(f"## {escape(words.title(table))}\n")
         parts += [f"**{STAMP}**\n"] if table.sample else []

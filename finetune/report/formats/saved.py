@@ -11,14 +11,14 @@ from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
 
 from finetune.comparison.caveats import NoteKind
-from finetune.comparison.claims import judgment
-from finetune.comparison.compare import KEPT_AS, Comparison
-from finetune.comparison.sentence import sentence
+from finetune.comparison.claims import weigh
+from finetune.comparison.compare import KEPT_AS, Comparison, judged
 from finetune.errors import UserError
 from finetune.metrics import registry
 from finetune.records.schema import Number, Split
 from finetune.report.answer import answer
 from finetune.system.parsing import UnreadableError, fitted, read_json
+from finetune.system.text import plain
 
 FILE = "report.json"
 Interval = tuple[Number, Number]
@@ -113,7 +113,7 @@ _COMPARISON = TypeAdapter(Comparison)
 
 def as_json(comparison: Comparison) -> str:
     """Writes the whole file: every number of every other form, and the answer in words."""
-    content = comparison.to_json() | {"answer": answer(comparison)}
+    content = comparison.to_json() | {"answer": plain("\n".join(answer(comparison)))}
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -169,19 +169,12 @@ def earlier_kind(text: str) -> NoteKind:
 
 
 def with_new_texts(comparison: Comparison) -> Comparison:
-    """Writes the sentences of a comparison that was read from a file anew; numbers and verdicts stay."""
-    tables = []
-    for table in comparison.tables:
-        results = [
-            replace(result, difference=replace(result.difference, why=judgment(result.difference)[1]))
-            if result.difference
-            else result
-            for result in table.variants
-        ]
-        explained = replace(table, variants=results)
-        tables.append(replace(explained, sentence=sentence(explained)))
+    """Writes the sentences of a comparison that was read from a file anew, and what an earlier one lacks.
+
+    Numbers stay, and so does what is better or worse; other verdicts follow from the margins.
+    """
     interactions = [
-        replace(each, difference=replace(each.difference, why=judgment(each.difference)[1]))
+        replace(each, difference=weigh(each.difference, registry.get(each.metric), each.difference.margin))
         for each in comparison.interactions
     ]
-    return replace(comparison, tables=tables, interactions=interactions)
+    return judged(replace(comparison, interactions=interactions))

@@ -45,7 +45,7 @@ def text(comparison: Comparison, width: float = math.inf) -> str:
         lines += _bullets(sheet, [interaction_sentence(each) for each in comparison.interactions])
         parts.append("\n".join([*lines, sheet.prose(clean(words.ON_INTERACTIONS), most=WIDTH)]))
     parts += filter(None, [sheet.note("report.md, which finetune compare writes, has them")])
-    parts.append(sheet.prose(clean(answer(comparison)), most=WIDTH))
+    parts.append("\n".join(sheet.prose(clean(line), most=WIDTH) for line in answer(comparison)))
     return "\n\n".join(parts)
 
 
