@@ -6,12 +6,14 @@ declared in ``finetune.metrics.registry``.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sklearn
+from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 from finetune.errors import UserError
@@ -19,6 +21,7 @@ from finetune.metrics.scorers import bleu_scorer, bleu_tokenizer, chrf_scorer
 from finetune.system.text import reason
 
 HUB = "hub:"  # before the name of a metric there
+BINS = 15  # of the expected calibration error, as in Guo et al. 2017
 
 # sacrebleu advises, at every call, against text that looks tokenized; the text is the model's own.
 logging.getLogger("sacrebleu").setLevel(logging.ERROR)
@@ -55,6 +58,33 @@ def classification_metrics(
         "per_class": {
             name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
             for name, p, r, f, n in zip(names, *per_class, strict=True)
+        },
+    }
+
+
+def probability_metrics(
+    log_probabilities: NDArray[np.floating[Any]], predictions: Sequence[int], labels: Sequence[int]
+) -> dict[str, Any]:
+    """Computes what probabilities are worth: ``{"nll": {"value", "signature"}, "ece": {...}}``.
+
+    ``log_probabilities`` (rows, classes) are natural logarithms in float32 or better. nll is the mean of -log
+    p of the right class, in nats. ece is the expected calibration error of Guo et al. 2017 (arXiv 1706.04599,
+    equation 3): rows fall into ``BINS`` bins of equal width by the probability of their predicted class, and
+    the mean over rows is taken of what lies in each bin between accuracy and mean probability; a fraction.
+    Raises ``ValueError`` for unequal lengths or no row.
+    """
+    _check_lengths(predictions, labels)
+    _check_lengths(log_probabilities, labels)
+    logs, rows = np.asarray(log_probabilities, dtype=np.float64), np.arange(len(labels))
+    confidence = np.exp(logs[rows, np.asarray(predictions)])
+    right = np.asarray(predictions) == np.asarray(labels)
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)  # each with its upper end
+    gaps = np.bincount(bins, weights=right - confidence, minlength=BINS)
+    return {
+        "nll": {"value": float(-logs[rows, np.asarray(labels)].mean()), "signature": "nll|log:e|mean:rows"},
+        "ece": {
+            "value": float(np.abs(gaps).sum() / len(rows)),
+            "signature": f"ece|bins:{BINS}|width:equal|norm:l1|of:predicted",
         },
     }
 
@@ -119,6 +149,6 @@ def extra_metric(name: str, predictions: Sequence[Any], references: Sequence[Any
     return {key: {"value": float(value), "signature": signature} for key, value in numbers.items()}
 
 
-def _check_lengths(predictions: Sequence[Any], references: Sequence[Any]) -> None:
+def _check_lengths(predictions: Sized, references: Sized) -> None:
     if len(predictions) != len(references) or len(references) == 0:
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references")

@@ -41,6 +41,7 @@ class Metric:
     scale: float = 1.0  # a recorded value times this is a reported one
     percent: bool = False
     by_length: bool = False  # computed at context lengths of their own too, each as NAME@LENGTH
+    of_probabilities: bool = False  # of the predicted classes: shown below the mean, not beside the scores
     row: str = "test row"  # what a row of predictions.jsonl is
     decimals: int | None = 2  # None: four significant digits
     higher_is_better: bool = True
@@ -161,6 +162,26 @@ _DECLARED = (
         percent=True,
         lowest=0.0,
         highest=100.0,
+    ),
+    Metric(
+        "nll",
+        title="negative log-likelihood",
+        unit="nats",
+        decimals=4,
+        higher_is_better=False,
+        lowest=0.0,
+        of_probabilities=True,
+    ),
+    Metric(
+        "ece",
+        title="expected calibration error",
+        unit="points of calibration error",
+        scale=100.0,
+        percent=True,
+        higher_is_better=False,
+        lowest=0.0,
+        highest=100.0,
+        of_probabilities=True,
     ),
     Metric(
         "bleu",

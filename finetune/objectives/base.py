@@ -21,7 +21,9 @@ from finetune.records import pretraining
 from finetune.tasks.base import TASK_TYPES, Task
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
     from finetune.config.schema import DataConfig, RunConfig
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from finetune.data.synthetic import Sample
     from finetune.models.builder import Built
     from finetune.models.scratch import Scratch
+
+    FloatArray = NDArray[np.floating[Any]]
 
 Rows = list[dict[str, Any]]
 
@@ -325,6 +329,17 @@ class Objective(ABC):
         ``labels`` are the task's, ``tokenizer`` is the fingerprint of the model's; ``generation`` is what
         ``generation()`` returned.
         """
+
+    def log_probabilities(self, rows: Rows, predictions: Mapping[int, Any]) -> FloatArray | None:
+        """The log probability of every class, (rows, classes); ``None`` where no class is predicted.
+
+        ``rows`` are those that ``rows()`` made of ``predictions``.
+        """
+        return None
+
+    def score_probabilities(self, rows: Rows, log_probabilities: FloatArray) -> dict[str, Any]:
+        """Metrics of what ``log_probabilities()`` gave for ``rows``, as ``score`` gives others."""
+        raise NotImplementedError
 
     # Publishing
 

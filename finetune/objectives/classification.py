@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from finetune.data.synthetic import CLASSES
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
     from finetune.data.collate import Collator
     from finetune.models.builder import Built
     from finetune.models.scratch import Scratch
+    from finetune.objectives.base import FloatArray
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The class of one row, with the logarithms of the probabilities of all, float32; one is the other where
+    the class is the same."""
+
+    index: int
+    log_probabilities: FloatArray = field(compare=False)
+
+    def __repr__(self) -> str:
+        return f"class {self.index}"
 
 
 class Classification(Objective):
@@ -108,7 +122,7 @@ class Classification(Objective):
         return Trainer
 
     def trainer_options(self) -> dict[str, Any]:
-        return {"compute_metrics": _accuracy, "preprocess_logits_for_metrics": _largest_class}
+        return {"compute_metrics": _accuracy, "preprocess_logits_for_metrics": _class_and_probabilities}
 
     def predict(
         self,
@@ -129,12 +143,13 @@ class Classification(Objective):
         prefix: str,
     ) -> Answers:
         output = trainer.predict(rows, metric_key_prefix=prefix)
-        predictions = dict(zip(rows["row"], map(int, output.predictions), strict=True))
+        predicted = (Predicted(int(index), logs) for index, logs in zip(*output.predictions, strict=True))
+        predictions = dict(zip(rows["row"], predicted, strict=True))
         return Answers(float(output.metrics[f"{prefix}_loss"]), predictions)
 
     def rows(self, split: Dataset, predictions: Mapping[int, Any]) -> Rows:
         return [
-            {"row": row, "label": label, "prediction": predictions[row]}
+            {"row": row, "label": label, "prediction": predictions[row].index}
             for row, label in zip(split["row"], split["label"], strict=True)
             if row in predictions
         ]
@@ -154,6 +169,17 @@ class Classification(Objective):
         predictions = [row["prediction"] for row in rows]
         return classification_metrics(predictions, [row["label"] for row in rows], labels)
 
+    def log_probabilities(self, rows: Rows, predictions: Mapping[int, Any]) -> FloatArray:
+        import numpy as np
+
+        return np.stack([predictions[row["row"]].log_probabilities for row in rows])
+
+    def score_probabilities(self, rows: Rows, log_probabilities: FloatArray) -> dict[str, Any]:
+        from finetune.metrics.compute import probability_metrics
+
+        predictions, labels = ([row[name] for row in rows] for name in ("prediction", "label"))
+        return probability_metrics(log_probabilities, predictions, labels)
+
     def snippet(self, config: Mapping[str, Any]) -> str:
         text = json.dumps((config["data"].get("prefix") or "") + "a text", ensure_ascii=False)
         limit = config["data"]["max_length"]
@@ -165,14 +191,20 @@ with torch.no_grad():
     print(model.config.id2label[int(model(**inputs).logits.argmax(-1))])"""
 
 
-def _largest_class(logits: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Keeps one class index a row, not the logits; the first of a tuple is the logits."""
-    largest: torch.Tensor = (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)
-    return largest
+def _class_and_probabilities(logits: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keeps the class index and the log probabilities of each row; the first of a tuple is the logits.
+
+    The class is that of the logits themselves: rounding could make two probabilities equal.
+    """
+    import torch
+
+    scores: torch.Tensor = logits[0] if isinstance(logits, tuple) else logits
+    exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    return scores.argmax(-1), exact.log_softmax(-1)
 
 
 def _accuracy(evaluation: Any) -> dict[str, float]:
-    return {"accuracy": float((evaluation.predictions == evaluation.label_ids).mean())}
+    return {"accuracy": float((evaluation.predictions[0] == evaluation.label_ids).mean())}
 
 
 OBJECTIVE = Classification()

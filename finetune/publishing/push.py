@@ -1,7 +1,8 @@
 """A finished run's folder -> a model repository on the Hub, which ``finetune.load`` takes by its id.
 
 Only the model, its tokenizer, what ``load`` needs, the record and the card are published (``pushed.FILES``):
-no checkpoint, no log, no prediction (those of a translation hold the data set's texts), no absolute path.
+no checkpoint, no log, no prediction (those of a translation hold the data set's texts) and no probability, no
+absolute path.
 """
 
 import json
@@ -95,7 +96,8 @@ def _lay_out(folder: Path, entry: store.Record, name: str, stage: Path) -> None:
 
     Raises ``UserError`` for a link that leads out of the run.
     """
-    shared = without_paths(entry) | {"predictions": None, "diagnostics": None}  # neither is published
+    unpublished = {"predictions": None, "probabilities": None, "diagnostics": None}
+    shared = without_paths(entry) | unpublished
     texts = {
         file: yaml.safe_dump(without_paths(read_yaml(folder / file)), sort_keys=False, allow_unicode=True)
         for file in (CONFIG_FILE, ORIGIN_FILE)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pydantic import ValidationError
 
@@ -29,6 +29,10 @@ from finetune.records import diagnostics, store
 from finetune.records.schema import Link
 from finetune.records.store import Record
 from finetune.system.text import short
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LOCAL = ("rows", "accumulated")  # of the batch of one process; ``total`` is of all
 COMPUTED = "computed"  # the prefix of the facts of ``record["computed"]``
@@ -250,6 +254,13 @@ class Run:
     def predictions(self) -> list[dict[str, Any]]:
         """Reads the rows of predictions.jsonl; raises ``UserError`` where it is missing or damaged."""
         return store.read_predictions(self.folder)
+
+    def probabilities(self) -> "tuple[NDArray[np.int64], NDArray[np.float32]] | None":
+        """Reads row ids and log probabilities (rows, classes) of the test rows; ``None`` where none are kept.
+
+        Raises ``UserError`` where the file is missing or damaged.
+        """
+        return None if self.record["probabilities"] is None else store.read_probabilities(self.folder)
 
     def diagnostics(self) -> diagnostics.Diagnostics | None:
         """Reads the diagnostics of its attention; ``None`` where there are none."""

@@ -16,7 +16,7 @@ from finetune.system.parsing import complaint
 from finetune.tasks.base import TASK_TYPES
 
 SCHEMA = "finetune-record"
-VERSION = 3
+VERSION = 4
 ADVICE = "move or delete its folder and run again"
 
 
@@ -50,6 +50,7 @@ class Record(TypedDict):
     diagnostics: str | None  # file name beside the record, where attention was looked at while training
     metrics: dict[str, Any] | None  # name -> {value, signature}; per_class
     predictions: str | None  # file name beside the record
+    probabilities: str | None  # likewise, of a classification; None also of earlier versions
     command: str  # reproduces the run
 
 
@@ -200,6 +201,7 @@ _SHAPES: tuple[TypeAdapter[Any], ...] = (TypeAdapter(Record), TypeAdapter(_Neste
 NEW_IN: Mapping[int, Mapping[str, Any]] = {
     2: {"untrained": None, "diagnostics": None},
     3: {"computed": None},
+    4: {"probabilities": None},
 }
 
 
@@ -214,7 +216,9 @@ def upgrade(content: Any) -> Any:
             config = {**config, "attention": {**configuration.EARLIER["attention"], **config["attention"]}}
         content, version = {**NEW_IN[2], **content, "config": config}, 2
     if version == 2:
-        content = {**NEW_IN[3], **content, "version": VERSION}
+        content, version = {**NEW_IN[3], **content}, 3
+    if version == 3:
+        content = {**NEW_IN[4], **content, "version": VERSION}
     config = content.get("config")
     if isinstance(config, dict) and isinstance(config.get("data"), dict):
         content = {

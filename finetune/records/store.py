@@ -1,4 +1,4 @@
-"""One versioned JSON record a run, written atomically, and the predictions beside it.
+"""One versioned JSON record a run, written atomically, and the predictions and probabilities beside it.
 
 A record is a plain mapping with exactly the keys of ``Record``; nothing but this module writes or reads one.
 """
@@ -6,23 +6,28 @@ A record is a plain mapping with exactly the keys of ``Record``; nothing but thi
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.config import identity
 from finetune.config.schema import RunConfig
 from finetune.errors import UserError
 from finetune.records.schema import ADVICE, SCHEMA, VERSION, Record, check, upgrade
 from finetune.system.environment import environment
-from finetune.system.files import write_text
+from finetune.system.files import write_bytes, write_text
 from finetune.system.parsing import JSON_BYTES, UnreadableError, json_value, read_json, read_text
 from finetune.system.redaction import redact
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 FILE = "record.json"
 PREDICTIONS = "predictions.jsonl"
+PROBABILITIES = "probabilities.parquet"
 CHECKPOINTS = ("checkpoint-", "preempted-")
 """How the names of folders in a run's folder begin that hold a checkpoint: one of its schedule, or one that a
 preempted run has left between two of them and that the next one replaces; the number of the step follows."""
@@ -66,6 +71,7 @@ def new(
         "diagnostics": None,
         "metrics": None,
         "predictions": None,
+        "probabilities": None,
         "command": redact(command),
     }
 
@@ -151,6 +157,55 @@ def read_predictions(folder: Path) -> list[dict[str, Any]]:
     except UnreadableError as error:
         raise UserError(f"{file}, line {len(rows) + 1}: {error}; run again") from error
     return rows
+
+
+def write_probabilities(
+    folder: Path, rows: Sequence[int], log_probabilities: "NDArray[np.floating[Any]]"
+) -> Path:
+    """Writes the probability of every class for every test row, wholly or not at all; returns the file.
+
+    ``rows`` identify them as in predictions.jsonl, in its order; ``log_probabilities`` (rows, classes) are
+    natural logarithms. They are kept as float16, in which a logarithm tells 0.9999 from 1 and 1e-9 from 0 and
+    a probability neither: columns ``row`` (int64) and ``log_probability`` (a list of float16, one a class).
+    Raises ``UserError`` as ``write``.
+    """
+    import numpy as np
+    import pyarrow
+    from pyarrow import parquet
+
+    lowest = np.finfo(np.float16).min  # exp of which is 0, as it is of anything below
+    kept = np.maximum(log_probabilities, lowest).astype(np.float16)
+    values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(kept.ravel()), kept.shape[1])
+    table = pyarrow.table({"row": pyarrow.array(rows, pyarrow.int64()), "log_probability": values})
+    content = BytesIO()
+    parquet.write_table(table, content, compression="zstd", use_dictionary=False)
+    return write_bytes(folder / PROBABILITIES, [content.getvalue()])
+
+
+def read_probabilities(folder: Path) -> "tuple[NDArray[np.int64], NDArray[np.float32]]":
+    """Reads what ``write_probabilities`` wrote: row ids (rows), and log probabilities (rows, classes).
+
+    Raises ``UserError`` where the file is missing, damaged or of another form.
+    """
+    import numpy as np
+    import pyarrow
+    from pyarrow import parquet
+
+    file = folder / PROBABILITIES
+    try:
+        table = parquet.read_table(BytesIO(file.read_bytes()))
+        values = table.column("log_probability").combine_chunks()
+        classes = values.type.list_size
+        shown = values.flatten().to_numpy(zero_copy_only=False).reshape(-1, classes)
+        rows = table.column("row").to_numpy()
+        if shown.dtype != np.float16 or rows.dtype != np.int64 or len(shown) != len(rows):
+            raise ValueError("other types")
+    except OSError as error:
+        reason = error.strerror or "it is cut or damaged"  # of pyarrow, which has no number for that
+        raise UserError(f"cannot read the probabilities {file}: {reason}") from error
+    except (pyarrow.ArrowException, AttributeError, KeyError, ValueError) as error:
+        raise UserError(f"{file} holds no probabilities by row and class: run again") from error
+    return rows, shown.astype(np.float32)
 
 
 def _plain(value: Any) -> Any:

@@ -18,8 +18,9 @@ def scores(table: ResultTable, *, whole: bool = True) -> Cells:
     """Lists scores and differences by variant; not ``whole``: without what ``cost`` and ``starts`` show."""
     metric, variants = table.primary, table.variants
     names = dict.fromkeys(name for result in variants for name in [table.metric, *result.metrics])
-    # Those of one context length have tables of their own.
-    metrics = [registry.get(name) for name in names if registry.length_of(name) is None]
+    # Those of one context length and those of probabilities have tables of their own.
+    known = [registry.get(name) for name in names if registry.length_of(name) is None]
+    metrics = [each for each in known if not each.of_probabilities]
 
     def compared(show: Callable[[Difference], str]) -> list[str]:
         return [show(result.difference) if result.difference else "" for result in variants]

@@ -18,6 +18,11 @@ UNFINISHED = re.compile(r"\..+\.\w+\.\w+\.tmp")  # .record.json.x1y2z3.tmp
 
 
 def write_text(file: Path, pieces: Iterable[str], *, each: bool = False) -> Path:
+    """Writes text in UTF-8, as ``write_bytes`` does; half a surrogate pair is written as its escape."""
+    return write_bytes(file, (piece.encode("utf-8", "backslashreplace") for piece in pieces), each=each)
+
+
+def write_bytes(file: Path, pieces: Iterable[bytes], *, each: bool = False) -> Path:
     """Writes ``file`` so that a reader, or a crash, sees the old or the new content and nothing between.
 
     Of the processes of a run only that of rank 0 does, and the others return at once; ``each``: all do, of
@@ -31,7 +36,7 @@ def write_text(file: Path, pieces: Iterable[str], *, each: bool = False) -> Path
         # In the same folder, since a rename is atomic only within one file system.
         handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            with os.fdopen(handle, "wb") as stream:
                 stream.writelines(pieces)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -80,7 +85,7 @@ def refuse_pointer(path: Path, beginning: bytes) -> None:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """Lists temporary files that a killed ``write_text`` left in ``folder``, not those of other programs."""
+    """Lists temporary files that a killed ``write_bytes`` left in ``folder``, not those of other programs."""
     return sorted(
         path for path in folder.glob(".*.tmp") if UNFINISHED.fullmatch(path.name) and path.is_file()
     )

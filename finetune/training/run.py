@@ -221,11 +221,17 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     rows = objective.rows(test, outcome.predictions)
     store.write_predictions(folder, rows)
     entry["predictions"] = store.PREDICTIONS
+    probabilities = objective.log_probabilities(rows, outcome.predictions)
+    if probabilities is not None:
+        store.write_probabilities(folder, [row["row"] for row in rows], probabilities)
+        entry["probabilities"] = store.PROBABILITIES
     about: dict[str, Any] = {"labels": labels, "tokenizer": info["tokenizer"]}
     scores = objective.score(rows, config, **about, generation=outcome.generation)
     for name in config.metrics:
         predictions = [row["prediction"] for row in rows]
         scores |= compute.extra_metric(name, predictions, objective.references(test))
+    if probabilities is not None:
+        scores |= objective.score_probabilities(rows, probabilities)
     entry["metrics"] = scores
     before = outcome.untrained
     rows = objective.rows(validation, before.predictions)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer
-from transformers.trainer_pt_utils import LabelSmoother, get_length_grouped_indices
+from transformers.trainer_pt_utils import LabelSmoother, get_length_grouped_indices, nested_truncate
 
 from finetune.data.collate import ABOUT, IGNORED, lengths
 from finetune.models.sharding import is_sharded
@@ -159,7 +159,7 @@ class _Comparable:
         if world.size() > 1 and output.predictions is not None:
             # Of answers that are written, the stock loop keeps those to the rows that fill up a batch.
             rows = dataloader.dataset.total_dataset_length
-            output = output._replace(predictions=output.predictions[:rows])
+            output = output._replace(predictions=nested_truncate(output.predictions, rows))
         name = f"{metric_key_prefix}_loss"
         if name in output.metrics:
             losses, counts = (torch.stack(each).tolist() for each in zip(*self._evaluated, strict=True))

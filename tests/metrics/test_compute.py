@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import evaluate
+import numpy as np
 import pytest
 import sacrebleu
 import sklearn
+from sklearn.metrics import log_loss
 
 from finetune.errors import UserError
 from finetune.metrics import compute, scorers
@@ -36,6 +38,28 @@ def test_classification_refuses_what_does_not_fit(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         compute.classification_metrics(predictions, labels, NAMES)
+
+
+def test_probabilities_by_hand() -> None:
+    """Four rows, in bins that end at 8/15 (0.5), 10/15 (0.61 and, wrongly, 0.65) and 1 (0.95)."""
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.3, 0.61, 0.09], [0.2, 0.15, 0.65], [0.95, 0.04, 0.01]])
+    found = compute.probability_metrics(np.log(probabilities), [0, 1, 2, 0], [0, 1, 0, 0])
+    assert found["nll"]["value"] == pytest.approx(-np.log([0.5, 0.61, 0.2, 0.95]).mean())
+    gaps = abs(1 - 0.5) + abs(1 - 0.61 - 0.65) + abs(1 - 0.95)
+    assert found["ece"]["value"] == pytest.approx(gaps / 4)
+    assert found["ece"]["signature"] == "ece|bins:15|width:equal|norm:l1|of:predicted"
+    certain = np.array([[0.0, -1e3], [0.0, -1e3]], dtype=np.float32)
+    sure = compute.probability_metrics(certain, [0, 0], [0, 1])
+    assert (sure["nll"]["value"], sure["ece"]["value"]) == (500.0, 0.5)
+    with pytest.raises(ValueError, match="2 predictions for 1"):
+        compute.probability_metrics(certain, [0], [0])
+
+
+def test_the_likelihood_is_that_of_scikit_learn() -> None:
+    drawn = np.random.default_rng(5)
+    probabilities, labels = drawn.dirichlet([0.3] * 7, size=101), drawn.integers(0, 7, 101)
+    found = compute.probability_metrics(np.log(probabilities), probabilities.argmax(1), labels.tolist())
+    assert found["nll"]["value"] == pytest.approx(log_loss(labels, probabilities, labels=range(7)))
 
 
 def test_translation_is_sacrebleus() -> None:

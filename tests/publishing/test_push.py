@@ -184,7 +184,8 @@ def test_no_path_of_this_machine_is_pushed(told: dict[str, Any], runs: Path) -> 
     assert entry["data"]["location"] == "secret" and "--data secret" in entry["command"]
     local = store.read(folder(runs, "sa-softmax"))
     assert entry["metrics"] == local["metrics"] and entry["task"] == local["task"]
-    assert (entry["predictions"], entry["diagnostics"]) == (None, None)  # files that are not there
+    for name in ("predictions", "probabilities", "diagnostics"):
+        assert entry[name] is None  # a file that is not there
     assert yaml.safe_load(files["finetune.yaml"])["attention"]["variant"] == "sa-softmax"
 
 

@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from finetune.errors import UserError
 from finetune.records import store
+from finetune.records.run import Run
 from tests.support.records import classified, run_config, save, started
 
 
@@ -57,7 +60,7 @@ def test_unknown_keys_and_values_are_the_programmers_mistake(tmp_path: Path) -> 
         ("[1, 2]", "no record of this program"),
         ('{"schema": "other", "version": 1}', "no record of this program"),
         ("[" * 100_000, "nested too deeply"),
-        ('{"schema": "finetune-record", "version": 4}', "has version 4.*upgrade"),
+        ('{"schema": "finetune-record", "version": 5}', "has version 5.*upgrade"),
         ('{"schema": "finetune-record", "version": 1}', "damaged.*missing or unknown keys: attention"),
         ('{"schema": "finetune-record", "version": "x"}', "damaged"),
         (b"\xff\xfa", "not UTF-8"),
@@ -220,6 +223,43 @@ def test_predictions_survive_the_disk_and_are_checked(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(UserError, match="No such file"):
         store.read_predictions(tmp_path)
+
+
+def test_probabilities_survive_the_disk_at_both_ends(tmp_path: Path) -> None:
+    """A logarithm as float16 tells 1 - 1e-5 from 1 and 1e-9 from 0; what is lower than any is finite."""
+    logs = np.log(np.array([[1 - 1e-5, 1e-5 - 1e-9, 1e-9], [0.2, 0.3, 0.5], [1.0, 1e-30, 1e-300]]))
+    logs[2, 2] = -1e6
+    file = store.write_probabilities(tmp_path, [0, 7, 2**40], logs.astype(np.float32))
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    rows, found = store.read_probabilities(tmp_path)
+    assert rows.tolist() == [0, 7, 2**40] and found.dtype == np.float32
+    np.testing.assert_allclose(found[:2], logs[:2], rtol=6e-3)
+    assert found[2].tolist() == [0.0, pytest.approx(logs[2, 1], rel=1e-3), -65504.0]
+    assert store.write_probabilities(tmp_path / "again", rows, found).read_bytes() == file.read_bytes()
+
+
+def test_probabilities_that_are_missing_or_damaged_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read the probabilities .*parquet: No such file"):
+        store.read_probabilities(tmp_path)
+    file = store.write_probabilities(tmp_path, [0, 1], np.log(np.full((2, 3), 1 / 3)))
+    whole = file.read_bytes()
+    for damaged in (b"", whole[:-20], whole[:20], b"x" * 100, b"\0" * 60 + whole[60:]):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match="probabilities") as error:
+            store.read_probabilities(tmp_path)
+        assert "\n" not in str(error.value)
+    parquet.write_table(pyarrow.table({"row": [0, 1], "log_probability": [0.1, 0.2]}), file)
+    with pytest.raises(UserError, match="holds no probabilities by row and class"):
+        store.read_probabilities(tmp_path)
+
+
+def test_a_record_of_the_version_before_has_no_probabilities(tmp_path: Path) -> None:
+    folder = save(tmp_path, started("softmax", 0), classified([True, False]))
+    content = json.loads((folder / store.FILE).read_text()) | {"version": 3}
+    del content["probabilities"]
+    (folder / store.FILE).write_text(json.dumps(content))
+    assert store.read(folder)["probabilities"] is None
+    assert Run(folder, store.read(folder)).probabilities() is None
 
 
 def test_a_saved_run_is_found_with_its_predictions(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ OWN = ("started", "finished", "times", "peak_memory_mib", "command", "hardware")
 """What each attempt at a run has of its own: when and where it was made."""
 SPEEDS = ("_runtime", "_per_second")
 """How names end of what Trainer measures of its own speed, along the curve."""
-FILES = ("predictions.jsonl", "diagnostics.json", "model.safetensors")
+FILES = ("predictions.jsonl", "probabilities.parquet", "diagnostics.json", "model.safetensors")
 
 
 def differing(one: Path, other: Path) -> dict[str, list[str]]:

@@ -112,6 +112,10 @@ def check(name: str, one: Path, several: Path, processes: int) -> None:
             assert other["tokens"] == one_row["tokens"]
         else:
             assert other == one_row
+    if first["probabilities"]:
+        (ids, logs), (again, others) = (store.read_probabilities(where) for where in (before, after))
+        assert ids.tolist() == again.tolist() == [row["row"] for row in rows[0]]
+        assert others == pytest.approx(logs, abs=max(tolerance, 5e-3))  # a digit of float16
 
 
 @pytest.mark.slow

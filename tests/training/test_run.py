@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers.trainer
@@ -25,7 +26,7 @@ from finetune.cli.main import main
 from finetune.comparison import pairing
 from finetune.data.collate import Collator
 from finetune.models.checkpoint import CONFIG_FILE
-from finetune.records import store
+from finetune.records import manifest, store
 from finetune.records.run import find_runs
 from finetune.system.lock import locked
 from finetune.training.trainer import EpochSampler
@@ -55,6 +56,7 @@ def test_run_folder_keeps_everything(classified):
             "record.json",
             "finetune.yaml",
             "predictions.jsonl",
+            "probabilities.parquet",
             "model.safetensors",
             "tokenizer.json",
         } <= names
@@ -68,6 +70,21 @@ def test_recorded_accuracy_is_that_of_the_predictions(classified):
     accuracy = sum(row["label"] == row["prediction"] for row in rows) / len(rows)
     assert len(rows) == 21
     assert store.read(where)["metrics"]["accuracy"]["value"] == pytest.approx(accuracy)
+
+
+def test_recorded_likelihood_is_that_of_the_kept_probabilities(classified):
+    """Up to the rounding to float16; each row's largest is the class that was predicted."""
+    where = folder("classify", classified)
+    rows, (ids, logs) = store.read_predictions(where), store.read_probabilities(where)
+    assert ids.tolist() == [row["row"] for row in rows] and logs.shape == (21, 4)
+    np.testing.assert_allclose(np.exp(logs).sum(axis=1), 1, rtol=2e-3)
+    assert [row["prediction"] for row in rows] == logs.argmax(axis=1).tolist()
+    entry = store.read(where)
+    assert entry["probabilities"] == store.PROBABILITIES
+    right = logs[range(21), [row["label"] for row in rows]]
+    assert entry["metrics"]["nll"]["value"] == pytest.approx(-right.mean(), rel=1e-3)
+    assert 0 <= entry["metrics"]["ece"]["value"] <= 1
+    assert store.PROBABILITIES in manifest.checksums(where)
 
 
 def easy_rows(data):
@@ -290,29 +307,36 @@ def test_padding_to_the_limit_trains_alike_on_wider_batches(tmp_path, monkeypatc
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["classify", "translate"])
 def test_evaluation_keeps_no_logits(tmp_path, monkeypatch, verb):
-    """While validating: one class index a row, or nothing but the loss. While testing: what is predicted."""
+    """While validating: the class and the probabilities of the four, or nothing but the loss.
+
+    While testing: what is predicted.
+    """
     alone(monkeypatch)
     kept = []
     add = EvalLoopContainer.add
 
     def spy(self, tensors):
-        kept.append(tensors)
+        kept.extend(tensors if isinstance(tensors, tuple) else [tensors])
         add(self, tensors)
 
     monkeypatch.setattr(EvalLoopContainer, "add", spy)
     options = ["--attention", "sa-softmax", "--train.eval_strategy", "epoch"]
     assert run(verb, tmp_path, *options, "--train.per_device_eval_batch_size", "4") == 0
     assert all(isinstance(tensor, torch.Tensor) for tensor in kept)
-    numbers = [tensor for tensor in kept if tensor.is_floating_point()]  # losses, repeated for each row
+    scored = [tensor for tensor in kept if tensor.is_floating_point() and tensor.ndim == 2]
+    numbers = [tensor for tensor in kept if tensor.is_floating_point() and tensor.ndim == 1]  # losses, by row
     indices = [tensor for tensor in kept if not tensor.is_floating_point()]
     before, validations, tests = 3, 3 * 3, 6  # batches of 4 among 12 rows, before and twice, and among 21
     held = 4  # batches of the rows that the model in the folder is to answer alike
     assert len(numbers) == validations + held + (tests if verb == "classify" else 0)
-    assert all(tensor.ndim == 1 and len(tensor) <= 4 for tensor in numbers)
+    assert all(len(tensor) <= 4 for tensor in numbers)
     if verb == "classify":
         assert len(indices) == 2 * (validations + tests + held)  # predictions and labels
         assert all(tensor.ndim == 1 and len(tensor) <= 4 for tensor in indices)
+        assert len(scored) == validations + tests + held
+        assert all(tensor.shape[1] == 4 and len(tensor) <= 4 for tensor in scored)
     else:
+        assert not scored
         assert len(indices) == before + tests + held  # token numbers of the translations
         assert all(tensor.ndim == 2 for tensor in indices)
 

@@ -124,6 +124,10 @@ def alike(one: Path, other: Path, tolerance: float = LOSSES) -> None:
             assert again["row"] == row["row"] and again["nats"] == pytest.approx(row["nats"], rel=1e-4)
         else:
             assert again == row
+    if before["probabilities"]:
+        (ids, logs), (ids_again, others) = (store.read_probabilities(folder) for folder in (first, second))
+        assert ids.tolist() == ids_again.tolist() == [row["row"] for row in rows[0]]
+        assert others == pytest.approx(logs, abs=max(tolerance, 5e-3))  # a digit of float16
 
 
 @pytest.mark.parametrize("name", QUICK)
