@@ -85,8 +85,10 @@ def folder_of(source: Path) -> Path:
 
 
 def add_plan(parser: argparse.ArgumentParser, alone: Any, about: str) -> None:
-    """``--plan`` in the group ``alone``, and the options that say how fast devices are for it."""
+    """``--plan`` and ``--dry-run`` in the group ``alone``, and for the first how fast devices are."""
     alone.add_argument("--plan", action="store_true", help=about)
+    dry = "print the configuration, where each value is from, and every run; begin none"
+    alone.add_argument("--dry-run", action="store_true", help=dry)
     one = "with --plan: measure a few steps of each kind of run, and plan with that"
     parser.add_argument("--time-one", action="store_true", help=one)
     peak = "with --plan: hours on a device of so many TFLOP/s (default: on each that is known)"

@@ -62,7 +62,8 @@ def _check_together(options: argparse.Namespace, engine: Engine, given: Given) -
         raise UserError("--token is for a worker that is checked: give --check too, or leave it out")
     if options.fits and not options.rehearse:
         raise UserError("--fits is for a rehearsal: give --rehearse too, or leave it out")
-    others = [mode for mode in ("print", "rehearse", "check", "cancel") if getattr(options, mode)]
+    modes = ("print", "rehearse", "check", "cancel", "dry-run")
+    others = [mode for mode in modes if getattr(options, mode.replace("-", "_"))]
     if options.time_one and others:
         raise UserError(f"--time-one is for a plan: give --plan in the place of --{others[0]}")
     here = [mode for mode in others if mode != "cancel"]
@@ -74,6 +75,7 @@ def _check_together(options: argparse.Namespace, engine: Engine, given: Given) -
 
 def study(options: argparse.Namespace, overrides: Overrides) -> int:
     """Plans, prints, rehearses or runs a study. Returns the exit status."""
+    from finetune.studies import dry_run
     from finetune.studies.check import FOUND, is_fine, look_around, refuse
     from finetune.studies.file import load, workers_of
     from finetune.studies.rehearsal import rehearse
@@ -104,6 +106,8 @@ def study(options: argparse.Namespace, overrides: Overrides) -> int:
     elif options.time_one:
         for each in measure(loaded.cells):
             print(line(each), flush=True)
+    elif options.dry_run:
+        print(dry_run.text(loaded, dry_run.of_study(loaded), terminal_width()))
     elif options.check:
         report = look_around(loaded, options.token)
         print(json.dumps(report))

@@ -1,6 +1,7 @@
 """The verbs of the types of task, such as ``classify``, and ``run``: runs in this process, in turn."""
 
 import argparse
+import functools
 import itertools
 import shlex
 from collections.abc import Mapping, Sequence
@@ -19,11 +20,12 @@ from finetune.cli.options import (
     place,
     speed,
 )
-from finetune.config.identity import flatten
+from finetune.config.identity import as_dict, flatten
 from finetune.config.loading import merge, nest, parse_value, preset_names, read_preset, read_yaml
 from finetune.errors import UserError, unknown
-from finetune.studies import axes, cell_file, timing
+from finetune.studies import axes, cell_file, dry_run, timing
 from finetune.studies.axes import Point
+from finetune.studies.dry_run import Origins, layered
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell, plan, seed_numbers, seeds_in, task_of, variant_names
 from finetune.studies.keys import ELSEWHERE, unknown_key
@@ -51,7 +53,7 @@ TYPED = {key: "attention" if given == "variants" else given for key, given in EL
 OPTIONS = {
     "task", "pair", "name", "objective", "attention", "seeds", "preset", "config", "output", "diagnose",
     "rehearse",
-    "plan", "time-one", "peak_tflops", "mfu", *SHORT, *ALIASES,
+    "plan", "dry-run", "time-one", "peak_tflops", "mfu", *SHORT, *ALIASES,
     *(name for task_type in TYPES.values() for name in task_type.numbers),
 }  # fmt: skip
 NOTES = """\
@@ -149,7 +151,8 @@ def train(options: argparse.Namespace, overrides: Overrides) -> int:
     kind = options.objective or task_type.kind
     if kind not in task_type.kinds:
         raise unknown("objective", kind, task_type.kinds)
-    values = _laid_over(read_preset(kind, options.preset), options, overrides, kind)
+    layers = _layers(options, overrides, kind)
+    values = functools.reduce(merge, (layer for _, layer in layers))
     if options.name and options.task != TABLE:
         raise UserError(f"--name names a table of your own: leave it out, or give --task {TABLE}")
     word = options.name or options.task
@@ -166,7 +169,7 @@ def train(options: argparse.Namespace, overrides: Overrides) -> int:
     variants, seeds = variant_names(values.pop("variants", None)), seed_numbers(values.pop("seeds", None))
     point = Point(word, options.pair, values, options.output)
     cells = plan([point], variants, seeds, diagnosed=seeds if options.diagnose else ())
-    if _only_asked(cells, options, task.name):
+    if _only_asked(cells, options, task.name, layered(layers)):
         return 0
     status = run_grid(cells, options.command)
     compare_grid(cells)
@@ -175,27 +178,24 @@ def train(options: argparse.Namespace, overrides: Overrides) -> int:
     return status
 
 
-def _laid_over(
-    preset: dict[str, Any], options: argparse.Namespace, overrides: Overrides, kind: str
-) -> dict[str, Any]:
-    """Lays files and options over the values of a preset."""
+def _layers(options: argparse.Namespace, overrides: Overrides, kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """Names and values that are laid over each other: of the preset, files and options; or ``UserError``."""
+    layers = [(f"preset {options.preset}", read_preset(kind, options.preset))]
     _refuse_unknown_options(overrides, kind)
-    values = preset
     for path in options.config:
-        values = merge(values, read_yaml(path))
-    values = merge(values, overrides)
-    if options.attention is not None:
-        values["variants"] = names(options.attention)
-    if options.seeds is not None:
-        values["seeds"] = seeds_in(options.seeds, "--seeds")
-    values = merge(values, _in_short(options, overrides))
-    _refuse_unknown_keys(values, kind)
-    return values
+        values = read_yaml(path)
+        _refuse_unknown_keys(values, kind)
+        layers.append((str(path), values))
+    return [*layers, ("command line", merge(overrides, _in_short(options, overrides)))]
 
 
 def _in_short(options: argparse.Namespace, overrides: Overrides) -> dict[str, Any]:
     """What the options say that are short for keys; raises ``UserError`` where a key is given as well."""
     values: dict[str, Any] = {}
+    if options.attention is not None:
+        values["variants"] = names(options.attention)
+    if options.seeds is not None:
+        values["seeds"] = seeds_in(options.seeds, "--seeds")
     in_full = flatten(overrides)
     for option, key in {**SHORT, **ALIASES, **TYPES[options.verb].numbers}.items():
         word = getattr(options, option, None)
@@ -222,24 +222,31 @@ def run(options: argparse.Namespace, overrides: Overrides) -> int:
         variant=options.attention,
         diagnose=options.diagnose,
     )
-    return 0 if _only_asked([cell], options, cell.config.task) else run_grid([cell], options.command)
+    origins = layered([(str(options.file), as_dict(cell.config))])
+    asked = _only_asked([cell], options, cell.config.task, origins)
+    return 0 if asked else run_grid([cell], options.command)
 
 
-def _only_asked(cells: Sequence[Cell], options: argparse.Namespace, task: str) -> bool:
-    """Plans or rehearses ``cells`` where that is what is asked for, and says whether it is."""
+def _only_asked(cells: Sequence[Cell], options: argparse.Namespace, task: str, origins: Origins) -> bool:
+    """Plans, lists or rehearses ``cells`` where that is what is asked for, and says whether it is.
+
+    ``origins``: where their configuration is from.
+    """
     how_fast = speed(options)
     if options.time_one and not options.plan:
         raise UserError("--time-one says how hours are planned: give --plan too, or leave it out")
+    study = Study(task, "", options.output, 1, tuple(cells))
     if options.plan:
         timed = list(timing.measure(cells)) if options.time_one else ()
-        study = Study(task, "", options.output, 1, tuple(cells))
         print(plan_text(study, 1, how_fast, timed, terminal_width()))
+    elif options.dry_run:
+        print(dry_run.text(study, {"": origins}, terminal_width()))
     elif options.rehearse:
         from finetune.studies.preflight import prepare
 
         prepare(cells)
         say("rehearsal: every kind of run that is not finished took a first step; none was begun")
-    return bool(options.plan or options.rehearse)
+    return bool(options.plan or options.dry_run or options.rehearse)
 
 
 def _refuse_unknown_options(overrides: Overrides, kind: str) -> None:

@@ -51,7 +51,7 @@ def points(name: str, grid: Mapping[str, Any], root: Path) -> list[Point]:
     if "task" not in grid:
         raise UserError("it names no task: give e.g. task: agnews")
     tasks, pairs = _names(grid["task"], "task"), _names(grid.get("pair"), "pair")
-    keys = _keys(grid)
+    keys = grid_keys(grid)
     axes = {key: value if _is_axis(key, value) else [value] for key, value in keys.items()}
     for key, choices in axes.items():
         if not choices:
@@ -97,7 +97,7 @@ def _names(value: Any, key: str) -> list[Any]:
     return list(dict.fromkeys(names))
 
 
-def _keys(grid: Mapping[str, Any]) -> dict[str, Any]:
+def grid_keys(grid: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of the configuration that a grid sets, by dotted names, however they are nested."""
     keys: dict[str, Any] = {}
     for key, value in _leaves({key: value for key, value in grid.items() if key not in OWN_KEYS}):

@@ -51,13 +51,7 @@ def load(name_or_path: str, root: Path | None = None) -> Study:
 
     Raises ``UserError`` for an unknown key (with the nearest one) and for any value that no run would take.
     """
-    if Path(name_or_path).is_file() or name_or_path.endswith((".yaml", ".yml")):
-        content = read_yaml(Path(name_or_path))
-    elif name_or_path in shipped():
-        with resources.as_file(shipped_configs().joinpath("studies", f"{name_or_path}.yaml")) as path:
-            content = read_yaml(path)
-    else:
-        raise unknown("study (give a YAML file, or a shipped one by its name)", name_or_path, shipped())
+    content = content_of(name_or_path)
     for key in content:
         if key not in KEYS:
             raise unknown(f"key of the study {name_or_path}", key, KEYS)
@@ -82,6 +76,16 @@ def load(name_or_path: str, root: Path | None = None) -> Study:
             f"e.g. on: {{engine: local, retries: 1}}, not {shown(on)}"
         )
     return Study(name, name_or_path, root, None if workers == "auto" else workers_of(workers), cells, on)
+
+
+def content_of(name_or_path: str) -> dict[str, Any]:
+    """Reads the mapping in a study file, or in a shipped study by its name. Raises ``UserError``."""
+    if Path(name_or_path).is_file() or name_or_path.endswith((".yaml", ".yml")):
+        return read_yaml(Path(name_or_path))
+    if name_or_path not in shipped():
+        raise unknown("study (give a YAML file, or a shipped one by its name)", name_or_path, shipped())
+    with resources.as_file(shipped_configs().joinpath("studies", f"{name_or_path}.yaml")) as path:
+        return read_yaml(path)
 
 
 def shipped() -> list[str]:

@@ -103,6 +103,13 @@ def without_heavy_imports(*words: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.parametrize("words", [["classify", "--lr", "3e-4"], ["study", "downstream"]])
+def test_a_dry_run_imports_nothing_heavy_and_begins_nothing(words: list[str]) -> None:
+    done = without_heavy_imports(*words, "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "") and "none was begun" in done.stdout
+    assert list(Path.cwd().iterdir()) == []
+
+
 @pytest.mark.parametrize("words", [["--help"], ["classify", "--help"], ["compare", "--help"]])
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     done = without_heavy_imports(*words)
