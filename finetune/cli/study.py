@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import math
 from typing import Any
 
 from finetune.cli.options import Overrides, add_plan, add_verb, number, place, speed
-from finetune.errors import UserError
+from finetune.config.loading import parse_value
+from finetune.errors import UserError, shown
 from finetune.studies.engines import ENGINES, LOCAL, Given, choose, given_on
 from finetune.studies.executors.base import Engine
 from finetune.system.sheet import Sheet, terminal_width
@@ -30,6 +32,7 @@ def add(verbs: Any) -> None:
         "finetune study quick",
         "finetune study my-study.yaml --plan",
         "finetune study my-study.yaml --workers 4 --output runs/mine",
+        "finetune study my-study.yaml --until 0.5 --most-seeds 11    more seeds, until each answer is known",
         "finetune study my-study.yaml --print > cells.txt     a line a run, for a Slurm array or xargs",
         notes=NOTES,
     )
@@ -48,7 +51,26 @@ def add(verbs: Any) -> None:
     parser.add_argument("--fits", action="store_true", help=known)
     parser.add_argument("--workers", help="runs at a time (default: the study's; one a GPU, or by cores)")
     parser.add_argument("--output", type=place, help="folder of the runs (default: runs/NAME-OF-THE-STUDY)")
+    known = "add seeds until a difference is known within MARGIN, or shown to be better, worse or equivalent"
+    parser.add_argument("--until", metavar="MARGIN", help=known)
+    most = "with --until: the budget, in seeds of a variant"
+    parser.add_argument("--most-seeds", metavar="N", help=most)
     parser.set_defaults(function=study)
+
+
+def _until(options: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of the study's ``until``."""
+    given: dict[str, Any] = {}
+    if options.until is not None:
+        margin = parse_value(options.until, "until")
+        if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 < margin < math.inf:
+            what = "--until takes a difference in the units of the metric, e.g. 0.5 points of accuracy"
+            raise UserError(f"{what}, not {shown(options.until)}")
+        given["margin"] = float(margin)
+    if options.most_seeds is not None:
+        what = "--most-seeds takes a whole number from 3, e.g. 11"
+        given["most"] = number(options.most_seeds, what, least=3)
+    return given
 
 
 def takes_steps(options: argparse.Namespace) -> bool:
@@ -77,7 +99,7 @@ def study(options: argparse.Namespace, overrides: Overrides) -> int:
     """Plans, prints, rehearses or runs a study. Returns the exit status."""
     from finetune.studies import dry_run
     from finetune.studies.check import FOUND, is_fine, look_around, refuse
-    from finetune.studies.file import load, workers_of
+    from finetune.studies.file import grown, load, workers_of
     from finetune.studies.rehearsal import rehearse
     from finetune.studies.run import (
         cancel,
@@ -93,7 +115,7 @@ def study(options: argparse.Namespace, overrides: Overrides) -> int:
     workers = None if options.workers is None else workers_of(number(options.workers, what, least=1))
     how_fast = speed(options)
     given = given_on(options.on, overrides)
-    loaded = load(options.file, options.output)
+    loaded = grown(load(options.file, options.output, _until(options)))
     chosen = choose(loaded, given)  # a mistake in its options is told at once
     _check_together(options, chosen.engine, given)
     if options.plan:

@@ -39,6 +39,7 @@ class Paired:
     per_seed: tuple[float, ...]  # variant minus baseline
     rows: RowResult | None
     no_rows: str | None  # why there is no comparison over rows
+    level: float = ALPHA  # of the test; less at a look of a plan (``statistics.sequential``)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Difference:
     verdict: Verdict
     why: str  # of the verdict
     rows: int | None = None  # test rows that were compared; kept reports of earlier days lack it
+    level: float = ALPHA  # of a planned look: intervals and p are adjusted to it, so that p < .05 counts
     # What follows is derived from the scores of a table (``finetune.comparison.effects``, ``margins``).
     margin: float | None = None  # of equivalence; None where there is none to hold the difference against
     improvement: float | None = None  # probability that a run is better than one of the baseline, 0 to 1
@@ -83,6 +85,13 @@ class Difference:
         if self.interval is None or self.margin is None:
             return False
         return -self.margin < self.interval[0] and self.interval[1] < self.margin
+
+    def is_known(self, margin: float) -> bool:
+        """Whether no more seeds are wanted: it is significant, lies within the margin, or is as certain."""
+        if self.interval is None:
+            return False
+        low, high = self.interval
+        return self.significant or replace(self, margin=margin).is_within_margin or high - low <= 2 * margin
 
     @property
     def conclusive(self) -> bool:
@@ -123,10 +132,9 @@ def judge(pairs: Sequence[Paired], metric: Metric) -> list[Difference]:
         over = over_seeds.t_interval(paired.per_seed) if several else None
         flips = several and len(paired.seeds) <= over_seeds.MOST_FLIPS
         needed = None
+        tested = comparisons * ALPHA / paired.level  # a look with less than 5% is as of more comparisons
         if both:
-            needed = {
-                size: power.seeds_needed(float(size), both.noise, comparisons) for size in metric.wanted
-            }
+            needed = {size: power.seeds_needed(float(size), both.noise, tested) for size in metric.wanted}
         difference = Difference(
             seeds=list(paired.seeds),
             per_seed=list(paired.per_seed),
@@ -142,11 +150,12 @@ def judge(pairs: Sequence[Paired], metric: Metric) -> list[Difference]:
             p_rows=rows.p if rows else None,
             test_rows=rows.test if rows else None,
             p_bootstrap=rows.p_bootstrap if rows else None,
-            detectable=power.detectable(both.noise, comparisons) if both else None,
+            detectable=power.detectable(both.noise, tested) if both else None,
             seeds_needed=needed,
             verdict="unknown",
             why=f"there is no comparison over rows: {paired.no_rows}",
             rows=rows.rows if rows else None,
+            level=paired.level,
         )
         significant, why = judgment(difference)
         verdict: Verdict = "none" if difference.conclusive else "unknown"
@@ -200,12 +209,13 @@ def _test(paired: Paired, of_rows: str) -> tuple[float, str, Both | None] | None
     """Tests one pair: p, the name of its test, and both kinds of noise where both are known.
 
     The test is over seeds and rows; where one is missing, over the rows of one seed or over seeds without
-    rows, which allow no conclusion.
+    rows, which allow no conclusion. Its p is adjusted for the looks of a plan.
     """
     count, rows = len(paired.seeds), paired.rows
     if rows and count > 1:
-        both = hierarchical(paired.per_seed, rows)
-        return both.p, f"hierarchical bootstrap over {count} seeds and {rows.rows:,} {of_rows}", both
+        both = hierarchical(paired.per_seed, rows, paired.level)
+        name = f"hierarchical bootstrap over {count} seeds and {rows.rows:,} {of_rows}"
+        return min(1.0, both.p * ALPHA / paired.level), name, both
     if rows:
         return rows.p, rows.test, None
     if 1 < count <= over_seeds.MOST_FLIPS:

@@ -6,6 +6,7 @@ comparison.to_frame()
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from finetune.comparison.tables import ResultTable, build
 from finetune.comparison.verdicts import TITLES, verdicts
 from finetune.config.schema import BASELINE
 from finetune.metrics import registry
-from finetune.records.run import Roots, find_runs
+from finetune.records.run import Roots, Run, find_runs
 from finetune.statistics.power import ALPHA, POWER
 from finetune.system.text import clean, plain
 
@@ -126,14 +127,15 @@ def compare(roots: Roots, margins: Margins | None = None) -> Comparison:
 
     Raises ``UserError`` where one of them is no folder, and for a margin of a metric that is not tested.
     """
-    runs, problems = find_runs(roots)
+    return of_runs(*find_runs(roots), margins)
+
+
+def of_runs(runs: Iterable[Run], problems: Sequence[str] = (), margins: Margins | None = None) -> Comparison:
+    """Compares ``runs`` as ``compare`` does; ``problems``: a line about each record that cannot be read."""
     predictions = Predictions()
-    tables = []
     grouped = groups(runs)
-    for siblings in grouped:
-        for group in siblings:
-            tables.append(_table(siblings, group, predictions))
-    found = Comparison(tables, problems, overall(tables), interactions(grouped, predictions))
+    tables = [_table(siblings, group, predictions) for siblings in grouped for group in siblings]
+    found = Comparison(tables, list(problems), overall(tables), interactions(grouped, predictions))
     return judged(found, margins)
 
 
@@ -156,9 +158,12 @@ def _table(siblings: list[RunGroup], group: RunGroup, predictions: Predictions) 
         fair = {seed: run for seed, run in group.finished(BASELINE).items() if seed not in unlike}
         for each in (metric.name, *lengths.names(group)):
             paired = claims.pair(fair, group.finished(name), predictions, registry.get(each))
-            if paired and each == metric.name:
+            if paired is None:
+                continue
+            paired = replace(paired, level=group.level(name))
+            if each == metric.name:
                 pairs[name] = paired
-            elif paired:
+            else:
                 at[name, each] = paired
     # One table is one family of comparisons, whatever other tasks happen to lie in the folder.
     tested = [key for key in at if key[1] == longest]

@@ -101,7 +101,7 @@ def _paired(one: RunGroup, other: RunGroup, variant: str, predictions: Predictio
         rows = predictions.interact((first, second), (third, fourth), metric)
     except UserError as error:
         return Paired(seeds, per_seed, None, str(error))
-    return Paired(seeds, per_seed, rows, None)
+    return Paired(seeds, per_seed, rows, None, min(one.level(variant), other.level(variant)))
 
 
 def sentence(interaction: Interaction) -> str:

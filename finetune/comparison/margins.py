@@ -77,6 +77,8 @@ def with_margins(table: ResultTable, asked: Margins | None = None) -> ResultTabl
 
     def size(metric: Metric, recorded: float | None) -> float | None:
         margin = asked.of(metric) if asked else None
+        if margin is None and recorded is None and metric.name == table.metric:
+            recorded = table.margin
         if margin is None and recorded is not None:
             return recorded
         margin, summary = margin or metric.margin, baseline.metrics.get(metric.name)

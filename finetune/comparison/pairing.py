@@ -12,6 +12,8 @@ from finetune.config.schema import BASELINE
 from finetune.records.pretraining import label
 from finetune.records.run import COMPUTED, Run
 from finetune.records.schema import Link
+from finetune.statistics.over_seeds import ALPHA
+from finetune.statistics.sequential import looks_of
 from finetune.system.text import short
 
 FROM_THE_PAPER = frozenset(PAPER)  # all others are controls
@@ -44,6 +46,13 @@ class RunGroup:
 
     def finished(self, variant: str) -> dict[int, Run]:
         return {run.seed: run for run in self.runs if run.variant == variant and run.finished}
+
+    def level(self, variant: str) -> float:
+        """The level of tests of ``variant``: 5%, or that of the look at which a plan for seeds is."""
+        plan = self.first.config.get("until")
+        if plan is None:
+            return ALPHA
+        return looks_of(plan).level(len({run.seed for run in self.runs if run.variant == variant}))
 
     def unlike_starts(self, variant: str) -> dict[int, str]:
         """Seeds of ``variant`` that are no pairs, since the baseline began otherwise, and why."""

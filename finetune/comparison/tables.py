@@ -94,6 +94,7 @@ class ResultTable:
     position: str = ""  # the positional encoding; empty for the model's own
     trained_length: int | None = None  # tokens of a training window, where other lengths were scored
     tested_length: str | None = None  # the metric of one length that is tested; the others are described
+    until: dict[str, Any] | None = None  # the plan by which seeds were added, where there was one
     margin: float | None = (
         None  # of equivalence, in reported units; that of another length is in its difference
     )
@@ -166,6 +167,8 @@ def build(
         missing=_missing(siblings, group, skip_baseline=bool(refused)),
         refused=refused + unlike,
         notes=reservations + notes(group),
+        until=run.config.get("until"),
+        margin=run.config["until"]["margin"] if run.config.get("until") else None,
         base_model=run.base_model,
         position=run.position,
         trained_length=lengths.trained(group),

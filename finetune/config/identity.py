@@ -18,6 +18,8 @@ def as_dict(config: RunConfig) -> dict[str, Any]:
         del values["attention"]["file"]
     if config.language is None:
         del values["language"]
+    if config.until is None:
+        del values["until"]
     if config.model.position == OWN:
         del values["model"]["position"], values["model"]["position_parameters"]
     data = values["data"]

@@ -149,6 +149,16 @@ class LanguageConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class UntilConfig:
+    """The plan of a study that adds seeds until a difference is known (``statistics.sequential``)."""
+
+    margin: Parameter  # of equivalence, and of how far an interval may reach from its middle; reported units
+    first: Annotated[int, Field(ge=2, le=1000)]  # seeds, of each variant, before anyone looks
+    step: Positive  # seeds that are added at a time
+    most: Annotated[int, Field(ge=2, le=1000)]  # seeds; the budget
+
+
+@dataclass(frozen=True, config=STRICT)
 class RunConfig:
     """Everything that decides a run's numbers."""
 
@@ -166,6 +176,7 @@ class RunConfig:
     train: dict[str, Any]  # transformers.TrainingArguments fields, by their own names
     # The configuration, record and hash of another kind of task are without it.
     language: LanguageConfig | None = None  # language models only
+    until: UntilConfig | None = None  # of a study with such a plan; all others are without it
 
 
 # What runs did before there were these keys: their folders can still be loaded.

@@ -7,6 +7,7 @@ from finetune.comparison.compare import Comparison
 from finetune.comparison.tables import ResultTable
 from finetune.metrics import registry
 from finetune.report import words
+from finetune.statistics.sequential import looks_of
 
 
 def protocol(table: ResultTable) -> list[str]:
@@ -35,6 +36,17 @@ def protocol(table: ResultTable) -> list[str]:
             facts.append(f"{result.name}, p from: {difference.test}")
             if difference.test_rows and difference.test_rows != difference.test:
                 facts.append(f"{result.name}, p of the rows alone from: {difference.test_rows}")
+    if plan := table.until:
+        looks = ", ".join(str(seeds) for seeds in looks_of(plan).seeds)
+        facts.append(
+            f"seeds were added by a plan until differences were known within {plan['margin']:g}: looks after "
+            f"{looks} seeds; intervals and p are adjusted for them"
+        )
+        facts += [
+            f"{result.name}: {len(result.difference.seeds)} seeds, level {result.difference.level:.2g}"
+            for result in table.variants
+            if result.difference
+        ]
     return facts + [f"ran on: {place}" for place in table.ran_on]
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 from finetune.statistics.over_rows import RowResult
-from finetune.statistics.over_seeds import LEAST_P, RESAMPLES, SEED, Interval, mean_sd, standard_error
+from finetune.statistics.over_seeds import ALPHA, LEAST_P, RESAMPLES, SEED, Interval, mean_sd, standard_error
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Noise:
 class Both:
     """Interval and p of a mean difference against the noise of seeds and test rows."""
 
-    interval: Interval  # 95%
+    interval: Interval  # of the confidence that was asked for, usually 95%
     p: float  # two-sided
     noise: Noise
 
@@ -56,8 +56,10 @@ def noise(per_seed: Sequence[float], rows: RowResult) -> Noise:
     return Noise(standard_error(per_seed), row, len(per_seed))
 
 
-def hierarchical(per_seed: Sequence[float], rows: RowResult) -> Both:
+def hierarchical(per_seed: Sequence[float], rows: RowResult, alpha: float = ALPHA) -> Both:
     """The mean of paired differences, one a seed (two or more), bootstrapped over seeds and test rows.
+
+    The interval has a confidence of 1 - ``alpha``.
 
     A replicate is the mean difference, plus the deviation of one resample of the test rows, taken once for
     all seeds, plus the deviation of one draw of the seeds.
@@ -89,15 +91,15 @@ def hierarchical(per_seed: Sequence[float], rows: RowResult) -> Both:
 
     if parts.seed:
         # The ends lie within these bounds; the constant is for seeds that differ by rounding errors alone.
-        reach = 1.01 * float(special.stdtrit(parts.seeds - 1, 0.975)) * parts.seed + 1e-9
+        reach = 1.01 * float(special.stdtrit(parts.seeds - 1, 1 - alpha / 2)) * parts.seed + 1e-9
         ends = float(centres[0]) - reach, float(centres[-1]) + reach
         tolerance = 1e-5 * (ends[1] - ends[0])
         low, high = (
             float(optimize.brentq(lambda value, q=q: below(value) - q, *ends, xtol=tolerance))
-            for q in (0.025, 0.975)
+            for q in (alpha / 2, 1 - alpha / 2)
         )
     else:
-        low, high = map(float, centres[np.searchsorted(shares.cumsum(), [0.025, 0.975])])
+        low, high = map(float, centres[np.searchsorted(shares.cumsum(), [alpha / 2, 1 - alpha / 2])])
     p = max(LEAST_P, rows.p, min(1.0, 2 * min(below(0.0), 1 - below(0.0))))
     interval = min(low, rows.interval[0]), max(high, rows.interval[1])
     return Both(interval, p, replace(parts, seed=max(parts.seed, rows.residual)))

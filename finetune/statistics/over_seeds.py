@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special
 
+ALPHA = 0.05  # what a significant difference is significant at
 SEED = 12345  # sacrebleu's own; every random number of the statistics comes from it
 RESAMPLES = 2_000  # bootstrap resamples for an interval
 PAIRED_RESAMPLES = 1_000  # of these, those for the p of a paired bootstrap: sacrebleu's default

@@ -8,7 +8,8 @@ With n seeds in the place of S the noise is
     V(n) = V_seed S / n + V_row,    V_row: of the test rows, whatever the number of seeds,
 
 so the noise of the rows is a floor: below it only more test rows help, and no number of seeds. The threshold
-is alpha / m for m comparisons, as Holm's for the first of them. Both numbers are as uncertain as the noise
+is 5% / m for m comparisons, as Holm's for the first of them; a look of a plan (``sequential``) that has less
+than 5% counts as so many more comparisons. Both numbers are as uncertain as the noise
 they come from: with two or three seeds, a rough guide.
 """
 
@@ -21,8 +22,8 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from finetune.statistics.bootstrap import Noise
+from finetune.statistics.over_seeds import ALPHA
 
-ALPHA = 0.05
 POWER = 0.8  # the usual power of a minimum detectable difference (Cohen 1988)
 MOST_SEEDS = 1_000_000  # as good as infinitely many
 _FEW = 30  # seeds; for more of them Student's t is as good as normal, and the noncentral t is at hand
@@ -31,7 +32,7 @@ _RATIOS = np.geomspace(1e-2, 20, 30)  # noise of rows over that of seeds
 _NORMAL = np.arange(-6, 6, 0.04)  # points to integrate at, close enough for these ratios
 
 
-def power(difference: float, noise: Noise, comparisons: int = 1) -> float:
+def power(difference: float, noise: Noise, comparisons: float = 1) -> float:
     """The probability that a true ``difference`` is significant with this noise, in its own direction.
 
     Without noise of rows it is the power of a t test (Cohen 1988, section 2.5).
@@ -50,7 +51,7 @@ def power(difference: float, noise: Noise, comparisons: int = 1) -> float:
     return float(special.ndtr((size - critical) / noise.total).mean())
 
 
-def detectable(noise: Noise, comparisons: int = 1) -> float:
+def detectable(noise: Noise, comparisons: float = 1) -> float:
     """The minimum detectable difference at 80% power of a design of two or more seeds, in its own units."""
     if not noise.total:
         return 0.0
@@ -60,7 +61,7 @@ def detectable(noise: Noise, comparisons: int = 1) -> float:
     return float(optimize.brentq(lambda size: power(size, noise, comparisons) - POWER, 0.0, most))
 
 
-def seeds_needed(wanted: float, noise: Noise, comparisons: int = 1) -> int | None:
+def seeds_needed(wanted: float, noise: Noise, comparisons: float = 1) -> int | None:
     """The fewest seeds (two or more) that detect ``wanted`` with 80% power; ``None`` where no number does."""
 
     def enough(seeds: int) -> bool:

@@ -9,14 +9,16 @@ p of any test of that look (Jennison & Turnbull 2000, Group Sequential Methods, 
 that all looks share, of the test rows, makes them more alike, which errs on the safe side.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import integrate, optimize, special
 
-from finetune.statistics.power import ALPHA
+from finetune.statistics.over_seeds import ALPHA
 
 POINTS = 513  # of a density between two bounds; with 257 the levels differ by less than 1e-7
 
@@ -47,10 +49,19 @@ class Looks:
             density = _going_on(density, bound * np.sqrt(share), share - before)
         return tuple(levels)
 
+    def look_of(self, place: int) -> int:
+        """The look, from 0, for which the seed at ``place``, from 0, is run."""
+        return sum(count <= place for count in self.seeds)
+
     def level(self, seeds: int) -> float:
         """The level after so many seeds, those that failed too: that of the last look that they allow."""
         passed = sum(count <= seeds for count in self.seeds)
         return self.levels[max(0, passed - 1)]
+
+
+def looks_of(plan: Mapping[str, Any]) -> Looks:
+    """The looks of a configuration's ``until``."""
+    return Looks(plan["first"], plan["most"], plan["step"])
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ from finetune.config.loading import read_yaml
 from finetune.config.loading import shipped as shipped_configs
 from finetune.errors import UserError, shown, unknown
 from finetune.records import pretraining
+from finetune.statistics.sequential import looks_of
 from finetune.studies.axes import check_count
 from finetune.studies.grid import Cell, expand, seed_numbers
+from finetune.studies.until import OPTIONS, due, planned
 from finetune.system.processes import python_module
 
-KEYS = {"name", "workers", "on", "diagnose", "seeds", "grids"}
+KEYS = {"name", "workers", "on", "diagnose", "seeds", "until", "grids"}
 ON_FILE = "on.yaml"  # what command lines have said of the engine
 JOBS = "jobs"  # an engine's own files
 OWN = ("logs", "configs", JOBS, ON_FILE)  # beside the grids, below the root
@@ -27,7 +29,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # a folder on any file sy
 
 @dataclass(frozen=True)
 class Study:
-    """``cells`` in the order of running. ``workers`` None: as many as the machine takes."""
+    """``cells`` in the order of running. ``workers`` None: as many as the machine takes.
+
+    ``later``: cells of seeds that are added where differences stay unknown (``studies.until``).
+    """
 
     name: str
     file: str  # what ``load`` was given
@@ -35,10 +40,13 @@ class Study:
     workers: int | None
     cells: tuple[Cell, ...]
     on: Mapping[str, Any] | None = None  # the engine and its options, as the file has them
+    later: tuple[Cell, ...] = ()
+    given: tuple[str, ...] = ()  # options of the command line that change its runs
 
     def command(self, *options: str) -> list[str]:
         """The command of this study with further options, for a process of its own, here or on a worker."""
-        return [*python_module("finetune"), "study", self.file, "--output", str(self.root), *options]
+        words = [*python_module("finetune"), "study", self.file, "--output", str(self.root)]
+        return [*words, *self.given, *options]
 
     @property
     def title(self) -> str:
@@ -46,8 +54,10 @@ class Study:
         return f"study {self.name}" if self.file else self.name
 
 
-def load(name_or_path: str, root: Path | None = None) -> Study:
+def load(name_or_path: str, root: Path | None = None, until: Mapping[str, Any] | None = None) -> Study:
     """Reads a study file, or a shipped study by its name. ``root`` None: ``runs/<the study's name>``.
+
+    ``until``: what the command line says of it, over the file's.
 
     Raises ``UserError`` for an unknown key (with the nearest one) and for any value that no run would take.
     """
@@ -59,9 +69,11 @@ def load(name_or_path: str, root: Path | None = None) -> Study:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UserError(f"{name_or_path}: name must be a word such as agnews-ablation, not {shown(name)}")
     root = root or Path("runs", name)
-    seeds, diagnosed = _seeds(content, "seeds", name_or_path), _seeds(content, "diagnose", name_or_path)
-    cells = _cells(content.get("grids"), seeds, diagnosed, root, name_or_path)
-    unused = set(diagnosed or ()) - {cell.config.seed for cell in cells}
+    diagnosed = _seeds(content, "diagnose", name_or_path)
+    given = dict(until or {})
+    every = _cells(content, given, diagnosed, root, name_or_path)
+    cells = tuple(cell for cell in every if not cell.look)
+    unused = set(diagnosed or ()) - {cell.config.seed for cell in every}
     if unused:
         raise UserError(f"{name_or_path}: diagnose names seed {min(unused)}, which no grid runs")
     workers = content.get("workers", "auto")
@@ -75,7 +87,24 @@ def load(name_or_path: str, root: Path | None = None) -> Study:
             f"{name_or_path}: on must name an engine and its options, "
             f"e.g. on: {{engine: local, retries: 1}}, not {shown(on)}"
         )
-    return Study(name, name_or_path, root, None if workers == "auto" else workers_of(workers), cells, on)
+    return Study(
+        name,
+        name_or_path,
+        root,
+        None if workers == "auto" else workers_of(workers),
+        cells,
+        on,
+        later=tuple(cell for cell in every if cell.look),
+        given=tuple(word for key, value in given.items() for word in (OPTIONS[key], f"{value:g}")),
+    )
+
+
+def grown(study: Study) -> Study:
+    """The study with the runs that are due by now: those of further seeds, where looks have ended."""
+    while study.later and (added := due(study.cells, study.later)):
+        later = tuple(cell for cell in study.later if cell not in added)
+        study = replace(study, cells=(*study.cells, *added), later=later)
+    return study
 
 
 def content_of(name_or_path: str) -> dict[str, Any]:
@@ -111,16 +140,17 @@ def workers_of(number: int) -> int:
 
 
 def _cells(
-    grids: Any,
-    seeds: list[int] | None,
+    study: Mapping[str, Any],
+    given: Mapping[str, Any],
     diagnosed: list[int] | None,
     root: Path,
     where: str,
 ) -> tuple[Cell, ...]:
     """The cells of all grids, seed by seed, so that a study that is stopped half-way has whole pairs.
 
-    A run that begins from another one comes after it.
+    A run that begins from another one comes after it. ``given``: of ``until``, by the command line.
     """
+    grids, seeds = study.get("grids"), _seeds(study, "seeds", where)
     if not isinstance(grids, dict) or not grids:
         raise UserError(
             f"{where}: grids must name at least one grid, e.g. grids: {{agnews: {{task: agnews}}}}"
@@ -135,14 +165,19 @@ def _cells(
             )
         above = {cell.grid for _, cell in ranked}
         own = _seeds(content, "seeds", f"{where}, grid '{name}'") or seeds
-        grid = {key: value for key, value in content.items() if key != "seeds"}
+        grid = {key: value for key, value in content.items() if key not in ("seeds", "until")}
         if own is None:
             raise UserError(
                 f"{where}: grid '{name}' has no seeds: give seeds: [0, 1, 2] there or above all grids"
             )
         try:
+            own, plan = planned(content.get("until", study.get("until")), given, own)
+            grid |= {"until": plan} if plan else {}
             origins = _begin_from(grid, above, root)
             cells = expand(name, grid, own, root, frozenset(diagnosed or ()))
+            if plan:
+                looks = looks_of(plan)
+                cells = [replace(cell, look=looks.look_of(own.index(cell.config.seed))) for cell in cells]
             if origins:
                 ranks = {cell: rank for rank, cell in ranked if cell.grid == origins}
                 cells = [replace(cell, origin=_origin(cell, ranks)) for cell in cells]

@@ -39,6 +39,7 @@ class Cell:
     grid: str = ""  # its name in a study
     root: Path | None = None  # of the study
     origin: "Cell | None" = None  # the run of the same study that it begins from, and waits for
+    look: int = 0  # from which on it is run, where seeds are added until a difference is known
 
     @property
     def name(self) -> str:

@@ -24,7 +24,7 @@ from finetune.studies import (
 )
 from finetune.studies.estimate import Costs
 from finetune.studies.executors.base import Executor
-from finetune.studies.file import Study
+from finetune.studies.file import Study, grown
 from finetune.studies.grid import Cell
 from finetune.studies.on_paper import Speed
 from finetune.studies.state import TO_RUN, RunState, Status, begins, look, refuse_folders, refuse_others
@@ -90,6 +90,8 @@ def plan_text(
         study, statuses, {kind: each.whole for kind, each in kinds.items() if each.is_like_the_run}
     )
     planned = overview.text(study, statuses, costs, devices.workers(workers or study.workers), width)
+    if study.later:
+        planned += f"\nup to {len(study.later)} more runs, of further seeds, where a difference stays unknown"
     parts = [planned, timing.text(study.cells, timed, width), on_paper.text(study.cells, speed, width)]
     return "\n\n".join(filter(None, parts))
 
@@ -157,12 +159,26 @@ def cancel(study: Study, chosen: engines.Chosen) -> None:
 
 
 def run_study(study: Study, workers: int | None, chosen: engines.Chosen) -> int:
-    """Rehearses and runs what is not done on the ``chosen`` engine, then prints the comparison.
+    """Runs what is due and not done on the ``chosen`` engine, then what is due after it, and prints the
+    comparison.
 
     Returns the exit status: 1 if a run has failed, 75 if one is unfinished after all retries, that of the
     rehearsal if it has failed, and then no run was begun. Raises ``UserError`` where a folder holds something
     else than its run, also at the end, where a run was done before what it began from was made again.
     """
+    while True:
+        statuses, exit_status = _run_due(study, workers, chosen)
+        if exit_status:
+            return exit_status
+        larger = grown(study)
+        if larger is study:
+            return _ended(study, statuses)
+        say(f"{len(larger.cells) - len(study.cells)} more runs, as differences are not known yet")
+        study = larger
+
+
+def _run_due(study: Study, workers: int | None, chosen: engines.Chosen) -> tuple[dict[Cell, Status], int]:
+    """Rehearses and runs the cells of a study; their statuses, and that of a rehearsal that has failed."""
     statuses = {cell: look(cell) for cell in study.cells}
     refuse_others(statuses)
     waiting = [cell for cell in study.cells if statuses[cell].state is not RunState.DONE]
@@ -179,7 +195,7 @@ def run_study(study: Study, workers: int | None, chosen: engines.Chosen) -> int:
         if going:  # on workers that were looked at before, and may all be taken
             say(f"{len(going)} runs go on that an earlier command has begun")
         elif exit_status := _tried(study, chosen, executor, waiting):
-            return exit_status
+            return statuses, exit_status
         cell_file.write(waiting)
         engines.keep(study, chosen)
         try:
@@ -191,7 +207,7 @@ def run_study(study: Study, workers: int | None, chosen: engines.Chosen) -> int:
             if executor.outlives:
                 say("the jobs go on: the same command shows them again, and with --cancel it ends them")
             raise
-    return _ended(study, statuses)
+    return statuses, 0
 
 
 def _tried(study: Study, chosen: engines.Chosen, executor: Executor, waiting: Sequence[Cell]) -> int:
