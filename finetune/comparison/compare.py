@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.comparison import claims, lengths
 from finetune.comparison.aggregate import Overall, overall
 from finetune.comparison.caveats import reservations
+from finetune.comparison.churn import Churn, churn
 from finetune.comparison.claims import Difference, Paired
 from finetune.comparison.effects import with_effects
 from finetune.comparison.interactions import Interaction, interactions
@@ -152,10 +153,12 @@ def _table(siblings: list[RunGroup], group: RunGroup, predictions: Predictions) 
     metric, longest = group.first.metric, lengths.tested(group)
     pairs: dict[str, Paired] = {}
     at: dict[tuple[str, str], Paired] = {}
+    churns: dict[str, Churn | None] = {}
     for name in group.variants[1:]:
         # Only seeds that began from the baseline's own weights make a fair pair.
         unlike = group.unlike_starts(name)
         fair = {seed: run for seed, run in group.finished(BASELINE).items() if seed not in unlike}
+        churns[name] = churn(fair, group.finished(name), predictions, metric)
         for each in (metric.name, *lengths.names(group)):
             paired = claims.pair(fair, group.finished(name), predictions, registry.get(each))
             if paired is None:
@@ -175,4 +178,6 @@ def _table(siblings: list[RunGroup], group: RunGroup, predictions: Predictions) 
         at_lengths.setdefault(name, {})[each] = by_length[name, each]
     differences = dict(zip(pairs, judged, strict=False))
     at_tested = {name: at[name, each] for name, each in tested}
-    return build(siblings, group, differences, at_lengths, reservations(pairs, metric, at_tested, longest))
+    table = build(siblings, group, differences, at_lengths, reservations(pairs, metric, at_tested, longest))
+    variants = [replace(result, churn=churns.get(result.name)) for result in table.variants]
+    return replace(table, variants=variants)

@@ -1,6 +1,7 @@
 """Scores the predictions of runs row by row, and checks that they give the values in the records."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,20 @@ from finetune.records.run import Run
 from finetune.statistics.over_rows import RowResult
 
 
+@dataclass(frozen=True)
+class Scored:
+    """The test rows of a run, in order of their identity."""
+
+    rows: list[Any]  # with the right answer, so that other data under the same numbers is noticed
+    scores: Any  # as the metric's ``RowScorer`` has them, and so are
+    outputs: Any
+
+
 class Predictions:
     """Reads each run's predictions once, and checks that they give the value in its record."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Path, str], tuple[list[Any], Any]] = {}
+        self._known: dict[tuple[Path, str], Scored] = {}
 
     def pair(self, baseline: Sequence[Run], variant: Sequence[Run], metric: Metric) -> RowResult:
         """Compares over rows, one run a seed on each side, in reported units.
@@ -45,22 +55,23 @@ class Predictions:
     def _compared(
         self, compare: Callable[..., RowResult], sides: Sequence[Sequence[Run]], metric: Metric
     ) -> RowResult:
-        scored = [[self._scored(run, metric) for run in side] for side in sides]
-        wanted, first = scored[0][0][0], sides[0][0]
-        for side, results in zip(sides, scored, strict=True):
-            for run, (rows, _) in zip(side, results, strict=True):
-                if rows != wanted:
-                    raise UserError(f"the predictions in {run.folder} are of other rows than {first.folder}")
+        found = self.scored(sides, metric)
         try:
-            return compare(*([scores for _, scores in results] for results in scored))
+            return compare(*([each.scores for each in side] for side in found))
         except ValueError as error:
-            raise UserError(f"the predictions in {first.folder} {error}") from error
+            raise UserError(f"the predictions in {sides[0][0].folder} {error}") from error
 
-    def _scored(self, run: Run, metric: Metric) -> tuple[list[Any], Any]:
-        """The rows of a run in order of their identity, and the score of each.
+    def scored(self, sides: Sequence[Sequence[Run]], metric: Metric) -> list[list[Scored]]:
+        """The test rows of runs, side by side; raises ``UserError`` where they are not the same ones."""
+        scored = [[self._scored(run, metric) for run in side] for side in sides]
+        wanted, first = scored[0][0].rows, sides[0][0]
+        for side, results in zip(sides, scored, strict=True):
+            for run, result in zip(side, results, strict=True):
+                if result.rows != wanted:
+                    raise UserError(f"the predictions in {run.folder} are of other rows than {first.folder}")
+        return scored
 
-        Rows come with the right answer, so that other data under the same numbers is noticed.
-        """
+    def _scored(self, run: Run, metric: Metric) -> Scored:
         if known := self._known.get((run.folder, metric.name)):
             return known
         rows = sorted(run.predictions(), key=lambda row: row["row"])
@@ -81,5 +92,6 @@ class Predictions:
             raise UserError(
                 f"the predictions in {run.folder} give {value:.6g}, its record says {recorded:.6g}"
             )
-        self._known[run.folder, metric.name] = (identity, scores)
-        return identity, scores
+        outputs = scorer.outputs(rows) if metric.moved and scorer.outputs else None
+        found = self._known[run.folder, metric.name] = Scored(identity, scores, outputs)
+        return found

@@ -10,6 +10,7 @@ from typing import Any
 
 from finetune.comparison import lengths
 from finetune.comparison.caveats import Note, notes, ran_on
+from finetune.comparison.churn import Churn
 from finetune.comparison.claims import Difference
 from finetune.comparison.pairing import RunGroup, differences, differing_settings, is_control
 from finetune.config.schema import BASELINE
@@ -59,6 +60,7 @@ class VariantResult:
     # Of language models, means over finished seeds; a report of another kind of task lacks both.
     tokens_per_s: float | None = None  # trained on in a second
     mfu: float | None = None  # the share of the device's peak
+    churn: Churn | None = None  # None for the baseline, and where predictions are missing
 
     @property
     def finished(self) -> int:

@@ -27,6 +27,37 @@ AT = "@"  # perplexity@1024: between the name of a metric and a context length
 
 
 @dataclass(frozen=True)
+class Moved:
+    """How far the answers of two runs to a row are apart, in words: ``changes 17.2% of predictions``.
+
+    A share of rows (``percent``), or a distance in a unit of its own.
+    """
+
+    verb: str
+    of: str  # after the number, with what it is of
+    unit: str  # of a difference
+    percent: bool = False
+    decimals: int = 1
+    texts: bool = False  # the answers are texts, which are more or less alike
+
+    @property
+    def scale(self) -> float:
+        """A distance as it is computed times this is a reported one."""
+        return 100.0 if self.percent else 1.0
+
+    def text(self, value: float) -> str:
+        """Formats a reported distance: ``17.2%``."""
+        return f"{value:.{self.decimals}f}{'%' if self.percent else ''}"
+
+    def signed(self, difference: float) -> str:
+        """Formats a difference of two distances, without its unit: ``+1.3``."""
+        return minus(f"{difference:+.{self.decimals}f}")
+
+
+OF_DOCUMENTS = Moved("moves the loss of a document by", " nats a token", " nats a token", decimals=4)
+
+
+@dataclass(frozen=True)
 class Metric:
     """The declaration of a metric, for all that reads, compares, draws or publishes it.
 
@@ -51,6 +82,7 @@ class Metric:
     primary_of: str | None = None  # the kind of task whose comparisons test it; None: only described
     truth: str = ""  # the column of predictions.jsonl that holds the right answer
     rows: str | RowScorer = ""  # "module:NAME" of one that is not light to import
+    moved: Moved | None = None  # what two runs of the kind of task are apart by; None: nothing is computed
     signature_must_match: bool = False  # values under other signatures are not comparable
     wanted: tuple[str, ...] = ("0.25", "0.5", "1")  # differences worth knowing the number of seeds for
     margin: Margin | None = None  # differences below it do not matter, where the user says nothing else
@@ -150,6 +182,7 @@ _DECLARED = (
         truth="label",
         margin=Margin(0.5),
         rows="finetune.metrics.rows:ACCURACY",
+        moved=Moved("changes", " of predictions", " points", percent=True),
         chance=guessing,
         is_share_of_rows=True,
     ),
@@ -194,6 +227,7 @@ _DECLARED = (
         truth="reference",
         margin=Margin(0.5),
         rows="finetune.metrics.rows:BLEU",
+        moved=Moved("changes", " of translations", " points", percent=True, texts=True),
         signature_must_match=True,
         share_of_median=0.25,  # seeds of one method do not differ by so much
     ),
@@ -209,6 +243,7 @@ _DECLARED = (
         primary_of="causal",
         truth="document",
         rows="finetune.metrics.rows:PERPLEXITY",
+        moved=OF_DOCUMENTS,
         signature_must_match=True,
         wanted=("0.05", "0.1", "0.25"),
         margin=Margin(0.01, relative=True),
@@ -253,6 +288,7 @@ _DECLARED = (
         primary_of="masked",
         truth="document",
         rows="finetune.metrics.rows:MASKED_LOSS",
+        moved=OF_DOCUMENTS,
         signature_must_match=True,
         wanted=("0.005", "0.01", "0.02"),
         margin=Margin(0.01),  # as that of perplexity, whose logarithm it is
@@ -272,7 +308,9 @@ def get(name: str) -> Metric:
     if length := length_of(name):
         metric = METRICS[name.partition(AT)[0]]
         title, unit = (f"{text} at {length:,}" for text in (metric.title, metric.unit))
-        return replace(metric, name=name, title=title, unit=unit, by_length=False, primary_of=None)
+        return replace(
+            metric, name=name, title=title, unit=unit, by_length=False, primary_of=None, moved=None
+        )
     return METRICS.get(name) or Metric(name, title=name, unit=name, decimals=None)
 
 

@@ -27,13 +27,17 @@ class RowScorer:
     ``value`` turns those scores into the value of the whole set, ``compare`` two lists of them, one a seed,
     into a paired comparison. ``interact`` compares two differences: it takes a baseline and a variant, then
     another baseline and variant, and tests the second difference minus the first, in recorded units of the
-    metric's ``interaction_scale``; ``None`` where it has none.
+    metric's ``interaction_scale``; ``None`` where it has none. ``outputs`` takes the rows too and gives what
+    the run answered, an array with one entry a row, and ``distance`` how far two of them are apart
+    (``Metric.moved``); ``None`` where that says nothing.
     """
 
     score: Callable[[Rows, str], Any]
     value: Callable[[Any], float]
     compare: Callable[[Sequence[Any], Sequence[Any]], RowResult]
     interact: Callable[[Sequence[Any], Sequence[Any], Sequence[Any], Sequence[Any]], RowResult] | None = None
+    outputs: Callable[[Rows], Any] | None = None
+    distance: Callable[[Any, Any], Floats] | None = None
 
 
 def _bleu_counts(rows: Rows, signature: str) -> Any:
@@ -89,7 +93,14 @@ def _ratio_of_sums(value: Value, interaction: Value) -> RowScorer:
         """Variant minus baseline on the scale of interactions, of the sums of both: (..., 4) -> (...)."""
         return interaction(sums[..., :2]) - interaction(sums[..., 2:])
 
-    return RowScorer(_nats_and_tokens, lambda sums: float(value(sums.sum(axis=0))), compare, interact)
+    return RowScorer(
+        _nats_and_tokens,
+        lambda sums: float(value(sums.sum(axis=0))),
+        compare,
+        interact,
+        outputs=lambda rows: np.array([row["nats"] / max(1, row["tokens"]) for row in rows]),
+        distance=lambda one, two: np.abs(one - two),
+    )
 
 
 def _tokens(runs: Sequence[Floats]) -> Floats:
@@ -114,11 +125,15 @@ ACCURACY = RowScorer(
     score=lambda rows, signature: np.array([row["prediction"] == row["label"] for row in rows]),
     value=lambda scores: float(scores.mean()),
     compare=lambda baseline, variant: compare_accuracy(np.stack(baseline), np.stack(variant)),
+    outputs=lambda rows: np.fromiter((row["prediction"] for row in rows), dtype=object),
+    distance=lambda one, two: (one != two).astype(float),
 )
 BLEU = RowScorer(
     score=_bleu_counts,
     value=lambda counts: float(bleu.bleu(counts.sum(axis=0))),
     compare=bleu.compare_bleu,
+    outputs=lambda rows: np.fromiter((row["prediction"] for row in rows), dtype=object),
+    distance=lambda one, two: (one != two).astype(float),
 )
 PERPLEXITY = _ratio_of_sums(perplexity, mean_nats)
 MASKED_LOSS = _ratio_of_sums(mean_nats, mean_nats)

@@ -96,7 +96,7 @@ def compare_accuracy(baseline: NDArray[np.bool_], variant: NDArray[np.bool_]) ->
         difference=total / rows / seeds,
         interval=(float(low), float(high)),
         standard_error=float(by_seed.mean(axis=0).std(ddof=1) / np.sqrt(rows)) if rows > 1 else 0.0,
-        residual=_residual(by_seed),
+        residual=residual(by_seed),
         p=p,
         test=test,
         p_bootstrap=float(np.clip(shares[far].sum(), LEAST_P, 1.0)),
@@ -119,7 +119,7 @@ def _resampled_sums(differences: NDArray[np.int_], most: int) -> tuple[NDArray[n
     return np.arange(size) - most * rows, shares / shares.sum()
 
 
-def _residual(by_seed: Floats) -> float:
+def residual(by_seed: Floats) -> float:
     """Standard error of the interaction of seeds and rows in (seeds, rows) numbers.
 
     The interaction of a two-way table with one number a cell (Fisher 1925; Searle, Casella & McCulloch 1992).

@@ -52,9 +52,20 @@ class _Difference(TypedDict):
     interval_seeds: Interval | None
 
 
+class _Share(TypedDict):
+    interval: Interval
+
+
+class _Churn(TypedDict):
+    swap: _Share
+    reseed: _Share | None
+    difference_interval: Interval | None
+
+
 class _Variant(TypedDict):
     difference: _Difference | None
-    at_lengths: NotRequired[dict[str, _Difference]]  # kept reports of earlier days lack it
+    at_lengths: NotRequired[dict[str, _Difference]]  # kept reports of earlier days lack this and the next
+    churn: NotRequired[_Churn | None]
     attention: _Attention | None
     start: _Start | None
 
