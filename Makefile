@@ -15,7 +15,7 @@ OPTIONS = --preset $(PRESET) --output "$(OUTPUT)" \
 	$(if $(ATTENTION),--attention "$(ATTENTION)") $(if $(SEEDS),--seeds "$(SEEDS)") \
 	$(if $(CONFIG),--config "$(CONFIG)") $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
-.PHONY: help classify translate pretrain compare push tasks variants validate env bench study calibration test exhaustive slow kills check docs wheel clean
+.PHONY: help classify translate pretrain compare view push tasks variants validate env bench study calibration test exhaustive slow kills check docs wheel clean
 
 help:  ## print this
 	@echo "make TARGET [TASK=agnews] [PRESET=quick|small|scratch|full] [ATTENTION=\"softmax sa-softmax\"] [SEEDS=\"0 1\"|0-5]"
@@ -40,6 +40,9 @@ pretrain: $(READY)  ## train a language model on text: TASK=books OBJECTIVE=caus
 
 compare: $(READY)  ## compare the runs in OUTPUT; writes report.html, .md, .csv, .tex and .json there
 	@$(BIN)/finetune compare "$(OUTPUT)"
+
+view: $(READY)  ## look into the runs in OUTPUT: one offline page, opened in the browser; ARGS=--with-texts
+	@$(BIN)/finetune view "$(OUTPUT)" $(ARGS)
 
 push: $(READY)  ## put a finished run on the Hub: RUN=runs/.../seed-0 TO=org/name
 	@$(BIN)/finetune push "$(RUN)" --to $(TO) $(ARGS)

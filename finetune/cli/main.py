@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 
 import finetune
-from finetune.cli import bench, diagnose, info, push, reports, study, terminal, train
+from finetune.cli import bench, diagnose, info, push, reports, study, terminal, train, view
 from finetune.cli.options import Overrides, Parser, add_quiet, read_overrides
 from finetune.errors import PeerError, PreemptedError, UserError, shown, unknown
 from finetune.system import peers, world
@@ -120,7 +120,7 @@ def parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPar
     command.add_argument("--version", action="version", version=f"finetune {finetune.__version__}")
     add_quiet(command, default=False)
     verbs = command.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (train, study, reports, info, diagnose, bench, push):
+    for module in (train, study, reports, view, info, diagnose, bench, push):
         module.add(verbs)
     return command, verbs.choices
 

@@ -72,7 +72,7 @@ def test_folders_and_files_of_the_makefile_may_have_a_space_in_their_names() -> 
         f"{variable}=my {variable}"
         for variable in ("OUTPUT", "DATA", "CONFIG", "MODEL", "STUDY", "RUN", "TASK")
     ]
-    for target in ("classify", "pretrain", "compare", "push", "study", "bench"):
+    for target in ("classify", "pretrain", "compare", "view", "push", "study", "bench"):
         words = ["make", "-n", "-o", ".venv/.ready", target, "TO=me/mine", *given]
         printed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         used = re.findall(r"my ([A-Z]+)", printed)

@@ -27,6 +27,7 @@ ORDER = (
     "training",
     "publishing",
     "report",
+    "explorer",
     "objectives",
     "comparison",
     "models",
@@ -44,7 +45,7 @@ ORDER = (
 
 
 # Of these, none imports the other.
-BESIDE = {"publishing", "report"}
+BESIDE = {"publishing", "report", "explorer"}
 
 
 def name_of(path: Path) -> str:

@@ -15,7 +15,7 @@ from finetune.records import store
 pytestmark = pytest.mark.slow  # builds, installs and new environments
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ["finetune", "tasks", "configs", "pyproject.toml", "README.md", "LICENSE"]
+SHIPPED = ["finetune", "tasks", "configs", "pyproject.toml", "README.md", "LICENSE", "NOTICE"]
 LINKS = ("finetune/tasks", "finetune/configs")
 PIP = ["-m", "pip", "--disable-pip-version-check", "--quiet"]
 OFFLINE = ["--no-deps", "--no-index", "--no-build-isolation"]

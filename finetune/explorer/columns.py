@@ -1,0 +1,183 @@
+"""Predictions of runs -> columns for a page: typed, compressed, and those that runs share stored once.
+
+A column is text that an element of the page holds: base64 of zlib of little-endian numbers, or of JSON. The
+page takes it out when it is looked at. A class is stored as its difference from the label, modulo the size of
+the type: mostly zeros, so that a run of 60,000 rows takes some 10 KB.
+"""
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune.errors import UserError
+from finetune.records.run import Run
+from finetune.system.text import visible
+
+Array = npt.NDArray[Any]
+Columns = dict[str, Array | list[str]]
+Rows = Sequence[Mapping[str, Any]]
+MOST_CLASSES = 2**16
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as an element holds it; ``kind`` is ``u1``, ``u2``, ``u4`` or ``f4`` of numpy, or ``json``."""
+
+    key: str  # the id of its element
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class View:
+    """What is kept of the predictions of runs whose metric has one ``truth``, by the name the page knows.
+
+    ``shared`` gives the columns of a test set, from the rows of any run on it, and ``own`` those of a run.
+    Both raise ``UserError`` for rows that they cannot take.
+    """
+
+    name: str
+    shared: Callable[[Rows], Columns]
+    own: Callable[[Rows, bool], Columns]
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The test rows that several runs were scored on."""
+
+    number: int
+    view: str
+    rows: int
+    labels: Sequence[str]
+    columns: list[str] = field(default_factory=list)
+
+
+def packed(key: str, values: Array | Sequence[Any] | Mapping[str, Any]) -> Column:
+    """Packs numbers in the smallest unsigned type that holds them, floats in four bytes, all else as JSON."""
+    if isinstance(values, np.ndarray):
+        kind = values.dtype.kind + str(values.dtype.itemsize)
+        content = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    else:
+        kind = "json"
+        content = json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
+    return Column(key, kind, base64.b64encode(zlib.compress(content, 9)).decode("ascii"))
+
+
+def unsigned(values: Array) -> Array:
+    """The same whole numbers, none below zero, in one, two or four bytes."""
+    most = values.max(initial=0)
+    size = next(size for size in (np.uint8, np.uint16, np.uint32) if most <= np.iinfo(size).max)
+    return values.astype(size)
+
+
+class Store:
+    """Hands out the columns of runs one by one, and those of each test set with its first run."""
+
+    def __init__(self, texts: bool) -> None:
+        self.sets: dict[str, TestSet] = {}
+        self._texts = texts
+
+    def add(self, number: int, run: Run) -> tuple[TestSet, list[Column]]:
+        """Reads the predictions of the run that has this ``number`` in the page; raises ``UserError``."""
+        rows = sorted(run.predictions(), key=lambda row: row["row"])
+        view, identity = VIEWS[run.metric.truth], [row["row"] for row in rows]
+        if not rows or any(run.metric.truth not in row for row in rows):
+            raise UserError(f"the predictions in {run.folder} are empty or lack '{run.metric.truth}'")
+        if len(set(identity)) < len(identity):
+            raise UserError(f"the predictions in {run.folder} hold a row twice")
+        try:
+            shared, own = view.shared(rows), view.own(rows, self._texts)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise UserError(f"the predictions in {run.folder} are none of {run.title}: {error}") from error
+        if identity != list(range(len(rows))):
+            shared["row"] = unsigned(np.array(identity))
+        labels = run.record["task"]["labels"] or []
+        key = _digest([run.title, view.name, len(rows), labels], shared)
+        columns = []
+        if key not in self.sets:
+            found = TestSet(len(self.sets), view.name, len(rows), [visible(str(label)) for label in labels])
+            if not self._texts:
+                shared.pop("reference", None)
+            self.sets[key] = found
+            found.columns.extend(shared)
+            columns = [packed(f"set-{found.number}-{name}", values) for name, values in shared.items()]
+        columns += [packed(f"run-{number}-{name}", values) for name, values in own.items()]
+        return self.sets[key], columns
+
+
+def _digest(facts: Sequence[Any], columns: Columns) -> str:
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for name, values in sorted(columns.items()):
+        content = values.tobytes() if isinstance(values, np.ndarray) else json.dumps(values).encode()
+        digest.update(name.encode() + content)
+    return digest.hexdigest()
+
+
+def _whole(rows: Rows, name: str, most: int) -> Array:
+    """A column of whole numbers from 0 up to ``most``."""
+    values = [row[name] for row in rows]
+    if not all(type(value) is int and 0 <= value < most for value in values):
+        raise ValueError(f"a {name} is no number from 0 to {most - 1}")
+    return np.array(values, dtype=np.int64)
+
+
+def _labels(rows: Rows) -> Columns:
+    return {"label": unsigned(_whole(rows, "label", MOST_CLASSES))}
+
+
+def _classes(rows: Rows, texts: bool) -> Columns:
+    label, prediction = (_whole(rows, name, MOST_CLASSES) for name in ("label", "prediction"))
+    kind = np.uint8 if max(label.max(), prediction.max()) < 256 else np.uint16
+    return {"prediction": (prediction - label).astype(kind)}  # modulo its size
+
+
+def _texts(rows: Rows, name: str) -> list[str]:
+    texts = [row[name] for row in rows]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"a {name} is no text")
+    return [visible(text) for text in texts]
+
+
+def _references(rows: Rows) -> Columns:
+    texts = _texts(rows, "reference")
+    return {"length": unsigned(np.array([len(text.split()) for text in texts])), "reference": texts}
+
+
+def _sentences(rows: Rows, texts: bool) -> Columns:
+    found = _texts(rows, "prediction")
+    digests = [hashlib.blake2b(text.encode(), digest_size=4).digest() for text in found]
+    columns: Columns = {"same": np.frombuffer(b"".join(digests), dtype="<u4")}  # equal where the texts are
+    return columns | ({"text": found} if texts else {})
+
+
+def _documents(rows: Rows) -> Columns:
+    names = [visible(str(row["document"])) for row in rows]
+    return {"length": unsigned(_whole(rows, "tokens", 2**32)), "document": names}
+
+
+def _nats(rows: Rows, texts: bool) -> Columns:
+    nats = np.array([row["nats"] for row in rows], dtype=np.float32)
+    if not np.isfinite(nats).all():
+        raise ValueError("a sum of nats is no number")
+    return {"nats": nats}
+
+
+VIEWS: Mapping[str, View] = {
+    "label": View("classes", _labels, _classes),
+    "reference": View("sentences", _references, _sentences),
+    "document": View("documents", _documents, _nats),
+}
+"""By the column of predictions.jsonl that holds the right answer, which a metric declares."""
+
+
+def lines(columns: Sequence[Column]) -> Iterator[str]:
+    """The elements that hold columns; all in them is of our own making, letters of base64 and names."""
+    for each in columns:
+        yield f'<script type="text/plain" id="{each.key}" data-kind="{each.kind}">{each.text}</script>\n'
