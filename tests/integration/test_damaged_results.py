@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from markupsafe import Markup
 
 from finetune.bench import plot, run, shape, tables
 from finetune.bench.cases import MASK_TITLES
@@ -26,6 +25,7 @@ from finetune.statistics import over_seeds
 from tests.support.benchmarks import with_pretraining
 from tests.support.nested import WRONG, changed, every_place
 from tests.support.records import save_accuracies
+from tests.support.report_records import undrawn
 
 ROOT = Path(__file__).parents[2]
 BENCH = with_pretraining(run.read(ROOT / "results" / "bench-cpu"))  # as this version would have written it
@@ -56,7 +56,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("RESAMPLES", "PAIRED_RESAMPLES", "TRIALS"):
         monkeypatch.setattr(over_seeds, name, 5)
     for module in (curves, forest, gradients, weights):
-        monkeypatch.setattr(module, "draw", lambda *_, **__: Markup(""))
+        monkeypatch.setattr(module, "draw", undrawn)
     yield
 
 

@@ -127,7 +127,7 @@ def test_the_dark_scheme_has_other_colours_and_plots_follow(browser: Any, file: 
         assert browser.execute_script(INVISIBLE_TEXT) == 0
         colours.append(
             browser.execute_script(
-                "return ['body', 'figure svg text', 'figure svg use', 'a'].map(name => {"
+                "return ['body', 'figure svg text', 'figure svg .f', 'a'].map(name => {"
                 " const style = getComputedStyle(document.querySelector(name));"
                 " return [style.backgroundColor, style.color, style.fill, style.stroke].join() })"
             )

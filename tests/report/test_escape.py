@@ -169,10 +169,11 @@ def test_json_gives_back_what_was_named(plain: Comparison, evil: str, tmp_path: 
 
 def test_a_name_in_a_plot_is_text_and_its_label_too() -> None:
     evil = "<script>\"'&$x$"
-    svg = draw("key", evil, lambda axes: axes[0].set_title(evil))
-    assert "<script" not in svg
-    assert svg.count("&lt;script&gt;") == 2
-    assert 'aria-label="&lt;script&gt;&quot;' in svg
+    drawing = draw("key", evil, evil, "caption", lambda axes: axes[0].set_title(evil)).drawing
+    for svg in (drawing.page(), drawing.file()):
+        assert "<script" not in svg
+        assert svg.count("&lt;script&gt;") == 3
+        assert re.search('<title id="[a-z-]+">&lt;script&gt;&quot;', svg)
 
 
 @pytest.mark.slow
@@ -252,6 +253,6 @@ def test_a_model_card_takes_what_is_named_for_text(evil: str) -> None:
 
 
 def test_settings_of_a_matplotlibrc_change_no_plot() -> None:
-    plain = draw("key", "label", lambda axes: axes[0].set_title("a"))
+    plain = draw("key", "heading", "label", "", lambda axes: axes[0].set_title("a"))
     with matplotlib.rc_context({"axes.facecolor": "red", "lines.linewidth": 9, "text.usetex": True}):
-        assert draw("key", "label", lambda axes: axes[0].set_title("a")) == plain
+        assert draw("key", "heading", "label", "", lambda axes: axes[0].set_title("a")) == plain

@@ -20,7 +20,8 @@ from finetune.report.formats import saved
 from finetune.report.histories import History, collect, mean_curve
 from finetune.report.html.page import HERE, page
 from finetune.report.plots import curves, distances, forest, gradients, series, weights
-from finetune.report.plots.figures import COLORS, Palette, depth, draw
+from finetune.report.plots.colors import COLORS, SERIES, depth
+from finetune.report.plots.figures import Palette, draw
 from tests.support.records import classified, correctness, save, save_accuracies, started
 from tests.support.report_records import FILE, diagnostics, enrich
 
@@ -63,8 +64,9 @@ def test_every_plot_has_a_label_a_heading_and_a_caption_that_says_n(html: str) -
     figures = re.findall(r"<figure>.*?</figure>", html, re.S)
     assert len(figures) == 23
     for figure in figures:
-        assert re.search(r'<svg [^>]*role="img"', figure)
-        assert re.search(r'aria-label="[^"]{30,}"', figure)
+        named = re.search(r'<svg [^>]*role="img" aria-labelledby="(\S+) (\S+)"', figure)
+        assert named and f'<title id="{named[1]}">' in figure
+        assert re.search(f'<desc id="{named[2]}">[^<]{{30,}}</desc>', figure)
         assert re.search(r"<figcaption>.*n: (3 (paired )?(seeds|runs)|3 runs).*</figcaption>", figure, re.S)
     headings = re.findall(r"<h4>(.*?)</h4>", html)
     assert headings[:5] == [
@@ -125,19 +127,28 @@ def test_the_label_of_a_plot_tells_its_numbers(study: Comparison) -> None:
     assert "80.00 ± 1.00, 3 seeds" in values.svg
 
 
+def _right(svg: str, text: str) -> float:
+    """Where a label stands, in pixels from the left."""
+    found = re.search(rf'<text x="([\d.]+)" y="[\d.]+">{text}</text>', svg)
+    assert found, text
+    return float(found[1])
+
+
 def test_a_variant_that_broke_down_does_not_hide_the_others(tmp_path: Path) -> None:
-    """Its axis ends where the others still show; the number and an arrow tell where it lies."""
+    """Its axis reaches every value, and tenths can still be told apart on it."""
     save_accuracies(tmp_path, "softmax", [0.80, 0.81, 0.82], rows=2000)
     save_accuracies(tmp_path, "sa-softmax", [0.80, 0.812, 0.82], rows=2000)
     whole = compare([tmp_path])
     save_accuracies(tmp_path, "sa-softmax-raw", [0.10, 0.11, 0.12], rows=2000)
     broken = compare([tmp_path])
     palette = Palette(["sa-softmax", "sa-softmax-raw"])
-    plain, cut = (forest.differences(each.tables[0], palette, "a") for each in (whole, broken))
-    assert plain and cut and "beyond the axis" in cut.caption and "beyond" not in plain.caption
-    ticks = [abs(float(text.replace("−", "-"))) for text in re.findall(r">(−?[\d.]+)</text>", cut.svg)]
-    assert ticks and max(ticks) < 60
-    assert "−70.00" in cut.svg
+    for draw_one in (forest.differences, curves.seeds):
+        plain, wide = (draw_one(each.tables[0], palette, "a") for each in (whole, broken))
+        assert plain and wide and "logarithmic" in wide.svg and "logarithmic" not in plain.svg
+    wide = forest.differences(broken.tables[0], palette, "a")
+    assert wide and "−70.00" in wide.svg
+    assert _right(wide.svg, "0.5") - _right(wide.svg, "0") > 30
+    assert 0 < _right(wide.svg, "−50") < _right(wide.svg, "−1")
 
 
 def test_the_glance_names_every_task_and_each_variant_in_full(tmp_path: Path) -> None:
@@ -179,7 +190,11 @@ def test_a_failed_run_does_not_cut_the_mean_short(tmp_path: Path) -> None:
     for folder in save_accuracies(tmp_path, "softmax", [0.8, 0.81]):
         enrich(folder, looked_at=False)
     failed = started("softmax", 2)
-    failed["status"], failed["reason"], failed["curve"] = "failed", "NaN", [{"step": 10, "loss": 9.0}]
+    failed["status"], failed["reason"], failed["curve"] = (
+        "failed",
+        "NaN",
+        [{"step": step, "loss": 9.0} for step in (10, 20)],
+    )
     save(tmp_path, failed)
     (table,) = compare([tmp_path]).tables
     plot = curves.curves(table, collect(table)[0], Palette([]), "k")[0]
@@ -235,7 +250,7 @@ def test_encoder_decoder_and_cross_attention_are_told_apart() -> None:
             layer["kind"] = kind
     (plot,) = gradients.norms(_seen("softmax", content), "k")
     assert "encoder solid, decoder dashed, cross dotted" in plot.caption
-    assert len(set(re.findall(r"stroke-dasharray: ([^;]+)", plot.svg))) >= 2
+    assert len(set(re.findall(r'stroke-dasharray="([^"]+)', plot.svg))) >= 2
 
 
 def test_a_zone_without_scores_leaves_the_other_its_plot() -> None:
@@ -333,7 +348,7 @@ def test_only_variants_with_negative_weights_get_that_plot() -> None:
 def test_a_palette_tells_many_variants_apart() -> None:
     palette = Palette(f"arm{i}" for i in range(20))
     assert len({palette[f"arm{i}"] for i in range(20)}) == 20
-    assert palette["softmax"].color == "#000100"
+    assert palette["softmax"].color == SERIES[0]
     assert depth(0) != depth(1) and depth(-1) == depth(0)
 
 
@@ -341,7 +356,7 @@ def test_drawing_changes_no_setting_of_matplotlib() -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    draw("k", "l", lambda axes: axes[0].plot([0, 1]))  # type: ignore[arg-type,return-value]
+    draw("k", "h", "l", "", lambda axes: axes[0].plot([0, 1]))  # type: ignore[arg-type,return-value]
     assert dict(matplotlib.rcParams) == before
 
 

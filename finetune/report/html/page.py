@@ -15,6 +15,7 @@ from finetune.comparison.tables import ResultTable
 from finetune.data.synthetic import STAMP
 from finetune.report import cells, facts, lengths, reached, words
 from finetune.report.answer import answer, state
+from finetune.report.plots import colors
 from finetune.report.plots.figures import Palette, swatch
 from finetune.report.plots.gallery import Gallery, TablePlots, draw_all
 from finetune.system.text import visible
@@ -46,7 +47,7 @@ def page(comparison: Comparison, roots: Sequence[Path] = (), drawn: Gallery | No
     ]
     return _template().render(
         heading=words.HEADING,
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8") + colors.rules()),
         answer=answer(comparison),
         state=state(comparison),
         glance=_grid(cells.glance(comparison), "All differences", left=3) if len(tables) > 1 else None,

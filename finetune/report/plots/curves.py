@@ -8,10 +8,11 @@ from matplotlib.axes import Axes
 from finetune.comparison.tables import ResultTable
 from finetune.report import words
 from finetune.report.histories import Curve, History, mean_curve
+from finetune.report.plots.colors import INK, MUTED
 from finetune.report.plots.figures import (
-    INK,
-    MUTED,
+    AROUND,
     ROW,
+    STRIP,
     WIDTH,
     Look,
     Palette,
@@ -22,6 +23,7 @@ from finetune.report.plots.figures import (
     name_row,
     only_rows,
 )
+from finetune.report.plots.scale import Scale, telling
 
 
 def seeds(table: ResultTable, palette: Palette, key: str) -> Plot | None:
@@ -34,31 +36,43 @@ def seeds(table: ResultTable, palette: Palette, key: str) -> Plot | None:
     if sum(len(summary.per_seed) for _, summary in summaries) < 2:
         return None
 
+    values = [value for _, summary in summaries for value in summary.per_seed.values()]
+    unit = telling([value - summaries[0][1].mean for value in values], filter(None, [table.margin]))
+    center = unit * round(summaries[0][1].mean / unit)
+    scale = Scale.over([value - center for value in values], unit)
+    rows = [ROW * number + STRIP for number in range(len(summaries))]
+
     def paint(axes: list[Axes]) -> None:
         (axis,) = axes
         for seed in sorted({seed for _, summary in summaries for seed in summary.per_seed}):
             joined = [
-                (summary.per_seed[seed], -y)
-                for y, (_, summary) in enumerate(summaries)
+                (scale.at(summary.per_seed[seed] - center), y)
+                for y, (_, summary) in zip(rows, summaries, strict=True)
                 if seed in summary.per_seed
             ]
-            axis.plot(*zip(*joined, strict=True), color=MUTED, linewidth=0.8, alpha=0.6, zorder=1)
-        for y, (result, summary) in enumerate(summaries):
-            look, values = palette[result.name], list(summary.per_seed.values())
-            axis.plot([summary.mean] * 2, [-y - 0.16, -y + 0.16], color=INK, linewidth=2, zorder=2)
-            axis.plot(values, [-y] * len(values), look.marker, color=look.color, markersize=6)
-            name_row(axis, words.variant_name(result), words.score(table.primary, summary), -y)
-        axis.set_xlabel(table.primary.label)
-        only_rows(axis, len(summaries))
+            axis.plot(*zip(*joined, strict=True), color=MUTED, linewidth=0.8, alpha=0.5, zorder=1)
+        for y, (result, summary) in zip(rows, summaries, strict=True):
+            look = palette[result.name]
+            places = [scale.at(value - center) for value in summary.per_seed.values()]
+            axis.plot([scale.at(summary.mean - center)] * 2, [y - 7, y + 7], color=INK, linewidth=2, zorder=2)
+            axis.plot(places, [y] * len(places), look.marker, color=look.color, markersize=5)
+            name_row(axis, y - 11, words.variant_name(result), words.score(table.primary, summary))
+        scale.across(axis, table.primary.label, center)
+        only_rows(axis, ROW * len(rows))
 
     spoken = "; ".join(
         f"{result.name} {words.score(table.primary, summary)}, {words.plural(len(summary.per_seed), 'seed')}"
         for result, summary in summaries
     )
-    svg = draw(key, f"Values by seed: {spoken}", paint, size=(WIDTH, 60 + ROW * len(summaries)))
     counts = words.counts({result.name: len(summary.per_seed) for result, summary in summaries}, "seed")
-    caption = f"One point a seed, lines join the same seed, the bar is the mean. n: {counts}."
-    return Plot(svg, "Seed by seed", caption)
+    return draw(
+        key,
+        "Seed by seed",
+        f"Values by seed: {spoken}",
+        f"One point a seed, lines join the same seed, the bar is the mean. n: {counts}.",
+        paint,
+        size=(WIDTH, AROUND + ROW * len(rows)),
+    )
 
 
 class _Quantity(NamedTuple):
@@ -76,14 +90,19 @@ def curves(table: ResultTable, histories: Sequence[History], palette: Palette, k
     )
     plots = []
     for quantity in quantities:
-        logged = [history for history in histories if history.curve(quantity.name)]
-        by_variant = {
-            result.name: [history for history in logged if history.variant == result.name]
-            for result in table.variants
-        }
-        by_variant = {name: runs for name, runs in by_variant.items() if runs}
+        by_variant: dict[str, list[History]] = {}
+        for result in table.variants:
+            # What was logged once has no course.
+            runs = [
+                each
+                for each in histories
+                if each.variant == result.name and len(each.curve(quantity.name)) > 1
+            ]
+            if runs:
+                by_variant[result.name] = runs
         if by_variant:
-            plots.append(_curve_plot(by_variant, quantity, palette, f"{key}-{quantity.name}"))
+            name = quantity.heading.lower().replace(" ", "-")
+            plots.append(_curve_plot(by_variant, quantity, palette, f"{key}-{name}"))
     return plots
 
 
@@ -101,11 +120,12 @@ def _curve_plot(
         (axis,) = axes
         values: list[float] = []
         for name, runs in by_variant.items():
-            line(axis, means[name], palette[name])
             for history in runs:
                 curve = history.curve(quantity.name)
                 thin_line(axis, curve, palette[name])
                 values += curve.values()
+        for name, mean in means.items():
+            line(axis, mean, palette[name])
         if min(values) > 0 and max(values) > 20 * min(values):  # a loss that fell far hides its end otherwise
             log_scale(axis)
         by_step(axis, ylabel=quantity.label)
@@ -116,11 +136,16 @@ def _curve_plot(
         else f"{name}: no step that all runs logged"
         for name, curve in means.items()
     ]
-    svg = draw(key, f"{quantity.heading} by training step. {'; '.join(ends)}", paint)
     counts = words.counts({name: len(runs) for name, runs in by_variant.items()}, "run")
     caption = "Mean over the finished runs, at the steps that all of them logged; thin: each run. "
     several = any(len(runs) > 1 for runs in by_variant.values())
-    return Plot(svg, quantity.heading, f"{caption if several else ''}n: {counts}.")
+    return draw(
+        key,
+        quantity.heading,
+        f"{quantity.heading} by training step. {'; '.join(ends)}",
+        f"{caption if several else ''}n: {counts}.",
+        paint,
+    )
 
 
 def thin_line(axis: Axes, curve: Curve, look: Look) -> None:

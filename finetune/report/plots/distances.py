@@ -71,14 +71,14 @@ def last_look(sampled: Sequence[Sampled], palette: Palette, key: str) -> list[Pl
         curves = {each.variant: over_buckets(each, part, name) for each in sampled}
         caption = f"{about} The last look, mean over layers. {counted(sampled)}"
         words = _Words(heading, KEYS if part == "by_keys" else DISTANCE, axis, caption)
-        plots.append(_plot(curves, palette, f"{key}-{part}-{name}", words))
+        plots.append(_plot(curves, palette, f"{key}-{name}-{part}".replace("_", "-"), words))
     return [plot for plot in plots if plot]
 
 
 def reach(sampled: Sequence[Sampled], variants: Sequence[str], palette: Palette, key: str) -> list[Plot]:
     """One plot a variant: the gradient at its scores by distance, under each of ``variants``."""
     plots = []
-    for number, each in enumerate(sampled):
+    for each in sampled:
         curves = {name: over_buckets(each, "by_distance", "reach", name) for name in variants}
         caption = (
             "Mean size of the loss's gradient at scores by the distance of the key. The last look, mean over "
@@ -86,7 +86,7 @@ def reach(sampled: Sequence[Sampled], variants: Sequence[str], palette: Palette,
             f"the {each.variant} run. {counted([each])}"
         )
         words = _Words(f"Gradient by distance, {each.variant}", DISTANCE, "mean |dL/dscore|", caption)
-        plots.append(_plot(curves, palette, f"{key}-far-{number}", words, log=True))
+        plots.append(_plot(curves, palette, f"{key}-gradient-by-distance-{each.variant}", words, log=True))
     return [plot for plot in plots if plot]
 
 
@@ -112,5 +112,4 @@ def _plot(
     for name, curve in shown.items():
         first, last = min(curve), max(curve)
         ends.append(f"{name} {curve[first]:.3g} from {first}, {curve[last]:.3g} from {last}")
-    svg = draw(key, f"{words.heading}: {'; '.join(ends)}", paint)
-    return Plot(svg, words.heading, words.caption)
+    return draw(key, words.heading, f"{words.heading}: {'; '.join(ends)}", words.caption, paint)

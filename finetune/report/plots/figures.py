@@ -1,41 +1,31 @@
-"""matplotlib -> SVG that stands in a page: readable in its light and its dark theme, and on a phone.
+"""What all plots share: their size, the look of each variant, and how they lie on their axes."""
 
-Colors are drawn as placeholders and become the page's CSS variables; text stays text; ids are unique.
-"""
-
-import io
+import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
-from xml.etree import ElementTree
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, Locator, NullLocator
 
 from finetune.config.schema import BASELINE
+from finetune.report.plots.colors import COLORS, INK, LINE, MUTED, SERIES, class_of
+from finetune.report.plots.drawing import SIZE, Drawing
 from finetune.system.text import clean
 
-WIDTH, HEIGHT = 340, 200  # CSS pixels: what a phone shows at full size
-ROW = 40  # of one variant among several below each other, its name above its line
-LONGEST = 34  # letters of a name that fit above its line
-LONGEST_HEADING = 54  # letters where no value stands on the same line
-# matplotlib takes no CSS variable for a color: these stand for them. Black itself would be left out.
-INK, MUTED, LINE = "#000003", "#000001", "#000002"  # text, lesser text, rules
+WIDTH, HEIGHT = 340, 190  # CSS pixels: what a phone shows at full size
+ROW, STRIP = 40, 24  # of what lies below each other: pixels a row, and from its top to what is drawn
+LETTER = 6.2  # pixels that a letter takes, about; the font is the reader's
+LINE_HEIGHT = 14  # of one line of text
+AROUND = 9 + 2 * LINE_HEIGHT  # above and below the axes of one panel that has no title
+SIDE, GAP = 12, 10  # pixels right of the axes, where half of a tick's label may stand, and between panels
 MARKERS, DASHES = "osD^vPX", ("-", "--", "-.", ":")
-NUMBERS = ("d", "x", "y", "width", "height")  # attributes that hold coordinates
-COLORS = 7  # of variants but the baseline; further ones take them again with other dashes
-_SERIES = [f"#0001{number:02x}" for number in range(COLORS + 1)]
-_DEPTHS = [f"#0002{percent:02x}" for percent in range(101)]
-CSS = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)"}
-CSS |= {color: f"var(--variant-{number})" for number, color in enumerate(_SERIES)}
-CSS |= {
-    color: f"color-mix(in srgb, var(--deep) {percent}%, var(--shallow))"
-    for percent, color in enumerate(_DEPTHS)
-}
 DASH_ARRAYS = {"-": "none", "--": "7 4", "-.": "8 3 2 3", ":": "2 3"}
 SHAPES = {
     "o": "M18 2.5a3.5 3.5 0 1 0 .01 0z", "s": "M15 3h6v6h-6z", "D": "M18 2l4 4-4 4-4-4z",
@@ -43,39 +33,58 @@ SHAPES = {
     "P": "M16.5 2h3v2.5H22v3h-2.5V10h-3V7.5H14v-3h2.5z", "X": "M14 2h8l-8 8h8z",
 }  # fmt: skip
 STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
     "text.parse_math": False,  # a name with two dollar signs is a name
-    "font.size": 11,
+    "font.size": SIZE,
     "text.color": INK,
-    "axes.labelcolor": MUTED,
+    "figure.frameon": False,
+    "axes.facecolor": "none",
     "axes.edgecolor": LINE,
     "axes.linewidth": 1,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.spines.left": False,
     "axes.grid": True,
+    "axes.grid.axis": "y",
     "axes.axisbelow": True,
-    "axes.titlesize": 11,
+    "axes.titlesize": SIZE,
     "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titley": 1.0,
+    "axes.titlepad": 5,
     "axes.formatter.useoffset": False,
     "grid.color": LINE,
     "grid.linewidth": 0.6,
     "xtick.color": LINE,
     "ytick.color": LINE,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "xtick.labelsize": SIZE,
+    "ytick.labelsize": SIZE,
     "xtick.labelcolor": MUTED,
     "ytick.labelcolor": MUTED,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.w_pad": 0.04,
-    "figure.constrained_layout.h_pad": 0.04,
 }
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing with its heading and caption."""
+    """A drawing with its caption."""
 
-    svg: Markup
-    heading: str
+    drawing: Drawing
     caption: str
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return self.drawing.key
+
+    @property
+    def heading(self) -> str:
+        return self.drawing.title
+
+    @cached_property
+    def svg(self) -> Markup:
+        """Its element in a page."""
+        return self.drawing.page()
 
 
 @dataclass(frozen=True)
@@ -102,69 +111,93 @@ class Palette:
             color = (number - 1) % COLORS + 1 if number else 0
             dash = DASHES[max(0, number - 1) // COLORS % len(DASHES)]
             marker = MARKERS[number % len(MARKERS)]
-            self._looks[name] = Look(_SERIES[color], marker, dash)
+            self._looks[name] = Look(SERIES[color], marker, dash)
         return self._looks[name]
 
 
 def swatch(look: Look) -> Markup:
     """A line with a marker, for a legend beside plots; without axes, and so without matplotlib."""
-    style = f"stroke: {CSS[look.color]}; fill: {CSS[look.color]}"
     return Markup(
-        '<svg viewBox="0 0 36 12" aria-hidden="true" style="{}"><path d="M0 6H36" stroke-width="2" '
+        '<svg class="swatch {}" viewBox="0 0 36 12" aria-hidden="true"><path d="M0 6H36" stroke-width="2" '
         'stroke-dasharray="{}"/><path d="{}"/></svg>'
-    ).format(style, DASH_ARRAYS[look.dash], SHAPES[look.marker])
-
-
-def depth(share: float) -> str:
-    """The color of a layer, 0 for the first to 1 for the last."""
-    return _DEPTHS[round(100 * min(1.0, max(0.0, share)))]
+    ).format(class_of(look.color), DASH_ARRAYS[look.dash], SHAPES[look.marker])
 
 
 def draw(
     key: str,
+    heading: str,
     label: str,
+    caption: str,
     paint: Callable[[list[Axes]], None],
     *,
     size: tuple[int, int] = (WIDTH, HEIGHT),
     grid: tuple[int, int] = (1, 1),
     sharey: bool = False,
-) -> Markup:
-    """Has ``paint`` draw on ``grid`` (rows, columns) axes; the SVG, for a page in which ``key`` is unique.
+) -> Plot:
+    """Has ``paint`` draw on ``grid`` (rows, columns) axes.
 
-    ``size`` is in CSS pixels. ``label`` says in words what is drawn, for readers who cannot see it.
+    ``key`` is unique in a report and names the plot's files. ``size`` is in CSS pixels. ``label`` says in
+    words what is drawn, for readers who cannot see it.
     """
     # From the defaults, and so without a matplotlibrc of the working folder, which could have TeX run.
-    with style.context(["default", STYLE | {"svg.hashsalt": key}]), warnings.catch_warnings():
-        # The page's font draws the text, not the one that matplotlib measures with.
+    with style.context(["default", STYLE]), warnings.catch_warnings():
+        # The reader's font draws the text, not the one that matplotlib measures with.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        figure = Figure(figsize=(size[0] / 72, size[1] / 72))
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72)
         axes = figure.subplots(*grid, squeeze=False, sharex=True, sharey=sharey)
         paint(list(axes.flat))
-        stream = io.StringIO()
-        figure.savefig(
-            stream,
-            format="svg",
-            transparent=True,
-            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
-        )
-    return _inline(stream.getvalue(), key, label)
+        _arrange(figure, axes)
+        return Plot(Drawing.of(figure, key, heading, label), caption)
 
 
-def name_row(axis: Axes, name: str, value: str, y: float, *, bold: bool = False) -> None:
-    """The name of a row above it, its value at the end of the same line."""
+def name_row(axis: Axes, y: float, name: str, value: str = "", *, bold: bool = False) -> None:
+    """The name of a row in a line of its own above it, and its value at the end of that line."""
     where = axis.get_yaxis_transform()
-    most, weight = (LONGEST_HEADING, "bold") if bold else (LONGEST, "normal")
-    shown = name if len(name) <= most else f"{name[: most - 1]}…"
-    axis.text(0, y + 0.3, clean(shown), transform=where, fontsize=10, va="bottom", fontweight=weight)
-    axis.text(1, y + 0.3, value, transform=where, fontsize=10, va="bottom", ha="right", color=MUTED)
+    room = WIDTH / LETTER - len(value) - 2
+    shown = clean(name)
+    shown = shown if len(shown) <= room else f"{shown[: int(room) - 1]}…"
+    axis.text(0, y, shown, transform=where, fontweight="bold" if bold else "normal")
+    if value:
+        axis.text(1, y, value, transform=where, ha="right", color=MUTED)
+
+
+def only_rows(axis: Axes, pixels: float) -> None:
+    """A vertical axis of ``pixels`` downward, of which nothing is shown."""
+    axis.set_ylim(pixels, 0)
+    axis.set_yticks([])
+    axis.grid(False)
+
+
+def number(value: float, _: Any = None) -> str:
+    """The label of a tick, with a minus sign that is one.
+
+    >>> number(-0.50), number(1e-06)
+    ('−0.5', '1e−6')
+    """
+    return f"{value:.6g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
+
+
+class OneTwoFive(Locator):
+    """Ticks of a logarithmic axis: at powers of ten; also at 2 and 5 times these where that is few."""
+
+    MOST = 6
+
+    def __call__(self) -> list[float]:
+        low, high = sorted(self.axis.get_view_interval())  # type: ignore[union-attr]
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        for factors in ((1, 2, 5), (1, 3), (1,)):
+            ticks = [factor * 10.0**power for power in powers for factor in factors]
+            ticks = [tick for tick in ticks if low <= tick <= high]
+            if len(ticks) <= self.MOST:
+                return ticks
+        return ticks[:: math.ceil(len(ticks) / self.MOST)]
 
 
 def log_scale(axis: Axes) -> None:
-    """Logarithmic, with tick labels that need no mathematical type."""
+    """Logarithmic upward."""
     axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(numticks=5))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_major_locator(OneTwoFive())
+    axis.yaxis.set_minor_locator(NullLocator())
 
 
 def by_step(axis: Axes, **labels: str) -> None:
@@ -173,51 +206,46 @@ def by_step(axis: Axes, **labels: str) -> None:
     axis.set(xlabel="step", **labels)
 
 
-def only_rows(axis: Axes, count: int) -> None:
-    """One unit of height for each row; no vertical axis."""
-    axis.set_ylim(-count + 0.5, 0.75)
-    axis.set_yticks([])
-    axis.grid(axis="x", color=LINE)
-    axis.spines["left"].set_visible(False)
-    axis.margins(x=0.08)
-    axis.locator_params(axis="x", nbins=6)
+def _arrange(figure: Figure, axes: Any) -> None:
+    """Places the axes, and above and below them what they are of.
+
+    The room for their labels comes of counted letters: to have matplotlib measure text takes longer than all
+    else. What is drawn upward stands above the axes, and not turned beside them.
+    """
+    width, height = figure.bbox.size
+    rows, columns = axes.shape
+    shown = [axis for axis in axes.flat if axis.get_visible()]
+    titled = any(axis.get_title(loc="left") for axis in shown)
+    upward = axes[0][0].get_ylabel()
+    inner = any(axis.xaxis.get_tick_params()["labelbottom"] for axis in axes[:-1].flat)
+    top = 4 + LINE_HEIGHT * (bool(upward) + titled)
+    bottom = 5 + LINE_HEIGHT * (1 + any(axis.get_xlabel() for axis in shown))
+    between = GAP + LINE_HEIGHT * (titled + inner)
+    high = (height - top - bottom - between * (rows - 1)) / rows
+
+    def place(left: float) -> None:
+        wide = (width - left - SIDE - GAP * (columns - 1)) / columns
+        for at, axis in np.ndenumerate(axes):
+            x, y = left + at[1] * (wide + GAP), height - top - high - at[0] * (high + between)
+            axis.set_position((x / width, y / height, wide / width, high / height))
+
+    for axis in shown:
+        axis.yaxis.set_major_formatter(FuncFormatter(number))
+    place(SIDE)  # how many ticks there are depends on the room that they have
+    place(max(_labels_left(axis) for axis in axes[:, 0]))
+    for axis in shown:
+        if label := axis.get_xlabel():
+            box = axis.get_position()
+            middle = (box.x0 + box.x1) / 2
+            figure.text(middle, box.y0 + (5 - bottom) / height, clean(label), ha="center", color=MUTED)
+            axis.set_xlabel("")
+    if upward:
+        figure.text(1 / width, 1 - (LINE_HEIGHT - 3) / height, clean(upward), color=MUTED)
+        axes[0][0].set_ylabel("")
 
 
-def _inline(text: str, key: str, label: str) -> Markup:
-    """Turns matplotlib's file into an element of a page, with the page's colors and font."""
-    root = ElementTree.fromstring(text)
-    for parent in list(root.iter()):
-        for child in [child for child in parent if _local(child.tag) == "style"]:
-            parent.remove(child)  # it would hold for the whole page; page.css has the same for figures
-    attributes = [{_local(name): value for name, value in element.attrib.items()} for element in root.iter()]
-    # matplotlib makes these names from the hash salt, which is the key, and so no two figures share one.
-    named = {each["href"].removeprefix("#") for each in attributes if "href" in each}
-    named |= {each["clip-path"][len("url(#") : -1] for each in attributes if "clip-path" in each}
-    for element, values in zip(root.iter(), attributes, strict=True):
-        element.tag = _local(element.tag)
-        element.attrib.clear()
-        for name, value in values.items():
-            if name == "style":
-                declared = (declaration.partition(": ") for declaration in value.split("; "))
-                # Placeholders become the page's colors; the font of a text is the page's.
-                kept = (
-                    f"{what}: {CSS.get(color, color)}" for what, _, color in declared if what != "font-family"
-                )
-                element.set(name, "; ".join(kept))
-            elif name in NUMBERS:
-                # Hundredths of a pixel are enough and a third of the size; letters of a path stay.
-                words = (f"{float(word):.2f}" if "." in word else word for word in value.split())
-                element.set(name, " ".join(words))
-            # matplotlib turns all text, most of it by nothing
-            elif not (name == "id" and value not in named) and not value.startswith("rotate(-0 "):
-                element.set(name, value)
-    for name in ("width", "height", "version"):
-        root.attrib.pop(name, None)
-    root.set("role", "img")
-    root.set("aria-label", clean(label))
-    return Markup(ElementTree.tostring(root, encoding="unicode"))
-
-
-def _local(name: str) -> str:
-    """A name without its XML namespace, which HTML does not write."""
-    return name.rpartition("}")[2]
+def _labels_left(axis: Axes) -> float:
+    """The room that the labels of the ticks upward take."""
+    low, high = sorted(axis.get_ylim())
+    ticks = [tick for tick in axis.get_yticks() if low <= tick <= high]
+    return max([LETTER * len(number(tick)) + 6 for tick in ticks if axis.get_visible()], default=2)

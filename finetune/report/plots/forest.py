@@ -3,24 +3,38 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from statistics import median_low
 
 from matplotlib.axes import Axes
 
-from finetune.comparison.claims import Difference
 from finetune.comparison.compare import Comparison
 from finetune.comparison.tables import ResultTable
 from finetune.config.schema import BASELINE
 from finetune.metrics import registry
 from finetune.metrics.registry import Metric
 from finetune.report import words
-from finetune.report.plots.figures import INK, ROW, WIDTH, Look, Palette, Plot, draw, name_row, only_rows
+from finetune.report.plots.colors import INK, LINE, MUTED
+from finetune.report.plots.figures import (
+    AROUND,
+    ROW,
+    STRIP,
+    WIDTH,
+    Look,
+    Palette,
+    Plot,
+    draw,
+    name_row,
+    only_rows,
+)
+from finetune.report.plots.scale import Scale, telling
 
 INTERVALS = (
     "Thick: 95% interval over seeds and test rows together; thin solid: over test rows only; thin dashed: "
     "over seeds only."
 )
-FAR = 15  # times the usual reach; what lies further out would press all else onto the line at 0
+ONE_INTERVAL = (
+    "95% intervals over seeds and test rows together; thin: over test rows only, where one seed is known."
+)
+HEADER = 26  # pixels of the heading of a group of rows
 
 
 @dataclass(frozen=True)
@@ -33,18 +47,14 @@ class Bar:
     both: Sequence[float] | None
     rows: Sequence[float] | None = None
     seeds: Sequence[float] | None = None
+    margin: float | None = None  # of differences that do not matter
     heading: str = ""
 
-    @classmethod
-    def of(cls, name: str, look: Look, difference: Difference, heading: str = "") -> "Bar":
-        """Takes what is drawn of ``difference``, under the ``heading`` of its table."""
-        intervals = (difference.interval, difference.interval_rows, difference.interval_seeds)
-        return cls(name, look, difference.mean, *intervals, heading)
-
     @property
-    def reach(self) -> float:
-        """How far its best-known interval stretches from 0."""
-        return max(map(abs, (self.value, *(self.both or self.rows or self.seeds or ()))))
+    def ends(self) -> list[float]:
+        """Everything that its axis must hold."""
+        intervals = (self.both or (), self.rows or (), self.seeds or ())
+        return [self.value, *(end for interval in intervals for end in interval)]
 
     @property
     def shown(self) -> Sequence[float] | None:
@@ -58,7 +68,16 @@ def differences(table: ResultTable, palette: Palette, key: str) -> Plot | None:
     if not pairs:
         return None
     bars = [
-        Bar.of(words.variant_name(result), palette[result.name], difference) for result, difference in pairs
+        Bar(
+            words.variant_name(result),
+            palette[result.name],
+            difference.mean,
+            difference.interval,
+            difference.interval_rows,
+            difference.interval_seeds,
+            table.margin,
+        )
+        for result, difference in pairs
     ]
     seeds = words.counts({result.name: len(difference.seeds) for result, difference in pairs}, "paired seed")
     return _forest(
@@ -68,7 +87,7 @@ def differences(table: ResultTable, palette: Palette, key: str) -> Plot | None:
         heading="Difference from softmax",
         label=f"Differences from softmax in {table.primary.unit}",
         caption=f"{INTERVALS}{_side(table.primary)}",
-        n=f" n: {seeds}.",
+        n=seeds,
     )
 
 
@@ -78,10 +97,18 @@ def at_a_glance(comparison: Comparison, palette: Palette) -> list[Plot]:
     plots = []
     for name in dict.fromkeys(table.metric for table in real):
         bars = [
-            Bar.of(result.name, palette[result.name], result.difference, words.short(table, real))
+            Bar(
+                result.name,
+                palette[result.name],
+                difference.mean,
+                difference.interval,
+                None if difference.interval else difference.interval_rows,
+                margin=table.margin,
+                heading=words.short(table, real),
+            )
             for table in real
             for result in table.variants
-            if table.metric == name and result.difference
+            if table.metric == name and (difference := result.difference)
         ]
         if len(bars) < 2:
             continue
@@ -93,8 +120,8 @@ def at_a_glance(comparison: Comparison, palette: Palette) -> list[Plot]:
                 f"glance-{name}",
                 heading=f"All differences, {metric.unit}",
                 label=f"All differences from softmax in {metric.unit}",
-                caption=f"{INTERVALS}{_side(metric)}",
-                n=f" n: {words.plural(len(bars), 'difference')}, of the seeds in the table above.",
+                caption=f"{ONE_INTERVAL}{_side(metric)}",
+                n=f"{words.plural(len(bars), 'difference')}, of the seeds in the table above",
             )
         )
     return plots
@@ -140,51 +167,68 @@ def _side(metric: Metric) -> str:
 def _forest(
     bars: Sequence[Bar], metric: Metric, key: str, *, heading: str, label: str, caption: str, n: str = ""
 ) -> Plot:
-    """Draws differences below each other around 0, under the headings of their tables."""
-    # An axis that reached a value far out would press all others onto the line at 0.
-    limit = FAR * median_low([bar.reach for bar in bars])
-    edge = limit if 0 < limit < max(bar.reach for bar in bars) else None
-    rows = len(bars) + len([name for name, _ in groupby(bars, key=lambda bar: bar.heading) if name])
+    """Draws differences below each other around 0, under the headings of their groups."""
+    margins = {bar.margin for bar in bars if bar.margin}
+    ends = [end for bar in bars for end in bar.ends]
+    scale = Scale.over(
+        [*ends, *margins, *(-margin for margin in margins)], telling([bar.value for bar in bars], margins)
+    )
+    groups = [(name, list(group)) for name, group in groupby(bars, key=lambda bar: bar.heading)]
+    height = ROW * len(bars) + HEADER * sum(bool(name) for name, _ in groups)
 
     def paint(axes: list[Axes]) -> None:
         (axis,) = axes
-        axis.axvline(0, color=INK, linewidth=1, zorder=1)
-        y, group = 0, ""
-        for bar in bars:
-            if bar.heading != group:
-                group = bar.heading
-                name_row(axis, group, "", y - 0.4, bold=True)
-                y -= 1
-            _bar(axis, bar, metric, y, edge)
-            y -= 1
-        axis.set_xlabel(f"variant − softmax, {metric.unit}")
-        only_rows(axis, rows)
-        if edge is not None:
-            low, high = axis.get_xlim()
-            axis.set_xlim(max(low, -edge), min(high, edge))
+        y = 0
+        for name, group in groups:
+            if name:
+                name_row(axis, y + 18, name, bold=True)
+                y += HEADER
+            for bar in group:
+                interval = f" ({metric.interval(bar.shown)})" if bar.shown else ""
+                name_row(axis, y + 11, bar.name, f"{metric.signed(bar.value)}{interval}")
+                _strip(axis, bar, scale, y)
+                y += ROW
+        scale.across(axis, f"variant − softmax, {metric.unit}")
+        only_rows(axis, height)
 
-    spoken = []
-    for bar in bars:
-        name = f"{bar.heading}: {bar.name}" if bar.heading else bar.name
-        interval = f", 95% {metric.interval(bar.shown)}" if bar.shown else ""
-        spoken.append(f"{name} {metric.signed(bar.value)}{interval}")
-    svg = draw(key, f"{label}: {'; '.join(spoken)}", paint, size=(WIDTH, 60 + ROW * rows))
-    beyond = "" if edge is None else " An arrow marks a value beyond the axis; intervals are cut at its ends."
-    return Plot(svg, heading, f"{caption}{beyond}{n}")
+    spoken = (
+        f"{f'{bar.heading}: ' if bar.heading else ''}{bar.name} {metric.signed(bar.value)}"
+        + (f", 95% {metric.interval(bar.shown)}" if bar.shown else "")
+        for bar in bars
+    )
+    about = [caption]
+    if margins:
+        most = f"{margins.pop():g} {metric.unit}" if len(margins) == 1 else "the margin of each table"
+        about.append(f"Grey: differences of at most {most}.")
+    if scale.unit:
+        about.append(f"The axis is linear from −{scale.unit:g} to {scale.unit:g} and logarithmic beyond.")
+    if n:
+        about.append(f"n: {n}.")
+    return draw(
+        key,
+        heading,
+        f"{label}: {'; '.join(spoken)}",
+        " ".join(about),
+        paint,
+        size=(WIDTH, AROUND + height),
+    )
 
 
-def _bar(axis: Axes, bar: Bar, metric: Metric, y: float, edge: float | None) -> None:
-    """Draws one difference and its intervals; an arrow at the ``edge`` where it lies beyond."""
+def _strip(axis: Axes, bar: Bar, scale: Scale, top: float) -> None:
+    """Draws one difference and its intervals, below the line of its name; nothing runs through that."""
+    y, sides = top + STRIP, (top + STRIP - 8, top + STRIP + 11)
+    if bar.margin:
+        band = [scale.at(-bar.margin), scale.at(bar.margin)]
+        axis.fill_between(band, *sides, color=MUTED, alpha=0.16, linewidth=0)
+    for tick in scale.ticks(WIDTH):
+        axis.plot([scale.at(tick)] * 2, sides, color=LINE, linewidth=0.6, zorder=1.1)
+    axis.plot([scale.at(0)] * 2, sides, color=INK, linewidth=1, zorder=1.2)
     for bounds, below, style, width in (
-        (bar.both, 0.0, "-", 4.0),
-        (bar.rows, 0.16, "-", 1.4),
-        (bar.seeds, 0.27, "--", 1.4),
+        (bar.both, 0, "-", 4.0),
+        (bar.rows, 5, "-", 1.4),
+        (bar.seeds, 9, "--", 1.4),
     ):
         if bounds is not None:
-            axis.plot(bounds, [y - below] * 2, style, color=bar.look.color, linewidth=width)
-    at, marker = bar.value, bar.look.marker
-    if edge is not None and abs(bar.value) > edge:
-        at, marker = (edge, ">") if bar.value > 0 else (-edge, "<")
-    axis.plot(at, y, marker, color=bar.look.color, markersize=7, zorder=3, clip_on=False)
-    interval = f" ({metric.interval(bar.shown)})" if bar.shown else ""
-    name_row(axis, bar.name, f"{metric.signed(bar.value)}{interval}", y)
+            interval = [scale.at(end) for end in bounds]
+            axis.plot(interval, [y + below] * 2, style, color=bar.look.color, linewidth=width)
+    axis.plot(scale.at(bar.value), y, bar.look.marker, color=bar.look.color, markersize=6)

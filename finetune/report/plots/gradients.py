@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from finetune.report.histories import Curve
+from finetune.report.plots.colors import MUTED, depth
 from finetune.report.plots.curves import line, points
-from finetune.report.plots.figures import MUTED, WIDTH, Palette, Plot, by_step, depth, draw, log_scale
+from finetune.report.plots.figures import WIDTH, Palette, Plot, by_step, draw, log_scale
 from finetune.report.plots.series import Sampled, at, by_layer, counted, ends, over_layers
 
 TENSORS = ("query", "key", "value", "output")
@@ -21,12 +22,14 @@ def norms(sampled: Sequence[Sampled], key: str) -> list[Plot]:
     values = [value for each in sampled for layer in each.layers() for value in layer["gradient"].values()]
     positive = [value for value in values if value is not None and value > 0]
     limits = (min(positive) / 1.3, max(positive) * 1.3) if positive else None
-    return [_norms(each, f"{key}-norms-{i}", limits) for i, each in enumerate(sampled)] if values else []
+    if not values:
+        return []
+    return [_norms(each, f"{key}-gradient-norms-{each.variant}", limits) for each in sampled]
 
 
 def reach(sampled: Sequence[Sampled], variants: Sequence[str], palette: Palette, key: str) -> list[Plot]:
     """One plot a variant: the gradient at its saturated and suppressed scores under each of ``variants``."""
-    plots = (_reach(each, variants, palette, f"{key}-reach-{i}") for i, each in enumerate(sampled))
+    plots = (_reach(each, variants, palette, f"{key}-gradient-at-scores-{each.variant}") for each in sampled)
     return [plot for plot in plots if plot]
 
 
@@ -65,8 +68,8 @@ def _norms(each: Sampled, key: str, limits: Limits) -> Plot:
         "L2 norm of the loss's gradient with respect to each tensor of an attention call. One line a layer, "
         f"from the first (faint) to the last (strong); {kinds}. {counted([each])}"
     )
-    svg = draw(key, label, paint, size=(WIDTH, 300), grid=(2, 2), sharey=True)
-    return Plot(svg, f"Gradient norms, {each.variant}", caption)
+    heading = f"Gradient norms, {each.variant}"
+    return draw(key, heading, label, caption, paint, size=(WIDTH, 280), grid=(2, 2), sharey=True)
 
 
 def _reach(each: Sampled, variants: Sequence[str], palette: Palette, key: str) -> Plot | None:
@@ -95,10 +98,10 @@ def _reach(each: Sampled, variants: Sequence[str], palette: Palette, key: str) -
     spoken = "; ".join(
         f"{zone}, {ends(name, curve)}" for zone, by in lines.items() for name, curve in by.items()
     )
-    svg = draw(key, f"Gradient that scores get, {each.variant}: {spoken}", paint, grid=(1, 2), sharey=True)
+    heading = f"Gradient that scores get, {each.variant}"
     caption = (
         "Mean size of the loss's gradient at scores by their softmax weight p, over all layers. Each line is "
         f"one function at the same scores and the same gradient from above, those of the {each.variant} run. "
         f"{counted([each])}"
     )
-    return Plot(svg, f"Gradient that scores get, {each.variant}", caption)
+    return draw(key, heading, f"{heading}: {spoken}", caption, paint, grid=(1, 2), sharey=True)

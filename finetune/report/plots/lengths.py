@@ -8,8 +8,9 @@ from finetune.metrics import registry
 from finetune.report import words
 from finetune.report.histories import Curve
 from finetune.report.lengths import OverLength, place
+from finetune.report.plots.colors import INK, MUTED
 from finetune.report.plots.curves import line, thin_line
-from finetune.report.plots.figures import INK, MUTED, WIDTH, Palette, Plot, draw, log_scale
+from finetune.report.plots.figures import WIDTH, Palette, Plot, draw, log_scale
 
 PANEL = 170  # CSS pixels of height of a panel
 SPREAD = 4.0  # largest value over smallest from which the scale is logarithmic
@@ -37,7 +38,7 @@ def over_length(each: OverLength, palette: Palette, key: str) -> Plot:
                 axis.axvline(table.trained_length, color=INK, linewidth=1, linestyle=(0, (2, 2)), zorder=0)
                 axis.text(
                     table.trained_length, 0.98, " trained", transform=axis.get_xaxis_transform(),
-                    va="top", fontsize=9, color=MUTED,
+                    va="top", color=MUTED,
                 )  # fmt: skip
         if max(values) > SPREAD * min(values):
             for axis in axes:
@@ -46,20 +47,12 @@ def over_length(each: OverLength, palette: Palette, key: str) -> Plot:
             axis.set_visible(False)
         for number, axis in enumerate(axes[: len(drawn)]):
             axis.tick_params(labelbottom=True)
-            axis.set_ylabel(metric.title if number % columns == 0 else "")
+            axis.set_ylabel(metric.title if number == 0 else "")
             axis.set_xlabel("tokens" if number >= len(drawn) - columns else "")
 
     columns = min(2, len(drawn))
     rows = -(-len(drawn) // columns)
     spoken = "; ".join(f"{place(table, each.tables)}: {_spoken(table)}" for table in drawn)
-    svg = draw(
-        key,
-        f"{each.heading}, {each.title}. {spoken}",
-        paint,
-        size=(WIDTH, 30 + PANEL * rows),
-        grid=(rows, columns),
-        sharey=True,
-    )
     seeds = words.counts(
         {
             f"{result.name}, {place(table, each.tables)}": result.finished
@@ -72,7 +65,17 @@ def over_length(each: OverLength, palette: Palette, key: str) -> Plot:
         f"{metric.label[0].upper()}{metric.label[1:]} of the same tokens at every length; mean over seeds, "
         f"thin: each run. Dashed: the length of the training windows. n: {seeds}."
     )
-    return Plot(svg, f"{each.heading}, {each.title}", caption)
+    heading = f"{each.heading}, {each.title}"
+    return draw(
+        key,
+        heading,
+        f"{heading}. {spoken}",
+        caption,
+        paint,
+        size=(WIDTH, 30 + PANEL * rows),
+        grid=(rows, columns),
+        sharey=True,
+    )
 
 
 def _curve(result: VariantResult) -> Curve:

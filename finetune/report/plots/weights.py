@@ -14,6 +14,7 @@ from finetune.report.plots.series import Pick, Sampled, at, by_layer, counted, e
 
 QUANTILES = 7  # of a row sum: 0, 5, 25, 50, 75, 95 and 100%
 LOW, MIDDLE, HIGH = 1, 3, 5
+NEGATIVE = "weights-negative"  # a quantity that only some variants have
 
 
 class _Quantity(NamedTuple):
@@ -32,11 +33,11 @@ def weights(sampled: Sequence[Sampled], palette: Palette, key: str) -> list[Plot
     entropy, scores = "Mean entropy of a row of weights, |w| over their sum.", "highest − lowest"
     spread = "Highest less lowest score of a row, mean over rows."
     quantities = (
-        _Quantity(at("weights", "above"), "above", f"Weights {high}", axis, f"{share} {high}."),
-        _Quantity(at("weights", "below"), "below", f"Weights {low}", axis, f"{share} {low}."),
-        _Quantity(at("weights", "negative"), "negative", "Weights below 0", axis, f"{share} below 0."),
+        _Quantity(at("weights", "above"), "weights-above", f"Weights {high}", axis, f"{share} {high}."),
+        _Quantity(at("weights", "below"), "weights-below", f"Weights {low}", axis, f"{share} {low}."),
+        _Quantity(at("weights", "negative"), NEGATIVE, "Weights below 0", axis, f"{share} below 0."),
         _Quantity(at("weights", "entropy"), "entropy", "Entropy", "entropy (nats)", entropy),
-        _Quantity(at("score", "range"), "range", "Range of the scores", scores, spread),
+        _Quantity(at("score", "range"), "score-range", "Range of the scores", scores, spread),
     )
     plots = [_quantity(sampled, palette, key, quantity) for quantity in quantities]
     return [plot for plot in [*plots, _row_sums(sampled, palette, key)] if plot]
@@ -48,10 +49,10 @@ def learned(sampled: Sequence[Sampled], palette: Palette, key: str) -> list[Plot
         name for each in sampled for layer in each.layers() for name in layer.get("learned", {})
     )
     plots = []
-    for number, name in enumerate(names):
+    for name in names:
         caption = f"Parameter {name} of the positional encoding, mean over heads."
         heading = f"Positional encoding: {name}"
-        quantity = _Quantity(_learned(name), f"learned-{number}", heading, name, caption)
+        quantity = _Quantity(_learned(name), f"learned-{name}", heading, name, caption)
         plots.append(_quantity(sampled, palette, key, quantity))
     return [plot for plot in plots if plot]
 
@@ -70,9 +71,7 @@ def _quantity(sampled: Sequence[Sampled], palette: Palette, key: str, quantity: 
     pick = quantity.pick
     means = {each.variant: over_layers(each, pick) for each in sampled}
     means = {name: curve for name, curve in means.items() if curve}
-    if not means or (
-        quantity.name == "negative" and not any(any(curve.values()) for curve in means.values())
-    ):
+    if not means or (quantity.name == NEGATIVE and not any(any(curve.values()) for curve in means.values())):
         return None  # only some variants have negative weights
 
     def paint(axes: list[Axes]) -> None:
@@ -84,9 +83,13 @@ def _quantity(sampled: Sequence[Sampled], palette: Palette, key: str, quantity: 
         by_step(axes[0], ylabel=quantity.axis)
 
     spoken = "; ".join(ends(name, curve) for name, curve in means.items())
-    svg = draw(f"{key}-{quantity.name}", f"{quantity.heading} by step: {spoken}", paint)
-    caption = f"{quantity.caption} Thick: mean over layers; thin: each layer. {counted(sampled)}"
-    return Plot(svg, quantity.heading, caption)
+    return draw(
+        f"{key}-{quantity.name}",
+        quantity.heading,
+        f"{quantity.heading} by step: {spoken}",
+        f"{quantity.caption} Thick: mean over layers; thin: each layer. {counted(sampled)}",
+        paint,
+    )
 
 
 def _row_sums(sampled: Sequence[Sampled], palette: Palette, key: str) -> Plot | None:
@@ -107,7 +110,7 @@ def _row_sums(sampled: Sequence[Sampled], palette: Palette, key: str) -> Plot | 
 
     spoken = "; ".join(ends(name, middle) for name, (_, middle, _) in bands.items())
     caption = f"Line: median; band: 5% to 95% of the rows; both are means over layers. {counted(sampled)}"
-    return Plot(draw(f"{key}-sums", f"Median row sum by step: {spoken}", paint), "Row sums", caption)
+    return draw(f"{key}-row-sums", "Row sums", f"Median row sum by step: {spoken}", caption, paint)
 
 
 def _quantile(number: int) -> Pick:
