@@ -14,8 +14,8 @@ from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "example.ipynb"
 ROOT = Path(__file__).parents[2]
-# In Trainer's log, and in the line that ends a run: no two machines agree on them.
-TIMES = re.compile(r"'\w+_(?:runtime|per_second)': '[^']*', |\| [\d.]+ s (?=\|)")
+# In lines of progress, and in the line that ends a run: no two machines agree on them.
+TIMES = re.compile(r", about [\d.]+ \w+ left| in [\d.]+ \w+(?=; predicting)|\| [\d.]+ s (?=\|)")
 
 
 def run() -> nbformat.NotebookNode:

@@ -14,7 +14,7 @@ from finetune.errors import PeerError, PreemptedError, UserError, shown, unknown
 from finetune.system import peers, world
 from finetune.system.files import says_full
 from finetune.system.redaction import redact
-from finetune.system.text import clean, quietly, reason
+from finetune.system.text import clean, quietly, reason, verbosely
 
 EXAMPLES = """examples:
   finetune classify                                     two minutes on a CPU: both variants, built-in rows
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"finetune {options.verb} is one process: type it without torchrun, accelerate launch or "
                 f"srun, which are for {', '.join(sorted(train.VERBS))}"
             )
-        with _printing(options.quiet):
+        with _printing(options.quiet, getattr(options, "verbose", False)):
             status = int(options.function(options, overrides) or 0)
         if sys.stdout is not None:
             sys.stdout.flush()  # here a full disk is still an error that can be reported
@@ -69,13 +69,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _printing(quiet: bool) -> Iterator[None]:
-    """Prints what a verb prints, in the first of several processes alone; ``quiet``: results alone."""
+def _printing(quiet: bool, verbose: bool) -> Iterator[None]:
+    """Prints what a verb prints, in the first of several processes alone.
+
+    ``quiet``: results alone; ``verbose``: what libraries print too.
+    """
+    if quiet and verbose:
+        raise UserError("--quiet and --verbose ask for opposites: leave one of them out")
     with ExitStack() as stack:
         if not world.is_main():
             stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         if quiet or not world.is_main():
             stack.enter_context(quietly())
+        if verbose:
+            stack.enter_context(verbosely())
         yield
 
 

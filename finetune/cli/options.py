@@ -44,6 +44,12 @@ def add_quiet(parser: argparse.ArgumentParser, default: Any) -> None:
     parser.add_argument("--quiet", "-q", action="store_true", default=default, help=about)
 
 
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--verbose``, for verbs that train in this process."""
+    about = "print Trainer's own bars and dictionaries, in the place of a line of progress"
+    parser.add_argument("--verbose", "-v", action="store_true", help=about)
+
+
 TABLE_COLUMNS = tuple(dict.fromkeys(column for each in TASK_TYPES.values() for column in each.columns))
 """Every option that names a column of a table of the user's own."""
 COLUMNS = {

@@ -15,6 +15,7 @@ from finetune.cli.options import (
     add_columns,
     add_plan,
     add_verb,
+    add_verbose,
     names,
     number,
     place,
@@ -140,6 +141,7 @@ def _add_run_options(parser: argparse.ArgumentParser, rehearse: str) -> None:
     parser.add_argument(
         "--diagnose", action="store_true", help="look at the attention of ten steps (diagnostics.json)"
     )
+    add_verbose(parser)
     mode = parser.add_mutually_exclusive_group()
     add_plan(parser, mode, "say what is done and what each run takes on paper, and begin none")
     mode.add_argument("--rehearse", action="store_true", help=rehearse)

@@ -9,6 +9,7 @@ from finetune.config.identity import but_for_seed
 from finetune.records import store
 from finetune.records.run import Run
 from finetune.studies.grid import Cell
+from finetune.system.durations import duration
 
 
 class Costs:
@@ -49,15 +50,6 @@ def rest(expected: Iterable[float | None], workers: int) -> tuple[float, int]:
     known = list(expected)
     seconds = [value for value in known if value is not None]
     return sum(seconds) / workers, len(known) - len(seconds)
-
-
-def duration(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
 def rest_text(expected: Iterable[float | None], workers: int) -> str:

@@ -1,6 +1,5 @@
 """Logs of a study's runs, in ``ROOT/logs``; the process that holds a run's log is the one that makes it."""
 
-import ast
 import os
 import re
 import shlex
@@ -122,19 +121,6 @@ def verdict(file: Path, since: str = "") -> str:
     (ISO 8601, UTC)."""
     match = VERDICT.fullmatch(next(reversed(_last_lines(file, 0)), ""))
     return match[2] if match and match[1] >= since else ""
-
-
-def brief(line: str) -> str:
-    """``epoch 1.5, loss 0.42`` of Trainer's line of numbers; any other line as it is."""
-    if not (line.startswith("{") and line.endswith("}")):
-        return line
-    try:
-        values = ast.literal_eval(line)
-    except (ValueError, SyntaxError):
-        return line
-    names = {"epoch": "epoch", "loss": "loss", "eval_loss": "validation loss"}
-    shown = [f"{name} {values[key]}" for key, name in names.items() if key in values]
-    return ", ".join(shown) or line
 
 
 def _last_lines(file: Path, start: int) -> list[str]:

@@ -9,8 +9,8 @@ from finetune.config.folders import model_slug
 from finetune.config.lineage import SCRATCH
 from finetune.models import scale
 from finetune.models.workload import Strategy, Workload
-from finetune.studies.estimate import duration
 from finetune.studies.grid import Cell
+from finetune.system.durations import duration
 from finetune.system.sheet import Sheet
 from finetune.tasks import get_task
 

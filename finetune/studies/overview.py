@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Mapping
 
 from finetune.config.folders import model_slug, task_slug, variant_slug
-from finetune.studies.estimate import Costs, duration, rest, rest_text
+from finetune.studies.estimate import Costs, rest, rest_text
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.state import TO_RUN, RunState, Status
+from finetune.system.durations import duration
 from finetune.system.sheet import Sheet
 from finetune.system.text import clean
 

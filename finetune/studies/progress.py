@@ -1,25 +1,27 @@
-"""Shows a running study: a live table on a terminal, one line a run elsewhere."""
+"""Shows a running study: a live table on a terminal, one line a run elsewhere; and a grid that runs here."""
 
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from statistics import fmean
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from finetune.studies.estimate import Costs, duration, rest_text
+from finetune.studies.estimate import Costs, rest_text
 from finetune.studies.executors.base import Job
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
-from finetune.studies.logs import brief
 from finetune.studies.schedule import Board
 from finetune.studies.state import RunState, Status
+from finetune.system.durations import duration
+from finetune.system.live import REFRESH_S, Foot, is_terminal
 from finetune.system.text import clean, is_quiet
 
-REFRESH_S = 0.5  # seconds between two pictures of the table
+KEEPS = "Ctrl-C keeps what is done"
 COLUMNS = {"done": "green", "running": "cyan", "failed": "red", "left": ""}
 
 
@@ -124,9 +126,7 @@ class LiveTable(Lines):
         """Title, one row a grid, one row a worker."""
         tally = self.tally
         elapsed = duration(time.monotonic() - tally.began)
-        title = (
-            f"study {tally.study.name}: {elapsed} so far, {tally.rest(jobs)} to go; Ctrl-C keeps what is done"
-        )
+        title = f"study {tally.study.name}: {elapsed} so far, {tally.rest(jobs)} left; {KEEPS}"
         grids = Table("grid", *COLUMNS, box=None, pad_edge=False)
         for grid in dict.fromkeys(cell.grid for cell in tally.study.cells):
             count = tally.counts(grid, jobs)
@@ -135,7 +135,7 @@ class LiveTable(Lines):
         workers = Table("worker", "run", "for", "last", box=None, pad_edge=False)
         for job in sorted(jobs, key=lambda job: (len(job.worker), job.worker)):
             spent = duration(job.seconds())
-            last = Text(clean(brief(job.last_line())), "dim", no_wrap=True, overflow="ellipsis")
+            last = Text(clean(job.last_line()), "dim", no_wrap=True, overflow="ellipsis")
             run = Text(tally.name(job.cell), overflow="ellipsis", no_wrap=True)
             workers.add_row(job.worker, run, spent, last)
         return Group(Text(title, "bold"), grids, workers)
@@ -145,9 +145,59 @@ class LiveTable(Lines):
 def board(tally: Tally) -> Iterator[Board]:
     """The live table where standard output is a terminal, plain lines elsewhere."""
     console = Console(highlight=False, quiet=is_quiet())
-    if is_quiet() or not console.is_terminal:
+    if not is_terminal(console):
         yield Lines(tally, console)
         return
     # Transient: what stays on the screen are the lines of the runs, also after a Ctrl-C.
     with Live(console=console, auto_refresh=False, transient=True) as live:
         yield LiveTable(tally, console, live)
+
+
+class OneByOne:
+    """A line of how far a grid is whose runs are made in this process, one after the other."""
+
+    def __init__(self, foot: Foot, statuses: Mapping[Cell, Status]) -> None:
+        """``statuses``: of every cell, from before the first run."""
+        self.foot = foot
+        self.before = {cell for cell, status in statuses.items() if status.state is RunState.DONE}
+        self.count = len(statuses)
+        self.waiting, self.failed = self.count - len(self.before), 0
+        self.took: list[float] = []  # seconds of each run that has ended
+        self.since = time.monotonic()
+        if self.count > 1:
+            foot.lines["grid"] = self.parts
+
+    def parts(self) -> list[str]:
+        """``1 of 6 runs done``, ``about 12 min left``."""
+        done = self.count - self.waiting - self.failed
+        left = self.left()
+        shown = [f"{done} of {self.count} runs done", f"{self.failed} failed" if self.failed else ""]
+        shown += ["" if left is None else f"about {duration(left)} left", KEEPS]
+        return [part for part in shown if part]
+
+    def left(self) -> float | None:
+        """Seconds that the run that goes on and those after it take, as those so far."""
+        now, of_run = time.monotonic() - self.since, self.foot.left_s
+        if not self.waiting or (not self.took and of_run is None):
+            return None
+        each = fmean(self.took) if self.took else now + (of_run or 0.0)
+        rest = max(0.0, each - now) if of_run is None else of_run
+        return rest + (self.waiting - 1) * each
+
+    def ended(self, cell: Cell, status: Status, seconds: float) -> None:
+        self.foot.lines.pop("run", None)
+        self.foot.left_s = None
+        if cell not in self.before:
+            self.took.append(time.monotonic() - self.since)
+            self.waiting -= 1
+            self.failed += status.state is not RunState.DONE
+        self.since = time.monotonic()
+
+    def started(self, job: Job) -> None:
+        """Nothing: ``ended`` tells when the next one begins."""
+
+    def lost(self, cell: Cell, status: Status, attempt: int) -> None:
+        """Nothing: no run here outlives its process."""
+
+    def refresh(self, jobs: Sequence[Job]) -> None:
+        self.foot.draw()

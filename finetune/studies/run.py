@@ -28,7 +28,7 @@ from finetune.studies.file import Study, grown
 from finetune.studies.grid import Cell
 from finetune.studies.on_paper import Speed
 from finetune.studies.state import TO_RUN, RunState, Status, begins, look, refuse_folders, refuse_others
-from finetune.system import hints, world
+from finetune.system import hints, live, world
 from finetune.system.lock import busy
 from finetune.system.sheet import terminal_width
 from finetune.system.text import clean, is_quiet, say
@@ -50,6 +50,7 @@ def run_grid(cells: Sequence[Cell], command: str) -> int:
     from finetune.studies.executors.in_process import InProcess
     from finetune.studies.preflight import prepare
     from finetune.training import preemption, sharded
+    from finetune.training.progress import Display, display
 
     for cell in cells:
         sharded.check_launched(cell.config.train)
@@ -59,7 +60,10 @@ def run_grid(cells: Sequence[Cell], command: str) -> int:
             if status.state is RunState.RUNNING:
                 raise busy(cell.folder)
         executor = InProcess(prepared, command)
-        schedule.run(prepared.cells, executor)
+        shown = {display(cell.config.train) for cell in prepared.cells}
+        with live.foot(wanted=world.is_main() and shown == {Display.LIVE}) as foot:
+            board = None if foot is None else progress.OneByOne(foot, prepared.statuses)
+            schedule.run(prepared.cells, executor, board)
     return world.from_main(lambda: executor.exit_status)
 
 

@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from finetune.config.folders import model_slug, task_slug, variant_slug
 from finetune.config.identity import but_for_seed
 from finetune.errors import UserError
-from finetune.studies.estimate import duration
 from finetune.studies.executors.base import Executor
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
 from finetune.studies.rehearsal import rows_of
 from finetune.studies.state import TO_RUN, begins, look
 from finetune.system import world
+from finetune.system.durations import duration
 from finetune.system.processes import distributed
 from finetune.system.sheet import Sheet
 from finetune.system.text import quietly

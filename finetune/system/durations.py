@@ -1,4 +1,4 @@
-"""Durations as people and clusters write them: 90s, 90min, 8h, 2d, 12:00:00, 1-12:00:00."""
+"""Durations as people and clusters write them, 90s, 90min, 8h, 2d, 12:00:00, 1-12:00:00, and as shown."""
 
 import re
 
@@ -25,3 +25,12 @@ def seconds(text: str) -> int:
     if not 1 <= length <= LONGEST:
         raise UserError(f"a duration is written 90s, 90min, 8h, 2d or 1-12:00:00, not {shown(text)}")
     return int(length)
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"

@@ -94,3 +94,21 @@ def quietly() -> Iterator[None]:
         yield
     finally:
         _quiet.reset(token)
+
+
+_verbose: ContextVar[bool] = ContextVar("verbose", default=False)
+
+
+def is_verbose() -> bool:
+    """Whether libraries are to print what they print of themselves, in the place of our lines."""
+    return _verbose.get()
+
+
+@contextmanager
+def verbosely() -> Iterator[None]:
+    """Has libraries print what they print of themselves meanwhile."""
+    token = _verbose.set(True)
+    try:
+        yield
+    finally:
+        _verbose.reset(token)

@@ -23,7 +23,7 @@ from finetune.config.schema import RunConfig
 from finetune.errors import UserError, shown, unknown
 from finetune.models.workload import local_batch
 from finetune.system import ambient, world
-from finetune.system.text import reason
+from finetune.system.text import is_verbose, reason
 from finetune.training import effects, renamed, sharded, trackers
 
 # What the run itself decides, whatever its kind of task, and where to set it instead.
@@ -151,7 +151,7 @@ def training_arguments(config: RunConfig, folder: Path) -> TrainingArguments:
     options: dict[str, Any] = {
         "report_to": "none",
         "run_name": run_folder(Path(), config).as_posix(),  # under which trackers list it
-        "disable_tqdm": not sys.stderr.isatty(),  # a bar is unreadable in a log
+        "disable_tqdm": not (is_verbose() and sys.stderr.isatty()),  # a bar is unreadable in a log
         "dataloader_pin_memory": torch.cuda.is_available(),
         **config.train,
         **objective.settled(config),

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from transformers import (
     EarlyStoppingCallback,
-    PrinterCallback,
-    ProgressCallback,
     TrainerCallback,
     TrainingArguments,
 )
@@ -26,8 +24,7 @@ from finetune.objectives.base import Answers, Objective
 from finetune.system import world
 from finetune.system.memory import peak_memory_mib, reset_peak_memory
 from finetune.system.shares import own_share
-from finetune.system.text import is_quiet
-from finetune.training import preemption, sharded
+from finetune.training import preemption, progress, sharded
 from finetune.training.arguments import training_arguments
 from finetune.training.computed import ReadBack, attention
 from finetune.training.resume import SaveAtEpochEnd
@@ -187,8 +184,7 @@ def build_trainer(
         **objective.trainer_options(),
     )
     trainer.add_callback(ReadBack(trainer))
-    for printing in (PrinterCallback, ProgressCallback) if is_quiet() else ():
-        trainer.remove_callback(printing)
+    progress.settle(trainer, config.train)
     return trainer
 
 

@@ -29,8 +29,9 @@ from finetune.system.lock import locked
 from finetune.system.memory import release_memory
 from finetune.system.redaction import redact
 from finetune.system.text import clean, one_line, say
-from finetune.training import loop, reloaded, resume, trackers
+from finetune.training import loop, progress, reloaded, resume, trackers
 from finetune.training.diagnosis import Diagnosis
+from finetune.training.progress import Display, Progress
 
 ERROR_FILE = "error.txt"
 EXPLAINED = (
@@ -188,6 +189,8 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     # Training and prediction, with the trainer's own loop.
     start = warm_start.prepare(config, objective, built, tokens["train"], folder)
     callbacks = warm_start.callbacks(config)
+    if progress.display(config.train) in (Display.LIVE, Display.LINES):
+        callbacks.append(Progress(spec.place))
     if spec.diagnose:
         callbacks.append(Diagnosis(built.model, folder / diagnostics.FILE))
     outcome = loop.fit(

@@ -130,7 +130,9 @@ def test_the_kept_notebook_holds_no_times() -> None:
     def printed(name: str, text: str) -> Any:
         return nbformat.v4.new_output("stream", name=name, text=text)
 
-    log = "{'eval_loss': '1', 'eval_runtime': '0.1', 'eval_steps_per_second': '23', 'epoch': '1'}\n"
+    log = (
+        "  step 2 of 4, about 2 min left, loss 1.2\n  trained to step 4 in 3.5 h; predicting the test rows\n"
+    )
     cell = nbformat.v4.new_code_cell(
         outputs=[
             printed("stdout", log[:30]),
@@ -141,7 +143,8 @@ def test_the_kept_notebook_holds_no_times() -> None:
     )
     (output,) = kept(nbformat.v4.new_notebook(cells=[cell])).cells[0].outputs
     assert output.text == (
-        "{'eval_loss': '1', 'epoch': '1'}\n[1/1] accuracy 79.00% | runs/a | next: finetune compare runs\n"
+        "  step 2 of 4, loss 1.2\n  trained to step 4; predicting the test rows\n"
+        "[1/1] accuracy 79.00% | runs/a | next: finetune compare runs\n"
     )
     example = nbformat.read(NOTEBOOK, as_version=4)
     assert kept(deepcopy(example)) == example, "python -m docs.generate.notebook --write makes it anew"

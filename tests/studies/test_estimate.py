@@ -6,6 +6,7 @@ from pathlib import Path
 from finetune.studies import estimate
 from finetune.studies.grid import Cell
 from finetune.studies.state import look
+from finetune.system.durations import duration
 from tests.support.studies import TINY, folders, keep, study_of
 
 
@@ -47,4 +48,4 @@ def test_the_rest_is_shared_by_the_workers() -> None:
     assert estimate.rest_text([60.0, 120.0], 1) == "about 3 min"
     assert estimate.rest_text([60.0, None], 2) == "about 30 s and 1 run of unknown length"
     assert estimate.rest_text([None, None], 2) == "2 runs of unknown length"
-    assert [estimate.duration(s) for s in (89, 91, 7200, 200_000)] == ["89 s", "2 min", "2.0 h", "2.3 days"]
+    assert [duration(s) for s in (89, 91, 7200, 200_000)] == ["89 s", "2 min", "2.0 h", "2.3 days"]

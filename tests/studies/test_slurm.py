@@ -310,7 +310,7 @@ def test_the_cluster_trains_and_a_run_that_is_stopped_half_way_ends_as_if_it_had
     log = study.root / "logs" / f"{cell.name}.log"
 
     def stop() -> None:
-        while not (log.is_file() and "'loss'" in log.read_text()):
+        while not (log.is_file() and "step 1 of" in log.read_text()):
             time.sleep(0.1)
         slurm_cluster.ask("scancel", "--signal=USR1", "--batch", f"{batches(study)[-1].job}_0")
 
