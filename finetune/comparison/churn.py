@@ -128,5 +128,4 @@ def sentence(found: Churn, metric: Metric) -> str:
 
 
 def _within(share: Share, moved: Moved) -> str:
-    ends = " to ".join(moved.text(end).removesuffix("%") for end in share.interval)
-    return f" ({ends}{'' if share.over_seeds else ', over rows alone'})"
+    return f" ({moved.interval(share.interval)}{'' if share.over_seeds else ', over rows alone'})"

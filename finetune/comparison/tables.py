@@ -61,6 +61,8 @@ class VariantResult:
     tokens_per_s: float | None = None  # trained on in a second
     mfu: float | None = None  # the share of the device's peak
     churn: Churn | None = None  # None for the baseline, and where predictions are missing
+    # Class -> precision, recall, f1 (0 to 1) and support: means over finished seeds; empty without classes.
+    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def finished(self) -> int:
@@ -243,7 +245,20 @@ def _variant(
         at_lengths=at_lengths,
         tokens_per_s=over_seeds.mean_sd(speeds)[0] if speeds else None,
         mfu=over_seeds.mean_sd(shares)[0] if shares else None,
+        per_class=_per_class([run.per_class for run in finished.values()]),
     )
+
+
+def _per_class(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Means over runs of what is recorded by class."""
+    known = [run for run in runs if run]
+    if not known:
+        return {}
+    return {
+        label: {name: over_seeds.mean_sd([run[label][name] for run in known])[0] for name in values}
+        for label, values in known[0].items()
+        if all(label in run for run in known)
+    }
 
 
 def _summary(per_seed: dict[int, float]) -> Summary:

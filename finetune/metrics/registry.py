@@ -49,6 +49,10 @@ class Moved:
         """Formats a reported distance: ``17.2%``."""
         return f"{value:.{self.decimals}f}{'%' if self.percent else ''}"
 
+    def interval(self, bounds: Sequence[float]) -> str:
+        """Formats an interval of a distance: ``16.1 to 18.3``."""
+        return " to ".join(self.text(end).removesuffix("%") for end in bounds)
+
     def signed(self, difference: float) -> str:
         """Formats a difference of two distances, without its unit: ``+1.3``."""
         return minus(f"{difference:+.{self.decimals}f}")

@@ -193,6 +193,18 @@ class Run:
         return {name: score for name, score in metrics.items() if name != "per_class"}
 
     @property
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """Class -> precision, recall, f1 (0 to 1), support; empty without classes."""
+        found = (self.record["metrics"] or {}).get("per_class")
+        kept = found.items() if isinstance(found, dict) else ()  # which no schema has checked
+        names = ("precision", "recall", "f1", "support")
+        return {
+            label: {name: float(values[name]) for name in names}
+            for label, values in kept
+            if isinstance(values, dict) and all(is_number(values.get(name)) for name in names)
+        }
+
+    @property
     def value(self) -> float:
         """The primary metric of a finished run."""
         return self.metrics[self.metric.name]

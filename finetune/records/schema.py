@@ -157,7 +157,7 @@ class _Score(TypedDict):
 
 
 def _scores(metrics: Any) -> Any:
-    """Drops the report per class, whose keys are names of labels and which nothing reads."""
+    """Drops the report per class, whose keys are names of labels; ``Run.per_class`` takes what fits of it."""
     return {k: v for k, v in metrics.items() if k != "per_class"} if isinstance(metrics, dict) else metrics
 
 

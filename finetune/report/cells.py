@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 
+from finetune.comparison.churn import Churn, Share
 from finetune.comparison.claims import Difference
 from finetune.comparison.compare import Comparison
 from finetune.comparison.sentence import MOST_SEEDS
@@ -9,6 +10,7 @@ from finetune.comparison.tables import ResultTable, VariantResult
 from finetune.config.schema import BASELINE
 from finetune.metrics import registry
 from finetune.report import words
+from finetune.system.text import minus
 
 Cells = list[list[str]]
 """Rows, the heads first, without columns that would be empty; no row at all where all would be."""
@@ -55,6 +57,75 @@ def least(table: ResultTable) -> list[str]:
     others = (registry.get(name) for result in table.variants for name in result.metrics)
     secondary = dict.fromkeys(metric.label for metric in others if metric.name != table.metric)
     return ["95% rows", "95% seeds", "memory", "train", "untrained", *secondary, "p", "runs"]
+
+
+def below(table: ResultTable) -> Cells:
+    """Lists how far a swap and a seed move what is below the mean, and what the probabilities are worth."""
+    moved, variants = table.primary.moved, table.variants
+    if moved is None:
+        return []
+
+    def share(show: Callable[[Churn], Share | None]) -> list[str]:
+        found = [show(result.churn) if result.churn else None for result in variants]
+        return [
+            f"{moved.text(each.value)} ({moved.interval(each.interval)})" if each else "" for each in found
+        ]
+
+    def change(each: Churn | None) -> str:
+        if each is None or each.difference is None or each.difference_interval is None:
+            return ""
+        low, high = map(moved.signed, each.difference_interval)
+        return f"{moved.signed(each.difference)} ({low} to {high})"
+
+    names = dict.fromkeys(name for result in variants for name in result.metrics)
+    metrics = [registry.get(name) for name in names if registry.get(name).of_probabilities]
+    return _filled(
+        [
+            ["attention", *map(words.variant_name, variants)],
+            ["moved by the swap", *share(lambda each: each.swap)],
+            ["by another seed", *share(lambda each: each.reseed)],
+            ["of softmax", *share(lambda each: each.reseed_baseline)],
+            ["of the variant", *share(lambda each: each.reseed_variant)],
+            ["swap minus seed", *(change(result.churn) for result in variants)],
+            *(
+                [each.label, *(words.score(each, result.metrics.get(each.name)) for result in variants)]
+                for each in metrics
+            ),
+        ]
+    )
+
+
+def classes(table: ResultTable) -> Cells:
+    """Lists F1 of each class by variant, and how far each is from the baseline's; points of percent."""
+    known = [result for result in table.variants if result.per_class]
+    if not known or known[0].name != BASELINE:
+        return []
+    first, *others = known
+
+    def f1(result: VariantResult, label: str) -> float | None:
+        found = result.per_class.get(label)
+        return None if found is None else 100 * found["f1"]
+
+    def apart(result: VariantResult, label: str) -> str:
+        one, two = f1(first, label), f1(result, label)
+        return minus(f"{two - one:+.2f}") if one is not None and two is not None else ""
+
+    labels = list(first.per_class)
+    return _filled(
+        [
+            ["class", *labels],
+            ["rows", *(f"{first.per_class[label]['support']:,.0f}" for label in labels)],
+            [f"F1 (%), {first.name}", *(f"{f1(first, label):.2f}" for label in labels)],
+            *(
+                column
+                for result in others
+                for column in (
+                    [f"F1 (%), {result.name}", *(f"{f1(result, label) or 0:.2f}" for label in labels)],
+                    ["difference", *(apart(result, label) for label in labels)],
+                )
+            ),
+        ]
+    )
 
 
 def cost(table: ResultTable) -> Cells:

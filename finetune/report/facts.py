@@ -3,11 +3,14 @@
 from typing import Any
 
 from finetune.comparison.caveats import NoteKind
+from finetune.comparison.churn import sentence
 from finetune.comparison.compare import Comparison
 from finetune.comparison.tables import ResultTable
 from finetune.metrics import registry
 from finetune.report import words
 from finetune.statistics.sequential import looks_of
+
+BELOW = "Below the mean"
 
 
 def protocol(table: ResultTable) -> list[str]:
@@ -51,13 +54,20 @@ def protocol(table: ResultTable) -> list[str]:
 
 
 def lists(table: ResultTable) -> list[tuple[str, list[str]]]:
-    """Groups under headings what is missing, what is not compared, and what may explain a difference."""
+    """Groups under headings what a swap changes, what is missing and not compared, and notes."""
     named = [
+        (BELOW, below(table)),
         ("Missing", table.missing),
         ("Not compared", table.refused),
         ("Notes", [note.text for note in table.notes]),
     ]
     return [(heading, items) for heading, items in named if items]
+
+
+def below(table: ResultTable) -> list[str]:
+    """Says what each variant changes of the answers behind a score, and what another seed does."""
+    found = [(result, result.churn) for result in table.variants if result.churn]
+    return [f"{words.variant_name(result)}: {sentence(each, table.primary)}" for result, each in found]
 
 
 def cost_notes(table: ResultTable) -> list[str]:

@@ -9,7 +9,9 @@ from finetune.comparison import churn
 from finetune.comparison.compare import compare
 from finetune.metrics import registry
 from finetune.records import store
+from finetune.report import cells, facts, write
 from finetune.report.formats import saved
+from finetune.report.formats.markdown import markdown
 from tests.support.records import save, started, translations
 from tests.support.report_records import save_language_model
 
@@ -116,3 +118,30 @@ def test_documents_of_a_language_model_are_apart_in_nats(tmp_path: Path) -> None
         text.startswith("swapping attention moves the loss of a document by 0.0")
         and " nats a token (" in text
     )
+
+
+def test_every_form_of_a_report_says_what_the_swap_changes(tmp_path: Path) -> None:
+    save_all(tmp_path, {"softmax": [shifted(0), shifted(1)], "sa-softmax": [shifted(2), shifted(1)]})
+    for number, file in enumerate(sorted(tmp_path.rglob(store.FILE))):
+        content = json.loads(file.read_text())
+        scores = {"precision": 0.5, "recall": 1.0, "f1": 0.6 + number / 100, "support": 5}
+        content["metrics"] |= {
+            "per_class": {"World": scores, "Sports": scores | {"support": "many"}},  # the second is damaged
+            "nll": {"value": 0.25 + number / 8, "signature": "nll"},
+            "ece": {"value": 0.0125, "signature": "ece"},
+        }
+        file.write_text(json.dumps(content))
+    comparison = compare(tmp_path)
+    (table,) = comparison.tables
+    assert "swapping attention changes 5.0% of predictions" in write.text(comparison)
+    assert f"{facts.BELOW}:" in markdown(comparison)
+    head, softmax, variant = cells.below(table)
+    assert head[-2:] == [
+        "negative log-likelihood (lower is better)",
+        "expected calibration error (%) (lower is better)",
+    ]
+    assert (
+        softmax[0] == "softmax" and variant[1].startswith("5.0% (0.0 to ") and variant[-1].startswith("1.25")
+    )
+    assert cells.classes(table)[1][:2] == ["World", "5"] and len(cells.classes(table)) == 2
+    assert "negative log-likelihood" not in " ".join(cells.scores(table)[0])
