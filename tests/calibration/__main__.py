@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ MOST = 8.0  # points: the largest true difference that fits between an accuracy 
 BLEU = ("errors", "mixed")  # designs that are simulated for BLEU too
 LANGUAGE = ("tastes", "mixed")  # designs that are simulated for perplexity too
 PERPLEXITY = math.exp(4)  # of the simulated baseline, about
-FEWEST = 8  # studies, so that each line has some
+FEWEST = 20  # studies, so that each line has some
 
 
 def main() -> int:
@@ -120,17 +121,14 @@ def _equivalent(
             continue
         name, _, documents = line.design.partition(", ")
         design, seeds, margin = by_name[name], line.seeds, min(line.detectable, MOST)
-        if documents:
+        if line.metric == "perplexity":
             margin = 100 * line.detectable / PERPLEXITY
-            args = design, seeds, studies // 4, margin
-            count = int(documents.partition(" ")[0])
-            apart = rates.perplexity_at(*args, 1.0, documents=count)
-            equal = rates.perplexity_at(*args, 0.0, documents=count)
+            length = int(documents.partition(" ")[0])
+            at = partial(rates.perplexity_at, documents=length)
         else:
             at = {"accuracy": rates.accuracy_at, "bleu": rates.bleu_at}[line.metric]
-            count = studies if line.metric == "accuracy" else studies // 4
-            apart = at(design, seeds, count, margin, 1.0)
-            equal = at(design, seeds, studies // 4, margin, 0.0)
+        count = studies // 4 if line.metric == "accuracy" else studies // 8
+        apart, equal = at(design, seeds, count, margin, 1.0), at(design, seeds, studies // 20, margin, 0.0)
         yield rates.equivalence(line.design, line.metric, margin, apart, equal)
 
 
@@ -138,7 +136,7 @@ def _improvements(studies: int, seeds: Sequence[int]) -> Iterator[rates.Improvem
     for tasks in rates.TASKS:
         for count in seeds:
             if count > 1 and tasks * count >= FEWEST_NUMBERS:
-                yield rates.improvements(tasks, count, studies)
+                yield rates.improvements(tasks, count, studies // 4)
 
 
 def _printed(lines: Iterator[Any]) -> Iterator[Any]:

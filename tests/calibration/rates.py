@@ -104,7 +104,7 @@ class Equivalence:
     false: float  # share of their comparisons that are said to be inside
     false_any: float  # share of these studies with such a comparison
     studies_equal: int
-    found: float  # share of the comparisons of equal methods that are called equivalent
+    found: float  # share of the comparisons of equal methods that are said to be inside
 
 
 @dataclass(frozen=True)
@@ -281,9 +281,11 @@ def equivalence(
     design: str, metric: str, margin: float, apart: Iterable[Family], equal: Iterable[Family]
 ) -> Equivalence:
     """The rates of claims of equivalence in families ``apart`` by the margin, and in ``equal`` ones."""
-    false = np.array([[one.is_within_margin for one in family.found] for family in apart])
     families = list(equal)
-    known = [[one.verdict == "equivalent" for one in family.found] for family in families]
+    false, found = (
+        np.array([[one.is_within_margin for one in family.found] for family in each])
+        for each in (apart, families)
+    )
     return Equivalence(
         design=design,
         metric=metric,
@@ -292,8 +294,8 @@ def equivalence(
         margin=margin,
         false=float(false.mean()),
         false_any=float(false.any(axis=1).mean()),
-        studies_equal=len(families),
-        found=float(np.mean(known)),
+        studies_equal=len(found),
+        found=float(found.mean()),
     )
 
 
