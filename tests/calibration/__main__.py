@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -121,6 +121,7 @@ def _equivalent(
             continue
         name, _, documents = line.design.partition(", ")
         design, seeds, margin = by_name[name], line.seeds, min(line.detectable, MOST)
+        at: Callable[..., Iterator[rates.Family]]
         if line.metric == "perplexity":
             margin = 100 * line.detectable / PERPLEXITY
             length = int(documents.partition(" ")[0])
