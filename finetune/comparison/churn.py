@@ -58,15 +58,21 @@ def churn(
     of other rows, of which the comparison itself says so.
     """
     seeds = sorted(baseline.keys() & variant.keys())
-    scorer = metric.row_scorer()
-    if not seeds or metric.moved is None or scorer.outputs is None or scorer.distance is None:
+    if not seeds or metric.moved is None:
         return None
     try:
         sides = predictions.scored([[runs[s] for s in seeds] for runs in (baseline, variant)], metric)
     except UserError:
         return None
     first, second = ([each.outputs for each in side] for side in sides)
-    moved, distance = metric.moved, scorer.distance
+    return between(seeds, first, second, metric)
+
+
+def between(seeds: list[int], first: list[Any], second: list[Any], metric: Metric) -> Churn | None:
+    """Compares the outputs (``RowScorer.outputs``) of a baseline and a variant, one a seed on each side."""
+    moved, distance = metric.moved, metric.row_scorer().distance
+    if moved is None or distance is None:
+        return None
     swapped = over_runs.swapped(first, second, distance)
     swap = _share(swapped, list(zip(first, second, strict=True)), moved)
     if len(seeds) == 1:

@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.errors import UserError
+from finetune.metrics.scorers import chrf_scorer
 from finetune.records.run import Run
-from finetune.system.text import visible
+from finetune.system.text import clean, visible
 
 Array = npt.NDArray[Any]
 Columns = dict[str, Array | list[str]]
 Rows = Sequence[Mapping[str, Any]]
-MOST_CLASSES = 2**16
+MOST_CLASSES = 2**12  # of which a page can still hold a matrix
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,13 @@ class View:
     name: str
     shared: Callable[[Rows], Columns]
     own: Callable[[Rows, bool], Columns]
+    input: str | None = (
+        None  # the column that the inputs of the rows become in the page; None: there are none
+    )
+    measured: bool = False  # whether the length of a row is that of its input
 
 
-@dataclass(frozen=True)
+@dataclass
 class TestSet:
     """The test rows that several runs were scored on."""
 
@@ -57,6 +62,9 @@ class TestSet:
     rows: int
     labels: Sequence[str]
     columns: list[str] = field(default_factory=list)
+    note: str = ""  # why the rows themselves are not at hand
+    inputs: list[str] = field(default_factory=list)
+    worth: Array | None = None  # whether any run is wrong on a row, so that its input is worth keeping
 
 
 def packed(key: str, values: Array | Sequence[Any] | Mapping[str, Any]) -> Column:
@@ -78,14 +86,18 @@ def unsigned(values: Array) -> Array:
 
 
 class Store:
-    """Hands out the columns of runs one by one, and those of each test set with its first run."""
+    """Hands out columns: those of runs one by one, of a test set with its first run, and inputs at the end.
 
-    def __init__(self, texts: bool) -> None:
+    ``inputs`` reads the inputs of a run's test rows, by row id; it raises ``UserError`` where there are none.
+    """
+
+    def __init__(self, texts: bool, inputs: Callable[[Run], Mapping[int, str]]) -> None:
         self.sets: dict[str, TestSet] = {}
-        self._texts = texts
+        self._texts, self._inputs = texts, inputs
 
-    def add(self, number: int, run: Run) -> tuple[TestSet, list[Column]]:
-        """Reads the predictions of the run that has this ``number`` in the page; raises ``UserError``."""
+    def add(self, number: int, run: Run) -> tuple[TestSet, list[Column], Any]:
+        """Reads the predictions of the run that has this ``number`` in the page, and also gives what it
+        answered (``RowScorer.outputs``); raises ``UserError``."""
         rows = sorted(run.predictions(), key=lambda row: row["row"])
         view, identity = VIEWS[run.metric.truth], [row["row"] for row in rows]
         if not rows or any(run.metric.truth not in row for row in rows):
@@ -103,13 +115,47 @@ class Store:
         columns = []
         if key not in self.sets:
             found = TestSet(len(self.sets), view.name, len(rows), [visible(str(label)) for label in labels])
+            self.sets[key] = found
+            self._join(found, view, run, identity, shared)
             if not self._texts:
                 shared.pop("reference", None)
-            self.sets[key] = found
             found.columns.extend(shared)
             columns = [packed(f"set-{found.number}-{name}", values) for name, values in shared.items()]
         columns += [packed(f"run-{number}-{name}", values) for name, values in own.items()]
-        return self.sets[key], columns
+        found, outputs = self.sets[key], run.metric.row_scorer().outputs
+        if found.inputs:
+            wrong = np.array([row["prediction"] != row[run.metric.truth] for row in rows])
+            found.worth = wrong if found.worth is None else found.worth | wrong
+        return found, columns, outputs(rows) if outputs else None
+
+    def _join(self, found: TestSet, view: View, run: Run, identity: Sequence[int], shared: Columns) -> None:
+        """Joins the inputs of the rows to a new set: their lengths and, to be kept, themselves."""
+        if view.input is None:
+            return
+        try:
+            texts = self._inputs(run)
+            inputs = [visible(texts[row]) for row in identity]
+        except UserError as error:
+            found.note = clean(error)
+            return
+        except KeyError as error:
+            found.note = f"the test rows of {run.title} have no row {error}"
+            return
+        if view.measured:
+            shared["length"] = unsigned(np.array([len(text.split()) for text in inputs]))
+        if self._texts:
+            found.inputs = inputs
+
+    def finish(self) -> list[Column]:
+        """The inputs of rows that a run is wrong on, an empty text for each other one."""
+        columns = []
+        for found in self.sets.values():
+            view = next(view for view in VIEWS.values() if view.name == found.view)
+            if found.inputs and found.worth is not None and view.input:
+                kept = [text if worth else "" for text, worth in zip(found.inputs, found.worth, strict=True)]
+                columns.append(packed(f"set-{found.number}-{view.input}", kept))
+                found.columns.append(view.input)
+        return columns
 
 
 def _digest(facts: Sequence[Any], columns: Columns) -> str:
@@ -153,7 +199,13 @@ def _references(rows: Rows) -> Columns:
 def _sentences(rows: Rows, texts: bool) -> Columns:
     found = _texts(rows, "prediction")
     digests = [hashlib.blake2b(text.encode(), digest_size=4).digest() for text in found]
-    columns: Columns = {"same": np.frombuffer(b"".join(digests), dtype="<u4")}  # equal where the texts are
+    scorer, references = chrf_scorer(), _texts(rows, "reference")
+    pairs = zip(found, references, strict=True)
+    scores = [round(100 * scorer.sentence_score(text, [reference]).score) for text, reference in pairs]
+    columns: Columns = {
+        "same": np.frombuffer(b"".join(digests), dtype="<u4"),  # equal where the texts are
+        "score": np.array(scores, dtype=np.uint16),  # chrF, in hundredths
+    }
     return columns | ({"text": found} if texts else {})
 
 
@@ -170,8 +222,8 @@ def _nats(rows: Rows, texts: bool) -> Columns:
 
 
 VIEWS: Mapping[str, View] = {
-    "label": View("classes", _labels, _classes),
-    "reference": View("sentences", _references, _sentences),
+    "label": View("classes", _labels, _classes, input="text", measured=True),
+    "reference": View("sentences", _references, _sentences, input="source"),
     "document": View("documents", _documents, _nats),
 }
 """By the column of predictions.jsonl that holds the right answer, which a metric declares."""

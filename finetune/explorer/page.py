@@ -4,8 +4,8 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from finetune.comparison import churn
 from finetune.comparison.pairing import RunGroup, groups
 from finetune.comparison.tables import apart, setting
 from finetune.config.schema import BASELINE
@@ -20,7 +21,9 @@ from finetune.data.synthetic import STAMP
 from finetune.errors import UserError
 from finetune.explorer import columns
 from finetune.explorer.columns import Store, packed
+from finetune.explorer.texts import inputs
 from finetune.metrics import registry
+from finetune.metrics.registry import Metric
 from finetune.records.run import Run, find_runs, is_number
 from finetune.system.files import write_text
 from finetune.system.text import clean, visible
@@ -83,7 +86,8 @@ class Index:
     """All that the page says of runs but for columns: names, scores, settings, and which columns exist."""
 
     def __init__(self, root: Path, runs: Sequence[Run], texts: bool) -> None:
-        self._root, self._texts, self._store = root, texts, Store(texts)
+        self._root, self._texts = root, texts
+        self._store = Store(texts, lambda run: inputs(run, root))
         self._groups: list[dict[str, Any]] = []
         self._runs: list[tuple[Run, dict[str, Any]]] = []
         for siblings in groups(runs):
@@ -115,7 +119,8 @@ class Index:
                         "variant": run.variant,
                         "seed": run.seed,
                         "status": run.status,
-                        "reason": run.reason or refused or "",
+                        "reason": run.reason or "",
+                        "unlike": refused or "",
                         "score": run.value if run.finished else None,
                         "difference": run.value - baseline[run.seed].value if paired else None,
                         "metrics": run.metrics,
@@ -131,20 +136,29 @@ class Index:
 
     def lines(self, written: Written) -> Iterator[str]:
         """The columns of each run; fills in which there are, and what is wrong with those that are not."""
-        for run, line in self._runs:
-            found = []
-            if curves := _curves(run):
-                found.append(packed(f"run-{line['id']}-curves", curves))
-            try:
-                if run.finished and run.record["predictions"]:
-                    test_set, own = self._store.add(line["id"], run)
-                    line["set"] = test_set.number
-                    found += own
-                    written.predictions += 1
-            except UserError as error:
-                written.problems.append(str(error))
-            line["columns"] = [each.key for each in found]
-            yield from columns.lines(found)
+        for number, group in enumerate(self._groups):
+            answers: dict[tuple[str, int], tuple[int, Any]] = {}  # of the runs that count; set, and outputs
+            members = [(run, line) for run, line in self._runs if line["group"] == number]
+            for run, line in members:
+                found = []
+                if curves := _curves(run):
+                    found.append(packed(f"run-{line['id']}-curves", curves))
+                try:
+                    if run.finished and run.record["predictions"]:
+                        test_set, own, outputs = self._store.add(line["id"], run)
+                        line["set"] = test_set.number
+                        found += own
+                        written.predictions += 1
+                        if not line["unlike"]:
+                            answers.setdefault((run.variant, run.seed), (test_set.number, outputs))
+                except UserError as error:
+                    written.problems.append(str(error))
+                line["columns"] = [each.key for each in found]
+                yield from columns.lines(found)
+            group["churn"] = _churn(members[0][0].metric, answers)
+        yield from columns.lines(self._store.finish())
+        if self._texts:
+            written.problems += [each.note for each in self._store.sets.values() if each.note]
 
     def content(self, written: Written) -> dict[str, Any]:
         """What the page's scripts begin with; complete once ``lines`` has come to its end."""
@@ -158,12 +172,32 @@ class Index:
             "groups": self._groups,
             "runs": [line for _, line in self._runs],
             "sets": [
-                {"view": each.view, "rows": each.rows, "labels": each.labels, "columns": each.columns}
+                {
+                    "view": each.view,
+                    "rows": each.rows,
+                    "labels": each.labels,
+                    "columns": each.columns,
+                    "note": each.note,
+                }
                 for each in self._store.sets.values()
             ],
             "metrics": {name: _declared(name) for name in sorted(names)},
             "problems": [clean(problem) for problem in written.problems],
         }
+
+
+def _churn(metric: Metric, answers: Mapping[tuple[str, int], tuple[int, Any]]) -> dict[str, Any]:
+    """What each variant changes against the baseline beside it, in words and with intervals."""
+    found = {}
+    for name in dict.fromkeys(variant for variant, _ in answers if variant != BASELINE):
+        seeds = sorted(s for variant, s in answers if variant == name and (BASELINE, s) in answers)
+        sides = [[answers[variant, seed] for seed in seeds] for variant in (BASELINE, name)]
+        if len({test_set for side in sides for test_set, _ in side}) != 1:
+            continue  # no seed in common, or other test rows
+        first, second = ([outputs for _, outputs in side] for side in sides)
+        if (known := churn.between(seeds, first, second, metric)) is not None:
+            found[name] = asdict(known) | {"sentence": churn.sentence(known, metric)}
+    return found
 
 
 def _declared(name: str) -> dict[str, Any]:
@@ -177,6 +211,7 @@ def _declared(name: str) -> dict[str, Any]:
         "decimals": metric.decimals,
         "higher": metric.higher_is_better,
         "bounded": metric.highest != float("inf"),
+        "moved": asdict(metric.moved) if metric.moved else None,
     }
 
 

@@ -236,7 +236,6 @@ def overall(comparison: Comparison) -> Cells:
                     for each, metric in lines
                 ),
             ],
-            ["P(better)", *(words.improvement(each) for each, _ in lines)],
         ]
     )
 

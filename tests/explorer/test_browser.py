@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from finetune.comparison.churn import churn
+from finetune.comparison.rescoring import Predictions
 from finetune.explorer import page
+from finetune.metrics.registry import METRICS
+from finetune.records.run import read_runs
 from tests.support import browser as browsers
 from tests.support.browser import show, until
 from tests.support.explored import guesses, save_all
@@ -144,24 +148,31 @@ def test_the_numbers_of_two_variants_are_those_of_python(browser: Any, file: Pat
     assert np.allclose(
         numbers(browser, "confusion-difference"), mean["sa-softmax"] - mean["softmax"], atol=0.051
     )
-    shares = [float(share) for share in browser.execute_script(
-        "return [...document.querySelectorAll('#churn .value')].map(each => each.dataset.share)"
-    )]  # fmt: skip
-
-    def among(variant: str) -> float:
-        pairs = [(i, j) for j in seeds for i in range(j)]
-        return float(np.mean([(said[variant, i] != said[variant, j]).mean() for i, j in pairs]))
-
-    swapped = float(np.mean([(said["softmax", s] != said["sa-softmax", s]).mean() for s in seeds]))
-    assert shares == pytest.approx([swapped, among("softmax"), among("sa-softmax")])
-    # Of one seed the table per class is that of its own confusion matrix.
-    tick(browser, "softmax", 0)
-    tick(browser, "sa-softmax", 0)
-    until(browser, "document.querySelector('#comparison h3').textContent.includes('seed 0')")
-    until(browser, READY)
-    precision, recall, f1, _ = precision_recall_fscore_support(label, said["softmax", 0])
-    shown = np.array(numbers(browser, "per-class"))
-    assert np.allclose(shown[:, [1, 4, 7]], 100 * np.array([f1, precision, recall]).T, atol=0.051)
+    runs = {(run.variant, run.seed): run for run in read_runs(file.parent) if run.task == "agnews"}
+    sides = [{seed: runs[variant, seed] for seed in seeds} for variant in ("softmax", "sa-softmax")]
+    found = churn(*sides, Predictions(), METRICS["accuracy"])
+    assert found is not None and found.reseed_baseline is not None and found.reseed_variant is not None
+    shown = browser.execute_script(
+        "return [...document.querySelectorAll('#churn .value')]"
+        ".map(each => [each.dataset.value, each.textContent])"
+    )
+    for share, (value, text) in zip(
+        (found.swap, found.reseed_baseline, found.reseed_variant), shown, strict=True
+    ):
+        assert float(value) == pytest.approx(share.value)
+        low, high = share.interval
+        assert text == f"{share.value:.1f}% (95% interval {low:.1f}% to {high:.1f}%, 3 pairs)"
+    scores = [precision_recall_fscore_support(label, said["softmax", seed]) for seed in seeds]
+    precision, recall, f1 = (np.mean([each[i] for each in scores], axis=0) for i in range(3))
+    classes = np.array(numbers(browser, "per-class"))
+    assert np.allclose(classes[:, [1, 4, 7]], 100 * np.array([f1, precision, recall]).T, atol=0.051)
+    right = {key: mine == label for key, mine in said.items()}
+    fixed = np.sum([~right["softmax", seed] & right["sa-softmax", seed] for seed in seeds], axis=0)
+    in_seeds = np.array(numbers(browser, "consistency"))
+    assert in_seeds[:, 0].tolist() == [(fixed == count).sum() for count in (1, 2, 3)]
+    # By chance as many are fixed as are broken, and as many in all as are fixed or broken.
+    moved = sum((right["softmax", seed] != right["sa-softmax", seed]).sum() for seed in seeds)
+    assert in_seeds[:, 2] @ [1, 2, 3] == pytest.approx(moved / 2, abs=0.4)
 
 
 def test_translations_and_documents_have_views_of_their_own(browser: Any, file: Path) -> None:

@@ -4,8 +4,6 @@ import base64
 import hashlib
 import json
 import re
-import zlib
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +15,10 @@ from finetune.errors import UserError
 from finetune.explorer import browser, page
 from finetune.explorer.columns import packed
 from finetune.records import store
-from tests.support.explored import EVIL, ROWS, guesses, save_all
+from tests.support.explored import EVIL, ROWS, Outline, guesses, save_all
 from tests.support.records import save, started
 
 CARRIED = Path(page.__file__).parent / "carried"
-
-
-class Outline(HTMLParser):
-    """Scripts, columns and everything with an address, as a browser would see them."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: dict[str, str] = {}
-        self.scripts: list[str] = []
-        self._script: dict[str, str | None] | None = None
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._script = dict(attrs) if tag == "script" else None
-        if tag == "script" and not attrs:
-            self.scripts.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._script = None
-
-    def handle_data(self, data: str) -> None:
-        if self._script is None:
-            return
-        if "id" in self._script:
-            key = str(self._script["id"])
-            self.texts[key] = self.texts.get(key, "") + data
-        else:
-            self.scripts[-1] += data
-
-    def column(self, key: str) -> Any:
-        (kind,) = (attrs["data-kind"] for _, attrs in self.elements if attrs.get("id") == key)
-        content = zlib.decompress(base64.b64decode(self.texts[key]))
-        return json.loads(content) if kind == "json" else np.frombuffer(content, dtype=f"<{kind}")
 
 
 @pytest.fixture(scope="module")

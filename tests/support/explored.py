@@ -1,8 +1,14 @@
 """A folder of hand-made runs of every kind, to be explored: few rows, and names that want to run."""
 
+import base64
+import json
 import random
+import zlib
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from finetune.records import store
 from tests.support.records import LABELS, save, started, translations
@@ -48,3 +54,38 @@ def save_all(root: Path) -> Path:
     failed["status"], failed["reason"] = "failed", EVIL
     store.write(save(root / "failed", failed), failed)
     return root
+
+
+class Outline(HTMLParser):
+    """Scripts, columns and everything with an address, as a browser would see them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, str] = {}
+        self.scripts: list[str] = []
+        self._script: dict[str, str | None] | None = None
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._script = dict(attrs) if tag == "script" else None
+        if tag == "script" and not attrs:
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._script = None
+
+    def handle_data(self, data: str) -> None:
+        if self._script is None:
+            return
+        if "id" in self._script:
+            key = str(self._script["id"])
+            self.texts[key] = self.texts.get(key, "") + data
+        else:
+            self.scripts[-1] += data
+
+    def column(self, key: str) -> Any:
+        (kind,) = (attrs["data-kind"] for _, attrs in self.elements if attrs.get("id") == key)
+        content = zlib.decompress(base64.b64decode(self.texts[key]))
+        return json.loads(content) if kind == "json" else np.frombuffer(content, dtype=f"<{kind}")

@@ -35,11 +35,16 @@ function sides() {
     return runs;
   };
   const [a, b] = [bySeed(choice.a), bySeed(choice.b)];
-  const seeds = [...a.keys()].filter(seed => b.has(seed)).sort((one, other) => one - other);
+  const fair = seed => !a.get(seed).unlike && !b.get(seed).unlike;
+  const common = [...a.keys()].filter(seed => b.has(seed)).sort((one, other) => one - other);
+  const seeds = common.filter(fair);
   return {
     a: { name: choice.a, variant: choice.a, runs: [...a.values()] },
     b: { name: choice.b, variant: choice.b, runs: [...b.values()] },
     pairs: seeds.map(seed => [a.get(seed), b.get(seed)]),
+    unlike: common
+      .filter(seed => !fair(seed))
+      .map(seed => `seed ${seed}: ${b.get(seed).unlike || a.get(seed).unlike}`),
   };
 }
 
@@ -186,6 +191,7 @@ function heading(both) {
     make("h3", {}, `A: ${both.a.name}  ·  B: ${both.b.name}`),
     make("p", { className: "muted" }, groups.map(settingOf).join("  against  ")),
     groups.some(group => group.sample) ? make("p", { className: "stamp" }, "SAMPLE") : null,
+    ...(both.unlike ?? []).map(why => make("p", { className: "warning" }, `No pair, ${why}`)),
     groups.length > 1
       ? make(
           "p",
@@ -218,7 +224,9 @@ async function load(both) {
   if (set.view === "classes") {
     for (const run of all) values.set(run, decoded(values.get(run), columns.label));
   }
-  return { ...set, first, values, columns, rowOf: i => (columns.row ? columns.row[i] : i) };
+  const scores = new Map();
+  if (set.view === "sentences") for (const run of all) scores.set(run, await own(run, "score"));
+  return { ...set, first, values, scores, columns, rowOf: i => (columns.row ? columns.row[i] : i) };
 }
 
 /** Classes, from their differences from the label modulo the size of the type. */
@@ -238,7 +246,7 @@ const meanOf = (runs, name) => {
 function scores(both, data) {
   const metric = groupOf(both.a.runs[0]).metric,
     other = groupOf(both.b.runs[0]).metric;
-  const box = make("div", { id: "scores" });
+  const box = make("div", { id: "scores", className: "side-by-side" });
   if (metric === other && both.pairs.length) {
     const flipped =
       data && data.view === "classes"
@@ -284,21 +292,14 @@ function scores(both, data) {
     name => name !== metric && meanOf(runsOf(0), name) !== null && meanOf(runsOf(1), name) !== null,
   );
   if (rest.length) {
-    box.append(
-      make(
-        "details",
-        {},
-        make("summary", {}, "Other metrics of the records"),
-        grid(
-          "other metrics",
-          ["", "A", "B", `B ${MINUS} A`],
-          rest.map(name => {
-            const [a, b] = [0, 1].map(side => meanOf(runsOf(side), name));
-            return [INDEX.metrics[name].label, valueOf(name, a), valueOf(name, b), toned(name, b - a)];
-          }),
-        ),
-      ),
-    );
+    const lines = rest.map(name => {
+      const [a, b] = [0, 1].map(side => meanOf(runsOf(side), name));
+      return [INDEX.metrics[name].label, valueOf(name, a), valueOf(name, b), toned(name, b - a)];
+    });
+    const others = grid("other metrics", ["", "A", "B", `B ${MINUS} A`], lines);
+    // Of language models there is one for each context length.
+    const fold = () => make("details", {}, make("summary", {}, "Other metrics of the records"), others);
+    box.append(rest.length > 6 ? fold() : others);
   }
   return box;
 }
@@ -306,71 +307,90 @@ function scores(both, data) {
 const toned = (metric, difference) =>
   make("span", { className: toneOf(metric, difference) }, differenceOf(metric, difference));
 
-/** Churn: what swapping the variant at the same seed changes, beside what another seed alone changes. */
+/** Churn: how far swapping the variant at the same seed moves the answers, beside what another seed alone does. */
 function churn(both, data) {
+  const group = groupOf(both.pairs[0][0]);
+  const { moved } = INDEX.metrics[group.metric];
+  if (!moved) return null;
   const several = choice.mode === "variants";
+  const distance = (one, other) => DISTANCES[data.view](one, other, data.columns);
   const answers = side => both.pairs.map(pair => data.values.get(pair[side]));
-  const swapped = both.pairs.map(pair => changed(...pair.map(run => data.values.get(run))));
   const bars = [
     {
       label: several ? "variant swapped, same seed" : "between the two runs",
-      shares: swapped,
+      distances: both.pairs.map(pair => distance(...pair.map(run => data.values.get(run)))),
       colour: "--ink",
     },
   ];
   if (several) {
     for (const [side, { name, variant }] of [both.a, both.b].entries()) {
-      const shares = changedAmong(answers(side)); // of the same seeds as above
-      bars.push({ label: `another seed, within ${name}`, shares, colour: colourOf(variant) });
+      const distances = among(answers(side), distance); // of the same seeds as above
+      bars.push({ label: `another seed, within ${name}`, distances, colour: colourOf(variant) });
     }
   }
-  const drawn = bars.filter(bar => bar.shares.length);
-  const most = Math.max(...drawn.flatMap(bar => bar.shares), 1e-9) * 1.05;
-  const place = make(
-    "div",
-    { className: "bars", id: "churn" },
-    drawn.flatMap(bar => churnBar(bar, most)),
-  );
+  const known = several ? knownChurn(both, group) : null;
+  known?.shares.forEach((share, i) => (bars[i].share = share));
+  const drawn = bars.filter(bar => bar.distances.length);
+  const most = Math.max(...drawn.flatMap(bar => bar.distances), 1e-9) * 1.05;
   const rows = thousands(data.rows);
   const note = several
-    ? `Of ${rows} test rows, the share on which two runs say something else; the line goes from the lowest to ` +
-      "the highest pair. Where the first bar is no longer than the others, the swap moves predictions no more " +
-      "than another seed does."
+    ? `Of ${rows} test rows; the line goes from the lowest to the highest pair of runs. Where the first bar is ` +
+      "no longer than the others, the swap moves predictions no more than another seed does."
     : `Of ${rows} test rows. Compare two variants to see what another seed alone changes.`;
-  const what = data.view === "classes" ? "predictions" : "translations";
   return make(
     "div",
     {},
-    make("h3", {}, `Churn: test ${what} that change`),
+    make("h3", {}, "Churn: what changes below the mean"),
+    known ? make("p", {}, `${known.sentence[0].toUpperCase()}${known.sentence.slice(1)}.`) : null,
     make("p", { className: "muted" }, note),
-    place,
+    make(
+      "div",
+      { className: "bars", id: "churn" },
+      drawn.flatMap(bar => churnBar(bar, most, moved)),
+    ),
   );
 }
 
-/** The cells of one bar: its label, the bar with the spread of its pairs, and its mean share. */
-function churnBar({ label, shares, colour }, most) {
-  const share = mean(shares);
-  const [low, high] = [Math.min(...shares), Math.max(...shares)];
+/** What was computed with intervals when the page was written: of the baseline against a variant, either way round. */
+function knownChurn(both, group) {
+  const other = [both.a, both.b].find(side => side.variant !== INDEX.baseline);
+  const found = group.churn[other?.variant];
+  if (!found || ![both.a, both.b].some(side => side.variant === INDEX.baseline)) return null;
+  const within = [found.reseed_baseline, found.reseed_variant];
+  if (both.b.variant === INDEX.baseline) within.reverse();
+  return { sentence: found.sentence, shares: [found.swap, ...within] };
+}
+
+/** The cells of one bar: its label, the bar with the spread of its pairs, and the mean distance. */
+function churnBar({ label, distances, colour, share }, most, moved) {
+  const middle = mean(distances);
+  const [low, high] = [Math.min(...distances), Math.max(...distances)];
   const fill = make("div", { className: "fill" });
-  fill.style.width = `${(100 * share) / most}%`;
+  fill.style.width = `${(100 * middle) / most}%`;
   fill.style.background = `var(${colour})`;
   const spread = make("div", { className: "spread" });
   spread.style.left = `${(100 * low) / most}%`;
   spread.style.width = `${(100 * (high - low)) / most}%`;
-  const among = `${percent(low)} to ${percent(high)}, ${plural(shares.length, "pair")}`;
-  const text = shares.length > 1 ? `${percent(share)} (${among})` : percent(share);
-  const value = make("span", { className: "value" }, text);
-  value.dataset.share = String(share);
+  const scale = moved.percent ? 100 : 1;
+  const text = number => `${number.toFixed(moved.decimals)}${moved.percent ? "%" : ""}`;
+  const interval = share ? `95% interval ${share.interval.map(text).join(" to ")}` : "";
+  const pairs = distances.length > 1 ? plural(distances.length, "pair") : "";
+  const added = [interval, pairs].filter(Boolean).join(", ");
+  const value = make("span", { className: "value" }, text(scale * middle) + (added ? ` (${added})` : ""));
+  value.dataset.value = String(scale * middle);
   return [
     make("span", {}, label),
-    make("div", { className: "track" }, fill, shares.length > 1 ? spread : null),
+    make("div", { className: "track" }, fill, distances.length > 1 ? spread : null),
     value,
   ];
 }
 
 /** Scores by length of the test row: five ranges, about equally full. */
 function byLength(both, data, scoreOf, title, show, better) {
-  if (!data.columns.length) return null;
+  if (!data.columns.length) {
+    const why = `The lengths of the rows are not known: ${data.note}.`;
+    return make("div", {}, make("h3", {}, "By length"), make("p", { className: "muted" }, why));
+  }
   const unit =
     data.view === "documents" ? "tokens" : data.view === "sentences" ? "words of the reference" : "words";
   const rows = lengthBuckets(data.columns.length).map(bucket => {

@@ -29,7 +29,7 @@ function classesView(both, data) {
   return [
     churn(both, data),
     confusions(counts, classes, names, both.pairs.length, list.cell),
-    classTable(counts, classes, names),
+    classTable(both, data, classes, names),
     byLength(
       both,
       data,
@@ -38,8 +38,35 @@ function classesView(both, data) {
       (share, difference) => (difference ? points(share) : percent(share)),
       true,
     ),
+    consistency(both, data),
     list.element,
   ];
+}
+
+/** In how many seeds a row was fixed or broken, beside what chance would give. */
+function consistency(both, data) {
+  const pairs = both.pairs.map(pair => pair.map(run => data.values.get(run)));
+  if (pairs.length < 2) return null;
+  const labels = data.columns.label;
+  const found = flips(labels, pairs);
+  const chance = fixedByChance(labels, pairs);
+  const rows = pairs.map((_, i) => [
+    plural(i + 1, "seed"),
+    ...["fixed", "broken"].map(name => thousands(found[name].filter(count => count === i + 1).length)),
+    countText(chance[i], true),
+  ]);
+  return make(
+    "div",
+    { id: "consistency" },
+    make("h3", {}, "Fixed and broken rows by the seeds that agree"),
+    make(
+      "p",
+      { className: "muted" },
+      "Seeds differ among themselves: the last column is what there would be of each if A and B were one and the " +
+        "same, the mean over all other ways to call one run of each pair A.",
+    ),
+    grid("fixed and broken rows by seeds", ["in", "fixed", "broken", "by chance"], rows),
+  );
 }
 
 /** A count of rows; a mean of counts has one decimal. */
@@ -110,7 +137,7 @@ function confusions(counts, classes, names, seeds, pick) {
               text,
             );
             button.addEventListener("click", () => pick(i, j));
-            const cell = make("td", {}, button);
+            const cell = make("td", {}, text && button);
             cell.style.background = `color-mix(in srgb, var(${colour}) ${Math.round(strength)}%, transparent)`;
             return cell;
           }),
@@ -145,8 +172,9 @@ function confusions(counts, classes, names, seeds, pick) {
   return box;
 }
 
-function classTable(counts, classes, names) {
-  const [a, b] = counts.map(each => perClass(each, classes));
+function classTable(both, data, classes, names) {
+  const answers = side => both.pairs.map(pair => data.values.get(pair[side]));
+  const [a, b] = [0, 1].map(side => perClassOver(data.columns.label, answers(side), classes));
   const cells = name => k => [percent(a[k][name]), percent(b[k][name]), toneSpan(b[k][name] - a[k][name])];
   const rows = names.map((name, k) => [
     name,
@@ -371,7 +399,13 @@ function said(predictions, names) {
 }
 
 function sentencesView(both, data) {
-  return [churn(both, data), translationList(both, data)];
+  const score = (scores, rows) => rows.reduce((sum, i) => sum + scores[i], 0) / rows.length / 100;
+  const show = (value, difference) => (difference ? signed(value, 2) : value.toFixed(2));
+  return [
+    churn(both, data),
+    byLength(both, { ...data, values: data.scores }, score, "chrF of a sentence", show, true),
+    translationList(both, data),
+  ];
 }
 
 /** Translations side by side; of two variants those of one seed, which can be chosen. */
@@ -408,7 +442,7 @@ function translationList(both, data) {
           make(
             "span",
             { className: `verdict ${gain > 0 ? "good" : gain < 0 ? "bad" : ""}` },
-            `${INDEX.sentenceScore} ${signed(gain, 1)}`,
+            `chrF ${signed(gain, 1)}`,
           ),
         );
         facts.push(
@@ -496,6 +530,7 @@ function documentsView(both, data) {
   const perToken = (nats, rows) =>
     rows.reduce((sum, i) => sum + nats[i], 0) / rows.reduce((sum, i) => sum + tokens[i], 0);
   return [
+    churn(both, data),
     byLength(
       both,
       data,

@@ -28,6 +28,14 @@ function perClass(counts, classes) {
   });
 }
 
+/** How far two columns of answers are apart, by the name of their view: the mean over rows. */
+const DISTANCES = {
+  classes: changed,
+  sentences: changed,
+  documents: (one, other, { length }) =>
+    one.reduce((sum, nats, i) => sum + Math.abs(nats - other[i]) / length[i], 0) / one.length,
+};
+
 /** The share of rows in which two columns differ. */
 function changed(one, other) {
   let count = 0;
@@ -35,9 +43,9 @@ function changed(one, other) {
   return count / one.length;
 }
 
-/** The shares of every two of several columns. */
-function changedAmong(columns) {
-  return columns.flatMap((one, i) => columns.slice(i + 1).map(other => changed(one, other)));
+/** The distances of every two of several columns. */
+function among(columns, distance) {
+  return columns.flatMap((one, i) => columns.slice(i + 1).map(other => distance(one, other)));
 }
 
 const mean = values => values.reduce((sum, value) => sum + value, 0) / values.length;
@@ -61,19 +69,49 @@ function flips(labels, pairs) {
   return found;
 }
 
-/** Up to `most` ranges of lengths, about equally full: [{low, high, rows}], rows by their places. */
-function lengthBuckets(lengths, most = 5) {
-  const order = Uint32Array.from(lengths.keys()).sort((one, other) => lengths[one] - lengths[other]);
-  const buckets = [];
-  let from = 0;
-  for (let k = 1; k <= most && from < order.length; k++) {
-    let to = Math.max(from + 1, Math.round((k * order.length) / most));
-    while (to < order.length && lengths[order[to]] === lengths[order[to - 1]]) to++; // one length, one bucket
-    const rows = order.slice(from, to);
-    buckets.push({ low: lengths[rows[0]], high: lengths[rows[rows.length - 1]], rows });
-    from = to;
+/** The means, over several predictions of the same rows, of what `perClass` says. */
+function perClassOver(labels, several, classes) {
+  const each = several.map(predictions => perClass(confusion(labels, predictions, classes), classes));
+  return each[0].map((first, k) => ({
+    support: first.support,
+    ...Object.fromEntries(
+      ["precision", "recall", "f1"].map(name => [name, mean(each.map(one => one[k][name]))]),
+    ),
+  }));
+}
+
+/**
+ * Rows that are fixed in 1, 2, ... pairs when the two of a pair change places: the mean over the ways to do so,
+ * without the two in which none or all do. Of many pairs the first six change places.
+ */
+function fixedByChance(labels, pairs) {
+  const movable = Math.min(pairs.length, 6);
+  const counts = new Array(pairs.length).fill(0);
+  let ways = 0;
+  for (let way = 1; way < 2 ** movable; way++) {
+    const moved = pairs.map((_, i) => i < movable && Boolean(way & (1 << i)));
+    if (moved.every(Boolean)) continue;
+    ways++;
+    const ordered = pairs.map(([a, b], i) => (moved[i] ? [b, a] : [a, b]));
+    for (const count of flips(labels, ordered).fixed) if (count) counts[count - 1]++;
   }
-  return buckets;
+  return counts.map(count => count / ways);
+}
+
+/** Up to five ranges of lengths, about equally full, of 20 rows or more: [{low, high, rows}], rows by place. */
+function lengthBuckets(lengths, most = 5, fewest = 20) {
+  const sorted = Float64Array.from(lengths).sort();
+  const count = Math.max(1, Math.min(most, Math.floor(lengths.length / fewest)));
+  const cuts = Array.from({ length: count - 1 }, (_, k) => (k + 1) / count);
+  const edges = unique(cuts.map(cut => sorted[Math.floor(cut * (sorted.length - 1) + 1e-9)]));
+  const buckets = Array.from({ length: edges.length + 1 }, () => []);
+  lengths.forEach((length, i) => buckets[edges.filter(edge => edge < length).length].push(i));
+  return buckets
+    .filter(rows => rows.length)
+    .map(rows => {
+      const of = rows.map(i => lengths[i]).sort((one, other) => one - other);
+      return { low: of[0], high: of[of.length - 1], rows };
+    });
 }
 
 /** Words of two texts, each with whether the other lacks it: a longest common subsequence. */

@@ -10,7 +10,6 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
 
-from finetune.comparison.aggregate import completed
 from finetune.comparison.caveats import NoteKind
 from finetune.comparison.claims import weigh
 from finetune.comparison.compare import KEPT_AS, Comparison, judged
@@ -51,9 +50,6 @@ class _Difference(TypedDict):
     interval: Interval | None
     interval_rows: Interval | None
     interval_seeds: Interval | None
-    margin: NotRequired[Number | None]
-    improvement: NotRequired[Number | None]
-    error_reduction: NotRequired[Number | None]
 
 
 class _Share(TypedDict):
@@ -89,7 +85,6 @@ def _of_interactions(name: str) -> str:
 
 class _Table(TypedDict):
     metric: Annotated[str, AfterValidator(_primary)]
-    margin: NotRequired[Number | None]
     data: _Data | None
     arms: Annotated[list[_Variant], Field(min_length=1)]
 
@@ -97,8 +92,6 @@ class _Table(TypedDict):
 class _Overall(TypedDict):
     interval: Interval
     difference_interval: Interval
-    improvement: NotRequired[Number | None]
-    improvement_interval: NotRequired[Interval | None]
 
 
 class _Interaction(TypedDict):
@@ -195,5 +188,4 @@ def with_new_texts(comparison: Comparison) -> Comparison:
         replace(each, difference=weigh(each.difference, registry.get(each.metric), each.difference.margin))
         for each in comparison.interactions
     ]
-    over_tasks = completed(comparison.overall, comparison.tables)
-    return judged(replace(comparison, overall=over_tasks, interactions=interactions))
+    return judged(replace(comparison, interactions=interactions))
