@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 
 import finetune
-from finetune.cli import bench, diagnose, info, push, reports, study, terminal, train, view
+from finetune.cli import bench, completion, diagnose, info, push, reports, study, terminal, train, view
 from finetune.cli.options import Overrides, Parser, add_quiet, read_overrides
 from finetune.errors import PeerError, PreemptedError, UserError, shown, unknown
 from finetune.system import peers, world
@@ -129,6 +129,7 @@ def parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPar
     verbs = command.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in (train, study, reports, view, info, diagnose, bench, push):
         module.add(verbs)
+    completion.add(verbs, command)
     return command, verbs.choices
 
 

@@ -1,10 +1,10 @@
-"""Tables -> what each variant shows over several tasks: interquartile means, with intervals over seeds.
+"""Tables -> what each variant shows over several tasks: interquartile means and probabilities of improvement.
 
 Described, never claimed: there is no p here, and tasks are taken as given: nothing is said about others.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from finetune.comparison.claims import possible
 from finetune.comparison.tables import ResultTable
 from finetune.config.schema import BASELINE
 from finetune.metrics import registry
-from finetune.statistics.bootstrap import interquartile_mean, stratified
+from finetune.metrics.registry import Metric
+from finetune.statistics.bootstrap import improvement_over, interquartile_mean, stratified
 
 FEWEST = 6  # numbers, of all tasks together: intervals from fewer miss too often (results/calibration)
 
@@ -35,6 +36,10 @@ class Overall:
     interval: list[float]
     difference: float  # variant minus baseline; 0 for the baseline itself
     difference_interval: list[float]
+    # The probability that a run is better than one of the baseline, the mean over tasks, and its interval;
+    # None for the baseline.
+    improvement: float | None = None
+    improvement_interval: list[float] | None = None
 
 
 def overall(tables: Sequence[ResultTable]) -> list[Overall]:
@@ -63,7 +68,10 @@ def _line(group: dict[str, ResultTable], name: str) -> Overall | None:
     table = next(iter(group.values()))
     metric = registry.get(table.metric)
     scores = [[score for score, _ in values] for values in tasks.values()]
-    differences = [[difference for _, difference in values] for values in tasks.values()]
+    differences = [[score - baseline for score, baseline in values] for values in tasks.values()]
+    improvement, improvement_interval = (
+        _improvement(tasks.values(), metric) if name != BASELINE else (None, None)
+    )
     return Overall(
         model=table.model,
         sample=table.sample,
@@ -76,18 +84,46 @@ def _line(group: dict[str, ResultTable], name: str) -> Overall | None:
         difference_interval=possible(
             stratified(differences), -metric.largest_difference, metric.largest_difference
         ),
+        improvement=improvement,
+        improvement_interval=improvement_interval,
     )
 
 
+def completed(lines: Sequence[Overall], tables: Sequence[ResultTable]) -> list[Overall]:
+    """The lines of a report of earlier days with the probabilities of improvement that they lack."""
+    if all(line.improvement is not None or line.variant == BASELINE for line in lines):
+        return list(lines)
+    known = {(line.sample, line.model, line.metric, line.variant): line for line in overall(tables)}
+    found = []
+    for line in lines:
+        now = known.get((line.sample, line.model, line.metric, line.variant))
+        found.append(
+            replace(line, improvement=now.improvement, improvement_interval=now.improvement_interval)
+            if now and line.improvement is None
+            else line
+        )
+    return found
+
+
+def _improvement(tasks: Iterable[Sequence[tuple[float, float]]], metric: Metric) -> tuple[float, list[float]]:
+    """The probability that a run is better than one of the baseline, over tasks, and its interval."""
+    strata = []
+    for values in tasks:
+        scores, baseline = zip(*values, strict=True)
+        strata.append((baseline, scores) if metric.higher_is_better else (scores, baseline))
+    value, interval = improvement_over(strata)
+    return value, list(interval)
+
+
 def _paired(table: ResultTable, name: str) -> list[tuple[float, float]]:
-    """Score and difference of each paired seed of a variant; of all seeds of the baseline, difference 0."""
+    """The scores of a variant and of the baseline for each paired seed; of the baseline, for all of them."""
     result = next((result for result in table.variants if result.name == name), None)
     if result is None or table.metric not in result.metrics:
         return []
     scores = result.metrics[table.metric].per_seed
     if name == BASELINE:
-        return [(score, 0.0) for score in scores.values()]
+        return [(score, score) for score in scores.values()]
     if result.difference is None:
         return []
-    pairs = zip(result.difference.seeds, result.difference.per_seed, strict=True)
-    return [(scores[seed], difference) for seed, difference in pairs]
+    baseline = table.variants[0].metrics[table.metric].per_seed
+    return [(scores[seed], baseline[seed]) for seed in result.difference.seeds]

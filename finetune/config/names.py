@@ -16,11 +16,22 @@ def known() -> tuple[str, ...]:
     """Every key of the schema that takes a value, and every field of ``train`` that a preset sets."""
     presets = [read_preset(kind, name)["train"] for kind in preset_kinds() for name in preset_names(kind)]
     train = {f"train.{key}" for preset in presets for key in flatten(preset)}
-    return (*_leaves(RunConfig), *sorted(train))
+    return (*(key for key, _ in _leaves(RunConfig)), *sorted(train))
 
 
-def _leaves(holder: Any, prefix: str = "") -> Iterator[str]:
-    """The keys of a dataclass, with those of the dataclasses in it; one that may be None is looked into."""
+def words() -> dict[str, list[str]]:
+    """The keys of the schema that take one of a few words, with these: ``{"data.drop_empty": [...]}``."""
+    found = {}
+    for key, kind in _leaves(RunConfig):
+        if kind is bool:
+            found[key] = ["true", "false"]
+        elif typing.get_origin(kind) is typing.Literal:
+            found[key] = list(typing.get_args(kind))
+    return found
+
+
+def _leaves(holder: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys of a dataclass with their types, and those of the dataclasses in it, which may be optional."""
     for field in dataclasses.fields(holder):
         kinds = [
             kind for kind in (field.type, *typing.get_args(field.type)) if dataclasses.is_dataclass(kind)
@@ -28,7 +39,7 @@ def _leaves(holder: Any, prefix: str = "") -> Iterator[str]:
         if kinds:
             yield from _leaves(kinds[0], f"{prefix}{field.name}.")
         elif not _maps(field.type):
-            yield prefix + field.name
+            yield prefix + field.name, field.type
 
 
 def _maps(kind: Any) -> bool:

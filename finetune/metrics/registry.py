@@ -334,6 +334,15 @@ def at_length(name: str, length: int) -> str:
     return f"{name}{AT}{length}"
 
 
+def own_margins() -> dict[str, str]:
+    """The margins of equivalence that metrics have of themselves, as a user types them.
+
+    >>> own_margins()["perplexity"]
+    '1%'
+    """
+    return {metric.name: metric.margin.text for metric in METRICS.values() if metric.margin}
+
+
 def primary(kind: str) -> Metric:
     """Looks up the metric that comparisons of a kind of task test; every other one is only described."""
     for metric in METRICS.values():

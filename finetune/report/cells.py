@@ -236,6 +236,7 @@ def overall(comparison: Comparison) -> Cells:
                     for each, metric in lines
                 ),
             ],
+            ["P(better)", *(words.improvement(each) for each, _ in lines)],
         ]
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from finetune.comparison.aggregate import Overall
 from finetune.comparison.claims import Difference
 from finetune.comparison.sentence import p_text
 from finetune.comparison.tables import ResultTable, Summary, VariantResult
@@ -15,7 +16,9 @@ HEADING = "Attention softmaxes compared"
 OVER_TASKS = (
     "Interquartile means over tasks and seeds: the mean of the middle half of all scores, and of all paired "
     "differences, which is not the difference of the two means. Intervals are stratified bootstrap over the "
-    "seeds of each task. Nothing is tested, and nothing is said about other tasks. "
+    "seeds of each task. P(better) is the probability of improvement (Agarwal et al. 2021): that a run of "
+    "the variant is better than one of softmax on the same task, the mean over tasks. Nothing is tested, and "
+    "nothing is said about other tasks. "
     "Of a task with several settings the one with the most runs counts."
 )
 INTERACTIONS = "Interactions with the positional encoding"
@@ -44,9 +47,13 @@ adjusted for the comparisons of one table (one task, model and setting), each ta
 own: it does not adjust for the number of tables. Where several tables could have significant differences,
 the summary at the top says how many remain significant with Holm over all of them.
 
-A difference is significant only where p (Holm) is below .05 and all three intervals exclude 0, so never
-with one seed. Exact tests of one source of noise alone (sign flips over seeds; McNemar's test, approximate
-randomization and the paired bootstrap over rows) are reported with the data and decide nothing.
+A difference is significant, better or worse, only where p (Holm) is below .05 and all three intervals
+exclude 0, so never with one seed. Otherwise it is equivalent where "95%" lies inside the margin on both sides
+of 0 (two one-sided tests at 2.5%), and cannot be told where it was not tested or where the minimum detectable
+difference is above the margin. The margin is what its user holds for too small to matter; "finetune compare
+--from report.json --margin SIZE" takes another. Exact tests of one source of noise alone (sign flips over
+seeds; McNemar's test, approximate randomization and the paired bootstrap over rows) are reported with the
+data and decide nothing.
 
 The minimum detectable difference is the true difference that runs like these would find significant 4 times
 in 5, a power of 80% (where some runs failed it may exceed what is possible). "Seeds for" a difference is the
@@ -108,6 +115,14 @@ def interaction(difference: Difference, *, sample: bool = False) -> str:
     """``gains more`` or ``gains less``, of one positional encoding against another; else as ``verdict``."""
     gains = {"better": "gains more", "worse": "gains less"}
     return (not sample and gains.get(difference.verdict)) or verdict(difference, sample=sample)
+
+
+def improvement(line: Overall) -> str:
+    """``0.62 (0.40 to 0.81)``: a probability of improvement over tasks; empty for none."""
+    if line.improvement is None or line.improvement_interval is None:
+        return ""
+    low, high = line.improvement_interval
+    return f"{line.improvement:.2f} ({low:.2f} to {high:.2f})"
 
 
 def p_value(p: float | None) -> str:

@@ -16,13 +16,16 @@ __all__ = ["read", "text", "write"]
 
 
 def write(comparison: Comparison, folder: Path, roots: Sequence[Path] = ()) -> list[Path]:
-    """Writes ``report.json``, ``.md``, ``.csv``, ``.tex`` and ``.html`` into ``folder``; their paths.
+    """Writes ``report.json``, ``.md``, ``.csv``, ``.tex`` and ``.html`` and the figures into ``folder``.
+
+    Returns the paths of the files, and of the index of the figures.
 
     Runs that moved since the comparison are looked for below ``roots``. Raises ``UserError`` where a file
     cannot be written.
     """
     # matplotlib takes a while, and the text needs none
     from finetune.report.html.page import page
+    from finetune.report.plots.files import write_figures
     from finetune.report.plots.gallery import draw_all
 
     drawn = draw_all(comparison, roots)
@@ -33,4 +36,5 @@ def write(comparison: Comparison, folder: Path, roots: Sequence[Path] = ()) -> l
         ("report.tex", latex(comparison)),
         ("report.html", page(comparison, drawn=drawn)),
     ]
-    return [write_text(folder / name, [content]) for name, content in forms]
+    written = [write_text(folder / name, [content]) for name, content in forms]
+    return [*written, write_figures(drawn, folder)]

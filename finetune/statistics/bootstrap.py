@@ -20,7 +20,16 @@ from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 from finetune.statistics.over_rows import RowResult
-from finetune.statistics.over_seeds import ALPHA, LEAST_P, RESAMPLES, SEED, Interval, mean_sd, standard_error
+from finetune.statistics.over_seeds import (
+    ALPHA,
+    LEAST_P,
+    RESAMPLES,
+    SEED,
+    Interval,
+    improvement,
+    mean_sd,
+    standard_error,
+)
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,46 @@ def stratified(strata: Sequence[Sequence[float]]) -> Interval:
     quantile = special.stdtrit(_freedom(strata), 0.975) / special.ndtri(0.975)
     factor = math.sqrt(fewest / (fewest - 1)) * quantile
     return float(middle + factor * (low - middle)), float(middle + factor * (high - middle))
+
+
+def improvement_over(strata: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[float, Interval]:
+    """Probability of improvement over tasks, and its 95% interval: scores of baseline and variant by task.
+
+    Agarwal et al. 2021, section 4.3: the mean over tasks of the probability that a run of the variant scores
+    above one of the baseline (``over_seeds.improvement``). Runs of both sides are resampled within each task;
+    the interval is stretched for few seeds as that of ``stratified`` is, and kept within 0 and 1. Where all
+    runs of one side are above all of the other it has no width, whatever their number: seeds so few that they
+    cannot disagree.
+    """
+    fewest = min(min(map(len, sides)) for sides in strata)
+    if fewest < 2:
+        raise ValueError("an interval over seeds needs two or more of them in every task")
+    value = float(np.mean([improvement(baseline, variant) for baseline, variant in strata]))
+    low, high = np.percentile(improvement_draws(strata), [2.5, 97.5])
+    quantile = special.stdtrit(sum(len(one) + len(two) - 2 for one, two in strata), 0.975) / special.ndtri(
+        0.975
+    )
+    factor = math.sqrt(fewest / (fewest - 1)) * quantile
+    return value, (
+        float(max(0.0, value + factor * (low - value))),
+        float(min(1.0, value + factor * (high - value))),
+    )
+
+
+def improvement_draws(
+    strata: Sequence[tuple[Sequence[float], Sequence[float]]],
+) -> NDArray[np.float64]:
+    """Probabilities of improvement, (RESAMPLES,), of runs resampled within each task and side."""
+    rng = np.random.default_rng(SEED)
+    means = np.zeros(RESAMPLES)
+    for baseline, variant in strata:
+        one, two = (
+            np.asarray(side)[rng.integers(len(side), size=(RESAMPLES, len(side)))]
+            for side in (baseline, variant)
+        )
+        above = two[:, :, None] - one[:, None, :]
+        means += (np.mean(above > 0, axis=(1, 2)) + 0.5 * np.mean(above == 0, axis=(1, 2))) / len(strata)
+    return means
 
 
 def _freedom(strata: Sequence[Sequence[float]]) -> float:

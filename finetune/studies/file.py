@@ -13,7 +13,6 @@ from finetune.config.loading import read_yaml
 from finetune.config.loading import shipped as shipped_configs
 from finetune.errors import UserError, shown, unknown
 from finetune.records import pretraining
-from finetune.statistics.sequential import looks_of
 from finetune.studies.axes import check_count
 from finetune.studies.grid import Cell, expand, seed_numbers
 from finetune.studies.until import OPTIONS, due, planned
@@ -176,6 +175,8 @@ def _cells(
             origins = _begin_from(grid, above, root)
             cells = expand(name, grid, own, root, frozenset(diagnosed or ()))
             if plan:
+                from finetune.statistics.sequential import looks_of  # scipy, which no help waits for
+
                 looks = looks_of(plan)
                 cells = [replace(cell, look=looks.look_of(own.index(cell.config.seed))) for cell in cells]
             if origins:

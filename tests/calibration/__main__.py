@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ FOLDER = Path("results/calibration")
 MOST = 8.0  # points: the largest true difference that fits between an accuracy of about 90% and 100%
 BLEU = ("errors", "mixed")  # designs that are simulated for BLEU too
 LANGUAGE = ("tastes", "mixed")  # designs that are simulated for perplexity too
-FEWEST = 8  # studies, so that each line has some
+PERPLEXITY = math.exp(4)  # of the simulated baseline, about
+FEWEST = 20  # studies, so that each line has some
 
 
 def main() -> int:
@@ -64,6 +67,8 @@ def measure(
         "alarms": [asdict(line) for line in alarms],
         "found": [asdict(line) for line in _printed(_found(studies, designs, alarms))],
         "middle": [asdict(line) for line in _printed(_middles(studies, seeds))],
+        "equivalent": [asdict(line) for line in _printed(_equivalent(studies, designs, alarms))],
+        "improvement": [asdict(line) for line in _printed(_improvements(studies, seeds))],
     }
 
 
@@ -104,6 +109,35 @@ def _middles(studies: int, seeds: Sequence[int]) -> Iterator[rates.Middle]:
         for count in seeds:
             if count > 1 and tasks * count >= FEWEST_NUMBERS:
                 yield rates.middles(tasks, count, studies)
+
+
+def _equivalent(
+    studies: int, designs: Sequence[Design], alarms: list[rates.Alarms]
+) -> Iterator[rates.Equivalence]:
+    """Claims of equivalence at a margin that is the minimum detectable difference of the design."""
+    by_name = {design.name: design for design in designs}
+    for line in alarms:
+        if line.detectable is None:
+            continue
+        name, _, documents = line.design.partition(", ")
+        design, seeds, margin = by_name[name], line.seeds, min(line.detectable, MOST)
+        at: Callable[..., Iterator[rates.Family]]
+        if line.metric == "perplexity":
+            margin = 100 * line.detectable / PERPLEXITY
+            length = int(documents.partition(" ")[0])
+            at = partial(rates.perplexity_at, documents=length)
+        else:
+            at = {"accuracy": rates.accuracy_at, "bleu": rates.bleu_at}[line.metric]
+        count = studies // 4 if line.metric == "accuracy" else studies // 8
+        apart, equal = at(design, seeds, count, margin, 1.0), at(design, seeds, studies // 20, margin, 0.0)
+        yield rates.equivalence(line.design, line.metric, margin, apart, equal)
+
+
+def _improvements(studies: int, seeds: Sequence[int]) -> Iterator[rates.Improvement]:
+    for tasks in rates.TASKS:
+        for count in seeds:
+            if count > 1 and tasks * count >= FEWEST_NUMBERS:
+                yield rates.improvements(tasks, count, studies // 4)
 
 
 def _printed(lines: Iterator[Any]) -> Iterator[Any]:

@@ -12,8 +12,17 @@ from scipy import special
 
 from finetune.comparison import claims
 from finetune.comparison.claims import Difference, Paired
+from finetune.metrics.margin import Margin
 from finetune.metrics.registry import METRICS
-from finetune.statistics.bootstrap import Noise, noise, stratified, stratified_draws
+from finetune.metrics.rows import PERPLEXITY
+from finetune.statistics.bootstrap import (
+    Noise,
+    improvement_draws,
+    improvement_over,
+    noise,
+    stratified,
+    stratified_draws,
+)
 from finetune.statistics.over_seeds import SEED, Interval, holm
 from finetune.statistics.power import ALPHA, detectable, seeds_needed
 from tests.calibration import studies as made
@@ -23,6 +32,7 @@ ROWS = 750
 SEEDS = (1, 2, 3, 6, 7)
 WANTED = 1.0  # point, of which the seeds that are needed are told
 DOCUMENTS = (12, 30, 250)  # of the test set of a language model
+EQUAL = (0.0, 0.0, 0.0)  # shifts of the baseline and two variants that are as good
 TASKS = (2, 3, 5)  # of the interquartile mean
 
 
@@ -82,6 +92,32 @@ class Middle:
     misses_plain: float  # Agarwal et al.'s percentile interval
 
 
+@dataclass(frozen=True)
+class Equivalence:
+    """How often a difference is said to lie inside a margin: where it does not, and of equal methods."""
+
+    design: str
+    metric: str
+    seeds: int
+    studies: int  # in which both variants truly differ from the baseline by the margin
+    margin: float  # points; of perplexity, percent of the baseline's score
+    false: float  # share of their comparisons that are said to be inside
+    false_any: float  # share of these studies with such a comparison
+    studies_equal: int
+    found: float  # share of the comparisons of equal methods that are said to be inside
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """Probability of improvement over tasks, of equal methods: shares of intervals without 0.5."""
+
+    tasks: int
+    seeds: int
+    studies: int
+    misses: float
+    misses_plain: float  # Agarwal et al.'s percentile interval
+
+
 def classification(
     design: Design, seeds: int, studies: int, difference: float = 0.0, *, plain: bool = False
 ) -> Iterator[Family]:
@@ -100,7 +136,7 @@ def translation(design: Design, seeds: int, studies: int) -> Iterator[Family]:
     """Families of BLEU."""
     rng = np.random.default_rng([SEED, seeds, DESIGNS.index(design)])
     for _ in range(studies):
-        baseline, *variants = made.translate(design, rng, seeds, ROWS // 3, 3)
+        baseline, *variants = made.translate(design, rng, seeds, ROWS // 3, EQUAL)
         yield _family([made.pair_bleu(baseline, variant) for variant in variants], "bleu")
 
 
@@ -108,13 +144,14 @@ def language_models(design: Design, seeds: int, studies: int, documents: int) ->
     """Families of perplexity over so many documents of unequal size."""
     rng = np.random.default_rng([SEED, seeds, DESIGNS.index(design), documents])
     for _ in range(studies):
-        baseline, *variants = made.model_language(design, rng, seeds, documents, 3)
+        baseline, *variants = made.model_language(design, rng, seeds, documents, EQUAL)
         yield _family([made.pair_perplexity(baseline, variant) for variant in variants], "perplexity")
 
 
-def _family(pairs: list[Paired], metric: str) -> Family:
+def _family(pairs: list[Paired], metric: str, margin: float | None = None) -> Family:
     noises = [noise(pair.per_seed, pair.rows) for pair in pairs if pair.rows and len(pair.seeds) > 1]
-    return Family(claims.judge(pairs, METRICS[metric]), noises)
+    judged = claims.judge(pairs, METRICS[metric])
+    return Family([claims.weigh(one, METRICS[metric], margin) for one in judged], noises)
 
 
 def alarms(design: str, metric: str, families: Iterable[Family]) -> Alarms:
@@ -132,7 +169,7 @@ def alarms(design: str, metric: str, families: Iterable[Family]) -> Alarms:
         metric=metric,
         seeds=len(every[0].seeds),
         studies=len(studies),
-        claims=share(lambda found: any(one.verdict != "none" for one in found)),
+        claims=share(lambda found: any(one.significant for one in found)),
         claims_t=float(np.mean([_students(study) for study in studies])),
         claims_two=share(_two_intervals),
         claims_rows=share(lambda found: min(holm([one.p_rows or 0.0 for one in found])) < ALPHA),
@@ -190,6 +227,7 @@ def find(design: Design, seeds: int, studies: int, difference: float, predicted:
     """How often a true ``difference`` (points) is claimed."""
     families = list(classification(design, seeds, studies, difference))
     verdicts = np.array([[one.verdict for one in family.found] for family in families])
+    others = np.mean([family.found[1].significant for family in families])
     return Found(
         design=design.name,
         seeds=seeds,
@@ -198,8 +236,82 @@ def find(design: Design, seeds: int, studies: int, difference: float, predicted:
         predicted=predicted,
         claims=float((verdicts[:, 0] == "better").mean()),
         wrong=float((verdicts[:, 0] == "worse").mean()),
-        others=float((verdicts[:, 1] != "none").mean()),
+        others=float(others),
     )
+
+
+def accuracy_at(design: Design, seeds: int, studies: int, margin: float, share: float) -> Iterator[Family]:
+    """Families of accuracy at a margin (points): both variants differ by ``share`` of it,
+    up and down in turn."""
+    rng = np.random.default_rng([SEED, seeds, DESIGNS.index(design), round(share)])
+    half = share * margin / 200
+    ends = design.shift_for(-half), design.shift_for(half)
+    for study in range(studies):
+        low, high = ends if study % 2 else ends[::-1]
+        baseline, *variants = made.classify(design, rng, seeds, ROWS, (low, high, high))
+        yield _family([made.pair_accuracy(baseline, each) for each in variants], "accuracy", margin)
+
+
+def bleu_at(design: Design, seeds: int, studies: int, margin: float, share: float) -> Iterator[Family]:
+    """Families of BLEU at a margin, as ``accuracy_at``."""
+    rng = np.random.default_rng([SEED, seeds, DESIGNS.index(design), round(share)])
+    half = share * margin / 2
+    ends = design.shift_for_bleu(-half), design.shift_for_bleu(half)
+    for study in range(studies):
+        low, high = ends if study % 2 else ends[::-1]
+        baseline, *variants = made.translate(design, rng, seeds, ROWS // 3, (low, high, high))
+        yield _family([made.pair_bleu(baseline, each) for each in variants], "bleu", margin)
+
+
+def perplexity_at(
+    design: Design, seeds: int, studies: int, margin: float, share: float, *, documents: int
+) -> Iterator[Family]:
+    """Families of perplexity at a margin in percent of the baseline's score, as ``accuracy_at``."""
+    rng = np.random.default_rng([SEED, seeds, DESIGNS.index(design), documents, round(share)])
+    relative = Margin(margin / 100, relative=True)
+    for study in range(studies):
+        shift = math.log1p((1 if study % 2 else -1) * share * relative.size)
+        baseline, *variants = made.model_language(design, rng, seeds, documents, (0.0, shift, shift))
+        score = float(np.mean([PERPLEXITY.value(run) for run in baseline]))
+        pairs = [made.pair_perplexity(baseline, each) for each in variants]
+        yield _family(pairs, "perplexity", relative.of(score))
+
+
+def equivalence(
+    design: str, metric: str, margin: float, apart: Iterable[Family], equal: Iterable[Family]
+) -> Equivalence:
+    """The rates of claims of equivalence in families ``apart`` by the margin, and in ``equal`` ones."""
+    families = list(equal)
+    false, found = (
+        np.array([[one.is_within_margin for one in family.found] for family in each])
+        for each in (apart, families)
+    )
+    return Equivalence(
+        design=design,
+        metric=metric,
+        seeds=len(families[0].found[0].seeds),
+        studies=len(false),
+        margin=margin,
+        false=float(false.mean()),
+        false_any=float(false.any(axis=1).mean()),
+        studies_equal=len(found),
+        found=float(found.mean()),
+    )
+
+
+def improvements(tasks: int, seeds: int, studies: int) -> Improvement:
+    """Runs of equal methods on tasks: their probability of improvement is 0.5."""
+    rng = np.random.default_rng([SEED, seeds, tasks, 1])
+    right, plain = [], []
+    for _ in range(studies):
+        strata = [(one.tolist(), two.tolist()) for one, two in rng.normal(size=(tasks, 2, seeds))]
+        right.append(improvement_over(strata)[1])
+        low, high = np.percentile(improvement_draws(strata), [2.5, 97.5])
+        plain.append((float(low), float(high)))
+    misses, misses_plain = (
+        float(np.mean([not low <= 0.5 <= high for low, high in each])) for each in (right, plain)
+    )
+    return Improvement(tasks, seeds, studies, misses, misses_plain)
 
 
 def middles(tasks: int, seeds: int, studies: int) -> Middle:

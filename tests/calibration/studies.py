@@ -14,13 +14,22 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import optimize, special
 
 from finetune.comparison.claims import Paired
 from finetune.metrics.rows import PERPLEXITY
 from finetune.statistics.bleu import bleu, compare_bleu
 from finetune.statistics.over_rows import Floats, compare_accuracy
 from finetune.statistics.over_seeds import Interval
+
+COLLAPSE = 1.5  # what a run that collapses loses of its latent level
+WORD = 0.5  # the latent score of a word in a translation
+
+
+def _normal(deviation: float) -> tuple[Floats, Floats]:
+    """Points of a normal distribution around 0 and their weights (Gauss-Hermite quadrature)."""
+    points, weights = np.polynomial.hermite_e.hermegauss(40)
+    return deviation * points, weights / weights.sum()
 
 
 @dataclass(frozen=True)
@@ -41,10 +50,38 @@ class Design:
     def deviation(self) -> float:
         return math.hypot(self.hard, self.shared, self.seed, self.taste, self.each)
 
+    def accuracy(self, shift: float) -> float:
+        """The true accuracy of a method (of 1): over rows, seeds and what collapses."""
+        whole, fallen = (
+            special.ndtr((self.level + shift - lost) / self.deviation) for lost in (0.0, COLLAPSE)
+        )
+        return float((1 - self.collapses) * whole + self.collapses * fallen)
+
     def shift_for(self, difference: float) -> float:
-        """The shift that raises a method's true accuracy by ``difference`` (of 1; without collapses)."""
+        """The shift that raises a method's true accuracy by ``difference`` (of 1)."""
+        if self.collapses:
+            wanted = self.accuracy(0.0) + difference
+            return float(optimize.brentq(lambda shift: self.accuracy(shift) - wanted, -10.0, 10.0))
         accuracy = special.ndtr(self.level / self.deviation) + difference
         return float(special.ndtri(accuracy)) * self.deviation - self.level
+
+    def bleu(self, shift: float) -> float:
+        """The true BLEU of a method in ``translate``: of endless rows, the mean over seeds.
+
+        Lengths differ from the references' by chance alone, so there is no brevity penalty, and the precision
+        of n-grams is the mean of the n-th power of the probability that a word is right.
+        """
+        apart = math.hypot(0.5 * self.hard, self.taste, self.each)
+        seeds, share = _normal(math.hypot(self.shared, self.seed))
+        rows, weight = _normal(apart)
+        right = special.expit(WORD + shift + seeds[:, None] + rows)
+        precisions = [right**n @ weight for n in (1, 2, 3, 4)]
+        return float(100 * np.exp(np.log(precisions).mean(axis=0)) @ share)
+
+    def shift_for_bleu(self, difference: float) -> float:
+        """The shift that raises a method's true BLEU by ``difference``."""
+        wanted = self.bleu(0.0) + difference
+        return float(optimize.brentq(lambda shift: self.bleu(shift) - wanted, -10.0, 10.0))
 
 
 DESIGNS = (
@@ -72,26 +109,26 @@ def classify(
     methods = []
     for shift in shifts:
         own = rng.normal(shift, design.seed, (seeds, 1)) + rng.normal(0, design.taste, (1, rows))
-        own = own - 1.5 * (rng.random((seeds, 1)) < design.collapses)
+        own = own - COLLAPSE * (rng.random((seeds, 1)) < design.collapses)
         methods.append(common + own + rng.normal(0, design.each, (seeds, rows)) > 0)
     return methods
 
 
 def translate(
-    design: Design, rng: np.random.Generator, seeds: int, rows: int, methods: int
+    design: Design, rng: np.random.Generator, seeds: int, rows: int, shifts: Sequence[float]
 ) -> list[list[Floats]]:
-    """sacrebleu's counts, one (rows, 10) array a seed, of ``methods`` equal methods.
+    """sacrebleu's counts, one (rows, 10) array a seed, of one method for each of ``shifts``.
 
     A word is right with the probability sigmoid(latent score - level), n words in a row with its n-th power.
     """
     words = 5 + rng.poisson(12, rows)
     hard, shared = rng.normal(0, 0.5 * design.hard, rows), rng.normal(0, design.shared, seeds)
     found = []
-    for _ in range(methods):
-        tastes, runs = rng.normal(0, design.taste, rows), []
+    for shift in shifts:
+        tastes, runs = rng.normal(shift, design.taste, rows), []
         for seed in range(seeds):
             own = rng.normal(shared[seed], design.seed) + rng.normal(0, design.each, rows)
-            right = special.expit(0.5 + hard + tastes + own)
+            right = special.expit(WORD + hard + tastes + own)
             length = np.maximum(4, words + rng.integers(-2, 3, rows))
             total = length[:, None] - np.arange(4)
             ngrams = rng.binomial(total, right[:, None] ** np.arange(1, 5))
@@ -101,9 +138,9 @@ def translate(
 
 
 def model_language(
-    design: Design, rng: np.random.Generator, seeds: int, documents: int, methods: int
+    design: Design, rng: np.random.Generator, seeds: int, documents: int, shifts: Sequence[float]
 ) -> list[list[Floats]]:
-    """Nats and tokens, one (documents, 2) array a seed, of ``methods`` equal methods.
+    """Nats and tokens, one (documents, 2) array a seed, of one method for each of ``shifts`` (nats a token).
 
     The nats a token of a document are its difficulty and the design's effects of seed, document and both, a
     twentieth as large as those of a latent score. The largest of 12 is about ten times the smallest.
@@ -111,8 +148,8 @@ def model_language(
     tokens = rng.lognormal(8, 0.7, documents).round()
     hard, shared = rng.normal(4, 0.3, documents), rng.normal(0, design.shared, seeds)
     found = []
-    for _ in range(methods):
-        tastes, runs = rng.normal(0, design.taste, documents), []
+    for shift in shifts:
+        tastes, runs = rng.normal(20 * shift, design.taste, documents), []
         for seed in range(seeds):
             own = rng.normal(shared[seed], design.seed) + rng.normal(0, design.each, documents)
             runs.append(np.column_stack([(hard + (tastes + own) / 20) * tokens, tokens]))

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from shutil import which
@@ -12,11 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 
+from finetune.comparison.compare import Comparison, compare
+from finetune.report.plots import files, fonts
 from finetune.report.plots.colors import INK, MUTED, SERIES
 from finetune.report.plots.drawing import Drawing
-from finetune.report.plots.figures import MARKERS, WIDTH, by_step, draw, log_scale, number
+from finetune.report.plots.figures import MARKERS, WIDTH, Plot, by_step, draw, log_scale, number
+from finetune.report.plots.gallery import _Names, draw_all
 from finetune.report.plots.recorder import Line
 from finetune.report.plots.scale import FEWEST, Scale, telling
+from tests.support.records import save_accuracies
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +59,9 @@ def test_a_file_needs_no_page_and_a_page_no_colors(drawing: Drawing) -> None:
 
 
 def test_a_pdf_has_its_fonts_and_is_the_same_again(drawing: Drawing, tmp_path: Path) -> None:
-    pdf = drawing.pdf()
-    assert pdf.startswith(b"%PDF-") and pdf == drawing.pdf()
+    with fonts.holding(label.text for label in drawing.labels) as held:
+        pdf = drawing.pdf(held)
+        assert pdf.startswith(b"%PDF-") and pdf == drawing.pdf(held)
     assert b"FontFile2" in pdf and b"Type3" not in pdf
     if which("pdftotext"):
         (tmp_path / "a.pdf").write_bytes(pdf)
@@ -102,3 +108,44 @@ def test_without_a_margin_differences_of_the_usual_size_are_told_apart() -> None
 )
 def test_a_tick_has_a_minus_sign_that_is_one(value: float, shown: str) -> None:
     assert number(value) == shown
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Comparison:
+    """Two settings of one task, with a name that is no name of a file."""
+    for rate in (0.001, 0.0003):
+        for variant in ("softmax", "sa-softmax"):
+            folder = tmp_path / "runs" / str(rate)
+            save_accuracies(
+                folder, variant, [0.8, 0.81], train={"learning_rate": rate}, model={"name": "../é/…<a b>"}
+            )
+    return compare([tmp_path / "runs"])
+
+
+def test_every_figure_is_written_under_a_name_of_plain_words(study: Comparison, tmp_path: Path) -> None:
+    drawn = draw_all(study)
+    index = files.write_figures(drawn, tmp_path / "report")
+    names = [line.split("\t")[0] for line in index.read_text(encoding="utf-8").splitlines()]
+    assert names == [plot.name for plot in drawn] and len(names) == len(set(names))
+    assert "differences-accuracy" in names
+    assert "agnews-e-a-b-train-learning-rate-0-0003-seed-by-seed" in names
+    written = {path.name for path in index.parent.iterdir()}
+    assert written == {index.name, *(f"{name}{kind}" for name in names for kind in files.KINDS)}
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_figures_that_are_no_more_are_removed_and_nothing_else_is(study: Comparison, tmp_path: Path) -> None:
+    index = files.write_figures(draw_all(study), tmp_path)
+    mine, outside = index.with_name("mine.svg"), tmp_path / "outside.svg"
+    mine.write_text("")
+    outside.write_text("")
+    index.write_text(f"{index.read_text(encoding='utf-8')}../outside\ttitle\n", encoding="utf-8")
+    files.write_figures(list(draw_all(study))[:1], tmp_path)
+    kept = {path.name for path in index.parent.iterdir()}
+    assert kept == {index.name, "mine.svg", "differences-accuracy.svg", "differences-accuracy.pdf"}
+    assert outside.exists()
+
+
+def test_names_are_told_apart_where_their_words_are_the_same(drawing: Drawing) -> None:
+    plots = [Plot(replace(drawing, key=key), "") for key in ("a b", "a/b", "注", "A" * 300)]
+    assert [plot.name for plot in _Names().name(plots)] == ["a-b", "a-b-2", "figure", "a" * 100]

@@ -14,7 +14,7 @@ from finetune.errors import UserError
 from finetune.records import store
 from finetune.report import write
 from finetune.report.html.page import page
-from finetune.report.plots import curves, distances, forest, gradients, lengths, weights
+from finetune.report.plots import curves, distances, files, forest, gradients, lengths, weights
 from finetune.report.plots.figures import Plot
 from finetune.statistics import over_seeds
 from tests.support.nested import WRONG, changed, every_place
@@ -36,6 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(over_seeds, "TRIALS", 5)
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(write, "write_text", _not_written)
+    monkeypatch.setattr(files, "write_figures", lambda plots, folder: [plot.drawing.file() for plot in plots])
     real, turn = forest.draw, itertools.count()
 
     def draw(*parts: Any, **options: Any) -> Plot:

@@ -105,7 +105,7 @@ def _main(tables: list[Rows]) -> dict[str, dict[str, str]]:
 
 def test_every_form_has_the_same_numbers(comparison: Comparison, tmp_path: Path) -> None:
     files = {file.suffix: file.read_text(encoding="utf-8") for file in write.write(comparison, tmp_path)}
-    assert list(files) == [".json", ".md", ".csv", ".tex", ".html"]
+    assert list(files) == [".json", ".md", ".csv", ".tex", ".html", ".txt"]
     forms = [
         _main(_of_markdown(files[".md"])), _main(_of_latex(files[".tex"])), _main(_of_page(files[".html"]))
     ]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12
 
+from finetune.comparison.aggregate import completed
 from finetune.comparison.caveats import NoteKind
 from finetune.comparison.claims import weigh
 from finetune.comparison.compare import KEPT_AS, Comparison, judged
@@ -50,6 +51,9 @@ class _Difference(TypedDict):
     interval: Interval | None
     interval_rows: Interval | None
     interval_seeds: Interval | None
+    margin: NotRequired[Number | None]
+    improvement: NotRequired[Number | None]
+    error_reduction: NotRequired[Number | None]
 
 
 class _Share(TypedDict):
@@ -85,6 +89,7 @@ def _of_interactions(name: str) -> str:
 
 class _Table(TypedDict):
     metric: Annotated[str, AfterValidator(_primary)]
+    margin: NotRequired[Number | None]
     data: _Data | None
     arms: Annotated[list[_Variant], Field(min_length=1)]
 
@@ -92,6 +97,8 @@ class _Table(TypedDict):
 class _Overall(TypedDict):
     interval: Interval
     difference_interval: Interval
+    improvement: NotRequired[Number | None]
+    improvement_interval: NotRequired[Interval | None]
 
 
 class _Interaction(TypedDict):
@@ -188,4 +195,5 @@ def with_new_texts(comparison: Comparison) -> Comparison:
         replace(each, difference=weigh(each.difference, registry.get(each.metric), each.difference.margin))
         for each in comparison.interactions
     ]
-    return judged(replace(comparison, interactions=interactions))
+    over_tasks = completed(comparison.overall, comparison.tables)
+    return judged(replace(comparison, overall=over_tasks, interactions=interactions))

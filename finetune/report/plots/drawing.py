@@ -15,15 +15,14 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.path import Path
 from matplotlib.transforms import IdentityTransform
 
 from finetune.report.plots import colors
+from finetune.report.plots.fonts import SIZE, Fonts
 from finetune.report.plots.recorder import TENTHS, Label, Line, Point, Recorder, Stroke
 from finetune.system.text import clean
 
-SIZE = 10  # of all text, in pixels
 FONTS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"  # of an SVG file, the first there is
 ANCHORS = {"center": "middle", "right": "end"}
 
@@ -86,10 +85,10 @@ class Drawing:
             parts.append(f'<g fill="{color}"{aligned}{weight}>{_texts(labels)}</g>')
         return "\n".join([*parts, "</svg>\n"])
 
-    def pdf(self) -> bytes:
-        """The bytes of a PDF file of one page, with the fonts in it."""
+    def pdf(self, fonts: Fonts) -> bytes:
+        """The bytes of a PDF file of one page, with its fonts in it."""
         figure = Figure(figsize=(self.width / 72, self.height / 72), dpi=72)
-        figure.add_artist(_Replay(self))
+        figure.add_artist(_Replay(self, fonts))
         stream = io.BytesIO()
         about = {"Title": clean(self.title), "CreationDate": None, "Creator": None, "Producer": None}
         # TrueType, as journals ask for. A letter that the font lacks is a box.
@@ -102,9 +101,9 @@ class Drawing:
 class _Replay(Artist):
     """Draws a drawing on a renderer of matplotlib, whose vertical axis points up."""
 
-    def __init__(self, drawing: Drawing) -> None:
+    def __init__(self, drawing: Drawing, fonts: Fonts) -> None:
         super().__init__()
-        self.drawing = drawing
+        self.drawing, self.fonts = drawing, fonts
 
     def draw(self, renderer: Any) -> None:
         top = self.drawing.height
@@ -123,7 +122,7 @@ class _Replay(Artist):
         for label in self.drawing.labels:
             gc = renderer.new_gc()
             gc.set_foreground(label.color)
-            font = FontProperties(size=SIZE, weight="bold" if label.bold else "normal")
+            font = self.fonts.bold if label.bold else self.fonts.normal
             width, _, _ = renderer.get_text_width_height_descent(label.text, font, ismath=False)
             x = label.x / TENTHS - {"left": 0, "center": width / 2, "right": width}[label.anchor]
             renderer.draw_text(gc, x, top - label.y / TENTHS, label.text, font, 0)

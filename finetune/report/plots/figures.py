@@ -16,7 +16,8 @@ from matplotlib.ticker import FuncFormatter, Locator, NullLocator
 
 from finetune.config.schema import BASELINE
 from finetune.report.plots.colors import COLORS, INK, LINE, MUTED, SERIES, class_of
-from finetune.report.plots.drawing import SIZE, Drawing
+from finetune.report.plots.drawing import Drawing
+from finetune.report.plots.fonts import SIZE
 from finetune.system.text import clean
 
 WIDTH, HEIGHT = 340, 190  # CSS pixels: what a phone shows at full size

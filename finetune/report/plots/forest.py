@@ -117,7 +117,7 @@ def at_a_glance(comparison: Comparison, palette: Palette) -> list[Plot]:
             _forest(
                 bars,
                 metric,
-                f"glance-{name}",
+                f"differences-{name}",
                 heading=f"All differences, {metric.unit}",
                 label=f"All differences from softmax in {metric.unit}",
                 caption=f"{ONE_INTERVAL}{_side(metric)}",
@@ -150,7 +150,7 @@ def over_tasks(comparison: Comparison, palette: Palette) -> list[Plot]:
             _forest(
                 bars,
                 metric,
-                f"overall-{name}",
+                f"over-tasks-{name}",
                 heading=f"Over tasks, {metric.unit}",
                 label=f"Interquartile means of differences in {metric.unit}",
                 caption=f"{means}{_side(metric)}",

@@ -1,13 +1,16 @@
 """All plots of a comparison, drawn once: the page shows them, and each becomes a file of its own."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune.comparison.compare import Comparison
 from finetune.comparison.pairing import FROM_THE_PAPER
 from finetune.comparison.tables import ResultTable
-from finetune.report import lengths
+from finetune.report import lengths, words
 from finetune.report.histories import History, collect
 from finetune.report.plots import curves, distances, forest, gradients, series, weights
 from finetune.report.plots import lengths as lengths_plot
@@ -46,28 +49,55 @@ def draw_all(comparison: Comparison, roots: Sequence[Path] = ()) -> Gallery:
     """Draws everything, with curves and diagnostics from the runs' folders, or from below ``roots``."""
     palette = Palette(dict.fromkeys(result.name for table in comparison.tables for result in table.variants))
     tables, problems = [], []
-    for number, table in enumerate(comparison.tables, start=1):
+    for table in comparison.tables:
         histories, unread = collect(table, roots)
         problems += unread
-        tables.append(_of_table(table, histories, palette, f"table-{number}"))
+        tables.append(_of_table(table, histories, palette, words.title(table)))
+    glance = forest.at_a_glance(comparison, palette) if len(tables) > 1 else []
+    over_length = [
+        lengths_plot.over_length(each, palette, f"{each.heading} {each.title}")
+        for each in lengths.over_length(comparison)
+    ]
+    name = _Names().name
     return Gallery(
         palette=palette,
-        glance=forest.at_a_glance(comparison, palette) if len(tables) > 1 else [],
-        overall=forest.over_tasks(comparison, palette),
-        lengths=[
-            lengths_plot.over_length(each, palette, f"length-{number}-plot")
-            for number, each in enumerate(lengths.over_length(comparison), start=1)
+        glance=name(glance),
+        overall=name(forest.over_tasks(comparison, palette)),
+        lengths=name(over_length),
+        tables=[
+            replace(each, results=name(each.results), diagnostics=name(each.diagnostics)) for each in tables
         ],
-        tables=tables,
         problems=problems,
     )
+
+
+class _Names:
+    """Gives each plot of a report a name of its own, of words that the name of a file can have anywhere."""
+
+    LONGEST = 100
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def name(self, plots: Iterable[Plot]) -> list[Plot]:
+        """The plots with such names."""
+        return [replace(plot, drawing=replace(plot.drawing, key=self._next(plot.name))) for plot in plots]
+
+    def _next(self, words_of_it: str) -> str:
+        letters = unicodedata.normalize("NFKD", words_of_it).encode("ascii", "ignore").decode().lower()
+        # What tells the plots of a table apart stands at the end.
+        short = re.sub("[^a-z0-9]+", "-", letters).strip("-")[-self.LONGEST :].strip("-") or "figure"
+        tries = (short if number == 1 else f"{short}-{number}" for number in itertools.count(1))
+        free = next(each for each in tries if each not in self._taken)
+        self._taken.add(free)
+        return free
 
 
 def _of_table(table: ResultTable, histories: Sequence[History], palette: Palette, key: str) -> TablePlots:
     names = [result.name for result in table.variants]
     results = [
-        forest.differences(table, palette, f"{key}-difference"),
-        curves.seeds(table, palette, f"{key}-seeds"),
+        forest.differences(table, palette, f"{key} differences"),
+        curves.seeds(table, palette, f"{key} seed by seed"),
         *curves.curves(table, histories, palette, key),
     ]
     sampled = series.of_variants(histories, names)
