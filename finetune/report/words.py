@@ -164,10 +164,16 @@ def title(table: ResultTable) -> str:
 
 def short(table: ResultTable, tables: Sequence[ResultTable]) -> str:
     """The task of a table, with its model and setting where others of ``tables`` have the same task."""
+    several = len({each.model for each in tables if each.title == table.title}) > 1
+    model = short_model(table, tables) if several else ""
+    return ", ".join(part for part in (table.title, model, table.apart) if part)
+
+
+def short_model(table: ResultTable, tables: Sequence[ResultTable]) -> str:
+    """The model of a table by the last part of its name, if that tells those of the same task apart."""
     models = {each.model for each in tables if each.title == table.title}
     alike = len({model.rpartition("/")[2] for model in models}) < len(models)
-    model = table.model if alike else table.model.rpartition("/")[2]
-    return ", ".join(part for part in (table.title, model if len(models) > 1 else "", table.apart) if part)
+    return table.model if alike else table.model.rpartition("/")[2]
 
 
 class Origin(NamedTuple):

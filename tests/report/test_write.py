@@ -59,7 +59,9 @@ def _of_latex(text: str) -> list[Rows]:
             cell = cell.replace(mark, char)
         return cell.strip()
 
-    tables = re.findall(r"\\toprule\n(.*?)\\bottomrule", text, re.S)
+    # The table of a paper has heads of its own.
+    floats = [each for each in text.split(r"\begin{table}") if r"\label{tab:finetune-results" not in each]
+    tables = re.findall(r"\\toprule\n(.*?)\\bottomrule", "".join(floats), re.S)
     lines = [[line for line in table.splitlines() if line.endswith(r"\\")] for table in tables]
     cells = [[[plain(cell) for cell in line[:-2].split(" & ")] for line in table] for table in lines]
     return [[dict(zip(head, row, strict=True)) for row in rows] for head, *rows in cells]

@@ -1,6 +1,5 @@
-"""A comparison as ``report.tex``: a booktabs table for each table, which a paper includes by ``\\input``."""
+"""A comparison as ``report.tex``, which a paper includes by ``\\input``: one of all, then each table."""
 
-import re
 from itertools import groupby
 
 from finetune.comparison.compare import Comparison
@@ -8,23 +7,18 @@ from finetune.data.synthetic import STAMP
 from finetune.metrics import registry
 from finetune.report import cells, facts, lengths, words
 from finetune.report.answer import answer
+from finetune.report.formats.paper import paper
+from finetune.report.formats.tex import HEAD, cell, escape, tabular
 from finetune.system.tables import Rows
-from finetune.system.text import MINUS, clean, plain
+from finetune.system.text import clean, plain
 
-HEAD = "% Needs \\usepackage{booktabs}.\n"
-SPECIAL = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#",
-    "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "`": r"\textasciigrave{}", '"': r"{\char34}",
-    "[": "{[}", "]": "{]}", "*": "{*}",  # which would belong to the \\ of the row before
-    "±": r"$\pm$", MINUS: "$-$", "·": r"$\cdot$", "\ufffd": "?",
-}  # fmt: skip
+MOST_HELD = 15  # tables that LaTeX has to find a place for at once; it gives up where there are too many
 
 
 def latex(comparison: Comparison) -> str:
     """Writes the whole file."""
-    parts = [HEAD, "".join(f"% {plain(clean(line))}\n" for line in answer(comparison))]
+    about = "".join(f"% {plain(clean(line))}\n" for line in answer(comparison))
+    details = []
     for number, table in enumerate(comparison.tables, start=1):
         head, *rows = cells.scores(table)
         # A printed page has no room for these; the other forms have them.
@@ -35,19 +29,13 @@ def latex(comparison: Comparison) -> str:
         kept = [column for column, name in enumerate(head) if name not in left_out]
         stamp = f" {escape(STAMP)}." if table.sample else ""
         caption = f"{escape(words.title(table))}.{stamp} {escape(table.sentence)}"
-        parts.append(
+        details.append(
             _float([[row[column] for column in kept] for row in [head, *rows]], caption, str(number))
         )
-    return "\n".join([*parts, *_origins(comparison), *_over_length(comparison), *_overall(comparison)])
-
-
-def escape(text: str) -> str:
-    r"""Escapes ``text`` so that LaTeX prints it as it is, on one line.
-
-    >>> print(escape("50% of $x_1"))
-    50\% of \$x\_1
-    """
-    return "".join(SPECIAL.get(char, char) for char in clean(text)).replace("--", "-{}-")
+    details += [*_origins(comparison), *_over_length(comparison), *_overall(comparison)]
+    for at in range(MOST_HELD, len(details), MOST_HELD):
+        details[at] = f"\\clearpage\n{details[at]}"
+    return "\n".join([HEAD, about, *paper(comparison), *details])
 
 
 def _origins(comparison: Comparison) -> list[str]:
@@ -106,29 +94,16 @@ def _overall(comparison: Comparison) -> list[str]:
 def _float(rows: Rows, caption: str, label: str, left: int = 1) -> str:
     """Writes a floating table whose first ``left`` columns are text, the others numbers."""
     head, *others = rows
-    lines = [" & ".join(_cell(cell) for cell in row) + r" \\" for row in others]
+    lines = [" & ".join(map(escape, head)) + r" \\", r"\midrule"]
+    lines += [" & ".join(map(cell, row)) + r" \\" for row in others]
     return "\n".join(
         [
             r"\begin{table}",
-            r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
             rf"\caption{{{caption}}}",
             rf"\label{{tab:finetune-{label}}}",
-            rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(head) - left)}}}",
-            r"\toprule",
-            " & ".join(escape(cell) for cell in head) + r" \\",
-            r"\midrule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
+            r"\smallskip\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+            *tabular("l" * left + "r" * (len(head) - left), lines),
             r"\end{table}",
             "",
         ]
     )
-
-
-def _cell(cell: str) -> str:
-    """Writes a cell, with its signed numbers in math mode where it begins with one."""
-    signed = plain(cell)
-    if not re.match(r"[-+][\d.]+( |$)", signed):
-        return escape(cell)
-    return re.sub(r"(?<![\w.])[-+][\d.]+(?![\w.])", lambda number: f"${number[0]}$", escape(signed))
