@@ -115,13 +115,13 @@ def likeness(pairs: Sequence[tuple[Any, Any]]) -> float:
     return total / count
 
 
-def sentence(found: Churn, metric: Metric) -> str:
+def sentence(found: Churn, metric: Metric, subject: str = "swapping attention") -> str:
     """Says what was found: ``swapping attention changes 17.2% of predictions (16.1 to 18.3), another seed
     18.4% (17.0 to 19.8); the difference is −1.2 points (−2.5 to +0.1)``."""
     moved = metric.moved
     assert moved is not None  # or there would be no churn
     swap = f"{moved.text(found.swap.value)}{moved.of}{_within(found.swap, moved)}"
-    parts = [f"swapping attention {moved.verb} {swap}"]
+    parts = [f"{subject} {moved.verb} {swap}"]
     if found.reseed is not None:
         parts.append(f", another seed {moved.text(found.reseed.value)}{_within(found.reseed, moved)}")
     if found.difference is not None and found.difference_interval is not None:

@@ -20,10 +20,15 @@ Texts = Mapping[int, str]
 """Row id -> the input."""
 
 
-def inputs(run: Run, root: Path) -> Texts:
+class OtherRowsError(UserError):
+    """What lies where a run read its test rows holds others."""
+
+
+def inputs(run: Run, root: Path, wanted: str | None = None) -> Texts:
     """Reads the inputs of the test rows of ``run``, which was found below ``root``.
 
-    Raises ``UserError`` where they cannot be had without a network, or are others by now.
+    ``wanted`` is where they are, if not where the record says. Raises ``UserError`` where they cannot be had
+    without a network, and ``OtherRowsError`` where they are others by now.
     """
     config = build.build(run.config)
     if (
@@ -34,12 +39,14 @@ def inputs(run: Run, root: Path) -> Texts:
         )
     task = get_task(config.task, config.data, config.pair)
     objective = objectives.get(config.kind)
-    source = _source(run, task, root)
+    source = sources.resolve(task, run.pair, wanted) if wanted else _source(run, task, root)
     train_bytes = objective.train_bytes(config)
     loaded = dataset.load(task, run.pair, source, config.data, objective.sample, train_bytes=train_bytes)
     now, then = loaded.info["splits"]["test"]["fingerprint"], run.splits["test"]["fingerprint"]
     if now != then:
-        raise UserError(f"the test rows in {source.location} are not those that {run.folder} was tested on")
+        raise OtherRowsError(
+            f"the test rows in {source.location} are not those that {run.folder} was tested on"
+        )
     test = loaded.splits["test"]
     column = next(iter(task.texts(run.pair)))  # of a translation the source, which comes before the target
     return dict(zip(test["row"], test[column], strict=True))
