@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "example.ipynb"
 ROOT = Path(__file__).parents[2]
 # In lines of progress, and in the line that ends a run: no two machines agree on them.
-TIMES = re.compile(r", about [\d.]+ \w+ left| in [\d.]+ \w+(?=; predicting)|\| [\d.]+ s (?=\|)")
+TIMES = re.compile(r", about [\d.]+ \w+ left| in [\d.]+ \w+(?=; predicting)| \| [\d.]+ s$", re.MULTILINE)
 
 
 def run() -> nbformat.NotebookNode:

@@ -7,6 +7,7 @@ from typing import Any
 from finetune.cli.options import Overrides, add_verb, folder_of, place
 from finetune.errors import UserError
 from finetune.metrics.registry import own_margins
+from finetune.system import hints
 from finetune.system.sheet import terminal_width
 from finetune.system.text import say
 
@@ -66,6 +67,8 @@ def compare(options: argparse.Namespace, overrides: Overrides) -> None:
     print(write.text(comparison, terminal_width()))
     for path in write.write(comparison, output, folders):
         say(f"wrote {path}")
+    for hint in hints.after_report(folders[0]) if options.source is None else ():
+        say(hint)
 
 
 def summary(options: argparse.Namespace, overrides: Overrides) -> None:

@@ -175,6 +175,7 @@ def train(options: argparse.Namespace, overrides: Overrides) -> int:
         return 0
     status = run_grid(cells, options.command)
     compare_grid(cells)
+    _say_next(options)
     if options.preset != "full":
         say(f"The real thing, on a GPU: {_full_command(options, task)}")
     return status
@@ -225,8 +226,16 @@ def run(options: argparse.Namespace, overrides: Overrides) -> int:
         diagnose=options.diagnose,
     )
     origins = layered([(str(options.file), as_dict(cell.config))])
-    asked = _only_asked([cell], options, cell.config.task, origins)
-    return 0 if asked else run_grid([cell], options.command)
+    if _only_asked([cell], options, cell.config.task, origins):
+        return 0
+    status = run_grid([cell], options.command)
+    _say_next(options)
+    return status
+
+
+def _say_next(options: argparse.Namespace) -> None:
+    for hint in hints.after_runs(options.output):
+        say(hint)
 
 
 def _only_asked(cells: Sequence[Cell], options: argparse.Namespace, task: str, origins: Origins) -> bool:
@@ -286,6 +295,10 @@ def _full_command(options: argparse.Namespace, task: Task) -> str:
         words = ["make", options.verb, *(f"{name.upper()}={value}" for name, value in settings.items())]
         words += [f"ARGS={shlex.join(columns)}"] if columns else []
     else:
-        words = ["finetune", options.verb, *itertools.chain(*((f"--{n}", v) for n, v in settings.items()))]
+        words = [
+            hints.program(),
+            options.verb,
+            *itertools.chain(*((f"--{n}", v) for n, v in settings.items())),
+        ]
         words += columns
     return shlex.join(words)

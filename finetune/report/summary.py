@@ -26,7 +26,10 @@ def read(file: Path) -> Comparison:
 
 
 def markdown(comparison: Comparison) -> str:
-    """Writes one table, a row for each variant, in reported units. Runs on the sample are left out."""
+    """Writes one table, a row for each variant, in reported units, or why there is none.
+
+    Runs on the sample are left out.
+    """
     rows: list[list[str]] = []
     for table in comparison.tables:
         if table.sample:
@@ -48,7 +51,17 @@ def markdown(comparison: Comparison) -> str:
                     tables.Markup(f"**{verdict}**") if difference.significant else verdict,
                 ]
             rows.append(cells)
-    return tables.markdown([HEAD, *rows], "lllrrrrrl")
+    return tables.markdown([HEAD, *rows], "lllrrrrrl") if rows else f"{_why_empty(comparison)}\n"
+
+
+def _why_empty(comparison: Comparison) -> str:
+    """The sentence in the place of a table that would have no row."""
+    if any(table.sample for table in comparison.tables):
+        return (
+            "There is nothing to summarize: every run is on the built-in synthetic sample, whose figures say "
+            "nothing about any method. Runs on real rows (--data hub, or a folder) have a row each variant."
+        )
+    return "There is nothing to summarize: no run of the report has finished."
 
 
 def insert(text: str, document: Path, source: Path) -> None:

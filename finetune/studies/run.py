@@ -244,7 +244,8 @@ def _ended(study: Study, statuses: dict[Cell, Status]) -> int:
         many = f"{len(others)} of {len(study.cells)} runs were left to another process"
         say(f"{many}, the first is {others[0].folder}")
     refuse_folders(statuses)
-    say(f"next: {hints.comparing(study.root)}")
+    for hint in hints.after_runs(study.root):
+        say(hint)
     return 1 if left[RunState.FAILED] else os.EX_TEMPFAIL if left[RunState.UNFINISHED] else 0
 
 

@@ -1,20 +1,43 @@
-"""Commands that are printed for a reader to type next: by make where that works, else by ``finetune``."""
+"""Commands that are printed for a reader to type next, in the form in which the last one was typed."""
 
+import os
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
-MAKE_TARGETS = ("classify", "translate", "pretrain", "compare")  # verbs that it has a target for
+MAKE_TARGETS = ("classify", "translate", "pretrain", "compare", "view")  # verbs that it has a target for
+NAME = "finetune"
 
 
 def by_make(verb: str) -> bool:
-    """Whether ``make`` knows ``verb`` in the working folder; there no ``finetune`` need be on the path."""
-    return verb in MAKE_TARGETS and MAKEFILE.is_file() and Path.cwd() == MAKEFILE.parent
+    """Whether a verb is to be typed by ``make``: that was typed last, in its folder, and knows the verb."""
+    typed = "MAKELEVEL" in os.environ  # which make sets for all that it runs
+    return typed and verb in MAKE_TARGETS and MAKEFILE.is_file() and Path.cwd() == MAKEFILE.parent
 
 
-def comparing(runs: Path) -> str:
-    """The command that compares the runs below a folder."""
-    words = (
-        ["make", "compare", f"OUTPUT={runs}"] if by_make("compare") else ["finetune", "compare", str(runs)]
-    )
+def program() -> str:
+    """What to type for this program: ``finetune``, or where it lies if no path leads to it."""
+    called = Path(sys.argv[0])
+    if called.name != NAME or shutil.which(NAME) or not called.is_file():
+        return NAME
+    return os.path.relpath(called) if called.is_relative_to(Path.cwd()) else str(called)
+
+
+def command(verb: str, runs: Path) -> str:
+    """The command of a verb that takes the folder of all runs, such as ``finetune compare runs``."""
+    words = ["make", verb, f"OUTPUT={runs}"] if by_make(verb) else [program(), verb, str(runs)]
     return shlex.join(words)
+
+
+def after_runs(runs: Path) -> list[str]:
+    """What to type once runs have ended."""
+    about = "writes the report, report.html among its forms"
+    return [f"next: {command('compare', runs)}  # {about}", *after_report(runs)]
+
+
+def after_report(runs: Path) -> list[str]:
+    """What to type once the report is there."""
+    about = "one page of all runs: curves, answers, two side by side"
+    return [f"next: {command('view', runs)}  # {about}"]

@@ -24,7 +24,7 @@ from finetune.models import builder, checkpoint, warm_start
 from finetune.publishing import card
 from finetune.records import diagnostics, manifest, store
 from finetune.records.run import Run
-from finetune.system import files, hints, peers, world
+from finetune.system import files, peers, world
 from finetune.system.lock import locked
 from finetune.system.memory import release_memory
 from finetune.system.redaction import redact
@@ -96,7 +96,7 @@ def run(spec: RunSpec, loaded: dataset.Data) -> int:
         store.write(spec.folder, entry)  # last: a finished run lacks nothing
         metric = registry.primary(spec.config.kind)
         score = metric.text(metric.reported((entry["metrics"] or {})[metric.name]["value"]))
-        end = f"{(entry['times'] or {})['total_s']:.0f} s | next: {hints.comparing(spec.output)}"
+        end = f"{(entry['times'] or {})['total_s']:.0f} s"
         say(f"{place} {metric.name} {score} | {spec.folder} | {end}")
         return 0
 

@@ -611,6 +611,7 @@ def test_the_full_command_is_the_verb_where_make_knows_none(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """A target of the Makefile works in its folder alone."""
+    monkeypatch.setenv("MAKELEVEL", "1")
     monkeypatch.chdir(hints.MAKEFILE.parent)
     planned(monkeypatch, "classify", *SAMPLE)
     assert "make classify TASK=agnews PRESET=full OUTPUT=runs-full" in capsys.readouterr().out

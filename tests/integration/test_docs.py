@@ -1,11 +1,13 @@
 """What README and docs/ type exists, and what is generated is up to date. ``make docs`` checks the links."""
 
+import json
 import re
 import shlex
 import subprocess
 from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -105,6 +107,17 @@ def test_runs_that_a_document_begins_from_are_those_that_it_makes(path: Path) ->
     assert begun <= made
 
 
+@pytest.mark.parametrize("file", ["Makefile", "README.md", "docs/quickstart.md"])
+def test_the_time_of_a_useful_number_is_that_of_the_kept_runs(file: str) -> None:
+    text = " ".join((ROOT / file).read_text(encoding="utf-8").replace("\\", "").split())
+    useful = 'PRESET=small DATA=hub ATTENTION="softmax sa-softmax" SEEDS="0 1 2" OUTPUT=runs-small'
+    kept = ROOT / "results/cpu/agnews-pretrained/agnews/all-MiniLM-L6-v2"
+    records = [file for name in ("softmax", "sa-softmax") for file in kept.glob(f"{name}/*/record.json")]
+    minutes = fmean(json.loads(record.read_text())["times"]["total_s"] for record in records) / 60
+    assert len(records) == 12 and useful in text
+    assert f"about {6 * minutes:.0f} minutes" in text and f"{minutes:.1f} " in text
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
@@ -138,13 +151,13 @@ def test_the_kept_notebook_holds_no_times() -> None:
             printed("stdout", log[:30]),
             printed("stderr", "50%"),
             printed("stdout", log[30:]),
-            printed("stdout", "[1/1] accuracy 79.00% | runs/a | 16 s | next: finetune compare runs\n"),
+            printed("stdout", "[1/1] accuracy 79.00% | runs/a | 16 s\n"),
         ]
     )
     (output,) = kept(nbformat.v4.new_notebook(cells=[cell])).cells[0].outputs
     assert output.text == (
         "  step 2 of 4, loss 1.2\n  trained to step 4; predicting the test rows\n"
-        "[1/1] accuracy 79.00% | runs/a | next: finetune compare runs\n"
+        "[1/1] accuracy 79.00% | runs/a\n"
     )
     example = nbformat.read(NOTEBOOK, as_version=4)
     assert kept(deepcopy(example)) == example, "python -m docs.generate.notebook --write makes it anew"

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from finetune.cli.main import main
+from finetune.comparison.compare import Comparison
 from finetune.errors import UserError
-from finetune.report import summary
+from finetune.report import summary, write
 from tests.support.records import save_accuracies
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +40,21 @@ def test_the_summary_tells_what_the_report_tells(report, capsys):
     assert row[5:7] == [f"{found['mean']:+.2f}", f"{low:+.2f} to {high:+.2f}"]
     assert row[8] == "**better**" and found["verdict"] == "better"
     assert next(row for row in cells if row[2] == "sa-softmax-raw")[8] == "cannot tell"
+
+
+@pytest.mark.parametrize(
+    ("sample", "scores", "reason"), [(True, [0.5], "synthetic sample"), (False, [], "no run of the report")]
+)
+def test_an_empty_summary_says_why(tmp_path, capsys, sample, scores, reason):
+    save_accuracies(tmp_path, "softmax", scores, sample=sample)
+    assert main(["compare", str(tmp_path), "--output", str(tmp_path)]) == (0 if scores else 2)
+    file = tmp_path / "report.json"
+    if not scores:
+        write.write(Comparison([], []), tmp_path)
+    capsys.readouterr()
+    assert main(["summary", str(file)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("There is nothing to summarize: ") and reason in line
 
 
 def test_the_summary_goes_between_its_marks(report, tmp_path):

@@ -77,7 +77,7 @@ def test_a_study_runs_with_a_failing_cell_and_goes_on_from_there(
     assert "FAILED: the loss" in said
     assert "agnews · scratch:tiny · train.learning_rate = 0.001 · SAMPLE" in said
     assert "1 of 2 runs failed" in said
-    assert said.endswith(f"next: {hints.comparing(tmp_path / 'runs')}\n")
+    assert said.endswith("\n".join([*hints.after_runs(tmp_path / "runs"), ""]))
     assert main(["study", str(path), "--output", str(tmp_path / "runs"), "--plan"]) == 0
     assert "1 done, 1 failed; about " in capfd.readouterr().out
     assert main(["study", str(path), "--output", str(tmp_path / "runs"), "--print"]) == 0
