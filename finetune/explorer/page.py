@@ -34,10 +34,10 @@ CARRIED = ("tabulator", "uplot")
 SCRIPTS = (
     "carried/tabulator/tabulator.min.js",
     "carried/uplot/uPlot.iife.min.js",
-    *(f"page/{name}.js" for name in ("base", "numbers", "table", "curves", "examples", "compare", "main")),
+    *(f"assets/{name}.js" for name in ("base", "numbers", "table", "curves", "examples", "compare", "main")),
 )
 """In the order in which they need each other."""
-STYLES = ("carried/tabulator/tabulator.min.css", "carried/uplot/uPlot.min.css", "page/explore.css")
+STYLES = ("carried/tabulator/tabulator.min.css", "carried/uplot/uPlot.min.css", "assets/explore.css")
 TIMINGS = re.compile(r"step|epoch|total_flos|.*(_runtime|_per_second)")
 """Keys of Trainer's log that are no learning curve."""
 
@@ -263,7 +263,7 @@ def _policy(scripts: Sequence[str]) -> str:
 @cache
 def _template() -> Template:
     environment = Environment(
-        loader=FileSystemLoader(HERE / "page"),
+        loader=FileSystemLoader(HERE / "assets"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
