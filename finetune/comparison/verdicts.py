@@ -85,8 +85,13 @@ class VariantVerdict:
     @property
     def text(self) -> str:
         """``sa-softmax: no benefit shown: better in 0, worse in 1 (does not survive ...), ... of 8``."""
+        return f"{self.variant}: {self.outcome.value}: {self.counts}"
+
+    @property
+    def counts(self) -> str:
+        """``better in 0, worse in 1 (does not survive correction over all 16), cannot tell in 7 of 8``."""
         if not self.total:
-            return f"{self.variant}: no run of it can be paired with one of {BASELINE}"
+            return f"no run of it can be paired with one of {BASELINE}"
         parts = [
             f"better in {self.better}{self._survival(self.better, self.surviving_better)}",
             f"worse in {self.worse}{self._survival(self.worse, self.surviving_worse)}",
@@ -96,7 +101,7 @@ class VariantVerdict:
             for verdict in ("equivalent", "none", "unknown")
             if getattr(self, verdict)
         ]
-        return f"{self.variant}: {self.outcome.value}: {', '.join(parts)} of {self.total}"
+        return f"{', '.join(parts)} of {self.total}"
 
     def _survival(self, claimed: int, surviving: int) -> str:
         """What correction over the whole report takes back of so many claims; empty where it is nothing."""

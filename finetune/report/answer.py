@@ -7,7 +7,23 @@ from finetune.report import facts, words
 
 
 def answer(comparison: Comparison) -> list[str]:
-    """States what each variant came to, a line each, those of the paper first; or why nothing can be said."""
+    """States what each variant came to, a line each, those of the paper first; and what limits all of it."""
+    return [*map(line, judged(comparison)), *remarks(comparison)]
+
+
+def judged(comparison: Comparison) -> list[VariantVerdict]:
+    """One verdict a variant; none at all where nothing can be compared."""
+    return verdicts(comparison.tables) if compared(comparison.tables) else []
+
+
+def line(verdict: VariantVerdict) -> str:
+    """The verdict on a variant, which is named as the tables name it."""
+    name = words.named(verdict.variant, control=verdict.control)
+    return f"{name}: {verdict.outcome.value}: {verdict.counts}."
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """Says why there is no verdict, or how many comparisons can never come to one."""
     if not comparison.tables:
         return ["No run was found."]
     if all(table.sample for table in comparison.tables):
@@ -16,21 +32,11 @@ def answer(comparison: Comparison) -> list[str]:
     if not differences:
         return [f"No conclusion: no variant has a finished run that can be paired with {BASELINE}."]
     single = sum(len(each.difference.seeds) == 1 for each in differences)
-    lines = [line(each) for each in verdicts(comparison.tables)]
-    if single:
-        which = (
-            "Every comparison has"
-            if single == len(differences)
-            else f"{single} of {len(differences)} comparisons have"
-        )
-        lines.append(f"{which} one seed, and one seed never allows a conclusion.")
-    return lines
-
-
-def line(verdict: VariantVerdict) -> str:
-    """The verdict on a variant, which is named as the tables name it."""
-    name = words.named(verdict.variant, control=verdict.control)
-    return f"{name}{verdict.text.removeprefix(verdict.variant)}."
+    if not single:
+        return []
+    some = f"{single} of {len(differences)} comparisons have"
+    which = "Every comparison has" if single == len(differences) else some
+    return [f"{which} one seed, and one seed never allows a conclusion."]
 
 
 def state(comparison: Comparison) -> str:

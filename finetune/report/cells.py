@@ -59,6 +59,49 @@ def least(table: ResultTable) -> list[str]:
     return ["95% rows", "95% seeds", "memory", "train", "untrained", *secondary, "p", "runs"]
 
 
+def main(table: ResultTable) -> Cells:
+    """Lists what is asked of a table first: the primary score, and the difference with its verdict."""
+    metric, variants = table.primary, table.variants
+
+    def compared(show: Callable[[Difference], str]) -> list[str]:
+        return [show(result.difference) if result.difference else "" for result in variants]
+
+    return _filled(
+        [
+            ["attention", *map(words.variant_name, variants)],
+            ["runs", *(str(result.finished) for result in variants)],
+            [metric.label, *(words.score(metric, result.metrics.get(metric.name)) for result in variants)],
+            ["difference", *compared(lambda difference: metric.signed(difference.mean))],
+            ["95%", *compared(lambda difference: words.known_interval(metric, difference))],
+            ["p (Holm)", *compared(lambda difference: words.p_value(difference.p_adjusted))],
+            ["verdict", *compared(lambda difference: words.marked(difference, sample=table.sample))],
+        ]
+    )
+
+
+def effects(table: ResultTable) -> Cells:
+    """Lists effect sizes: the relative error reduction, how often the variant is better, seed by seed."""
+    pairs = [(result, result.difference) for result in table.variants if result.difference]
+
+    def percent(value: float | None) -> str:
+        return "" if value is None else f"{minus(f'{value:+.1f}')}%"
+
+    def seeds(difference: Difference) -> str:
+        counts = (difference.wins, difference.ties, difference.losses)
+        return "" if None in counts else " / ".join(map(str, counts))
+
+    rows = _filled(
+        [
+            ["attention", *(words.variant_name(result) for result, _ in pairs)],
+            ["errors less", *(percent(difference.error_reduction) for _, difference in pairs)],
+            ["P(better)", *(words.probability(difference.improvement) for _, difference in pairs)],
+            ["seeds better / equal / worse", *(seeds(difference) for _, difference in pairs)],
+            ["margin", *("" if d.margin is None else f"±{table.primary.size(d.margin)}" for _, d in pairs)],
+        ]
+    )
+    return _unless_names_alone(rows)
+
+
 def below(table: ResultTable) -> Cells:
     """Lists how far a swap and a seed move what is below the mean, and what the probabilities are worth."""
     moved, variants = table.primary.moved, table.variants
@@ -205,7 +248,7 @@ def power(table: ResultTable) -> Cells:
             ),
         ]
     )
-    return rows if rows and len(rows[0]) > 1 else []  # names alone are no table
+    return _unless_names_alone(rows)
 
 
 def overall(comparison: Comparison) -> Cells:
@@ -314,6 +357,10 @@ def glance(comparison: Comparison) -> Cells:
             ],
         ]
     )
+
+
+def _unless_names_alone(rows: Cells) -> Cells:
+    return rows if rows and len(rows[0]) > 1 else []
 
 
 def _filled(columns: Sequence[Sequence[str]], without: Collection[str] = ()) -> Cells:

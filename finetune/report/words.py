@@ -4,15 +4,42 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from finetune.comparison.aggregate import Overall
-from finetune.comparison.claims import Difference
+from finetune.comparison.claims import Difference, Verdict
 from finetune.comparison.sentence import p_text
 from finetune.comparison.tables import ResultTable, Summary, VariantResult
-from finetune.comparison.verdicts import TITLES
+from finetune.comparison.verdicts import TITLES, Outcome
 from finetune.config.lineage import SCRATCH, source_of
+from finetune.config.schema import BASELINE
 from finetune.metrics.registry import Metric
 
-CELLS = {"equivalent": "equivalent"}  # verdicts that a cell puts shorter
-HEADING = "Attention softmaxes compared"
+HEADING = "Does replacing the softmax inside attention help?"
+CELLS: Mapping[Verdict, str] = {"equivalent": "equivalent"}  # verdicts that a cell puts shorter
+# A sign for each verdict: color says nothing alone.
+MARKS: Mapping[Verdict, str] = {"better": "✓", "worse": "✗", "equivalent": "=", "none": "○", "unknown": "?"}
+# The verdict of single comparisons that an outcome of all is shown like.
+LIKE: Mapping[Outcome, Verdict] = {
+    Outcome.BENEFIT: "better",
+    Outcome.HARM: "worse",
+    Outcome.MIXED: "worse",
+    Outcome.NO_BENEFIT: "none",
+    Outcome.EQUIVALENT: "equivalent",
+    Outcome.UNKNOWN: "unknown",
+    Outcome.UNCOMPARED: "unknown",
+}
+SAMPLE_MARK = "–"
+COMPARISONS = f"Every comparison with {BASELINE}"
+ON_MATRIX = f"Score of {BASELINE}; for each variant the verdict, the difference and its 95% interval"
+READING = "How to read it"
+SCORES = "All scores and intervals"
+EFFECTS = "Effect sizes"
+ON_EFFECTS = (
+    f"Errors less: by how much of the errors of {BASELINE} the mean errors less. P(better): the probability "
+    f"that a run is better than one of {BASELINE}, over all pairs of runs. Seeds: those in which it is "
+    f"better than {BASELINE} at the same seed, and so on. Described, not tested."
+)
+CLASSES = "F1 by class"
+PROTOCOL = "Data, models, hardware and statistics"
+RUNS = "Every run, with the command that reproduces it"
 OVER_TASKS = (
     "Interquartile means over tasks and seeds: the mean of the middle half of all scores, and of all paired "
     "differences, which is not the difference of the two means. Intervals are stratified bootstrap over the "
@@ -77,6 +104,31 @@ def method(tables: Sequence[ResultTable]) -> str:
     return f"{METHOD}\n{DOCUMENTS}" if documents else METHOD
 
 
+def reading(tables: Sequence[ResultTable]) -> list[str]:
+    """How to read the comparisons of ``tables``, in four lines: numbers, then claims, then the rest."""
+    margins: dict[Metric, list[float]] = {}
+    for table in tables:
+        if table.margin is not None:
+            margins.setdefault(table.primary, []).append(table.margin)
+    sizes = [
+        f"±{' to '.join(dict.fromkeys(map(metric.size, (min(found), max(found)))))} {metric.unit}"
+        for metric, found in margins.items()
+    ]
+    inside = " or ".join(sizes) or "the margin"
+    lower = dict.fromkeys(table.primary.title for table in tables if not table.primary.higher_is_better)
+    less = f" Of {' and '.join(lower)} less is better, and so a difference below 0." if lower else ""
+    return [
+        f"A difference is variant minus {BASELINE}, a mean over paired seeds; its 95% interval allows for "
+        f"both seeds and test rows.{less}",
+        f"{MARKS['better']} better, {MARKS['worse']} worse: the interval excludes 0, and p is below .05 "
+        "after correction (Holm) over the comparisons of its table.",
+        f"{MARKS['equivalent']} equivalent: the whole interval lies within {inside}, and so any difference "
+        "is smaller than that.",
+        f"{MARKS['none']} no significant difference: none was found, which is no proof that there is none. "
+        f"{MARKS['unknown']} cannot tell: too few seeds, rows or predictions to find one of that size.",
+    ]
+
+
 def value(metric: Metric, number: float) -> str:
     """``89.33``: a reported value without its unit, which stands in the head of its column."""
     return metric.text(number).removesuffix("%")
@@ -111,6 +163,16 @@ def verdict(difference: Difference, *, sample: bool = False) -> str:
     return SAMPLE if sample else CELLS.get(difference.verdict, TITLES[difference.verdict])
 
 
+def mark(outcome: Outcome) -> str:
+    """``✗``: the sign of the verdict that an outcome of several is shown like."""
+    return MARKS[LIKE[outcome]]
+
+
+def marked(difference: Difference, *, sample: bool = False) -> str:
+    """``✗ worse``: the verdict with its sign."""
+    return f"{SAMPLE_MARK if sample else MARKS[difference.verdict]} {verdict(difference, sample=sample)}"
+
+
 def interaction(difference: Difference, *, sample: bool = False) -> str:
     """``gains more`` or ``gains less``, of one positional encoding against another; else as ``verdict``."""
     gains = {"better": "gains more", "worse": "gains less"}
@@ -128,6 +190,11 @@ def improvement(line: Overall) -> str:
 def p_value(p: float | None) -> str:
     """``0.027``, or ``< 0.0001``; empty for none."""
     return "" if p is None else p_text(p).removeprefix("p ").removeprefix("= ")
+
+
+def probability(value: float | None) -> str:
+    """``0.72``; empty for none."""
+    return "" if value is None else f"{value:.2f}"
 
 
 def duration(seconds: float | None) -> str:

@@ -24,7 +24,7 @@ def write(comparison: Comparison, folder: Path, roots: Sequence[Path] = ()) -> l
     cannot be written.
     """
     # matplotlib takes a while, and the text needs none
-    from finetune.report.html.page import page
+    from finetune.report.html.page import ATTENTION_FILE, FILE, attention_page, page
     from finetune.report.plots.files import write_figures
     from finetune.report.plots.gallery import draw_all
 
@@ -34,7 +34,11 @@ def write(comparison: Comparison, folder: Path, roots: Sequence[Path] = ()) -> l
         ("report.md", markdown(comparison)),
         ("report.csv", spreadsheet(comparison)),
         ("report.tex", latex(comparison)),
-        ("report.html", page(comparison, drawn=drawn)),
+        (FILE, page(comparison, drawn=drawn)),
     ]
+    attention = attention_page(comparison, drawn)
+    forms += [(ATTENTION_FILE, attention)] if attention else []
     written = [write_text(folder / name, [content]) for name, content in forms]
+    if not attention:
+        (folder / ATTENTION_FILE).unlink(missing_ok=True)  # that of another comparison
     return [*written, write_figures(drawn, folder)]

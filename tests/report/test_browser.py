@@ -1,4 +1,7 @@
-"""The page in Chromium, on a desktop and a phone: nothing overflows, nothing is fetched, nothing runs."""
+"""The pages in Chromium, on a desktop, a phone and paper: nothing overflows, is fetched or runs.
+
+What a reader wants first is in sight first, and reached by eye, keyboard and ear alike.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -8,7 +11,9 @@ from typing import Any
 import pytest
 
 from finetune.comparison.compare import compare
-from finetune.report.html.page import page
+from finetune.report import words
+from finetune.report.html.page import ATTENTION_FILE, FILE, attention_page, page
+from finetune.report.plots.gallery import draw_all
 from tests.support.records import classified, correctness, save, save_accuracies, started
 from tests.support.report_records import enrich
 
@@ -42,6 +47,18 @@ return [...document.querySelectorAll('figure svg text')].map(e => {
   return Math.hypot(matrix.c, matrix.d) * parseFloat(getComputedStyle(e).fontSize);
 });
 """
+FIRST = """
+const low = e => e.getBoundingClientRect().bottom;
+return ['.verdicts li', '.matrix b'].map(name => low(document.querySelector(name)));
+"""
+OUT_OF_SIGHT = """
+return [...document.querySelectorAll('.cards :is(.verdict, b, td)')].filter(e =>
+  e.checkVisibility() && e.getBoundingClientRect().right > innerWidth).length;
+"""
+SHOWN = """
+return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility()).length;
+"""
+OPEN_ALL = "document.querySelectorAll('details').forEach(e => e.open = true)"
 INVISIBLE_TEXT = """
 const surface = getComputedStyle(document.body).backgroundColor;
 return [...document.querySelectorAll('svg text')].filter(e => getComputedStyle(e).fill === surface).length;
@@ -55,7 +72,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for variant, values in (
         ("softmax", [0.8, 0.81]),
         ("sa-softmax", [0.86, 0.87]),
-        ("sa-softmax-raw", [0.7]),
+        ("sa-softmax-raw", [0.7, 0.71]),
     ):
         for folder in save_accuracies(root / "runs", variant, values):
             enrich(folder)
@@ -65,8 +82,11 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     failed = started("sa-softmax", 0)
     failed["task"]["name"], failed["status"], failed["reason"] = EVIL, "failed", EVIL
     save(root / "evil", failed)
-    made = root / "report.html"
-    made.write_text(page(compare([root])), encoding="utf-8")
+    comparison = compare([root])
+    drawn = draw_all(comparison)
+    (root / ATTENTION_FILE).write_text(attention_page(comparison, drawn) or "", encoding="utf-8")
+    made = root / FILE
+    made.write_text(page(comparison, drawn=drawn), encoding="utf-8")
     return made
 
 
@@ -94,20 +114,44 @@ def _show(browser: Any, file: Path, width: int, scheme: str) -> None:
     browser.get(file.as_uri())
 
 
+@pytest.mark.parametrize("name", [FILE, ATTENTION_FILE])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_is_wider_than_the_screen_or_out_of_sight(browser: Any, file: Path, width: int) -> None:
-    _show(browser, file, width, "light")
+def test_nothing_is_wider_than_the_screen_or_out_of_sight(
+    browser: Any, file: Path, width: int, name: str
+) -> None:
+    _show(browser, file.with_name(name), width, "light")
     assert browser.execute_script("return innerWidth") == width
     assert browser.execute_script(OVERFLOW) == [0]
+    browser.execute_script(OPEN_ALL)
     assert browser.execute_script(HIDDEN) == 0
-    browser.execute_script("document.querySelectorAll('details').forEach(e => e.open = true)")
     assert browser.execute_script(OVERFLOW) == [0]
+    if width < 500:
+        sizes = browser.execute_script(TEXT_SIZES)
+        assert len(sizes) > 20 and min(sizes) >= 10, "text in plots can be read on a phone"
 
 
-def test_text_in_plots_can_be_read_on_a_phone(browser: Any, file: Path) -> None:
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_answer_and_the_first_difference_are_on_the_first_screen(
+    browser: Any, file: Path, width: int
+) -> None:
+    _show(browser, file, width, "light")
+    verdict, difference = browser.execute_script(FIRST)
+    assert verdict < 200 and difference < 700
+
+
+def test_a_phone_shows_every_difference_and_verdict_without_pushing(browser: Any, file: Path) -> None:
     _show(browser, file, 390, "light")
-    sizes = browser.execute_script(TEXT_SIZES)
-    assert len(sizes) > 50 and min(sizes) >= 10
+    assert browser.execute_script(SHOWN, ".matrix .verdict") == 2
+    assert browser.execute_script(OUT_OF_SIGHT) == 0
+
+
+def test_details_are_closed_and_open_from_the_keyboard(browser: Any, file: Path) -> None:
+    _show(browser, file, 1280, "light")
+    assert browser.execute_script(SHOWN, "details > :not(summary)") == 0
+    assert browser.execute_script(SHOWN, "details > summary") > 5
+    summary = browser.find_element("css selector", "section details > summary")
+    summary.send_keys("\ue007")  # Enter
+    assert browser.execute_script(SHOWN, "details > :not(summary)") > 0
 
 
 def test_nothing_is_fetched_nothing_runs_and_nothing_is_complained_of(browser: Any, file: Path) -> None:
@@ -115,7 +159,7 @@ def test_nothing_is_fetched_nothing_runs_and_nothing_is_complained_of(browser: A
     _show(browser, file, 1280, "light")
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert browser.execute_script("return document.scripts.length + document.images.length") == 0
-    assert browser.title == "Attention softmaxes compared"
+    assert browser.title == words.HEADING
     assert EVIL in browser.execute_script("return document.querySelector('main').textContent")
     assert browser.get_log("browser") == []
 
@@ -135,7 +179,7 @@ def test_the_dark_scheme_has_other_colours_and_plots_follow(browser: Any, file: 
     assert all(light != dark for light, dark in zip(*colours, strict=True))
 
 
-def test_print_is_light_and_opens_the_commands(browser: Any, file: Path) -> None:
+def test_paper_is_light_and_has_the_tables_but_no_details(browser: Any, file: Path) -> None:
     _show(browser, file, 718, "dark")
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
@@ -143,5 +187,6 @@ def test_print_is_light_and_opens_the_commands(browser: Any, file: Path) -> None
         browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         == "rgb(255, 255, 255)"
     )
-    heights = browser.execute_script("return [...document.querySelectorAll('pre')].map(e => e.clientHeight)")
-    assert heights and min(heights) > 10
+    assert browser.execute_script(SHOWN, ".matrix td b") == 2
+    assert browser.execute_script(SHOWN, "section table") > 1
+    assert browser.execute_script(SHOWN, "details, pre, nav, .aside") == 0

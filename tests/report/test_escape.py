@@ -125,6 +125,7 @@ def test_a_page_has_no_element_that_a_name_made(plain: Comparison, honest: _Outl
 @pytest.mark.parametrize("evil", EVIL)
 def test_a_markdown_table_keeps_its_columns_and_has_no_markup_of_a_name(plain: Comparison, evil: str) -> None:
     marked = re.sub(r"^(`{3,})sh\n.*?^\1\n", "", markdown(_named(plain, evil)), flags=re.S | re.M)
+    marked = re.sub(r"^<details><summary>[\w ,]+</summary>$|^</details>$", "", marked, flags=re.M)
     for table in re.findall(r"(?:^\|.*\n)+", marked, re.M):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
     assert not re.search(r"(?<!\\)[<$`~]|(?<!\\)\]\(", marked)

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,19 @@ from finetune.errors import UserError
 from finetune.records import store
 from finetune.records.diagnostics import LayerSnapshot, read
 from finetune.records.run import Run
-from finetune.report import reached
+from finetune.report import reached, words
 from finetune.report.answer import answer, state
 from finetune.report.formats import saved
 from finetune.report.histories import History, collect, mean_curve
-from finetune.report.html.page import HERE, page
+from finetune.report.html.page import ATTENTION_FILE, FILE, HERE, attention_page, page
 from finetune.report.plots import curves, distances, forest, gradients, series, weights
 from finetune.report.plots.colors import COLORS, SERIES, depth
 from finetune.report.plots.figures import Palette, draw
+from finetune.report.plots.gallery import Gallery, TablePlots, draw_all
+from finetune.report.write import write
 from tests.support.records import classified, correctness, save, save_accuracies, started
-from tests.support.report_records import FILE, diagnostics, enrich
+from tests.support.report_records import FILE as DIAGNOSTICS
+from tests.support.report_records import diagnostics, enrich
 
 # The colours of the page in its two schemes: the first two blocks of variables.
 LIGHT, DARK = re.findall(r":root \{(.*?)\}", (HERE / "page.css").read_text(encoding="utf-8"), re.S)
@@ -43,32 +47,92 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 
 
 @pytest.fixture(scope="module")
-def html(study: Comparison) -> str:
-    return page(study)
+def drawn(study: Comparison) -> Gallery:
+    return draw_all(study)
 
 
-def test_the_page_asks_nothing_of_the_network(html: str) -> None:
-    assert not re.search(r"""(src|href)\s*=\s*["'](?!#|data:,)""", html)
-    assert not re.search(r"@import|url\((?!#)|<script|<link(?! rel=\"icon\")|<iframe", html)
-    assert "default-src 'none'" in html
+@pytest.fixture(scope="module")
+def html(study: Comparison, drawn: Gallery) -> str:
+    return page(study, drawn=drawn)
 
 
-def test_ids_are_unique_and_every_reference_has_its_own(html: str) -> None:
-    counts = Counter(re.findall(r'\sid="([^"]+)"', html))
-    assert max(counts.values()) == 1
-    asked = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', html))
-    assert {name for pair in asked for name in pair if name} <= set(counts)
+@pytest.fixture(scope="module")
+def attention(study: Comparison, drawn: Gallery) -> str:
+    found = attention_page(study, drawn)
+    assert found is not None
+    return found
 
 
-def test_every_plot_has_a_label_a_heading_and_a_caption_that_says_n(html: str) -> None:
-    figures = re.findall(r"<figure>.*?</figure>", html, re.S)
+def test_the_pages_ask_nothing_of_the_network(html: str, attention: str) -> None:
+    for text, other in ((html, ATTENTION_FILE), (attention, FILE)):
+        assert f'href="{other}' in text
+        assert not re.search(rf"""(src|href)\s*=\s*["'](?!#|data:,|{other}["#])""", text)
+        assert not re.search(r"@import|url\((?!#)|<script|<link(?! rel=\"icon\")|<iframe", text)
+        assert "default-src 'none'" in text
+
+
+def test_ids_are_unique_and_every_reference_has_its_own(html: str, attention: str) -> None:
+    for text, other in ((html, attention), (attention, html)):
+        counts = Counter(re.findall(r'\sid="([^"]+)"', text))
+        assert max(counts.values()) == 1
+        asked = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text))
+        assert {name for pair in asked for name in pair if name} <= set(counts)
+        assert set(re.findall(r'href="[^"#]+#([^"]+)"', text)) <= set(re.findall(r'\sid="([^"]+)"', other))
+
+
+def test_what_attention_did_is_apart_and_only_where_there_is_something(
+    html: str, attention: str, tmp_path: Path
+) -> None:
+    assert "Gradient norms" not in html and "Gradient norms" in attention
+    for folder in save_accuracies(tmp_path, "softmax", [0.8]):
+        enrich(folder, looked_at=False)
+    (tmp_path / ATTENTION_FILE).write_text("of an earlier comparison")
+    written = write(compare([tmp_path]), tmp_path)
+    assert ATTENTION_FILE not in {file.name for file in written}
+    assert not (tmp_path / ATTENTION_FILE).exists()
+    assert ATTENTION_FILE not in (tmp_path / FILE).read_text(encoding="utf-8")
+
+
+def test_the_answer_the_comparisons_and_how_to_read_them_come_before_any_other_table(html: str) -> None:
+    places = [
+        html.index(part)
+        for part in (
+            words.HEADING + "</h1>", '<ul class="verdicts">', 'class="cards matrix"', words.READING,
+            "<caption class=",
+        )
+    ]  # fmt: skip
+    assert places == sorted(places)
+    reading = html[places[3] : places[4]].partition("</ul>")[0]
+    assert reading.count("<li>") == 4
+
+
+def test_every_table_has_a_caption_and_no_heading_is_skipped(html: str, attention: str) -> None:
+    for text in (html, attention):
+        tables = re.findall(r"<table.*?</table>", text, re.S)
+        assert tables and all(re.search(r"<caption[^>]*>[^<]{3,}", table) for table in tables)
+        assert all('scope="row"' in table and 'scope="col"' in table for table in tables)
+        levels = [int(level) for level in re.findall(r"<h(\d)", text)]
+        assert levels[0] == 1 and levels.count(1) == 1
+        assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_a_kept_study_of_a_hundred_runs_is_a_small_page() -> None:
+    """What the runs' folders hold is not drawn here: it is the same in number for every page."""
+    kept = saved.read(Path(__file__).parents[2] / "results" / "cpu")
+    empty = Gallery(Palette([]), [], [], [], [TablePlots([], [], [], [], []) for _ in kept.tables], [])
+    assert len(page(kept, drawn=empty).encode()) < 200_000
+
+
+def test_every_plot_has_a_label_a_heading_and_a_caption_that_says_n(html: str, attention: str) -> None:
+    figures = re.findall(r"<figure .*?</figure>", html + attention, re.S)
     assert len(figures) == 23
     for figure in figures:
         named = re.search(r'<svg [^>]*role="img" aria-labelledby="(\S+) (\S+)"', figure)
         assert named and f'<title id="{named[1]}">' in figure
         assert re.search(f'<desc id="{named[2]}">[^<]{{30,}}</desc>', figure)
         assert re.search(r"<figcaption>.*n: (3 (paired )?(seeds|runs)|3 runs).*</figcaption>", figure, re.S)
-    headings = re.findall(r"<h4>(.*?)</h4>", html)
+    headings = re.findall(r'<p class="title">(.*?)</p>', html + attention)
+    assert headings == re.findall(r'<figure aria-label="(.*?)">', html + attention)
     assert headings[:5] == [
         "Difference from softmax", "Seed by seed", "Training loss", "Validation loss", "Validation metric"
     ]  # fmt: skip
@@ -80,7 +144,8 @@ def test_every_plot_has_a_label_a_heading_and_a_caption_that_says_n(html: str) -
     ]  # fmt: skip
 
 
-def test_plots_have_the_page_s_colours_only(html: str) -> None:
+def test_plots_have_the_page_s_colours_only(html: str, attention: str) -> None:
+    html += attention
     for svg in re.findall(r"<svg .*?</svg>", html, re.S):
         assert not re.search(r"#[0-9a-fA-F]{6}\b", svg)
         assert "font-family" not in svg
@@ -105,7 +170,7 @@ def _contrast(one: str, two: str) -> float:
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
 def test_contrast_is_wcag_aa(theme: str) -> None:
     colours = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", theme))
-    for name in ("ink", "muted", "accent"):
+    for name in ("ink", "muted", "accent", "better", "worse", "equivalent"):
         assert _contrast(colours[name], colours["surface"]) >= 4.5, name
         assert _contrast(colours[name], colours["raised"]) >= 4.5, name
     drawn = ["shallow", "deep", *(f"variant-{i}" for i in range(COLORS + 1))]
@@ -203,7 +268,7 @@ def test_a_failed_run_does_not_cut_the_mean_short(tmp_path: Path) -> None:
 
 def test_a_run_without_curve_and_diagnostics_has_neither_plot(tmp_path: Path) -> None:
     save_accuracies(tmp_path, "softmax", [0.8])
-    assert "<figure>" not in page(compare([tmp_path]))
+    assert "<figure" not in page(compare([tmp_path]))
 
 
 def _seen(variant: str, *runs: dict[str, object]) -> list[series.Sampled]:
@@ -325,8 +390,8 @@ def test_files_of_before_have_what_they_had(tmp_path: Path) -> None:
             del layer[name]
         for numbers in (layer["counts"], *layer["reach"].values()):
             numbers.pop("faint", None)
-    (tmp_path / FILE).write_text(json.dumps(content))
-    (seen,) = _seen("softmax", read(tmp_path / FILE))
+    (tmp_path / DIAGNOSTICS).write_text(json.dumps(content))
+    (seen,) = _seen("softmax", read(tmp_path / DIAGNOSTICS))
     palette = Palette([])
     assert (
         distances.last_look([seen], palette, "k") == distances.reach([seen], ["softmax"], palette, "k") == []
@@ -457,7 +522,7 @@ def test_a_sample_a_failure_and_nothing_at_all_claim_nothing(study: Comparison, 
 def _kept(root: Path, kept: Path) -> None:
     """What is kept of a study: the report, and its records without predictions, in another place."""
     assert main(["compare", str(root), "--output", str(kept)]) == 0
-    for file in [*root.rglob(store.FILE), *root.rglob(FILE)]:
+    for file in [*root.rglob(store.FILE), *root.rglob(DIAGNOSTICS)]:
         place = kept / "records" / file.relative_to(root).parent
         place.mkdir(parents=True, exist_ok=True)
         (place / file.name).write_bytes(file.read_bytes())

@@ -17,7 +17,7 @@ from finetune.data.synthetic import STAMP
 from finetune.errors import UserError
 from finetune.records import store
 from finetune.report import cells, words, write
-from finetune.report.answer import answer
+from finetune.report.answer import answer, judged, remarks
 from finetune.report.formats.markdown import markdown
 from finetune.system.tables import escape
 from tests.support.records import classified, correctness, save, save_accuracies, started, translations
@@ -143,12 +143,15 @@ def test_every_table_and_variant_is_in_every_form(comparison: Comparison, tmp_pa
     files = {file.suffix: file.read_text(encoding="utf-8") for file in write.write(comparison, tmp_path)}
     variants = [[variant.name for variant in table.variants] for table in comparison.tables]
     assert len(variants) == 3
-    for read, suffix in ((_of_markdown, ".md"), (_of_latex, ".tex"), (_of_page, ".html")):
+    for read, suffix, times in ((_of_markdown, ".md", 2), (_of_latex, ".tex", 1), (_of_page, ".html", 2)):
         found = [rows for rows in read(files[suffix]) if {"attention", "runs"} <= rows[0].keys()]
-        assert [[row["attention"] for row in rows] for rows in found] == variants
+        # The main numbers and, folded, all of them.
+        repeated = [names for names in variants for _ in range(times)]
+        assert [[row["attention"] for row in rows] for rows in found] == repeated
     assert [row["attention"] for row in csv.DictReader(io.StringIO(files[".csv"]))] == [*chain(*variants)]
     for suffix in (".md", ".tex", ".html"):
-        assert all(" ".join(line.split())[:60] in files[suffix] for line in answer(comparison))
+        assert all(remark[:60] in files[suffix] for remark in remarks(comparison))
+        assert all(each.counts in files[suffix] for each in judged(comparison))
     assert json.loads(files[".json"])["answer"] == "\n".join(answer(comparison))
 
 

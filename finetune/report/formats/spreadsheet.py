@@ -15,6 +15,7 @@ from finetune.system.text import clean
 
 FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "'")  # an apostrophe too, so that it can be undone
 P_VALUES = ("p", "p_adjusted", "p_seeds", "p_rows", "p_bootstrap")
+EFFECTS = ("margin", "improvement", "error_reduction", "wins", "ties", "losses")
 
 
 def spreadsheet(comparison: Comparison) -> str:
@@ -54,7 +55,7 @@ def _row(table: ResultTable, result: VariantResult, began: str | None) -> dict[s
     for field in ("interval", "interval_rows", "interval_seeds"):
         bounds = getattr(difference, field) if difference else None
         row |= {f"{field}_low": bounds and bounds[0], f"{field}_high": bounds and bounds[1]}
-    for field in (*P_VALUES, "comparisons", "detectable", "verdict", "test"):
+    for field in (*P_VALUES, "comparisons", "detectable", "verdict", "test", *EFFECTS):
         row[field] = getattr(difference, field) if difference else None
     row |= _mean_sd("untrained_", result.untrained)
     row |= {"cosine_cold": start.get("cosine_cold"), "cosine": start.get("cosine")}
@@ -69,7 +70,8 @@ def _row(table: ResultTable, result: VariantResult, began: str | None) -> dict[s
     for name, found in result.at_lengths.items():
         low, high = found.interval or (None, None)
         row |= {f"{name}_difference": found.mean, f"{name}_interval_low": low, f"{name}_interval_high": high}
-        row |= {f"{name}_p_adjusted": found.p_adjusted} if name == table.tested_length else {}
+        if name == table.tested_length:
+            row |= {f"{name}_p_adjusted": found.p_adjusted, f"{name}_verdict": found.verdict}
     for name, summary in result.metrics.items():
         row |= _mean_sd("" if name == table.metric else f"{name}_", summary)
     return row

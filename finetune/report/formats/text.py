@@ -4,13 +4,16 @@ import math
 
 from finetune.comparison.compare import Comparison
 from finetune.comparison.interactions import sentence as interaction_sentence
+from finetune.config.schema import BASELINE
 from finetune.data.synthetic import STAMP
 from finetune.report import cells, facts, lengths, words
-from finetune.report.answer import answer
+from finetune.report.answer import judged, line, remarks
+from finetune.report.matrix import matrix
 from finetune.system.sheet import Sheet
 from finetune.system.text import clean
 
 WIDTH = 110  # of sentences, however wide the terminal is
+INDENT = "  "
 
 
 def text(comparison: Comparison, width: float = math.inf) -> str:
@@ -45,8 +48,29 @@ def text(comparison: Comparison, width: float = math.inf) -> str:
         lines += _bullets(sheet, [interaction_sentence(each) for each in comparison.interactions])
         parts.append("\n".join([*lines, sheet.prose(clean(words.ON_INTERACTIONS), most=WIDTH)]))
     parts += filter(None, [sheet.note("report.md, which finetune compare writes, has them")])
-    parts.append("\n".join(sheet.prose(clean(line), most=WIDTH) for line in answer(comparison)))
+    parts += _comparisons(sheet, comparison)
+    answers = [(f"{words.mark(each.outcome)} ", line(each)) for each in judged(comparison)]
+    answers += [("", remark) for remark in remarks(comparison)]
+    parts.append("\n".join(sheet.prose(clean(said), mark, WIDTH) for mark, said in answers))
     return "\n\n".join(parts)
+
+
+def _comparisons(sheet: Sheet, comparison: Comparison) -> list[str]:
+    """Every comparison, which the page has in a matrix: task and model, and below them a line a variant."""
+    found = matrix(comparison)
+    if found is None:
+        return []
+    cells = [cell for row in found.rows for cell in row.cells if cell]
+    columns = [[cell.marked, cell.variant, cell.difference, cell.interval] for cell in cells]
+    shown = Sheet(sheet.width - len(INDENT)).table(columns, "llr").splitlines()
+    if len(shown) > len(cells):  # too narrow for a line each
+        shown = [clean(f"{cell.variant}: {cell.text}") for cell in cells]
+    lines = iter(shown)
+    parts = [sheet.prose(f"{words.COMPARISONS}, with its 95% interval:")]
+    for row in found.rows:
+        parts.append(sheet.prose(clean(f"{row.title}: {BASELINE} {row.score} {row.metric}")))
+        parts += [sheet.prose(next(lines), INDENT) for cell in row.cells if cell]
+    return ["\n".join(parts)]
 
 
 def _bullets(sheet: Sheet, lines: list[str]) -> list[str]:

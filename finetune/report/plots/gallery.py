@@ -22,7 +22,8 @@ from finetune.report.plots.series import Sampled
 class TablePlots:
     """The plots of one table, and what those of its attention were drawn from."""
 
-    results: list[Plot]  # differences, seeds, learning curves
+    differences: list[Plot]  # one, or none where nothing is compared
+    results: list[Plot]  # seeds, learning curves
     diagnostics: list[Plot]  # of attention
     sampled: list[Sampled]
     functions: list[str]  # whose gradients at the same scores are compared
@@ -42,7 +43,7 @@ class Gallery:
     def __iter__(self) -> Iterator[Plot]:
         yield from (*self.glance, *self.overall, *self.lengths)
         for table in self.tables:
-            yield from (*table.results, *table.diagnostics)
+            yield from (*table.differences, *table.results, *table.diagnostics)
 
 
 def draw_all(comparison: Comparison, roots: Sequence[Path] = ()) -> Gallery:
@@ -65,7 +66,13 @@ def draw_all(comparison: Comparison, roots: Sequence[Path] = ()) -> Gallery:
         overall=name(forest.over_tasks(comparison, palette)),
         lengths=name(over_length),
         tables=[
-            replace(each, results=name(each.results), diagnostics=name(each.diagnostics)) for each in tables
+            replace(
+                each,
+                differences=name(each.differences),
+                results=name(each.results),
+                diagnostics=name(each.diagnostics),
+            )
+            for each in tables
         ],
         problems=problems,
     )
@@ -95,8 +102,8 @@ class _Names:
 
 def _of_table(table: ResultTable, histories: Sequence[History], palette: Palette, key: str) -> TablePlots:
     names = [result.name for result in table.variants]
+    differences = forest.differences(table, palette, f"{key} differences")
     results = [
-        forest.differences(table, palette, f"{key} differences"),
         curves.seeds(table, palette, f"{key} seed by seed"),
         *curves.curves(table, histories, palette, key),
     ]
@@ -113,4 +120,10 @@ def _of_table(table: ResultTable, histories: Sequence[History], palette: Palette
         diagnostics += distances.last_look(last, palette, key)
         diagnostics += distances.reach(last, functions, palette, key)
         diagnostics += weights.learned(sampled, palette, key)
-    return TablePlots([plot for plot in results if plot], diagnostics, sampled, functions)
+    return TablePlots(
+        [differences] if differences else [],
+        [plot for plot in results if plot],
+        diagnostics,
+        sampled,
+        functions,
+    )
