@@ -46,4 +46,5 @@ def _cut(weight: str, letters: frozenset[str]) -> bytes:
     subsetter.subset(font)
     stream = io.BytesIO()
     font.save(stream)
+    font.close()
     return stream.getvalue()
