@@ -36,7 +36,7 @@ def add(verbs: Any) -> None:
         "finetune study my-study.yaml --print > cells.txt     a line a run, for a Slurm array or xargs",
         notes=NOTES,
     )
-    shipped = "quick, cpu, churn, language, downstream, ablation, paper or pretrain-then-finetune"
+    shipped = "quick, tuned, cpu, churn, language, downstream, ablation, paper or pretrain-then-finetune"
     parser.add_argument("file", help=f"a YAML file, or a shipped study: {shipped}")
     mode = parser.add_mutually_exclusive_group()
     add_plan(parser, mode, "what is done, what is left, how long it takes")

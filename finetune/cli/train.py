@@ -23,17 +23,17 @@ from finetune.cli.options import (
 )
 from finetune.config.identity import as_dict, flatten
 from finetune.config.loading import merge, nest, parse_value, preset_names, read_preset, read_yaml
-from finetune.errors import UserError, unknown
-from finetune.studies import axes, cell_file, dry_run, timing
+from finetune.errors import UserError, shown, unknown
+from finetune.studies import axes, cell_file, dry_run, timing, tuning
 from finetune.studies.axes import Point
 from finetune.studies.dry_run import Origins, layered
-from finetune.studies.file import Study
-from finetune.studies.grid import Cell, plan, seed_numbers, seeds_in, task_of, variant_names
+from finetune.studies.file import Study, with_trials
+from finetune.studies.grid import plan, seed_numbers, seeds_in, task_of, variant_names
 from finetune.studies.keys import ELSEWHERE, unknown_key
 from finetune.studies.run import compare_grid, plan_text, run_grid
-from finetune.system import hints
+from finetune.system import hints, world
 from finetune.system.sheet import terminal_width
-from finetune.system.text import say
+from finetune.system.text import clean, say
 from finetune.tasks import TABLE, TASK_TYPES, Task, get_task
 
 TYPES = {task_type.verb: task_type for task_type in TASK_TYPES.values()}
@@ -53,7 +53,7 @@ TYPED = {key: "attention" if given == "variants" else given for key, given in EL
 """Keys of the configuration -> the options that decide them."""
 OPTIONS = {
     "task", "pair", "name", "objective", "attention", "seeds", "preset", "config", "output", "diagnose",
-    "rehearse",
+    "rehearse", "tune", "tune-seeds",
     "plan", "dry-run", "time-one", "peak_tflops", "mfu", *SHORT, *ALIASES,
     *(name for task_type in TYPES.values() for name in task_type.numbers),
 }  # fmt: skip
@@ -67,6 +67,7 @@ EXAMPLES = {
         "finetune classify --attention softmax,sa-softmax-raw --model distilbert/distilbert-base-uncased",
         "finetune classify --task csv --data reviews.csv --text review --label stars",
         "finetune classify --attention path/to/mine.py --output runs-mine",
+        "finetune classify --tune train.learning_rate=3e-4,1e-3,3e-3    each variant with its own best rate",
     ),
     "translate": (
         "finetune translate --pair de-en --preset full",
@@ -80,6 +81,12 @@ EXAMPLES = {
         "finetune pretrain --task csv --data corpus.parquet --text text",
     ),
 }
+
+TUNE = (
+    "try these values for every variant, on validation rows alone, and run each with its own best beside the "
+    "common ones, e.g. train.learning_rate=1e-4,3e-4,1e-3; several make a product"
+)
+TUNE_SEEDS = f"with --tune: seeds of the trials (default: {', '.join(map(str, tuning.SEEDS))})"
 
 VERBS = frozenset({*TYPES, "run"})
 """The verbs that train in this process, and which several processes may run together."""
@@ -112,6 +119,8 @@ def add(verbs: Any) -> None:
         add_option("--config", type=place, action="append", default=[], help="YAML laid over the preset")
         add_option("--data", help="auto, hub, sample or a folder; with --task csv a file or folder")
         add_option("--model", help="a Hub id, a folder, scratch:SIZE or pretrained:FOLDER of runs")
+        add_option("--tune", metavar="KEY=V,V", action="append", default=[], help=TUNE)
+        add_option("--tune-seeds", metavar="N,N", help=TUNE_SEEDS)
         for alias, key in ALIASES.items():
             spelled = dict.fromkeys([alias, alias.replace("_", "-")])
             add_option(*(f"--{each}" for each in spelled), metavar="N", help=f"short for --{key}")
@@ -170,15 +179,53 @@ def train(options: argparse.Namespace, overrides: Overrides) -> int:
 
     variants, seeds = variant_names(values.pop("variants", None)), seed_numbers(values.pop("seeds", None))
     point = Point(word, options.pair, values, options.output)
-    cells = plan([point], variants, seeds, diagnosed=seeds if options.diagnose else ())
-    if _only_asked(cells, options, task.name, layered(layers)):
+    diagnosed = seeds if options.diagnose else ()
+    tune = _tune(options, seeds)
+
+    def planned() -> Study:
+        """The runs by what is on record: those with chosen values follow from trials."""
+        cells = plan([point], variants, seeds, diagnosed=diagnosed)
+        study = Study(task.name, "", options.output, 1, tuple(cells))
+        if tune is None:
+            return study
+        return with_trials(study, tuning.plan([point], variants, seeds, tune, diagnosed=diagnosed))
+
+    study = planned()
+    if _only_asked(study, options, layered(layers)):
         return 0
-    status = run_grid(cells, options.command)
-    compare_grid(cells)
+    status = run_grid(study.cells, options.command, (lambda: planned().cells) if tune else None)
+    study = world.from_main(planned)
+    compare_grid(study.cells)
+    for line in (*study.notes, *study.untuned):
+        print(clean(line))
+    status = max(status, int(bool(study.untuned)))
     _say_next(options)
     if options.preset != "full":
         say(f"The real thing, on a GPU: {_full_command(options, task)}")
     return status
+
+
+def _tune(options: argparse.Namespace, seeds: Sequence[int]) -> tuning.Tune | None:
+    """What ``--tune`` asks for, as ``tune`` of a study's grid does; ``None`` without it."""
+    if not options.tune:
+        if options.tune_seeds is not None:
+            raise UserError("--tune-seeds is of trials: give --tune too, or leave it out")
+        return None
+    values: dict[str, Any] = {}
+    for word in options.tune:
+        name, equals, listed = word.partition("=")
+        if not equals or not name or not listed:
+            raise UserError(
+                "--tune takes a key and its values, e.g. train.learning_rate=1e-4,3e-4,1e-3, "
+                f"not {shown(word)}"
+            )
+        key = ALIASES.get(name := name.replace("-", "_"), name)
+        if key in values:
+            raise UserError(f"--tune {key} is there twice: give all of its values in one")
+        values[key] = [parse_value(each, key) for each in listed.split(",")]
+    if options.tune_seeds is not None:
+        values["seeds"] = seeds_in(options.tune_seeds, "--tune-seeds")
+    return tuning.read(values, seeds)
 
 
 def _layers(options: argparse.Namespace, overrides: Overrides, kind: str) -> list[tuple[str, dict[str, Any]]]:
@@ -226,7 +273,8 @@ def run(options: argparse.Namespace, overrides: Overrides) -> int:
         diagnose=options.diagnose,
     )
     origins = layered([(str(options.file), as_dict(cell.config))])
-    if _only_asked([cell], options, cell.config.task, origins):
+    study = Study(cell.config.task, "", options.output, 1, (cell,))
+    if _only_asked(study, options, origins):
         return 0
     status = run_grid([cell], options.command)
     _say_next(options)
@@ -238,24 +286,23 @@ def _say_next(options: argparse.Namespace) -> None:
         say(hint)
 
 
-def _only_asked(cells: Sequence[Cell], options: argparse.Namespace, task: str, origins: Origins) -> bool:
-    """Plans, lists or rehearses ``cells`` where that is what is asked for, and says whether it is.
+def _only_asked(study: Study, options: argparse.Namespace, origins: Origins) -> bool:
+    """Plans, lists or rehearses the runs of one command where that is asked for, and says whether it is.
 
     ``origins``: where their configuration is from.
     """
     how_fast = speed(options)
     if options.time_one and not options.plan:
         raise UserError("--time-one says how hours are planned: give --plan too, or leave it out")
-    study = Study(task, "", options.output, 1, tuple(cells))
     if options.plan:
-        timed = list(timing.measure(cells)) if options.time_one else ()
+        timed = list(timing.measure(study.cells)) if options.time_one else ()
         print(plan_text(study, 1, how_fast, timed, terminal_width()))
     elif options.dry_run:
         print(dry_run.text(study, {"": origins}, terminal_width()))
     elif options.rehearse:
         from finetune.studies.preflight import prepare
 
-        prepare(cells)
+        prepare(study.cells)
         say("rehearsal: every kind of run that is not finished took a first step; none was begun")
     return bool(options.plan or options.dry_run or options.rehearse)
 

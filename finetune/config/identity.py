@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from finetune.config import tuned
 from finetune.config.schema import NEUTRAL, OWN, RunConfig
 
 
@@ -18,8 +19,11 @@ def as_dict(config: RunConfig) -> dict[str, Any]:
         del values["attention"]["file"]
     if config.language is None:
         del values["language"]
-    if config.until is None:
-        del values["until"]
+    for key in ("until", "tuning"):
+        if getattr(config, key) is None:
+            del values[key]
+    if not config.trial:
+        del values["trial"]
     if config.model.position == OWN:
         del values["model"]["position"], values["model"]["position_parameters"]
     data = values["data"]
@@ -33,8 +37,11 @@ def as_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def but_for_seed(config: RunConfig) -> str:
-    """A key that runs have in common which differ in their seed alone."""
-    return json.dumps(as_dict(config) | {"seed": 0})
+    """A key that runs have in common which differ in their seed alone, or as trials in what can be tuned."""
+    values = as_dict(config) | {"seed": 0}
+    if config.trial:
+        values = tuned.without(flatten(values), [*tuned.FOLLOWS, tuned.PARAMETERS.rstrip(".")])
+    return json.dumps(values)
 
 
 def config_hash(config: RunConfig) -> str:

@@ -8,26 +8,31 @@ from typing import Any
 
 from finetune.config.identity import flatten
 from finetune.config.loading import preset_kinds, preset_names, read_preset
-from finetune.config.schema import RunConfig
+from finetune.config.schema import BY_TUNING, RunConfig
 
 
 @cache
 def known() -> tuple[str, ...]:
-    """Every key of the schema that takes a value, and every field of ``train`` that a preset sets."""
+    """Every key of the schema that a user gives a value, and every field of ``train`` that a preset sets."""
     presets = [read_preset(kind, name)["train"] for kind in preset_kinds() for name in preset_names(kind)]
     train = {f"train.{key}" for preset in presets for key in flatten(preset)}
-    return (*(key for key, _ in _leaves(RunConfig)), *sorted(train))
+    return (*(key for key, _ in _given()), *sorted(train))
 
 
 def words() -> dict[str, list[str]]:
     """The keys of the schema that take one of a few words, with these: ``{"data.drop_empty": [...]}``."""
     found = {}
-    for key, kind in _leaves(RunConfig):
+    for key, kind in _given():
         if kind is bool:
             found[key] = ["true", "false"]
         elif typing.get_origin(kind) is typing.Literal:
             found[key] = list(typing.get_args(kind))
     return found
+
+
+def _given() -> Iterator[tuple[str, Any]]:
+    """The keys that a user gives, with their types."""
+    return ((key, kind) for key, kind in _leaves(RunConfig) if key.partition(".")[0] not in BY_TUNING)
 
 
 def _leaves(holder: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -23,6 +23,7 @@ Tokens = Annotated[int, Field(ge=3, le=10**6)]  # room for one beside the two th
 Entries = Annotated[int, Field(ge=1, le=10**6)]  # of a vocabulary
 StepTokens = Annotated[int, Field(ge=1, le=10**9)]
 NewTokens = Annotated[int, Field(ge=1, le=10**6)]
+Trials = Annotated[int, Field(ge=1, le=10_000)]
 Beams = Annotated[int, Field(ge=1, le=1000)]
 Rank = Annotated[int, Field(ge=0, le=10**5)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
@@ -159,6 +160,26 @@ class UntilConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class SearchRange:
+    """The values that a search may try for a key: numbers from ``low`` to ``high``."""
+
+    low: Annotated[float, Field(allow_inf_nan=False)]
+    high: Annotated[float, Field(allow_inf_nan=False)]
+    log: bool = False  # whether their logarithms are drawn evenly, as for a learning rate
+
+
+@dataclass(frozen=True, config=STRICT)
+class TuningConfig:
+    """How the values of some keys were chosen: the same for every variant, on validation rows alone."""
+
+    keys: dict[str, list[Any] | SearchRange]  # by dotted name: the values tried, or the range searched
+    search: Literal["grid", "tpe"]  # every combination of the values, or so many trials of Optuna's TPE
+    trials: Trials  # of a variant: combinations of values that were tried, those that failed among them
+    seeds: list[Seed]  # of each trial; none of them is a seed of the comparison
+    metric: Name  # of the validation rows, whose best mean over the seeds is chosen
+
+
+@dataclass(frozen=True, config=STRICT)
 class RunConfig:
     """Everything that decides a run's numbers."""
 
@@ -177,7 +198,20 @@ class RunConfig:
     # The configuration, record and hash of another kind of task are without it.
     language: LanguageConfig | None = None  # language models only
     until: UntilConfig | None = None  # of a study with such a plan; all others are without it
+    # Set by ``tune`` of a grid (finetune.studies.tuning); those of all other runs are without them.
+    trial: bool = False  # a trial of a tuning: it is scored on validation rows, and is given no test row
+    tuning: TuningConfig | None = None  # of a run whose values were chosen by trials
 
+    @property
+    def scored(self) -> Literal["test", "validation"]:
+        """The split that the trained model predicts."""
+        return "validation" if self.trial else "test"
+
+
+BY_TUNING = frozenset({"trial", "tuning"})
+"""What ``tune`` of a grid sets in its runs."""
+BY_GRID = BY_TUNING | {"kind", "task", "pair", "seed"}
+"""What a grid or an option of its own sets, and no file of values or option --KEY."""
 
 # What runs did before there were these keys: their folders can still be loaded.
 EARLIER: Mapping[str, Any] = {

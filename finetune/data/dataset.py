@@ -7,14 +7,14 @@ comparison sees the same rows.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from finetune.config.schema import DataConfig
+from finetune.config.schema import DataConfig, RunConfig
 from finetune.data import columns
 from finetune.data.sources import Source, read
 from finetune.data.streaming import Need
@@ -35,6 +35,11 @@ class Data:
     splits: dict[str, Dataset]
     info: dict[str, Any]
     task: Task  # with the labels that were read, where it declared none
+
+    def given(self, config: RunConfig) -> "Data":
+        """What a run is given: a trial of a tuning gets no test rows, so that none can decide a choice."""
+        hidden = {"test"} - {config.scored}
+        return replace(self, splits={name: rows for name, rows in self.splits.items() if name not in hidden})
 
 
 def load(

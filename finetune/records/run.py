@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pydantic import ValidationError
 
+from finetune.config import tuned
 from finetune.config.folders import model_slug, position_label, variant_slug
 from finetune.config.identity import flatten
 from finetune.config.lineage import source_of
@@ -109,6 +110,17 @@ class Run:
             name, link = link["position"], link.get("pretrained")
         return name
 
+    @property
+    def trial(self) -> bool:
+        """Whether it is a trial of a tuning: its metrics are of validation rows, and it is no result."""
+        return bool(self.config.get("trial"))
+
+    @property
+    def tuning(self) -> dict[str, Any] | None:
+        """How values of its configuration were chosen by trials (``TuningConfig``); ``None`` elsewhere."""
+        tuning: dict[str, Any] | None = self.config.get("tuning")
+        return tuning
+
     # What became of it
 
     @property
@@ -179,7 +191,8 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """Every metric on the test split that has a value; empty for a run that has not finished."""
+        """Every metric on the test split that has a value, on validation rows for a trial; empty for a run
+        that has not finished."""
         return {
             name: registry.get(name).reported(score["value"])
             for name, score in self.scores.items()
@@ -313,12 +326,16 @@ class Run:
         """The configuration without what a comparison varies: the attention (but for its kernel) and seed.
 
         Nor does it say where the rows came from: their fingerprints tell whether they are equal; nor whether
-        tokens were kept, which moves no number.
+        tokens were kept, which moves no number. Of a run whose values were chosen by trials it says how, and
+        not which they are: variants that had the same choice are a pair.
         """
-        kept = {key: value for key, value in self.config.items() if key != "seed"}
+        kept = {key: value for key, value in self.config.items() if key not in ("seed", "trial", "tuning")}
         kept["attention"] = {"kernel": self.config["attention"].get("kernel")}
         kept["data"] = {key: value for key, value in self.config["data"].items() if key != "source"}
-        return {key: value for key, value in flatten(kept).items() if key not in NEUTRAL}
+        settings = {key: value for key, value in flatten(kept).items() if key not in NEUTRAL}
+        if self.tuning:
+            settings = tuned.without(settings, self.tuning["keys"]) | {tuned.SETTING: tuned.text(self.tuning)}
+        return settings
 
     def facts(self) -> dict[str, Any]:
         """Facts in which runs of one configuration can differ: rows, revisions, what was computed; and what
@@ -344,7 +361,7 @@ class Run:
             facts |= {COMPUTED: "recorded"} | flatten(kept, f"{COMPUTED}.")
         if self.metric.signature_must_match:
             facts[f"{self.metric.title} signature"] = self.signature
-        return facts
+        return tuned.without(facts, self.tuning["keys"]) if self.tuning else facts
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, one a column of a data frame; every metric is a column of its own name."""
@@ -404,8 +421,14 @@ def is_number(value: object) -> TypeGuard[float]:
 def find_runs(roots: Roots) -> tuple[list[Run], list[str]]:
     """Finds every readable run below ``roots``, each once, and says what is wrong with each other record.
 
-    Raises ``UserError`` where a root is no folder.
+    Without the trials of tunings, which are no results. Raises ``UserError`` where a root is no folder.
     """
+    runs, problems = find_all(roots)
+    return [run for run in runs if not run.trial], problems
+
+
+def find_all(roots: Roots) -> tuple[list[Run], list[str]]:
+    """Finds runs as ``find_runs`` does, with the trials of tunings among them."""
     runs: dict[Path, Run] = {}
     problems: list[str] = []
     for root in [roots] if isinstance(roots, str | os.PathLike) else roots:
@@ -422,7 +445,8 @@ def find_runs(roots: Roots) -> tuple[list[Run], list[str]]:
 def read_runs(roots: Roots) -> list[Run]:
     """Reads every run below one folder or several, in the order of their paths.
 
-    A record that cannot be used is left out with a warning. Raises ``UserError`` where a root is no folder.
+    A record that cannot be used is left out with a warning; trials of tunings, which are no results, are left
+    out. Raises ``UserError`` where a root is no folder.
     """
     runs, problems = find_runs(roots)
     for problem in problems:

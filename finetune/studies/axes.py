@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune.config.folders import file_name
 from finetune.config.loading import merge, nest, parse_value
-from finetune.config.schema import ColumnsConfig, RunConfig
+from finetune.config.schema import BY_GRID, ColumnsConfig, RunConfig
 from finetune.errors import UserError, shown
 from finetune.studies.keys import ELSEWHERE, unknown_key
 
@@ -25,8 +25,9 @@ OWN_KEYS = {
     "preset",
     "variants",
     "seeds",
+    "tune",
 }  # of a grid; all others are the configuration's
-SECTIONS = set(RunConfig.__dataclass_fields__) - {"kind", "task", "pair", "seed"}
+SECTIONS = set(RunConfig.__dataclass_fields__) - BY_GRID
 COLUMNS = set(ColumnsConfig.__dataclass_fields__)  # of task: csv, short for data.columns.*
 MAPPINGS = {"attention", "attention.parameters", "model.position_parameters", "train"}
 MOST_RUNS = 10_000
@@ -61,12 +62,17 @@ def points(name: str, grid: Mapping[str, Any], root: Path) -> list[Point]:
     expanded = []
     for task, pair, values in itertools.product(tasks, pairs, itertools.product(*axes.values())):
         chosen = dict(zip(axes, values, strict=True))
-        folder = _axis_folder({key: chosen[key] for key, value in keys.items() if _is_axis(key, value)})
+        folder = values_folder({key: chosen[key] for key, value in keys.items() if _is_axis(key, value)})
         nested: dict[str, Any] = {"kind": grid["objective"]} if "objective" in grid else {}
         for key, value in chosen.items():
             nested = merge(nested, nest(key, value))
         expanded.append(Point(task, pair, nested, root / name / folder))
     return expanded
+
+
+def varied(grid: Mapping[str, Any]) -> list[str]:
+    """The keys of a grid that are axes of it, by dotted names."""
+    return [key for key, value in grid_keys(grid).items() if _is_axis(key, value)]
 
 
 def check_count(runs: int) -> None:
@@ -139,7 +145,7 @@ def _is_axis(key: str, value: Any) -> bool:
     return not takes_list or (bool(value) and all(isinstance(item, list) for item in value))
 
 
-def _axis_folder(varied: Mapping[str, Any]) -> str:
+def values_folder(varied: Mapping[str, Any]) -> str:
     """``learning_rate-0.0001_train_rows-4000``: the varied keys that a run's own folder does not name.
 
     Whole dotted names where two of them end alike.

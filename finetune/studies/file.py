@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,16 @@ from finetune.config.loading import read_yaml
 from finetune.config.loading import shipped as shipped_configs
 from finetune.errors import UserError, shown, unknown
 from finetune.records import pretraining
-from finetune.studies.axes import check_count
-from finetune.studies.grid import Cell, expand, seed_numbers
+from finetune.studies import tuning
+from finetune.studies.axes import check_count, varied
+from finetune.studies.grid import Cell, lay, plan, seed_numbers
 from finetune.studies.until import OPTIONS, due, planned
 from finetune.system.processes import python_module
 
 KEYS = {"name", "workers", "on", "diagnose", "seeds", "until", "grids"}
 ON_FILE = "on.yaml"  # what command lines have said of the engine
 JOBS = "jobs"  # an engine's own files
-OWN = ("logs", "configs", JOBS, ON_FILE)  # beside the grids, below the root
+OWN = ("logs", "configs", tuning.FOLDER, JOBS, ON_FILE)  # beside the grids, below the root
 MOST_WORKERS = 1000
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # a folder on any file system, and a word in any shell
 
@@ -40,12 +41,17 @@ class Study:
     cells: tuple[Cell, ...]
     on: Mapping[str, Any] | None = None  # the engine and its options, as the file has them
     later: tuple[Cell, ...] = ()
-    given: tuple[str, ...] = ()  # options of the command line that change its runs
+    until: Mapping[str, Any] = field(default_factory=dict)  # what the command line says of seeds to be added
+    awaited: tuple[Cell, ...] = ()  # in the place of runs that are planned once trials are spent (``tuning``)
+    notes: tuple[str, ...] = ()  # what trials have decided, a line each
+    untuned: tuple[str, ...] = ()  # variants that have no tuned run, as all their trials have failed
+    content: Mapping[str, Any] = field(default_factory=dict)  # of the file
 
     def command(self, *options: str) -> list[str]:
         """The command of this study with further options, for a process of its own, here or on a worker."""
         words = [*python_module("finetune"), "study", self.file, "--output", str(self.root)]
-        return [*words, *self.given, *options]
+        given = (word for key, value in self.until.items() for word in (OPTIONS[key], f"{value:g}"))
+        return [*words, *given, *options]
 
     @property
     def title(self) -> str:
@@ -56,11 +62,17 @@ class Study:
 def load(name_or_path: str, root: Path | None = None, until: Mapping[str, Any] | None = None) -> Study:
     """Reads a study file, or a shipped study by its name. ``root`` None: ``runs/<the study's name>``.
 
-    ``until``: what the command line says of it, over the file's.
+    ``until``: what the command line says of it, over the file's. What follows from trials is planned by the
+    records below the root.
 
     Raises ``UserError`` for an unknown key (with the nearest one) and for any value that no run would take.
     """
-    content = content_of(name_or_path)
+    return _study(content_of(name_or_path), name_or_path, root, dict(until or {}))
+
+
+def _study(
+    content: Mapping[str, Any], name_or_path: str, root: Path | None, given: Mapping[str, Any]
+) -> Study:
     for key in content:
         if key not in KEYS:
             raise unknown(f"key of the study {name_or_path}", key, KEYS)
@@ -69,10 +81,9 @@ def load(name_or_path: str, root: Path | None = None, until: Mapping[str, Any] |
         raise UserError(f"{name_or_path}: name must be a word such as agnews-ablation, not {shown(name)}")
     root = root or Path("runs", name)
     diagnosed = _seeds(content, "diagnose", name_or_path)
-    given = dict(until or {})
     every = _cells(content, given, diagnosed, root, name_or_path)
-    cells = tuple(cell for cell in every if not cell.look)
-    unused = set(diagnosed or ()) - {cell.config.seed for cell in every}
+    cells = tuple(cell for cell in every.cells if not cell.look)
+    unused = set(diagnosed or ()) - {cell.config.seed for cell in every.cells}
     if unused:
         raise UserError(f"{name_or_path}: diagnose names seed {min(unused)}, which no grid runs")
     workers = content.get("workers", "auto")
@@ -93,17 +104,50 @@ def load(name_or_path: str, root: Path | None = None, until: Mapping[str, Any] |
         None if workers == "auto" else workers_of(workers),
         cells,
         on,
-        later=tuple(cell for cell in every if cell.look),
-        given=tuple(word for key, value in given.items() for word in (OPTIONS[key], f"{value:g}")),
+        later=tuple(cell for cell in every.cells if cell.look),
+        until=given,
+        awaited=every.awaited,
+        notes=every.notes,
+        untuned=every.untuned,
+        content=content,
     )
 
 
 def grown(study: Study) -> Study:
-    """The study with the runs that are due by now: those of further seeds, where looks have ended."""
+    """The study with the runs that are due by now: those with the values that trials have found, where all of
+    these are spent, and those of further seeds, where looks have ended. It keeps the cells that it had."""
+    if study.awaited:
+        study = _again(study)
     while study.later and (added := due(study.cells, study.later)):
         later = tuple(cell for cell in study.later if cell not in added)
         study = replace(study, cells=(*study.cells, *added), later=later)
     return study
+
+
+def _again(study: Study) -> Study:
+    """Plans a study anew from what is on record by now."""
+    new = _study(study.content, study.file, study.root, study.until)
+    known = {cell.folder: cell for cell in (*study.cells, *study.later)}
+    of = {cell: known.get(cell.folder, cell) for cell in (*new.cells, *new.later)}
+    for cell, kept in of.items():
+        if kept is cell and cell.origin:
+            of[cell] = replace(cell, origin=of.get(cell.origin, cell.origin))
+    return replace(
+        new,
+        cells=tuple(of[cell] for cell in new.cells),
+        later=tuple(of[cell] for cell in new.later),
+    )
+
+
+def with_trials(study: Study, found: tuning.Planned) -> Study:
+    """A study of runs with common values, with the trials of a tuning and the runs that follow from them."""
+    return replace(
+        study,
+        cells=found.around(study.cells),
+        awaited=tuple(found.awaited),
+        notes=tuple(found.notes),
+        untuned=tuple(found.untuned),
+    )
 
 
 def content_of(name_or_path: str) -> dict[str, Any]:
@@ -138,13 +182,23 @@ def workers_of(number: int) -> int:
     return number
 
 
+@dataclass(frozen=True)
+class _Planned:
+    """All grids together."""
+
+    cells: tuple[Cell, ...]
+    awaited: tuple[Cell, ...] = ()
+    notes: tuple[str, ...] = ()
+    untuned: tuple[str, ...] = ()
+
+
 def _cells(
     study: Mapping[str, Any],
     given: Mapping[str, Any],
     diagnosed: list[int] | None,
     root: Path,
     where: str,
-) -> tuple[Cell, ...]:
+) -> _Planned:
     """The cells of all grids, seed by seed, so that a study that is stopped half-way has whole pairs.
 
     A run that begins from another one comes after it. ``given``: of ``until``, by the command line.
@@ -155,6 +209,9 @@ def _cells(
             f"{where}: grids must name at least one grid, e.g. grids: {{agnews: {{task: agnews}}}}"
         )
     ranked: list[tuple[int, Cell]] = []
+    awaited: list[Cell] = []
+    notes: list[str] = []
+    untuned: list[str] = []
     for name, content in grids.items():
         if not isinstance(name, str) or not NAME.fullmatch(name) or name in OWN:
             raise UserError(f"{where}: a grid is named by a word such as agnews-scratch, not {shown(name)}")
@@ -173,24 +230,49 @@ def _cells(
             own, plan = planned(content.get("until", study.get("until")), given, own)
             grid |= {"until": plan} if plan else {}
             origins = _begin_from(grid, above, root)
-            cells = expand(name, grid, own, root, frozenset(diagnosed or ()))
+            if origins and "tune" in grids[origins]:
+                raise UserError(
+                    f"the grid {origins} is tuned, and has two runs of each variant and seed: begin from a "
+                    "grid without tune"
+                )
+            found = _grid(name, grid, own, root, frozenset(diagnosed or ()))
+            cells = found.cells
             if plan:
                 from finetune.statistics.sequential import looks_of  # scipy, which no help waits for
 
                 looks = looks_of(plan)
-                cells = [replace(cell, look=looks.look_of(own.index(cell.config.seed))) for cell in cells]
+                place = {seed: looks.look_of(number) for number, seed in enumerate(own)}
+                cells = tuple(replace(cell, look=place.get(cell.config.seed, 0)) for cell in cells)
             if origins:
                 ranks = {cell: rank for rank, cell in ranked if cell.grid == origins}
-                cells = [replace(cell, origin=_origin(cell, ranks)) for cell in cells]
+                cells = tuple(replace(cell, origin=_origin(cell, ranks)) for cell in cells)
         except UserError as error:
             raise UserError(f"{where}, grid '{name}': {error}") from error
-        check_count(len(ranked) + len(cells))
+        check_count(len(ranked) + len(cells) + len(awaited) + len(found.awaited))
+        awaited += found.awaited
+        notes += found.notes
+        untuned += found.untuned
         after = {cell: rank for rank, cell in ranked}
+        place = {seed: rank for rank, seed in enumerate(own)}  # trials have other seeds, and come first
         ranked += [
-            (max(own.index(cell.config.seed), after[cell.origin] if cell.origin else 0), cell)
+            (max(place.get(cell.config.seed, 0), after[cell.origin] if cell.origin else 0), cell)
             for cell in cells
         ]
-    return tuple(cell for _, cell in sorted(ranked, key=lambda pair: pair[0]))
+    ordered = (cell for _, cell in sorted(ranked, key=lambda pair: pair[0]))
+    return _Planned(tuple(ordered), tuple(awaited), tuple(notes), tuple(untuned))
+
+
+def _grid(
+    name: str, grid: Mapping[str, Any], seeds: list[int], root: Path, diagnosed: Collection[int]
+) -> _Planned:
+    """The cells of one grid: the trials of its tuning first, if it is tuned, then its runs."""
+    points, variants = lay(name, grid, root)
+    cells = plan(points, variants, seeds, grid=name, root=root, diagnosed=diagnosed)
+    if "tune" not in grid:
+        return _Planned(tuple(cells))
+    tune = tuning.read(grid["tune"], seeds, varied(grid))
+    found = tuning.plan(points, variants, seeds, tune, grid=name, root=root, diagnosed=diagnosed)
+    return _Planned(found.around(cells), tuple(found.awaited), tuple(found.notes), tuple(found.untuned))
 
 
 def _begin_from(grid: dict[str, Any], above: Collection[str], root: Path) -> str | None:

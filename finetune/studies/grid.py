@@ -67,40 +67,46 @@ def plan(
     the ``diagnosed`` seeds record diagnostics of their attention. Raises ``UserError``.
     """
     check_count(len(seeds) * len(grid_points) * len(variants))
-    laid: list[tuple[Point, dict[str, Any]]] = []  # each point with its values and its task's
-    for point in grid_points:
-        check_secrets(point.values)
-        _check_attention(point.values.get("attention"), variants)
-        task = task_of(point.task, point.values, point.pair)
-        kind = check_kind(task, point.values.get("kind"))
-        its = {"kind": kind, "task": task.name, "pair": check_pair(task, point.pair)}
-        objectives.get(kind).check(point.values)
-        laid.append((point, {**point.values, **its}))
+    laid = [(point, whole(point, variants)) for point in grid_points]
     cells: dict[Path, Cell] = {}
     for seed, (point, values), variant in itertools.product(seeds, laid, variants):
-        config = build({**values, "seed": seed, "attention": attention_for(values["attention"], variant)})
-        folder = run_folder(point.output, config)
-        cell = Cell(point.task, config, point.output, folder, seed in diagnosed, grid, root)
-        other = cells.setdefault(folder, cell)
-        if other.config != config:
-            keys = ", ".join(differing_keys(as_dict(other.config), as_dict(config)))
-            raise UserError(
-                f"two runs would share the folder {folder} and differ in {keys}: make two grids of them"
-            )
+        cell = cell_at(point, values, variant, seed)
+        add(cells, replace(cell, diagnose=seed in diagnosed, grid=grid, root=root))
     return list(cells.values())
 
 
-def expand(
-    name: str,
-    grid: Mapping[str, Any],
-    seeds: Sequence[int],
-    root: Path,
-    diagnosed: Collection[int] = (),
-) -> list[Cell]:
-    """Plans one grid of a study file: its points laid over its preset, the baseline before the others.
+def whole(point: Point, variants: Sequence[str]) -> dict[str, Any]:
+    """The values of a point with those of its task, for runs of ``variants``. Raises ``UserError``."""
+    check_secrets(point.values)
+    _check_attention(point.values.get("attention"), variants)
+    task = task_of(point.task, point.values, point.pair)
+    kind = check_kind(task, point.values.get("kind"))
+    objectives.get(kind).check(point.values)
+    return {**point.values, "kind": kind, "task": task.name, "pair": check_pair(task, point.pair)}
 
-    Raises ``UserError``.
+
+def cell_at(point: Point, values: Mapping[str, Any], variant: str, seed: int) -> Cell:
+    """The run of one variant and seed with ``values``, which are whole but for these two."""
+    config = build({**values, "seed": seed, "attention": attention_for(values["attention"], variant)})
+    return Cell(point.task, config, point.output, run_folder(point.output, config))
+
+
+def add(cells: dict[Path, Cell], cell: Cell) -> Cell:
+    """Adds a cell by its folder, and returns it; or the one that is there and is the same run.
+
+    Raises ``UserError`` where that is another run.
     """
+    other = cells.setdefault(cell.folder, cell)
+    if other.config != cell.config:
+        keys = ", ".join(differing_keys(as_dict(other.config), as_dict(cell.config)))
+        raise UserError(
+            f"two runs would share the folder {cell.folder} and differ in {keys}: make two grids of them"
+        )
+    return other
+
+
+def lay(name: str, grid: Mapping[str, Any], root: Path) -> tuple[list[Point], list[str]]:
+    """The points of a grid, with whole configurations as values, and its variants, the baseline first."""
     preset = grid.get("preset", "quick")
     if not isinstance(preset, str):
         raise UserError(f"preset must be one name, not {shown(preset)}: runs of two presets are two grids")
@@ -111,14 +117,19 @@ def expand(
         kind = check_kind(task, point.values.get("kind"))
         base = preset_of(kind, preset)
         values = merge({key: base[key] for key in base if key not in ("variants", "seeds")}, point.values)
-        limits.check(values["train"])
-        doubtful = {k: v for k, v in values["train"].items() if not is_like(v, base["train"].get(k))}
-        if doubtful:  # transformers takes seconds to import, and accepts what is like the preset's
-            from finetune.training.arguments import check_train, resolve_bf16
-
-            check_train(kind, resolve_bf16(doubtful))
+        check_train(kind, values["train"], base["train"])
         laid.append(replace(point, values=values))
-    return plan(laid, variants, seeds, grid=name, root=root, diagnosed=diagnosed)
+    return laid, variants
+
+
+def check_train(kind: str, train: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raises ``UserError`` for a value of ``train`` that no run takes; ``known`` are a preset's."""
+    limits.check(train)
+    doubtful = {k: v for k, v in train.items() if not is_like(v, known.get(k))}
+    if doubtful:  # transformers takes seconds to import, and accepts what is like the preset's
+        from finetune.training import arguments
+
+        arguments.check_train(kind, arguments.resolve_bf16(doubtful))
 
 
 def task_of(word: str, values: Mapping[str, Any], pair: str | None) -> Task:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from finetune.config.folders import model_slug, task_slug, variant_slug
+from finetune.studies import tuning
 from finetune.studies.estimate import Costs, rest, rest_text
 from finetune.studies.file import Study
 from finetune.studies.grid import Cell
@@ -25,6 +26,8 @@ def text(
     for cell in study.cells:
         config = cell.config
         grid = "/".join(cell.output.relative_to(study.root).parts)  # with the folder of its axes
+        if config.trial:  # one line for all values that are tried
+            grid = "/".join(filter(None, (tuning.FOLDER, cell.grid)))
         task, model = task_slug(config.task, config.pair), model_slug(config.model)
         lines.setdefault((grid, task, model, variant_slug(config.attention)), []).append(cell)
     places = list(dict.fromkeys(names[:3] for names in lines))

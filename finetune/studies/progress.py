@@ -28,10 +28,19 @@ COLUMNS = {"done": "green", "running": "cyan", "failed": "red", "left": ""}
 class Tally:
     """Counts what was done before, what has ended since, and how long the rest of a study will take."""
 
-    def __init__(self, study: Study, before: Mapping[Cell, Status], costs: Costs, workers: int) -> None:
+    def __init__(
+        self,
+        study: Study,
+        before: Mapping[Cell, Status],
+        costs: Costs,
+        workers: int,
+        waiting: Sequence[Cell] | None = None,
+    ) -> None:
+        """``waiting``: what is to be run; ``None``: all that is not done."""
         self.study, self.costs, self.workers = study, costs, workers
         self.statuses = dict(before)
-        self.waiting = [cell for cell in study.cells if before[cell].state is not RunState.DONE]
+        left = [cell for cell in study.cells if before[cell].state is not RunState.DONE]
+        self.waiting = left if waiting is None else list(waiting)
         self.planned, self.ended = len(self.waiting), 0
         self.began = time.monotonic()
 
@@ -85,6 +94,10 @@ class Lines:
             by = duration(seconds) if seconds else "by another process"
             score = status.run.score_text if status.run else None
             outcome = f"{score or 'finished'}, {by}"
+            if status.run and not status.run.finished:
+                outcome = clean(f"failed, and is spent: {status.reason}")
+            elif cell.config.trial:
+                outcome = f"a trial, on validation rows: {outcome}"
         elif status.state is RunState.FAILED:
             outcome = clean(f"FAILED: {status.reason}")
         elif status.state is RunState.UNFINISHED:

@@ -4,8 +4,10 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finetune.errors import UserError
 from finetune.studies import (
@@ -33,6 +35,9 @@ from finetune.system.lock import busy
 from finetune.system.sheet import terminal_width
 from finetune.system.text import clean, is_quiet, say
 
+if TYPE_CHECKING:
+    from finetune.studies.preflight import Prepared
+
 LEFT = {
     RunState.FAILED: "failed: the same command tries them again",
     RunState.UNFINISHED: "are unfinished: the same command goes on with them",
@@ -40,30 +45,43 @@ LEFT = {
 """What a study says at its end of the runs that have not come to theirs."""
 
 
-def run_grid(cells: Sequence[Cell], command: str) -> int:
+def run_grid(cells: Sequence[Cell], command: str, further: Callable[[], Sequence[Cell]] | None = None) -> int:
     """Runs what is not done of cells that read the same rows, here and one after the other.
 
-    Returns the exit status. ``command`` is what was typed, for the records. Raises ``UserError`` before the
-    first run where one of them would fail, ``BusyError`` where another process makes one of them,
-    ``PreemptedError`` on SIGTERM or SIGUSR1: a run that trains leaves a checkpoint, and no other begins.
+    Returns the exit status. ``command`` is what was typed, for the records. ``further`` gives, in the main
+    process and once they have ended, the cells that follow from them, until there is no new one. Raises
+    ``UserError`` before the first run where one of them would fail, ``BusyError`` where another process makes
+    one of them, ``PreemptedError`` on SIGTERM or SIGUSR1: a run that trains leaves a checkpoint, and no other
+    begins.
     """
-    from finetune.studies.executors.in_process import InProcess
     from finetune.studies.preflight import prepare
     from finetune.training import preemption, sharded
+
+    status, tried = 0, set[Path]()
+    with preemption.heard():
+        while cells:
+            for cell in cells:
+                sharded.check_launched(cell.config.train)
+            status = max(status, _run_here(prepare(cells), command))
+            tried |= {cell.folder for cell in cells}
+            planned = world.from_main(further) if further else ()
+            cells = [cell for cell in planned if cell.folder not in tried]
+    return status
+
+
+def _run_here(prepared: "Prepared", command: str) -> int:
+    """Runs what is not done of a grid that may begin; the exit status."""
+    from finetune.studies.executors.in_process import InProcess
     from finetune.training.progress import Display, display
 
-    for cell in cells:
-        sharded.check_launched(cell.config.train)
-    with preemption.heard():
-        prepared = prepare(cells)
-        for cell, status in prepared.statuses.items():
-            if status.state is RunState.RUNNING:
-                raise busy(cell.folder)
-        executor = InProcess(prepared, command)
-        shown = {display(cell.config.train) for cell in prepared.cells}
-        with live.foot(wanted=world.is_main() and shown == {Display.LIVE}) as foot:
-            board = None if foot is None else progress.OneByOne(foot, prepared.statuses)
-            schedule.run(prepared.cells, executor, board)
+    for cell, status in prepared.statuses.items():
+        if status.state is RunState.RUNNING:
+            raise busy(cell.folder)
+    executor = InProcess(prepared, command)
+    shown = {display(cell.config.train) for cell in prepared.cells}
+    with live.foot(wanted=world.is_main() and shown == {Display.LIVE}) as foot:
+        board = None if foot is None else progress.OneByOne(foot, prepared.statuses)
+        schedule.run(prepared.cells, executor, board)
     return world.from_main(lambda: executor.exit_status)
 
 
@@ -83,11 +101,13 @@ def plan_text(
 ) -> str:
     """Returns what ``finetune study --plan`` prints; ``timed``: what was measured for it.
 
-    ``width``: cells of a line.
+    ``width``: cells of a line. Runs that are planned once others have ended are among them.
 
     Raises ``UserError`` for what a run would refuse.
     """
     statuses = {cell: look(cell) for cell in study.cells}
+    statuses |= dict.fromkeys(study.awaited, Status(RunState.MISSING))
+    study = replace(study, cells=(*study.cells, *study.awaited))
     refusals.check(statuses)
     kinds = timing.by_kind(study.cells, timed)
     costs = _costs(
@@ -142,10 +162,10 @@ def commands(study: Study) -> list[str]:
     refuse_others(statuses)
     waiting = [cell for cell in study.cells if statuses[cell].state in TO_RUN]
     ready = [cell for cell in waiting if begins(cell, statuses)]
-    later = len(waiting) - len(ready)
+    later = len(waiting) - len(ready) + len(study.awaited)
     if later and not is_quiet():  # beside the lines, which go into a file
-        note = f"{later} more begin from runs that are not done: type the same again once these are"
-        print(note, file=sys.stderr)
+        what = f"{later} more begin from runs that are not done, or follow from them"
+        print(f"{what}: type the same again once these are", file=sys.stderr)
     cell_file.write(ready)
     return [shlex.join(cell_file.command(cell)) for cell in ready]
 
@@ -170,48 +190,66 @@ def run_study(study: Study, workers: int | None, chosen: engines.Chosen) -> int:
     rehearsal if it has failed, and then no run was begun. Raises ``UserError`` where a folder holds something
     else than its run, also at the end, where a run was done before what it began from was made again.
     """
-    while True:
-        statuses, exit_status = _run_due(study, workers, chosen)
-        if exit_status:
-            return exit_status
-        larger = grown(study)
-        if larger is study:
-            return _ended(study, statuses)
-        say(f"{len(larger.cells) - len(study.cells)} more runs, as differences are not known yet")
-        study = larger
-
-
-def _run_due(study: Study, workers: int | None, chosen: engines.Chosen) -> tuple[dict[Cell, Status], int]:
-    """Rehearses and runs the cells of a study; their statuses, and that of a rehearsal that has failed."""
     statuses = {cell: look(cell) for cell in study.cells}
     refuse_others(statuses)
     waiting = [cell for cell in study.cells if statuses[cell].state is not RunState.DONE]
+    exit_status, ended = _phase(study, statuses, waiting, workers, chosen, first=True)
+    if exit_status:
+        return exit_status
+    statuses |= ended
+    while True:
+        study = grown(study)
+        new = [cell for cell in study.cells if cell not in statuses]
+        if not new:
+            return _ended(study, statuses)
+        say(f"{len(new)} more runs follow from these")
+        statuses |= {cell: look(cell) for cell in new}
+        refuse_others(statuses)
+        waiting = [cell for cell in new if statuses[cell].state is not RunState.DONE]
+        statuses |= _phase(study, statuses, waiting, workers, chosen, first=False)[1]
+
+
+def _phase(
+    study: Study,
+    statuses: Mapping[Cell, Status],
+    waiting: Sequence[Cell],
+    workers: int | None,
+    chosen: engines.Chosen,
+    *,
+    first: bool,
+) -> tuple[int, dict[Cell, Status]]:
+    """Runs what is ``waiting`` of a study: the ``first`` of a command after a look around and a rehearsal.
+
+    Returns the exit status of these two, and what has become of the cells. Later phases hold the kinds of run
+    that the first one did.
+    """
     workers = min(devices.workers(workers or study.workers), max(1, len(waiting)))
     executor = chosen.executor(study, workers)
-    tally = progress.Tally(study, statuses, _costs(study, statuses), executor.capacity)
-    done = len(study.cells) - len(waiting)
+    tally = progress.Tally(study, statuses, _costs(study, statuses), executor.capacity, waiting)
+    done = sum(status.state is RunState.DONE for status in statuses.values())
     place = overview.many(workers) if chosen.engine is engines.LOCAL else chosen.engine.name
     rest = f"{tally.rest([])} on {place}, logs in {study.root / 'logs'}"
+    for note in study.notes:
+        say(clean(f"study {study.name}: {note}"))
     head = f"study {study.name}: {len(study.cells)} runs in {study.root}, {done} done"
-    say(f"{head}; {rest if waiting else 'nothing is left to run'}")
-    if waiting:
-        going = executor.attach(waiting)
-        if going:  # on workers that were looked at before, and may all be taken
-            say(f"{len(going)} runs go on that an earlier command has begun")
-        elif exit_status := _tried(study, chosen, executor, waiting):
-            return statuses, exit_status
-        cell_file.write(waiting)
-        engines.keep(study, chosen)
-        try:
-            with progress.board(tally) as board:
-                statuses |= schedule.run(
-                    waiting, executor, board, retries=chosen.options.retries, going=going
-                )
-        except KeyboardInterrupt:
-            if executor.outlives:
-                say("the jobs go on: the same command shows them again, and with --cancel it ends them")
-            raise
-    return statuses, 0
+    later = f"; {len(study.awaited)} more follow from trials" if study.awaited else ""
+    say(f"{head}; {rest if waiting else 'nothing is left to run'}{later}")
+    if not waiting:
+        return 0, {}
+    going = executor.attach(waiting)
+    if going:  # on workers that were looked at before, and may all be taken
+        say(f"{len(going)} runs go on that an earlier command has begun")
+    elif first and (exit_status := _tried(study, chosen, executor, waiting)):
+        return exit_status, {}
+    cell_file.write(waiting)
+    engines.keep(study, chosen)
+    try:
+        with progress.board(tally) as board:
+            return 0, schedule.run(waiting, executor, board, retries=chosen.options.retries, going=going)
+    except KeyboardInterrupt:
+        if executor.outlives:
+            say("the jobs go on: the same command shows them again, and with --cancel it ends them")
+        raise
 
 
 def _tried(study: Study, chosen: engines.Chosen, executor: Executor, waiting: Sequence[Cell]) -> int:
@@ -234,6 +272,8 @@ def _ended(study: Study, statuses: dict[Cell, Status]) -> int:
     states = {status.state for status in now.values()}
     if RunState.DONE in states and RunState.OTHER not in states:
         _print_comparison([study.root])
+    for line in (*study.notes, *study.untuned):
+        print(clean(line))
     for state, words in LEFT.items():
         for cell in left[state]:
             log = f" | log: {cell.log}" if cell.log and cell.log.is_file() else ""
@@ -244,9 +284,12 @@ def _ended(study: Study, statuses: dict[Cell, Status]) -> int:
         many = f"{len(others)} of {len(study.cells)} runs were left to another process"
         say(f"{many}, the first is {others[0].folder}")
     refuse_folders(statuses)
+    if study.awaited and not left[RunState.FAILED] and not left[RunState.UNFINISHED]:
+        say(f"{len(study.awaited)} runs follow from trials that another process makes: type the same again")
     for hint in hints.after_runs(study.root):
         say(hint)
-    return 1 if left[RunState.FAILED] else os.EX_TEMPFAIL if left[RunState.UNFINISHED] else 0
+    failed = left[RunState.FAILED] or study.untuned
+    return 1 if failed else os.EX_TEMPFAIL if left[RunState.UNFINISHED] else 0
 
 
 def _print_comparison(folders: Sequence[Path]) -> None:

@@ -19,7 +19,7 @@ from finetune.system import lock
 class RunState(StrEnum):
     """What has become of a planned run; a study's plan has a column for each."""
 
-    DONE = "done"
+    DONE = "done"  # a trial of a tuning also where it has failed: it is spent
     MISSING = "missing"  # not begun
     FAILED = "failed"  # tried again by the next call
     UNFINISHED = "unfinished"  # stopped half-way; goes on from its checkpoint
@@ -86,7 +86,8 @@ def _after_attempt(cell: Cell, run: Run | None, fault: str | None) -> Status:
     if fault:
         return Status(RunState.UNFINISHED, fault, run)
     if run.status == "failed":
-        return Status(RunState.FAILED, run.reason or "no reason was recorded", run)
+        state = RunState.DONE if cell.config.trial else RunState.FAILED
+        return Status(state, run.reason or "no reason was recorded", run)
     if verdict:
         return Status(RunState.FAILED, verdict, run)
     return Status(RunState.UNFINISHED, f"preempted by {run.reason}" if run.status == "preempted" else "", run)

@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from finetune.config import tuned
 from finetune.config.build import checked
-from finetune.config.identity import as_dict
+from finetune.config.identity import as_dict, flatten
 from finetune.config.schema import BASELINE, UntilConfig
 from finetune.errors import UserError, shown
 from finetune.records.run import Run
@@ -59,7 +60,8 @@ def due(cells: Sequence[Cell], later: Sequence[Cell]) -> list[Cell]:
     from finetune.comparison.compare import of_runs
 
     statuses = {cell: look(cell) for cell in cells}
-    runs = [each.run for each in statuses.values() if each.state is RunState.DONE]
+    results = (status for cell, status in statuses.items() if not cell.config.trial)
+    runs = [each.run for each in results if each.state is RunState.DONE]
     done = [Run.checked(run.folder, run.record) for run in runs if run]
     by_folder = {cell.folder: cell for cell in cells}
     arms = {cell: _arm(cell) for cell in (*cells, *later)}
@@ -81,7 +83,10 @@ def _arm(cell: Cell) -> tuple[str, str]:
     values = as_dict(cell.config)
     attention = values.pop("attention")
     is_baseline = attention["variant"] == BASELINE
-    setting = json.dumps([cell.grid, values | {"seed": 0}], sort_keys=True)
+    settings = flatten(values | {"seed": 0})
+    if cell.config.tuning:  # each variant has the values of its own choice
+        settings = tuned.without(settings, cell.config.tuning.keys)
+    setting = json.dumps([cell.grid, settings], sort_keys=True)
     return setting, BASELINE if is_baseline else json.dumps(attention, sort_keys=True)
 
 

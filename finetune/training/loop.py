@@ -45,16 +45,16 @@ __all__ = [
 ]
 
 HELD_ROWS = 16
-"""Test rows, evenly spaced, that the model loaded from its folder must answer as the trained one does."""
+"""Rows of the scored split, evenly spaced, that the model loaded from its folder must answer alike."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Measurements of a run. ``predictions``: test row id -> what the objective predicts for it."""
+    """Measurements of a run. ``predictions``: id of a row of the scored split -> what is predicted for it."""
 
     predictions: dict[int, Any]
     untrained: Answers  # of the swapped model before training, on the validation rows
-    held: Answers  # of the trained model once more, on some test rows
+    held: Answers  # of the trained model once more, on some of these rows
     weights: str  # of the trained model, as ``weights_fingerprint`` has it
     curve: list[dict[str, float]]
     times: dict[str, float | None]  # seconds, and targets a second of training; None for a resumed run
@@ -74,7 +74,7 @@ def fit(
     identity: str = "",
     checkpoint: Path | None = None,
 ) -> Outcome:
-    """Trains on ``splits["train"]``, predicts ``splits["test"]``, and leaves the model in ``folder``.
+    """Trains on ``splits["train"]``, predicts the scored split, and leaves the model in ``folder``.
 
     ``splits`` hold token rows; those of ``validation`` are predicted before training too. Goes on from
     ``checkpoint`` if there is one; the checkpoints that are written bear ``identity``. Raises
@@ -99,12 +99,13 @@ def fit(
     for name in spoiled(model):
         raise NonFiniteLossError(f"the weights {name} are not finite after the last step")
 
-    predictions = objective.predict(config, trainer, tokenizer, splits["test"], "test")
+    scored = splits[config.scored]
+    predictions = objective.predict(config, trainer, tokenizer, scored, config.scored)
     predicted = time.monotonic()
     memory = max(world.gathered(peak_memory_mib())) if measured else None
     trainer.save_model()
     world.wait()  # what rank 0 has saved is read by all
-    few = splits["test"].select(evenly(len(splits["test"]), HELD_ROWS))
+    few = scored.select(evenly(len(scored), HELD_ROWS))
     spent = None if checkpoint else trained - started  # the first part of a resumed run is unknown
     evaluating = sum(entry.get("eval_runtime", 0.0) for entry in trainer.state.log_history)
     read_back = next(each for each in trainer.callback_handler.callbacks if isinstance(each, ReadBack))

@@ -42,7 +42,7 @@ ERROR_FILE = "error.txt"
 TEXTS = 200
 """Rows of the train split that the tokenizer of a rehearsed scratch model is trained on."""
 SCORED = 200
-"""Rows of the test split, evenly spaced and so of all classes, that a further metric is tried on."""
+"""Rows of the scored split, evenly spaced and so of all classes, that a further metric is tried on."""
 NO_METRICS = ("runtime", "per_second", "preparation_time", "epoch")
 """Endings of what transformers adds to the metrics of an evaluation."""
 
@@ -54,9 +54,10 @@ def rehearse(configs: Iterable[RunConfig], loaded: Data) -> list[str]:
     """
     different = {but_for_seed(config): config for config in reversed(list(configs))}
     notes: dict[str, None] = {}
-    for kind, name in {(config.kind, name) for config in different.values() for name in config.metrics}:
-        answers = objectives.get(kind).references(loaded.splits["test"])
-        # Raises where it cannot score the test rows even if they are predicted as they are.
+    asked = {(config.kind, config.scored, name) for config in different.values() for name in config.metrics}
+    for kind, split, name in asked:
+        answers = objectives.get(kind).references(loaded.splits[split])
+        # Raises where it cannot score the rows even if they are predicted as they are.
         right = [answers[row] for row in evenly(len(answers), SCORED)]
         extra_metric(name, right, right)
     for config in reversed(different.values()):
@@ -96,7 +97,7 @@ def _failed_step(config: RunConfig, error: Exception, place: Path, line: int | N
 
 def _rehearse(config: RunConfig, loaded: Data) -> list[str]:
     """Builds the model, holds it to the rows and takes a step; the notes for the user."""
-    objective = objectives.of(config)
+    objective, loaded = objectives.of(config), loaded.given(config)
     train = loaded.splits["train"]
     built = world.first(lambda: built_on(_first(train, TEXTS), config, objective, loaded))
     if config.model.name.startswith(SCRATCH):
@@ -183,7 +184,7 @@ def _one_step(
     except loop.NonFiniteLossError:
         return  # the run itself says so, and those of other variants go on
     objective.shorten(built.base)
-    objective.predict(config, trainer, built.tokenizer, splits["test"], "test")
+    objective.predict(config, trainer, built.tokenizer, splits[config.scored], config.scored)
 
 
 def train_alone(trainer: Any) -> None:

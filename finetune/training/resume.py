@@ -78,6 +78,14 @@ def discard_between(folder: Path, *, but: Path | None = None) -> None:
             _remove(checkpoint)
 
 
+def discard_all(folder: Path) -> None:
+    """Removes all checkpoints and the weights of a run that is done and whose model is not kept."""
+    for checkpoint in _checkpoints(folder):
+        _remove(checkpoint)
+    for weights in folder.glob("*.safetensors"):
+        weights.unlink()
+
+
 def discard_partial(folder: Path) -> None:
     """Removes the checkpoints that were not written to their end."""
     for checkpoint in _checkpoints(folder):

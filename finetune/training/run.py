@@ -80,7 +80,7 @@ def run(spec: RunSpec, loaded: dataset.Data) -> int:
         started = time.monotonic()
         with peers.recording(lambda failure: _record(spec, entry, failure)):
             try:
-                _run_one(spec, loaded, entry)
+                _run_one(spec, loaded.given(spec.config), entry)
             except PreemptedError as error:
                 _preempted(spec, entry, str(error))
                 if not peers.shared(error.exit_status, peers.End.PREEMPTED):
@@ -92,10 +92,12 @@ def run(spec: RunSpec, loaded: dataset.Data) -> int:
                 trackers.close()
         entry["times"] = {**(entry["times"] or {}), "total_s": time.monotonic() - started}
         entry.update({"status": "finished", "finished": store.now()})
-        card.write(spec.folder, entry)
+        if not spec.config.trial:
+            card.write(spec.folder, entry)
         store.write(spec.folder, entry)  # last: a finished run lacks nothing
         metric = registry.primary(spec.config.kind)
         score = metric.text(metric.reported((entry["metrics"] or {})[metric.name]["value"]))
+        score += " on validation rows" if spec.config.trial else ""
         end = f"{(entry['times'] or {})['total_s']:.0f} s"
         say(f"{place} {metric.name} {score} | {spec.folder} | {end}")
         return 0
@@ -125,6 +127,10 @@ def _failed(spec: RunSpec, entry: store.Record, error: Exception) -> int:
     if not (explained and peers.shared(status)):
         peers.fail(reason, status, explained=explained or full)
     _record(spec, entry, reason)
+    if (
+        full and spec.config.trial
+    ):  # one that has failed is never tried again, and its values are not to blame
+        _preempted(spec, {**entry, "finished": None}, reason)
     return status
 
 
@@ -156,8 +162,10 @@ def _preempted(spec: RunSpec, entry: store.Record, reason: str) -> None:
 def mend(folder: Path) -> None:
     """Writes the card of a finished run where it is missing, and removes what a killed process left."""
     if not (folder / card.FILE).is_file() or files.unfinished(folder):
-        with locked(folder):
-            card.write(folder, store.read(folder))
+        record = store.read(folder)
+        if not Run(folder, record).trial:
+            with locked(folder):
+                card.write(folder, record)
 
 
 def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
@@ -215,24 +223,27 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     del built, callbacks  # which hold the trained model: from here on it lies in the folder alone
     release_memory()
 
-    # What was measured is recorded only where the folder gives the same model back.
-    test, validation = loaded.splits["test"], loaded.splits["validation"]
-    held = reloaded.check(config, objective, outcome, folder, split=test, tokens=tokens["test"])
-    entry["model"] = {**info, "reloaded": held}
+    # What was measured is recorded only where the folder gives the same model back; a trial keeps none.
+    scored, validation = loaded.splits[config.scored], loaded.splits["validation"]
+    if not config.trial:
+        held = reloaded.check(config, objective, outcome, folder, split=scored, tokens=tokens["test"])
+        entry["model"] = {**info, "reloaded": held}
 
     # Scores: of the test rows, which are touched this once, and of the untrained model on validation rows.
-    rows = objective.rows(test, outcome.predictions)
-    store.write_predictions(folder, rows)
-    entry["predictions"] = store.PREDICTIONS
+    # Of a trial, which has no test rows, of the trained model on validation rows.
+    rows = objective.rows(scored, outcome.predictions)
     probabilities = objective.log_probabilities(rows, outcome.predictions)
-    if probabilities is not None:
-        store.write_probabilities(folder, [row["row"] for row in rows], probabilities)
-        entry["probabilities"] = store.PROBABILITIES
+    if not config.trial:
+        store.write_predictions(folder, rows)
+        entry["predictions"] = store.PREDICTIONS
+        if probabilities is not None:
+            store.write_probabilities(folder, [row["row"] for row in rows], probabilities)
+            entry["probabilities"] = store.PROBABILITIES
     about: dict[str, Any] = {"labels": labels, "tokenizer": info["tokenizer"]}
     scores = objective.score(rows, config, **about, generation=outcome.generation)
     for name in config.metrics:
         predictions = [row["prediction"] for row in rows]
-        scores |= compute.extra_metric(name, predictions, objective.references(test))
+        scores |= compute.extra_metric(name, predictions, objective.references(scored))
     if probabilities is not None:
         scores |= objective.score_probabilities(rows, probabilities)
     entry["metrics"] = scores
@@ -248,6 +259,8 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     changing = {store.FILE, card.FILE, diagnostics.FILE, manifest.FILE}
     if world.is_main():
         resume.discard_between(folder)
+        if config.trial:
+            resume.discard_all(folder)
         lasting = [path for path in folder.iterdir() if path.is_file() and path.name not in changing]
         manifest.write(folder, identity, [path for path in lasting if not path.name.startswith(".")])
 
@@ -287,6 +300,7 @@ def _header_line(spec: RunSpec, loaded: dataset.Data, entry: store.Record, steps
     config = spec.config
     rows = " / ".join(f"{len(split)} {name}" for name, split in loaded.splits.items())
     stamp = " | SAMPLE data" if Run(spec.folder, entry).sample else ""
+    stamp += " | a trial, without test rows" if config.trial else ""
     resumed = " | resumes from its checkpoint" if resumes else ""
     task = folders.task_slug(config.task, config.pair)
     return (

@@ -590,7 +590,7 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(
 
     def full(source: Any, target: Any) -> None:
         unfinished = files.UNFINISHED.fullmatch(Path(source).name)
-        if unfinished and fails(Path(target), Path(source).read_text(encoding="utf-8")):
+        if unfinished and fails(Path(target), Path(source).read_text(encoding="utf-8", errors="replace")):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(source, target)
 

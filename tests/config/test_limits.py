@@ -21,6 +21,10 @@ LANGUAGE = {"documents": "cross", "train_tokens": None, "tokens_per_step": 64, "
             "scored_tokens": 8, "test_windows": None, "stride": None, "masked_share": None}  # fmt: skip
 
 
+TUNING = {"keys": {"train.learning_rate": [0.1, 0.2]}, "search": "grid", "trials": 2, "seeds": [9],
+          "metric": "bleu"}  # fmt: skip
+
+
 def fields_of(holder: Any = RunConfig, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Each value of a configuration: its key, and its type."""
     for field in dataclasses.fields(holder):
@@ -38,7 +42,7 @@ TEXTS = [key for key, kind in FIELDS.items() if "min_length" in kind]
 # Rows are as many as there are; a float may be large.
 ENDLESS = {"data.train_rows", "data.validation_rows", "data.test_rows", "model.lora.alpha",
            "early_stopping_patience", "generation.length_penalty", "language.train_tokens",
-           "language.test_windows"}  # fmt: skip
+           "language.test_windows", "until.margin", "until.step"}  # fmt: skip
 
 
 def built(key: str, value: Any) -> RunConfig:
@@ -46,6 +50,7 @@ def built(key: str, value: Any) -> RunConfig:
     for part in reversed(rest):
         value = {part: value}
     others = {"generation": GENERATION, "attention": {"start": "annealed"}, "language": LANGUAGE}
+    others |= {"tuning": TUNING, "until": {"margin": 0.5, "first": 3, "step": 2, "most": 7}}
     beside = others.get(first)
     given = {first: value if beside is None else {**beside, **value}}
     return run_config(**{"kind": "translation", "generation": GENERATION, **given})
@@ -57,6 +62,8 @@ def test_every_number_of_a_configuration_has_its_limits(key: str) -> None:
     wrong = ["x", "1", True, [1], {"a": 1}, float("nan"), float("inf"), -float("inf")]
     if key != "generation.length_penalty":
         wrong += [-1, -(2**62)]
+    if key == "tuning.seeds":
+        wrong.remove([1])
     if key not in ENDLESS:
         wrong += [2**62, 10**400]
     for value in wrong:

@@ -156,6 +156,7 @@ def test_the_shipped_studies_hold_what_the_questions_need() -> None:
         "paper",
         "pretrain-then-finetune",
         "quick",
+        "tuned",
     ]
     found = {name: load(name) for name in shipped()}
     for name, study in found.items():

@@ -36,13 +36,17 @@ class InProcess(Executor):
             raise UserError(status.reason)
         if status.state is RunState.DONE:
             world.first(lambda: training.mend(cell.folder))
-            say(f"{place} {cell.folder}: finished already, skipped")
+            became = "finished already" if status.run and status.run.finished else "failed, and is spent"
+            say(f"{place} {cell.folder}: {became}, skipped")
             return status
         spec = training.RunSpec(
             cell.config, cell.folder, cell.output, place, self.command, diagnose=cell.diagnose
         )
-        self.exit_status = max(self.exit_status, training.run(spec, self.prepared.loaded))
-        return world.from_main(lambda: look(cell))
+        exit_status = training.run(spec, self.prepared.loaded)
+        status = world.from_main(lambda: look(cell))
+        if status.state is not RunState.DONE:  # a trial is done with also where it has failed
+            self.exit_status = max(self.exit_status, exit_status)
+        return status
 
     def watch(self) -> list[tuple[Job, Status]]:
         return []
