@@ -9,7 +9,7 @@ from shutil import which
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 
@@ -17,7 +17,7 @@ from finetune.comparison.compare import Comparison, compare
 from finetune.report.plots import files, fonts
 from finetune.report.plots.colors import INK, MUTED, SERIES
 from finetune.report.plots.drawing import Drawing
-from finetune.report.plots.figures import MARKERS, WIDTH, Plot, by_step, draw, log_scale, number
+from finetune.report.plots.figures import MARKERS, WIDTH, Palette, Plot, by_step, draw, log_scale, number
 from finetune.report.plots.gallery import _Names, draw_all
 from finetune.report.plots.recorder import Line
 from finetune.report.plots.scale import FEWEST, Scale, telling
@@ -80,7 +80,7 @@ def test_points_nearer_than_a_pixel_are_left_out_and_ends_are_not() -> None:
     assert min(xs) < 400 and max(xs) > 3000
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.floats(-1e5, 1e5).map(lambda value: round(value, 4)), min_size=1, max_size=6),
     st.sampled_from([0.01, 0.5, 3.7]),
@@ -144,6 +144,19 @@ def test_figures_that_are_no_more_are_removed_and_nothing_else_is(study: Compari
     kept = {path.name for path in index.parent.iterdir()}
     assert kept == {index.name, "mine.svg", "differences-accuracy.svg", "differences-accuracy.pdf"}
     assert outside.exists()
+
+
+def test_a_figure_alone_has_the_legend_and_the_caption_that_the_page_has_beside_it() -> None:
+    looks = {
+        name: Palette([])[name] for name in ("softmax", "a-name-of-many-letters-that-needs-a-line", "b < c")
+    }
+    plot = draw("k", "h", "label", "What it is.", lambda axes: axes[0].plot([0, 1], color=INK), looks=looks)  # type: ignore[arg-type,return-value]
+    alone, legend = plot.alone(), "b &lt; c"
+    assert legend in alone.file() and legend not in plot.svg
+    assert '<desc id="d">label. What it is.</desc>' in alone.file()
+    assert alone.height == plot.drawing.height + 3 * 14 + 7 and alone.width == plot.drawing.width
+    lowest = max(label.y for label in alone.labels)
+    assert plot.drawing.height < lowest / 10 < alone.height
 
 
 def test_names_are_told_apart_where_their_words_are_the_same(drawing: Drawing) -> None:

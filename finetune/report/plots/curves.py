@@ -145,6 +145,7 @@ def _curve_plot(
         f"{quantity.heading} by training step. {'; '.join(ends)}",
         f"{caption if several else ''}n: {counts}.",
         paint,
+        looks={name: palette[name] for name in means},
     )
 
 

@@ -112,4 +112,6 @@ def _plot(
     for name, curve in shown.items():
         first, last = min(curve), max(curve)
         ends.append(f"{name} {curve[first]:.3g} from {first}, {curve[last]:.3g} from {last}")
-    return draw(key, words.heading, f"{words.heading}: {'; '.join(ends)}", words.caption, paint)
+    label = f"{words.heading}: {'; '.join(ends)}"
+    looks = {name: palette[name] for name in shown}
+    return draw(key, words.heading, label, words.caption, paint, looks=looks)

@@ -6,7 +6,7 @@ In a page, classes give the colors, and so its theme does; a file has the light 
 import io
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import groupby, pairwise
 from typing import Any
@@ -46,6 +46,21 @@ class Drawing:
         recorder = Recorder(width, height)
         figure.draw(recorder)
         return cls(key, title, description, width, height, recorder.lines, recorder.labels)
+
+    def above(self, other: "Drawing") -> "Drawing":
+        """This one with another below it."""
+        down = TENTHS * self.height
+        lines = [
+            (stroke, [Line(tuple((x, y + down) for x, y in line.points), line.closed) for line in group])
+            for stroke, group in other.lines
+        ]
+        labels = [label._replace(y=label.y + down) for label in other.labels]
+        return replace(
+            self,
+            height=self.height + other.height,
+            lines=[*self.lines, *lines],
+            labels=[*self.labels, *labels],
+        )
 
     def page(self) -> Markup:
         """An element of a page whose style has ``colors.rules()``."""
@@ -90,7 +105,13 @@ class Drawing:
         figure = Figure(figsize=(self.width / 72, self.height / 72), dpi=72)
         figure.add_artist(_Replay(self, fonts))
         stream = io.BytesIO()
-        about = {"Title": clean(self.title), "CreationDate": None, "Creator": None, "Producer": None}
+        about = {
+            "Title": clean(self.title),
+            "Subject": clean(self.description),
+            "CreationDate": None,
+            "Creator": None,
+            "Producer": None,
+        }
         # TrueType, as journals ask for. A letter that the font lacks is a box.
         with rc_context({"pdf.fonttype": 42}), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")

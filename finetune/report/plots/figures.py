@@ -2,8 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -67,11 +67,21 @@ STYLE: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
+class Look:
+    """How one variant is drawn; color, marker and dash each distinguish it from most others."""
+
+    color: str
+    marker: str
+    dash: str
+
+
+@dataclass(frozen=True)
 class Plot:
-    """A drawing with its caption."""
+    """A drawing with its caption, and the looks in it that a legend explains."""
 
     drawing: Drawing
     caption: str
+    looks: Mapping[str, Look] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -84,17 +94,14 @@ class Plot:
 
     @cached_property
     def svg(self) -> Markup:
-        """Its element in a page."""
+        """Its element in a page, where a legend is beside it."""
         return self.drawing.page()
 
-
-@dataclass(frozen=True)
-class Look:
-    """How one variant is drawn; color, marker and dash each distinguish it from most others."""
-
-    color: str
-    marker: str
-    dash: str
+    def alone(self) -> Drawing:
+        """What a file of its own holds: the drawing, its legend, and its caption among its words."""
+        about = f"{self.drawing.description}. {self.caption}"
+        drawing = replace(self.drawing, description=about)
+        return drawing.above(_legend(self.looks)) if self.looks else drawing
 
 
 class Palette:
@@ -134,8 +141,9 @@ def draw(
     size: tuple[int, int] = (WIDTH, HEIGHT),
     grid: tuple[int, int] = (1, 1),
     sharey: bool = False,
+    looks: Mapping[str, Look] | None = None,
 ) -> Plot:
-    """Has ``paint`` draw on ``grid`` (rows, columns) axes.
+    """Has ``paint`` draw on ``grid`` (rows, columns) axes; ``looks`` are those that need a legend.
 
     ``key`` is unique in a report and names the plot's files. ``size`` is in CSS pixels. ``label`` says in
     words what is drawn, for readers who cannot see it.
@@ -148,7 +156,28 @@ def draw(
         axes = figure.subplots(*grid, squeeze=False, sharex=True, sharey=sharey)
         paint(list(axes.flat))
         _arrange(figure, axes)
-        return Plot(Drawing.of(figure, key, heading, label), caption)
+        return Plot(Drawing.of(figure, key, heading, label), caption, dict(looks or {}))
+
+
+def _legend(looks: Mapping[str, Look]) -> Drawing:
+    """A line with a marker for each name, as many beside each other as fit."""
+    places, x, y = [], 2.0, LINE_HEIGHT / 2
+    for name in map(clean, looks):
+        wide = 26 + LETTER * len(name)
+        if x + wide > WIDTH and x > 2:
+            x, y = 2.0, y + LINE_HEIGHT
+        places.append((name, x, y))
+        x += wide + GAP
+    height = y + LINE_HEIGHT
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
+        axis = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))
+        axis.set_axis_off()
+        for (name, x, y), look in zip(places, looks.values(), strict=True):
+            axis.plot([x, x + 22], [y, y], look.dash, color=look.color, linewidth=2)
+            axis.plot(x + 11, y, look.marker, color=look.color, markersize=5)
+            axis.text(x + 26, y + 3.5, name)
+        return Drawing.of(figure, "legend", "Legend", "")
 
 
 def name_row(axis: Axes, y: float, name: str, value: str = "", *, bold: bool = False) -> None:

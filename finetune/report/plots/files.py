@@ -24,10 +24,11 @@ def write_figures(plots: Iterable[Plot], folder: Path) -> Path:
     lines = [f"{plot.name}\t{plot.heading}\t{plot.caption}\n" for plot in figures]
     # Listed first, so that what is broken off leaves no figure that a later report would not know.
     write_text(index, [*lines, *(f"{name}\n" for name in sorted(gone))])
-    with fonts.holding(label.text for plot in figures for label in plot.drawing.labels) as held:
-        for plot in figures:
-            write_text(index.with_name(f"{plot.name}.svg"), [plot.drawing.file()])
-            write_bytes(index.with_name(f"{plot.name}.pdf"), [plot.drawing.pdf(held)])
+    drawings = [plot.alone() for plot in figures]
+    with fonts.holding(label.text for drawing in drawings for label in drawing.labels) as held:
+        for drawing in drawings:
+            write_text(index.with_name(f"{drawing.key}.svg"), [drawing.file()])
+            write_bytes(index.with_name(f"{drawing.key}.pdf"), [drawing.pdf(held)])
     for name in gone:
         for kind in KINDS:
             index.with_name(f"{name}{kind}").unlink(missing_ok=True)

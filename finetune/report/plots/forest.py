@@ -1,6 +1,6 @@
 """Differences from softmax with their intervals, below each other around 0 (a forest plot)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -154,6 +154,9 @@ def over_tasks(comparison: Comparison, palette: Palette) -> list[Plot]:
                 heading=f"Over tasks, {metric.unit}",
                 label=f"Interquartile means of differences in {metric.unit}",
                 caption=f"{means}{_side(metric)}",
+                matters={
+                    table.margin for table in comparison.tables if table.metric == name and table.margin
+                },
             )
         )
     return plots
@@ -165,13 +168,25 @@ def _side(metric: Metric) -> str:
 
 
 def _forest(
-    bars: Sequence[Bar], metric: Metric, key: str, *, heading: str, label: str, caption: str, n: str = ""
+    bars: Sequence[Bar],
+    metric: Metric,
+    key: str,
+    *,
+    heading: str,
+    label: str,
+    caption: str,
+    n: str = "",
+    matters: Collection[float] = (),
 ) -> Plot:
-    """Draws differences below each other around 0, under the headings of their groups."""
+    """Draws differences below each other around 0, under the headings of their groups.
+
+    ``matters``: margins by which the axis is scaled where no difference has one of its own.
+    """
     margins = {bar.margin for bar in bars if bar.margin}
     ends = [end for bar in bars for end in bar.ends]
     scale = Scale.over(
-        [*ends, *margins, *(-margin for margin in margins)], telling([bar.value for bar in bars], margins)
+        [*ends, *margins, *(-margin for margin in margins)],
+        telling([bar.value for bar in bars], margins or matters),
     )
     groups = [(name, list(group)) for name, group in groupby(bars, key=lambda bar: bar.heading)]
     height = ROW * len(bars) + HEADER * sum(bool(name) for name, _ in groups)
@@ -230,5 +245,10 @@ def _strip(axis: Axes, bar: Bar, scale: Scale, top: float) -> None:
     ):
         if bounds is not None:
             interval = [scale.at(end) for end in bounds]
-            axis.plot(interval, [y + below] * 2, style, color=bar.look.color, linewidth=width)
+            # An estimate is seen on its interval.
+            opacity = 0.45 if width > 2 else 1.0
+            axis.plot(
+                interval, [y + below] * 2, style, color=bar.look.color, linewidth=width, alpha=opacity,
+                solid_capstyle="butt",
+            )  # fmt: skip
     axis.plot(scale.at(bar.value), y, bar.look.marker, color=bar.look.color, markersize=6)

@@ -104,4 +104,6 @@ def _reach(each: Sampled, variants: Sequence[str], palette: Palette, key: str) -
         f"one function at the same scores and the same gradient from above, those of the {each.variant} run. "
         f"{counted([each])}"
     )
-    return draw(key, heading, f"{heading}: {spoken}", caption, paint, grid=(1, 2), sharey=True)
+    looks = {name: palette[name] for name in variants if any(name in by for by in lines.values())}
+    label = f"{heading}: {spoken}"
+    return draw(key, heading, label, caption, paint, grid=(1, 2), sharey=True, looks=looks)

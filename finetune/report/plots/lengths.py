@@ -75,6 +75,7 @@ def over_length(each: OverLength, palette: Palette, key: str) -> Plot:
         size=(WIDTH, 30 + PANEL * rows),
         grid=(rows, columns),
         sharey=True,
+        looks={result.name: palette[result.name] for table in drawn for result in table.variants},
     )
 
 

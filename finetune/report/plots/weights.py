@@ -89,6 +89,7 @@ def _quantity(sampled: Sequence[Sampled], palette: Palette, key: str, quantity: 
         f"{quantity.heading} by step: {spoken}",
         f"{quantity.caption} Thick: mean over layers; thin: each layer. {counted(sampled)}",
         paint,
+        looks={name: palette[name] for name in means},
     )
 
 
@@ -110,7 +111,8 @@ def _row_sums(sampled: Sequence[Sampled], palette: Palette, key: str) -> Plot | 
 
     spoken = "; ".join(ends(name, middle) for name, (_, middle, _) in bands.items())
     caption = f"Line: median; band: 5% to 95% of the rows; both are means over layers. {counted(sampled)}"
-    return draw(f"{key}-row-sums", "Row sums", f"Median row sum by step: {spoken}", caption, paint)
+    label, looks = f"Median row sum by step: {spoken}", {name: palette[name] for name in bands}
+    return draw(f"{key}-row-sums", "Row sums", label, caption, paint, looks=looks)
 
 
 def _quantile(number: int) -> Pick:
