@@ -1,7 +1,9 @@
 """What the page of the protocol says in numbers, from ``results/calibration/calibration.json``."""
 
 import json
+import math
 from pathlib import Path
+from statistics import mean, median
 
 FILE = Path(__file__).parents[2] / "results" / "calibration" / "calibration.json"
 
@@ -18,7 +20,19 @@ def figures() -> dict[str, str]:
     }
     # Runs that collapse are noise of a size of its own, which the page gives apart.
     six = [value for (design, seeds), value in detectable.items() if seeds == 6 and design != "collapse"]
+    equivalent = result["equivalent"]  # true differences of the margin, and none
+    calm = [each for each in equivalent if each["design"] != "collapse"]
+    fallen = [each for each in equivalent if each["design"] == "collapse"]
     return {
+        **{
+            f"margin_{name}": f"{max(each[key] for each in lines):.1%}"
+            for lines, suffix in ((calm, ""), (fallen, "_collapse"))
+            for name, key in ((f"false{suffix}", "false"), (f"any{suffix}", "false_any"))
+        },
+        "margin_error": f"{2 * math.sqrt(0.025 * 0.975 / min(each['studies'] for each in calm)):.1%}",
+        "margin_mean": f"{mean(each['false'] for each in calm):.1%}",
+        "margin_studies": " and ".join(f"{count:,}" for count in sorted({each["studies"] for each in calm})),
+        "margin_found": f"{median(each['found'] for each in calm):.0%}",
         "studies": f"{studies['accuracy']:,}",
         "studies_bleu": f"{studies['bleu']:,}",
         "rows": str(result["rows"]),

@@ -46,7 +46,7 @@ def _value(group: Group, name: str, digits: int = 2, unit: str = "%") -> str:
 
 def _judged(group: Group, digits: int = 2) -> list[str]:
     difference = _difference(group)
-    return [kept.difference(difference, digits), kept.VERDICTS[difference["verdict"]]]
+    return [kept.difference(difference, digits), kept.verdict(difference)]
 
 
 def _sentence() -> str:
@@ -59,7 +59,7 @@ def _sentence() -> str:
         f"{tokens} million tokens, {len(_seeds())} seeds), from softmax's and swapped then, or from random "
         f"weights, sa-softmax is significantly better than softmax in {counted['better']} of "
         f"{len(differences)} comparisons of accuracy and significantly worse in {counted['worse']} "
-        f"({survive} after Holm over all); in {counted['none']} there is no significant difference:\n\n"
+        f"({survive} after Holm over all); {kept.neither(counted)}:\n\n"
     )
 
 
@@ -96,8 +96,8 @@ def headline() -> str:
             baseline = _value(table_of_own, "softmax")
             rows.append([text(f"{title}, {read}"), baseline, *_judged(table_of_own), *swapped])
     own = "sa-softmax from its own pretraining: difference (95% interval)"
-    head = ["task, what the encoder had read", "softmax", own, "significant", "from softmax's, swapped",
-            "significant"]  # fmt: skip
+    head = ["task, what the encoder had read", "softmax", own, "verdict", "from softmax's, swapped",
+            "verdict"]  # fmt: skip
     return _sentence() + table(head, rows, numbers=5)
 
 
@@ -109,7 +109,7 @@ def encoders() -> str:
         rows.append(
             [text(ENCODERS[grid]), *values, *_judged(group, 3), f"{_difference(group)['p_adjusted']:.2g}"]
         )
-    head = ["read", *PAIR, "difference (95% interval)", "significant", "p (Holm)"]
+    head = ["read", *PAIR, "difference (95% interval)", "verdict", "p (Holm)"]
     return table(head, rows, numbers=5)
 
 
@@ -144,7 +144,7 @@ def _differences() -> dict[str, str]:
         "ahead": f"{sum(value > 0 for value in all_pairs)} of {len(all_pairs)}",
         "title": _title(kept.count([each["verdict"] for each in differences.values()])),
         **{f"scratch_{task}": f"{_mean(groups[task, None, False], 'softmax'):.1f}%" for task in TASKS},
-        "loss_significant": str(sum(each["verdict"] != "none" for each in losses)),
+        "loss_significant": str(sum(each["verdict"] in ("better", "worse") for each in losses)),
         "loss_behind": f"{sum(value > 0 for each in losses for value in each['per_seed'])} of "
         f"{sum(len(each['per_seed']) for each in losses)}",
     }

@@ -6,16 +6,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from finetune.comparison.verdicts import TITLES, VERDICTS
 from finetune.report import summary
+from finetune.report.formats import saved
+from finetune.report.words import CELLS
+from finetune.system.text import minus
 
 ROOT = Path(__file__).parents[2] / "results"
-VERDICTS = {"none": "no", "better": "**better**", "worse": "**worse**"}
 
 
 @cache
 def report(study: Path) -> Any:
-    """``report.json``: every table of a study."""
-    return json.loads((study / "report.json").read_text(encoding="utf-8"))
+    """``report.json``, as it is read today: the tables of a study with the verdicts of now."""
+    return json.loads(saved.as_json(saved.read(study)))
 
 
 def complete(study: Path) -> str:
@@ -50,10 +53,26 @@ def count(verdicts: Sequence[str]) -> dict[str, int]:
     return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
 
 
+def neither(counted: Mapping[str, int]) -> str:
+    """``in 3 the two are equivalent within the margin, in 4 it cannot be told``; without what is in none."""
+    said = {
+        "equivalent": "the two are equivalent within the margin",
+        "none": "there is no significant difference",
+        "unknown": "it cannot be told",
+    }
+    return ", ".join(f"in {counted[verdict]} {text}" for verdict, text in said.items() if counted[verdict])
+
+
+def verdict(difference: Mapping[str, Any]) -> str:
+    """A verdict as a cell of a table; what is significant stands out."""
+    title = CELLS.get(difference["verdict"], TITLES[difference["verdict"]])
+    return f"**{title}**" if difference["verdict"] in ("better", "worse") else title
+
+
 def difference(value: Mapping[str, Any], digits: int = 2) -> str:
     """A mean difference with its interval, as it is written."""
-    low, high = value["interval"]
-    return f"{value['mean']:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+    mean, low, high = (minus(f"{each:+.{digits}f}") for each in (value["mean"], *value["interval"]))
+    return f"{mean} ({low} to {high})"
 
 
 def looks(diagnostics: Path) -> list[Mapping[str, Any]]:

@@ -44,9 +44,9 @@ def headline() -> str:
     return (
         "As causal language models from random weights (2 layers, 800,000 tokens, 3 seeds, three positional "
         f"encodings, two texts), sa-softmax is significantly better than softmax in {counted['better']} of "
-        f"{len(tested)} comparisons of perplexity and significantly worse in {counted['worse']}. It is "
-        f"ahead in {found['ahead']} of {found['pairs']} pairs of runs at the training length, by "
-        f"{found['share_low']} to {found['share_high']} on average.\n"
+        f"{len(tested)} comparisons of perplexity and significantly worse in {counted['worse']}; "
+        f"{kept.neither(counted)}. It is ahead in {found['ahead']} of {found['pairs']} pairs of runs at the "
+        f"training length, by {found['share_low']} to {found['share_high']} on average.\n"
     )
 
 
@@ -77,9 +77,9 @@ def interactions() -> str:
             text(f"{TEXTS[each['title']]}, {one} against {other}{rate}"),
             kept.difference(difference, 4),
             f"{difference['p_adjusted']:.2g}",
-            kept.VERDICTS[difference["verdict"]],
+            kept.verdict(difference),
         ])  # fmt: skip
-    head = ["text, encodings", "difference of the differences (95% interval)", "p (Holm)", "significant"]
+    head = ["text, encodings", "difference of the differences (95% interval)", "p (Holm)", "verdict"]
     return table(head, rows, numbers=3)
 
 

@@ -1,5 +1,6 @@
 """Which pages are generated, and from what."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from docs.generate import (
     results,
 )
 from finetune.report.summary import between
+from finetune.system.text import minus
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "docs" / "templates"
@@ -54,6 +56,7 @@ def pages() -> Iterator[tuple[str, str]]:
         keep_trailing_newline=True,
         trim_blocks=True,
         autoescape=False,
+        finalize=lambda value: minus(value) if re.match(r"-\d", str(value)) else value,
     )
     for file in sorted(TEMPLATES.glob("*.md")):
         text = templates.get_template(file.name).render(values())

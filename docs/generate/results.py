@@ -40,15 +40,15 @@ def headline() -> str:
                 _value(variant, group),
                 kept.difference(difference),
                 f"{difference['p_adjusted']:.2g}",
-                kept.VERDICTS[difference["verdict"]],
+                kept.verdict(difference),
             ])  # fmt: skip
     head = ["task, model", "seeds", "softmax", "sa-softmax", "difference (95% interval)", "p (Holm)",
-            "significant"]  # fmt: skip
+            "verdict"]  # fmt: skip
     counted = kept.count(verdicts)
     sentence = (
         "On small models, sa-softmax is significantly better than softmax in "
         f"{counted['better']} of {len(verdicts)} comparisons and significantly worse in {counted['worse']}; "
-        f"in {counted['none']} there is no significant difference:\n\n"
+        f"{kept.neither(counted)}:\n\n"
     )
     return sentence + table(head, rows, numbers=6)
 

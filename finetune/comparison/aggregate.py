@@ -15,6 +15,7 @@ from finetune.metrics import registry
 from finetune.metrics.registry import Metric
 from finetune.statistics.bootstrap import improvement_over, interquartile_mean, stratified
 
+FEWEST_SEEDS = 3  # of a task: with two, intervals of a probability of improvement miss too often
 FEWEST = 6  # numbers, of all tasks together: intervals from fewer miss too often (results/calibration)
 
 
@@ -37,7 +38,7 @@ class Overall:
     difference: float  # variant minus baseline; 0 for the baseline itself
     difference_interval: list[float]
     # The probability that a run is better than one of the baseline, the mean over tasks, and its interval;
-    # None for the baseline.
+    # None for the baseline, and where a task has two seeds.
     improvement: float | None = None
     improvement_interval: list[float] | None = None
 
@@ -69,9 +70,9 @@ def _line(group: dict[str, ResultTable], name: str) -> Overall | None:
     metric = registry.get(table.metric)
     scores = [[score for score, _ in values] for values in tasks.values()]
     differences = [[score - baseline for score, baseline in values] for values in tasks.values()]
-    improvement, improvement_interval = (
-        _improvement(tasks.values(), metric) if name != BASELINE else (None, None)
-    )
+    improvement, improvement_interval = None, None
+    if name != BASELINE and min(map(len, tasks.values())) >= FEWEST_SEEDS:
+        improvement, improvement_interval = _improvement(tasks.values(), metric)
     return Overall(
         model=table.model,
         sample=table.sample,

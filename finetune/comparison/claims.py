@@ -1,4 +1,4 @@
-"""Tests of paired variants: the difference, its intervals, p, and whether the difference is significant.
+"""Tests of paired variants: the difference, its intervals, p, and the verdict on it.
 
 The rule: a difference is significant only where it stands out from the noise of seeds and of test rows
 together. The 95% interval of the hierarchical bootstrap must leave out 0, and its p, adjusted by Holm for the
@@ -9,6 +9,9 @@ the paired bootstrap over rows) are reported and decide nothing: each is right a
 blind to the other noise. In simulated studies of equal methods (``tests.calibration``, 5% promised) tests
 over rows alone found a difference in up to 86%, over seeds alone in up to 75%, one of each with two
 intervals in up to 11%, and this rule in at most 4.6%.
+
+What is not significant is held against a margin (``weigh``): equivalent where that interval lies inside it,
+no significant difference or, where one of that size could have been missed, unknown.
 """
 
 from collections.abc import Mapping, Sequence

@@ -90,6 +90,8 @@ class Comparison:
                         "p": difference.p if difference else None,
                         "p_adjusted": difference.p_adjusted if difference else None,
                         "margin": difference.margin if difference else None,
+                        "improvement": difference.improvement if difference else None,
+                        "error_reduction": difference.error_reduction if difference else None,
                         "verdict": difference.verdict if difference else None,
                         "why": difference.why if difference else None,
                     }

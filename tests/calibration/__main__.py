@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.comparison.aggregate import FEWEST as FEWEST_NUMBERS
+from finetune.comparison.aggregate import FEWEST_SEEDS
 from finetune.errors import UserError
 from finetune.statistics.power import ALPHA, POWER
 from finetune.system.environment import environment
@@ -136,7 +137,7 @@ def _equivalent(
 def _improvements(studies: int, seeds: Sequence[int]) -> Iterator[rates.Improvement]:
     for tasks in rates.TASKS:
         for count in seeds:
-            if count > 1 and tasks * count >= FEWEST_NUMBERS:
+            if count >= FEWEST_SEEDS and tasks * count >= FEWEST_NUMBERS:
                 yield rates.improvements(tasks, count, studies // 4)
 
 

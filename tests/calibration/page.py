@@ -57,6 +57,34 @@ baseline.
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
 """
 
+EQUIVALENT = """\
+
+## Equivalence
+
+Called equivalent: the 95% interval over seeds and rows lies inside the margin, which is here the minimum
+detectable difference of the design (8 points where that is larger; of perplexity, a share of the baseline's).
+
+False: both variants truly differ from the baseline by exactly the margin, up in half of the studies and down
+in the others; nominally 2.5% of the comparisons, and 5% of the studies with any of the two ({apart} studies a
+line of accuracy, {apart_others} of the others). Found: the share of comparisons of equal methods that are
+called equivalent ({equal} studies a line). Where runs collapse, the studies in which none did look more
+certain than they are: what they have not seen is part of the true difference.
+
+| design | metric | seeds | margin | false: comparisons | false: studies | found |
+| --- | --- | ---: | ---: | ---: | ---: | ---: |
+"""
+
+IMPROVEMENT = """\
+
+## Probability of improvement over tasks
+
+Runs of equal methods, so that it is 0.5: the share of 95% intervals that do not contain it ({studies} studies
+a line).
+
+| tasks | seeds | with the corrections for few seeds | plain percentiles |
+| ---: | ---: | ---: | ---: |
+"""
+
 MIDDLE = """\
 
 ## Interquartile means over tasks
@@ -81,6 +109,9 @@ def markdown(result: dict[str, Any]) -> str:
         MIDDLE,
         *(_middle(line) for line in result["middle"]),
     ]
+    parts += _equivalence(result) if result["equivalent"] else []
+    if improvement := result["improvement"]:
+        parts += [IMPROVEMENT.format(studies=f"{improvement[0]['studies']:,}"), *map(_middle, improvement)]
     return "".join(parts)
 
 
@@ -105,7 +136,41 @@ def _sentences(result: dict[str, Any]) -> list[str]:
         f"of the plain one: {worst('misses_plain')}\n",
         f"- misses of the interval over rows alone: {worst('misses_rows')}; over seeds alone: "
         f"{worst('misses_seeds')}\n",
+        *_worst_equivalent(result["equivalent"]),
     ]
+
+
+def _worst_equivalent(lines: list[dict[str, Any]]) -> list[str]:
+    """The highest rates of false equivalence, where runs do not collapse and where they do."""
+    found = []
+    for what, collapses in (("", False), (", where one run in ten collapses", True)):
+        chosen = [line for line in lines if (line["design"] == "collapse") is collapses]
+        for key, of in (("false", "comparisons"), ("false_any", "studies")) if chosen else ():
+            line = max(chosen, key=lambda line: line[key])
+            place = f"{line['design']}, {line['metric']}, {line['seeds']} seeds"
+            nominal = "2.5%" if key == "false" else "5%"
+            found.append(
+                f"- {of} that call a difference of exactly the margin equivalent ({nominal} nominal){what}: "
+                f"{_share(line[key])} ({place})\n"
+            )
+    return found
+
+
+def _equivalence(result: dict[str, Any]) -> list[str]:
+    """The rates of claims of equivalence, a row a design, metric and number of seeds."""
+    lines = result["equivalent"]
+    apart = {line["metric"]: f"{line['studies']:,}" for line in lines}
+    others = next((count for metric, count in apart.items() if metric != "accuracy"), "none")
+    text = EQUIVALENT.format(
+        apart=apart["accuracy"], apart_others=others, equal=f"{lines[0]['studies_equal']:,}"
+    )
+
+    def row(line: dict[str, Any]) -> str:
+        margin = f"{line['margin']:.2f}" + ("%" if line["metric"] == "perplexity" else "")
+        shares = (_share(line[key]) for key in ("false", "false_any", "found"))
+        return _row(line["design"], line["metric"], line["seeds"], margin, *shares)
+
+    return [text, *map(row, lines)]
 
 
 def _alarm(line: dict[str, Any]) -> str:

@@ -2,12 +2,15 @@
 
 import json
 import math
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from finetune.statistics.bleu import bleu
 from finetune.statistics.power import ALPHA
 from tests.calibration import __main__ as command
 from tests.calibration import page, rates, studies
@@ -84,6 +87,51 @@ def test_a_true_difference_is_found_about_as_often_as_predicted() -> None:
     assert found.others <= most(ALPHA, 120)
 
 
+def test_a_difference_of_the_margin_is_seldom_called_equivalent() -> None:
+    """And equal methods often are, where the margin is what such a design can detect."""
+    margin = 5.5
+    apart, equal = (
+        rates.accuracy_at(BY_NAME["mixed"], 3, count, margin, share)
+        for count, share in ((60, 1.0), (20, 0.0))
+    )
+    found = rates.equivalence("mixed", "accuracy", margin, apart, equal)
+    assert (found.studies, found.studies_equal, found.seeds) == (60, 20, 3)
+    assert found.false_any <= most(ALPHA, 60) and found.false <= most(ALPHA / 2, 120)
+    assert found.found > 0.6
+
+
+@pytest.mark.parametrize("metric", ["bleu", "perplexity"])
+def test_no_metric_calls_a_difference_of_the_margin_equivalent(
+    monkeypatch: pytest.MonkeyPatch, metric: str
+) -> None:
+    monkeypatch.setattr("finetune.statistics.over_seeds.TRIALS", 64)
+    monkeypatch.setattr("finetune.statistics.over_seeds.RESAMPLES", 400)
+    at = {"bleu": rates.bleu_at, "perplexity": partial(rates.perplexity_at, documents=30)}[metric]
+    margin = {"bleu": 4.5, "perplexity": 2.4}[metric]
+    apart, equal = (at(BY_NAME["mixed"], 6, 12, margin, share) for share in (1.0, 0.0))
+    found = rates.equivalence("mixed", metric, margin, apart, equal)
+    assert found.false_any <= most(ALPHA, 12) and found.found > 0.4
+
+
+def test_the_made_up_margins_are_the_true_differences() -> None:
+    rng = np.random.default_rng(0)
+    design = replace(BY_NAME["mixed"], seed=0.0, taste=0.0)  # whose noise would take many more runs
+    shift = design.shift_for_bleu(4.0)
+    low, high = studies.translate(design, rng, 5, 8000, (0.0, shift))
+    scores = [np.mean([bleu(run.sum(axis=0)) for run in side]) for side in (low, high)]
+    assert scores[1] - scores[0] == pytest.approx(4.0, abs=0.25)
+    assert design.bleu(shift) - design.bleu(0.0) == pytest.approx(4.0, abs=1e-6)
+    fallen = BY_NAME["collapse"]
+    shifts = (0.0, fallen.shift_for(0.05))
+    low, high = studies.classify(fallen, rng, 400, 1000, shifts)
+    assert high.mean() - low.mean() == pytest.approx(0.05, abs=0.025)
+
+
+def test_probabilities_of_improvement_keep_their_promise_with_few_seeds() -> None:
+    found = rates.improvements(3, 3, 60)
+    assert found.misses <= most(ALPHA, 60) and found.misses <= found.misses_plain
+
+
 def test_interquartile_means_keep_their_promise_with_few_seeds() -> None:
     found = rates.middles(3, 3, 150)
     assert found.misses <= most(ALPHA, 150)
@@ -102,19 +150,23 @@ def test_the_made_up_accuracy_is_what_it_says() -> None:
 def test_the_command_writes_both_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = command.measure(8, designs=[BY_NAME["errors"]], seeds=(1, 2))
+    monkeypatch.setattr("finetune.statistics.over_seeds.TRIALS", 64)
+    result = command.measure(20, designs=[BY_NAME["errors"]], seeds=(1, 2))
     assert [(a["metric"], a["seeds"], a["studies"]) for a in result["alarms"]] == [
-        *[("accuracy", 1, 8), ("accuracy", 2, 8)],
-        *[("bleu", 1, 2), ("bleu", 2, 2)],
+        *[("accuracy", 1, 20), ("accuracy", 2, 20)],
+        *[("bleu", 1, 5), ("bleu", 2, 5)],
+    ]
+    assert [(e["metric"], e["seeds"], e["studies"], e["studies_equal"]) for e in result["equivalent"]] == [
+        *[("accuracy", 2, 5, 1), ("bleu", 2, 2, 1)]
     ]
     monkeypatch.setattr(command, "measure", lambda count: result)
-    monkeypatch.setattr("sys.argv", ["calibration", "--studies", "8", "--output", str(tmp_path / "out")])
+    monkeypatch.setattr("sys.argv", ["calibration", "--studies", "20", "--output", str(tmp_path / "out")])
     assert command.main() == 0
     assert json.loads((tmp_path / "out" / "calibration.json").read_text()) == result
     assert (tmp_path / "out" / "calibration.md").read_text() == page.markdown(result)
     monkeypatch.setattr("sys.argv", ["calibration", "--studies", "2"])
     assert command.main() == 2
-    assert "--studies takes a number from 8" in capsys.readouterr().err
+    assert "--studies takes a number from 20" in capsys.readouterr().err
 
 
 def test_the_recorded_rates_keep_the_promise() -> None:
@@ -134,6 +186,17 @@ def test_the_recorded_rates_keep_the_promise() -> None:
         assert line["claims"] <= most(ALPHA, line["studies"]), line
         assert (line["misses"] or 0.0) <= most(ALPHA, 2 * line["studies"]), line
         assert line["seeds"] > 1 or line["claims"] == 0
+    equivalent = result["equivalent"]
+    assert {(line["design"], line["metric"], line["seeds"]) for line in equivalent} == {
+        (line["design"], line["metric"], line["seeds"]) for line in result["alarms"] if line["seeds"] > 1
+    }
+    for line in equivalent:
+        # No study can allow for collapses that it has not seen, and they are part of the true difference.
+        collapses = BY_NAME[line["design"].partition(",")[0]].collapses > 0
+        assert line["false_any"] <= most(0.1 if collapses else ALPHA, line["studies"]), line
+        assert line["false"] <= most(ALPHA if collapses else ALPHA / 2, line["studies"]), line
+    for line in result["improvement"]:
+        assert line["misses"] <= most(ALPHA, line["studies"]), line
     for line in result["middle"]:
         assert line["misses"] <= most(ALPHA, line["studies"]), line
     for line in result["found"]:
