@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from finetune.comparison.rescoring import Scored
+from finetune.comparison.single_rows import sentences
 from finetune.errors import UserError
-from finetune.metrics.scorers import chrf_scorer
 from finetune.records.run import Run
 from finetune.system.text import clean, visible
 
@@ -46,7 +47,7 @@ class View:
 
     name: str
     shared: Callable[[Rows], Columns]
-    own: Callable[[Rows, bool], Columns]
+    own: Callable[[Run, Rows, bool], Columns]
     input: str | None = (
         None  # the column that the inputs of the rows become in the page; None: there are none
     )
@@ -105,7 +106,7 @@ class Store:
         if len(set(identity)) < len(identity):
             raise UserError(f"the predictions in {run.folder} hold a row twice")
         try:
-            shared, own = view.shared(rows), view.own(rows, self._texts)
+            shared, own = view.shared(rows), view.own(run, rows, self._texts)
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise UserError(f"the predictions in {run.folder} are none of {run.title}: {error}") from error
         if identity != list(range(len(rows))):
@@ -178,7 +179,7 @@ def _labels(rows: Rows) -> Columns:
     return {"label": unsigned(_whole(rows, "label", MOST_CLASSES))}
 
 
-def _classes(rows: Rows, texts: bool) -> Columns:
+def _classes(run: Run, rows: Rows, texts: bool) -> Columns:
     label, prediction = (_whole(rows, name, MOST_CLASSES) for name in ("label", "prediction"))
     kind = np.uint8 if max(label.max(), prediction.max()) < 256 else np.uint16
     return {"prediction": (prediction - label).astype(kind)}  # modulo its size
@@ -188,25 +189,23 @@ def _texts(rows: Rows, name: str) -> list[str]:
     texts = [row[name] for row in rows]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"a {name} is no text")
-    return [visible(text) for text in texts]
+    return texts
 
 
 def _references(rows: Rows) -> Columns:
     texts = _texts(rows, "reference")
-    return {"length": unsigned(np.array([len(text.split()) for text in texts])), "reference": texts}
+    lengths = unsigned(np.array([len(text.split()) for text in texts]))
+    return {"length": lengths, "reference": [visible(text) for text in texts]}
 
 
-def _sentences(rows: Rows, texts: bool) -> Columns:
-    found = _texts(rows, "prediction")
+def _sentences(run: Run, rows: Rows, texts: bool) -> Columns:
+    found, references = _texts(rows, "prediction"), _texts(rows, "reference")
     digests = [hashlib.blake2b(text.encode(), digest_size=4).digest() for text in found]
-    scorer, references = chrf_scorer(), _texts(rows, "reference")
-    pairs = zip(found, references, strict=True)
-    scores = [round(100 * scorer.sentence_score(text, [reference]).score) for text, reference in pairs]
-    columns: Columns = {
-        "same": np.frombuffer(b"".join(digests), dtype="<u4"),  # equal where the texts are
-        "score": np.array(scores, dtype=np.uint16),  # chrF, in hundredths
-    }
-    return columns | ({"text": found} if texts else {})
+    scored = Scored([], run.metric.row_scorer().score(rows, run.signature or ""), found)
+    columns: Columns = {"same": np.frombuffer(b"".join(digests), dtype="<u4")}  # equal where the texts are
+    for name, scores in sentences(scored, references).items():
+        columns[name] = np.round(100 * np.array(scores)).astype(np.uint16)  # bleu and chrf, in hundredths
+    return columns | ({"text": [visible(text) for text in found]} if texts else {})
 
 
 def _documents(rows: Rows) -> Columns:
@@ -214,7 +213,7 @@ def _documents(rows: Rows) -> Columns:
     return {"length": unsigned(_whole(rows, "tokens", 2**32)), "document": names}
 
 
-def _nats(rows: Rows, texts: bool) -> Columns:
+def _nats(run: Run, rows: Rows, texts: bool) -> Columns:
     nats = np.array([row["nats"] for row in rows], dtype=np.float32)
     if not np.isfinite(nats).all():
         raise ValueError("a sum of nats is no number")

@@ -6,12 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from finetune.comparison.churn import churn
-from finetune.comparison.rescoring import Predictions
+from finetune.comparison.flips import Flips, flips
 from finetune.explorer import page
-from finetune.metrics.registry import METRICS
 from finetune.records.run import read_runs
 from tests.support import browser as browsers
 from tests.support.browser import show, until
@@ -131,56 +128,54 @@ def numbers(browser: Any, table: str) -> list[list[float]]:
     ]
 
 
-def test_the_numbers_of_two_variants_are_those_of_python(browser: Any, file: Path) -> None:
+def paired(file: Path, task: str, seeds: int) -> Flips:
+    """What ``finetune diff`` computes of softmax and sa-softmax."""
+    runs = {(run.variant, run.seed): run for run in read_runs(file.parent) if run.task == task}
+    pairs = [(runs["softmax", seed], runs["sa-softmax", seed]) for seed in range(seeds)]
+    return flips(pairs, ("softmax", "sa-softmax"))
+
+
+def test_the_numbers_of_two_variants_are_those_of_finetune_diff(browser: Any, file: Path) -> None:
     opened(browser, file)
     choose(browser, "choose-group", "agnews")
-    seeds = range(3)
-    rows = {
-        (variant, seed): guesses(variant, seed) for variant in ("softmax", "sa-softmax") for seed in range(4)
-    }
-    label = np.array([row["label"] for row in rows["softmax", 0]])
-    said = {key: np.array([row["prediction"] for row in mine]) for key, mine in rows.items()}
-    mean = {
-        variant: np.mean([confusion_matrix(label, said[variant, seed]) for seed in seeds], axis=0)
-        for variant in ("softmax", "sa-softmax")
-    }
-    assert np.allclose(numbers(browser, "confusion-a"), mean["softmax"], atol=0.051)
-    assert np.allclose(
-        numbers(browser, "confusion-difference"), mean["sa-softmax"] - mean["softmax"], atol=0.051
-    )
-    runs = {(run.variant, run.seed): run for run in read_runs(file.parent) if run.task == "agnews"}
-    sides = [{seed: runs[variant, seed] for seed in seeds} for variant in ("softmax", "sa-softmax")]
-    found = churn(*sides, Predictions(), METRICS["accuracy"])
-    assert found is not None and found.reseed_baseline is not None and found.reseed_variant is not None
-    shown = browser.execute_script(
+    found = paired(file, "agnews", 3)
+    classes, churn = found.classes, found.churn
+    assert classes and churn and churn.reseed_baseline and churn.reseed_variant
+    assert np.allclose(numbers(browser, "confusion-a"), classes.first, atol=0.051)
+    difference = np.array(classes.second) - np.array(classes.first)
+    assert np.allclose(numbers(browser, "confusion-difference"), difference, atol=0.051)
+    shown = np.array(numbers(browser, "per-class"))
+    for line, cells in zip(classes.lines, shown, strict=True):
+        lines = [
+            part for name in (line.f1, line.precision, line.recall) for part in (*name, name[1] - name[0])
+        ]
+        assert cells == pytest.approx([line.rows, *lines], abs=0.051)
+    agree = np.array(numbers(browser, "consistency"))
+    assert agree[:, 0].tolist() == classes.fixed and agree[:, 1].tolist() == classes.broken
+    assert agree[:, 2] == pytest.approx(classes.by_chance, abs=0.051)
+    shares = browser.execute_script(
         "return [...document.querySelectorAll('#churn .value')]"
         ".map(each => [each.dataset.value, each.textContent])"
     )
-    for share, (value, text) in zip(
-        (found.swap, found.reseed_baseline, found.reseed_variant), shown, strict=True
-    ):
+    expected = (churn.swap, churn.reseed_baseline, churn.reseed_variant)
+    for share, (value, text) in zip(expected, shares, strict=True):
         assert float(value) == pytest.approx(share.value)
         low, high = share.interval
         assert text == f"{share.value:.1f}% (95% interval {low:.1f}% to {high:.1f}%, 3 pairs)"
-    scores = [precision_recall_fscore_support(label, said["softmax", seed]) for seed in seeds]
-    precision, recall, f1 = (np.mean([each[i] for each in scores], axis=0) for i in range(3))
-    classes = np.array(numbers(browser, "per-class"))
-    assert np.allclose(classes[:, [1, 4, 7]], 100 * np.array([f1, precision, recall]).T, atol=0.051)
-    right = {key: mine == label for key, mine in said.items()}
-    fixed = np.sum([~right["softmax", seed] & right["sa-softmax", seed] for seed in seeds], axis=0)
-    in_seeds = np.array(numbers(browser, "consistency"))
-    assert in_seeds[:, 0].tolist() == [(fixed == count).sum() for count in (1, 2, 3)]
-    # By chance as many are fixed as are broken, and as many in all as are fixed or broken.
-    moved = sum((right["softmax", seed] != right["sa-softmax", seed]).sum() for seed in seeds)
-    assert in_seeds[:, 2] @ [1, 2, 3] == pytest.approx(moved / 2, abs=0.4)
 
 
 def test_translations_and_documents_have_views_of_their_own(browser: Any, file: Path) -> None:
     opened(browser, file)
     choose(browser, "choose-group", "toy")
+    found = paired(file, "toy", 2)
+    assert found.texts and found.buckets
+    means = np.array(numbers(browser, "lengths"))
+    assert means[:, 0].tolist() == [bucket.rows for bucket in found.buckets]
+    weights = means[:, 0] / means[:, 0].sum()
+    assert (weights @ means[:, 1], weights @ means[:, 2]) == pytest.approx(found.texts.bleu, abs=0.02)
+    choose(browser, "example-kind", "B better")
     first = browser.find_element("css selector", "#examples li")
     assert "reference:" in first.text and first.find_elements("css selector", "mark")
-    assert browser.find_elements("id", "churn")
     choose(browser, "choose-group", "books")
     rows = browser.find_elements("css selector", "#examples tbody tr")
     assert len(rows) == 12 and "book" in rows[0].text

@@ -224,9 +224,14 @@ async function load(both) {
   if (set.view === "classes") {
     for (const run of all) values.set(run, decoded(values.get(run), columns.label));
   }
-  const scores = new Map();
-  if (set.view === "sentences") for (const run of all) scores.set(run, await own(run, "score"));
-  return { ...set, first, values, scores, columns, rowOf: i => (columns.row ? columns.row[i] : i) };
+  const sentences = {};
+  if (set.view === "sentences") {
+    for (const each of ["bleu", "chrf", "text"]) {
+      if (!has(first, each)) continue;
+      sentences[each] = new Map(await Promise.all(all.map(async run => [run, await own(run, each)])));
+    }
+  }
+  return { ...set, ...sentences, first, values, columns, rowOf: i => (columns.row ? columns.row[i] : i) };
 }
 
 /** Classes, from their differences from the label modulo the size of the type. */

@@ -248,7 +248,7 @@ function exampleList(both, data, names) {
     return kept.sort((one, other) => net(other) - net(one) || one - other);
   }
 
-  async function show() {
+  function show() {
     const kept = rows();
     const texts = data.columns.text ? data.columns.text : null;
     const of = pairs.length > 1 ? ` of ${pairs.length} seeds` : "";
@@ -403,7 +403,7 @@ function sentencesView(both, data) {
   const show = (value, difference) => (difference ? signed(value, 2) : value.toFixed(2));
   return [
     churn(both, data),
-    byLength(both, { ...data, values: data.scores }, score, "chrF of a sentence", show, true),
+    byLength(both, { ...data, values: data.bleu }, score, "mean BLEU of a sentence", show, true),
     translationList(both, data),
   ];
 }
@@ -412,20 +412,17 @@ function sentencesView(both, data) {
 function translationList(both, data) {
   const element = make("div", { id: "examples" });
   const state = { pair: 0, shown: PAGE, order: "changed" };
-  const scored = both.pairs.every(pair => pair.every(run => has(run, "score")));
 
-  async function show() {
-    const [a, b] = both.pairs[state.pair];
-    const [one, other] = [data.values.get(a), data.values.get(b)];
-    const kept = [...one.keys()].filter(i => one[i] !== other[i]);
-    const scores = scored ? await Promise.all([a, b].map(run => own(run, "score"))) : null;
-    const texts =
-      has(a, "text") && has(b, "text") ? await Promise.all([a, b].map(run => own(run, "text"))) : null;
-    if (scores) {
-      const gain = i => scores[1][i] - scores[0][i];
-      const orders = { changed: i => -Math.abs(gain(i)), fixed: i => -gain(i), broken: i => gain(i) };
-      kept.sort((i, j) => orders[state.order](i) - orders[state.order](j));
-    }
+  const gainIn = (scores, [a, b], i) => (scores.get(b)[i] - scores.get(a)[i]) / 100;
+
+  function show() {
+    const pair = both.pairs[state.pair];
+    const [one, other] = pair.map(run => data.values.get(run));
+    const gain = i => gainIn(data.bleu, pair, i);
+    const orders = { changed: i => -Math.abs(gain(i)), fixed: i => -gain(i), broken: gain };
+    const rank = orders[state.order];
+    const kept = [...one.keys()].filter(i => one[i] !== other[i]).sort((i, j) => rank(i) - rank(j) || i - j);
+    const texts = data.text ? pair.map(run => data.text.get(run)) : null;
     const items = kept.slice(0, state.shown).map(i => {
       const marked = texts ? markedWords(texts[0][i], texts[1][i]) : null;
       const text = side =>
@@ -435,21 +432,18 @@ function translationList(both, data) {
           make("b", {}, ["A ", "B "][side]),
           marked[side].flatMap(({ word, differs }) => [differs ? make("mark", {}, word) : word, " "]),
         );
-      const facts = [make("span", {}, `row ${thousands(data.rowOf(i))}`)];
-      if (scores) {
-        const gain = (scores[1][i] - scores[0][i]) / 100;
-        facts.unshift(
-          make(
-            "span",
-            { className: `verdict ${gain > 0 ? "good" : gain < 0 ? "bad" : ""}` },
-            `chrF ${signed(gain, 1)}`,
-          ),
-        );
-        facts.push(
-          make("span", {}, `A ${(scores[0][i] / 100).toFixed(1)}`),
-          make("span", {}, `B ${(scores[1][i] / 100).toFixed(1)}`),
-        );
-      }
+      const better = both.pairs.filter(each => gainIn(data.bleu, each, i) > 0).length;
+      const scores = name => pair.map(run => (data[name].get(run)[i] / 100).toFixed(1)).join(" \u2192 ");
+      const tone = ["bad", "", "good"][1 + Math.sign(gain(i))];
+      const facts = [
+        make("span", { className: `verdict ${tone}` }, `BLEU ${signed(gain(i), 1)}`),
+        make("span", {}, `row ${thousands(data.rowOf(i))}`),
+        make("span", {}, `BLEU ${scores("bleu")}`),
+        make("span", {}, `chrF ${scores("chrf")}`),
+        both.pairs.length > 1
+          ? make("span", {}, `B better in ${better} of ${both.pairs.length} seeds`)
+          : null,
+      ].filter(Boolean);
       return make(
         "li",
         {},
@@ -488,21 +482,19 @@ function translationList(both, data) {
                 ),
               )
             : null,
-          scores
-            ? identified(
-                "example-kind",
-                selectOf(
-                  "first",
-                  [
-                    { value: "changed", text: "the largest changes" },
-                    { value: "fixed", text: "B better" },
-                    { value: "broken", text: "A better" },
-                  ],
-                  state.order,
-                  pick("order"),
-                ),
-              )
-            : null,
+          identified(
+            "example-kind",
+            selectOf(
+              "first",
+              [
+                { value: "changed", text: "the largest changes" },
+                { value: "fixed", text: "B better" },
+                { value: "broken", text: "A better" },
+              ],
+              state.order,
+              pick("order"),
+            ),
+          ),
         ),
         make(
           "p",
