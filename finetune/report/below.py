@@ -75,12 +75,13 @@ def sections(found: Flips, notes: Sequence[str] = (), whole: bool = True) -> lis
         parts.append(Section("Documents that changed most", [], [head, *rows]))
     if found.buckets:
         rows = [
-            [f"{each.low:,} to {each.high:,}", f"{each.rows:,}", metric.text(each.first),
-             metric.text(each.second), metric.signed(each.difference), metric.interval(each.interval)]
+            [" to ".join(dict.fromkeys((f"{each.low:,}", f"{each.high:,}"))), f"{each.rows:,}",
+             metric.text(each.first), metric.text(each.second), metric.signed(each.difference),
+             metric.interval(each.interval)]
             for each in found.buckets
         ]  # fmt: skip
         head = [found.length, "rows", found.first, found.second, "difference", "95%"]
-        parts.append(Section(f"{metric.title} by length", [], [head, *rows]))
+        parts.append(Section(f"{metric.title[0].upper()}{metric.title[1:]} by length", [], [head, *rows]))
     return parts
 
 

@@ -1,6 +1,7 @@
 """``finetune diff``: what is typed, what is joined from the user's data, and what is written."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def test_two_variants_and_two_runs_with_their_texts(
         and "test news 3" in out
         and "words of the input" in out
     )
+    assert "Accuracy by length" in out and re.search(r"^3 +24 +95.83%", out, re.MULTILINE)
     assert max(map(len, out.splitlines())) <= 80
     assert main(["diff", str(runs), "--variants", "sa-softmax", "softmax"]) == 0
     assert "sa-softmax → softmax" in capsys.readouterr().out
