@@ -124,5 +124,6 @@ def sentence(interaction: Interaction) -> str:
     if difference.significant:
         gains = "more" if difference.verdict == "better" else "less"
         return f"{place}: {variant} gains significantly {gains} over {BASELINE} {under}: {size}."
-    what = "no significant interaction" if difference.conclusive else "no conclusion on an interaction"
+    untold = "it cannot be told whether there is an interaction"
+    what = untold if difference.verdict == "unknown" else "no significant interaction"
     return f"{place}: {what}: {variant} against {BASELINE} {under}: {size}, {difference.why}."
