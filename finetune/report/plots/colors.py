@@ -9,6 +9,7 @@ LIGHT: dict[str, str] = dict(
     re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", THEME.read_text(encoding="utf-8").partition("}")[0])
 )
 INK, MUTED, LINE, SURFACE = (LIGHT[name] for name in ("ink", "muted", "line", "surface"))
+VERDICTS = {name: LIGHT[name] for name in ("better", "worse", "equivalent")}  # others are in MUTED
 SERIES = [LIGHT[f"variant-{number}"] for number in range(8)]  # the baseline's, and those of other variants
 COLORS = len(SERIES) - 1  # of variants but the baseline; further ones take them again with other dashes
 STEPS = 20  # of the way from the first layer to the last
@@ -26,6 +27,7 @@ _CLASSES = {
     INK: ("i", "var(--ink)"),
     MUTED: ("m", "var(--muted)"),
     LINE: ("g", "var(--line)"),
+    **{color: (f"is-{name}", f"var(--{name})") for name, color in VERDICTS.items()},
     **{color: (f"v{number}", f"var(--variant-{number})") for number, color in enumerate(SERIES)},
     **{
         color: (f"d{step}", f"color-mix(in srgb, var(--deep) {100 * step // STEPS}%, var(--shallow))")

@@ -180,7 +180,9 @@ def _legend(looks: Mapping[str, Look]) -> Drawing:
         return Drawing.of(figure, "legend", "Legend", "")
 
 
-def name_row(axis: Axes, y: float, name: str, value: str = "", *, bold: bool = False) -> None:
+def name_row(
+    axis: Axes, y: float, name: str, value: str = "", *, bold: bool = False, color: str = MUTED
+) -> None:
     """The name of a row in a line of its own above it, and its value at the end of that line."""
     where = axis.get_yaxis_transform()
     room = WIDTH / LETTER - len(value) - 2
@@ -188,7 +190,7 @@ def name_row(axis: Axes, y: float, name: str, value: str = "", *, bold: bool = F
     shown = shown if len(shown) <= room else f"{shown[: int(room) - 1]}…"
     axis.text(0, y, shown, transform=where, fontweight="bold" if bold else "normal")
     if value:
-        axis.text(1, y, value, transform=where, ha="right", color=MUTED)
+        axis.text(1, y, value, transform=where, ha="right", color=color)
 
 
 def only_rows(axis: Axes, pixels: float) -> None:

@@ -6,13 +6,14 @@ from itertools import groupby
 
 from matplotlib.axes import Axes
 
+from finetune.comparison.claims import Verdict
 from finetune.comparison.compare import Comparison
 from finetune.comparison.tables import ResultTable
 from finetune.config.schema import BASELINE
 from finetune.metrics import registry
 from finetune.metrics.registry import Metric
 from finetune.report import words
-from finetune.report.plots.colors import INK, LINE, MUTED
+from finetune.report.plots.colors import INK, LINE, MUTED, VERDICTS
 from finetune.report.plots.figures import (
     AROUND,
     ROW,
@@ -48,6 +49,7 @@ class Bar:
     rows: Sequence[float] | None = None
     seeds: Sequence[float] | None = None
     margin: float | None = None  # of differences that do not matter
+    verdict: Verdict | None = None
     heading: str = ""
 
     @property
@@ -76,6 +78,7 @@ def differences(table: ResultTable, palette: Palette, key: str) -> Plot | None:
             difference.interval_rows,
             difference.interval_seeds,
             table.margin,
+            None if table.sample else difference.verdict,
         )
         for result, difference in pairs
     ]
@@ -104,6 +107,7 @@ def at_a_glance(comparison: Comparison, palette: Palette) -> list[Plot]:
                 difference.interval,
                 None if difference.interval else difference.interval_rows,
                 margin=table.margin,
+                verdict=difference.verdict,
                 heading=words.short(table, real),
             )
             for table in real
@@ -200,7 +204,9 @@ def _forest(
                 y += HEADER
             for bar in group:
                 interval = f" ({metric.interval(bar.shown)})" if bar.shown else ""
-                name_row(axis, y + 11, bar.name, f"{metric.signed(bar.value)}{interval}")
+                mark = f"{words.MARKS[bar.verdict]} " if bar.verdict else ""
+                value = f"{mark}{metric.signed(bar.value)}{interval}"
+                name_row(axis, y + 11, bar.name, value, color=VERDICTS.get(bar.verdict or "", MUTED))
                 _strip(axis, bar, scale, y)
                 y += ROW
         scale.across(axis, f"variant − softmax, {metric.unit}")
