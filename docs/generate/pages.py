@@ -18,6 +18,7 @@ from docs.generate import (
     listing,
     performance,
     results,
+    terminal,
 )
 from finetune.report.summary import between
 from finetune.system.text import minus
@@ -61,6 +62,8 @@ def pages() -> Iterator[tuple[str, str]]:
     for file in sorted(TEMPLATES.glob("*.md")):
         text = templates.get_template(file.name).render(values())
         yield f"docs/{file.name}", NOTE.format(f"docs/templates/{file.name}") + text
+    for name, picture in terminal.captures().items():
+        yield f"docs/assets/{name}", picture
     page = (ROOT / "docs/clusters.md").read_text(encoding="utf-8")
     yield "docs/clusters.md", insert(page, "finetune/models/communication.py", clusters.scaling())
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

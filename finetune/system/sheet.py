@@ -77,7 +77,7 @@ class Sheet:
         if _total(widths) <= self.width:
             return [list(enumerate(widths))]
         line = int(self.width)
-        first = list(enumerate(_shrunk(widths[:keys], range(keys), line // 2, 1)))
+        first = list(enumerate(_shrunk(widths[:keys], range(keys), line * 3 // 5, 1)))
         rest = max(1, line - _total(width for _, width in first) - GAP)
         blocks: list[list[tuple[int, int]]] = []
         for i, wanted in list(enumerate(widths))[keys:]:

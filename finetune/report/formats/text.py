@@ -36,7 +36,8 @@ def text(comparison: Comparison, width: float = math.inf) -> str:
         shown = sheet.table(origins, "lllllr", least=("metric", "p (Holm)"), keys=4)
         parts.append("\n".join([sheet.prose(f"{words.ORIGINS_HEADING}:"), shown]))
     if comparison.overall:
-        lines = [sheet.table(cells.overall(comparison), "lllr", least=("tasks", "95% IQM"), keys=3)]
+        spare = ("tasks", "95% IQM", "P(better)")
+        lines = [sheet.table(cells.overall(comparison), "lllr", least=spare, keys=3)]
         lines.append(sheet.prose(clean(words.OVER_TASKS), most=WIDTH))
         parts.append("\n".join(lines + _bullets(sheet, facts.over_tasks(comparison))))
     for each in lengths.over_length(comparison):
