@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 
 import finetune
-from finetune.cli import bench, completion, diagnose, diff, info, push, reports, study, terminal, train, view
+from finetune.cli import bench, completion, diagnose, diff, info, push, reports, runs, study, terminal, train, view
 from finetune.cli.options import Overrides, Parser, add_quiet, read_overrides
 from finetune.errors import PeerError, PreemptedError, UserError, shown, unknown
 from finetune.system import peers, world
@@ -127,7 +127,7 @@ def parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPar
     command.add_argument("--version", action="version", version=f"finetune {finetune.__version__}")
     add_quiet(command, default=False)
     verbs = command.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (train, study, reports, diff, view, info, diagnose, bench, push):
+    for module in (train, study, runs, reports, diff, view, info, diagnose, bench, push):
         module.add(verbs)
     completion.add(verbs, command)
     return command, verbs.choices
