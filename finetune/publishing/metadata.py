@@ -25,7 +25,7 @@ def front_matter(run: Run) -> str:
     run = Run(run.folder, _on_one_line(run.record))  # a line of three dashes would end the head
     task, base, adapters = run.record["task"], base_model(run), has_adapters(run)
     pipeline = objectives.get(run.kind).pipeline_tag
-    on_the_hub = run.data["kind"] in ("hub", "cache")
+    on_the_hub = is_on_the_hub(run)
     results = [
         EvalResult(
             task_type=pipeline,
@@ -67,6 +67,11 @@ def _on_one_line(value: Any) -> Any:
     if isinstance(value, list):
         return [_on_one_line(item) for item in value]
     return one_line(value) if isinstance(value, str) else value
+
+
+def is_on_the_hub(run: Run) -> bool:
+    """Whether the rows came from the Hub, or from its cache, and not from files that may be any."""
+    return run.data["kind"] in ("hub", "cache")
 
 
 def run_name(run: Run) -> str:

@@ -17,7 +17,7 @@ from finetune.config.loading import read_yaml
 from finetune.data import hub
 from finetune.errors import UserError
 from finetune.models.checkpoint import CONFIG_FILE, ORIGIN_FILE
-from finetune.publishing import card
+from finetune.publishing import card, eval_results
 from finetune.publishing.load import load
 from finetune.publishing.metadata import base_model, has_adapters
 from finetune.publishing.pushed import FILES, HUB_ID
@@ -105,6 +105,7 @@ def _lay_out(folder: Path, entry: store.Record, name: str, stage: Path) -> None:
     texts |= {
         store.FILE: json.dumps(shared, indent=1, ensure_ascii=False) + "\n",
         card.FILE: card.text(entry, name),
+        **eval_results.files(Run(folder, without_paths(entry)), name),
     }
     for file, text in texts.items():
         files.write_text(stage / file, [text])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from transformers import AutoModelForSequenceClassification
 
 from finetune import load
@@ -23,6 +23,7 @@ from finetune.cli.main import main
 from finetune.config.loading import merge
 from finetune.errors import UserError
 from finetune.models.checkpoint import CONFIG_FILE
+from finetune.publishing import push as push_module
 from finetune.publishing.push import push
 from finetune.records import store
 from tests.support.hub_standin import Hub, Repository, serve
@@ -313,3 +314,18 @@ def test_a_revision_is_of_a_repository(runs: Path) -> None:
         load(folder(runs, "sa-softmax"), revision="main")
     with pytest.raises(UserError, match=f"is not a run folder: it holds no {CONFIG_FILE}"):
         load(Path("org/run"))
+
+
+def test_a_result_on_a_whole_data_set_of_the_hub_is_pushed_beside_the_card(
+    runs: Path, tmp_path: Path
+) -> None:
+    here = folder(runs, "sa-softmax")
+    entry = store.read(here)
+    assert entry["data"] is not None
+    test = entry["data"]["splits"]["test"]
+    test["of"] = test["rows"]
+    entry["data"] = {**entry["data"], "kind": "hub", "location": "org/rows", "revision": "0" * 40}
+    push_module._lay_out(here, entry, "org/run", tmp_path)
+    (result,) = parse_eval_result_entries(yaml.safe_load((tmp_path / ".eval_results/rows.yaml").read_text()))
+    assert entry["metrics"] is not None
+    assert (result.dataset_id, result.value) == ("org/rows", entry["metrics"]["accuracy"]["value"])
