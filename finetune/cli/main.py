@@ -8,7 +8,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 
 import finetune
-from finetune.cli import bench, completion, diagnose, diff, info, push, reports, runs, study, terminal, train, view
+from finetune.cli import (
+    bench,
+    completion,
+    diagnose,
+    diff,
+    info,
+    push,
+    reports,
+    runs,
+    study,
+    terminal,
+    train,
+    view,
+)
 from finetune.cli.options import Overrides, Parser, add_quiet, read_overrides
 from finetune.errors import PeerError, PreemptedError, UserError, shown, unknown
 from finetune.system import peers, world

@@ -89,7 +89,8 @@ def compare_grid(cells: Iterable[Cell]) -> None:
     """Prints the comparison of the runs of a grid, with all others of their tasks and models."""
     if not world.is_main():
         return
-    _print_comparison(sorted({cell.folder.parent.parent for cell in cells}))
+    known = list(cells)
+    _print_comparison(sorted({cell.folder.parent.parent for cell in known}), known)
 
 
 def plan_text(
@@ -271,7 +272,7 @@ def _ended(study: Study, statuses: dict[Cell, Status]) -> int:
     left = {state: [cell for cell in study.cells if statuses[cell].state is state] for state in RunState}
     states = {status.state for status in now.values()}
     if RunState.DONE in states and RunState.OTHER not in states:
-        _print_comparison([study.root])
+        _print_comparison([study.root], study.cells)
     for line in (*study.notes, *study.untuned):
         print(clean(line))
     for state, words in LEFT.items():
@@ -292,11 +293,17 @@ def _ended(study: Study, statuses: dict[Cell, Status]) -> int:
     return 1 if failed else os.EX_TEMPFAIL if left[RunState.UNFINISHED] else 0
 
 
-def _print_comparison(folders: Sequence[Path]) -> None:
+def _print_comparison(folders: Sequence[Path], cells: Iterable[Cell]) -> None:
+    """Prints the comparison of the runs in ``folders``, and tells the trackers that ``cells`` name."""
     from finetune.comparison import compare
     from finetune.report import write
 
-    print(write.text(compare.compare(folders), terminal_width()))
+    comparison = compare.compare(folders)
+    print(write.text(comparison, terminal_width()))
+    if any(cell.config.train.get("report_to") not in (None, "none") for cell in cells):
+        from finetune.training import grouping
+
+        grouping.summarize(comparison)
 
 
 def _costs(

@@ -29,7 +29,7 @@ from finetune.system.lock import locked
 from finetune.system.memory import release_memory
 from finetune.system.redaction import redact
 from finetune.system.text import clean, one_line, say
-from finetune.training import loop, progress, reloaded, resume, trackers
+from finetune.training import grouping, loop, progress, reloaded, resume, trackers
 from finetune.training.diagnosis import Diagnosis
 from finetune.training.progress import Display, Progress
 
@@ -199,6 +199,8 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     callbacks = warm_start.callbacks(config)
     if progress.display(config.train) in (Display.LIVE, Display.LINES):
         callbacks.append(Progress(spec.place))
+    if grouping.named(config.train):
+        callbacks.append(grouping.Grouped(grouping.label_of(Run(folder, entry), config)))
     if spec.diagnose:
         callbacks.append(Diagnosis(built.model, folder / diagnostics.FILE))
     outcome = loop.fit(
