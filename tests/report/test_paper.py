@@ -65,6 +65,16 @@ def test_the_caption_has_two_sentences_and_the_table_a_label(study: Comparison) 
     assert r"\label{tab:finetune-results}" in table
 
 
+def test_an_interval_over_rows_alone_is_called_one(study: Comparison) -> None:
+    (table,) = study.tables
+    baseline, first, _ = table.variants
+    assert first.difference
+    single = replace(first, difference=replace(first.difference, seeds=[0], interval=None, verdict="unknown"))
+    (shown,) = paper(Comparison([replace(table, variants=[baseline, single])], []))
+    assert "over 1 seed " in shown and "(of one seed, over test rows alone)" in shown
+    assert "alone" not in paper(study)[0]
+
+
 def test_the_sample_stands_alone_and_without_marks(study: Comparison) -> None:
     real = _judged(study, "better", "worse").tables[0]
     sample = replace(real, sample=True)

@@ -160,10 +160,11 @@ def _caption(tables: Sequence[ResultTable]) -> str:
     counts = sorted({len(difference.seeds) for difference in found})
     seeds = words.plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
     stamp = f"{escape(STAMP)}. " if tables[0].sample else ""
+    alone = any(difference.interval is None and difference.interval_rows for difference in found)
     shown = (
         f"Mean $\\pm$ standard deviation over {seeds} with {BASELINE} and with what replaces it in "
         "attention, and below it the paired difference with its 95\\% confidence interval over seeds and "
-        "test rows."
+        f"test rows{' (of one seed, over test rows alone)' if alone else ''}."
     )
     if tables[0].sample:
         return stamp + shown
