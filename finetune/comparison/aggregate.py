@@ -46,10 +46,11 @@ class Overall:
 def overall(tables: Sequence[ResultTable]) -> list[Overall]:
     """Aggregates over tasks: a line for each model, metric and variant with two or more; the baseline first.
 
-    Of the tables of one task and model the first counts, which has the most finished runs.
+    Of the tables of one task and model the first counts, which has the most finished runs, and one of common
+    values before one of tuned ones.
     """
     groups: dict[tuple[bool, str, str], dict[str, ResultTable]] = {}
-    for table in tables:
+    for table in sorted(tables, key=lambda table: table.tuning is not None):  # a mean is of one setting
         groups.setdefault((table.sample, table.model, table.metric), {}).setdefault(table.title, table)
     lines: list[Overall] = []
     for group in groups.values():

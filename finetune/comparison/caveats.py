@@ -29,6 +29,7 @@ class NoteKind(StrEnum):
     LENGTHS = "lengths"  # a context length at which a run could not be scored
     PRETRAINED = "pretrained"  # what the runs began from, where that is a run
     LEFT_OUT = "left out"  # an older run of the same variant and seed
+    TUNED = "tuned"  # how the values of a variant were chosen, by its trials
     UNLEARNED = "unlearned"  # runs at chance, or far from all others
     KERNELS = "kernels"  # variants had different kernels: time and memory are not comparable
     MIXED_KERNELS = "mixed kernels"  # runs of one variant had

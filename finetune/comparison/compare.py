@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from finetune.comparison import claims, lengths
+from finetune.comparison import claims, lengths, tuning
 from finetune.comparison.aggregate import Overall, overall
 from finetune.comparison.caveats import reservations
 from finetune.comparison.churn import Churn, churn
@@ -26,7 +26,7 @@ from finetune.comparison.tables import ResultTable, build
 from finetune.comparison.verdicts import TITLES, verdicts
 from finetune.config.schema import BASELINE
 from finetune.metrics import registry
-from finetune.records.run import Roots, Run, find_runs
+from finetune.records.run import Roots, Run, find_all
 from finetune.statistics.power import ALPHA, POWER
 from finetune.system.text import clean, plain
 
@@ -130,16 +130,30 @@ def compare(roots: Roots, margins: Margins | None = None) -> Comparison:
 
     Raises ``UserError`` where one of them is no folder, and for a margin of a metric that is not tested.
     """
-    return of_runs(*find_runs(roots), margins)
+    return of_runs(*find_all(roots), margins)
 
 
 def of_runs(runs: Iterable[Run], problems: Sequence[str] = (), margins: Margins | None = None) -> Comparison:
-    """Compares ``runs`` as ``compare`` does; ``problems``: a line about each record that cannot be read."""
-    predictions = Predictions()
-    grouped = groups(runs)
-    tables = [_table(siblings, group, predictions) for siblings in grouped for group in siblings]
+    """Compares ``runs`` as ``compare`` does; ``problems``: a line about each record that cannot be read.
+
+    Trials of tunings among them are no results, and say how values were chosen.
+    """
+    predictions, every = Predictions(), list(runs)
+    trials = [run for run in every if run.trial]
+    grouped = groups(run for run in every if not run.trial)
+    tables = [
+        with_choices(_table(siblings, group, predictions), group, trials)
+        for siblings in grouped
+        for group in siblings
+    ]
     found = Comparison(tables, list(problems), overall(tables), interactions(grouped, predictions))
     return judged(found, margins)
+
+
+def with_choices(table: ResultTable, group: RunGroup, trials: Sequence[Run]) -> ResultTable:
+    """``table`` with what the trials of a tuning have decided; as it is for common values."""
+    found = tuning.of(group, trials)
+    return replace(table, tuning=found, notes=[*tuning.notes(found), *table.notes]) if found else table
 
 
 def judged(comparison: Comparison, margins: Margins | None = None) -> Comparison:

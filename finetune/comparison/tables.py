@@ -98,6 +98,7 @@ class ResultTable:
     position: str = ""  # the positional encoding; empty for the model's own
     trained_length: int | None = None  # tokens of a training window, where other lengths were scored
     tested_length: str | None = None  # the metric of one length that is tested; the others are described
+    tuning: dict[str, Any] | None = None  # how each variant's values were chosen (``comparison.tuning.of``)
     until: dict[str, Any] | None = None  # the plan by which seeds were added, where there was one
     margin: float | None = (
         None  # of equivalence, in reported units; that of another length is in its difference

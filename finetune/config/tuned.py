@@ -65,7 +65,7 @@ def text(tuning: Mapping[str, Any]) -> str:
 
     >>> text({"keys": {"train.learning_rate": [0.1, 0.2]}, "search": "grid", "trials": 2, "seeds": [9],
     ...       "metric": "accuracy"})
-    'train.learning_rate over 0.1, 0.2; 2 trials a variant by accuracy on validation rows, trial seed 9'
+    'train.learning_rate over 0.1, 0.2; 2 trials a variant by accuracy, trial seed 9'
     """
     keys = "; ".join(f"{key} {values_text(values)}" for key, values in tuning["keys"].items())
     trials, seeds = tuning["trials"], tuning["seeds"]
@@ -73,7 +73,7 @@ def text(tuning: Mapping[str, Any]) -> str:
     many = f"{trials} trial{'' if trials == 1 else 's'}{how} a variant"
     plural = "" if len(seeds) == 1 else "s"
     listed = ", ".join(map(str, seeds))
-    return f"{keys}; {many} by {tuning['metric']} on validation rows, trial seed{plural} {listed}"
+    return f"{keys}; {many} by {tuning['metric']}, trial seed{plural} {listed}"
 
 
 def values_text(values: Any) -> str:

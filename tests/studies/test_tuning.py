@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 
 from finetune.cli.main import main
+from finetune.comparison.caveats import NoteKind
 from finetune.comparison.compare import compare
 from finetune.config.identity import config_hash
 from finetune.records import store
 from finetune.records.run import find_runs
+from finetune.report.formats import saved
 from finetune.studies import engines, search
 from finetune.studies.executors.base import Called, Engine, Executor, Job, Options
 from finetune.studies.file import Study, grown, load
@@ -280,13 +283,32 @@ def test_variants_with_values_of_their_own_are_pairs_where_their_budgets_are_equ
             end(cell, 0.85)
     tables = {table.apart: table for table in compare(study.root).tables}
     assert len(tables) == 2
-    words = (
-        "train.learning_rate over 0.0001, 0.0003, 0.001; 3 trials a variant by accuracy on validation rows"
-    )
+    words = "train.learning_rate over 0.0001, 0.0003, 0.001; 3 trials a variant by accuracy"
     tuned = tables[f"tuned = {words}, trial seed 1000"]
     assert tuned.variants[1].difference is not None and tuned.variants[1].difference.seeds == [0, 1]
     assert not tuned.refused and not tuned.missing
-    assert "train.learning_rate = 0.001" in tables
+    assert "train.learning_rate = 0.001" in tables and tables["train.learning_rate = 0.001"].tuning is None
+    assert tuned.tuning is not None and tuned.tuning["chosen"]["sa-softmax"] == {
+        "values": {"train.learning_rate": 1e-3},
+        "edge": ["train.learning_rate"],
+        "tried": [
+            [{"train.learning_rate": rate}, score] for rate, score in zip(RATES, (50, 60, 90), strict=True)
+        ],
+    }
+    notes = [note.text for note in tuned.notes if note.kind is NoteKind.TUNED]
+    assert notes[0] == (
+        "softmax: train.learning_rate 0.0003 was chosen by 3 trials on validation rows "
+        "(accuracy: 0.0001: 50.00%, 0.0003: 70.00%, 0.001: 60.00%)"
+    )
+    assert notes[1].endswith(
+        "0.001: 90.00%); the best value of train.learning_rate is at the edge of what was tried, and a "
+        "better one may lie beyond"
+    )
+    report = study.root / saved.FILE
+    report.write_text(saved.as_json(compare(study.root)))
+    assert [table.tuning for table in saved.read(report).tables] == [
+        t.tuning for t in compare(study.root).tables
+    ]
     # Another budget for one of them is another setting.
     for cell in grown(study).cells:
         if cell.config.tuning and cell.config.attention.variant == "sa-softmax":
@@ -296,6 +318,27 @@ def test_variants_with_values_of_their_own_are_pairs_where_their_budgets_are_equ
     apart = [table for table in compare(study.root).tables if "tuned" in table.setting]
     assert len(apart) == 2 and all(table.variants[-1].difference is None for table in apart)
     assert any("they differ in" in line and "tuned (" in line for table in apart for line in table.refused)
+
+
+def test_a_note_says_what_trials_leave_open(tmp_path: Path) -> None:
+    """Failures, equal scores, trials that are not there or that would have another choice."""
+    study = tuned_study(tmp_path)
+    end_all(study, {"softmax": [0.7, None, 0.7], "sa-softmax": [0.5, 0.9, 0.6]})
+    for cell in grown(study).cells:
+        if cell.config.tuning:
+            end(cell, 0.85)
+
+    def notes() -> list[str]:
+        tables = compare(study.root).tables
+        return [note.text for table in tables for note in table.notes if note.kind is NoteKind.TUNED]
+
+    first, second = notes()
+    assert "0.0003: failed, 0.001: 70.00%); the first of 2 equal ones; the best value" in first
+    assert "edge" not in second
+    end(next(cell for cell in trials(study) if "0.001--agnews--scratch-tiny--sa" in cell.name), 0.95)
+    assert "by these records another value is the best" in notes()[1]
+    shutil.rmtree(study.root / "tune")
+    assert "whose records are not among these" in notes()[1] and len(compare(study.root).tables) == 2
 
 
 @pytest.mark.parametrize(
