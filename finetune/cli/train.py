@@ -199,7 +199,7 @@ def train(options: argparse.Namespace, overrides: Overrides) -> int:
     for line in (*study.notes, *study.untuned):
         print(clean(line))
     status = max(status, int(bool(study.untuned)))
-    _say_next(options)
+    _say_next(options, study)
     if options.preset != "full":
         say(f"The real thing, on a GPU: {_full_command(options, task)}")
     return status
@@ -277,12 +277,12 @@ def run(options: argparse.Namespace, overrides: Overrides) -> int:
     if _only_asked(study, options, origins):
         return 0
     status = run_grid([cell], options.command)
-    _say_next(options)
+    _say_next(options, study)
     return status
 
 
-def _say_next(options: argparse.Namespace) -> None:
-    for hint in hints.after_runs(options.output):
+def _say_next(options: argparse.Namespace, study: Study) -> None:
+    for hint in hints.after_runs(options.output, [cell.folder for cell in study.cells]):
         say(hint)
 
 

@@ -4,6 +4,8 @@ import os
 import shlex
 import shutil
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
@@ -26,15 +28,18 @@ def program() -> str:
 
 
 def command(verb: str, runs: Path) -> str:
-    """The command of a verb that takes the folder of all runs, such as ``finetune compare runs``."""
+    """The command of a verb that takes a folder of runs, such as ``finetune compare runs``."""
     words = ["make", verb, f"OUTPUT={runs}"] if by_make(verb) else [program(), verb, str(runs)]
     return shlex.join(words)
 
 
-def after_runs(runs: Path) -> list[str]:
-    """What to type once runs have ended."""
-    about = "writes the report, report.html among its forms"
-    return [f"next: {command('compare', runs)}  # {about}", *after_report(runs)]
+def after_runs(runs: Path, folders: Iterable[Path] = ()) -> list[str]:
+    """What to type once runs have ended: those in ``folders``, TASK/MODEL/VARIANT/seed-N below ``runs``."""
+    report = f"next: {command('compare', runs)}  # writes the report, report.html among its forms"
+    variants = dict.fromkeys(folder.parent for folder in folders)
+    several = [place for place, count in Counter(each.parent for each in variants).items() if count > 1]
+    below = f"next: {command('diff', several[0])}  # which predictions changed, and how" if several else ""
+    return [report, *filter(None, [below]), *after_report(runs)]
 
 
 def after_report(runs: Path) -> list[str]:

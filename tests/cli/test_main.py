@@ -155,6 +155,11 @@ def test_quiet_prints_the_result_alone(capsys: pytest.CaptureFixture[str], words
     assert not is_quiet()
 
 
+def test_quiet_and_verbose_are_opposites(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--quiet", "classify", "--verbose", "--plan"]) == 2
+    assert "--quiet and --verbose ask for opposites" in capsys.readouterr().err
+
+
 def test_a_table_of_the_user_s_own_needs_no_declaration(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [f"{('bad', 'good')[i % 2]} thing {i},{('one', 'five')[i % 2]}" for i in range(90)]
     Path("reviews.csv").write_text("\n".join(["review,stars", *rows]))

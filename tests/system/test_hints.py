@@ -53,7 +53,13 @@ def test_a_program_that_is_on_no_path_is_named_by_its_place(
 
 def test_every_hint_is_a_command_that_there_is(no_path: None) -> None:
     command, verbs = parser()
-    for hint in hints.after_runs(Path("runs")):
+    folders = [Path(f"runs/a/m/{variant}/seed-{seed}") for variant in ("x", "y") for seed in (0, 1)]
+    shown = hints.after_runs(Path("runs"), folders)
+    assert len(shown) == 3 and shown[1].startswith("next: finetune diff runs/a/m  #")
+    assert shown[::2] == hints.after_runs(
+        Path("runs"), folders[:2]
+    )  # of one variant there is nothing to pair
+    for hint in shown:
         first, *words = shlex.split(hint.removeprefix("next: "), comments=True)
         assert first == "finetune" and words[0] in verbs
         command.parse_args(words)
