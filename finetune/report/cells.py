@@ -1,4 +1,4 @@
-"""Rows of cells, the first one their heads: scores and differences, cost, starts, all tables at a glance."""
+"""Rows of cells, the first one their heads: scores and differences, effects, cost, starts, origins."""
 
 from collections.abc import Callable, Collection, Sequence
 
@@ -328,32 +328,6 @@ def origins(comparison: Comparison) -> Cells:
             [
                 "verdict",
                 *difference(lambda table, found: words.verdict(found, sample=table.sample)),
-            ],
-        ]
-    )
-
-
-def glance(comparison: Comparison) -> Cells:
-    """Lists every difference of every table, one a row."""
-    rows = [
-        (table, result, result.difference)
-        for table in comparison.tables
-        for result in table.variants
-        if result.difference
-    ]
-
-    return _filled(
-        [
-            ["task and model", *(words.title(table) for table, _, _ in rows)],
-            ["attention", *(words.variant_name(result) for _, result, _ in rows)],
-            ["metric", *(table.primary.label for table, _, _ in rows)],
-            ["seeds", *(str(len(difference.seeds)) for _, _, difference in rows)],
-            ["difference", *(table.primary.signed(difference.mean) for table, _, difference in rows)],
-            ["95%", *(words.known_interval(table.primary, difference) for table, _, difference in rows)],
-            ["p (Holm)", *(words.p_value(difference.p_adjusted) for _, _, difference in rows)],
-            [
-                "verdict",
-                *(words.verdict(difference, sample=table.sample) for table, _, difference in rows),
             ],
         ]
     )

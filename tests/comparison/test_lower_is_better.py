@@ -17,6 +17,7 @@ from finetune.records import store
 from finetune.records.run import read_runs
 from finetune.report import cells, summary, write
 from finetune.report.answer import answer
+from finetune.report.matrix import matrix
 from finetune.report.plots import forest
 from finetune.report.plots.figures import Palette
 from finetune.statistics.over_rows import MIDDLES, RowResult
@@ -185,9 +186,9 @@ def test_every_form_of_the_report_is_written_and_read_again(tmp_path: Path) -> N
     assert write.read(tmp_path / "report").to_json() == comparison.to_json()
     assert "**better**" in summary.markdown(comparison) and "**worse**" in summary.markdown(comparison)
     assert "perplexity (lower is better)" in write.text(comparison)
-    head, *rows = cells.glance(comparison)
-    verdicts = [row[head.index("verdict")] for row in rows]
-    assert verdicts[:3] == ["better", "worse", "no significant difference"]
+    found = matrix(comparison)
+    assert found is not None
+    assert [cell.verdict for row in found.rows for cell in row.compared][:3] == ["better", "worse", "none"]
 
 
 def test_runs_are_read_in_its_units(tmp_path: Path) -> None:
