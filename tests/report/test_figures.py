@@ -17,7 +17,18 @@ from finetune.comparison.compare import Comparison, compare
 from finetune.report.plots import files, fonts
 from finetune.report.plots.colors import INK, MUTED, SERIES
 from finetune.report.plots.drawing import Drawing
-from finetune.report.plots.figures import MARKERS, WIDTH, Palette, Plot, by_step, draw, log_scale, number
+from finetune.report.plots.figures import (
+    LETTER,
+    MARKERS,
+    WIDTH,
+    Palette,
+    Plot,
+    by_step,
+    draw,
+    log_scale,
+    name_row,
+    number,
+)
 from finetune.report.plots.gallery import _Names, draw_all
 from finetune.report.plots.recorder import Line
 from finetune.report.plots.scale import FEWEST, Scale, telling
@@ -157,6 +168,14 @@ def test_a_figure_alone_has_the_legend_and_the_caption_that_the_page_has_beside_
     assert alone.height == plot.drawing.height + 3 * 14 + 7 and alone.width == plot.drawing.width
     lowest = max(label.y for label in alone.labels)
     assert plot.drawing.height < lowest / 10 < alone.height
+
+
+def test_a_long_name_keeps_its_beginning_and_its_end() -> None:
+    def paint(axes: list[Axes]) -> None:
+        name_row(axes[0], 10, f"books, {'x' * 60} = 0.003", bold=True)
+
+    (shown,) = (label.text for label in draw("k", "h", "l", "", paint).drawing.labels if label.bold)
+    assert shown.startswith("books, x") and shown.endswith("x = 0.003") and len(shown) * LETTER < WIDTH
 
 
 def test_names_are_told_apart_where_their_words_are_the_same(drawing: Drawing) -> None:

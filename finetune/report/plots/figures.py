@@ -185,9 +185,10 @@ def name_row(
 ) -> None:
     """The name of a row in a line of its own above it, and its value at the end of that line."""
     where = axis.get_yaxis_transform()
-    room = WIDTH / LETTER - len(value) - 2
+    room = int(WIDTH / LETTER) - len(value) - 2
     shown = clean(name)
-    shown = shown if len(shown) <= room else f"{shown[: int(room) - 1]}…"
+    if len(shown) > room:  # its end tells it from others as often as its beginning does
+        shown = f"{shown[: room // 2 - 1]}…{shown[-room // 2 :]}"
     axis.text(0, y, shown, transform=where, fontweight="bold" if bold else "normal")
     if value:
         axis.text(1, y, value, transform=where, ha="right", color=color)
