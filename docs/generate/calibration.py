@@ -11,6 +11,7 @@ FILE = Path(__file__).parents[2] / "results" / "calibration" / "calibration.json
 def figures() -> dict[str, str]:
     """Name -> number, as it is written. Detectable differences are those of accuracy, in points."""
     result = json.loads(FILE.read_text(encoding="utf-8"))
+    looks = result["looks"]  # studies whose seeds were added until a difference was known
     equal = result["alarms"]  # studies of equal methods, one entry a design, metric and number of seeds
     studies = {each["metric"]: each["studies"] for each in equal}
     detectable = {
@@ -35,6 +36,10 @@ def figures() -> dict[str, str]:
         "margin_found": f"{median(each['found'] for each in calm):.0%}",
         "studies": f"{studies['accuracy']:,}",
         "studies_bleu": f"{studies['bleu']:,}",
+        "looks_false": f"{max(each['claims'] for each in looks if not each['truth']):.1%}",
+        "looks_naive": f"{max(each['claims_naive'] for each in looks if not each['truth']):.1%}",
+        "looks_misses": f"{max(each['misses'] for each in looks):.1%}",
+        "looks_equivalent": f"{max(each['equivalent'] for each in looks if each['truth']):.1%}",
         "rows": str(result["rows"]),
         "false": f"{max(each['claims'] for each in equal):.1%}",
         "false_rows": f"{max(each['claims_rows'] for each in equal):.0%}",

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from docs.generate import (
     architecture,
     calibration,
+    churn,
     cli,
     clusters,
     configuration,
@@ -39,6 +40,7 @@ def values() -> dict[str, Any]:
     return {
         "architecture": architecture,
         "calibration": calibration,
+        "churn": churn,
         "downstream": downstream,
         "language": language,
         "listing": listing,

@@ -38,9 +38,7 @@ def view(options: argparse.Namespace, overrides: Overrides) -> None:
     written = page.write(options.folder, file, texts=options.with_texts)
     for problem in written.problems:
         say(problem)
-    if not written.predictions:
-        say("no run has its predictions beside its record: the page has scores and curves alone")
-    runs, size = f"{written.runs} run{'s' * (written.runs != 1)}", file.stat().st_size / 1e6
-    print(f"wrote {file}: {runs}, predictions of {written.predictions}, {size:.1f} MB")
+    size = file.stat().st_size / 1e6
+    print(f"wrote {file}: {written.runs} runs, predictions of {written.predictions}, {size:.1f} MB")
     if not options.no_open:
         browser.show(file)

@@ -24,7 +24,6 @@ from finetune.explorer.columns import Store, packed
 from finetune.explorer.texts import inputs
 from finetune.metrics import registry
 from finetune.metrics.registry import Metric
-from finetune.records import store
 from finetune.records.run import Run, find_runs, is_number
 from finetune.system.files import write_text
 from finetune.system.text import clean, visible
@@ -145,7 +144,7 @@ class Index:
                 if curves := _curves(run):
                     found.append(packed(f"run-{line['id']}-curves", curves))
                 try:
-                    if run.finished and (run.folder / store.PREDICTIONS).exists():
+                    if run.finished and run.record["predictions"]:
                         test_set, own, outputs = self._store.add(line["id"], run)
                         line["set"] = test_set.number
                         found += own

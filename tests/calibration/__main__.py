@@ -16,7 +16,7 @@ from finetune.errors import UserError
 from finetune.statistics.power import ALPHA, POWER
 from finetune.system.environment import environment
 from finetune.system.files import write_text
-from tests.calibration import page, rates
+from tests.calibration import looks, page, rates
 from tests.calibration.studies import DESIGNS, Design
 
 FOLDER = Path("results/calibration")
@@ -67,6 +67,7 @@ def measure(
         "versions": {name: environment()["versions"].get(name) for name in ("numpy", "scipy", "sacrebleu")},
         "alarms": [asdict(line) for line in alarms],
         "found": [asdict(line) for line in _printed(_found(studies, designs, alarms))],
+        "looks": [asdict(line) for line in _printed(_looks(studies // 5, designs))],
         "middle": [asdict(line) for line in _printed(_middles(studies, seeds))],
         "equivalent": [asdict(line) for line in _printed(_equivalent(studies, designs, alarms))],
         "improvement": [asdict(line) for line in _printed(_improvements(studies, seeds))],
@@ -139,6 +140,15 @@ def _improvements(studies: int, seeds: Sequence[int]) -> Iterator[rates.Improvem
         for count in seeds:
             if count >= FEWEST_SEEDS and tasks * count >= FEWEST_NUMBERS:
                 yield rates.improvements(tasks, count, studies // 4)
+
+
+def _looks(studies: int, designs: Sequence[Design]) -> Iterator[looks.Looked]:
+    """Equal methods under every plan, and methods that differ by the margin under the first of them."""
+    for design in designs:
+        for plan in looks.LOOKS:
+            yield looks.looked(design, plan, studies, looks.MARGIN, 0.0)
+        if not design.collapses:  # which have no true difference that a shift would give
+            yield looks.looked(design, looks.LOOKS[0], studies, looks.MARGIN, looks.MARGIN)
 
 
 def _printed(lines: Iterator[Any]) -> Iterator[Any]:

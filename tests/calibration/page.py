@@ -96,6 +96,23 @@ Paired differences of equal methods on tasks of different noise: the share of 95
 """
 
 
+LOOKS = """\
+
+## Seeds that are added until a difference is known
+
+Two variants with more seeds at each look until the difference of each is known within the margin
+(significant, equivalent, or with an interval no wider than ± the margin), as `finetune study --until` adds
+them. Naive: the same looks, each at 5%. Where the truth is 0, significant differences are false positives;
+where it is the margin, claims of equivalence are false. Misses: intervals at the end that do not hold the
+truth.
+
+"""
+_LOOK_HEADS = (
+    *("design", "looks (seeds)", "margin", "truth", "studies", "significant", "naive"),
+    *("misses", "naive", "equivalent", "seeds at the end"),
+)
+
+
 def markdown(result: dict[str, Any]) -> str:
     """The text of ``calibration.md`` for a result of ``__main__.measure``."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
@@ -112,6 +129,8 @@ def markdown(result: dict[str, Any]) -> str:
     parts += _equivalence(result) if result["equivalent"] else []
     if improvement := result["improvement"]:
         parts += [IMPROVEMENT.format(studies=f"{improvement[0]['studies']:,}"), *map(_middle, improvement)]
+    parts += [LOOKS, _row(*_LOOK_HEADS), _row("---", "---", *["---:"] * (len(_LOOK_HEADS) - 2))]
+    parts += [*(_looked(line) for line in result["looks"])]
     return "".join(parts)
 
 
@@ -191,6 +210,14 @@ def _found(line: dict[str, Any]) -> str:
 
 def _middle(line: dict[str, Any]) -> str:
     return _row(line["tasks"], line["seeds"], _share(line["misses"]), _share(line["misses_plain"]))
+
+
+def _looked(line: dict[str, Any]) -> str:
+    shares = ("claims", "claims_naive", "misses", "misses_naive", "equivalent")
+    return _row(
+        *(line["design"], ", ".join(map(str, line["looks"])), f"{line['margin']:g}", f"{line['truth']:g}"),
+        *(line["studies"], *(_share(line[key]) for key in shares), f"{line['seeds']:.1f}"),
+    )
 
 
 def _share(value: float | None) -> str:

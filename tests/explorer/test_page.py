@@ -128,16 +128,6 @@ def test_predictions_that_cannot_be_read_leave_the_run_in_the_table(tmp_path: Pa
     assert [run["set"] for run in content["runs"]] == [None] and content["problems"] == [problem]
 
 
-def test_records_that_are_kept_without_predictions_are_a_table(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = save(tmp_path, started("softmax", 0), guesses("softmax", 0))
-    (folder / store.PREDICTIONS).unlink()
-    assert main(["view", str(tmp_path)]) == 0
-    said, wrote = capsys.readouterr().out.splitlines()
-    assert said.startswith("no run has its predictions") and "1 run, predictions of 0" in wrote
-
-
 def test_a_column_takes_the_smallest_type(tmp_path: Path) -> None:
     for values, kind in (([0, 255], "u1"), ([0, 256], "u2"), ([70_000], "u4")):
         folder = tmp_path / kind

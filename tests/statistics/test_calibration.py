@@ -12,8 +12,9 @@ from scipy import stats as scipy_stats
 
 from finetune.statistics.bleu import bleu
 from finetune.statistics.power import ALPHA
+from finetune.statistics.sequential import Looks
 from tests.calibration import __main__ as command
-from tests.calibration import page, rates, studies
+from tests.calibration import looks, page, rates, studies
 from tests.calibration.studies import DESIGNS
 
 RECORDED = Path(__file__).parents[2] / "results" / "calibration"
@@ -44,6 +45,16 @@ def test_no_kind_of_noise_makes_more_claims_than_promised(name: str) -> None:
         found = rates.alarms(name, "accuracy", rates.classification(BY_NAME[name], seeds, count))
         assert found.claims <= (0 if seeds == 1 else most(ALPHA, count)), seeds
         assert (found.misses or 0.0) <= most(ALPHA, 2 * count), seeds
+
+
+@pytest.mark.slow
+def test_seeds_that_are_added_until_a_difference_is_known_make_no_more_claims() -> None:
+    """Fewer than where each look has its 5%; and a difference of the margin is not called equivalent."""
+    equal = looks.looked(BY_NAME["seeds"], Looks(3, 9, 3), 60, 2.0, 0.0)
+    assert equal.claims <= most(ALPHA, 60) and equal.claims <= equal.claims_naive
+    assert equal.misses <= most(ALPHA, 120) and 3 < equal.seeds <= 9
+    apart = looks.looked(BY_NAME["mixed"], Looks(3, 9, 3), 40, 2.0, 2.0)
+    assert apart.equivalent <= most(ALPHA / 2, 80)
 
 
 def test_rows_alone_and_seeds_alone_claim_too_much() -> None:

@@ -34,12 +34,10 @@ const lineOf = run => {
 };
 const LINES = INDEX.runs.map(lineOf);
 
-function tick(ids, on) {
-  for (const id of ids) {
-    if (on) ticked.add(id);
-    else ticked.delete(id);
-    if (boxes.has(id)) boxes.get(id).checked = on;
-  }
+function tick(id, on) {
+  if (on) ticked.add(id);
+  else ticked.delete(id);
+  if (boxes.has(id)) boxes.get(id).checked = on;
   watchers.forEach(watcher => watcher());
 }
 
@@ -49,7 +47,7 @@ function tickBox(cell) {
   const run = cell.getData();
   const box = make("input", { type: "checkbox", checked: ticked.has(run.id) });
   box.setAttribute("aria-label", `draw and compare ${run.task}, ${run.model}, ${titleOf(run)}`);
-  box.addEventListener("change", () => tick([run.id], box.checked));
+  box.addEventListener("change", () => tick(run.id, box.checked));
   boxes.set(run.id, box);
   return box;
 }
@@ -87,9 +85,6 @@ function variantCell(cell) {
 const NARROW = matchMedia("(max-width: 700px)").matches;
 const FIRST_ON_A_PHONE = ["id", "variant", "score", "difference"];
 
-/** Room for the longest name of a variant, within reason: names that only begin alike are of no use. */
-const widthOfVariants = () => Math.min(210, 40 + 7 * Math.max(...VARIANTS.map(name => name.length)));
-
 function runColumns() {
   const heading = text => () => make("button", { type: "button", className: "heading" }, text);
   const words = (title, field, word, more = {}) => ({
@@ -118,7 +113,7 @@ function runColumns() {
     words("model", "model", run => run.model, { minWidth: 150, widthGrow: 2 }),
     words("variant", "variant", run => run.variant, {
       formatter: variantCell,
-      minWidth: NARROW ? 150 : widthOfVariants(),
+      minWidth: NARROW ? 150 : 112,
       widthGrow: 1,
     }),
     words("seed", "seed", run => String(run.seed), { ...number, width: 66 }),
@@ -132,7 +127,7 @@ function runColumns() {
       formatter: differenceCell,
       width: NARROW ? 96 : 98,
     }),
-    words("setting", "setting", run => run.setting, { minWidth: 120, widthGrow: 1 }),
+    words("setting", "setting", run => run.setting, { minWidth: 120, widthGrow: 2 }),
     words("device", "device", run => run.device, { minWidth: 90, widthGrow: 1 }),
     words("time", "seconds", run => duration(run.seconds), { ...number, width: 92 }),
     words("started", "started", run => run.started.slice(0, 16).replace("T", " "), { width: 150 }),
@@ -160,7 +155,9 @@ function showTable() {
     document.getElementById("runs").dataset.ready = "yes";
     filterRuns();
   });
-  document.getElementById("untick").addEventListener("click", () => tick([...ticked], false));
+  document
+    .getElementById("untick")
+    .addEventListener("click", () => [...ticked].forEach(id => tick(id, false)));
 }
 
 function count(rows) {
