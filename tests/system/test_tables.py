@@ -2,12 +2,13 @@
 
 import pytest
 
-from finetune.system.tables import Markup, aligned, fence, markdown
+from finetune.system.sheet import Sheet
+from finetune.system.tables import Markup, fence, markdown
 
 
 def test_text_is_aligned_to_the_left_and_numbers_to_the_right() -> None:
     rows = [("name", "kind", "n"), ("a", "second kind", "10"), ("longer name", "", "7")]
-    assert aligned(rows, "llr").splitlines() == [
+    assert Sheet().table(rows, "llr").splitlines() == [
         "name         kind          n",
         "a            second kind  10",
         "longer name                7",
@@ -15,7 +16,7 @@ def test_text_is_aligned_to_the_left_and_numbers_to_the_right() -> None:
 
 
 def test_letters_that_take_two_places_are_counted_as_two() -> None:
-    first, second = aligned([("注意", "1"), ("abcd", "2")]).splitlines()
+    first, second = Sheet().table([("注意", "1"), ("abcd", "2")]).splitlines()
     assert (first, second) == ("注意  1", "abcd  2")
 
 
@@ -30,7 +31,7 @@ def test_cells_are_escaped_but_for_markup() -> None:
 
 @pytest.mark.parametrize("rows", [[("head", "other")], [("a", ""), ("", "")]])
 def test_tables_without_rows_or_values(rows: list[tuple[str, ...]]) -> None:
-    assert len(aligned(rows).split("\n")) == len(rows)
+    assert len(Sheet().table(rows).split("\n")) == len(rows)
     assert len(markdown(rows).splitlines()) == len(rows) + 1
 
 
