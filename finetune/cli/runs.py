@@ -8,11 +8,11 @@ from typing import Any
 
 from finetune.cli.options import Overrides, add_verb, place
 from finetune.errors import UserError
-from finetune.records import store
-from finetune.records.run import find_runs
-from finetune.report import one_run, run_list
 from finetune.system.sheet import terminal_width
 from finetune.system.text import clean
+
+ORDERS = ("newest", "folder", "score")
+"""The names of ``run_list.SORTS``, known without importing what reads records."""
 
 
 def add(verbs: Any) -> None:
@@ -26,10 +26,8 @@ def add(verbs: Any) -> None:
         "finetune ls runs --json",
     )
     parser.add_argument("folders", nargs="*", type=place, metavar="FOLDER", help="with runs (default: runs)")
-    orders = ", ".join(run_list.SORTS)
-    parser.add_argument(
-        "--sort", choices=list(run_list.SORTS), default="newest", help=f"{orders} (default: newest)"
-    )
+    orders = ", ".join(ORDERS)
+    parser.add_argument("--sort", choices=ORDERS, default="newest", help=f"{orders} (default: newest)")
     parser.add_argument("--json", action="store_true", help="print all that is listed, and more, as JSON")
     parser.set_defaults(function=ls)
     parser = add_verb(
@@ -46,6 +44,9 @@ def add(verbs: Any) -> None:
 
 def ls(options: argparse.Namespace, overrides: Overrides) -> None:
     """Prints a line for each run, and one for each record that cannot be read."""
+    from finetune.records.run import find_runs
+    from finetune.report import run_list
+
     folders = options.folders or [Path("runs")]
     runs, problems = find_runs(folders)
     ordered, now = run_list.SORTS[options.sort](runs), datetime.now(UTC)
@@ -64,6 +65,9 @@ def ls(options: argparse.Namespace, overrides: Overrides) -> None:
 
 def show(options: argparse.Namespace, overrides: Overrides) -> None:
     """Prints what the record of a run says, or the record itself."""
+    from finetune.records import store
+    from finetune.report import one_run
+
     folder = options.folder
     if folder.is_dir() and not (folder / store.FILE).is_file():
         below = f"finetune ls {folder} lists the runs below it"

@@ -9,7 +9,9 @@ import pytest
 from rich.cells import cell_len
 
 from finetune.cli.main import main
+from finetune.cli.runs import ORDERS
 from finetune.records import store
+from finetune.report.run_list import SORTS
 from finetune.system.lock import locked
 from tests.support.records import classified, correctness, save, started, translations
 
@@ -63,6 +65,7 @@ def test_the_order_is_that_of_folders_or_scores_if_asked(
             for run in json.loads(printed(capsys, "ls", str(root), "--sort", order, "--json"))["runs"]
         ]
 
+    assert tuple(SORTS) == ORDERS
     assert seeds("folder") == [1, 0, 4, 5, 6, 3]
     assert seeds("score")[:2] == [1, 0] and seeds("score")[-1] == 3
 

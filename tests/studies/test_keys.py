@@ -11,10 +11,10 @@ from finetune.cli.train import ALIASES, OPTIONS, SECTIONS, TYPED
 from finetune.config.schema import RunConfig
 from finetune.errors import UserError
 from finetune.studies import axes, cell_file
-from finetune.studies.grid import expand
 from finetune.studies.keys import ELSEWHERE, every, unknown_key
 from finetune.tasks import TASK_TYPES
 from finetune.training.arguments import admitted, check_train
+from tests.support.studies import TINY, study_of
 
 KINDS = {kind: task_type.verb for task_type in TASK_TYPES.values() for kind in task_type.kinds}
 GIVEN = {"seeds", "variants", "text", "label", "source", "target"}  # in the file of a grid, or of a run
@@ -80,9 +80,9 @@ def test_so_do_a_study_and_the_file_of_a_run() -> None:
     ("key", "meant"),
     [("model.rank", "model.lora.rank"), ("model.learning_rate", "train.learning_rate")],
 )
-def test_a_key_in_another_section_is_named_with_its_own(key: str, meant: str) -> None:
+def test_a_key_in_another_section_is_named_with_its_own(tmp_path: Path, key: str, meant: str) -> None:
     with pytest.raises(UserError) as error:
-        expand("mine", {"variants": ["softmax"], "task": "agnews", key: 1}, [0], Path("runs"))
+        study_of(tmp_path, {"mine": {**TINY, key: 1}})
     suggests(error.value, meant)
 
 
