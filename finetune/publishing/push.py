@@ -78,6 +78,11 @@ def _publishable(folder: Path) -> store.Record:
             f"the run in {folder} is {entry['status']}{reason}: only a finished one is pushed; run it again"
         )
     run = Run(folder, entry)
+    if run.trial:
+        raise UserError(
+            f"the run in {folder} is a trial of a tuning, which keeps no model: push one with the values "
+            "that were chosen"
+        )
     if run.sample:
         raise UserError(
             f"the run in {folder} was trained on the synthetic SAMPLE, which says nothing about any method: "

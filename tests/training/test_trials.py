@@ -64,6 +64,7 @@ def test_a_trial_keeps_its_score_on_validation_rows_and_nothing_of_test_rows(tun
     names = {path.name for path in trial(tuned, GOOD).iterdir()}
     left_out = ("model", "checkpoint", "predictions", "probabilities", "README")
     assert not any(name.startswith(left_out) for name in names)
+    assert main(["push", str(trial(tuned, GOOD)), "--to", "org/name"]) == 2, "there is no model to publish"
     config = build(read_yaml(trial(tuned, GOOD) / "finetune.yaml"))
     assert config.trial and pickle.loads(pickle.dumps(config)) == config, "processes hand it each other"
 
