@@ -164,6 +164,10 @@ def train(options: argparse.Namespace, overrides: Overrides) -> int:
         raise unknown("objective", kind, task_type.kinds)
     layers = _layers(options, overrides, kind)
     values = functools.reduce(merge, (layer for _, layer in layers))
+    if "until" in values:
+        raise UserError(
+            "until adds seeds to a study: put it into a study file, or give --until to finetune study"
+        )
     if options.name and options.task != TABLE:
         raise UserError(f"--name names a table of your own: leave it out, or give --task {TABLE}")
     word = options.name or options.task

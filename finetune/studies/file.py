@@ -50,7 +50,7 @@ class Study:
     def command(self, *options: str) -> list[str]:
         """The command of this study with further options, for a process of its own, here or on a worker."""
         words = [*python_module("finetune"), "study", self.file, "--output", str(self.root)]
-        given = (word for key, value in self.until.items() for word in (OPTIONS[key], f"{value:g}"))
+        given = (word for key, value in self.until.items() for word in (OPTIONS[key], str(value)))
         return [*words, *given, *options]
 
     @property
@@ -236,7 +236,7 @@ def _cells(
                     "grid without tune"
                 )
             found = _grid(name, grid, own, root, frozenset(diagnosed or ()))
-            cells = found.cells
+            cells, follow = found.cells, found.awaited
             if plan:
                 from finetune.statistics.sequential import looks_of  # scipy, which no help waits for
 
@@ -245,11 +245,15 @@ def _cells(
                 cells = tuple(replace(cell, look=place.get(cell.config.seed, 0)) for cell in cells)
             if origins:
                 ranks = {cell: rank for rank, cell in ranked if cell.grid == origins}
-                cells = tuple(replace(cell, origin=_origin(cell, ranks)) for cell in cells)
+                _check_origins_of_trials(cells, {cell.config.seed for cell in ranks}, origins)
+                cells, follow = (
+                    tuple(replace(cell, origin=_origin(cell, ranks)) for cell in each)
+                    for each in (cells, follow)
+                )
         except UserError as error:
             raise UserError(f"{where}, grid '{name}': {error}") from error
-        check_count(len(ranked) + len(cells) + len(awaited) + len(found.awaited))
-        awaited += found.awaited
+        check_count(len(ranked) + len(cells) + len(awaited) + len(follow))
+        awaited += follow
         notes += found.notes
         untuned += found.untuned
         after = {cell: rank for rank, cell in ranked}
@@ -297,6 +301,16 @@ def _begin_from(grid: dict[str, Any], above: Collection[str], root: Path) -> str
     models = [Source(root / name, variant or None).name for variant, _, name in named]
     grid["model.name"] = models if isinstance(value, list) else models[0]
     return named[0][2]
+
+
+def _check_origins_of_trials(cells: Iterable[Cell], seeds: Collection[int], origins: str) -> None:
+    """Raises ``UserError`` where trials have a seed that the grid that they begin from has not."""
+    for cell in cells:
+        if cell.config.trial and cell.config.seed not in seeds:
+            raise UserError(
+                f"the trials of tune have seed {cell.config.seed}, of which the grid {origins} has no run to "
+                f"begin from: add {cell.config.seed} to the seeds of {origins}"
+            )
 
 
 def _origin(cell: Cell, others: Iterable[Cell]) -> Cell:

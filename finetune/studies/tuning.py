@@ -218,7 +218,10 @@ def _own(point: Point, values: Values, variant: str, tune: Tune, seed: int) -> l
     own = []
     for key, among in tune.keys.items():
         two = [among.low, among.high] if isinstance(among, SearchRange) else among[:2]
-        one, other = (cell_at(point, _over(values, {key: each}), variant, seed).config for each in two)
+        laid = [_over(values, {key: each}) for each in two]
+        for each in laid:  # the ends of a range too, which a search may come to after hours
+            check_train(values["kind"], each["train"], values["train"])
+        one, other = (cell_at(point, each, variant, seed).config for each in laid)
         own += [key] if one != other else []
     return own
 

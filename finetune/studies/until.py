@@ -55,22 +55,24 @@ def due(cells: Sequence[Cell], later: Sequence[Cell]) -> list[Cell]:
     """The cells of ``later`` that are due after ``cells``, which are those of the looks before.
 
     A look is judged once all of its runs have ended, and by no others, so that the same runs always lead to
-    the same next ones.
+    the same next ones. Failed runs count for its level, as they do in the comparison; a variant without any
+    pair of finished runs gets no more.
     """
     from finetune.comparison.compare import of_runs
 
     statuses = {cell: look(cell) for cell in cells}
     results = (status for cell, status in statuses.items() if not cell.config.trial)
-    runs = [each.run for each in results if each.state is RunState.DONE]
-    done = [Run.checked(run.folder, run.record) for run in runs if run]
+    runs = [each.run for each in results if each.state in ENDED]
+    ended_runs = [Run.checked(run.folder, run.record) for run in runs if run]
     by_folder = {cell.folder: cell for cell in cells}
     arms = {cell: _arm(cell) for cell in (*cells, *later)}
     added: dict[Cell, None] = {}
-    for result in (each for table in of_runs(done).tables for each in table.variants[1:]):
+    for result in (each for table in of_runs(ended_runs).tables for each in table.variants[1:]):
         one = by_folder[Path(result.runs[0].folder)]
         plan, pair = one.config.until, {arms[one], (arms[one][0], BASELINE)}
         ended = all(statuses[cell].state in ENDED for cell in cells if arms[cell] in pair)
-        if plan is None or not ended or (result.difference and result.difference.is_known(plan.margin)):
+        found = result.difference
+        if plan is None or not ended or found is None or found.is_known(plan.margin):
             continue
         reached = max(cell.look for cell in cells if arms[cell] == arms[one])
         added |= {cell: None for cell in later if arms[cell] in pair and cell.look <= reached + 1}

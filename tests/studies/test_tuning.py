@@ -14,6 +14,7 @@ from finetune.cli.main import main
 from finetune.comparison.caveats import NoteKind
 from finetune.comparison.compare import compare
 from finetune.config.identity import config_hash
+from finetune.errors import UserError
 from finetune.records import store
 from finetune.records.run import find_runs
 from finetune.report.formats import saved
@@ -163,6 +164,22 @@ def test_a_plan_shows_the_runs_of_both_phases(tmp_path: Path, capsys: pytest.Cap
     assert "4 more begin from runs that are not done, or follow from them" in capsys.readouterr().err
     end_all(study, {name: [0.5, 0.6, 0.7] for name in VARIANTS})
     assert len(commands(grown(study))) == 4
+
+
+def test_trials_begin_from_runs_of_their_own_seeds(tmp_path: Path) -> None:
+    below = {key: value for key, value in TINY.items() if key != "model.vocab_size"}
+    grids = {
+        "first": {**TINY, "variants": ["softmax"]},
+        "second": {**below, "task": "yelp", "from": "softmax@first", "tune": TUNE},
+    }
+    with pytest.raises(UserError, match=r"trials of tune have seed 1000, .* add 1000 to the seeds of first"):
+        study_of(tmp_path, grids)
+    grids["first"]["seeds"] = [0, 1000]
+    study = study_of(tmp_path, grids)
+    assert "second/tuned" in plan_text(study, 1)
+    begun = [cell for cell in (*study.cells, *study.awaited) if cell.grid == "second"]
+    assert len(begun) == 10
+    assert all(cell.origin and cell.origin.config.seed == cell.config.seed for cell in begun)
 
 
 class Ended(Executor):
@@ -361,6 +378,7 @@ def test_a_note_says_what_trials_leave_open(tmp_path: Path) -> None:
         ({"train.learning_rate": {"low": 1e-5, "high": 1e-3}}, "say by how many trials"),
         ({"train.learning_rate": {"low": 1e-3, "high": 1e-5}, "trials": 3}, "must reach from a low to"),
         ({"train.learning_rate": {"low": 0, "high": 1e-5, "log": True}, "trials": 3}, "a low above 0"),
+        ({"train.learning_rate": {"low": -1, "high": 1}, "trials": 3}, "must be at least 0, not -1"),
         ({"train.learning_rate": {"low": 0, "hihg": 1}, "trials": 3}, "train.learning_rate.high"),
         ({"attention.parameters.eps": [1e-6, 1e-3]}, "attention.parameters.eps changes nothing of softmax"),
         ({"attention.parameters.eps": [1e-6, 1e-3], "trials": 4}, "tune a key that it has"),

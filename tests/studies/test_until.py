@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from finetune.cli.main import main
+from finetune.comparison.claims import Difference
 from finetune.comparison.compare import compare
 from finetune.errors import UserError
 from finetune.records import store
@@ -73,6 +74,34 @@ def test_what_is_known_has_no_more_seeds_and_a_budget_ends(tmp_path: Path) -> No
     assert table.margin == 0.5 and table.until == {"margin": 0.5, "first": 3, "step": 5, "most": 8}
 
 
+def test_failed_runs_count_for_the_level_and_nothing_follows_without_a_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(tmp_path, seeds=[0, 1, 2], until=PLAN)
+    for cell in study.cells:
+        variant, seed = cell.config.attention.variant, cell.config.seed
+        if (variant, seed) == ("sa-softmax", 1):
+            keep(cell, "failed", reason="the loss became nan at step 3", attention=None)
+        else:
+            end(cell, 0.8, noise=hash((variant, seed)))
+    judged: list[float] = []
+    known = Difference.is_known
+    monkeypatch.setattr(
+        Difference, "is_known", lambda self, margin: (judged.append(self.level), known(self, margin))[1]
+    )
+    later = [cell for cell in grown(study).cells if cell not in study.cells]
+    assert len(later) == 4
+    for cell in later:
+        end(cell, 0.8, noise=hash((cell.config.attention.variant, cell.config.seed)))
+    grown(study)
+    looks = Looks(3, 8)
+    assert judged == [looks.levels[0], looks.levels[0], looks.levels[1]]
+    for cell in study.cells:
+        if cell.config.attention.variant == "softmax":
+            keep(cell, "failed", reason="the loss became nan at step 3", attention=None)
+    assert grown(study) == study
+
+
 def test_intervals_and_p_are_adjusted_for_looks(tmp_path: Path) -> None:
     """The same runs with a plan, and without one."""
     results = []
@@ -124,12 +153,14 @@ def test_plans_that_are_none_are_refused(
 
 def test_the_command_line_says_it_over_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, seeds=[0, 1, 2], until=PLAN)
-    study = load(str(path), tmp_path / "runs", {"margin": 0.25, "most": 5})
-    assert study.cells[0].config.until is not None and study.cells[0].config.until.margin == 0.25
-    assert study.command("--rehearse")[-5:] == ["--until", "0.25", "--most-seeds", "5", "--rehearse"]
+    study = load(str(path), tmp_path / "runs", {"margin": 0.12345678, "most": 5})
+    assert study.cells[0].config.until is not None and study.cells[0].config.until.margin == 0.12345678
+    assert study.command("--rehearse")[-5:] == ["--until", "0.12345678", "--most-seeds", "5", "--rehearse"]
     words = ["study", str(path), "--plan", "--output", str(tmp_path / "runs")]
     assert main([*words, "--until", "0.25"]) == 0
     assert "up to 10 more runs" in capsys.readouterr().out
     assert main([*words, "--until", "none"]) == 2
     assert "--until takes a difference in the units of the metric" in capsys.readouterr().err
+    assert main(["classify", "--until", "0.5", "--dry-run"]) == 2
+    assert "give --until to finetune study" in capsys.readouterr().err
     assert "up to 10 more runs" in plan_text(study_of(tmp_path, seeds=[0, 1, 2], until=PLAN), 1)
