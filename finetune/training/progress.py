@@ -45,10 +45,12 @@ def settle(trainer: Any, train: Mapping[str, Any]) -> None:
 
 
 class Progress(TrainerCallback):
-    """Tells how far a run is. ``place``: its place in its grid, such as ``[1/2]``."""
+    """Tells how far a run is. ``place``: its place in its grid, such as ``[1/2]``; ``scored``: the split that
+    it predicts at its end."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, scored: str = "test") -> None:
         self.place = place
+        self.predicting = f"predicting the {scored} rows"
         self.foot = live.current()
         self.loss = ""
         self.measured: list[str] = []  # by the last evaluation
@@ -65,7 +67,7 @@ class Progress(TrainerCallback):
         """``step 12 of 500``, ``about 70 s left``, ``loss 0.43``, ``accuracy 87.25%``."""
         batch = f"batch {self.batch:,}{self.batches}" if self.batch else ""
         if self.done or not self.steps:
-            what = "predicting the test rows" if self.done else "answering validation rows before training"
+            what = self.predicting if self.done else "answering validation rows before training"
             return [what, *filter(None, [batch])]
         left = self.left()
         estimate = "" if left is None else f"about {duration(left)} left"
@@ -121,7 +123,7 @@ class Progress(TrainerCallback):
         spent = duration(time.monotonic() - self.started)
         self.done, self.batch = True, 0
         if self.foot is None:
-            say(f"  trained to step {self.step:,} in {spent}; predicting the test rows")
+            say(f"  trained to step {self.step:,} in {spent}; {self.predicting}")
         self._show()
 
     def _show(self) -> None:

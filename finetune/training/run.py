@@ -198,7 +198,7 @@ def _run_one(spec: RunSpec, loaded: dataset.Data, entry: store.Record) -> None:
     start = warm_start.prepare(config, objective, built, tokens["train"], folder)
     callbacks = warm_start.callbacks(config)
     if progress.display(config.train) in (Display.LIVE, Display.LINES):
-        callbacks.append(Progress(spec.place))
+        callbacks.append(Progress(spec.place, config.scored))
     if grouping.named(config.train):
         callbacks.append(grouping.Grouped(grouping.label_of(Run(folder, entry), config)))
     if spec.diagnose:

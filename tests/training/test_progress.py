@@ -197,6 +197,12 @@ def test_a_foot_is_drawn_twice_a_second_at_most(terminal: Terminal, monkeypatch:
     assert terminal.shown() == [] and terminal.sent.count("step ") <= 4
 
 
+def test_a_trial_says_that_it_predicts_validation_rows() -> None:
+    trial = Progress("[1/1]", "validation")
+    trial.done = True
+    assert trial.parts() == ["predicting the validation rows"]
+
+
 @pytest.mark.parametrize(
     ("bars", "usual"), [(None, Display.LIVE), (True, Display.LINES), (False, Display.TRAINERS)]
 )
