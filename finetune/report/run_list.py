@@ -62,9 +62,8 @@ def text(runs: Sequence[Run], root: Path | None, now: datetime, width: float = m
         count[state] = count.get(state, 0) + 1
         task = f"{run.title} (SAMPLE)" if run.sample else run.title
         cells = [state, task, run.model, run.variant, str(run.seed), run.score_text or ""]
-        rows.append(
-            [*cells, age((now - last_change(run)).total_seconds()), str(run.folder.relative_to(root or ""))]
-        )
+        place = run.folder if root is None else run.folder.relative_to(root)
+        rows.append([*cells, age((now - last_change(run)).total_seconds()), str(place)])
     sheet = Sheet(width)
     total = words.plural(len(runs), "run") + (f" in {root}" if root else "")
     totals = ", ".join(f"{number} {state}" for state, number in count.items())

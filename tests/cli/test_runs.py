@@ -56,6 +56,13 @@ def test_each_run_has_a_line_the_newest_first(root: Path, capsys: pytest.Capture
     assert {line.split()[0] for line in lines} == {"finished", "failed", "preempted", "unfinished"}
 
 
+def test_several_folders_may_lie_anywhere(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    variants = sorted({record.parents[1] for record in root.rglob(store.FILE)})
+    assert len(variants) > 1 and all(folder.is_absolute() for folder in variants)
+    out = printed(capsys, "ls", *map(str, variants))
+    assert out.splitlines()[-1].startswith("6 runs: ") and str(variants[0] / "seed-") in out
+
+
 def test_the_order_is_that_of_folders_or_scores_if_asked(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
