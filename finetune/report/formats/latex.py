@@ -8,7 +8,7 @@ from finetune.metrics import registry
 from finetune.report import cells, facts, lengths, words
 from finetune.report.answer import answer
 from finetune.report.formats.paper import paper
-from finetune.report.formats.tex import HEAD, cell, escape, tabular
+from finetune.report.formats.tex import HEAD, cell, escape, floating
 from finetune.system.tables import Rows
 from finetune.system.text import clean, plain
 
@@ -96,14 +96,4 @@ def _float(rows: Rows, caption: str, label: str, left: int = 1) -> str:
     head, *others = rows
     lines = [" & ".join(map(escape, head)) + r" \\", r"\midrule"]
     lines += [" & ".join(map(cell, row)) + r" \\" for row in others]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{caption}}}",
-            rf"\label{{tab:finetune-{label}}}",
-            r"\smallskip\centering\footnotesize\setlength{\tabcolsep}{3pt}",
-            *tabular("l" * left + "r" * (len(head) - left), lines),
-            r"\end{table}",
-            "",
-        ]
-    )
+    return floating(caption, label, "l" * left + "r" * (len(head) - left), lines)

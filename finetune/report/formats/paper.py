@@ -12,7 +12,7 @@ from finetune.config.schema import BASELINE
 from finetune.data.synthetic import STAMP
 from finetune.metrics.registry import Metric
 from finetune.report import words
-from finetune.report.formats.tex import escape, number, tabular
+from finetune.report.formats.tex import escape, floating, number
 
 # What fits a line: variants that do not stand in further blocks below, rows in further tables.
 WIDTH = 90  # letters, in the small type of a table
@@ -196,14 +196,4 @@ def _float(blocks: Sequence[Block], caption: str, label: str) -> str:
             lines += [r"\midrule" if row is block.rows[0] else r"\addlinespace", *row]
         lines.append(r"\midrule")
     columns = 1 + max(len(block.names) for block in blocks)
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{caption}}}",
-            rf"\label{{tab:finetune-{label}}}",
-            r"\smallskip\centering\footnotesize\setlength{\tabcolsep}{3pt}",
-            *tabular("l" + "r" * columns, lines[:-1]),
-            r"\end{table}",
-            "",
-        ]
-    )
+    return floating(caption, label, "l" + "r" * columns, lines[:-1])

@@ -54,13 +54,21 @@ def cell(text: str) -> str:
     return re.sub(r"(?<![\w.])[-+][\d.]+(?![\w.])", lambda found: number(found[0]), escape(signed))
 
 
-def tabular(columns: str, lines: Iterable[str]) -> list[str]:
-    """A table in the rules of booktabs, no wider than a line of text."""
-    return [
-        SHRINK,
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        *lines,
-        r"\bottomrule",
-        r"\end{tabular}}",
-    ]
+def floating(caption: str, label: str, columns: str, lines: Iterable[str]) -> str:
+    """A table that LaTeX finds a place for, with its caption and its label ``tab:finetune-LABEL``."""
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{caption}}}",
+            rf"\label{{tab:finetune-{label}}}",
+            r"\smallskip\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+            SHRINK,
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+            "",
+        ]
+    )
