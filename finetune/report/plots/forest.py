@@ -125,7 +125,7 @@ def at_a_glance(comparison: Comparison, palette: Palette) -> list[Plot]:
                 heading=f"All differences, {metric.unit}",
                 label=f"All differences from softmax in {metric.unit}",
                 caption=f"{ONE_INTERVAL}{_side(metric)}",
-                n=f"{words.plural(len(bars), 'difference')}, of the seeds in the table above",
+                n=f"{words.plural(len(bars), 'difference')}, each over the seeds of its table",
             )
         )
     return plots
