@@ -3,7 +3,6 @@
 What a reader wants first is in sight first, and reached by eye, keyboard and ear alike.
 """
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,13 @@ from finetune.comparison.compare import compare
 from finetune.report import words
 from finetune.report.html.page import ATTENTION_FILE, FILE, attention_page, page
 from finetune.report.plots.gallery import draw_all
+from tests.support import browser as browsers
+from tests.support.browser import show
 from tests.support.records import classified, correctness, save, save_accuracies, started
 from tests.support.report_records import enrich
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium chromium-driver)"
-    ),
-]
+pytestmark = [pytest.mark.slow, browsers.NEEDED]
 EVIL = "<script>document.title='ran'</script><img src='https://example.invalid/x.png'>" + "long" * 60
-OPTIONS = (
-    "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-    "disable-component-update", "disable-sync",
-)  # fmt: skip
 OVERFLOW = """
 const page = document.documentElement, width = page.clientWidth;
 const wide = [...document.querySelectorAll('body *')].filter(e =>
@@ -92,26 +83,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for option in OPTIONS:
-        options.add_argument(f"--{option}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    yield driver
-    driver.quit()
-
-
-def _show(browser: Any, file: Path, width: int, scheme: str) -> None:
-    """Load the page anew as a screen of this width, in this colour scheme, shows it."""
-    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
-    browser.get(file.as_uri())
+    yield from browsers.started(tmp_path_factory.mktemp("profile"))
 
 
 @pytest.mark.parametrize("name", [FILE, ATTENTION_FILE])
@@ -119,7 +91,7 @@ def _show(browser: Any, file: Path, width: int, scheme: str) -> None:
 def test_nothing_is_wider_than_the_screen_or_out_of_sight(
     browser: Any, file: Path, width: int, name: str
 ) -> None:
-    _show(browser, file.with_name(name), width, "light")
+    show(browser, file.with_name(name), width, "light")
     assert browser.execute_script("return innerWidth") == width
     assert browser.execute_script(OVERFLOW) == [0]
     browser.execute_script(OPEN_ALL)
@@ -134,19 +106,19 @@ def test_nothing_is_wider_than_the_screen_or_out_of_sight(
 def test_the_answer_and_the_first_difference_are_on_the_first_screen(
     browser: Any, file: Path, width: int
 ) -> None:
-    _show(browser, file, width, "light")
+    show(browser, file, width, "light")
     verdict, difference = browser.execute_script(FIRST)
     assert verdict < 200 and difference < 700
 
 
 def test_a_phone_shows_every_difference_and_verdict_without_pushing(browser: Any, file: Path) -> None:
-    _show(browser, file, 390, "light")
+    show(browser, file, 390, "light")
     assert browser.execute_script(SHOWN, ".matrix .verdict") == 2
     assert browser.execute_script(OUT_OF_SIGHT) == 0
 
 
 def test_details_are_closed_and_open_from_the_keyboard(browser: Any, file: Path) -> None:
-    _show(browser, file, 1280, "light")
+    show(browser, file, 1280, "light")
     assert browser.execute_script(SHOWN, "details > :not(summary)") == 0
     assert browser.execute_script(SHOWN, "details > summary") > 5
     summary = browser.find_element("css selector", "section details > summary")
@@ -156,7 +128,7 @@ def test_details_are_closed_and_open_from_the_keyboard(browser: Any, file: Path)
 
 def test_nothing_is_fetched_nothing_runs_and_nothing_is_complained_of(browser: Any, file: Path) -> None:
     browser.get_log("browser")
-    _show(browser, file, 1280, "light")
+    show(browser, file, 1280, "light")
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert browser.execute_script("return document.scripts.length + document.images.length") == 0
     assert browser.title == words.HEADING
@@ -167,7 +139,7 @@ def test_nothing_is_fetched_nothing_runs_and_nothing_is_complained_of(browser: A
 def test_the_dark_scheme_has_other_colours_and_plots_follow(browser: Any, file: Path) -> None:
     colours = []
     for scheme in ("light", "dark"):
-        _show(browser, file, 1280, scheme)
+        show(browser, file, 1280, scheme)
         assert browser.execute_script(INVISIBLE_TEXT) == 0
         colours.append(
             browser.execute_script(
@@ -180,7 +152,7 @@ def test_the_dark_scheme_has_other_colours_and_plots_follow(browser: Any, file: 
 
 
 def test_paper_is_light_and_has_the_tables_but_no_details(browser: Any, file: Path) -> None:
-    _show(browser, file, 718, "dark")
+    show(browser, file, 718, "dark")
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
     assert (
