@@ -286,7 +286,9 @@ def run(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _say_next(options: argparse.Namespace, study: Study) -> None:
-    for hint in hints.after_runs(options.output, [cell.folder for cell in study.cells]):
+    for hint in hints.after_runs(
+        options.output, [cell.folder for cell in study.cells if not cell.config.trial]
+    ):
         say(hint)
 
 

@@ -78,8 +78,14 @@ def load_run(folder: Path, config: RunConfig, objective: ModelObjective) -> Buil
     """The model of a run's folder *with its attention variant*, adapters included, in evaluation mode.
 
     ``config`` is the run's (``read_config``), ``objective`` that of its kind of task. Raises ``UserError``
-    where a weight is in no file, and where adapters lack the base model that they were trained on.
+    where a weight is in no file, where adapters lack the base model that they were trained on, and for a
+    trial.
     """
+    if config.trial:
+        raise UserError(
+            f"the run in {folder} is a trial of a tuning, which keeps no model: name one with the values "
+            "that were chosen"
+        )
     with explain(str(folder)):
         own_code.refuse_tokenizer(str(folder), {}, {})
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -89,8 +89,11 @@ def _value(value: Any) -> str:
 
 
 def scores(run: Run) -> list[str]:
-    """Every metric on the test split with its signature, and the primary one before training."""
-    lines = []
+    """Every metric on the test split with its signature, and the primary one before training.
+
+    Of a trial of a tuning, which is given no test row, they are of validation rows.
+    """
+    lines = ["on validation rows: a trial of a tuning has no test rows"] if run.trial and run.metrics else []
     for name, value in run.metrics.items():
         signature = run.scores[name].get("signature")
         lines.append(
@@ -169,6 +172,8 @@ def next_steps(run: Run) -> list[str]:
     folder, program = shlex.quote(str(run.folder)), hints.program()
     if not run.finished:
         return [run.record["command"] or f"{program} run {folder}/finetune.yaml"]
+    if run.trial:  # which is no result, and keeps no model
+        return []
     steps = [hints.command("compare", run.folder.parent.parent), f"{program} diagnose {folder}"]
     if not run.sample:
         steps.append(f"{program} push {folder} --to org/name")

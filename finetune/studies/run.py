@@ -287,7 +287,7 @@ def _ended(study: Study, statuses: dict[Cell, Status]) -> int:
     refuse_folders(statuses)
     if study.awaited and not left[RunState.FAILED] and not left[RunState.UNFINISHED]:
         say(f"{len(study.awaited)} runs follow from trials that another process makes: type the same again")
-    for hint in hints.after_runs(study.root, [cell.folder for cell in study.cells]):
+    for hint in hints.after_runs(study.root, [cell.folder for cell in study.cells if not cell.config.trial]):
         say(hint)
     failed = left[RunState.FAILED] or study.untuned
     return 1 if failed else os.EX_TEMPFAIL if left[RunState.UNFINISHED] else 0

@@ -54,7 +54,9 @@ def trial(root: Path, rate: str) -> Path:
     return root / f"tune/learning_rate-{rate}/agnews/scratch-tiny/softmax/seed-{SEEDS[0]}"
 
 
-def test_a_trial_keeps_its_score_on_validation_rows_and_nothing_of_test_rows(tuned: Path) -> None:
+def test_a_trial_keeps_its_score_on_validation_rows_and_nothing_of_test_rows(
+    tuned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     record = store.read(trial(tuned, GOOD))
     assert record["status"] == "finished" and record["config"]["trial"] is True
     assert record["predictions"] is None and record["probabilities"] is None
@@ -65,6 +67,10 @@ def test_a_trial_keeps_its_score_on_validation_rows_and_nothing_of_test_rows(tun
     left_out = ("model", "checkpoint", "predictions", "probabilities", "README")
     assert not any(name.startswith(left_out) for name in names)
     assert main(["push", str(trial(tuned, GOOD)), "--to", "org/name"]) == 2, "there is no model to publish"
+    assert main(["diagnose", str(trial(tuned, GOOD))]) == 2
+    assert "is a trial of a tuning, which keeps no model" in capsys.readouterr().err
+    assert main(["show", str(trial(tuned, GOOD))]) == 0
+    assert "on validation rows: a trial" in (shown := capsys.readouterr().out) and "next" not in shown
     config = build(read_yaml(trial(tuned, GOOD) / "finetune.yaml"))
     assert config.trial and pickle.loads(pickle.dumps(config)) == config, "processes hand it each other"
 
