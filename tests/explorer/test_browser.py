@@ -114,6 +114,8 @@ def test_two_ticked_runs_are_drawn_and_compared_down_to_an_example(browser: Any,
     assert browser.find_element("id", "example-count").text == f"{len(fixed)} rows"
     first = browser.find_element("css selector", "#examples li").text
     assert f"row {fixed[0]}" in first and first.startswith("fixed")
+    loose = "return [...document.getElementById('examples').childNodes].filter(e => e.nodeType === 3).length"
+    assert not browser.execute_script(loose), "an absent part of the page is not the word null"
 
 
 def numbers(browser: Any, table: str) -> list[list[float]]:

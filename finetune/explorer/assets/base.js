@@ -36,7 +36,12 @@ function make(tag, attributes = {}, ...children) {
     if (name in element && name !== "list") element[name] = value;
     else element.setAttribute(name, value);
   }
-  element.append(...children.flat().filter(child => child !== null && child !== undefined));
+  return refill(element, ...children);
+}
+
+/** The element with these children instead of its own; ``null`` is no child (``append`` would write the word). */
+function refill(element, ...children) {
+  element.replaceChildren(...children.flat().filter(child => child !== null && child !== undefined));
   return element;
 }
 

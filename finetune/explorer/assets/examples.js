@@ -321,7 +321,8 @@ function exampleList(both, data, names) {
       show();
     };
     const focused = document.activeElement?.id;
-    element.replaceChildren(
+    refill(
+      element,
       make("h3", {}, "Examples"),
       make(
         "form",
@@ -465,7 +466,8 @@ function translationList(both, data) {
       state.shown = PAGE;
       show();
     };
-    element.replaceChildren(
+    refill(
+      element,
       ...[
         make("h3", {}, "Examples"),
         make(
@@ -562,7 +564,8 @@ function documentList(both, data) {
       state.shown += PAGE;
       show();
     });
-    element.replaceChildren(
+    refill(
+      element,
       make("h3", {}, "Documents"),
       make(
         "form",
