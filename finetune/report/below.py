@@ -119,13 +119,16 @@ def _of_classes(found: Flips, classes: Classes, whole: bool) -> Iterator[Section
     yield Section("By class", [about], [["class", "rows", *names, "F1, 2−1", "95%"], *rows])
     labels = classes.labels
     matrices = [classes.first, classes.second]
+    count = (
+        ",.0f" if classes.pairs == 1 else ",.1f"
+    )  # rows of one run are whole numbers, means over seeds are not
     if whole or len(labels) <= MATRIX:
         apart = [
             [two - one for one, two in zip(*lines, strict=True)] for lines in zip(*matrices, strict=True)
         ]
-        shown = [(found.first, matrices[0], "{:,.1f}"), (found.second, matrices[1], "{:,.1f}")]
-        for name, matrix, how in [*shown, (f"{found.second} minus {found.first}", apart, "{:+,.1f}")]:
-            body = [[label, *(minus(how.format(value)) for value in line)]
+        shown = [(found.first, matrices[0], ""), (found.second, matrices[1], "")]
+        for name, matrix, sign in [*shown, (f"{found.second} minus {found.first}", apart, "+")]:
+            body = [[label, *(minus(f"{value:{sign}{count}}") for value in line)]
                     for label, line in zip(labels, matrix, strict=True)]  # fmt: skip
             heading = f"Confusion, {name}"
             yield Section(heading, [], [["is \\ called", *labels], *body])
@@ -140,9 +143,9 @@ def _of_classes(found: Flips, classes: Classes, whole: bool) -> Iterator[Section
             [
                 labels[i],
                 labels[j],
-                f"{matrices[0][i][j]:,.1f}",
-                f"{matrices[1][i][j]:,.1f}",
-                minus(f"{by:+,.1f}"),
+                f"{matrices[0][i][j]:{count}}",
+                f"{matrices[1][i][j]:{count}}",
+                minus(f"{by:+{count}}"),
             ]
             for by, i, j in largest
         ]

@@ -69,7 +69,10 @@ def test_two_variants_and_two_runs_with_their_texts(
     assert main(["diff", str(runs), "--variants", "sa-softmax", "softmax"]) == 0
     assert "sa-softmax → softmax" in capsys.readouterr().out
     assert main(["diff", run_folder(runs, "softmax"), run_folder(runs, "softmax", 1)]) == 0
-    assert "softmax, seed 0 → softmax, seed 1" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "softmax, seed 0 → softmax, seed 1" in out
+    counts = out.partition("Confusion, ")[2].partition("Accuracy by length")[0]
+    assert re.search(r"\d", counts) and not re.search(r"\d\.\d", counts), "rows of one run are whole numbers"
 
 
 @pytest.mark.parametrize("form", ["html", "md", "json"])
