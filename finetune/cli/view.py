@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.cli.options import Overrides, add_verb, place
+from finetune.errors import UserError
 from finetune.system.text import say
 
 
@@ -35,6 +36,10 @@ def view(options: argparse.Namespace, overrides: Overrides) -> None:
     file = options.output or options.folder
     if file.is_dir():
         file = file / page.FILE
+    elif options.output and file.suffix.lower() not in {".html", ".htm"}:  # a browser would show its source
+        raise UserError(
+            f"--output {file}: the page is HTML: name a file such as {file}.html, or a folder that exists"
+        )
     written = page.write(options.folder, file, texts=options.with_texts)
     for problem in written.problems:
         say(problem)

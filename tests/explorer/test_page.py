@@ -149,6 +149,9 @@ def test_the_command_writes_the_page_into_the_folder_and_opens_nothing(
     assert "1 run" in capsys.readouterr().out
     assert main(["view", str(tmp_path / "my runs"), "--output", str(tmp_path)]) == 0
     assert (tmp_path / "explore.html").is_file(), "a folder takes the page under its own name"
+    capsys.readouterr()
+    assert main(["view", str(tmp_path / "my runs"), "--output", str(tmp_path / "page")]) == 2
+    assert "page.html" in capsys.readouterr().err and not (tmp_path / "page").exists()
 
 
 def test_a_folder_without_runs_is_one_line(tmp_path: Path) -> None:
