@@ -155,7 +155,7 @@ def attention(run: Run) -> list[str]:
         "layers": layers and f"{layers} of {swapped['total']} attention calls",
         "kernel": run.kernel,
         "dropout": swapped.get("dropout"),
-        "start": start and str(start.get("kind")) + (f", cosine with softmax {cosine:.3f}" if cosine else ""),
+        "start": start.get("kind", "") + (f", cosine with softmax {cosine:.3f}" if cosine else ""),
     })  # fmt: skip
 
 

@@ -122,6 +122,7 @@ def test_one_run_is_shown_with_what_differs_from_the_nearest_preset(
         f"finetune diagnose {folder}\n",
     ):
         assert words in out, words
+    assert "{}" not in out and "start:" not in out, "what was not recorded is left out"
     table = out.partition("curve\n")[2].partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in table] == ["step", "1", "6", "11", "15", "20"]
     assert table[-1].split() == ["20", "0.05", "0.1", "100.00%"]
