@@ -129,10 +129,14 @@ def named(train: Mapping[str, Any]) -> list[str]:
 
 
 def group_of(run: Run) -> str:
-    """The group of a run: its task, its model, and a hash of what it shares with all it is compared with."""
+    """The group of a run: its task, its model, and a hash of what it shares with all it is compared with.
+
+    Trials of a tuning, which are no results, have groups of their own.
+    """
     prints = {name: split.get("fingerprint") for name, split in run.splits.items()}
-    text = json.dumps([run.configured(), prints, run.sample], sort_keys=True, default=str)
-    return f"{UNSAFE.sub('-', f'{run.title}/{run.model}')[:100]}/{_digest(text)}"
+    kind = ["trial"] if run.trial else []
+    text = json.dumps([run.configured(), prints, run.sample, *kind], sort_keys=True, default=str)
+    return "/".join([UNSAFE.sub("-", f"{run.title}/{run.model}")[:100], *kind, _digest(text)])
 
 
 def _digest(text: str) -> str:

@@ -111,6 +111,13 @@ def test_a_run_bears_its_group_variant_and_seed(packages: dict[str, Standin], na
     assert not any(other.told for key, other in packages.items() if key != name)
 
 
+def test_a_trial_is_in_no_group_of_results() -> None:
+    result, trial = started("softmax", 0), started("softmax", 1000)
+    trial["config"]["trial"] = True
+    groups = [label_of(Run(Path("run"), entry), run_config()).group for entry in (result, trial)]
+    assert groups[0] != groups[1] and "/trial/" in groups[1]
+
+
 def test_a_group_of_the_user_s_own_is_kept(
     packages: dict[str, Standin], monkeypatch: pytest.MonkeyPatch
 ) -> None:
