@@ -51,7 +51,8 @@ def text(study: Study, origins: Mapping[str, Origins], width: float = math.inf) 
     sheet = Sheet(width)
     parts = [_grid(name, cells, origins.get(name, {}), statuses, sheet) for name, cells in grids.items()]
     many = f"{len(study.cells)} run{'s' * (len(study.cells) != 1)}"
-    parts.append(sheet.prose(clean(f"{study.title}: {many} in {study.root}; none was begun")))
+    more = f", and {len(study.awaited)} more follow from trials" if study.awaited else ""
+    parts.append(sheet.prose(clean(f"{study.title}: {many} in {study.root}{more}; none was begun")))
     return "\n\n".join(parts)
 
 

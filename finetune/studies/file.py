@@ -43,6 +43,7 @@ class Study:
     later: tuple[Cell, ...] = ()
     until: Mapping[str, Any] = field(default_factory=dict)  # what the command line says of seeds to be added
     awaited: tuple[Cell, ...] = ()  # in the place of runs that are planned once trials are spent (``tuning``)
+    awaited_later: int = 0  # as many more, of seeds that are added where differences stay unknown
     notes: tuple[str, ...] = ()  # what trials have decided, a line each
     untuned: tuple[str, ...] = ()  # variants that have no tuned run, as all their trials have failed
     content: Mapping[str, Any] = field(default_factory=dict)  # of the file
@@ -106,7 +107,8 @@ def _study(
         on,
         later=tuple(cell for cell in every.cells if cell.look),
         until=given,
-        awaited=every.awaited,
+        awaited=tuple(cell for cell in every.awaited if not cell.look),
+        awaited_later=sum(cell.look > 0 for cell in every.awaited),
         notes=every.notes,
         untuned=every.untuned,
         content=content,
@@ -242,7 +244,10 @@ def _cells(
 
                 looks = looks_of(plan)
                 place = {seed: looks.look_of(number) for number, seed in enumerate(own)}
-                cells = tuple(replace(cell, look=place.get(cell.config.seed, 0)) for cell in cells)
+                cells, follow = (
+                    tuple(replace(cell, look=place.get(cell.config.seed, 0)) for cell in each)
+                    for each in (cells, follow)
+                )
             if origins:
                 ranks = {cell: rank for rank, cell in ranked if cell.grid == origins}
                 _check_origins_of_trials(cells, {cell.config.seed for cell in ranks}, origins)

@@ -115,8 +115,8 @@ def plan_text(
         study, statuses, {kind: each.whole for kind, each in kinds.items() if each.is_like_the_run}
     )
     planned = overview.text(study, statuses, costs, devices.workers(workers or study.workers), width)
-    if study.later:
-        planned += f"\nup to {len(study.later)} more runs, of further seeds, where a difference stays unknown"
+    if further := len(study.later) + study.awaited_later:
+        planned += f"\nup to {further} more runs, of further seeds, where a difference stays unknown"
     parts = [planned, timing.text(study.cells, timed, width), on_paper.text(study.cells, speed, width)]
     return "\n\n".join(filter(None, parts))
 

@@ -18,7 +18,7 @@ from finetune.errors import UserError
 from finetune.records import store
 from finetune.records.run import find_runs
 from finetune.report.formats import saved
-from finetune.studies import engines, search
+from finetune.studies import dry_run, engines, search
 from finetune.studies.executors.base import Called, Engine, Executor, Job, Options
 from finetune.studies.file import Study, grown, load
 from finetune.studies.grid import Cell
@@ -180,6 +180,16 @@ def test_trials_begin_from_runs_of_their_own_seeds(tmp_path: Path) -> None:
     begun = [cell for cell in (*study.cells, *study.awaited) if cell.grid == "second"]
     assert len(begun) == 10
     assert all(cell.origin and cell.origin.config.seed == cell.config.seed for cell in begun)
+
+
+def test_a_plan_counts_further_seeds_of_tuned_runs_apart(tmp_path: Path) -> None:
+    study = tuned_study(tmp_path, until={"margin": 0.5, "most": 3})
+    planned = plan_text(study, 1)
+    assert len(study.awaited) == 4 and planned.startswith("study mine: 14 runs")
+    assert "up to 4 more runs, of further seeds" in planned
+    assert "10 runs in" in (listed := dry_run.text(study, {})) and "and 4 more follow from trials" in listed
+    end_all(study, {name: [0.5, 0.6, 0.7] for name in VARIANTS})
+    assert len(grown(study).later) == 4 and not grown(study).awaited_later
 
 
 class Ended(Executor):
