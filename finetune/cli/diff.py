@@ -56,8 +56,9 @@ def diff(options: argparse.Namespace, overrides: Overrides) -> None:
     if output is not None and output.suffix not in FORMS:
         raise UserError(f"--output writes {', '.join(FORMS)}: '{output}' ends with none of them")
     most = number(options.examples, "--examples", least=1)
-    pairs, names = _sides(options.folders, options.variants)
-    texts, notes = _texts(pairs[0][0], options.folders[0], options.data)
+    pairs, names, unpaired = _sides(options.folders, options.variants)
+    texts, without = _texts(pairs[0][0], options.folders[0], options.data)
+    notes = [*unpaired, *without]
     found = flips(pairs, names, inputs=texts, most=most)
     print(below.text(below.sections(found, notes, whole=False), terminal_width()))
     if output is not None:
@@ -86,46 +87,47 @@ def _texts(run: "Run", root: Path, wanted: str | None) -> tuple[Mapping[int, str
         return None, [f"Without texts, and lengths of the input: {error} (--data says where it is)."]
 
 
-def _sides(folders: list[Path], variants: list[str] | None) -> tuple["Pairs", tuple[str, str]]:
-    """The pairs of runs that are meant, and the names of the two sides."""
+def _sides(folders: list[Path], variants: list[str] | None) -> tuple["Pairs", tuple[str, str], list[str]]:
+    """The pairs of runs that are meant, the names of the two sides, and which runs have no partner."""
     from finetune.records.run import find_runs
 
     if len(folders) > 2 or (len(folders) == 2 and variants):
         raise UserError("finetune diff takes two runs, or one folder of runs and perhaps --variants A B")
-    runs, problems = find_runs(folders)
-    known = [run for run in runs if run.finished]
-    if not known:
-        raise UserError(
-            "; ".join(problems) or f"there is no finished run in {' or '.join(map(str, folders))}"
-        )
+    sides = []
+    for folder in folders:
+        runs, problems = find_runs(folder)
+        sides.append([run for run in runs if run.finished])
+        if not sides[-1]:
+            raise UserError("; ".join(problems) or f"there is no finished run in {folder}")
     if len(folders) == 1:
-        return _two_variants(folders[0], variants)
-    sides = [[run for run in find_runs(folder)[0] if run.finished] for folder in folders]
+        return _two_variants(folders[0], sides[0], variants)
     for folder, side in zip(folders, sides, strict=True):
-        if not side:
-            raise UserError(f"there is no finished run in {folder}")
         if len({run.variant for run in side}) > 1:
             raise UserError(f"{folder} holds runs of several variants: name one folder, and --variants A B")
+        if len({run.seed for run in side}) < len(side):
+            raise UserError(
+                f"{folder} holds several runs of one seed: name the folder of one setting, such as "
+                f"{side[0].folder.parent}"
+            )
+    one, two = sides[0][0], sides[1][0]
+    seeds, notes = ("", ""), list[str]()
     if len(sides[0]) == len(sides[1]) == 1:
-        one, two = sides[0][0], sides[1][0]
-        seeds = (f", seed {one.seed}", f", seed {two.seed}") if one.seed != two.seed else ("", "")
-        names = f"{one.variant}{seeds[0]}", f"{two.variant}{seeds[1]}"
-        return [(one, two)], names if names[0] != names[1] else (str(folders[0]), str(folders[1]))
-    names = sides[0][0].variant, sides[1][0].variant
-    return _by_seed(sides[0], sides[1], folders), names if names[0] != names[1] else (
-        str(folders[0]),
-        str(folders[1]),
-    )
+        pairs = [(one, two)]
+        seeds = (f", seed {one.seed}", f", seed {two.seed}") if one.seed != two.seed else seeds
+    else:
+        pairs, notes = _by_seed(sides[0], sides[1], folders)
+    names = f"{one.variant}{seeds[0]}", f"{two.variant}{seeds[1]}"
+    return pairs, names if names[0] != names[1] else (str(folders[0]), str(folders[1])), notes
 
 
-def _two_variants(folder: Path, variants: list[str] | None) -> tuple["Pairs", tuple[str, str]]:
-    """All seeds of two variants below one folder, which holds one setting of them."""
+def _two_variants(
+    folder: Path, runs: "list[Run]", variants: list[str] | None
+) -> tuple["Pairs", tuple[str, str], list[str]]:
+    """All seeds of two variants among the finished runs below one folder, which holds one setting of them."""
     from finetune.comparison.pairing import groups
     from finetune.errors import unknown
-    from finetune.records.run import find_runs
 
-    found = [group for siblings in groups(find_runs(folder)[0]) for group in siblings]
-    there = list(dict.fromkeys(run.variant for group in found for run in group.runs if run.finished))
+    there = list(dict.fromkeys(run.variant for run in runs))
     others = [name for name in there if name != BASELINE]
     if variants is None and (BASELINE not in there or len(others) != 1):
         raise UserError(f"{folder} has runs of {', '.join(there)}: say which two with --variants A B")
@@ -133,6 +135,7 @@ def _two_variants(folder: Path, variants: list[str] | None) -> tuple["Pairs", tu
     for name in (first, second):
         if name not in there:
             raise unknown(f"variant with finished runs in {folder}", name, there)
+    found = [group for siblings in groups(runs) for group in siblings]
     held = [group for group in found if group.finished(first) and group.finished(second)]
     if not held:
         raise UserError(f"{first} and {second} have no runs of one setting in {folder} that could be paired")
@@ -145,17 +148,21 @@ def _two_variants(folder: Path, variants: list[str] | None) -> tuple["Pairs", tu
         )
     [group] = held
     one, two = group.finished(first), group.finished(second)
-    return _by_seed(list(one.values()), list(two.values()), [folder]), (first, second)
+    pairs, notes = _by_seed(list(one.values()), list(two.values()), [folder])
+    return pairs, (first, second), notes
 
 
-def _by_seed(first: "list[Run]", second: "list[Run]", folders: list[Path]) -> "Pairs":
-    """Pairs the runs of two sides by seed; those that began from unlike weights are no pair."""
+def _by_seed(first: "list[Run]", second: "list[Run]", folders: list[Path]) -> tuple["Pairs", list[str]]:
+    """Pairs the runs of two sides by seed, and says of each other run why it is in no pair."""
     from finetune.comparison.pairing import unlike_start
 
     one, two = ({run.seed: run for run in side} for side in (first, second))
-    pairs = [(one[seed], two[seed]) for seed in sorted(one.keys() & two.keys())]
-    fair = [pair for pair in pairs if unlike_start(pair[1], pair[0]) is None]
-    if not fair:
-        why = unlike_start(pairs[0][1], pairs[0][0]) if pairs else "they have no seed in common"
+    common = sorted(one.keys() & two.keys())
+    unlike = {seed: why for seed in common if (why := unlike_start(two[seed], one[seed])) is not None}
+    if len(unlike) == len(common):
+        why = next(iter(unlike.values()), "they have no seed in common")
         raise UserError(f"no two runs in {' and '.join(map(str, folders))} are a pair: {why}")
-    return fair
+    notes = [f"No pair, seed {seed}: {why}." for seed, why in unlike.items()]
+    alone = ", ".join(map(str, sorted(one.keys() ^ two.keys())))
+    notes += [f"Left out, as one side alone has finished them: seeds {alone}."] if alone else []
+    return [(one[seed], two[seed]) for seed in common if seed not in unlike], notes

@@ -75,6 +75,30 @@ def test_two_variants_and_two_runs_with_their_texts(
     assert re.search(r"\d", counts) and not re.search(r"\d\.\d", counts), "rows of one run are whole numbers"
 
 
+def test_runs_without_a_partner_are_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (alone,) = (path for path in runs.rglob("seed-1") if path.parent.name == "softmax")
+    hidden = alone.rename(runs.parent / f"{runs.name}-hidden")
+    try:
+        assert main(["diff", str(runs)]) == 0
+        assert "Left out, as one side alone has finished them: seeds 1." in capsys.readouterr().out
+        assert main(["diff", str(alone.parent), str(alone.parents[1] / "sa-softmax")]) == 0
+        assert "seeds 1." in capsys.readouterr().out
+    finally:
+        hidden.rename(alone)
+
+
+def test_a_side_of_two_settings_is_refused(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = [Path(run_folder(runs, variant)).parent for variant in ("softmax", "sa-softmax")]
+    for name in ("one", "two"):
+        shutil.copytree(both[0], tmp_path / name / "softmax")
+    assert main(["diff", str(tmp_path), str(both[1])]) == 2
+    error = capsys.readouterr().err
+    assert "holds several runs of one seed: name the folder of one setting" in error
+    assert str(tmp_path / "one" / "softmax") in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize("form", ["html", "md", "json"])
 def test_a_file_holds_texts_only_where_asked(runs: Path, tmp_path: Path, form: str) -> None:
     file = tmp_path / f"diff.{form}"
