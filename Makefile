@@ -44,7 +44,7 @@ translate: $(READY)  ## fine-tune on a translation task: TASK=iwslt2017 PAIR=de-
 pretrain: $(READY)  ## train a language model on text: TASK=books OBJECTIVE=causal
 	@$(BIN)/finetune pretrain --task "$(or $(TASK),books)" $(if $(OBJECTIVE),--objective $(OBJECTIVE)) $(OPTIONS)
 
-compare: $(READY)  ## compare the runs in OUTPUT; writes report.html, .md, .csv, .tex and .json there
+compare: $(READY)  ## compare the runs in OUTPUT; writes report.html, .md, .csv, .tex, .json and figures/ there
 	@$(BIN)/finetune compare "$(OUTPUT)"
 
 view: $(READY)  ## look into the runs in OUTPUT: one offline page, opened in the browser; ARGS=--with-texts

@@ -23,7 +23,7 @@ def add(verbs: Any) -> None:
         "folder", nargs="?", type=place, default=Path("runs"), help="folder with runs (default: runs)"
     )
     parser.add_argument("--output", type=place, help="file of the page (default: explore.html in the folder)")
-    texts = "keep texts in the page: translations, and of rows on which runs differ the row itself"
+    texts = "keep texts in the page: translations, and the inputs of rows that a run got wrong"
     parser.add_argument("--with-texts", action="store_true", help=texts)
     parser.add_argument("--no-open", action="store_true", help="write the page and open no browser")
     parser.set_defaults(function=view)

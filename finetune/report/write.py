@@ -1,4 +1,4 @@
-"""A comparison -> its report: text for the terminal; HTML, Markdown, CSV, LaTeX and JSON files."""
+"""A comparison -> its report: text for the terminal; HTML, Markdown, CSV, LaTeX and JSON files; figures."""
 
 from collections.abc import Sequence
 from pathlib import Path

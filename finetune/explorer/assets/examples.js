@@ -373,8 +373,8 @@ function exampleList(both, data, names) {
         : make(
             "p",
             { className: "muted" },
-            "This page holds no texts: finetune view --with-texts puts those of rows on which runs differ into " +
-              "it.",
+            "This page holds no texts: finetune view --with-texts puts those of rows that a run got wrong " +
+              "into it.",
           ),
     );
     if (focused) element.querySelector(`#${CSS.escape(focused)}`)?.focus();
