@@ -11,7 +11,7 @@ from finetune.studies import refusals
 from finetune.studies.axes import NAMED_BY_FOLDER, grid_keys, value_text
 from finetune.studies.file import Study, content_of
 from finetune.studies.grid import Cell, preset_of
-from finetune.studies.state import Status, look
+from finetune.studies.state import RunState, Status, look
 from finetune.system.sheet import Sheet
 from finetune.system.text import clean
 
@@ -50,6 +50,10 @@ def text(study: Study, origins: Mapping[str, Origins], width: float = math.inf) 
         grids.setdefault(cell.grid, []).append(cell)
     sheet = Sheet(width)
     parts = [_grid(name, cells, origins.get(name, {}), statuses, sheet) for name, cells in grids.items()]
+    taken = [status.reason for status in statuses.values() if status.state == RunState.OTHER]
+    if taken:
+        more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
+        parts.append(sheet.prose(clean(f"other, which a run would refuse: {taken[0]}{more}")))
     many = f"{len(study.cells)} run{'s' * (len(study.cells) != 1)}"
     more = f", and {len(study.awaited)} more follow from trials" if study.awaited else ""
     parts.append(sheet.prose(clean(f"{study.title}: {many} in {study.root}{more}; none was begun")))

@@ -9,7 +9,7 @@ from finetune.cli.main import main
 from finetune.config.identity import as_dict
 from finetune.config.loading import yaml_text
 from finetune.errors import UserError
-from finetune.studies import engines
+from finetune.studies import dry_run, engines
 from finetune.studies.rehearsal import rehearse
 from finetune.studies.run import commands, plan_text, run_study
 from finetune.studies.state import look
@@ -76,6 +76,7 @@ def test_a_study_refuses_to_begin_where_a_folder_holds_another_run(tmp_path: Pat
     keep(study_of(tmp_path).cells[1])
     study = study_of(tmp_path, {"a": {**TINY, "data.train_rows": 25}})
     assert [look(cell).state for cell in study.cells] == ["missing", "other"]
+    assert "other, which a run would refuse: " in dry_run.text(study, {}), "a state that stops says why"
     for refused in (lambda: commands(study), lambda: run_study(study, 1, engines.choose(study))):
         with pytest.raises(UserError, match=r"differs in data\.train_rows.*--output"):
             refused()
