@@ -39,7 +39,7 @@ def parse(text: str) -> Margin:
     if not 0 < size < math.inf:
         raise UserError(
             f"a margin is a number above 0 in the units of the metric, or a share of softmax's score, not "
-            f"'{text.strip()}': type 0.5 or 1%"
+            f"'{text.strip()}': type 0.5, 1% or accuracy=0.5"
         )
     if percent and size >= 100:
         raise UserError(f"a margin of {number}% of softmax's score leaves nothing out: give less than 100%")

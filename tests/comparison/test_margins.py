@@ -58,7 +58,7 @@ def test_margins_are_read_as_they_are_typed(text: str, metric: str, margin: Marg
     ("text", "named"),
     [
         *(
-            (word, f"not '{word}': type 0.5 or 1%")
+            (word, f"not '{word}': type 0.5, 1% or accuracy=0.5")
             for word in ("0", "-1", "nan", "inf", "1e999", "x", "0%", "")
         ),
         ("100%", "a margin of 100% of softmax's score leaves nothing out"),
