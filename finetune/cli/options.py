@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from finetune.config.loading import merge, nest, parse_value
 from finetune.errors import UserError, shown
 from finetune.studies.on_paper import USUAL, Speed
-from finetune.tasks import TASK_TYPES
+from finetune.tasks import TASK_TYPES, TASKS
 
 Overrides = Mapping[str, Any]
 """The options that are keys of the configuration, as a nested mapping."""
@@ -141,6 +141,8 @@ def read_overrides(words: Sequence[str]) -> Overrides:
     remaining = list(words)
     while remaining:
         name, equals, value = remaining.pop(0).partition("=")
+        if name in TASKS:
+            raise UserError(f"a task is an option: type --task {name}")
         if not name.startswith("--") or len(name) == 2:
             raise UserError(f"cannot make sense of '{name}': options look like --train.learning_rate 3e-5")
         # A single dash begins a negative number, two begin the next option.

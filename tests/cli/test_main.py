@@ -340,6 +340,7 @@ MISTAKES = [
     ("classify --outpt x", "did you mean '--output'?"),
     ("classify --out x", "unknown option '--out'"),  # no guessing at what a shortened option means
     ("classify extra", "cannot make sense of 'extra'"),
+    ("classify agnews", "type --task agnews"),
     ("classify --data.train_row 5", "did you mean 'data.train_rows'?"),
     ("classify --data.train_rows many", "data.train_rows", "valid integer", "'many'"),
     ("classify --data.train_rows true", "data.train_rows", "valid integer"),
