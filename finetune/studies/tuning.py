@@ -342,7 +342,8 @@ class _Course:
     def failure(self) -> str:
         """Why nothing is chosen, in a line."""
         cells = [cell for trial in self.trials for cell in trial.cells]
-        cell, reason = next((cell, reason) for cell in cells if (reason := self.see(cell).reason))
+        told = ((cell, reason) for cell in cells if (reason := self.see(cell).reason))
+        cell, reason = next(told, (cells[0], f"it has finished without a finite {self.metric.name}"))
         return (
             f"{self._place}all {len(self.trials)} trials have failed, so that it has no tuned run "
             f"({reason}; remove {cell.folder} to try that one again)"

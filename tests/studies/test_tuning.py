@@ -192,6 +192,18 @@ def test_a_plan_counts_further_seeds_of_tuned_runs_apart(tmp_path: Path) -> None
     assert len(grown(study).later) == 4 and not grown(study).awaited_later
 
 
+def test_trials_that_have_no_finite_score_are_failed_ones(tmp_path: Path) -> None:
+    study = tuned_study(tmp_path)
+    end_all(study, {name: [0.5, 0.6, 0.7] for name in VARIANTS})
+    for cell in trials(study):
+        entry = store.read(cell.folder)
+        assert entry["metrics"] is not None
+        entry["metrics"]["accuracy"]["value"] = None
+        store.write(cell.folder, entry)
+    lines = grown(study).untuned
+    assert len(lines) == 2 and "(it has finished without a finite accuracy; remove" in lines[0]
+
+
 class Ended(Executor):
     """Ends each job at once: by the record of a finished run, or as ``fates`` says of its folder."""
 
