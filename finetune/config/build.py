@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from finetune.config import lineage, names
 from finetune.config.loading import merge, nest
-from finetune.config.schema import EARLIER, RunConfig
+from finetune.config.schema import BY_TUNING, EARLIER, RunConfig
 from finetune.errors import UserError, shown, unknown
 
 T = TypeVar("T")
@@ -77,7 +77,8 @@ def _as_user_error(error: ValidationError, holder: Any, where: str) -> UserError
             holder = holder.__dataclass_fields__[part].type
             # An optional section: what it is where it is not None.
             holder = next((t for t in getattr(holder, "__args__", ()) if t is not type(None)), holder)
-        allowed = [where + ".".join([*parents, name]) for name in holder.__dataclass_fields__]
+        fields = [name for name in holder.__dataclass_fields__ if parents or name not in BY_TUNING]
+        allowed = [where + ".".join([*parents, name]) for name in fields]
         # One that stands in another section: of engines' options there are no sections.
         return unknown("key", key, allowed, [] if where else names.meant(key))
     if first["type"] == "missing":
