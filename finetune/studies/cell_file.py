@@ -14,7 +14,7 @@ from finetune.config.build import build
 from finetune.config.folders import run_folder
 from finetune.config.identity import as_dict, flatten
 from finetune.config.loading import merge, read_yaml, yaml_text
-from finetune.config.schema import RunConfig
+from finetune.config.schema import BY_TUNING, RunConfig
 from finetune.errors import UserError, shown, unknown
 from finetune.studies.grid import Cell, check_secrets, task_of
 from finetune.studies.keys import unknown_key
@@ -84,7 +84,8 @@ def cell_of(
             )
     for name in flatten(values):
         if name.partition(".")[0] not in RunConfig.__dataclass_fields__:
-            raise unknown_key("key", name, RunConfig.__dataclass_fields__.keys(), elsewhere={})
+            typed = RunConfig.__dataclass_fields__.keys() - BY_TUNING
+            raise unknown_key("key", name, typed, elsewhere={})
     if source is not None:
         values = merge(values, {"data": {"source": source}})
     if variant is not None:

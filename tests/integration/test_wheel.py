@@ -104,7 +104,8 @@ def environment(folder: Path) -> Path:
 
 
 def test_a_wheel_holds_every_module_and_preset_below_one_name(wheels: list[Path]) -> None:
-    package = [f"finetune/**/*.{ending}" for ending in ("py", "typed", "c", "css", "jinja")]
+    endings = ("*.py", "*.typed", "*.c", "*.css", "*.jinja", "*.js", "LICENSE")
+    package = ["finetune/explorer/carried/README.md", *(f"finetune/**/{ending}" for ending in endings)]
     patterns = (*package, "tasks/*.py", "configs/*.py", "configs/**/*.yaml")
     files = {path.relative_to(ROOT).as_posix() for pattern in patterns for path in ROOT.glob(pattern)}
     shipped = {name if name.startswith("finetune/") else f"finetune/{name}" for name in files}
