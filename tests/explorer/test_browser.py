@@ -104,6 +104,7 @@ def test_two_ticked_runs_are_drawn_and_compared_down_to_an_example(browser: Any,
     until(browser, "document.querySelector('#comparison h3').textContent.startsWith('A: softmax, seed 1')")
     until(browser, READY)
     assert "2 runs" in browser.find_element("css selector", ".readout").text
+    assert not browser.find_element("css selector", "#churn .track").is_displayed(), "a bar needs another"
     a, b = (guesses(variant, 1) for variant in ("softmax", "sa-softmax"))
     fixed = [
         one["row"]

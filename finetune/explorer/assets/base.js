@@ -103,9 +103,9 @@ function differenceOf(name, difference) {
   return signed(difference, decimals);
 }
 
-/** "good", "bad" or "" for a difference of a metric: its colour, never without its sign. */
+/** "good", "bad" or "" for a difference of a metric, "" if it is shown as 0: its colour, never without its sign. */
 function toneOf(name, difference) {
-  if (!difference) return "";
+  if (!/[1-9]/.test(differenceOf(name, difference))) return "";
   return difference > 0 === INDEX.metrics[name].higher ? "good" : "bad";
 }
 

@@ -350,7 +350,7 @@ function churn(both, data) {
     make("p", { className: "muted" }, note),
     make(
       "div",
-      { className: "bars", id: "churn" },
+      { className: drawn.length > 1 ? "bars" : "bars alone", id: "churn" }, // one bar has nothing to be held against
       drawn.flatMap(bar => churnBar(bar, most, moved)),
     ),
   );
