@@ -80,7 +80,8 @@ def between(seeds: list[int], first: list[Any], second: list[Any], metric: Metri
     one, two = (over_runs.reseeded(side, distance) for side in (first, second))
     pairs, others = (list(combinations(side, 2)) for side in (first, second))
     known, apart = len(seeds) >= FEWEST, float(swapped.mean() - (one.mean() + two.mean()) / 2)
-    ends = over_runs.interval(swapped - (one + two) / 2) if known else None
+    most = 1.0 if moved.percent else np.inf
+    ends = possible(over_runs.interval(swapped - (one + two) / 2), -most, most) if known else None
     return Churn(
         seeds=seeds,
         rows=swapped.shape[1],

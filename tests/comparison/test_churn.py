@@ -63,6 +63,15 @@ def test_shares_of_three_seeds_by_hand(tmp_path: Path) -> None:
     assert ", another seed 11.7% (" in text and "the difference is −5.0 points (−" in text
 
 
+def test_no_difference_is_more_than_all_predictions(tmp_path: Path) -> None:
+    """Three runs that each predict a class of their own, as runs that learn nothing do."""
+    constant = [[seed] * 20 for seed in range(3)]
+    save_all(tmp_path, {"softmax": constant, "sa-softmax": [[0] * 20, [1] * 20, [3] * 20]})
+    each = found(tmp_path)
+    assert each and each.difference_interval
+    assert -100 <= each.difference_interval[0] <= each.difference_interval[1] <= 100
+
+
 def test_one_seed_has_no_reseed_and_two_no_noise_of_seeds_between_them(tmp_path: Path) -> None:
     runs = {"softmax": [shifted(0), shifted(1)], "sa-softmax": [shifted(2), shifted(1)]}
     save_all(tmp_path / "one", {variant: seeds[:1] for variant, seeds in runs.items()})
