@@ -17,6 +17,7 @@ os.environ["FINETUNE_CACHE"] = tempfile.mkdtemp(prefix="finetune-tests-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+os.environ.pop("COLUMNS", None)  # of whoever runs the tests, or of their workers: output is for no terminal
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: more threads only wait for each other
 
 import hypothesis  # noqa: F401 - by the freezing below it has looked at what refers to its generators
