@@ -99,6 +99,7 @@ docs/performance
 Report of the study <results/cpu/report>
 Report on language models <results/language/report>
 Report on pretraining with each variant <results/downstream/report>
+Report on churn <results/churn/report>
 Report of the first runs <results/first-runs/report>
 Benchmark <results/bench-cpu/bench>
 Benchmark of pretraining <results/bench-pretraining/bench>
