@@ -1,7 +1,7 @@
 """Effect sizes of a difference, from the scores of single runs: wins, improvement, error reduction."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from finetune.comparison.claims import Difference
@@ -40,11 +40,8 @@ def effects(
     - error_reduction: 100 (1 - error / error of the baseline), an error being the distance of the mean over
       seeds from the best value of the metric; ``None`` where there is none.
     """
-    moved = [each for each in difference.per_seed if abs(each) >= LEAST]
-    wins = sum(map(metric.is_better, moved))
-    counted = replace(
-        difference, wins=wins, losses=len(moved) - wins, ties=len(difference.per_seed) - len(moved)
-    )
+    wins, ties, losses = wins_ties_losses((each, metric) for each in difference.per_seed)
+    counted = replace(difference, wins=wins, ties=ties, losses=losses)
     if not set(difference.seeds) <= baseline.keys() & variant.keys():
         return counted
     before, after = ([side[seed] for seed in difference.seeds] for side in (baseline, variant))
@@ -56,3 +53,11 @@ def effects(
         improvement=improvement(worse, better),
         error_reduction=100 * (1 - errors[1] / errors[0]) if known else None,
     )
+
+
+def wins_ties_losses(differences: Iterable[tuple[float, Metric]]) -> tuple[int, int, int]:
+    """How many differences are better, none and worse, each as its metric has it."""
+    known = list(differences)
+    moved = [(size, metric) for size, metric in known if abs(size) >= LEAST]
+    wins = sum(metric.is_better(size) for size, metric in moved)
+    return wins, len(known) - len(moved), len(moved) - wins

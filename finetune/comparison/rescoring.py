@@ -74,12 +74,8 @@ class Predictions:
     def _scored(self, run: Run, metric: Metric) -> Scored:
         if known := self._known.get((run.folder, metric.name)):
             return known
-        rows = sorted(run.predictions(), key=lambda row: row["row"])
-        if not rows or any(metric.truth not in row for row in rows):
-            raise UserError(f"the predictions in {run.folder} are empty or lack '{metric.truth}'")
+        rows = predicted(run, metric)
         identity = [(row["row"], row[metric.truth]) for row in rows]
-        if len({row for row, _ in identity}) < len(identity):
-            raise UserError(f"the predictions in {run.folder} hold a row twice")
         scorer = metric.row_scorer()
         try:
             scores = scorer.score(rows, run.scores[metric.name].get("signature") or "")
@@ -95,3 +91,14 @@ class Predictions:
         outputs = scorer.outputs(rows) if metric.moved and scorer.outputs else None
         found = self._known[run.folder, metric.name] = Scored(identity, scores, outputs)
         return found
+
+
+def predicted(run: Run, metric: Metric) -> list[dict[str, Any]]:
+    """The rows of a run's predictions in order of their ids; raises ``UserError`` for none, for one without
+    the right answer, and for one that is there twice."""
+    rows = sorted(run.predictions(), key=lambda row: row["row"])
+    if not rows or any(metric.truth not in row for row in rows):
+        raise UserError(f"the predictions in {run.folder} are empty or lack '{metric.truth}'")
+    if len({row["row"] for row in rows}) < len(rows):
+        raise UserError(f"the predictions in {run.folder} hold a row twice")
+    return rows

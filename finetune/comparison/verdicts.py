@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import NamedTuple, get_args
 
 from finetune.comparison.claims import Difference, Verdict
+from finetune.comparison.effects import wins_ties_losses
 from finetune.comparison.tables import ResultTable
 from finetune.config.schema import BASELINE
-from finetune.metrics.registry import LEAST
 from finetune.statistics.over_seeds import holm
 from finetune.statistics.power import ALPHA
 
@@ -145,8 +145,7 @@ def verdicts(tables: Sequence[ResultTable]) -> list[VariantVerdict]:
         own = [each for each in differences if each.variant == name]
         counts = Counter(each.difference.verdict for each in own)
         surviving = Counter(each.difference.verdict for each in own if id(each) not in lost)
-        moved = [each for each in own if abs(each.difference.mean) >= LEAST]
-        wins = sum(each.table.primary.is_better(each.difference.mean) for each in moved)
+        wins, ties, losses = wins_ties_losses((each.difference.mean, each.table.primary) for each in own)
         found.append(
             VariantVerdict(
                 variant=name,
@@ -160,8 +159,8 @@ def verdicts(tables: Sequence[ResultTable]) -> list[VariantVerdict]:
                 surviving_worse=surviving["worse"],
                 family=len(tested),
                 wins=wins,
-                ties=len(own) - len(moved),
-                losses=len(moved) - wins,
+                ties=ties,
+                losses=losses,
             )
         )
     return found

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune.comparison.rescoring import Scored
+from finetune.comparison.rescoring import Scored, predicted
 from finetune.comparison.single_rows import sentences
 from finetune.errors import UserError
 from finetune.records.run import Run
@@ -99,12 +99,8 @@ class Store:
     def add(self, number: int, run: Run) -> tuple[TestSet, list[Column], Any]:
         """Reads the predictions of the run that has this ``number`` in the page, and also gives what it
         answered (``RowScorer.outputs``); raises ``UserError``."""
-        rows = sorted(run.predictions(), key=lambda row: row["row"])
+        rows = predicted(run, run.metric)
         view, identity = VIEWS[run.metric.truth], [row["row"] for row in rows]
-        if not rows or any(run.metric.truth not in row for row in rows):
-            raise UserError(f"the predictions in {run.folder} are empty or lack '{run.metric.truth}'")
-        if len(set(identity)) < len(identity):
-            raise UserError(f"the predictions in {run.folder} hold a row twice")
         try:
             shared, own = view.shared(rows), view.own(run, rows, self._texts)
         except (ValueError, TypeError, KeyError, OverflowError) as error:

@@ -1,6 +1,7 @@
 """Rows of cells, the first one their heads: scores and differences, effects, cost, starts, origins."""
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from finetune.comparison.churn import Churn, Share
 from finetune.comparison.claims import Difference
@@ -18,14 +19,11 @@ Cells = list[list[str]]
 
 def scores(table: ResultTable, *, whole: bool = True) -> Cells:
     """Lists scores and differences by variant; not ``whole``: without what ``cost`` and ``starts`` show."""
-    metric, variants = table.primary, table.variants
+    metric, variants, compared = table.primary, table.variants, partial(_compared, table)
     names = dict.fromkeys(name for result in variants for name in [table.metric, *result.metrics])
     # Those of one context length and those of probabilities have tables of their own.
     known = [registry.get(name) for name in names if registry.length_of(name) is None]
     metrics = [each for each in known if not each.of_probabilities]
-
-    def compared(show: Callable[[Difference], str]) -> list[str]:
-        return [show(result.difference) if result.difference else "" for result in variants]
 
     def interval(field: str) -> list[str]:
         return compared(lambda difference: words.interval(metric, getattr(difference, field)))
@@ -52,6 +50,11 @@ def scores(table: ResultTable, *, whole: bool = True) -> Cells:
     )
 
 
+def _compared(table: ResultTable, show: Callable[[Difference], str]) -> list[str]:
+    """A cell for each variant, empty where it has no difference."""
+    return [show(result.difference) if result.difference else "" for result in table.variants]
+
+
 def least(table: ResultTable) -> list[str]:
     """Heads of ``scores`` in the order in which they can be spared where there is no room for all."""
     others = (registry.get(name) for result in table.variants for name in result.metrics)
@@ -61,11 +64,7 @@ def least(table: ResultTable) -> list[str]:
 
 def main(table: ResultTable) -> Cells:
     """Lists what is asked of a table first: the primary score, and the difference with its verdict."""
-    metric, variants = table.primary, table.variants
-
-    def compared(show: Callable[[Difference], str]) -> list[str]:
-        return [show(result.difference) if result.difference else "" for result in variants]
-
+    metric, variants, compared = table.primary, table.variants, partial(_compared, table)
     return _filled(
         [
             ["attention", *map(words.variant_name, variants)],

@@ -11,7 +11,7 @@ that all looks share, of the test rows, makes them more alike, which errs on the
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,18 +36,10 @@ class Looks:
         """The number of seeds at each look, the last of them ``most``: (3, 5, 7, 8)."""
         return (*range(self.first, self.most, self.step), self.most)
 
-    @cached_property
+    @property
     def levels(self) -> tuple[float, ...]:
         """The two-sided level of each look: a difference of equal methods is below it at any in 5%."""
-        shares = np.array(self.seeds) / self.most
-        spent = np.diff(ALPHA * shares**2, prepend=0.0)
-        levels: list[float] = []
-        density: _Density | None = None
-        for share, before, alpha in zip(shares, [0.0, *shares], spent, strict=False):
-            bound = _bound(density, share, share - before, alpha)
-            levels.append(2 * float(special.ndtr(-bound)))
-            density = _going_on(density, bound * np.sqrt(share), share - before)
-        return tuple(levels)
+        return _levels(self)
 
     def look_of(self, place: int) -> int:
         """The look, from 0, for which the seed at ``place``, from 0, is run."""
@@ -62,6 +54,19 @@ class Looks:
 def looks_of(plan: Mapping[str, Any]) -> Looks:
     """The looks of a configuration's ``until``."""
     return Looks(plan["first"], plan["most"], plan["step"])
+
+
+@cache  # every variant of a table asks for those of one plan
+def _levels(looks: Looks) -> tuple[float, ...]:
+    shares = np.array(looks.seeds) / looks.most
+    spent = np.diff(ALPHA * shares**2, prepend=0.0)
+    levels: list[float] = []
+    density: _Density | None = None
+    for share, before, alpha in zip(shares, [0.0, *shares], spent, strict=False):
+        bound = _bound(density, share, share - before, alpha)
+        levels.append(2 * float(special.ndtr(-bound)))
+        density = _going_on(density, bound * np.sqrt(share), share - before)
+    return tuple(levels)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Text from outside made safe for a terminal, a report or a plot: one line, no invisible characters."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 LONGEST = 300
@@ -79,6 +79,7 @@ def say(line: str) -> None:
 
 
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+_verbose: ContextVar[bool] = ContextVar("verbose", default=False)
 
 
 def is_quiet() -> bool:
@@ -86,29 +87,25 @@ def is_quiet() -> bool:
     return _quiet.get()
 
 
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Prints no progress and no notes meanwhile."""
-    token = _quiet.set(True)
-    try:
-        yield
-    finally:
-        _quiet.reset(token)
-
-
-_verbose: ContextVar[bool] = ContextVar("verbose", default=False)
-
-
 def is_verbose() -> bool:
     """Whether libraries are to print what they print of themselves, in the place of our lines."""
     return _verbose.get()
 
 
-@contextmanager
-def verbosely() -> Iterator[None]:
+def quietly() -> AbstractContextManager[None]:
+    """Prints no progress and no notes meanwhile."""
+    return _meanwhile(_quiet)
+
+
+def verbosely() -> AbstractContextManager[None]:
     """Has libraries print what they print of themselves meanwhile."""
-    token = _verbose.set(True)
+    return _meanwhile(_verbose)
+
+
+@contextmanager
+def _meanwhile(flag: ContextVar[bool]) -> Iterator[None]:
+    token = flag.set(True)
     try:
         yield
     finally:
-        _verbose.reset(token)
+        flag.reset(token)

@@ -304,11 +304,6 @@ function exampleList(both, data, names) {
         texts?.[i] ? make("p", {}, texts[i]) : null,
       );
     });
-    const more = make("button", { type: "button" }, "Show more");
-    more.addEventListener("click", () => {
-      state.shown += PAGE;
-      show();
-    });
     const clear = make("button", { type: "button" }, "Leave the cell");
     clear.addEventListener("click", () => {
       state.cell = null;
@@ -367,7 +362,7 @@ function exampleList(both, data, names) {
         state.cell ? clear : null,
       ),
       make("ol", { className: "examples" }, items),
-      kept.length > state.shown ? more : null,
+      moreButton(kept.length, state, show),
       texts
         ? null
         : make(
@@ -389,6 +384,24 @@ function exampleList(both, data, names) {
       element.scrollIntoView({ block: "start" });
     },
   };
+}
+
+/** Shows a further part of a list whose `state` says how many of all `count` it shows; none at its end. */
+function moreButton(count, state, show) {
+  if (count <= state.shown) return null;
+  const more = make("button", { type: "button" }, "Show more");
+  more.addEventListener("click", () => {
+    state.shown += PAGE;
+    show();
+  });
+  return more;
+}
+
+/** Chooses what comes first, of the names that `orders` has for the largest changes and each side's gains. */
+function orderSelect(orders, chosen, pick) {
+  const texts = ["the largest changes", "B better", "A better"];
+  const options = orders.map((value, i) => ({ value, text: texts[i] }));
+  return identified("example-kind", selectOf("first", options, chosen, pick));
 }
 
 /** The predictions of all seeds in words: "Sports" or "Sports 3, World 1". */
@@ -456,11 +469,6 @@ function translationList(both, data) {
         marked ? make("div", { className: "translations" }, text(0), text(1)) : null,
       );
     });
-    const more = make("button", { type: "button" }, "Show more");
-    more.addEventListener("click", () => {
-      state.shown += PAGE;
-      show();
-    });
     const pick = name => value => {
       state[name] = name === "pair" ? Number(value) : value;
       state.shown = PAGE;
@@ -484,19 +492,7 @@ function translationList(both, data) {
                 ),
               )
             : null,
-          identified(
-            "example-kind",
-            selectOf(
-              "first",
-              [
-                { value: "changed", text: "the largest changes" },
-                { value: "fixed", text: "B better" },
-                { value: "broken", text: "A better" },
-              ],
-              state.order,
-              pick("order"),
-            ),
-          ),
+          orderSelect(["changed", "fixed", "broken"], state.order, pick("order")),
         ),
         make(
           "p",
@@ -504,7 +500,7 @@ function translationList(both, data) {
           `${plural(kept.length, "translation")} of ${thousands(one.length)} differ`,
         ),
         make("ol", { className: "examples" }, items),
-        kept.length > state.shown ? more : null,
+        moreButton(kept.length, state, show),
         texts
           ? null
           : make(
@@ -559,34 +555,17 @@ function documentList(both, data) {
         pairs.length > 1 ? `${better} of ${pairs.length}` : better ? "yes" : "no",
       ];
     });
-    const more = make("button", { type: "button" }, "Show more");
-    more.addEventListener("click", () => {
-      state.shown += PAGE;
-      show();
-    });
     refill(
       element,
       make("h3", {}, "Documents"),
       make(
         "form",
         { className: "bar" },
-        identified(
-          "example-kind",
-          selectOf(
-            "first",
-            [
-              { value: "largest", text: "the largest changes" },
-              { value: "better", text: "B better" },
-              { value: "worse", text: "A better" },
-            ],
-            state.order,
-            value => {
-              state.order = value;
-              state.shown = PAGE;
-              show();
-            },
-          ),
-        ),
+        orderSelect(["largest", "better", "worse"], state.order, value => {
+          state.order = value;
+          state.shown = PAGE;
+          show();
+        }),
       ),
       make("p", { className: "muted", id: "example-count" }, plural(kept.length, "document")),
       grid(
@@ -602,7 +581,7 @@ function documentList(both, data) {
         ],
         rows,
       ),
-      more,
+      moreButton(kept.length, state, show),
     );
   }
   show();
