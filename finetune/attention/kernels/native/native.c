@@ -38,7 +38,8 @@ enum { SCORES = 128 * 1024 };                          /* floats of a block of s
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef float unaligned_vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
-typedef struct { float *data; int64_t batch, head, row, column; } Tensor;      /* strides in elements */
+enum { FLOAT32, BFLOAT16, FLOAT16 };                   /* what the elements of a tensor are */
+typedef struct { void *data; int64_t batch, head, row, column, type; } Tensor;  /* strides in elements */
 typedef struct { const uint8_t *data; int64_t batch, head, row, column; } Mask;
 
 typedef struct {
@@ -63,6 +64,67 @@ typedef struct {
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 INLINE int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+INLINE float as_float(uint32_t bits) { union { uint32_t i; float f; } u = {bits}; return u.f; }
+INLINE uint32_t as_bits(float value) { union { float f; uint32_t i; } u = {value}; return u.i; }
+
+/* ---- elements of 16 bits -------------------------------------------------------------------------------- */
+
+INLINE float from_bfloat16(uint16_t half) { return as_float((uint32_t)half << 16); }
+
+/* To the nearest, ties to even, as torch rounds. */
+INLINE uint16_t to_bfloat16(float value) {
+    const uint32_t bits = as_bits(value);
+    return value != value ? 0x7FC0 : (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+}
+
+/* The exponent is moved by a product, which numbers below the smallest normal one come through as well. */
+INLINE float from_float16(uint16_t half) {
+    const uint32_t size = (uint32_t)(half & 0x7FFF) << 13, sign = (uint32_t)(half & 0x8000) << 16;
+    const uint32_t moved = as_bits(as_float(size) * 0x1p112f);
+    return as_float((size >= 0x0F800000 ? size | 0x7F800000 : moved) | sign);  /* infinity, NaN */
+}
+
+/* Below the smallest normal number the step is 2^-24, and a sum with .5, whose own step that is, rounds. */
+INLINE uint16_t to_float16(float value) {
+    const uint32_t bits = as_bits(value), size = bits & 0x7FFFFFFF, sign = (bits >> 16) & 0x8000;
+    const uint32_t rounded = (size - 0x38000000 + 0xFFF + ((size >> 13) & 1)) >> 13;
+    const uint32_t small = as_bits(as_float(size) + 0.5f) - 0x3F000000;
+    const uint32_t finite = size < 0x38800000 ? small : rounded;
+    return sign | (size > 0x7F800000 ? 0x7E00 : size >= 0x477FF000 ? 0x7C00 : finite);
+}
+
+INLINE float element(Tensor t, int64_t at, const int type) {
+    return type == BFLOAT16  ? from_bfloat16(((const uint16_t *)t.data)[at])
+           : type == FLOAT16 ? from_float16(((const uint16_t *)t.data)[at])
+                             : ((const float *)t.data)[at];
+}
+
+INLINE int64_t size_of(Tensor t) { return t.type == FLOAT32 ? sizeof(float) : sizeof(uint16_t); }
+
+INLINE int64_t offset_of(Tensor t, int64_t batch, int64_t head, int64_t row) {
+    return batch * t.batch + head * t.head + row * t.row;
+}
+
+/* n elements of a row, from an offset on, times a factor, into floats. */
+INLINE void load(Tensor t, int64_t offset, int64_t n, float factor, float *to) {
+    switch (t.type) {
+    case BFLOAT16: for (int64_t d = 0; d < n; d++) to[d] = factor * element(t, offset + d, BFLOAT16); break;
+    case FLOAT16: for (int64_t d = 0; d < n; d++) to[d] = factor * element(t, offset + d, FLOAT16); break;
+    default: for (int64_t d = 0; d < n; d++) to[d] = factor * element(t, offset + d, FLOAT32);
+    }
+}
+
+/* n floats, times a factor, into a row. */
+INLINE void store(Tensor t, int64_t offset, int64_t n, float factor, const float *from) {
+    float *whole = (float *)t.data + offset;
+    uint16_t *half = (uint16_t *)t.data + offset;
+    switch (t.type) {
+    case BFLOAT16: for (int64_t d = 0; d < n; d++) half[d] = to_bfloat16(factor * from[d]); break;
+    case FLOAT16: for (int64_t d = 0; d < n; d++) half[d] = to_float16(factor * from[d]); break;
+    default: for (int64_t d = 0; d < n; d++) whole[d] = factor * from[d];
+    }
+}
 
 /* ---- products ------------------------------------------------------------------------------------------ */
 
@@ -124,16 +186,11 @@ static void add_transposed_product(const float *a, int64_t lda, const float *b, 
 
 /* ---- packing ------------------------------------------------------------------------------------------- */
 
-INLINE float *head_of(Tensor t, int64_t batch, int64_t head) {
-    return t.data + batch * t.batch + head * t.head;
-}
-
 /* rows [begin, end) of a head -> (end - begin, padded width), times a factor; the padding is 0. */
 static void pack_rows(Tensor t, int64_t batch, int64_t head, int64_t begin, int64_t end, int64_t width,
                       int64_t padded, float factor, float *packed) {
     for (int64_t i = begin; i < end; i++, packed += padded) {
-        const float *row = head_of(t, batch, head) + i * t.row;
-        for (int64_t d = 0; d < width; d++) packed[d] = factor * row[d];
+        load(t, offset_of(t, batch, head, i), width, factor, packed);
         for (int64_t d = width; d < padded; d++) packed[d] = 0;
     }
 }
@@ -203,9 +260,6 @@ static const uint8_t *live_keys(const Call *call, int64_t batch, int64_t head, i
 }
 
 /* ---- element-wise -------------------------------------------------------------------------------------- */
-
-INLINE float as_float(int32_t bits) { union { int32_t i; float f; } u = {bits}; return u.f; }
-INLINE int32_t as_bits(float value) { union { float f; int32_t i; } u = {value}; return u.i; }
 
 /* exp(x) for x <= 0 (or next to it), 0 below the smallest normal number: 2^n e^r, Taylor to r^7, |r| < .35. */
 INLINE float exponential(float x) {
@@ -323,14 +377,22 @@ INLINE void differentiate(const Call *call, float *x, float *da, float *p, float
     }
 }
 
+INLINE void add_elements(Tensor t, int64_t offset, int64_t n, float *x, const int type) {
+    if (t.column == 1)
+        for (int64_t j = 0; j < n; j++) x[j] += element(t, offset + j, type);
+    else
+        for (int64_t j = 0; j < n; j++) x[j] += element(t, offset + j * t.column, type);
+}
+
 static void add_bias(const Call *call, int64_t batch, int64_t head, int64_t query, int64_t begin, int64_t n,
                      float *x) {
     const Tensor bias = call->bias;
-    const float *row = head_of(bias, batch, head) + query * bias.row + begin * bias.column;
-    if (bias.column == 1)
-        for (int64_t j = 0; j < n; j++) x[j] += row[j];
-    else
-        for (int64_t j = 0; j < n; j++) x[j] += row[j * bias.column];
+    const int64_t offset = offset_of(bias, batch, head, query) + begin * bias.column;
+    switch (bias.type) {
+    case BFLOAT16: add_elements(bias, offset, n, x, BFLOAT16); break;
+    case FLOAT16: add_elements(bias, offset, n, x, FLOAT16); break;
+    default: add_elements(bias, offset, n, x, FLOAT32);
+    }
 }
 
 /* The gradient of a bias by distance, from dx of one row: keys j of query i have the place query_len - 1 - i + j,
@@ -400,8 +462,8 @@ static void forward_block(const Call *call, Work *work, const Block *block) {
     product(work->scores, work->stride, work->value_rows + offset, work->width,
             round_up(block->rows, ROWS), block->n, work->out);
     for (int64_t i = 0; i < block->rows; i++) {
-        float *out = head_of(call->out, block->batch, block->head) + (block->first + i) * call->out.row;
-        for (int64_t d = 0; d < call->width; d++) out[d] = work->out[i * work->width + d] * divisor[i];
+        const int64_t row = offset_of(call->out, block->batch, block->head, block->first + i);
+        store(call->out, row, call->width, divisor[i], work->out + i * work->width);
     }
 }
 
@@ -449,10 +511,8 @@ static void backward_block(const Call *call, Work *work, const Block *block) {
                            work->grad_key + offset);
     product(work->grads, work->stride, work->key_rows + offset, work->width, padded, block->n, work->out);
     for (int64_t i = 0; i < block->rows; i++) {
-        float *grad = head_of(call->grad_query, block->batch, block->head)
-                      + (block->first + i) * call->grad_query.row;
-        for (int64_t d = 0; d < call->width; d++)
-            grad[d] = work->out[i * work->width + d] * call->scaling;
+        const int64_t row = offset_of(call->grad_query, block->batch, block->head, block->first + i);
+        store(call->grad_query, row, call->width, call->scaling, work->out + i * work->width);
     }
 }
 
@@ -520,10 +580,11 @@ static void forward_task(const Call *call, Work *work, int64_t rows, int64_t bat
 static void write_rows(Tensor t, int64_t batch, int64_t head, int64_t n, const Work *work, int64_t width,
                        const float *packed) {
     for (int64_t i = 0; i < n; i++) {
-        float *row = head_of(t, batch, head) + i * t.row;
-        const int packed_there = i >= work->begin && i < work->end;
-        for (int64_t d = 0; d < width; d++)
-            row[d] = packed_there ? packed[(i - work->begin) * work->width + d] : 0;
+        const int64_t row = offset_of(t, batch, head, i);
+        if (i >= work->begin && i < work->end)
+            store(t, row, width, 1, packed + (i - work->begin) * work->width);
+        else
+            memset((char *)t.data + row * size_of(t), 0, width * size_of(t));
     }
 }
 

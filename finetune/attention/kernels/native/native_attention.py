@@ -1,9 +1,9 @@
-"""The native kernel: ``native.c``, compiled by the system's C compiler at first use, for float32 on a CPU."""
+"""The native kernel: ``native.c``, compiled by the system's C compiler at first use, for a CPU."""
 
 import ctypes
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from finetune.attention.kernels.native import build
 from finetune.attention.variants import known_to
 
 KNOWN = known_to("native")  # as native.c numbers them
+TYPES = (torch.float32, torch.bfloat16, torch.float16)  # of elements, likewise
 
 
 @torch.compiler.disable
@@ -27,7 +28,9 @@ def why_not(inputs: Inputs, variant: BoundVariant) -> str | None:
     reasons = {
         f"it knows no formula for {variant.name}": variant.name not in KNOWN,
         f"it computes on the CPU, not on {query.device.type}": query.device.type != "cpu",
-        "it computes in float32, and these inputs are float64": query.dtype == torch.float64,
+        "it computes in float32, and these inputs are float64": any(
+            tensor.dtype not in TYPES for tensor in (query, inputs.key, value)
+        ),
         "the values are not as wide as the queries": query.shape[-1] != value.shape[-1],
         "the position bias is trained, and it computes no gradient for one": (
             bias is not None and bias.requires_grad
@@ -40,14 +43,15 @@ def why_not(inputs: Inputs, variant: BoundVariant) -> str | None:
 
 @torch.compiler.disable
 def attend(inputs: Inputs, variant: BoundVariant) -> Tensor:
-    """The output, (batch, query, heads, width), in the value's type; float32 inside.
+    """The output, (batch, query, heads, width), in the value's type; float32 inside. Query, key and value are
+    read, and their gradients written, in a type of their own each.
 
     Dropout takes one number from torch's generator for the CPU, so ``torch.manual_seed`` repeats it.
     """
-    tensors = (with_contiguous_rows(tensor.float()) for tensor in (inputs.query, inputs.key, inputs.value))
+    tensors = (with_contiguous_rows(tensor) for tensor in (inputs.query, inputs.key, inputs.value))
     rest = replace(inputs.without_tensors(), by_distance=None)
     output: Tensor = _Attention.apply(*tensors, inputs.by_distance, rest, variant, inputs.draw_seed())
-    return output.to(inputs.value.dtype)
+    return output
 
 
 class _Attention(torch.autograd.Function):
@@ -63,10 +67,10 @@ class _Attention(torch.autograd.Function):
         seed: int,
     ) -> Tensor:
         batch, heads, query_len, width = query.shape
-        out = query.new_empty(batch, query_len, heads, width)
-        inverse_sum = query.new_empty(batch, heads, query_len)
+        out = value.new_empty(batch, query_len, heads, width)
+        inverse_sum = query.new_empty(batch, heads, query_len, dtype=torch.float32)
         call = _call((query, key, value, inverse_sum), by_distance, inputs, variant, seed)
-        call.out = _Strided.of(out.transpose(1, 2))
+        call.out = _Tensor.of(out.transpose(1, 2))
         _run("attention_forward", call)
         ctx.save_for_backward(query, key, value, inverse_sum, by_distance)
         ctx.rest = (inputs, variant, seed)
@@ -79,12 +83,12 @@ class _Attention(torch.autograd.Function):
         *saved, by_distance = ctx.saved_tensors  # once: under activation checkpointing each look recomputes
         grads = [torch.empty_like(tensor) for tensor in saved[:3]]
         call = _call(saved, by_distance, *ctx.rest)
-        call.grad_out = _Strided.of(grad_out.transpose(1, 2))
-        call.grad_query, call.grad_key, call.grad_value = (_Strided.of(grad) for grad in grads)
+        call.grad_out = _Tensor.of(grad_out.transpose(1, 2))
+        call.grad_query, call.grad_key, call.grad_value = (_Tensor.of(grad) for grad in grads)
         grad_by_distance = None
         if ctx.needs_input_grad[3]:
             batch, heads, count, _ = saved[0].shape
-            places = saved[0].new_zeros(batch, heads, 2 * count - 1)
+            places = saved[0].new_zeros(batch, heads, 2 * count - 1, dtype=torch.float32)
             call.grad_by_distance = places.data_ptr()
         _run("attention_backward", call)
         if ctx.needs_input_grad[3]:
@@ -92,16 +96,26 @@ class _Attention(torch.autograd.Function):
         return (*grads, grad_by_distance, None, None, None)
 
 
-class _Strided(ctypes.Structure):
-    """Tensor and Mask of native.c: data, and strides in elements."""
+class _Mask(ctypes.Structure):
+    """Mask of native.c: data, and strides in elements."""
 
     _fields_ = [("data", ctypes.c_void_p)] + [
         (name, ctypes.c_int64) for name in ("batch", "head", "row", "column")
     ]
 
     @classmethod
-    def of(cls, tensor: Tensor) -> "_Strided":
+    def of(cls, tensor: Tensor) -> Self:
         return cls(tensor.data_ptr(), *tensor.stride())
+
+
+class _Tensor(_Mask):
+    """Tensor of native.c: the type of its elements besides."""
+
+    _fields_ = [("type", ctypes.c_int64)]
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Self:
+        return cls(tensor.data_ptr(), *tensor.stride(), TYPES.index(tensor.dtype))
 
 
 class _CallStruct(ctypes.Structure):
@@ -112,8 +126,9 @@ class _CallStruct(ctypes.Structure):
         + [(name, ctypes.c_int64) for name in ("variant", "causal", "threads")]
         + [("seed", ctypes.c_uint64)]
         + [(name, ctypes.c_float) for name in ("scaling", "eps", "dropout")]
-        + [(name, _Strided) for name in ("query", "key", "value", "bias", "out", "grad_out")]
-        + [(name, _Strided) for name in ("grad_query", "grad_key", "grad_value", "allowed")]
+        + [(name, _Tensor) for name in ("query", "key", "value", "bias", "out", "grad_out")]
+        + [(name, _Tensor) for name in ("grad_query", "grad_key", "grad_value")]
+        + [("allowed", _Mask)]
         + [("inverse_sum", ctypes.c_void_p), ("grad_by_distance", ctypes.c_void_p)]
     )
 
@@ -129,15 +144,16 @@ def _call(
         width=width, variant=KNOWN.index(variant.name), causal=inputs.causal,
         threads=torch.get_num_threads(), seed=seed, scaling=inputs.scaling,
         eps=variant.parameters.get("eps", 0.0), dropout=inputs.dropout,
-        query=_Strided.of(query), key=_Strided.of(key), value=_Strided.of(value),
+        query=_Tensor.of(query), key=_Tensor.of(key), value=_Tensor.of(value),
         inverse_sum=inverse_sum.data_ptr(),
     )  # fmt: skip
     call.keep = []  # what the addresses point to lives as long as the call
-    for name, tensor in (("allowed", inputs.allowed), ("bias", inputs.bias)):
-        if tensor is not None:
-            typed = tensor if name == "allowed" else tensor.detach().float()
-            call.keep.append(typed)
-            setattr(call, name, _Strided.of(typed.expand(shape)))
+    if inputs.allowed is not None:
+        call.allowed = _Mask.of(inputs.allowed.expand(shape))
+    if (bias := inputs.bias) is not None:
+        bias = bias.detach() if bias.dtype in TYPES else bias.detach().float()
+        call.keep.append(bias)
+        call.bias = _Tensor.of(bias.expand(shape))
     if by_distance is not None:
         # Written once a head as a line of distances n - 1, ..., 1, 0 and then of keys ahead, which nobody
         # sees. The bias of query i begins n - 1 - i into it: a strided tensor whose rows step back by one.
@@ -146,7 +162,7 @@ def _call(
         line = torch.cat([by_distance.detach().float().flip(-1), ahead], dim=-1)
         call.keep.append(line)
         first = line.data_ptr() + (count - 1) * line.element_size()
-        call.bias = _Strided(first, 0, line.stride(0), -1, 1)
+        call.bias = _Tensor(first, 0, line.stride(0), -1, 1, TYPES.index(line.dtype))
     return call
 
 
