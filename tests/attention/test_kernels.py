@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -358,21 +357,27 @@ def test_a_control_goes_to_the_reference_and_that_is_said_once(variant: str, sai
 def test_without_a_compiler_there_is_no_native_kernel(
     said: Said, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    inputs = make((1, 1, 1, 3, 4, 8))
+    """The next kernel computes the same, and what that costs and how to mend it is said once."""
+    inputs, bound = make((2, 2, 1, 13, 24, 8), "padded"), bind("sa-softmax")
+    arriving = torch.randn(2, 13, 2, 8)
+    expected = results(reference.reference(inputs, bound)[0], inputs, arriving)
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path))
-    for value, reason in (
-        ("/nowhere/cc", "No such file"),
-        ("false", "false does not compile it (no message)"),
+    monkeypatch.setattr(native_attention, "attend", None)
+    for variables, reason in (
+        ({"CC": "/nowhere/cc"}, "CC=/nowhere/cc names no program: unset CC, or let it name a C compiler"),
+        ({"CC": "false"}, "false does not compile it (no message)"),
+        ({"CC": "gcc '"}, "CC=gcc ' cannot be read"),
+        ({"CC": "", "PATH": str(tmp_path)}, "no C compiler: install gcc or clang, or let CC name another"),
     ):
-        monkeypatch.setenv("CC", value)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
         build._library.cache_clear()
-        assert ran(inputs, "sa-softmax") == "blocked"
-        assert reason in said()[-1]
-    monkeypatch.delenv("CC")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    build._library.cache_clear()
-    assert ran(inputs, "sa-softmax") == "blocked"
-    assert "there is no C compiler" in said()[-1]
+        output, _, kernel = dispatch.attend(inputs, bound, "auto")
+        assert kernel == ran(inputs, "sa-softmax", "native") == "blocked"
+        assert reason in said()[-1] and said()[-1].endswith(build.COST)
+        for ours, theirs in zip(results(output, inputs, arriving), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert len(said()) == 4
     monkeypatch.undo()
     build._library.cache_clear()
 
@@ -453,14 +458,3 @@ def test_a_bias_with_dropout_is_left_to_one_kernel() -> None:
     inputs = replace(make((1, 1, 1, 3, 4, 8), bias=True), dropout=0.1)
     reason = native_attention.why_not(inputs, bind("sa-softmax"))
     assert reason == "with a bias and dropout another kernel draws the dropout"
-
-
-def test_nothing_is_loaded_from_a_folder_that_others_can_write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path))
-    with build._folder() as own:
-        assert own.parent == tmp_path and own.stat().st_mode & 0o777 == 0o700
-    own.chmod(0o777)
-    with build._folder() as other:
-        assert other != own and other.stat().st_mode & 0o777 == 0o700

@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub import constants
 
 from finetune import load
-from finetune.attention.kernels.native import build
+from finetune.attention.kernels.native import kept
 from finetune.cli.main import main
 from finetune.data import token_cache
 from finetune.errors import UserError
@@ -25,7 +25,7 @@ from finetune.models.checkpoint import CONFIG_FILE, ORIGIN_FILE
 from finetune.publishing.push import _lay_out
 from finetune.records import manifest, store
 from finetune.studies import logs
-from finetune.system import files
+from finetune.system import files, ownership
 from finetune.system.checksum import sha256
 from finetune.system.redaction import redact
 from finetune.training import resume
@@ -225,23 +225,20 @@ def test_a_metric_of_the_hub_runs_only_where_that_is_said(monkeypatch: pytest.Mo
 def kernels_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that is made for kernels in a cache of the test's own."""
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
-    with build._folder() as place:
-        return place
+    return kept.folder()
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o722])
 def test_a_kernel_folder_that_others_can_write_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
 ) -> None:
-    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(build, "_is_private", lambda group: False)
-    with build._folder() as place:
-        assert place.parent == tmp_path / "cache" and stat.S_IMODE(place.stat().st_mode) == 0o700
+    monkeypatch.setattr(ownership, "_is_private", lambda group: False)
+    place = kernels_at(tmp_path, monkeypatch)
+    assert place.parent == tmp_path / "cache" and stat.S_IMODE(place.stat().st_mode) == 0o700
     for shared in (place, place.parent):
         shared.chmod(mode)
-        with build._folder() as found:
-            assert found != place
-        assert not found.exists()
+        with pytest.raises(PermissionError, match="others can write"):
+            kept.folder()
         shared.chmod(0o700)
 
 
@@ -254,14 +251,14 @@ def test_a_kernel_folder_that_is_a_link_or_another_users_is_not_used(
     open_to_all.chmod(0o777)
     place.rmdir()
     place.symlink_to(open_to_all)
-    with build._folder() as found:
-        assert found not in (place, open_to_all)
+    with pytest.raises(PermissionError):
+        kept.folder()
     place.unlink()
     place.mkdir(mode=0o700)
     uid = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: uid + 1)
     assert os.getuid() != place.stat().st_uid
-    assert uid == 0 or not build.is_own(place)
+    assert uid == 0 or not ownership.is_own(place)
 
 
 @pytest.mark.parametrize("chain", [1, 2])
@@ -279,11 +276,11 @@ def test_a_kernel_folder_by_a_link_through_a_folder_of_all_is_not_used(
     if chain == 2:
         (open_to_all / "kept").symlink_to(tmp_path / "kept")
     link.symlink_to(open_to_all / "kept")
-    with build._folder() as found:
-        assert found != place
+    with pytest.raises(PermissionError):
+        kept.folder()
     open_to_all.chmod(0o755)
-    with build._folder() as found:
-        assert found == place or which == "folder", "a link alone does no harm"
+    if which == "cache":
+        assert kept.folder() == place, "a link alone does no harm"
 
 
 def test_a_kernel_folder_of_all_is_not_used_though_it_is_sticky(
@@ -291,41 +288,32 @@ def test_a_kernel_folder_of_all_is_not_used_though_it_is_sticky(
 ) -> None:
     place = kernels_at(tmp_path, monkeypatch)
     place.parent.chmod(0o1777)
-    with build._folder() as found:
-        assert found == place, "as /tmp, above it"
+    assert kept.folder() == place, "as /tmp, above it"
     place.chmod(0o1777)
-    with build._folder() as found:
-        assert found != place
+    with pytest.raises(PermissionError):
+        kept.folder()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may give files away")
-@pytest.mark.parametrize("which", ["library", "folder", "cache"])
+@pytest.mark.parametrize("which", ["library", "link", "folder", "cache"])
 def test_a_kernel_of_another_user_is_not_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
 ) -> None:
     """Nor one by a link; a library that is there and one's own is taken as it is."""
-    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
-    compiled: list[Path] = []
-
-    def compile_it(compiler: Any, flags: Any, source: str, target: Path) -> None:
-        compiled.append(target)
-        target.unlink(missing_ok=True)
-        target.write_bytes(b"")
-
-    monkeypatch.setattr(build, "_compile", compile_it)
-    with build._folder() as folder:
-        library = build._compiled(folder)
-        assert build._compiled(folder) == library and compiled == [library]
-    os.chown({"library": library, "folder": library.parent, "cache": library.parents[1]}[which], 1000, 1000)
-    with build._folder() as folder:
-        assert (folder == library.parent) == (which == "library")
-        build._compiled(folder)
-    assert len(compiled) == 2
-    if which == "library":
+    place = kernels_at(tmp_path, monkeypatch)
+    kept.keep(place, "native-0", b"a library")
+    (library,) = kept.find(place, "native-0")
+    if which == "link":
         library.rename(tmp_path / "elsewhere.so")
         library.symlink_to(tmp_path / "elsewhere.so")
-        build._compiled(library.parent)
-        assert len(compiled) == 3
+    else:
+        os.chown({"library": library, "folder": place, "cache": place.parent}[which], 1000, 1000)
+    if which in ("folder", "cache"):
+        with pytest.raises(PermissionError):
+            kept.folder()
+    else:
+        assert kept.folder() == place and not kept.find(place, "native-0")
+        assert not library.exists() and not library.is_symlink()
 
 
 # Links

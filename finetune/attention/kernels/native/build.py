@@ -1,25 +1,28 @@
 """``native.c`` -> a shared library, compiled once for this machine and kept in the user's cache folder."""
 
 import ctypes
-import grp
 import hashlib
+import logging
 import os
 import platform
-import pwd
 import shlex
 import shutil
-import stat
 import subprocess
+import sysconfig
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from finetune.system.cache import cache_folder
+from finetune.attention.kernels.native import kept
 
-FLAGS = ["-std=gnu11", "-O3", "-fPIC", "-fopenmp", "-c"]
+SOURCE = "native.c"
+# Threads are of no OpenMP of the compiler's: see threads.h.
+FLAGS = ["-std=gnu11", "-O3", "-fPIC", "-fopenmp-simd", "-shared"]
+FUNCTIONS = ("attention_forward", "attention_backward")
+COST = "without the compiled loop attention takes about 3 times as long"
+_log = logging.getLogger(__name__)
 
 
 class CompilerError(Exception):
@@ -35,7 +38,7 @@ def library() -> ctypes.CDLL:
 
 
 def why_not() -> str | None:
-    """Why there is no native kernel on this machine; None where there is one."""
+    """Why there is no native kernel on this machine, and what that costs; None where there is one."""
     library_or_reason = _library()
     return library_or_reason if isinstance(library_or_reason, str) else None
 
@@ -43,34 +46,124 @@ def why_not() -> str | None:
 @cache
 def _library() -> ctypes.CDLL | str:
     try:
-        with _folder() as folder:
-            return ctypes.CDLL(str(_compiled(folder)))
+        return _load(_Recipe.here())
     except (CompilerError, OSError, subprocess.SubprocessError) as error:
-        return str(error)
+        return f"{error}; {COST}"
 
 
-def _compiled(folder: Path) -> Path:
-    compiler = _compiler()
-    source = (resources.files("finetune.attention.kernels.native") / "native.c").read_text(encoding="utf-8")
-    flags = [*FLAGS, *_machine_flags()]
-    digest = hashlib.sha256("\0".join([source, *compiler, *flags, _processor()]).encode()).hexdigest()[:16]
-    target = folder / f"native-{digest}.so"
-    if not (target.is_file() and is_own(target)):
-        _compile(compiler, flags, source, target)
-    return target
+@dataclass(frozen=True)
+class _Recipe:
+    """What a library is made from, and how."""
+
+    compiler: list[str]
+    flags: list[str]
+    sources: dict[str, str]  # content by file name
+
+    @classmethod
+    def here(cls) -> "_Recipe":
+        """The recipe of this machine; ``CompilerError`` where it has no compiler."""
+        files = resources.files("finetune.attention.kernels.native").iterdir()
+        sources = {file.name: file.read_text("utf-8") for file in files if file.name.endswith((".c", ".h"))}
+        return cls(_compiler(), [*FLAGS, *_machine_flags()], dict(sorted(sources.items())))
+
+    @property
+    def name(self) -> str:
+        """One for each source, compiler, processor and system, which may share a home folder."""
+        system = [platform.machine(), sysconfig.get_platform(), *_libc(), _processor()]
+        parts = [*self.sources.items(), self.compiler, _identity(self.compiler), self.flags, system]
+        return f"native-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
+
+    def compile(self, folder: Path) -> Path:
+        """Makes the library in ``folder``; ``CompilerError`` with the compiler's first line."""
+        for name, text in self.sources.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        made = folder / "native.so"
+        result = subprocess.run(
+            [*self.compiler, *self.flags, str(folder / SOURCE), "-o", str(made)],
+            env={**os.environ, "TMPDIR": str(folder)},
+            capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+        if result.returncode:
+            first = (result.stderr.strip().splitlines() or ["no message"])[0]
+            raise CompilerError(f"{shlex.join(self.compiler)} does not compile it ({first})")
+        return made
+
+
+def _load(recipe: _Recipe) -> ctypes.CDLL:
+    """The kept library, or a new one, which is kept where that can be.
+
+    One that is kept and cannot be opened, as of a system that has changed, is made anew.
+    """
+    folder: Path | None = None
+    try:
+        folder = kept.folder()
+        for file in kept.find(folder, recipe.name):
+            try:
+                return _opened(file)
+            except OSError as error:
+                _log.warning("the kept attention kernel does not open, and is made anew (%s)", error)
+                file.unlink(missing_ok=True)
+    except OSError as error:
+        _say_not_kept(error)
+    # A file system may be full, or one from which nothing can be run; then the other one.
+    failures = []
+    for place in [None] if folder is None else [folder, None]:
+        try:
+            with tempfile.TemporaryDirectory(prefix=".compiling-", dir=place) as scratch:
+                made = recipe.compile(Path(scratch))
+                found = _opened(made)
+                if folder is not None:
+                    _keep(folder, recipe.name, made.read_bytes())
+                return found  # in memory: its file may go
+        except (CompilerError, OSError) as error:
+            failures.append(error)
+    raise failures[-1]
+
+
+def _keep(folder: Path, name: str, library: bytes) -> None:
+    try:
+        kept.keep(folder, name, library)
+    except OSError as error:
+        _say_not_kept(error)
+
+
+def _say_not_kept(error: OSError) -> None:
+    _log.warning(
+        "the compiled attention kernel cannot be kept, so every process compiles it, for some seconds (%s): "
+        "let FINETUNE_CACHE name a folder of yours alone",
+        error,
+    )
+
+
+def _opened(file: Path) -> ctypes.CDLL:
+    """The library with its functions; ``OSError`` where it is none of this system's, or lacks one."""
+    opened = ctypes.CDLL(str(file))
+    for name in FUNCTIONS:
+        if not hasattr(opened, name):
+            raise OSError(f"{file} has no function {name}")
+    return opened
 
 
 def _compiler() -> list[str]:
     """$CC, or the first C compiler there is."""
     if chosen := os.environ.get("CC"):
         try:
-            return shlex.split(chosen)
+            words = shlex.split(chosen)
         except ValueError as error:
             raise CompilerError(f"CC={chosen} cannot be read ({error})") from error
+        if not words or shutil.which(words[0]) is None:
+            raise CompilerError(f"CC={chosen} names no program: unset CC, or let it name a C compiler")
+        return words
     for name in ("gcc", "cc", "clang"):
         if path := shutil.which(name):
             return [path]
-    raise CompilerError("there is no C compiler (gcc, cc or clang; CC names another)")
+    raise CompilerError("there is no C compiler: install gcc or clang, or let CC name another")
+
+
+def _identity(compiler: list[str]) -> list[tuple[str, int, int]]:
+    """The programs among a compiler's words: one that is mended or replaced compiles anew."""
+    programs = [Path(path) for word in compiler if (path := shutil.which(word))]
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in programs]
 
 
 def _machine_flags() -> list[str]:
@@ -92,71 +185,9 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
 
 
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """A folder of this user's alone, for what lies there is loaded; a temporary one where there is none.
-
-    What has been loaded stays in memory, so a temporary folder goes at once.
-    """
-    folder = cache_folder() / f"native-{os.getuid() if hasattr(os, 'getuid') else 0}"
+def _libc() -> list[str]:
+    """Name and version of the C library, where it tells them."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        usable = is_own(folder, sticky=False) and is_safe(folder.absolute()) and os.access(folder, os.W_OK)
-    except OSError:  # a home that cannot be written to
-        usable = False
-    if usable:
-        yield folder
-    else:
-        with tempfile.TemporaryDirectory(prefix="finetune-native-") as temporary:
-            yield Path(temporary)
-
-
-def is_safe(path: Path) -> bool:
-    """Whether nobody but this user and the system can put something else in the place of ``path``.
-
-    That goes for each folder on the way to it, and on the way to where a link among them leads.
-    """
-    for part in [*reversed(path.parents), path]:
-        if part.is_symlink():
-            owner = part.lstat().st_uid
-            if owner not in (0, os.getuid()) or not is_safe(part.parent / part.readlink()):
-                return False
-        elif not is_own(part):
-            return False
-    return True
-
-
-def is_own(path: Path, sticky: bool = True) -> bool:
-    """Whether ``path`` is this user's or the system's own, no link, and not writable by others.
-
-    ``sticky`` lets folders pass in which everybody may remove what is theirs alone, as in /tmp. A group that
-    is called as its user is that user's alone, as on most systems.
-    """
-    about = path.lstat()
-    others = stat.S_IWOTH if _is_private(about.st_gid) else stat.S_IWOTH | stat.S_IWGRP
-    shared = bool(about.st_mode & others) and not (sticky and about.st_mode & stat.S_ISVTX)
-    return about.st_uid in (0, os.getuid()) and not shared and not path.is_symlink()
-
-
-def _is_private(group: int) -> bool:
-    """Whether a group is its one user's own; root's counts as such."""
-    try:
-        entry = grp.getgrgid(group)
-        return entry.gr_name == pwd.getpwuid(os.getuid()).pw_name and not entry.gr_mem
-    except KeyError:  # of a container that knows no names
-        return False
-
-
-def _compile(compiler: list[str], flags: list[str], source: str, target: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        file, compiled, linked = (str(Path(scratch, f"native.{end}")) for end in ("c", "o", "so"))
-        Path(file).write_text(source, encoding="utf-8")
-        # Linked without an OpenMP of its own: it takes torch's, and so torch's threads.
-        for command in ([*flags, file, "-o", compiled], ["-shared", compiled, "-o", linked]):
-            result = subprocess.run(
-                [*compiler, *command], capture_output=True, text=True, check=False, timeout=120
-            )
-            if result.returncode:
-                first = (result.stderr.strip().splitlines() or ["no message"])[0]
-                raise CompilerError(f"{compiler[0]} does not compile it ({first})")
-        os.replace(linked, target)  # at once: another process may be doing the same
+        return [os.confstr("CS_GNU_LIBC_VERSION") or ""]
+    except (AttributeError, ValueError, OSError):  # of musl, or of no Linux
+        return []

@@ -14,10 +14,13 @@
  * Keys that no query of a block may see are left out of its products: padding and the future cost nothing.
  * Kept from forward to backward: 1 / sum(exp(x - x_max)) of each row.
  */
+#define _GNU_SOURCE /* RTLD_DEFAULT */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "threads.h"
 
 enum { SOFTMAX, SELF_ADJUST, RAW };                    /* variants.py, in the order it lists them */
 
@@ -44,7 +47,7 @@ typedef struct { const uint8_t *data; int64_t batch, head, row, column; } Mask;
 
 typedef struct {
     int64_t batch, heads, key_heads, query_len, key_len, width;
-    int64_t variant, causal, threads;
+    int64_t variant, causal, threads, forked;  /* forked: since torch's threads may have been made */
     uint64_t seed;                   /* of dropout */
     float scaling, eps, dropout;
     Tensor query, key, value, bias, out, grad_out, grad_query, grad_key, grad_value;
@@ -565,6 +568,10 @@ static void pack(const Call *call, Work *work, int64_t batch, int64_t head, int6
     if (backward) pack_panels(work->value_rows, n, work->width, work->value_panels);
 }
 
+static int64_t forward_chunks(const Call *call) {
+    return (call->query_len + FORWARD_QUERIES - 1) / FORWARD_QUERIES;
+}
+
 static void forward_task(const Call *call, Work *work, int64_t rows, int64_t batch, int64_t head,
                          int64_t first) {
     const int64_t last = smaller(first + FORWARD_QUERIES, call->query_len);
@@ -610,41 +617,41 @@ static void backward_task(const Call *call, Work *work, int64_t rows, int64_t ba
     write_rows(call->grad_value, batch, key_head, call->key_len, work, call->width, work->grad_value);
 }
 
+static void forward_worker(void *shared) {
+    Job *job = shared;
+    const Call *call = job->call;
+    const int64_t rows = block_rows(call, 1), chunks = forward_chunks(call);
+    Work work;
+    float *memory = new_work(call, rows, 0, &work);
+    if (!memory) fail(job);
+    for (int64_t task; memory && (task = next_task(job)) < job->tasks;) {
+        const int64_t head = task / chunks;
+        forward_task(call, &work, rows, head / call->heads, head % call->heads,
+                     task % chunks * FORWARD_QUERIES);
+    }
+    free(memory);
+}
+
+static void backward_worker(void *shared) {
+    Job *job = shared;
+    const Call *call = job->call;
+    const int64_t rows = block_rows(call, 2);
+    Work work;
+    float *memory = new_work(call, rows, 1, &work);
+    if (!memory) fail(job);
+    for (int64_t task; memory && (task = next_task(job)) < job->tasks;)
+        backward_task(call, &work, rows, task / call->key_heads, task % call->key_heads);
+    free(memory);
+}
+
 /* Fills out and inverse_sum. Returns 0, or 1 where memory is out. */
 int attention_forward(const Call *call) {
-    const int64_t rows = block_rows(call, 1);
-    const int64_t chunks = (call->query_len + FORWARD_QUERIES - 1) / FORWARD_QUERIES;
-    const int64_t tasks = call->batch * call->heads * chunks;
-    int failed = 0;
-#pragma omp parallel num_threads((int)smaller(call->threads, tasks)) reduction(| : failed)
-    {
-        Work work;
-        float *memory = new_work(call, rows, 0, &work);
-        failed |= memory == NULL;
-#pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < tasks; task++) {
-            const int64_t head = task / chunks;
-            if (memory) forward_task(call, &work, rows, head / call->heads, head % call->heads,
-                                     task % chunks * FORWARD_QUERIES);
-        }
-        free(memory);
-    }
-    return failed;
+    Job job = {.call = call, .worker = forward_worker, .tasks = call->batch * call->heads * forward_chunks(call)};
+    return run_job(&job, call->threads, (int)call->forked);
 }
 
 /* Fills grad_query, grad_key and grad_value. Returns 0, or 1 where memory is out. */
 int attention_backward(const Call *call) {
-    const int64_t rows = block_rows(call, 2), tasks = call->batch * call->key_heads;
-    int failed = 0;
-#pragma omp parallel num_threads((int)smaller(call->threads, tasks)) reduction(| : failed)
-    {
-        Work work;
-        float *memory = new_work(call, rows, 1, &work);
-        failed |= memory == NULL;
-#pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < tasks; task++)
-            if (memory) backward_task(call, &work, rows, task / call->key_heads, task % call->key_heads);
-        free(memory);
-    }
-    return failed;
+    Job job = {.call = call, .worker = backward_worker, .tasks = call->batch * call->key_heads};
+    return run_job(&job, call->threads, (int)call->forked);
 }

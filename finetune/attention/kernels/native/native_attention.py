@@ -1,6 +1,7 @@
 """The native kernel: ``native.c``, compiled by the system's C compiler at first use, for a CPU."""
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -19,6 +20,7 @@ from finetune.attention.variants import known_to
 
 KNOWN = known_to("native")  # as native.c numbers them
 TYPES = (torch.float32, torch.bfloat16, torch.float16)  # of elements, likewise
+_PROCESS = os.getpid()  # torch's threads do not follow into one that is forked from it
 
 
 @torch.compiler.disable
@@ -123,7 +125,7 @@ class _CallStruct(ctypes.Structure):
 
     _fields_ = (
         [(name, ctypes.c_int64) for name in ("batch", "heads", "key_heads", "query_len", "key_len", "width")]
-        + [(name, ctypes.c_int64) for name in ("variant", "causal", "threads")]
+        + [(name, ctypes.c_int64) for name in ("variant", "causal", "threads", "forked")]
         + [("seed", ctypes.c_uint64)]
         + [(name, ctypes.c_float) for name in ("scaling", "eps", "dropout")]
         + [(name, _Tensor) for name in ("query", "key", "value", "bias", "out", "grad_out")]
@@ -142,7 +144,7 @@ def _call(
     call = _CallStruct(
         batch=batch, heads=heads, key_heads=key.shape[1], query_len=query_len, key_len=key.shape[-2],
         width=width, variant=KNOWN.index(variant.name), causal=inputs.causal,
-        threads=torch.get_num_threads(), seed=seed, scaling=inputs.scaling,
+        threads=torch.get_num_threads(), forked=os.getpid() != _PROCESS, seed=seed, scaling=inputs.scaling,
         eps=variant.parameters.get("eps", 0.0), dropout=inputs.dropout,
         query=_Tensor.of(query), key=_Tensor.of(key), value=_Tensor.of(value),
         inverse_sum=inverse_sum.data_ptr(),
