@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from finetune.attention import get_variant
 from finetune.attention.kernels import reference
 from finetune.attention.kernels.inputs import BoundVariant, Inputs
-from finetune.attention.kernels.triton import triton_attention
+from finetune.attention.kernels.triton import forms, triton_attention
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -143,11 +143,11 @@ def magnitudes(leaves: list[Tensor], given: Tensor, rest: dict[str, Any], form: 
     return [*found, dx / inputs.scaling]
 
 
-def check(form: str, case: Case, seed: int = 0) -> None:
+def check(form: str, case: Case, seed: int = 0, cut: str = forms.DEFAULT) -> None:
     """Values and all gradients in float32: within 1e-5 of float64, or as near as float32 can be."""
     leaves, given, rest = case.build(seed)
     norm = bind(form)
-    ours = results(triton_attention.attend, leaves, given, rest, norm, torch.float32)
+    ours = results(partial(triton_attention.attend, form=cut), leaves, given, rest, norm, torch.float32)
     exact = results(exactly, leaves, given, rest, norm, torch.float64)
     single = results(exactly, leaves, given, rest, norm, torch.float32)
     # What scores move by when they are rounded: the whole error where they are large.
@@ -167,6 +167,12 @@ def check(form: str, case: Case, seed: int = 0) -> None:
 def padding(batch: int, heads: int, query_len: int, key_len: int) -> Tensor:
     lengths = torch.arange(batch) * 7 % key_len + key_len // 2
     return (torch.arange(key_len) < lengths[:, None])[:, None, None, :]
+
+
+def left_padding(batch: int, heads: int, query_len: int, key_len: int) -> Tensor:
+    """The last batch row is nothing but padding, the first has none."""
+    begins = torch.arange(batch) * key_len // max(batch - 1, 1)
+    return (torch.arange(key_len) >= begins[:, None])[:, None, None, :]
 
 
 def scattered(batch: int, heads: int, query_len: int, key_len: int) -> Tensor:
@@ -189,6 +195,7 @@ CASES = {
     "causal, more queries": Case(query_len=70, key_len=20, causal=True),
     "padding": Case(batch=2, allowed=padding),
     "causal and padding": Case(batch=2, query_len=45, causal=True, allowed=padding),
+    "padding on the left": Case(batch=3, query_len=45, causal=True, allowed=left_padding),
     "scattered": Case(batch=2, heads=1, key_heads=1, allowed=scattered),
     "per head": Case(allowed=per_head),
     "grouped": Case(batch=2, heads=4, key_heads=2, query_len=9, key_len=20),
@@ -210,6 +217,32 @@ CASES = {
 @pytest.mark.parametrize(("form", "name"), by_turns(*CASES))
 def test_equals_the_float64_reference(form: str, name: str) -> None:
     check(form, CASES[name])
+
+
+OTHERS = [cut for cut in forms.FORMS if cut != forms.DEFAULT]
+every_cut = pytest.mark.parametrize("cut", OTHERS)
+
+
+def cut_cases() -> list[Any]:
+    """(cut, form, case): one of them fast, those that take other ways through the kernels slow."""
+    telling = (
+        "causal, more keys", "causal, more queries", "padding on the left", "scattered", "one key head",
+        "width 80", "width 40 and 24", "bias of each batch", "one query", "one key", "all scores below 0",
+    )  # fmt: skip
+    found = []
+    for cut, form, name in product(OTHERS, FORMS, CASES):
+        marks: list[Any] = [pytest.mark.exhaustive]
+        if form == "sa-softmax" and name == "causal and padding":
+            marks = []
+        elif (form == "sa-softmax" and name in telling) or (form != "sa-softmax" and name == "padding"):
+            marks = [pytest.mark.slow]
+        found.append(pytest.param(cut, form, name, marks=marks))
+    return found
+
+
+@pytest.mark.parametrize(("cut", "form", "name"), cut_cases())
+def test_every_other_cut_equals_the_float64_reference(cut: str, form: str, name: str) -> None:
+    check(form, CASES[name], cut=cut)
 
 
 @st.composite
@@ -267,10 +300,20 @@ def rounded(inputs: Inputs, norm: BoundVariant) -> Tensor:
     ("form", "case"), by_turns(*product([torch.float16, torch.bfloat16], [0.1, 1.0, 8.0])), ids=str
 )
 def test_half_types_are_as_near_as_they_can_be(form: str, case: tuple[torch.dtype, float]) -> None:
-    dtype, scale = case
+    near_in_half_types(form, *case)
+
+
+@pytest.mark.slow
+@every_cut
+@pytest.mark.parametrize("scale", [0.1, 1.0, 8.0])
+def test_half_types_are_as_near_as_they_can_be_in_every_cut(cut: str, scale: float) -> None:
+    near_in_half_types("sa-softmax", torch.bfloat16, scale, cut)
+
+
+def near_in_half_types(form: str, dtype: torch.dtype, scale: float, cut: str = forms.DEFAULT) -> None:
     leaves, given, rest = Case(batch=2, key_heads=2, width=32, causal=True, dtype=dtype, scale=scale).build()
     norm = bind(form)
-    ours = results(triton_attention.attend, leaves, given, rest, norm, dtype)
+    ours = results(partial(triton_attention.attend, form=cut), leaves, given, rest, norm, dtype)
     exact = results(exactly, leaves, given, rest, norm, torch.float64)
     theirs = results(rounded, leaves, given, rest, norm, dtype)
     if form == "softmax" and DEVICE == "cuda":  # on the CPU it computes in float32
@@ -285,11 +328,12 @@ def test_half_types_are_as_near_as_they_can_be(form: str, case: tuple[torch.dtyp
 
 
 def attend_leaves(
-    form: str, query: Tensor, key: Tensor, value: Tensor, **rest: Any
+    form: str, query: Tensor, key: Tensor, value: Tensor, *, cut: str = forms.DEFAULT, **rest: Any
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """The output, our gradients and the float64 reference's for a sum of squares as loss."""
     found = []
-    for kernel, dtype in ((triton_attention.attend, torch.float32), (exactly, torch.float64)):
+    ours = partial(triton_attention.attend, form=cut)
+    for kernel, dtype in ((ours, torch.float32), (exactly, torch.float64)):
         leaves = [t.detach().to(DEVICE, dtype).clone().requires_grad_() for t in (query, key, value)]
         given = {"allowed": None, "bias": None, "causal": False, "scaling": 0.25, "dropout": 0.0} | rest
         output = kernel(Inputs(*leaves, **given), bind(form))
@@ -301,11 +345,22 @@ def attend_leaves(
 @every_form
 @pytest.mark.parametrize("level", [-3.0, 0.0, 3.0])
 def test_equal_scores_stay_finite(form: str, level: float) -> None:
+    equal_scores_stay_finite(form, level)
+
+
+@pytest.mark.slow
+@every_cut
+@pytest.mark.parametrize("level", [-3.0, 0.0, 3.0])
+def test_equal_scores_stay_finite_in_every_cut(cut: str, level: float) -> None:
+    equal_scores_stay_finite("sa-softmax", level, cut)
+
+
+def equal_scores_stay_finite(form: str, level: float, cut: str = forms.DEFAULT) -> None:
     """Every key is the same, so every score of a row is ``level``: both extremes are at the first key."""
     query, key = torch.zeros(1, 1, 20, 16), torch.zeros(1, 1, 21, 16)
     query[..., 0], key[..., 0] = level * 4, 1.0
     value = torch.randn(1, 1, 21, 16)
-    _, ours, exact = attend_leaves(form, query, key, value)
+    _, ours, exact = attend_leaves(form, query, key, value, cut=cut)
     for mine, true in zip(ours, exact, strict=True):
         torch.testing.assert_close(mine, true, rtol=1e-4, atol=1e-4 * max(1.0, float(true.abs().max())))
 
@@ -403,6 +458,16 @@ def kept_by_dropout(case: Case, rate: float, seed: int) -> Tensor:
     "form", [pytest.param(form, marks=[] if form == "sa-softmax" else [pytest.mark.slow]) for form in FORMS]
 )
 def test_dropout_is_the_same_forward_and_backward(form: str) -> None:
+    dropout_is_the_same(form)
+
+
+@pytest.mark.slow
+@every_cut
+def test_dropout_is_the_same_in_every_cut(cut: str) -> None:
+    dropout_is_the_same("sa-softmax", cut)
+
+
+def dropout_is_the_same(form: str, cut: str = forms.DEFAULT) -> None:
     """Against the reference with the very mask that the kernel drew."""
     case, rate = Case(2, 2, 1, query_len=33, key_len=36, bias=(1, 2, 33, 36), allowed=padding), 0.3
     leaves, given, rest = case.build()
@@ -414,7 +479,8 @@ def test_dropout_is_the_same_forward_and_backward(form: str) -> None:
 
     torch.manual_seed(8)
     dropping = rest | {"dropout": rate}
-    ours = results(triton_attention.attend, leaves, given, dropping, bind(form), torch.float32)
+    attend = partial(triton_attention.attend, form=cut)
+    ours = results(attend, leaves, given, dropping, bind(form), torch.float32)
     exact = results(exactly, leaves, given, rest, BoundVariant(form, weigh), torch.float64)
     for mine, true in zip(ours, exact, strict=True):
         assert float((mine - true).norm()) <= 1e-5 * float(true.norm())
@@ -480,8 +546,26 @@ def test_the_operators_keep_the_rules_of_torch(form: str) -> None:
     seed = torch.tensor([7], device=DEVICE)
     torch.library.opcheck(
         triton_attention._attention,
-        (query, key, value, rest["allowed"], bias, seed, form, 1e-6, 0.25, True, 0.1, True),
+        (query, key, value, rest["allowed"], bias, seed, form, 1e-6, 0.25, True, 0.1, "two-sweeps", True),
     )
+
+
+# Forms
+
+
+def test_the_span_of_keys_is_from_the_first_to_the_last_that_any_query_may_see() -> None:
+    from finetune.attention.kernels.triton.spans import key_spans
+
+    allowed = torch.zeros(4, 2, 3, 2100, dtype=torch.bool, device=DEVICE)
+    allowed[0, 0, 0, 7] = allowed[0, 1, 2, 2050] = allowed[1, :, :, 5:9] = allowed[2] = True
+    spans = [[7, 2051], [5, 9], [0, 2100], [2100, 0]]
+    assert key_spans(allowed).tolist() == spans
+    assert key_spans(allowed[:, :1, :1].expand(4, 2, 3, 2100)).tolist() == [[7, 8], *spans[1:]]
+
+
+def test_a_deterministic_form_takes_the_place_of_one_that_adds_atomically() -> None:
+    assert forms.chosen("fused", False) == "fused"
+    assert forms.chosen("fused", True) == "one-sweep"
 
 
 # What it can do

@@ -16,9 +16,11 @@ import triton
 import triton.language as tl
 
 from finetune.attention.kernels.triton.forward import key_bounds, row_block
+from finetune.attention.kernels.triton.spans import read_span
 from finetune.attention.kernels.triton.tiles import (
     INFINITY,
     SELF_ADJUST,
+    add_tile,
     coefficients,
     exponential,
     fit,
@@ -44,7 +46,7 @@ def query_gradient(
     rows = block * problem.block_rows + tl.arange(0, problem.block_rows)
     inside = rows < problem.query_len
     row_ids = sequence.to(tl.int64) * problem.query_len + rows
-    high, low, span, inverse = _row_statistics(statistics, row_ids, inside, problem)
+    high, low, span, inverse = row_statistics(statistics, row_ids, inside, problem)
     slope = inverse / span
     q = load_tile(query, batch, head, rows, True)
     do = load_tile(given, batch, head, rows, True)
@@ -58,15 +60,10 @@ def query_gradient(
         )
     inner = d1 * inverse
     dq, d0, _ = _sweep_keys(q, do, key, value, high, low, slope, inner, sequence, block, rows, problem, False)
-    tl.store(numbers + row_ids, high, mask=inside)
-    tl.store(numbers + problem.rows + row_ids, slope, mask=inside)
-    tl.store(numbers + 2 * problem.rows + row_ids, inner, mask=inside)
+    at_low, at_high = store_numbers(
+        numbers, row_ids, inside, high, low, span, inverse, d1, d1 - d0 * inverse, problem
+    )
     if problem.variant == SELF_ADJUST:
-        at_low = tl.where(low < 0.0, (d1 - d0 * inverse) / span, 0.0)
-        at_high = tl.where(high > 0.0, -d1 / span, 0.0)
-        tl.store(numbers + 3 * problem.rows + row_ids, low, mask=inside)
-        tl.store(numbers + 4 * problem.rows + row_ids, at_low, mask=inside)
-        tl.store(numbers + 5 * problem.rows + row_ids, at_high, mask=inside)
         for which in range(2):  # a loop that stays one, to hold one fetched tile at a time
             pulled = tl.load(positions + which * problem.rows + row_ids, mask=inside, other=0)
             k = load_tile(key, batch, head // problem.groups, pulled, False)
@@ -75,7 +72,7 @@ def query_gradient(
 
 
 @triton.jit
-def _row_statistics(statistics, row_ids, inside, problem):
+def row_statistics(statistics, row_ids, inside, problem):
     """max x, m, R and 1 / l of a block of rows; inf, 0, inf and 1 in a row that sees nothing."""
     high = tl.load(statistics + row_ids, mask=inside, other=INFINITY)
     total = tl.load(statistics + problem.rows + row_ids, mask=inside, other=0.0)
@@ -88,17 +85,32 @@ def _row_statistics(statistics, row_ids, inside, problem):
 
 
 @triton.jit
+def store_numbers(numbers, row_ids, inside, high, low, span, inverse, d1, excess, problem):
+    """Leave a block of rows' ``numbers``; the pulls at argmin x and argmax x. ``excess``: D1 - D0."""
+    at_low = tl.where(low < 0.0, excess / span, 0.0)
+    at_high = tl.where(high > 0.0, -d1 / span, 0.0)
+    tl.store(numbers + row_ids, high, mask=inside)
+    tl.store(numbers + problem.rows + row_ids, inverse / span, mask=inside)
+    tl.store(numbers + 2 * problem.rows + row_ids, d1 * inverse, mask=inside)
+    if problem.variant == SELF_ADJUST:
+        tl.store(numbers + 3 * problem.rows + row_ids, low, mask=inside)
+        tl.store(numbers + 4 * problem.rows + row_ids, at_low, mask=inside)
+        tl.store(numbers + 5 * problem.rows + row_ids, at_high, mask=inside)
+    return at_low, at_high
+
+
+@triton.jit
 def _sweep_keys(
     q, do, key, value, high, low, slope, inner, sequence, block, rows, problem, sums_only: tl.constexpr
 ):
     """dL/dquery / scaling without the pulls, and D0 * l; or, ``sums_only``, D1."""
     batch, head = sequence // problem.heads, sequence % problem.heads
-    full, end = key_bounds(block, problem)
+    begin, full, end = key_bounds(batch, block, problem)
     dq = tl.zeros([problem.block_rows, key.block_width], tl.float32)
     d0 = tl.zeros([problem.block_rows], tl.float32)
     d1 = tl.zeros([problem.block_rows], tl.float32)
     for bounded in tl.static_range(2):
-        for start in range(full if bounded else 0, end if bounded else full, problem.block_keys):
+        for start in range(full if bounded else begin, end if bounded else full, problem.block_keys):
             index = start + tl.arange(0, problem.block_keys)
             k = load_tile(key, batch, head // problem.groups, index, bounded)
             v = load_tile(value, batch, head // problem.groups, index, bounded)
@@ -122,10 +134,7 @@ def _sweep_keys(
 @triton.jit
 def key_value_gradient(query, key, value, given, key_result, value_result, positions, numbers, problem):
     """dL/dkey and dL/dvalue for one block of keys of one key head, summed over the query heads it serves."""
-    blocks = tl.cdiv(problem.key_len, problem.block_keys)
-    key_heads = problem.heads // problem.groups
-    batch, key_head = tl.program_id(0) // blocks // key_heads, tl.program_id(0) // blocks % key_heads
-    first_key = tl.program_id(0) % blocks * problem.block_keys
+    batch, key_head, first_key = key_value_block(problem)
     index = first_key + tl.arange(0, problem.block_keys)
     k = load_tile(key, batch, key_head, index, True)
     v = load_tile(value, batch, key_head, index, True)
@@ -133,28 +142,55 @@ def key_value_gradient(query, key, value, given, key_result, value_result, posit
     dv = tl.zeros([problem.block_keys, value.block_width], tl.float32)
     for member in range(0, problem.groups):
         sequence = batch * problem.heads + key_head * problem.groups + member
-        dk, dv = _sweep_queries(dk, dv, k, v, query, given, sequence, first_key, positions, numbers, problem)
+        dk, dv = sweep_queries(
+            dk, dv, k, v, query, given, query, sequence, first_key, positions, numbers, problem, False
+        )
     store_tile(key_result, batch, key_head, index, dk * problem.scaling, problem.widen)
     store_tile(value_result, batch, key_head, index, dv * problem.keep_scale, problem.widen)
 
 
 @triton.jit
-def _sweep_queries(dk, dv, k, v, query, given, sequence, first_key, positions, numbers, problem):
-    """Add what the queries of one head leave in one block of keys; garbage beyond the last key."""
+def key_value_block(problem):
+    """Which batch row, key head and first key this program has."""
+    blocks = tl.cdiv(problem.key_len, problem.block_keys)
+    key_heads = problem.heads // problem.groups
+    block, owner = tl.program_id(0) % blocks, tl.program_id(0) // blocks
+    return owner // key_heads, owner % key_heads, block * problem.block_keys
+
+
+@triton.jit
+def sweep_queries(
+    dk, dv, k, v, query, given, query_sum, sequence, first_key, positions, numbers, problem,
+    add: tl.constexpr,
+):  # fmt: skip
+    """Add what the queries of one head leave in one block of keys; garbage beyond the last key.
+
+    If ``add``: and to ``query_sum``, atomically, what the keys leave in the queries.
+    """
     first, full = 0, 0
     if problem.causal:  # tiles on the diagonal, then those below it
         first = first_key // problem.block_rows * problem.block_rows
         full = tl.cdiv(first_key + problem.block_keys - 1, problem.block_rows) * problem.block_rows
-    edge = tl.minimum(full, problem.query_len)
+    last = problem.query_len
+    if problem.spanned:
+        begin, end_of_keys = read_span(sequence // problem.heads, problem)
+        last = tl.where((first_key < begin) | (first_key >= end_of_keys), 0, last)
+    edge = tl.minimum(full, last)
     for diagonal in tl.static_range(1 if problem.causal else 0, -1, -1):
-        end = edge if diagonal else problem.query_len
+        end = edge if diagonal else last
         for start in range(first if diagonal else full, end, problem.block_rows):
             rows = start + tl.arange(0, problem.block_rows)
             w, dx, q, do = _transposed_tile(
                 k, v, query, given, sequence, rows, first_key, positions, numbers, problem, diagonal
             )
             dv += product(fit(w, do, problem.widen), do, problem.widen)
-            dk += product(fit(dx, q, problem.widen), q, problem.widen)
+            dx = fit(dx, q, problem.widen)
+            dk += product(dx, q, problem.widen)
+            if add:
+                index = first_key + tl.arange(0, problem.block_keys)
+                dx = tl.where((index < problem.key_len)[:, None], dx, 0.0).to(q.dtype)
+                dq = product(tl.trans(dx), k, problem.widen) * problem.scaling
+                add_tile(query_sum, sequence // problem.heads, sequence % problem.heads, rows, dq)
     return dk, dv
 
 

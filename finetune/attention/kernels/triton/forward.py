@@ -13,6 +13,7 @@ the registers and rescales both.
 import triton
 import triton.language as tl
 
+from finetune.attention.kernels.triton.spans import read_span
 from finetune.attention.kernels.triton.tiles import (
     INFINITY,
     NO_INDEX,
@@ -74,28 +75,32 @@ def row_block(problem):
 
 
 @triton.jit
-def key_bounds(block, problem):
-    """For one block of queries: the end of the keys that all of it sees for sure, and the end of all keys."""
+def key_bounds(batch, block, problem):
+    """For one block of queries: where keys begin, where whole blocks of them end that need no bounds, and
+    where all end. (begin, full) and (full, end) are to be gone through, each of them perhaps empty."""
+    begin, end = read_span(batch, problem)
     full = problem.key_len // problem.block_keys * problem.block_keys
-    end = problem.key_len
     if problem.causal:
         first = block * problem.block_rows
         full = tl.minimum(full, (first + 1) // problem.block_keys * problem.block_keys)
         end = tl.minimum(end, first + problem.block_rows)
-    return full, end
+    if problem.spanned:
+        # A last block that goes beyond the span is left to the mask.
+        full = tl.maximum(tl.minimum(full, tl.cdiv(end, problem.block_keys) * problem.block_keys), begin)
+    return begin, full, end
 
 
 @triton.jit
 def _extremes(q, key, sequence, block, rows, problem, remember: tl.constexpr):
     """max x (inf where no key is seen), min(min x, 0), and the first key of either extreme."""
     batch, head = sequence // problem.heads, sequence % problem.heads
-    full, end = key_bounds(block, problem)
+    begin, full, end = key_bounds(batch, block, problem)
     high = tl.full([problem.block_rows], -INFINITY, tl.float32)
     low = tl.full([problem.block_rows], INFINITY, tl.float32)
     argmax = tl.zeros([problem.block_rows], tl.int32)
     argmin = tl.zeros([problem.block_rows], tl.int32)
     for bounded in tl.static_range(2):
-        for start in range(full if bounded else 0, end if bounded else full, problem.block_keys):
+        for start in range(full if bounded else begin, end if bounded else full, problem.block_keys):
             index = start + tl.arange(0, problem.block_keys)
             k = load_tile(key, batch, head // problem.groups, index, bounded)
             products = product(q, tl.trans(k), problem.widen)
@@ -115,13 +120,13 @@ def _extremes(q, key, sequence, block, rows, problem, remember: tl.constexpr):
 def _accumulate(q, key, value, high, low, sequence, block, rows, problem):
     """sum e, max x, and sum e y l v. sa-softmax knows its maximum; the others find it on the way."""
     batch, head = sequence // problem.heads, sequence % problem.heads
-    full, end = key_bounds(block, problem)
+    begin, full, end = key_bounds(batch, block, problem)
     total = tl.zeros([problem.block_rows], tl.float32)
     weighted = tl.zeros([problem.block_rows, value.block_width], tl.float32)
     if problem.variant == SELF_ADJUST:
         slope = 1.0 / (tl.maximum(high, 0.0) - low + problem.eps)
     for bounded in tl.static_range(2):
-        for start in range(full if bounded else 0, end if bounded else full, problem.block_keys):
+        for start in range(full if bounded else begin, end if bounded else full, problem.block_keys):
             index = start + tl.arange(0, problem.block_keys)
             k = load_tile(key, batch, head // problem.groups, index, bounded)
             products = product(q, tl.trans(k), problem.widen)

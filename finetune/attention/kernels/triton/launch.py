@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from finetune.attention.kernels.inputs import with_contiguous_rows
+from finetune.attention.kernels.triton.forms import DEFAULT, FORMS
 from finetune.attention.variants import known_to
 
 KNOWN = known_to("triton")  # the number of each in tiles.py is its place here
@@ -18,10 +20,15 @@ KNOWN = known_to("triton")  # the number of each in tiles.py is its place here
 TILES = {
     "attend_rows": {(64, 2): (128, 64, 8, 3), (128, 2): (128, 64, 8, 3), (256, 2): (64, 64, 8, 2),
                     (64, 4): (64, 32, 8, 2), (128, 4): (32, 32, 8, 2), (256, 4): (16, 32, 8, 2)},
+    "attend_rows_once": {(64, 2): (128, 64, 8, 3), (128, 2): (64, 64, 8, 2), (256, 2): (32, 64, 8, 2),
+                         (64, 4): (32, 32, 4, 2), (128, 4): (32, 32, 8, 2), (256, 4): (16, 32, 8, 2)},
     "query_gradient": {(64, 2): (128, 64, 8, 2), (128, 2): (128, 32, 8, 2), (256, 2): (64, 32, 8, 2),
                        (64, 4): (32, 32, 4, 2), (128, 4): (32, 32, 8, 2), (256, 4): (16, 16, 8, 1)},
     "key_value_gradient": {(64, 2): (32, 128, 8, 3), (128, 2): (32, 128, 8, 2), (256, 2): (16, 64, 8, 2),
                            (64, 4): (32, 32, 4, 2), (128, 4): (16, 32, 8, 1), (256, 4): (16, 32, 8, 1)},
+    "row_numbers": {(width, size): (32, 16, 4, 1) for width in (64, 128, 256) for size in (2, 4)},
+    "all_gradients": {(64, 2): (32, 128, 8, 2), (128, 2): (32, 128, 8, 1), (256, 2): (16, 64, 8, 1),
+                      (64, 4): (32, 32, 4, 1), (128, 4): (16, 32, 8, 1), (256, 4): (16, 32, 8, 1)},
     "bias_gradient": {(64, 2): (64, 64, 8, 1), (128, 2): (64, 64, 8, 1), (256, 2): (32, 64, 8, 1),
                       (64, 4): (32, 32, 4, 1), (128, 4): (32, 32, 4, 1), (256, 4): (16, 16, 4, 1)},
 }  # fmt: skip
@@ -45,6 +52,16 @@ class Launch:
     scaling: float
     causal: bool
     dropout: float
+    form: str = DEFAULT
+
+    @cached_property
+    def _spans(self) -> Tensor | None:
+        if self.allowed is None or not FORMS[self.form].spans:
+            return None
+        from finetune.attention.kernels.triton.spans import key_spans
+
+        with self._device():
+            return key_spans(self.allowed)
 
     def launch(
         self,
@@ -92,10 +109,13 @@ class Launch:
         from finetune.attention.kernels.triton.tiles import Problem
 
         batch, heads, query_len, _ = self.query.shape
+        spans = self._spans
         return Problem(
             allowed=scorewise(self.allowed, self.query),
             bias=scorewise(self.bias, self.query),
             seed=self.query if self.seed is None else self.seed,
+            spans=self.query if spans is None else spans,
+            span_stride=0 if spans is None or len(spans) == 1 else 2,
             heads=heads,
             groups=heads // self.key.shape[1],
             query_len=query_len,
@@ -108,6 +128,7 @@ class Launch:
             variant=constexpr(KNOWN.index(self.variant)),
             causal=constexpr(self.causal),
             dropout=constexpr(self.dropout > 0.0),
+            spanned=constexpr(spans is not None),
             block_rows=constexpr(queries),
             block_keys=constexpr(keys),
             half=constexpr(self.query.element_size() == 2),

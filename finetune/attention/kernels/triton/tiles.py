@@ -68,6 +68,8 @@ class Problem(NamedTuple):
     allowed: Scorewise
     bias: Scorewise
     seed: Any  # int64 (1,), of dropout
+    spans: Any  # int32 (batch or 1, 2); see spans.py
+    span_stride: int
     heads: int
     groups: int  # query heads to a key head
     query_len: int
@@ -80,6 +82,7 @@ class Problem(NamedTuple):
     variant: Any  # constexpr, as all that follow
     causal: Any
     dropout: Any
+    spanned: Any  # whether there are spans
     block_rows: Any
     block_keys: Any
     half: Any  # inputs of 2 bytes: where one way is shorter and another more exact, the shorter
@@ -112,6 +115,14 @@ def store_tile(matrices, batch, head, index, tile, widen: tl.constexpr):
     inside = (index[:, None] < matrices.length) & (columns < matrices.width)
     tile = narrow(tile, matrices.base.dtype.element_ty, widen)
     tl.store(_pointers(matrices, batch, head, index), tile, mask=inside)
+
+
+@triton.jit
+def add_tile(matrices, batch, head, index, tile):
+    """Add to rows ``index`` of one head's float32 (length, width) matrix, atomically, in any order."""
+    columns = tl.arange(0, matrices.block_width)[None, :]
+    inside = (index[:, None] < matrices.length) & (columns < matrices.width)
+    tl.atomic_add(_pointers(matrices, batch, head, index), tile, mask=inside, sem="relaxed")
 
 
 @triton.jit

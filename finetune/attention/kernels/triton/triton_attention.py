@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from finetune.attention.kernels.inputs import BoundVariant, Inputs, with_contiguous_rows
+from finetune.attention.kernels.triton.forms import DEFAULT, FORMS, chosen
 from finetune.attention.kernels.triton.launch import KNOWN, Launch, scorewise
 
 MOST_WIDTH = 256  # of a head; those under 16 are padded to it
@@ -54,23 +55,26 @@ def _inputs_lack(inputs: Inputs) -> str | None:
     return None
 
 
-def attend(inputs: Inputs, variant: BoundVariant) -> Tensor:
+def attend(inputs: Inputs, variant: BoundVariant, form: str = DEFAULT) -> Tensor:
     """The output, (batch, query, heads, value width), contiguous, in the value's type.
 
+    ``form``: one of ``forms.FORMS``; one that adds atomically gives way to its like where torch is to be
+    deterministic.
     Under autocast the matrix products are in its type, as in torch's own attention.
     """
     query, key, value = inputs.query, inputs.key, inputs.value
     if torch.is_autocast_enabled(query.device.type):
         narrow = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(narrow), key.to(narrow), value.to(narrow)
+    form = chosen(form, torch.are_deterministic_algorithms_enabled())
     bias = _four_dimensional(inputs.bias)
     seed = None
     if inputs.dropout > 0.0:
         seed = torch.randint(2**62, (1,), dtype=torch.int64, device=query.device)
     asked = any(tensor is not None and tensor.requires_grad for tensor in (query, key, value, bias))
-    output, _, _, _ = _attention(
+    output, *_ = _attention(
         query, key, value, _four_dimensional(inputs.allowed), bias, seed, variant.name,
-        variant.parameters.get("eps", 0.0), inputs.scaling, inputs.causal, inputs.dropout,
+        variant.parameters.get("eps", 0.0), inputs.scaling, inputs.causal, inputs.dropout, form,
         torch.is_grad_enabled() and asked,
     )  # fmt: skip
     return output.to(inputs.value.dtype)
@@ -97,33 +101,44 @@ def _four_dimensional(mask: Tensor | None) -> Tensor | None:
 def _attention(
     query: Tensor, key: Tensor, value: Tensor,
     allowed: Tensor | None, bias: Tensor | None, seed: Tensor | None,
-    variant: str, eps: float, scaling: float, causal: bool, dropout: float, remember: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """(output, residual, statistics, positions); see ``forward.attend_rows``."""
+    variant: str, eps: float, scaling: float, causal: bool, dropout: float, form: str, remember: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """(output, residual, shortfall, statistics, positions); see ``forward`` and ``one_sweep``."""
     from finetune.attention.kernels.triton.forward import attend_rows
+    from finetune.attention.kernels.triton.one_sweep import attend_rows_once
 
-    output, residual, statistics, positions = results = _forward_results(query, value, variant, remember)
+    results = _forward_results(query, value, variant, form, remember)
+    output, residual, shortfall, statistics, positions = results
     if output.numel() == 0 or key.shape[-2] == 0:
-        return output.zero_(), residual.zero_(), statistics.zero_(), positions.zero_()
-    call = Launch(query, key, value, allowed, bias, seed, variant, eps, scaling, causal, dropout)
-    call.launch(
-        attend_rows,
-        lambda queries, keys: query.shape[:2].numel() * -(-query.shape[-2] // queries),
-        [output.transpose(1, 2), residual.transpose(1, 2)],
-        [statistics, positions],
-        [remember],
-    )
+        for tensor in results:
+            tensor.zero_()
+        return results
+    call = Launch(query, key, value, allowed, bias, seed, variant, eps, scaling, causal, dropout, form)
+
+    def programs(queries: int, keys: int) -> int:
+        return query.shape[:2].numel() * -(-query.shape[-2] // queries)
+
+    if variant == "sa-softmax" and FORMS[form].sweeps == 1:
+        matrices = [tensor.transpose(1, 2) for tensor in (output, residual, shortfall)]
+        extra = [remember, shortfall.numel() > 0]
+        call.launch(attend_rows_once, programs, matrices, [statistics, positions], extra)
+    else:
+        matrices = [tensor.transpose(1, 2) for tensor in (output, residual)]
+        call.launch(attend_rows, programs, matrices, [statistics, positions], [remember])
     return results
 
 
 def _forward_results(
-    query: Tensor, value: Tensor, variant: str, remember: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    query: Tensor, value: Tensor, variant: str, form: str, remember: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     batch, heads, query_len, _ = query.shape
     adjusts, half = variant == "sa-softmax", value.element_size() == 2
+    short = remember and adjusts and FORMS[form].fused_backward
+    rows = query_len, heads, value.shape[-1]
     return (
-        value.new_empty(batch, query_len, heads, value.shape[-1]),
-        value.new_empty(batch if half and remember else 0, query_len, heads, value.shape[-1]),
+        value.new_empty(batch, *rows),
+        value.new_empty(batch if half and remember else 0, *rows),
+        value.new_empty(batch if short else 0, *rows),
         query.new_empty(3 if adjusts else 2, batch, heads, query_len, dtype=torch.float32),
         query.new_empty(2 if adjusts and remember else 0, batch, heads, query_len, dtype=torch.int32),
     )
@@ -131,31 +146,41 @@ def _forward_results(
 
 @torch.library.custom_op("finetune::attention_gradient", mutates_args=())
 def _attention_gradient(
-    given: Tensor, output: Tensor, residual: Tensor, statistics: Tensor, positions: Tensor,
+    given: Tensor, output: Tensor, residual: Tensor, shortfall: Tensor, statistics: Tensor, positions: Tensor,
     query: Tensor, key: Tensor, value: Tensor,
     allowed: Tensor | None, bias: Tensor | None, seed: Tensor | None,
-    variant: str, eps: float, scaling: float, causal: bool, dropout: float,
+    variant: str, eps: float, scaling: float, causal: bool, dropout: float, form: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """(dL/dquery, dL/dkey, dL/dvalue, numbers) from ``given`` = dL/doutput; see ``backward``."""
     from finetune.attention.kernels.triton.backward import key_value_gradient, query_gradient
+    from finetune.attention.kernels.triton.fused_backward import all_gradients, row_numbers
 
     for_query, for_key, for_value, numbers = results = _backward_results(query, key, value, variant)
     if query.numel() == 0 or key.shape[-2] == 0:
         return for_query.zero_(), for_key.zero_(), for_value.zero_(), numbers.zero_()
-    call = Launch(query, key, value, allowed, bias, seed, variant, eps, scaling, causal, dropout)
+    call = Launch(query, key, value, allowed, bias, seed, variant, eps, scaling, causal, dropout, form)
     given = with_contiguous_rows(given.transpose(1, 2))
-    call.launch(
-        query_gradient,
-        lambda queries, keys: query.shape[:2].numel() * -(-query.shape[-2] // queries),
-        [output.transpose(1, 2), residual.transpose(1, 2), given, for_query],
-        [statistics, positions, numbers],
-    )
-    call.launch(
-        key_value_gradient,
-        lambda queries, keys: key.shape[:2].numel() * -(-key.shape[-2] // keys),
-        [given, for_key, for_value],
-        [positions, numbers],
-    )
+    output, residual, shortfall = (tensor.transpose(1, 2) for tensor in (output, residual, shortfall))
+
+    def by_rows(queries: int, keys: int) -> int:
+        return query.shape[:2].numel() * -(-query.shape[-2] // queries)
+
+    def by_keys(queries: int, keys: int) -> int:
+        return key.shape[:2].numel() * -(-key.shape[-2] // keys)
+
+    if FORMS[form].fused_backward:
+        kept = [output, residual, shortfall, given]
+        call.launch(row_numbers, by_rows, kept, [statistics, numbers])
+        whole = for_query.dtype == torch.float32
+        query_sum = for_query.zero_() if whole else torch.zeros_like(for_query, dtype=torch.float32)
+        sums = [given, query_sum, for_key, for_value]
+        call.launch(all_gradients, by_keys, sums, [positions, numbers])
+        if not whole:
+            for_query.copy_(query_sum)
+    else:
+        kept = [output, residual, given, for_query]
+        call.launch(query_gradient, by_rows, kept, [statistics, positions, numbers])
+        call.launch(key_value_gradient, by_keys, [given, for_key, for_value], [positions, numbers])
     return results
 
 
@@ -175,7 +200,7 @@ def _like(tensor: Tensor) -> Tensor:
 def _attention_bias_gradient(
     given: Tensor, numbers: Tensor, positions: Tensor,
     query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, bias: Tensor, seed: Tensor | None,
-    variant: str, eps: float, scaling: float, causal: bool, dropout: float,
+    variant: str, eps: float, scaling: float, causal: bool, dropout: float, form: str,
 ) -> Tensor:  # fmt: skip
     """dL/dbias, of the bias's shape and type."""
     from finetune.attention.kernels.triton.backward import bias_gradient
@@ -183,7 +208,7 @@ def _attention_bias_gradient(
     result = torch.empty_like(bias, memory_format=torch.contiguous_format)
     if query.numel() == 0 or bias.numel() == 0:
         return result.zero_()
-    call = Launch(query, key, value, allowed, bias, seed, variant, eps, scaling, causal, dropout)
+    call = Launch(query, key, value, allowed, bias, seed, variant, eps, scaling, causal, dropout, form)
     shared = [query.shape[axis] // bias.shape[axis] for axis in (0, 1)]
     per_query, per_key = bias.shape[2] > 1, bias.shape[3] > 1
 
@@ -199,31 +224,31 @@ def _attention_bias_gradient(
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*output, *inputs[:6])
-    ctx.numbers = inputs[6:11]
+    ctx.numbers = inputs[6:12]
 
 
 def _backward(ctx: Any, given: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
     if given is None:
-        return (None,) * 12
-    output, residual, statistics, positions, *tensors = ctx.saved_tensors
+        return (None,) * 13
+    output, residual, shortfall, statistics, positions, *tensors = ctx.saved_tensors
     *gradients, numbers = _attention_gradient(
-        given, output, residual, statistics, positions, *tensors, *ctx.numbers
+        given, output, residual, shortfall, statistics, positions, *tensors, *ctx.numbers
     )
     for_bias = None
     if ctx.needs_input_grad[4]:
         for_bias = _attention_bias_gradient(given, numbers, positions, *tensors, *ctx.numbers)
-    return *gradients, None, for_bias, *(None,) * 7
+    return *gradients, None, for_bias, *(None,) * 8
 
 
 _attention.register_autograd(_backward, setup_context=_save)
 _attention.register_fake(
-    lambda query, key, value, allowed, bias, seed, variant, eps, scaling, causal, dropout, remember: (
-        _forward_results(query, value, variant, remember)
+    lambda query, key, value, allowed, bias, seed, variant, eps, scaling, causal, dropout, form, remember: (
+        _forward_results(query, value, variant, form, remember)
     )
 )
 _attention_gradient.register_fake(
-    lambda given, output, residual, statistics, positions, query, key, value, allowed, bias, seed, *rest: (
-        _backward_results(query, key, value, rest[0])  # the variant
+    lambda given, output, residual, shortfall, statistics, positions, query, key, value, *rest: (
+        _backward_results(query, key, value, rest[3])  # the variant
     )
 )
 _attention_bias_gradient.register_fake(
