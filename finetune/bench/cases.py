@@ -101,6 +101,13 @@ def row_lengths(case: Case) -> list[int]:
     return [max(1, round(half + half * row / (case.batch - 1))) for row in range(case.batch)]
 
 
+def visible_pairs(case: Case) -> int:
+    """Pairs of a query and a key that it may see, in all rows of one head."""
+    if case.mask == "causal":
+        return case.batch * case.length * (case.length + 1) // 2
+    return case.length * (sum(row_lengths(case)) if case.mask == "padded" else case.batch * case.length)
+
+
 def bind(variant: str) -> BoundVariant:
     """A variant with its default parameters."""
     return BoundVariant.of(get_variant(variant))

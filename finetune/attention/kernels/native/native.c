@@ -655,3 +655,36 @@ int attention_backward(const Call *call) {
     Job job = {.call = call, .worker = backward_worker, .tasks = call->batch * call->key_heads};
     return run_job(&job, call->threads, (int)call->forked);
 }
+
+/* ---- the machine's peak -------------------------------------------------------------------------------- */
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+enum { CHAINS = 24 };  /* sums that do not wait for each other; all stay in registers */
+#else
+enum { CHAINS = 12 };
+#endif
+static volatile float peak_factor = 0.9999f, peak_sum;  /* volatile, or the compiler would leave the sums out */
+
+static void peak_worker(void *shared) {
+    Job *job = shared;
+    const int64_t rounds = *(const int64_t *)job->call;
+    const vec factor = peak_factor - (vec){0};
+    while (next_task(job) < job->tasks) {
+        vec sum[CHAINS];
+        for (int c = 0; c < CHAINS; c++) sum[c] = (vec){0} + (float)c;
+        for (int64_t round = 0; round < rounds; round++)
+#pragma GCC unroll 24
+            for (int c = 0; c < CHAINS; c++) sum[c] = sum[c] * factor + factor;
+        for (int c = 1; c < CHAINS; c++) sum[0] += sum[c];
+        peak_sum = sum[0][0];
+    }
+}
+
+/* Multiplies and adds in registers alone, rounds times on each of some threads: as fast as this processor can
+ * by the flags that the kernel itself is compiled with. Returns the operations done, an addition and a
+ * multiplication counted as one each. */
+int64_t peak_operations(int64_t rounds, int64_t threads) {
+    Job job = {.call = &rounds, .worker = peak_worker, .tasks = threads};
+    run_job(&job, threads, 0);
+    return 2 * rounds * CHAINS * LANES * threads;
+}
