@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -15,9 +16,8 @@ from finetune.attention.variants import known_to
 
 KNOWN = known_to("triton")  # the number of each in tiles.py is its place here
 
-# (queries, keys, warps, stages) of a tile, by kernel, then by the widest axis of a head and the bytes of an
-# element. The one table to tune.
-TILES = {
+Tile = tuple[int, int, int, int]  # queries, keys, warps, stages
+_HOPPER: dict[str, dict[tuple[int, int], Tile]] = {
     "attend_rows": {(64, 2): (128, 64, 8, 3), (128, 2): (128, 64, 8, 3), (256, 2): (64, 64, 8, 2),
                     (64, 4): (64, 32, 8, 2), (128, 4): (32, 32, 8, 2), (256, 4): (16, 32, 8, 2)},
     "attend_rows_once": {(64, 2): (128, 64, 8, 3), (128, 2): (64, 64, 8, 2), (256, 2): (32, 64, 8, 2),
@@ -32,6 +32,18 @@ TILES = {
     "bias_gradient": {(64, 2): (64, 64, 8, 1), (128, 2): (64, 64, 8, 1), (256, 2): (32, 64, 8, 1),
                       (64, 4): (32, 32, 4, 1), (128, 4): (32, 32, 4, 1), (256, 4): (16, 16, 4, 1)},
 }  # fmt: skip
+# Ampere holds operands of its matrix units in registers, and spills them in tiles of Hopper's size.
+_AMPERE: dict[str, dict[tuple[int, int], Tile]] = {
+    "attend_rows": {(128, 2): (128, 32, 8, 3)},
+    "query_gradient": {(64, 2): (128, 32, 8, 2), (128, 2): (64, 32, 8, 2)},
+    "key_value_gradient": {(128, 2): (32, 64, 8, 2)},
+}
+TILES = {9: _HOPPER, 8: {kernel: sizes | _AMPERE.get(kernel, {}) for kernel, sizes in _HOPPER.items()}}
+"""Tiles by major compute capability (a later one takes the latest here), by kernel, then by the widest axis of
+a head and the bytes of an element. The one table to tune. Chosen without a GPU, by registers and spills
+(``finetune.bench.static``)."""
+aim: ContextVar[tuple[int, int] | None] = ContextVar("aim", default=None)
+"""A compute capability to compile for in place of the device's, where nothing is launched."""
 _INTERPRETED_TILE = (32, 16, 1, 1)  # small, so that small inputs have several
 _LEAST_TILE = 16  # of tl.dot
 _ROOMY = ((8, 0), (9, 0), (10, 0))  # compute capabilities with the shared memory for the table's stages
@@ -89,15 +101,24 @@ class Launch:
     def _tile(self, kernel: str) -> tuple[int, int, int, int]:
         """The table's tile, no longer than the inputs, and fewer stages where memory on the chip is short."""
         width = max(64, _power_of_two(self.query.shape[-1]), _power_of_two(self.value.shape[-1]))
-        size = TILES[kernel][width, self.query.element_size()]
-        queries, keys, warps, stages = _INTERPRETED_TILE if self.query.device.type == "cpu" else size
+        capability = self._capability
+        queries, keys, warps, stages = _INTERPRETED_TILE
+        if capability:
+            sizes = TILES[min(capability[0], max(TILES))][kernel]
+            queries, keys, warps, stages = sizes[width, self.query.element_size()]
         queries = min(queries, max(_LEAST_TILE, _power_of_two(self.query.shape[-2])))
         keys = min(keys, max(_LEAST_TILE, _power_of_two(self.key.shape[-2])))
         if any(mask is not None and not is_shared(mask, 2) for mask in (self.allowed, self.bias)):
             stages = min(stages, 2)  # tiles of the mask are staged as well
-        if self.query.is_cuda and torch.cuda.get_device_capability(self.query.device) not in _ROOMY:
+        if capability and capability not in _ROOMY:
             stages = 1
         return queries, keys, warps, stages
+
+    @property
+    def _capability(self) -> tuple[int, int] | None:
+        """The compute capability that is compiled for; ``None`` in the interpreter."""
+        device = self.query.device
+        return aim.get() or (_capability(device.index) if device.type == "cuda" else None)
 
     def _device(self) -> AbstractContextManager[Any]:
         device = self.query.device
@@ -132,8 +153,13 @@ class Launch:
             block_rows=constexpr(queries),
             block_keys=constexpr(keys),
             half=constexpr(self.query.element_size() == 2),
-            widen=constexpr(self.query.device.type == "cpu"),
+            widen=constexpr(self._capability is None),
         )
+
+
+@cache
+def _capability(index: int | None) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
 
 
 def is_shared(mask: Tensor, axis: int) -> bool:

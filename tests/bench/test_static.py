@@ -1,0 +1,99 @@
+"""The Triton kernels compiled for GPUs that are not there, and the matrix products that they make."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from finetune.bench import products, static
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+COMPILE = """
+import json, sys
+from dataclasses import asdict
+from finetune.bench import static
+rows = [row for case in static.CORE for chip in static.CHIPS for row in static.compile_case(case, chip)]
+print(json.dumps([asdict(row) for row in rows]))
+"""
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Every kernel of the plainest calls, for each GPU. In a process of its own: here Triton interprets."""
+    folder = tmp_path_factory.mktemp("triton")
+    environment = {"TRITON_CACHE_DIR": str(folder), "TRITON_INTERPRET": "0"}
+    run = subprocess.run(
+        [sys.executable, "-c", COMPILE],
+        env=os.environ | environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    rows: list[dict[str, Any]] = json.loads(run.stdout)
+    return rows
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles_for_both_gpus(compiled: list[dict[str, Any]]) -> None:
+    kernels = {"attend_rows", "query_gradient", "key_value_gradient"}
+    for capability in static.CHIPS:
+        for case in static.CORE:
+            mine = [
+                row for row in compiled
+                if (tuple(row["capability"]), row["case"]["width"]) == (capability, case.width)
+            ]  # fmt: skip
+            assert kernels <= {row["kernel"] for row in mine}
+
+
+@pytest.mark.slow
+def test_no_register_is_spilled_at_the_common_widths(compiled: list[dict[str, Any]]) -> None:
+    spilled = [
+        (row["capability"], row["case"]["width"], row["kernel"], row["spilled"])
+        for row in compiled
+        if row["spilled"] or row["instructions"]["STL"]
+    ]
+    assert not spilled
+
+
+@pytest.mark.slow
+def test_products_run_on_the_matrix_units_of_each_gpu(compiled: list[dict[str, Any]]) -> None:
+    for row in compiled:
+        assert row["products"] == ("HGMMA" if row["capability"] == [9, 0] else "HMMA"), row
+        assert row["instructions"]["LDGSTS"] or row["instructions"]["UTMALDG"], "no copy runs ahead"
+        assert row["blocks"] >= 1, "it does not fit the chip"
+
+
+@pytest.mark.parametrize(("variant", "forward"), [("softmax", 2), ("sa-softmax", 3), ("sa-softmax-raw", 2)])
+def test_matrix_products_are_as_stated(variant: str, forward: int) -> None:
+    counts = products.count(variant)
+    assert counts == {"attend_rows": forward, "query_gradient": 3, "key_value_gradient": 4}
+
+
+@pytest.mark.parametrize(
+    ("registers", "shared", "warps", "blocks", "bound"),
+    [
+        (255, 0, 8, 1, "registers"),  # 256 registers of 256 threads: the whole file
+        (128, 0, 8, 2, "registers"),
+        (128, 100 * 1024, 8, 1, "shared memory"),
+        (32, 0, 8, 8, "registers"),
+        (16, 0, 1, 32, "blocks"),
+        (16, 164 * 1024, 4, 0, "shared memory"),
+    ],
+)
+def test_occupancy(registers: int, shared: int, warps: int, blocks: int, bound: str) -> None:
+    assert static._fitting(static.CHIPS[8, 0], registers, shared, warps) == (blocks, bound)
+
+
+def test_tables_have_a_line_for_each_kernel_and_variant() -> None:
+    row = static.Compiled(
+        (8, 0), static.CORE[0], "attend_rows", (128, 64, 8, 3), 222, 0, 49152, "HMMA", {"HMMA": 192}, 1,
+        "registers",
+    )  # fmt: skip
+    assert static.table([row])[1] == [
+        "sm_80", "sa-softmax, 64, bfloat16, padded", "attend_rows", "128 x 64, 8 warps, 3 stages", "222",
+        "0 B", "48", "192 HMMA", "1, 12% (registers)",
+    ]  # fmt: skip
+    lines = static.products_table({"softmax": {"attend_rows": 2.0, "query_gradient": 3.0}})
+    assert lines[1:] == [["softmax", "2", "3", "5"], ["FlashAttention", "", "", "7"]]
