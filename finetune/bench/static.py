@@ -154,19 +154,16 @@ def _compiling(capability: Capability) -> Iterator[list[tuple[str, launch.Tile, 
 
     launched: list[tuple[str, launch.Tile, Any]] = []
     run, tile = JITFunction.run, launch.Launch._tile
-    last: launch.Tile | None = None
+    tiles: dict[str, launch.Tile] = {}
 
     def noting_tile(call: launch.Launch, kernel: str) -> launch.Tile:
-        nonlocal last
-        last = tile(call, kernel)
-        return last
+        tiles[kernel] = tile(call, kernel)
+        return tiles[kernel]
 
     def warm_up(function: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
-        nonlocal last
         kernel = run(function, *arguments, grid=grid, warmup=True, **options)
-        about = kernel.metadata
-        launched.append((function.__name__, last or (0, 0, about.num_warps, about.num_stages), kernel))
-        last = None  # a kernel without a tile of the table may follow
+        name, about = function.__name__, kernel.metadata
+        launched.append((name, tiles.get(name, (0, 0, about.num_warps, about.num_stages)), kernel))
 
     driver.set_active(_Nowhere(capability))
     token = launch.aim.set(capability)
@@ -184,7 +181,7 @@ def _read(case: Case, capability: Capability, name: str, tile: launch.Tile, kern
     blocks, bound = _fitting(CHIPS[capability], registers, shared, tile[2])
     return Compiled(
         capability, case, name, tile, registers, spilled, shared,
-        "HGMMA" if instructions["HGMMA"] else "HMMA" if instructions["HMMA"] else "none",
+        next((name for name in ("HGMMA", "HMMA") if instructions[name]), "none"),
         {word: instructions[word] for word in WATCHED}, blocks, bound,
     )  # fmt: skip
 
@@ -228,8 +225,9 @@ def table(rows: Sequence[Compiled]) -> list[list[str]]:
         queries, keys, warps, stages = row.tile
         body.append([
             f"sm_{row.capability[0]}{row.capability[1]}", describe(row.case), row.kernel,
-            f"{queries} x {keys}, {warps} warps, {stages} stages", str(row.registers), f"{row.spilled} B",
-            f"{row.shared / 1024:.0f}", f"{row.instructions.get(row.products, 0)} {row.products}",
+            f"{queries} x {keys}, {warps} warps, {stages} stages" if queries else f"none, {warps} warps",
+            str(row.registers), f"{row.spilled} B",
+            f"{row.shared / 1024:.0f}", f"{row.instructions.get(row.products, '')} {row.products}".strip(),
             f"{row.blocks}, {row.occupancy:.0%} ({row.bound})",
         ])  # fmt: skip
     return [[*head, "blocks, occupancy (bound by)"], *body]

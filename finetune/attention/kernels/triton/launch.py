@@ -39,8 +39,8 @@ _AMPERE: dict[str, dict[tuple[int, int], Tile]] = {
     "key_value_gradient": {(128, 2): (32, 64, 8, 2)},
 }
 TILES = {9: _HOPPER, 8: {kernel: sizes | _AMPERE.get(kernel, {}) for kernel, sizes in _HOPPER.items()}}
-"""Tiles by major compute capability (a later one takes the latest here), by kernel, then by the widest axis of
-a head and the bytes of an element. The one table to tune. Chosen without a GPU, by registers and spills
+"""Tiles by major compute capability (a later one takes the latest here), by kernel, then by the widest axis
+of a head and the bytes of an element. The one table to tune. Chosen without a GPU, by registers and spills
 (``finetune.bench.static``)."""
 aim: ContextVar[tuple[int, int] | None] = ContextVar("aim", default=None)
 """A compute capability to compile for in place of the device's, where nothing is launched."""
