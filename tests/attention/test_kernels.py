@@ -213,12 +213,15 @@ def test_eps_reaches_the_kernel(kernel: str) -> None:
 @every_kernel
 @every_form
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_inputs_are_computed_in_float32(kernel: str, variant: str, dtype: torch.dtype) -> None:
+def test_half_precision_inputs_give_results_of_their_type(
+    kernel: str, variant: str, dtype: torch.dtype
+) -> None:
     torch.manual_seed(3)
     inputs, bound = make((2, 2, 2, 20, 30, 16), "padded", dtype=dtype), bind(variant)
     output = FAST[kernel].attend(inputs, bound)
     assert output.dtype == dtype
-    torch.testing.assert_close(output, reference.reference(inputs, bound)[0], rtol=2e-2, atol=1e-3)
+    expected = reference.reference(inputs, bound)[0].detach()
+    assert (output.detach() - expected).norm() < torch.finfo(dtype).eps * expected.norm()
 
 
 @every_kernel

@@ -25,7 +25,8 @@ class CallKind:
 
     variant: str
     device: torch.device
-    dtype: torch.dtype
+    dtype: torch.dtype  # of the queries
+    others: tuple[torch.dtype, ...]  # of keys, values and the bias: it may be another, under autocast
     width: int
     causal: bool
     bias: bool
@@ -38,9 +39,11 @@ class CallKind:
         trained = bias is not None and bias.requires_grad
         width = query.shape[-1]
         by_distance = inputs.by_distance is not None
+        others = tuple(each.dtype for each in (inputs.key, inputs.value, bias) if each is not None)
         return cls(
-            variant, query.device, query.dtype, width, inputs.causal, bias is not None, trained, by_distance
-        )
+            variant, query.device, query.dtype, others, width, inputs.causal,
+            bias is not None, trained, by_distance,
+        )  # fmt: skip
 
 
 @cache
@@ -53,8 +56,8 @@ def fault(attend: Attend, kind: CallKind) -> str | None:
     """
     variant = BoundVariant.of(VARIANTS[kind.variant])
     with _undisturbed(kind.device):
-        inputs = _inputs(kind, kind.device, kind.dtype)
-        exact = _inputs(kind, torch.device("cpu"), torch.float64)
+        inputs = _inputs(kind, kind.device)
+        exact = _inputs(kind, torch.device("cpu"), exact=True)
         try:
             results = _results(attend(inputs, variant), inputs)
         except Exception as error:  # a compiler or driver can fail in any way; the reason is passed on
@@ -66,7 +69,9 @@ def fault(attend: Attend, kind: CallKind) -> str | None:
     for name, tensor in results.items():
         truth = expected[name].detach()
         difference = float((tensor.detach().cpu().double() - truth).norm() / truth.norm())
-        if not difference <= _TOLERANCE[kind.dtype]:  # NaN is no proof either
+        if not difference <= max(
+            _TOLERANCE[each] for each in (kind.dtype, *kind.others)
+        ):  # NaN is no proof either
             return f"its {name} is wrong on {kind.device} in {kind.dtype}, by {difference:.1e} of its norm"
     return None
 
@@ -89,22 +94,20 @@ def _undisturbed(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
-def _inputs(kind: CallKind, device: torch.device, dtype: torch.dtype) -> Inputs:
+def _inputs(kind: CallKind, device: torch.device, exact: bool = False) -> Inputs:
     """Two rows of 45 keys, the second padded; 37 queries (by distance 45); 4 heads over 2 key heads."""
     generator = torch.Generator().manual_seed(0)
 
-    def draw(*shape: int) -> Tensor:
-        drawn = torch.randn(shape, generator=generator, device="cpu")
-        return drawn.to(kind.dtype).to(device, dtype)  # rounded as the kernel's own inputs are
+    def draw(dtype: torch.dtype, *shape: int) -> Tensor:
+        drawn = torch.randn(shape, generator=generator, device="cpu").to(dtype)
+        return drawn.to(device, torch.float64 if exact else dtype)  # rounded as the kernel's own inputs are
 
     width, queries = kind.width, 45 if kind.by_distance else 37
-    query, key, value = draw(2, 4, queries, width), draw(2, 2, 45, width), draw(2, 2, 45, width)
-    bias = draw(1, 4, 37, 45).requires_grad_(kind.trained_bias) if kind.bias else None
-    by_distance = (
-        draw(4, 45).to(torch.promote_types(dtype, torch.float32)).requires_grad_()
-        if kind.by_distance
-        else None
-    )
+    query = draw(kind.dtype, 2, 4, queries, width)
+    key, value = (draw(dtype, 2, 2, 45, width) for dtype in kind.others[:2])
+    bias = draw(kind.others[2], 1, 4, 37, 45).requires_grad_(kind.trained_bias) if kind.bias else None
+    float32 = torch.promote_types(kind.dtype, torch.float32)
+    by_distance = draw(float32, 4, 45).requires_grad_() if kind.by_distance else None
     lengths = torch.tensor([[45], [30]], device=device)
     allowed = (torch.arange(45, device=device) < lengths)[:, None, None]
     if kind.by_distance:
