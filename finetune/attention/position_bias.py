@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetune.attention.kernels.inputs import Inputs
+from finetune.attention.kernels.inputs import Inputs, without_autocast
 from finetune.attention.kernels.reference import scores_of
 from finetune.errors import UserError
 from finetune.system.shares import whole
@@ -102,7 +102,7 @@ def biased(inputs: Inputs, position: PositionBias) -> Inputs:
     written out.
     """
     query_len, key_len = inputs.query.shape[-2], inputs.key.shape[-2]
-    with torch.autocast(inputs.query.device.type, enabled=False):
+    with without_autocast(inputs.query):
         if query_len == key_len:
             steps = torch.arange(key_len, device=inputs.query.device, dtype=torch.float32)
             by_distance = position.by_distance(steps)

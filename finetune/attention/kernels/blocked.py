@@ -17,7 +17,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from finetune.attention.kernels.inputs import BoundVariant, Inputs, refuse_second_derivative
+from finetune.attention.kernels.inputs import (
+    BoundVariant,
+    Inputs,
+    refuse_second_derivative,
+    without_autocast,
+)
 from finetune.attention.variants import known_to
 
 KNOWN = known_to("blocked")
@@ -61,7 +66,7 @@ class _Attention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value, bias)
         ctx.call = call._replace(inputs=call.inputs.without_tensors())
         query, key, value = (_wide(tensor) for tensor in (query, key, value))
-        with torch.autocast(query.device.type, enabled=False):
+        with without_autocast(query):
             for block in _blocks(call):
                 weights = _weigh(block.scores(query, key, bias), block, call)
                 if block.kept is not None:
@@ -80,7 +85,7 @@ class _Attention(torch.autograd.Function):
         grad_query = torch.empty_like(saved[0])
         grad_key, grad_value = key.new_zeros(key.shape), value.new_zeros(value.shape)
         grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[3] else None
-        with torch.autocast(query.device.type, enabled=False):
+        with without_autocast(query):
             for block in _blocks(call):
                 grad = _wide(block.of_queries(grad_output.transpose(1, 2)))
                 arriving = block.product(grad, block.of_keys(value).transpose(-1, -2))

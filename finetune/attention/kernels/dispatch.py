@@ -15,7 +15,9 @@ import logging
 from collections.abc import Iterator
 from typing import get_args
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from finetune.attention.kernels import blocked, proof, reference
 from finetune.attention.kernels.inputs import BoundVariant, Inputs
@@ -65,7 +67,7 @@ def why_not(kernel: str, inputs: Inputs, variant: BoundVariant) -> str | None:
         return None
     if kernel == "sdpa":
         return None if variant.name == "softmax" else "it computes softmax only"
-    return _misshapen(inputs) or FAST[kernel].why_not(inputs, variant)
+    return _not_plain(inputs) or _misshapen(inputs) or FAST[kernel].why_not(inputs, variant)
 
 
 def fault(kernel: str, inputs: Inputs, variant: BoundVariant) -> str | None:
@@ -73,6 +75,24 @@ def fault(kernel: str, inputs: Inputs, variant: BoundVariant) -> str | None:
     if kernel not in FAST:
         return None
     return proof.fault(FAST[kernel].attend, proof.CallKind.of(inputs, variant.name))
+
+
+def _not_plain(inputs: Inputs) -> str | None:
+    """Why only PyTorch's own operators will do, which can be seen through: a fast kernel is one opaque step
+    on numbers that are there."""
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return "a graph is exported, which holds PyTorch's own operators alone"
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        return "torch.func transforms it, which takes PyTorch's own operators"
+    if forward_ad._current_level >= 0:
+        return "it gives no forward-mode gradients"
+    if inputs.query.device.type == "meta":
+        return "tensors on the device meta hold no numbers"
+    tensors = (inputs.query, inputs.key, inputs.value, inputs.allowed, inputs.bias)
+    for tensor in tensors:
+        if tensor is not None and type(tensor) not in (Tensor, nn.Parameter):
+            return f"it reads plain tensors, no {type(tensor).__name__}"
+    return None
 
 
 def _misshapen(inputs: Inputs) -> str | None:

@@ -8,9 +8,10 @@ A kernel is a module with two functions:
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -81,15 +82,25 @@ class Inputs:
 class _Toeplitz(torch.autograd.Function):
     """(heads, n) -> (heads, n, n), the value of distance i - j at (i, j), that of 0 above the diagonal.
 
-    Not by indexing, whose gradient adds up one number at a time.
+    Not by indexing, whose gradient adds up one number at a time. ``torch.func`` may transform it.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, by_distance: Tensor) -> Tensor:
+    def forward(by_distance: Tensor) -> Tensor:
         count = by_distance.shape[-1]
         ahead = by_distance[:, :1].expand(-1, count - 1)
         line = torch.cat([by_distance.flip(-1), ahead], dim=-1)  # of distances n - 1, ..., 0, -1, ..., 1 - n
         return line.unfold(-1, count, 1).flip(1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        """It is linear: nothing is kept."""
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return _Toeplitz.forward(tangent)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -104,10 +115,20 @@ class _Toeplitz(torch.autograd.Function):
 def refuse_second_derivative() -> None:
     """For the backward pass of a kernel, which computes a gradient that cannot be differentiated again."""
     if torch.is_grad_enabled():
-        raise UserError(
-            "a fast attention kernel gives no second derivatives (create_graph=True): "
-            "use --attention.kernel reference"
-        )
+        no_second_derivative()
+
+
+def no_second_derivative(*_: Any) -> NoReturn:
+    """The backward pass of a kernel's gradient."""
+    raise UserError(
+        "a fast attention kernel gives no second derivatives (create_graph=True): "
+        "use --attention.kernel reference"
+    )
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Types are chosen step by step, whatever surrounds a call; nothing is cast on the device meta."""
+    return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
 
 
 def with_contiguous_rows(tensor: Tensor) -> Tensor:

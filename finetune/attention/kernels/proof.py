@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -80,18 +81,34 @@ def fault(attend: Attend, kind: CallKind) -> str | None:
 def _undisturbed(device: torch.device) -> Iterator[None]:
     """Gradients as anywhere else, whatever surrounds the call: autocast, no_grad, activation checkpointing,
     and matrix products of less than float32."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    with (
+        _exact_products(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+        torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor),
+    ):
+        yield
+
+
+_LOCK = Lock()
+_before: list[str] = []  # the precision outside, once for each proof that is under way
+
+
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """Matrix products in float32, which is one setting for all threads: the last of several proofs at once
+    puts back what the first has found."""
+    with _LOCK:
+        _before.append(_before[0] if _before else torch.get_float32_matmul_precision())
+        torch.set_float32_matmul_precision("highest")
     try:
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            torch.autocast(device.type, enabled=False),
-            torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor),
-        ):
-            yield
+        yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        with _LOCK:
+            found = _before.pop()
+            if not _before:
+                torch.set_float32_matmul_precision(found)
 
 
 def _inputs(kind: CallKind, device: torch.device, exact: bool = False) -> Inputs:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from finetune.attention.kernels.inputs import BoundVariant, Inputs
+from finetune.attention.kernels.inputs import BoundVariant, Inputs, without_autocast
 
 
 def reference(inputs: Inputs, variant: BoundVariant) -> tuple[Tensor, Tensor]:
@@ -13,7 +13,7 @@ def reference(inputs: Inputs, variant: BoundVariant) -> tuple[Tensor, Tensor]:
     they were applied: after dropout, as in the library's eager attention.
     """
     value, heads = inputs.value, inputs.query.shape[1]
-    with torch.autocast(value.device.type, enabled=False):
+    with without_autocast(value):
         scores = scores_of(inputs)
         weights = variant.weigh(scores, inputs.all_allowed())
         if inputs.dropout > 0.0:
@@ -29,7 +29,7 @@ def scores_of(inputs: Inputs) -> Tensor:
     """
     query = inputs.query
     wide = torch.float64 if query.dtype == torch.float64 else torch.float32
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query):
         key = one_per_query_head(inputs.key, query.shape[1]).to(wide)
         scores = torch.matmul(query.to(wide) * inputs.scaling, key.transpose(-1, -2))
         return scores if inputs.bias is None else scores + inputs.bias

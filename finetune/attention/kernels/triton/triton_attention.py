@@ -14,7 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.attention.kernels.inputs import BoundVariant, Inputs, with_contiguous_rows
+from finetune.attention.kernels.inputs import (
+    BoundVariant,
+    Inputs,
+    no_second_derivative,
+    with_contiguous_rows,
+)
 from finetune.attention.kernels.triton.forms import DEFAULT, FORMS, chosen
 from finetune.attention.kernels.triton.launch import KNOWN, Launch, scorewise
 
@@ -241,6 +246,8 @@ def _backward(ctx: Any, given: Tensor | None, *_: None) -> tuple[Tensor | None, 
 
 
 _attention.register_autograd(_backward, setup_context=_save)
+_attention_gradient.register_autograd(no_second_derivative)
+_attention_bias_gradient.register_autograd(no_second_derivative)
 _attention.register_fake(
     lambda query, key, value, allowed, bias, seed, variant, eps, scaling, causal, dropout, form, remember: (
         _forward_results(query, value, variant, form, remember)
