@@ -32,19 +32,34 @@ enum { SOFTMAX, SELF_ADJUST, RAW };                    /* variants.py, in the or
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* Lanes of a vector; and which make a vector of one's first halves, lane by lane in turn, and of the second. */
 #if defined(__AVX512F__)
 enum { LANES = 16 };
+#define FIRST_HALVES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define SECOND_HALVES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #elif defined(__AVX__)
 enum { LANES = 8 };
+#define FIRST_HALVES 0, 8, 1, 9, 2, 10, 3, 11
+#define SECOND_HALVES 4, 12, 5, 13, 6, 14, 7, 15
 #else
 enum { LANES = 4 };
+#define FIRST_HALVES 0, 4, 1, 5
+#define SECOND_HALVES 2, 6, 3, 7
+#endif
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (integers){__VA_ARGS__})
 #endif
 enum { ROWS = 8, PANEL = 2 * LANES };                  /* the tile that a product keeps in registers */
+enum { WIDEST = 4 };                                   /* vectors in a row of a tile */
+enum { STEP = LANES > (int)ROWS ? LANES : ROWS };          /* rows of scores are computed in whole steps */
 enum { DEPTH = 128 };                                  /* keys of V or K that a product reads at a time */
 enum { FORWARD_QUERIES = 256, MOST_ROWS = 64 };        /* queries of a forward task, and of a block */
 enum { SCORES = 128 * 1024 };                          /* floats of a block of scores: they fit the cache */
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
+typedef int32_t integers __attribute__((vector_size(LANES * 4)));
 typedef float unaligned_vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef uint32_t word __attribute__((may_alias));      /* a float, or a pair of bfloat16 */
 typedef uint16_t half_word __attribute__((may_alias));
@@ -68,7 +83,9 @@ typedef struct {
     int64_t begin, end;              /* keys that are packed */
     float *key_panels, *value_panels, *key_rows, *value_rows, *grad_key, *grad_value;
     float *query, *grad_out, *scores, *grads, *out, *row;
-    uint8_t *live;
+    int32_t *room_for_live;
+    const int32_t *live;             /* of the row at hand: see live_keys */
+    int64_t next_batch, next_head;   /* of the task that this thread will probably have next; batch -1: none */
     int64_t width, stride;           /* padded: of a packed row, and from one row of scores to the next */
     int pairs;                       /* whether products are of pairs of bfloat16 */
 } Work;
@@ -156,68 +173,92 @@ INLINE vec add_product(vec sum, word a, vec b, const int pairs) {
 }
 #endif
 
-/* One tile: c (ROWS, PANEL) (+)= a (ROWS, depth) b (depth, PANEL); an element of a is a[row * ar + k * ak]. */
-INLINE void tile_of(const float *a, int64_t ar, int64_t ak, const float *b, int64_t ldb, int64_t depth,
-                    float *c, int64_t ldc, int add, const int pairs, float scale) {
-    vec sum[ROWS][2];
+/* One tile: c (rows, vectors * LANES) (+)= a (rows, depth) b (depth, vectors * LANES); an element of a is
+ * a[row * ar + k * ak]. */
+INLINE void tile(const float *a, int64_t ar, int64_t ak, const float *b, int64_t ldb, int64_t depth, float *c,
+                 int64_t ldc, int add, const int pairs, float scale, const int rows, const int vectors) {
+    vec sum[ROWS][WIDEST];
 #pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++) {
-        sum[r][0] = sum[r][1] = (vec){0};
-        if (add) {
-            sum[r][0] = *(const unaligned_vec *)(c + r * ldc);
-            sum[r][1] = *(const unaligned_vec *)(c + r * ldc + LANES);
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) {
+            sum[r][v] = (vec){0};
+            if (add) sum[r][v] = *(const unaligned_vec *)(c + r * ldc + v * LANES);
         }
-    }
-    for (int64_t k = 0; k < depth; k++) {
-        const vec b0 = *(const unaligned_vec *)(b + k * ldb);
-        const vec b1 = *(const unaligned_vec *)(b + k * ldb + LANES);
+    for (int64_t k = 0; k < depth; k++)
 #pragma GCC unroll 8
-        for (int r = 0; r < ROWS; r++) {
+        for (int r = 0; r < rows; r++) {
             const word factor = *(const word *)(a + r * ar + k * ak);
-            sum[r][0] = add_product(sum[r][0], factor, b0, pairs);
-            sum[r][1] = add_product(sum[r][1], factor, b1, pairs);
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++)
+                sum[r][v] = add_product(sum[r][v], factor, *(const unaligned_vec *)(b + k * ldb + v * LANES),
+                                        pairs);
         }
-    }
 #pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++) {
-        if (pairs && !add) sum[r][0] *= scale, sum[r][1] *= scale;
-        *(unaligned_vec *)(c + r * ldc) = sum[r][0];
-        *(unaligned_vec *)(c + r * ldc + LANES) = sum[r][1];
-    }
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) {
+            if (pairs && !add) sum[r][v] *= scale;
+            *(unaligned_vec *)(c + r * ldc + v * LANES) = sum[r][v];
+        }
 }
 
-INLINE void tile(const float *a, int64_t ar, int64_t ak, const float *b, int64_t ldb, int64_t depth, float *c,
-                 int64_t ldc, int add, int pairs, float scale) {
-    if (PAIRS && pairs) tile_of(a, ar, ak, b, ldb, depth, c, ldc, add, 1, scale);
-    else tile_of(a, ar, ak, b, ldb, depth, c, ldc, add, 0, scale);
+/* The tiles of one panel of columns, or of the half that is left of one, over all rows of c. */
+INLINE void column_of_tiles(const float *a, int64_t ar, int64_t ak, const float *b, int64_t ldb, int64_t depth,
+                            int64_t rows, float *c, int64_t ldc, int add, const int pairs, float scale,
+                            const int vectors) {
+    for (int64_t i = 0; i < rows; i += ROWS)
+        tile(a + i * ar, ar, ak, b, ldb, depth, c + i * ldc, ldc, add, pairs, scale, ROWS, vectors);
+}
+
+INLINE void tiles(const float *a, int64_t ar, int64_t ak, const float *b, int64_t ldb, int64_t depth,
+                  int64_t rows, int64_t columns, float *c, int64_t ldc, int add, int pairs, float scale) {
+    if (PAIRS && pairs && columns > LANES)
+        column_of_tiles(a, ar, ak, b, ldb, depth, rows, c, ldc, add, 1, scale, 2);
+    else if (PAIRS && pairs)
+        column_of_tiles(a, ar, ak, b, ldb, depth, rows, c, ldc, add, 1, scale, 1);
+    else if (columns > LANES)
+        column_of_tiles(a, ar, ak, b, ldb, depth, rows, c, ldc, add, 0, scale, 2);
+    else
+        column_of_tiles(a, ar, ak, b, ldb, depth, rows, c, ldc, add, 0, scale, 1);
 }
 
 /* c (rows, n) = a (rows, depth) panels^T: scores from packed queries and packed keys. Scaled if of pairs. */
 static void product_with_panels(const float *a, int64_t depth, const float *panels, int64_t rows, int64_t n,
                                 float *c, int64_t ldc, int pairs, float scale) {
     for (int64_t j = 0; j < n; j += PANEL)
-        for (int64_t i = 0; i < rows; i += ROWS)
-            tile(a + i * depth, depth, 1, panels + j * depth, PANEL, depth, c + i * ldc + j, ldc, 0, pairs,
-                 scale);
+        tiles(a, depth, 1, panels + j * depth, PANEL, depth, rows, n - j, c + j, ldc, 0, pairs, scale);
 }
 
 /* c (rows, width) = a (rows, depth) b (depth, width). */
 static void product(const float *a, int64_t lda, const float *b, int64_t width, int64_t rows, int64_t depth,
                     float *c, int pairs) {
-    memset(c, 0, sizeof(float) * rows * width);
-    for (int64_t k = 0; k < depth; k += DEPTH)
-        for (int64_t i = 0; i < rows; i += ROWS)
-            for (int64_t j = 0; j < width; j += PANEL)
-                tile(a + i * lda + k, lda, 1, b + k * width + j, width, smaller(DEPTH, depth - k),
-                     c + i * width + j, width, 1, pairs, 1);
+    for (int64_t k = 0; k == 0 || k < depth; k += DEPTH)
+        for (int64_t j = 0; j < width; j += PANEL)
+            tiles(a + k, lda, 1, b + k * width + j, width, smaller(DEPTH, depth - k), rows, width - j, c + j,
+                  width, k > 0, pairs, 1);
 }
 
 /* c (n, width) += a^T b with a (depth, n), b (depth, width). */
 static void add_transposed_product(const float *a, int64_t lda, const float *b, int64_t width, int64_t depth,
                                    int64_t n, float *c, int pairs) {
-    for (int64_t i = 0; i < n; i += ROWS)
-        for (int64_t j = 0; j < width; j += PANEL)
-            tile(a + i, 1, lda, b + j, width, depth, c + i * width + j, width, 1, pairs, 1);
+    for (int64_t j = 0; j < width; j += PANEL)
+        tiles(a, 1, lda, b + j, width, depth, n, width - j, c + j, width, 1, pairs, 1);
+}
+
+/* Rows of a square of LANES numbers become its columns. Each round shuffles like a pack of cards: half of the
+ * rows in between the other half. */
+INLINE void transpose(vec square[LANES]) {
+    for (int round = 1; round < LANES; round *= 2) {
+        vec next[LANES];
+#pragma GCC unroll 16
+        for (int r = 0; r < LANES / 2; r++) {
+            next[2 * r] = SHUFFLE(square[r], square[r + LANES / 2], FIRST_HALVES);
+            next[2 * r + 1] = SHUFFLE(square[r], square[r + LANES / 2], SECOND_HALVES);
+        }
+#pragma GCC unroll 16
+        for (int r = 0; r < LANES; r++) square[r] = next[r];
+    }
 }
 
 /* ---- packing ------------------------------------------------------------------------------------------- */
@@ -252,14 +293,20 @@ static void pair_rows(const float *rows, int64_t n, int64_t padded, float *pairs
             for (int64_t d = 0; d < padded; d++) to[d] = row[d];
 }
 
-/* (n, depth) packed rows -> panels of PANEL rows each, (depth, PANEL) transposed; missing rows are 0. */
-static void pack_panels(const float *packed, int64_t n, int64_t depth, float *to) {
-    const word *rows = (const word *)packed;
-    word *panels = (word *)to;
+/* (n, depth) packed rows -> panels of PANEL rows each, (depth, PANEL) transposed; missing rows are 0. There is
+ * room for them behind the rows. */
+static void pack_panels(float *rows, int64_t n, int64_t depth, float *panels) {
+    memset(rows + n * depth, 0, sizeof(float) * (round_up(n, PANEL) - n) * depth);
     for (int64_t j = 0; j < n; j += PANEL, panels += depth * PANEL)
-        for (int64_t r = 0; r < PANEL; r++)
-            for (int64_t d = 0; d < depth; d++)
-                panels[d * PANEL + r] = j + r < n ? rows[(j + r) * depth + d] : 0;
+        for (int64_t half = 0; half < PANEL; half += LANES)
+            for (int64_t d = 0; d < depth; d += LANES) {
+                vec square[LANES];
+                for (int r = 0; r < LANES; r++)
+                    square[r] = *(const unaligned_vec *)(rows + (j + half + r) * depth + d);
+                transpose(square);
+                for (int r = 0; r < LANES; r++)
+                    *(unaligned_vec *)(panels + (d + r) * PANEL + half) = square[r];
+            }
 }
 
 #ifdef __AVX512BF16__
@@ -319,50 +366,44 @@ static void visible(const Call *call, int64_t batch, int64_t head, int64_t first
     *begin = smaller(*begin, *end);
 }
 
-/* One byte a key of [begin, end) for a query: may it be seen? NULL where all may. */
-static const uint8_t *live_keys(const Call *call, int64_t batch, int64_t head, int64_t query, int64_t begin,
-                                int64_t end, uint8_t *buffer) {
+/* Of each key of [begin, begin + n), in whole steps: -1 if a query may see it, else 0. NULL where it may see
+ * all, and they fill their steps. */
+static const int32_t *live_keys(const Call *call, int64_t batch, int64_t head, int64_t query, int64_t begin,
+                                int64_t n, int32_t *buffer) {
     const Mask mask = call->allowed;
-    const int64_t n = end - begin, limit = smaller(n, last_visible(call, query) - begin);
-    if (!mask.data && limit == n) return NULL;
-    memset(buffer, 0, n);
-    int64_t blocked = n - larger(limit, 0);
-    const uint8_t *row = mask.data + batch * mask.batch + head * mask.head + query * mask.row;
-    if (!mask.data) {
-        if (limit > 0) memset(buffer, 1, limit);
-    } else if (mask.column == 1) {
-#pragma omp simd reduction(+ : blocked)
-        for (int64_t j = 0; j < limit; j++) {
-            buffer[j] = row[begin + j] != 0;
-            blocked += !buffer[j];
-        }
-    } else {
-        for (int64_t j = 0; j < limit; j++) {
-            buffer[j] = row[(begin + j) * mask.column] != 0;
-            blocked += !buffer[j];
-        }
-    }
-    return blocked ? buffer : NULL;
+    const int64_t steps = round_up(n, STEP), limit = larger(0, smaller(n, last_visible(call, query) - begin));
+    int32_t all = limit == steps ? -1 : 0;
+    if (mask.data) {
+        const uint8_t *row = mask.data + batch * mask.batch + head * mask.head + query * mask.row
+                             + begin * mask.column;
+        if (mask.column == 1)
+            for (int64_t j = 0; j < limit; j++) all &= buffer[j] = row[j] ? -1 : 0;
+        else
+            for (int64_t j = 0; j < limit; j++) all &= buffer[j] = row[j * mask.column] ? -1 : 0;
+    } else if (!all)
+        for (int64_t j = 0; j < limit; j++) buffer[j] = -1;
+    for (int64_t j = limit; j < steps; j++) buffer[j] = 0;
+    return all ? NULL : buffer;
 }
 
 /* ---- element-wise -------------------------------------------------------------------------------------- */
 
-/* exp(x) for x <= 0 (or next to it), 0 below the smallest normal number: 2^n e^r, Taylor to r^7, |r| < .35. */
+/* exp(x) for x <= 0 (or next to it), 0 below the smallest normal number: 2^n e^r, |r| < .35, by a polynomial
+ * whose relative error is smallest there (3e-9, and 8e-8 with the rounding). */
 INLINE float exponential(float x) {
-    const float magic = 12582912.0f;  /* 1.5 * 2^23: adding it rounds to a whole number */
+    const float magic = 12582912.0f;  /* 1.5 * 2^23: adding it rounds to a whole number, in the lowest bits */
     const float inside = x < -87.0f ? -87.0f : x;
     const float shifted = inside * 1.44269504f + magic;
     const float n = shifted - magic;
     const float r = (inside - n * 0.693145752f) - n * 1.42860677e-6f;
-    float e = 1.0f + r * (1.0f / 7);
-    e = 1.0f + r * (1.0f / 6) * e;
-    e = 1.0f + r * (1.0f / 5) * e;
-    e = 1.0f + r * (1.0f / 4) * e;
-    e = 1.0f + r * (1.0f / 3) * e;
-    e = 1.0f + r * (1.0f / 2) * e;
-    e = 1.0f + r * e;
-    const float power = as_float((as_bits(shifted) - as_bits(magic) + 127) << 23);
-    return x < -87.0f ? 0.0f : e * power;
+    float e = 0.0013814569f * r + 0.008368727f;
+    e = e * r + 0.04166839f;
+    e = e * r + 0.16666521f;
+    e = e * r + 0.49999994f;
+    e = e * r + 1.0f;
+    e = e * r + 1.0f;
+    const float scaled = as_float(as_bits(e) + (as_bits(shifted) << 23));  /* n into the exponent */
+    return x < -87.0f ? 0.0f : scaled;
 }
 
 typedef struct { uint32_t first, second, threshold; float scale; } Dropout;
@@ -389,7 +430,7 @@ INLINE float kept(Dropout dropout, int32_t key) {
 typedef struct { float low, high, range, top; int64_t lowest, highest; } Extremes;
 
 /* Minimum and maximum over the live keys (each at its first index), and the bounds m, M; dead scores -> 0. */
-INLINE Extremes extremes(float *x, const uint8_t *live, int64_t n, float eps, int indices) {
+INLINE Extremes extremes(float *x, const int32_t *live, int64_t n, float eps, int indices) {
     float low = INFINITY, high = -INFINITY;
 #pragma omp simd reduction(min : low) reduction(max : high)
     for (int64_t j = 0; j < n; j++) {
@@ -415,7 +456,7 @@ INLINE Extremes extremes(float *x, const uint8_t *live, int64_t n, float eps, in
 
 /* Scores of one row -> weights without their divisor, which is returned: a = x / divisor. The size of the weight
  * of the greatest score, where it is no less than a bound, else 1, is its peak. */
-INLINE float weigh(const Call *call, float *x, const uint8_t *live, int64_t n,
+INLINE float weigh(const Call *call, float *x, const int32_t *live, int64_t n,
                    const Dropout *dropout, const int variant, float *inverse_sum, float *peak) {
     const Extremes bounds = extremes(x, live, n, call->eps, 0);
     const float low = variant == RAW ? 0.0f : bounds.low, top = bounds.top;
@@ -438,7 +479,7 @@ INLINE float weigh(const Call *call, float *x, const uint8_t *live, int64_t n,
  * D1 is summed from the very products that it is subtracted from, not as dO . O: in a row that attends to one
  * key they cancel, and must be rounded alike. */
 INLINE void differentiate(const Call *call, float *x, float *da, float *p, float *product,
-                          const uint8_t *live, int64_t n, const Dropout *dropout, const int variant,
+                          const int32_t *live, int64_t n, const Dropout *dropout, const int variant,
                           float inverse_sum) {
     const Extremes bounds = extremes(x, live, n, call->eps, variant == SELF_ADJUST);
     const float low = variant == RAW ? 0.0f : bounds.low, top = bounds.top;
@@ -449,7 +490,8 @@ INLINE void differentiate(const Call *call, float *x, float *da, float *p, float
         float weight = exponential(x[j] - top) * inverse_sum;
         if (live) weight = live[j] ? weight : 0.0f;
         const float keep = dropout ? kept(*dropout, (int32_t)j) : 1.0f;
-        const float g = variant == SOFTMAX ? 1.0f : (x[j] - low) * inverse, arriving = da[j] * keep;
+        const float g = variant == SOFTMAX ? 1.0f : (x[j] - low) * inverse;
+        const float arriving = live && !live[j] ? 0.0f : da[j] * keep;
         p[j] = weight;
         product[j] = g * arriving;
         d0 += weight * arriving;
@@ -516,11 +558,13 @@ INLINE int64_t depth_of(const Work *work) { return work->pairs ? work->width / 2
 /* The place of the pairs across rows, behind the rows. */
 INLINE float *across(const Work *work, float *packed, int64_t rows) { return packed + rows * work->width / 2; }
 
-/* The rows of a block, scaled unless they are of pairs; those have their pairs across rows behind them. */
+/* The rows of a block, scaled unless they are of pairs; those have their pairs across rows behind them. The
+ * last step is filled with 0. */
 static void pack_queries(const Call *call, const Work *work, const Block *block, Tensor t, float scaling,
                          float *packed) {
     const int64_t padded = round_up(block->rows, ROWS), last = block->first + block->rows;
-    memset(packed, 0, sizeof(float) * padded * work->width);
+    const int64_t depth = depth_of(work);
+    memset(packed + block->rows * depth, 0, sizeof(float) * (padded - block->rows) * depth);
     if (work->pairs) {
         copy_rows(t, block->batch, block->head, block->first, last, call->width, work->width, packed);
         pair_rows(packed, padded, work->width, across(work, packed, padded));
@@ -540,11 +584,41 @@ static void block_scores(const Call *call, Work *work, const Block *block) {
                      work->scores + i * work->stride);
 }
 
+/* Asks memory for a row that will be read, or written, some time later. */
+INLINE void fetch(Tensor t, int64_t batch, int64_t head, int64_t row, int64_t width, const int write) {
+    const char *first = (const char *)t.data + offset_of(t, batch, head, row) * size_of(t);
+    for (int64_t at = 0; at < width * size_of(t); at += 64) __builtin_prefetch(first + at, write, 2);
+}
+
+/* With each row of a block, what its head will write and the next will read: packing all rows of a head at
+ * once would wait for memory, which is idle meanwhile. */
+INLINE void look_ahead(const Call *call, const Work *work, const Block *block, int64_t i, const int backward) {
+    const int64_t row = block->first + i, groups = call->heads / call->key_heads;
+    fetch(backward ? call->grad_query : call->out, block->batch, block->head, row, call->width, 1);
+    if (backward && row < call->key_len) {
+        fetch(call->grad_key, block->batch, block->head / groups, row, call->width, 1);
+        fetch(call->grad_value, block->batch, block->head / groups, row, call->width, 1);
+    }
+    if (work->next_batch < 0) return;
+    fetch(call->query, work->next_batch, work->next_head, row, call->width, 0);
+    if (backward) fetch(call->grad_out, work->next_batch, work->next_head, row, call->width, 0);
+    if (row < call->key_len) {
+        fetch(call->key, work->next_batch, work->next_head / groups, row, call->width, 0);
+        fetch(call->value, work->next_batch, work->next_head / groups, row, call->width, 0);
+    }
+}
+
+/* The live keys of a row into work, unless they are those of the row before. */
+INLINE void find_live(const Call *call, Work *work, const Block *block, int64_t i) {
+    if (i == 0 || call->causal || call->allowed.row)
+        work->live = live_keys(call, block->batch, block->head, block->first + i, block->begin, block->n,
+                               work->room_for_live);
+}
+
 INLINE float weigh_row(const Call *call, Work *work, const Block *block, int64_t i, const int variant) {
-    const int64_t row = row_number(call, block, i), n = block->n;
+    const int64_t row = row_number(call, block, i), n = round_up(block->n, STEP);
     float *x = work->scores + i * work->stride, *sum = call->inverse_sum + row, peak;
-    const uint8_t *live = live_keys(call, block->batch, block->head, block->first + i, block->begin,
-                                    block->begin + n, work->live);
+    const int32_t *live = work->live;
     const Dropout dropout = dropout_of(call, row, block->begin);
     float divisor;
     if (call->dropout > 0)
@@ -554,7 +628,8 @@ INLINE float weigh_row(const Call *call, Work *work, const Block *block, int64_t
         divisor = live ? weigh(call, x, live, n, NULL, variant, sum, &peak)
                        : weigh(call, x, NULL, n, NULL, variant, sum, &peak);
     if (!work->pairs) return divisor;
-    narrow(x, n, 1 / peak);  /* to 1 where the score is greatest, which is rounded to itself as in softmax */
+    /* To 1 where the score is greatest, which is rounded to itself as in softmax. */
+    narrow(x, block->n, 1 / peak);
     return divisor * peak;
 }
 
@@ -566,12 +641,15 @@ INLINE int64_t keys_of(const Work *work, const Block *block) {
 static void forward_block(const Call *call, Work *work, const Block *block) {
     float divisor[MOST_ROWS];
     block_scores(call, work, block);
-    for (int64_t i = 0; i < block->rows; i++)
+    for (int64_t i = 0; i < block->rows; i++) {
+        look_ahead(call, work, block, i, 0);
+        find_live(call, work, block, i);
         switch (call->variant) {
         case SELF_ADJUST: divisor[i] = weigh_row(call, work, block, i, SELF_ADJUST); break;
         case RAW: divisor[i] = weigh_row(call, work, block, i, RAW); break;
         default: divisor[i] = weigh_row(call, work, block, i, SOFTMAX);
         }
+    }
     const int64_t offset = (block->begin - work->begin) * depth_of(work);
     product(work->scores, work->stride, work->value_rows + offset, work->width, round_up(block->rows, ROWS),
             keys_of(work, block), work->out, work->pairs);
@@ -582,19 +660,18 @@ static void forward_block(const Call *call, Work *work, const Block *block) {
 }
 
 INLINE void differentiate_row(const Call *call, Work *work, const Block *block, int64_t i, const int variant) {
-    const int64_t row = row_number(call, block, i);
+    const int64_t row = row_number(call, block, i), n = round_up(block->n, STEP);
     float *x = work->scores + i * work->stride, *da = work->grads + i * work->stride;
-    const uint8_t *live = live_keys(call, block->batch, block->head, block->first + i, block->begin,
-                                    block->begin + block->n, work->live);
     float *p = work->row, *product = work->row + work->stride;
+    const int32_t *live = work->live;
     const float sum = call->inverse_sum[row];
     const Dropout dropout = dropout_of(call, row, block->begin);
     if (call->dropout > 0) {
-        if (live) differentiate(call, x, da, p, product, live, block->n, &dropout, variant, sum);
-        else differentiate(call, x, da, p, product, NULL, block->n, &dropout, variant, sum);
+        if (live) differentiate(call, x, da, p, product, live, n, &dropout, variant, sum);
+        else differentiate(call, x, da, p, product, NULL, n, &dropout, variant, sum);
     } else {
-        if (live) differentiate(call, x, da, p, product, live, block->n, NULL, variant, sum);
-        else differentiate(call, x, da, p, product, NULL, block->n, NULL, variant, sum);
+        if (live) differentiate(call, x, da, p, product, live, n, NULL, variant, sum);
+        else differentiate(call, x, da, p, product, NULL, n, NULL, variant, sum);
     }
 }
 
@@ -623,6 +700,8 @@ static void backward_block(const Call *call, Work *work, const Block *block) {
     product_with_panels(work->grad_out, depth, work->value_panels + word_offset, padded, block->n, work->grads,
                         work->stride, work->pairs, 1);
     for (int64_t i = 0; i < block->rows; i++) {
+        look_ahead(call, work, block, i, 1);
+        find_live(call, work, block, i);
         switch (call->variant) {
         case SELF_ADJUST: differentiate_row(call, work, block, i, SELF_ADJUST); break;
         case RAW: differentiate_row(call, work, block, i, RAW); break;
@@ -631,9 +710,6 @@ static void backward_block(const Call *call, Work *work, const Block *block) {
         if (call->grad_by_distance)
             add_to_distances(call, block->batch, block->head, block->first + i, block->begin, block->n,
                              work->grads + i * work->stride);
-        const int64_t rest = (round_up(block->n, PANEL) - block->n) * sizeof(float);
-        memset(work->scores + i * work->stride + block->n, 0, rest);
-        memset(work->grads + i * work->stride + block->n, 0, rest);
     }
     if (work->pairs) {
         narrow_rows(work, block);
@@ -675,7 +751,8 @@ INLINE int is_paired(const Call *call) {
 
 /* One allocation for all buffers of a thread; NULL where memory is out. */
 static float *new_work(const Call *call, int64_t rows, int backward, Work *work) {
-    const int64_t keys = round_up(call->key_len, PANEL) + PANEL, width = round_up(call->width, PANEL);
+    const int64_t keys = round_up(call->key_len, PANEL) + PANEL;
+    const int64_t width = round_up(call->width, is_paired(call) ? PANEL : LANES);
     const int64_t stride = keys + LANES;  /* not a power of two: rows would share cache sets */
     const int64_t packs = backward ? 5 : 2, blocks = backward ? 2 : 1;
     float *memory = NULL;
@@ -700,7 +777,7 @@ static float *new_work(const Call *call, int64_t rows, int backward, Work *work)
     work->query = next, next += rows * width;
     work->grad_out = next, next += rows * width;
     work->out = next, next += rows * width;
-    work->live = (uint8_t *)next;
+    work->room_for_live = (int32_t *)next;
     return memory;
 }
 
@@ -774,6 +851,13 @@ static void backward_task(const Call *call, Work *work, int64_t rows, int64_t ba
     write_rows(call->grad_value, batch, key_head, call->key_len, work, call->width, 1, work->grad_value);
 }
 
+/* The head that a thread will probably compute after a task of some head, where that is another one. */
+static void set_next(const Call *call, Work *work, int64_t head, int64_t next) {
+    const int is_another = next != head && next < call->batch * call->heads;
+    work->next_batch = is_another ? next / call->heads : -1;
+    work->next_head = next % call->heads;
+}
+
 static void forward_worker(void *shared) {
     Job *job = shared;
     const Call *call = job->call;
@@ -783,6 +867,7 @@ static void forward_worker(void *shared) {
     if (!memory) fail(job);
     for (int64_t task; memory && (task = next_task(job)) < job->tasks;) {
         const int64_t head = task / chunks;
+        set_next(call, &work, head, (task + call->threads) / chunks);
         forward_task(call, &work, rows, head / call->heads, head % call->heads,
                      task % chunks * FORWARD_QUERIES);
     }
@@ -792,12 +877,14 @@ static void forward_worker(void *shared) {
 static void backward_worker(void *shared) {
     Job *job = shared;
     const Call *call = job->call;
-    const int64_t rows = block_rows(call, 2);
+    const int64_t rows = block_rows(call, 2), groups = call->heads / call->key_heads;
     Work work;
     float *memory = new_work(call, rows, 1, &work);
     if (!memory) fail(job);
-    for (int64_t task; memory && (task = next_task(job)) < job->tasks;)
+    for (int64_t task; memory && (task = next_task(job)) < job->tasks;) {
+        set_next(call, &work, task * groups, (task + call->threads) * groups);
         backward_task(call, &work, rows, task / call->key_heads, task % call->key_heads);
+    }
     free(memory);
 }
 
