@@ -308,6 +308,24 @@ def test_one_query_as_in_generation(variant: str, dtype: torch.dtype) -> None:
 
 
 @every_half
+@pytest.mark.parametrize(
+    "types", [(FLOAT, FLOAT, BRAIN), (FLOAT, FLOAT, FLOAT), (BRAIN, BRAIN, FLOAT)], ids=str
+)
+def test_autocast_computes_in_its_type(types: Sequence[torch.dtype], dtype: torch.dtype) -> None:
+    """As torch's own attention does: rotated queries and keys are often float32 and values are not."""
+    inputs = make(types)
+    narrow = recast(inputs, dtype)
+    arriving = arriving_at(narrow).to(BRAIN)  # which all three types hold
+    with torch.autocast("cpu", dtype):
+        found = native(inputs, "sa-softmax", arriving)
+        assert proof.CallKind.of(inputs, "sa-softmax") == proof.CallKind.of(narrow, "sa-softmax")
+    for one, other, each in zip(
+        found, native(narrow, "sa-softmax", arriving), (types[2], *types), strict=True
+    ):
+        assert one.dtype == each and torch.equal(one, other.to(each))
+
+
+@every_half
 def test_auto_takes_the_native_kernel_under_autocast(dtype: torch.dtype) -> None:
     """Queries arrive in half precision, the mask is bool, a bias float32."""
     inputs = replace(make(dtype), bias=torch.randn(1, 4, 37, 45))

@@ -53,6 +53,19 @@ class Inputs:
     """(heads, key), float32, may ask for a gradient: a further bias, ``by_distance[:, i - j]`` for the query
     in slot i and the key in slot j before it. As many queries as keys, and no query sees a later key."""
 
+    def types(self) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
+        """Of query, key and value, as torch's own attention takes them: under autocast, its type."""
+        given = (self.query.dtype, self.key.dtype, self.value.dtype)
+        device = self.query.device.type
+        if torch.float64 in given or not torch.is_autocast_enabled(device):
+            return given
+        return (torch.get_autocast_dtype(device),) * 3
+
+    def in_autocast(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value in those types."""
+        query, key, value = self.types()
+        return self.query.to(query), self.key.to(key), self.value.to(value)
+
     def draw_seed(self) -> int:
         """The seed of this call's dropout: one number of torch's CPU generator, none without dropout."""
         return int(torch.randint(2**63 - 1, ())) if self.dropout > 0 else 0

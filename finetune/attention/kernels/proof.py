@@ -27,7 +27,7 @@ class CallKind:
     variant: str
     device: torch.device
     dtype: torch.dtype  # of the queries
-    others: tuple[torch.dtype, ...]  # of keys, values and the bias: it may be another, under autocast
+    others: tuple[torch.dtype, ...]  # of keys, values and the bias, which may be another
     width: int
     causal: bool
     bias: bool
@@ -40,9 +40,11 @@ class CallKind:
         trained = bias is not None and bias.requires_grad
         width = query.shape[-1]
         by_distance = inputs.by_distance is not None
-        others = tuple(each.dtype for each in (inputs.key, inputs.value, bias) if each is not None)
+        dtype, *others = inputs.types()
+        if bias is not None:
+            others.append(bias.dtype)
         return cls(
-            variant, query.device, query.dtype, others, width, inputs.causal,
+            variant, query.device, dtype, tuple(others), width, inputs.causal,
             bias is not None, trained, by_distance,
         )  # fmt: skip
 

@@ -45,15 +45,16 @@ def why_not(inputs: Inputs, variant: BoundVariant) -> str | None:
 
 @torch.compiler.disable
 def attend(inputs: Inputs, variant: BoundVariant) -> Tensor:
-    """The output, (batch, query, heads, width), in the value's type; float32 inside. Query, key and value are
-    read, and their gradients written, in a type of their own each.
+    """The output, (batch, query, heads, width), in the value's type; float32 inside, but see native.c. Query,
+    key and value are read, and their gradients written, in a type of their own each: under autocast in its,
+    as by torch's own attention.
 
     Dropout takes one number from torch's generator for the CPU, so ``torch.manual_seed`` repeats it.
     """
-    tensors = (with_contiguous_rows(tensor) for tensor in (inputs.query, inputs.key, inputs.value))
+    tensors = (with_contiguous_rows(tensor) for tensor in inputs.in_autocast())
     rest = replace(inputs.without_tensors(), by_distance=None)
     output: Tensor = _Attention.apply(*tensors, inputs.by_distance, rest, variant, inputs.draw_seed())
-    return output
+    return output.to(inputs.value.dtype)
 
 
 class _Attention(torch.autograd.Function):

@@ -67,10 +67,7 @@ def attend(inputs: Inputs, variant: BoundVariant, form: str = DEFAULT) -> Tensor
     deterministic.
     Under autocast the matrix products are in its type, as in torch's own attention.
     """
-    query, key, value = inputs.query, inputs.key, inputs.value
-    if torch.is_autocast_enabled(query.device.type):
-        narrow = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(narrow), key.to(narrow), value.to(narrow)
+    query, key, value = inputs.in_autocast()
     form = chosen(form, torch.are_deterministic_algorithms_enabled())
     bias = _four_dimensional(inputs.bias)
     seed = None
