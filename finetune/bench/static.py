@@ -24,7 +24,7 @@ import torch
 from finetune.attention import PAPER, get_variant
 from finetune.attention.kernels.inputs import BoundVariant, Inputs
 from finetune.attention.kernels.triton import launch, triton_attention
-from finetune.attention.kernels.triton.forms import DEFAULT, FORMS
+from finetune.attention.kernels.triton.forms import DEFAULT, FORMS, MOST_IN_A_TILE
 from finetune.system.files import write_text
 from finetune.system.processes import python_module
 from finetune.system.sheet import Sheet, terminal_width
@@ -32,6 +32,7 @@ from finetune.system.tables import markdown
 
 Capability = tuple[int, int]
 LENGTH = 256  # tokens: no shorter than a tile
+SHORT = 64  # of what one tile holds
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,24 @@ class Case:
     bias: bool = False  # (1, heads, query, key), trained
     dropout: float = 0.0
     form: str = DEFAULT
+    length: int = LENGTH
 
     def inputs(self) -> Inputs:
         """Tensors on the CPU, of whose numbers nothing is read."""
-        shape = (1, 2, LENGTH, self.width)
+        shape = (1, 2, self.length, self.width)
         query, key, value = (
             torch.empty(shape, dtype=getattr(torch, self.dtype), requires_grad=True) for _ in range(3)
         )
-        allowed = torch.ones(1, 1, 1, LENGTH, dtype=torch.bool) if self.mask == "padded" else None
-        bias = torch.empty(1, 2, LENGTH, LENGTH, requires_grad=True) if self.bias else None
+        allowed = torch.ones(1, 1, 1, self.length, dtype=torch.bool) if self.mask == "padded" else None
+        bias = torch.empty(1, 2, self.length, self.length, requires_grad=True) if self.bias else None
         return Inputs(query, key, value, allowed, bias, self.mask == "causal", self.width**-0.5, self.dropout)
 
 
-CORE = tuple(Case("sa-softmax", width, form=form) for form in FORMS for width in (64, 128))
+CORE = tuple(
+    Case("sa-softmax", width, form=form, length=SHORT if FORMS[form].one_tile else LENGTH)
+    for form in FORMS
+    for width in (64, 128)
+)
 CASES = (
     *CORE,
     *(Case(variant, 64) for variant in PAPER if variant != "sa-softmax"),
@@ -85,6 +91,7 @@ CASES = (
     Case("sa-softmax", 128, mask="causal"),
     Case("sa-softmax", 64, bias=True),
     Case("sa-softmax", 64, dropout=0.1),
+    Case("sa-softmax", 64, form="one-tile", length=MOST_IN_A_TILE),
     Case("sa-softmax", 80),
     Case("sa-softmax", 64, dtype="float32"),
 )

@@ -564,8 +564,31 @@ def test_the_span_of_keys_is_from_the_first_to_the_last_that_any_query_may_see()
 
 
 def test_a_deterministic_form_takes_the_place_of_one_that_adds_atomically() -> None:
-    assert forms.chosen("fused", False) == "fused"
-    assert forms.chosen("fused", True) == "one-sweep"
+    assert forms.in_order("fused") == "one-sweep"
+    assert all(forms.in_order(cut) == cut for cut in forms.FORMS if cut != "fused")
+
+
+@pytest.mark.parametrize(
+    ("cut", "sizes", "reason"),
+    [
+        ("fused", ((4096, 4096), 256, 4), None),
+        ("one-tile", ((128, 128), 64, 2), None),
+        ("one-tile", ((60, 129), 64, 2), "up to 128 queries and keys, not 60 and 129"),
+        ("one-tile", ((128, 128), 64, 4), "needs 262144 bytes of shared memory, and there are 163840"),
+    ],
+)
+def test_why_a_form_does_not_take_a_call(
+    cut: str, sizes: tuple[int, int, int, int], reason: str | None
+) -> None:
+    found = forms.why_not(cut, *sizes, room=160 * 1024)
+    assert found is None if reason is None else reason in str(found)
+
+
+def test_the_default_form_takes_what_another_does_not() -> None:
+    leaves, _, rest = Case(query_len=5, key_len=140).build()
+    inputs = Inputs(*(leaf.transpose(1, 2) for leaf in leaves), bias=None, **rest)
+    ours, usual = (triton_attention.attend(inputs, bind("softmax"), f) for f in ("one-tile", forms.DEFAULT))
+    assert torch.equal(ours, usual)
 
 
 # What it can do

@@ -67,8 +67,9 @@ def test_products_run_on_the_matrix_units_of_each_gpu(compiled: list[dict[str, A
 @pytest.mark.parametrize(("variant", "forward"), [("softmax", 2), ("sa-softmax", 3), ("sa-softmax-raw", 2)])
 def test_matrix_products_are_as_stated(variant: str, forward: int, form: str) -> None:
     first, *backward = products.count(variant, form).values()
-    assert first == forward
-    assert backward == ([5] if FORMS[form].fused_backward else [3, 4])
+    one_tile = FORMS[form].one_tile
+    assert first == (2 if one_tile else forward)
+    assert backward == ([5] if one_tile or FORMS[form].fused_backward else [3, 4])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ others are there to be measured beside it.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+MOST_IN_A_TILE = 128  # queries, or keys, of a call that one tile holds
+
 
 @dataclass(frozen=True)
 class Form:
@@ -14,6 +16,7 @@ class Form:
 
     sweeps: int = 2  # over the keys, in sa-softmax's forward pass; the other variants need one
     fused_backward: bool = False  # one kernel of five products, which adds to the query gradient atomically
+    one_tile: bool = False  # a head in one tile, both passes: short sequences only
     spans: bool = False  # passes over blocks of keys before the first and after the last allowed one
 
 
@@ -22,13 +25,33 @@ FORMS: Mapping[str, Form] = {
     "spans": Form(spans=True),
     "one-sweep": Form(sweeps=1, spans=True),
     "fused": Form(sweeps=1, spans=True, fused_backward=True),
+    "one-tile": Form(one_tile=True),
 }
 DEFAULT = "two-sweeps"
 
 
-def chosen(name: str, deterministic: bool) -> str:
-    """Form ``name``; where equal inputs have to give equal bits, one without atomic additions."""
-    if deterministic and FORMS[name].fused_backward:
-        in_order = replace(FORMS[name], fused_backward=False)
-        return next(other for other, form in FORMS.items() if form == in_order)
-    return name
+def why_not(name: str, lengths: tuple[int, int], width: int, size: int, room: int) -> str | None:
+    """Why form ``name`` does not take a call; None if it does.
+
+    ``lengths``: of queries and of keys; ``width``: the wider of a head's query and value; ``size``: bytes of
+    an element; ``room``: bytes of shared memory that one program can have.
+    """
+    if not FORMS[name].one_tile:
+        return None
+    if max(lengths) > MOST_IN_A_TILE:
+        return f"one tile holds up to {MOST_IN_A_TILE} queries and keys, not {lengths[0]} and {lengths[1]}"
+    queries, keys, columns = (max(16, power_of_two(length)) for length in (*lengths, width))
+    # query, key, value and dL/doutput; the weights and the gradient of the scores
+    needed = (2 * (queries + keys) * columns + 2 * queries * keys) * size
+    return f"it needs {needed} bytes of shared memory, and there are {room}" if needed > room else None
+
+
+def in_order(name: str) -> str:
+    """Form ``name``, or its like without atomic additions, so that equal inputs give equal bits."""
+    like = replace(FORMS[name], fused_backward=False)
+    return next(other for other, form in FORMS.items() if form == like)
+
+
+def power_of_two(length: int) -> int:
+    """The least power of two that is at least ``length``."""
+    return 1 << (length - 1).bit_length()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from finetune.attention.kernels.inputs import with_contiguous_rows
-from finetune.attention.kernels.triton.forms import DEFAULT, FORMS
+from finetune.attention.kernels.triton.forms import DEFAULT, FORMS, MOST_IN_A_TILE, power_of_two
 from finetune.attention.variants import known_to
 
 KNOWN = known_to("triton")  # the number of each in tiles.py is its place here
@@ -44,6 +44,7 @@ of a head and the bytes of an element. The one table to tune. Chosen without a G
 (``finetune.bench.static``)."""
 aim: ContextVar[tuple[int, int] | None] = ContextVar("aim", default=None)
 """A compute capability to compile for in place of the device's, where nothing is launched."""
+ONE_TILE = ("attend_tile", "tile_gradients")  # as large as the call; of two stages, the next head's and this
 _INTERPRETED_TILE = (32, 16, 1, 1)  # small, so that small inputs have several
 _LEAST_TILE = 16  # of tl.dot
 _ROOMY = ((8, 0), (9, 0), (10, 0))  # compute capabilities with the shared memory for the table's stages
@@ -100,14 +101,19 @@ class Launch:
 
     def _tile(self, kernel: str) -> tuple[int, int, int, int]:
         """The table's tile, no longer than the inputs, and fewer stages where memory on the chip is short."""
-        width = max(64, _power_of_two(self.query.shape[-1]), _power_of_two(self.value.shape[-1]))
+        if kernel in ONE_TILE:
+            queries, keys = (
+                max(_LEAST_TILE, power_of_two(tensor.shape[-2])) for tensor in (self.query, self.key)
+            )
+            return queries, keys, 4 if queries * keys <= MOST_IN_A_TILE**2 // 4 else 8, 1
+        width = max(64, power_of_two(self.query.shape[-1]), power_of_two(self.value.shape[-1]))
         capability = self._capability
         queries, keys, warps, stages = _INTERPRETED_TILE
         if capability:
             sizes = TILES[min(capability[0], max(TILES))][kernel]
             queries, keys, warps, stages = sizes[width, self.query.element_size()]
-        queries = min(queries, max(_LEAST_TILE, _power_of_two(self.query.shape[-2])))
-        keys = min(keys, max(_LEAST_TILE, _power_of_two(self.key.shape[-2])))
+        queries = min(queries, max(_LEAST_TILE, power_of_two(self.query.shape[-2])))
+        keys = min(keys, max(_LEAST_TILE, power_of_two(self.key.shape[-2])))
         if any(mask is not None and not is_shared(mask, 2) for mask in (self.allowed, self.bias)):
             stages = min(stages, 2)  # tiles of the mask are staged as well
         if capability and capability not in _ROOMY:
@@ -162,6 +168,22 @@ def _capability(index: int | None) -> tuple[int, int]:
     return torch.cuda.get_device_capability(index)
 
 
+def room(device: torch.device) -> int:
+    """Bytes of shared memory that one program can have, less what a kernel needs beside its tiles."""
+    roomy = device.type != "cuda" or _capability(device.index) in _ROOMY
+    return (160 if roomy else 96) * 1024
+
+
+def heads_of_a_program(key: Tensor) -> int:
+    """As many heads of ``key`` as leave two programs for every multiprocessor."""
+    batch, heads, _, _ = key.shape
+    processors = 1
+    if key.is_cuda:
+        processors = torch.cuda.get_device_properties(key.device).multi_processor_count
+    even = [count for count in range(1, heads + 1) if heads % count == 0]
+    return max((count for count in even if batch * heads >= 2 * processors * count), default=1)
+
+
 def is_shared(mask: Tensor, axis: int) -> bool:
     """Whether one entry of ``mask`` serves the whole axis."""
     return mask.shape[axis] == 1 or mask.stride(axis) == 0
@@ -190,10 +212,5 @@ def _matrices(tensor: Tensor) -> Any:
     batch, head, row, _ = tensor.stride()
     width = tensor.shape[-1]
     return Matrices(
-        tensor, batch, head, row, tensor.shape[-2], constexpr(width), constexpr(_power_of_two(width))
+        tensor, batch, head, row, tensor.shape[-2], constexpr(width), constexpr(power_of_two(width))
     )
-
-
-def _power_of_two(length: int) -> int:
-    """The least power of two that is at least ``length``."""
-    return 1 << (length - 1).bit_length()

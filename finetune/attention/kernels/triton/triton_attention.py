@@ -20,8 +20,9 @@ from finetune.attention.kernels.inputs import (
     no_second_derivative,
     with_contiguous_rows,
 )
-from finetune.attention.kernels.triton.forms import DEFAULT, FORMS, chosen
-from finetune.attention.kernels.triton.launch import KNOWN, Launch, scorewise
+from finetune.attention.kernels.triton.forms import DEFAULT, FORMS, in_order
+from finetune.attention.kernels.triton.forms import why_not as why_not_form
+from finetune.attention.kernels.triton.launch import KNOWN, Launch, heads_of_a_program, room, scorewise
 
 MOST_WIDTH = 256  # of a head; those under 16 are padded to it
 _TYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -63,12 +64,12 @@ def _inputs_lack(inputs: Inputs) -> str | None:
 def attend(inputs: Inputs, variant: BoundVariant, form: str = DEFAULT) -> Tensor:
     """The output, (batch, query, heads, value width), contiguous, in the value's type.
 
-    ``form``: one of ``forms.FORMS``; one that adds atomically gives way to its like where torch is to be
-    deterministic.
+    ``form``: one of ``forms.FORMS``. The default one takes the place of one that does not take such a call
+    (``forms.why_not``), and its like that of one that adds atomically, where torch is to be deterministic.
     Under autocast the matrix products are in its type, as in torch's own attention.
     """
     query, key, value = inputs.in_autocast()
-    form = chosen(form, torch.are_deterministic_algorithms_enabled())
+    form = _form(form, query, key, value)
     bias = _four_dimensional(inputs.bias)
     seed = None
     if inputs.dropout > 0.0:
@@ -80,6 +81,14 @@ def attend(inputs: Inputs, variant: BoundVariant, form: str = DEFAULT) -> Tensor
         torch.is_grad_enabled() and asked,
     )  # fmt: skip
     return output.to(inputs.value.dtype)
+
+
+def _form(name: str, query: Tensor, key: Tensor, value: Tensor) -> str:
+    width = max(query.shape[-1], value.shape[-1])
+    lengths = query.shape[-2], key.shape[-2]
+    if why_not_form(name, lengths, width, query.element_size(), room(query.device)):
+        return DEFAULT
+    return in_order(name) if torch.are_deterministic_algorithms_enabled() else name
 
 
 def _interpreted() -> bool:
@@ -108,6 +117,7 @@ def _attention(
     """(output, residual, shortfall, statistics, positions); see ``forward`` and ``one_sweep``."""
     from finetune.attention.kernels.triton.forward import attend_rows
     from finetune.attention.kernels.triton.one_sweep import attend_rows_once
+    from finetune.attention.kernels.triton.one_tile import attend_tile
 
     results = _forward_results(query, value, variant, form, remember)
     output, residual, shortfall, statistics, positions = results
@@ -120,7 +130,16 @@ def _attention(
     def programs(queries: int, keys: int) -> int:
         return query.shape[:2].numel() * -(-query.shape[-2] // queries)
 
-    if variant == "sa-softmax" and FORMS[form].sweeps == 1:
+    if FORMS[form].one_tile:
+        heads = heads_of_a_program(key)
+        call.launch(
+            attend_tile,
+            lambda *_: key.shape[:2].numel() // heads,
+            [output.transpose(1, 2)],
+            [statistics, positions],
+            [heads, remember],
+        )
+    elif variant == "sa-softmax" and FORMS[form].sweeps == 1:
         matrices = [tensor.transpose(1, 2) for tensor in (output, residual, shortfall)]
         extra = [remember, shortfall.numel() > 0]
         call.launch(attend_rows_once, programs, matrices, [statistics, positions], extra)
@@ -139,7 +158,7 @@ def _forward_results(
     rows = query_len, heads, value.shape[-1]
     return (
         value.new_empty(batch, *rows),
-        value.new_empty(batch if half and remember else 0, *rows),
+        value.new_empty(batch if half and remember and not FORMS[form].one_tile else 0, *rows),
         value.new_empty(batch if short else 0, *rows),
         query.new_empty(3 if adjusts else 2, batch, heads, query_len, dtype=torch.float32),
         query.new_empty(2 if adjusts and remember else 0, batch, heads, query_len, dtype=torch.int32),
@@ -156,6 +175,7 @@ def _attention_gradient(
     """(dL/dquery, dL/dkey, dL/dvalue, numbers) from ``given`` = dL/doutput; see ``backward``."""
     from finetune.attention.kernels.triton.backward import key_value_gradient, query_gradient
     from finetune.attention.kernels.triton.fused_backward import all_gradients, row_numbers
+    from finetune.attention.kernels.triton.one_tile import tile_gradients
 
     for_query, for_key, for_value, numbers = results = _backward_results(query, key, value, variant)
     if query.numel() == 0 or key.shape[-2] == 0:
@@ -170,7 +190,12 @@ def _attention_gradient(
     def by_keys(queries: int, keys: int) -> int:
         return key.shape[:2].numel() * -(-key.shape[-2] // keys)
 
-    if FORMS[form].fused_backward:
+    if FORMS[form].one_tile:
+        heads = heads_of_a_program(key)
+        results_by_head = [given, for_query, for_key, for_value]
+        rows = [statistics, positions, numbers]
+        call.launch(tile_gradients, lambda *_: key.shape[:2].numel() // heads, results_by_head, rows, [heads])
+    elif FORMS[form].fused_backward:
         kept = [output, residual, shortfall, given]
         call.launch(row_numbers, by_rows, kept, [statistics, numbers])
         whole = for_query.dtype == torch.float32
