@@ -83,6 +83,25 @@ def sa_softmax_renormalised(scores: Tensor, allowed: Tensor | None = None, *, ep
     return weights / (weights.sum(dim=-1, keepdim=True) + eps)
 
 
+def sa_softmax_guarded(
+    scores: Tensor, allowed: Tensor | None = None, *, eps: float = 1e-6, threshold: float = 1e-3
+) -> Tensor:
+    """g p with g = (x - m) / (M - m + eps), as sa-softmax; where M - m < ``threshold``, stop_gradient(g) p.
+
+    The weights are those of sa-softmax to the last bit. Its gradient has terms p da / (M - m + eps) and
+    grows to 1 / eps as all scores of a row go to 0, for g depends on their ratios alone. A narrow row here
+    passes on what softmax would at weights of g, dx = p (g da - sum(g p da)), with da the gradient of its
+    weights: at most twice the largest da, and 0 where all scores are 0. Ours.
+
+    ``eps`` and ``threshold`` have the unit of a score.
+    """
+    scores, p = fill_blocked(at_least_float32(scores), allowed)
+    low = -torch.relu(-scores.min(dim=-1, keepdim=True).values)
+    high = torch.relu(scores.max(dim=-1, keepdim=True).values)
+    place = (scores - low) * (high - low + eps).reciprocal()
+    return torch.where(high - low < threshold, place.detach(), place) * p
+
+
 def _filled(scores: Tensor, allowed: Tensor | None, value: float) -> Tensor:
     """Scores, in float32 at least, with ``value`` where blocked."""
     scores = at_least_float32(scores)

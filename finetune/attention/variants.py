@@ -128,6 +128,14 @@ _BUILT_IN = (
         equation="a / (sum(a) + eps), a = (x - m) * p, m = min(min(x), 0)",
         summary="sa-softmax with rows that sum to 1",
     ),
+    Variant(
+        name="sa-softmax-guarded",
+        function="finetune.attention.controls:sa_softmax_guarded",
+        parameters={"eps": 1e-6, "threshold": 1e-3},
+        paper="this project, to tell what the gradient of narrow rows does",
+        equation="g * p, g = (x - m) / (M - m + eps), without a gradient through g where M - m < threshold",
+        summary="sa-softmax whose gradient stays small in rows with all scores near 0",
+    ),
 )
 
 VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _BUILT_IN}

@@ -41,6 +41,16 @@ class AtDistance(TypedDict):
     bias: NotRequired[Number]  # mean of a pair: what positional encodings add to a score there
 
 
+class Extents(TypedDict):
+    """Rows, also those of one key, by their extent M - m: m = min(x_min, 0), M = max(x_max, 0)."""
+
+    rows: int
+    single: int  # rows that see one key
+    narrow: int  # rows of an extent below that of the file
+    narrow_single: int  # rows that are both
+    least: Number  # extent
+
+
 class LayerSnapshot(TypedDict):
     """One attention call of a pass. Weights are those of the variant, without dropout."""
 
@@ -54,6 +64,8 @@ class LayerSnapshot(TypedDict):
     reach: dict[str, dict[str, Number]]  # variant -> mean |dLoss/dscore| of saturated, suppressed, faint, all
     counts: dict[str, int]  # scores that are saturated, suppressed, faint, all
     norm: NotRequired[dict[str, dict[str, Number]]]  # as reach: L2 norm of dLoss/dscore over all of them
+    extent: NotRequired[Extents]
+    largest: NotRequired[dict[str, Number]]  # variant -> the largest |dLoss/dscore|, rows of one key included
     by_keys: NotRequired[list[OverKeys]]
     by_distance: NotRequired[list[AtDistance]]  # of self-attention
     learned: NotRequired[dict[str, list[Number]]]  # of a positional encoding: one number, or one a head
@@ -80,6 +92,7 @@ class Diagnostics(TypedDict):
     saturated: float  # a score is if its softmax probability is above
     suppressed: float  # a score is if its softmax probability is below
     faint: NotRequired[float]  # a score is if its softmax probability is below so much of an even share
+    narrow: NotRequired[float]  # a row is if its extent is below
     total_steps: int
     samples: list[Snapshot]
 

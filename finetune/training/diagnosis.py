@@ -28,7 +28,7 @@ from finetune.errors import UserError
 from finetune.models import admission
 from finetune.publishing.load import open_run
 from finetune.records import diagnostics, store
-from finetune.records.diagnostics import Diagnostics, Snapshot
+from finetune.records.diagnostics import Diagnostics, LayerSnapshot, Snapshot
 from finetune.records.store import Record
 from finetune.system import world
 from finetune.system.lock import locked
@@ -182,7 +182,7 @@ def diagnose(
 
 def table(inspection: Inspection, width: float = math.inf) -> str:
     """Two tables with a line a layer: the spread of its weights and the gradient that reaches its scores, and
-    the sums of rows by the number of keys that they see."""
+    the sums of rows by the number of keys that they see. Then a sentence on rows with all scores near 0."""
     other = "sa-softmax" if inspection.variant == "softmax" else inspection.variant
     title = (
         f"{inspection.variant}, {inspection.sample['rows']} validation rows, no dropout. From saturated on: "
@@ -213,8 +213,26 @@ def table(inspection: Inspection, width: float = math.inf) -> str:
         sheet.table(rows, "llr", keys=2),
         sheet.prose(heading),
         sheet.table(by_keys, "llr", keys=2),
+        sheet.prose(_near_zero(layers, other)),
     ]
     return "\n".join(shown)
+
+
+def _near_zero(layers: Sequence[LayerSnapshot], other: str) -> str:
+    """How many rows see one key, how many are narrow, and the largest gradients of scores."""
+    extents = [layer["extent"] for layer in layers]
+    rows, single, narrow = (sum(each[name] for each in extents) for name in ("rows", "single", "narrow"))
+    least = [each["least"] for each in extents if each["least"] is not None]
+    largest = {
+        name: [size for layer in layers if (size := layer["largest"][name]) is not None]
+        for name in ("softmax", other)
+    }
+    sizes = ", ".join(f"{name} {_figure(max(found, default=None))}" for name, found in largest.items())
+    return (
+        f"Of {rows} rows of scores {single} see one key, and in {narrow} all scores are near 0 (M - m below "
+        f"{statistics.NARROW:g}; the least is {_figure(min(least, default=None))}). Largest |dLoss/dscore|: "
+        f"{sizes}"
+    )
 
 
 def _lengthened(config: RunConfig, length: int, most: int | None) -> RunConfig:
@@ -238,6 +256,7 @@ def _new(recorder: Recorder, rows: int, total_steps: int, samples: list[Snapshot
         "saturated": statistics.SATURATED,
         "suppressed": statistics.SUPPRESSED,
         "faint": statistics.FAINT,
+        "narrow": statistics.NARROW,
         "total_steps": total_steps,
         "samples": samples,
     }

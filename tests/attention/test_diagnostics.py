@@ -181,12 +181,36 @@ def test_rows_without_a_choice_do_not_count():
     found = numbers(inputs, upstream, kind="cross")
     assert found["counts"] == dict.fromkeys(GROUPS, 0)
     assert found["by_keys"] == [] and "by_distance" not in found
+    assert found["extent"]["rows"] == found["extent"]["single"] == 3 * 4
     values = [v for part in ("weights", "score", "reach", "norm") for v in found[part].values()]
     values += found["row_sum"]["quantiles"] + [
         v for part in ("reach", "norm") for v in found[part]["softmax"].values()
     ]
     assert {v for v in values if not isinstance(v, dict)} == {None}
     json.dumps(found, allow_nan=False)
+
+
+def test_narrow_rows_and_rows_of_one_key_are_counted_apart():
+    """A decoder of two heads, the second with scores of 0; the first query of each sees one key."""
+    inputs, upstream = call(batch=1, heads=2, key_heads=2, query_len=5, key_len=5, causal=True)
+    inputs.query[:, 1] = 0.0
+    inputs.query[0, 1, 4] = inputs.key[0, 1, 2] * 1e-4  # M - m is then above 0, and far below a thousandth
+    upstream[:, 3] = 0.0  # padding
+    found = numbers(inputs, upstream, kind="decoder")
+    assert found["extent"] == {"rows": 8, "single": 2, "narrow": 4, "narrow_single": 1, "least": 0.0}
+    assert found["counts"]["all"] == 2 * (2 + 3 + 5)
+    scores = (inputs.query @ inputs.key.transpose(-1, -2) * inputs.scaling)[0]
+    for variant in (SOFTMAX, SA):
+        to_weights = upstream[0].transpose(0, 1) @ inputs.value[0].transpose(-1, -2)
+        past = torch.ones(5, 5, dtype=torch.bool).tril()
+        sizes = score_gradient(variant, scores, past, to_weights).abs()
+        assert found["largest"][variant.name] == pytest.approx(float(sizes.max()), rel=1e-4)
+    assert found["largest"]["softmax"] < 10 and found["largest"]["sa-softmax"] > 1e5
+    whole = torch.linspace(-3e-4, 6e-4, 5).expand(1, 2, 5, 5)  # as a bias: what the scores then are
+    found = numbers(*call(batch=1, heads=2, query_len=5, key_len=5, scale=0.0, bias=whole))
+    assert found["extent"] == {
+        "rows": 10, "single": 0, "narrow": 10, "narrow_single": 0, "least": pytest.approx(9e-4)
+    }  # fmt: skip
 
 
 def test_long_texts_are_thinned_to_evenly_spaced_queries():
@@ -203,7 +227,8 @@ def test_without_a_gradient_the_weights_are_still_looked_at():
     inputs, upstream = call()
     without, found = numbers(inputs, None), numbers(inputs, upstream)
     assert without["reach"]["softmax"] == without["norm"]["softmax"] == dict.fromkeys(GROUPS)
-    gradients = {"reach": None, "norm": None}
+    gradients = {"reach": None, "norm": None, "largest": None}
+    assert set(without["largest"].values()) == {None}
     for each in (*without["by_distance"], *found["by_distance"]):
         assert list(each.pop("reach")) == ["softmax", "sa-softmax", "sa-softmax-raw"]
     assert without | gradients == found | gradients

@@ -85,6 +85,7 @@ SLOW: dict[str, Callable[[list[float], float], list[float]]] = {
     "entmax15": lambda row, eps: entmax15_row(row),
     "softpick": softpick_row,
     "sa-softmax-renormalised": sa_softmax_renormalised_row,
+    "sa-softmax-guarded": sa_softmax_row,
 }
 with_reference = pytest.mark.parametrize("name", SLOW)
 
@@ -348,7 +349,16 @@ def test_the_paper_s_variants_come_first_and_the_others_are_controls() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["softmax-plus-one", "ssmax", "sigmoid", "entmax15", "softpick", "sa-softmax-renormalised"]
+    "name",
+    [
+        "softmax-plus-one",
+        "ssmax",
+        "sigmoid",
+        "entmax15",
+        "softpick",
+        "sa-softmax-renormalised",
+        "sa-softmax-guarded",
+    ],
 )
 @settings(max_examples=30, deadline=None)
 @given(case=cases())
@@ -407,6 +417,53 @@ def test_renormalised_is_sa_softmax_over_its_row_sum() -> None:
     torch.testing.assert_close(found, plain / plain.sum(-1, keepdim=True), rtol=1e-5, atol=0)
     torch.testing.assert_close(found.sum(-1), torch.ones(3, 4, dtype=torch.float64), rtol=0, atol=1e-5)
     assert (controls.sa_softmax_renormalised(torch.full((2, 5), -3.0)) == 0).all()
+
+
+def rows_of_extents() -> tuple[Tensor, Tensor]:
+    """Rows with M - m from 0 to 20, (8, 6) in float64, of either sign or both; and dL/dweights."""
+    torch.manual_seed(8)
+    extents = torch.tensor([0.0, 1e-8, 1e-5, 9e-4, 2e-3, 0.1, 1.0, 20.0], dtype=torch.float64)[:, None]
+    shapes = torch.randn(8, 6, dtype=torch.float64) + torch.tensor([0.0, 3.0, -3.0, 0.0] * 2)[:, None]
+    spans = shapes.amax(-1, keepdim=True).relu() + (-shapes.amin(-1, keepdim=True)).relu()
+    return shapes / spans * extents, torch.randn(8, 6, dtype=torch.float64)
+
+
+def gradient_of(name: str, x: Tensor, da: Tensor, **parameters: float) -> Tensor:
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(MAPS[name](leaf, **parameters), leaf, da.to(leaf))
+    return gradient
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_guarded_is_sa_softmax_but_for_the_gradient_of_narrow_rows(dtype: torch.dtype) -> None:
+    x, da = rows_of_extents()
+    x, da = x.to(dtype), da.to(dtype)
+    assert torch.equal(MAPS["sa-softmax-guarded"](x), sa_softmax(x))
+    found, plain = gradient_of("sa-softmax-guarded", x, da), gradient_of("sa-softmax", x, da)
+    torch.testing.assert_close(found[4:], plain[4:])
+    # dx = p (g da - sum(g p da)), within twice the largest da, where that of sa-softmax is up to 1 / eps.
+    p, weights = softmax(x), sa_softmax(x)
+    expected = p * (weights / p * da - (weights * da).sum(-1, keepdim=True))
+    torch.testing.assert_close(found[:4], expected[:4])
+    assert found[:4].abs().max() < 2 * da.abs().max() and (found[0] == 0).all()
+    assert (plain[:4].abs().amax(-1) > torch.tensor([1e5, 1e4, 1e4, 1e2])).all()
+
+
+def test_the_gradient_of_guarded_is_as_exact_in_float32_as_in_float64() -> None:
+    """Of the same scores, as a float32 has them."""
+    x, da = (each.float() for each in rows_of_extents())
+    found, exact = (gradient_of("sa-softmax-guarded", x.to(t), da) for t in (torch.float32, torch.float64))
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-6)
+
+
+def test_the_threshold_of_guarded_is_a_parameter() -> None:
+    x, da = rows_of_extents()
+    found, plain = (gradient_of(name, x, da) for name in ("sa-softmax-guarded", "sa-softmax"))
+    narrow = (found != plain).any(-1)
+    assert narrow.tolist() == [True] * 4 + [False] * 4
+    lower, higher = (gradient_of("sa-softmax-guarded", x, da, threshold=t) for t in (1e-6, 0.5))
+    assert (lower != plain).any(-1).tolist() == [True] * 2 + [False] * 6
+    assert (higher != plain).any(-1).tolist() == [True] * 6 + [False] * 2
 
 
 def test_the_controls_take_their_parameters() -> None:

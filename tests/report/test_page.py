@@ -15,7 +15,7 @@ from finetune.errors import UserError
 from finetune.records import store
 from finetune.records.diagnostics import LayerSnapshot, read
 from finetune.records.run import Run
-from finetune.report import reached, words
+from finetune.report import extents, reached, words
 from finetune.report.answer import answer, state
 from finetune.report.formats import saved
 from finetune.report.histories import History, collect, mean_curve
@@ -381,12 +381,25 @@ def test_a_table_of_the_gradient_at_lost_scores() -> None:
     assert reached.reached([seen], ["softmax"]) == []
 
 
+def test_a_table_of_rows_with_all_scores_near_0() -> None:
+    content = diagnostics("sa-softmax", [0, 1, 2, 3], layers=2)
+    (seen,) = _seen("sa-softmax", content)
+    content["samples"][-1]["layers"][0]["extent"] |= {"rows": 0, "single": 0, "narrow": 0, "least": None}
+    table = extents.extents([seen], ["softmax", "another"])
+    assert table == [
+        ["attention", "step", "rows", "one key", "M - m near 0", "least M - m", "softmax", "another"],
+        ["sa-softmax", "0", "800", "0.5%", "1% below 0.001", "0.00025", "0.001", "-"],
+        ["sa-softmax", "2", "800", "0.5%", "1% below 0.001", "0.00025", "0.001", "-"],
+        ["sa-softmax", "3", "400", "0.5%", "1% below 0.001", "0.0005", "0.001", "-"],
+    ]
+
+
 def test_files_of_before_have_what_they_had(tmp_path: Path) -> None:
     """Without numbers by distance and by keys, and without those of an encoding."""
     content = diagnostics("softmax")
-    del content["faint"]
+    del content["faint"], content["narrow"]
     for layer in (layer for sample in content["samples"] for layer in sample["layers"]):
-        for name in ("norm", "by_keys", "by_distance", "learned"):
+        for name in ("norm", "by_keys", "by_distance", "learned", "extent", "largest"):
             del layer[name]
         for numbers in (layer["counts"], *layer["reach"].values()):
             numbers.pop("faint", None)
@@ -397,6 +410,7 @@ def test_files_of_before_have_what_they_had(tmp_path: Path) -> None:
         distances.last_look([seen], palette, "k") == distances.reach([seen], ["softmax"], palette, "k") == []
     )
     assert weights.learned([seen], palette, "k") == [] and reached.reached([seen], ["softmax"]) == []
+    assert extents.extents([seen], ["softmax"]) == []
     assert gradients.reach([seen], ["softmax"], palette, "k") and weights.weights([seen], palette, "k")
 
 

@@ -47,6 +47,8 @@ def layer(number: int, step: int, variant: str, kind: str = "encoder") -> dict[s
             name: {"saturated": 1e-6 * size, "suppressed": 2e-5 * size, "faint": None, "all": 1e-4 * size}
             for name, size in reach.items()
         },
+        "extent": {"rows": 400, "single": 2, "narrow": 4, "narrow_single": 1, "least": 2.5e-4 * (1 + number)},
+        "largest": {name: 1e-3 * size for name, size in reach.items()},
         "by_keys": [
             {"start": start, "rows": 10, "row_sum": kept, "entropy": 2.0, "to_softmax": (1 - kept) / 2}
             for start in (2, 4, 8, 16)
@@ -78,6 +80,7 @@ def diagnostics(variant: str, steps: Sequence[int] = (0, 20, 60, 120), layers: i
         "saturated": 0.99,
         "suppressed": 0.01,
         "faint": 0.01,
+        "narrow": 1e-3,
         "total_steps": max(steps),
         "samples": [
             {"step": step, "layers": [layer(n, step, variant) for n in range(layers)]} for step in steps

@@ -123,6 +123,8 @@ def test_a_finished_run_can_be_looked_at(tmp_path, looked_at, capsys):
     assert (last["step"], last["after_training"], last["rows"]) == (20, True, 11)
     shown = capsys.readouterr().out
     assert "11 validation rows" in shown and shown.count("encoder") == 2 * 2 * 2
+    rows = sum(layer["extent"]["rows"] for layer in last["layers"])
+    assert f"Of {rows} rows of scores 0 see one key" in shown and "Largest |dLoss/dscore|: softmax" in shown
     same_run(looked_at, where)
 
     (where / "diagnostics.json").unlink()

@@ -3,7 +3,8 @@
 Pure functions on what one attention call was given, the variant and the gradient that came back. Below, a
 row is what one query of one head sees: x its allowed scores, p = softmax(x), w its weights *before dropout*.
 
-A row counts if it sees at least two keys, for one key leaves nothing to weigh, and if it is no padding:
+A row counts if it sees at least two keys, for one key leaves nothing to weigh, and if it is no padding. Where
+``extent`` and ``largest`` count, rows of one key do too. Padding is told so:
 
 - in self-attention a query must see itself, which padding under a mask does not;
 - in a decoder, whose padding is often not masked, a gradient must come back to the query.
@@ -30,12 +31,15 @@ SUPPRESSED = 0.01
 FAINT = 0.01
 """A score is faint if its p is below this share of an even one, 1 / n among n keys: with more than a hundred
 keys an even share is suppressed by itself, and a faint one still tells which scores have lost."""
+NARROW = 1e-3
+"""A row is narrow if its extent M - m is below, m = min(x_min, 0) and M = max(x_max, 0), that is if all its
+scores are near 0: sa-softmax divides their gradient by M - m + eps."""
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 GROUPS = ("saturated", "suppressed", "faint", "all")
 
 Columns = dict[str, Tensor]
 """Name -> one number for each row that counts, (counted rows,), or one for each of its buckets of distances,
-(counted rows, buckets)."""
+(counted rows, buckets). Extents and the largest gradients are of rows with one key as well."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +131,10 @@ def row_statistics(
     scores = scores_of(part.inputs)
     allowed = part.inputs.allowed
     allowed = torch.ones_like(scores, dtype=torch.bool) if allowed is None else allowed
-    counted = part.real & (allowed.sum(-1) > 1)
+    every = part.real & allowed.any(-1)
     if part.decodes and upstream is not None:
-        counted = counted & (upstream != 0).any(-1).any(-1)[:, None]
+        every = every & (upstream != 0).any(-1).any(-1)[:, None]
+    counted = every & (allowed.sum(-1) > 1)
     seen, x = allowed[counted], scores[counted]
     weights = variant.weigh(scores, allowed)[counted]
     p = functions.softmax(scores, allowed)[counted]
@@ -154,6 +159,7 @@ def row_statistics(
         "to_softmax": (weights / sizes - p).abs().sum(-1) / 2,
     }
     columns |= {group: where.sum(-1) for group, where in groups.items()}
+    columns |= _extents(scores, allowed, every)
     spread = {"keys": seen, "weight": weights, "softmax": p, "entropy": entropies}
     if part.inputs.bias is not None:
         spread["bias"] = part.inputs.bias.expand(scores.shape)[counted].masked_fill(~seen, 0.0)
@@ -161,7 +167,9 @@ def row_statistics(
         value = one_per_query_head(part.inputs.value, scores.shape[1]).to(scores.dtype)
         to_weights = upstream.to(scores.dtype).transpose(1, 2) @ value.transpose(-1, -2)
         for name, other in variants.items():
-            size = score_gradient(other, scores, allowed, to_weights)[counted].abs()
+            sizes_of_all = score_gradient(other, scores, allowed, to_weights).abs()
+            columns[_largest(name)] = sizes_of_all[every].amax(-1)
+            size = sizes_of_all[counted]
             columns |= {_reach(name, g): (size * where).sum(-1) for g, where in groups.items()}
             norms = {g: torch.linalg.vector_norm(size * where, dim=-1) for g, where in groups.items()}
             columns |= {_norm(name, g): norm for g, norm in norms.items()}
@@ -170,6 +178,14 @@ def row_statistics(
         buckets = distances.bucket(part.distance)[counted.nonzero()[:, -1]]
         columns |= {_there(name): distances.sums(values, buckets) for name, values in spread.items()}
     return columns
+
+
+def _extents(scores: Tensor, allowed: Tensor, every: Tensor) -> Columns:
+    """M - m of every row, those of one key among them, and whether it is narrow and sees one key."""
+    with_zeros = scores.masked_fill(~allowed, 0.0)[every]
+    extent = with_zeros.amax(-1).clamp(min=0) - with_zeros.amin(-1).clamp(max=0)
+    single, narrow = allowed.sum(-1)[every] == 1, extent < NARROW
+    return {"extent": extent, "single": single, "narrow": narrow, "narrow_single": single & narrow}
 
 
 def score_gradient(variant: BoundVariant, scores: Tensor, allowed: Tensor, to_weights: Tensor) -> Tensor:
@@ -195,8 +211,8 @@ def joined(parts: Sequence[Columns]) -> Columns:
 def summarize(columns: Columns, variants: Mapping[str, BoundVariant]) -> dict[str, Any]:
     """Shares, means and quantiles over the rows of ``row_statistics``; None where there is nothing to tell.
 
-    Keys: ``weights``, ``row_sum``, ``score``, ``reach``, ``norm``, ``counts``, ``by_keys`` and
-    ``by_distance`` of a layer of diagnostics.json.
+    Keys: ``weights``, ``row_sum``, ``score``, ``reach``, ``norm``, ``largest``, ``counts``, ``extent``,
+    ``by_keys`` and ``by_distance`` of a layer of diagnostics.json.
     """
     wide = {name: column.double().cpu() for name, column in columns.items()}
     totals = {name: float(column.sum()) for name, column in wide.items() if column.dim() == 1}
@@ -222,7 +238,13 @@ def summarize(columns: Columns, variants: Mapping[str, BoundVariant]) -> dict[st
         "norm": {
             name: {g: _length(wide.get(_norm(name, g)), totals[g]) for g in GROUPS} for name in variants
         },
+        "largest": {name: _most(wide.get(_largest(name))) for name in variants},
         "counts": {group: int(totals[group]) for group in GROUPS},
+        "extent": {
+            "rows": len(wide["extent"]),
+            **{name: int(totals[name]) for name in ("single", "narrow", "narrow_single")},
+            "least": _number(wide["extent"].min()) if len(wide["extent"]) else None,
+        },
         "by_keys": _by_keys(wide),
     }
     if _there("keys") in wide:
@@ -278,6 +300,10 @@ def _norm(variant: str, group: str) -> str:
     return f"norm of {variant}: {group}"
 
 
+def _largest(variant: str) -> str:
+    return f"largest of {variant}"
+
+
 def _there(name: str) -> str:
     return f"{name}, by distance"
 
@@ -294,6 +320,10 @@ def _mean(values: Tensor) -> float | None:
 def _length(norms: Tensor | None, count: float) -> float | None:
     """The L2 norm over all rows from that of each."""
     return None if norms is None or not count else _number(torch.linalg.vector_norm(norms))
+
+
+def _most(values: Tensor | None) -> float | None:
+    return None if values is None or not len(values) else _number(values.max())
 
 
 def _number(value: Tensor | float) -> float | None:

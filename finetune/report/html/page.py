@@ -18,7 +18,7 @@ from finetune.comparison.interactions import sentence as interaction_sentence
 from finetune.comparison.tables import ResultTable
 from finetune.config.schema import BASELINE
 from finetune.data.synthetic import STAMP
-from finetune.report import cells, facts, lengths, reached, words
+from finetune.report import cells, extents, facts, lengths, reached, words
 from finetune.report.answer import judged, remarks, state
 from finetune.report.matrix import matrix
 from finetune.report.plots import colors
@@ -122,6 +122,7 @@ def attention_page(comparison: Comparison, drawn: Gallery) -> str | None:
             ),
             "plots": plots.diagnostics,
             "reached": _grid(reached.reached(plots.sampled, plots.functions), reached.HEADING, left=3),
+            "extents": _grid(extents.extents(plots.sampled, plots.functions), extents.HEADING, left=1),
         }
         for key, table, plots in _keyed(comparison, drawn)
         if plots.diagnostics
