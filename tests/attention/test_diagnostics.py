@@ -95,7 +95,7 @@ def same(one, other):
     first, second = flat(one), flat(other)
     gaps = [{name for name, value in each.items() if value is None} for each in (first, second)]
     filled = [{name: value or 0.0 for name, value in each.items()} for each in (first, second)]
-    return gaps[0] == gaps[1] and filled[0] == pytest.approx(filled[1], rel=1e-5, abs=1e-7)
+    return gaps[0] == gaps[1] and filled[0] == pytest.approx(filled[1], rel=1e-5, abs=2e-6)
 
 
 def test_statistics_are_those_of_the_formulas():
