@@ -189,7 +189,8 @@ def _kernels(group: RunGroup, runs: list[Run]) -> list[Note]:
     if half in HALF.values() and len(in_half) > 1:
         text = (
             f"precision inside attention differs: in {half} the kernels {' and '.join(HALF_KERNELS)} "
-            "multiply in half precision, the others in float32; --attention.kernel reference makes them one"
+            "multiply in half precision, native on processors that have bfloat16 products, the others in "
+            "float32; --attention.kernel reference makes them one"
         )
         lines.append(Note(NoteKind.PRECISION, text))
     return lines
