@@ -12,11 +12,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
-from transformers.utils.output_capturing import _active_collector
 
 from finetune.attention import functions
+from finetune.attention.call import inputs_of, wants_weights
 from finetune.attention.kernels import dispatch
 from finetune.attention.kernels.inputs import BoundVariant, Inputs
 from finetune.attention.position_bias import RECORDED, biased, encoding_of
@@ -25,15 +24,6 @@ from finetune.errors import UserError
 AttentionKind = Literal["encoder", "decoder", "cross"]
 
 LAYER = "finetune_attention"  # the attribute of an attention module that holds its LayerAttention
-
-# Keywords that models pass down and that change nothing here: their meaning is in the mask, in the query and
-# key (positions), in another kernel (deterministic), in what the caller keeps, or in other parts of the model
-# (labels come along when Seq2SeqTrainer generates). Any other one is refused.
-_HARMLESS = frozenset({
-    "cache_position", "deterministic", "labels", "num_items_in_batch", "output_attentions",
-    "output_hidden_states", "position_ids", "return_dict", "sliding_window", "token_type_ids", "use_cache",
-})  # fmt: skip
-
 
 Watcher = Callable[[Inputs, Tensor], None]  # (what a call was given, its output)
 
@@ -109,22 +99,8 @@ def attention(  # noqa: PLR0917 - the signature is transformers'
     reference kernel has them, so a call with ``output_attentions=True`` goes to it. ``layer`` says what to
     compute for a module that was not swapped.
     """
-    _refuse_unsupported(module, keywords)
-    allowed, bias = _read_mask(attention_mask)
-    if position_bias is not None:
-        bias = position_bias if bias is None else position_bias + bias
-    # Without a mask a causal module sees the past only, aligned at the first key, and a single query (a
-    # decoding step) sees all: as in transformers' sdpa.
-    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    inputs = Inputs(
-        query=query,
-        key=key,
-        value=value,
-        allowed=allowed,
-        bias=bias,
-        causal=bool(causal) and attention_mask is None and query.shape[-2] > 1,
-        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
-        dropout=dropout if module.training else 0.0,
+    inputs = inputs_of(
+        module, query, key, value, attention_mask, dropout, scaling, is_causal, position_bias, keywords
     )
     position = encoding_of(module)
     if position is not None:
@@ -146,7 +122,7 @@ def attention(  # noqa: PLR0917 - the signature is transformers'
             f"{type(module).__name__} has no attention variant: load a run by finetune.load, or call "
             "finetune.swap(model, ...); attn_implementation takes the name of a variant"
         )
-    wanted = _wants_weights(keywords)
+    wanted = wants_weights(keywords)
     output, weights, ran = dispatch.attend(inputs, layer.variant, layer.kernel, wanted)
     layer.ran[ran] += 1
     if layer.blend.share < 1.0:
@@ -169,36 +145,3 @@ def _blended(
     if weights is None or plain_weights is None:
         return mixed, None
     return mixed, share * weights + (1.0 - share) * plain_weights
-
-
-def _read_mask(mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """A mask -> (allowed, bias), either of them None where it says nothing.
-
-    In an additive mask -inf and the type's minimum block a key; half the minimum is the threshold because
-    masks are summed and cast between types. The rest is a bias.
-    """
-    if mask is None:
-        return None, None
-    if mask.dtype == torch.bool:
-        return mask, None
-    if not mask.is_floating_point():
-        raise UserError(f"an attention mask must be bool or floating, not {mask.dtype}; use mask.bool()")
-    allowed = mask > torch.finfo(mask.dtype).min / 2
-    return allowed, mask.masked_fill(~allowed, 0.0)
-
-
-def _refuse_unsupported(module: nn.Module, keywords: dict[str, Any]) -> None:
-    """Stop at a keyword that carries a meaning which our attention would drop in silence."""
-    unsupported = sorted(keywords.keys() - _HARMLESS - {name for name, v in keywords.items() if v is None})
-    if unsupported:
-        raise UserError(
-            f"{type(module).__name__} asks its attention for {', '.join(unsupported)}, which is not "
-            "supported and would be ignored: use another model, or one without it"
-        )
-
-
-def _wants_weights(keywords: dict[str, Any]) -> bool:
-    """Whether the caller asked for attentions. Some models (GPT-2) do not pass the keyword on, hence the
-    collector, in which transformers' models gather what was asked for."""
-    collected = _active_collector.get() or {}
-    return bool(keywords.get("output_attentions")) or any("attentions" in key for key in collected)

@@ -32,7 +32,8 @@ from finetune.models.pretrained import explain, files_of
 from finetune.models.workload import Strategy
 from finetune.objectives.language import BYTES_A_TOKEN, section
 from finetune.positions.attach import SWITCHES
-from finetune.system.memory import out_of_memory, release_memory
+from finetune.system.allocation import out_of_memory
+from finetune.system.memory import release_memory
 
 TASK = "books"
 ENCODINGS = ("rope", "kerple", "dapev2-kerple")  # a bias of none, by distance, and by the scores

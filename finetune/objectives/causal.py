@@ -176,7 +176,8 @@ class Causal(Language):
         A batch holds about as many tokens as one of ``data.max_length``.
         """
         from finetune.models.admission import positions
-        from finetune.system.memory import available_bytes, out_of_memory, release_memory
+        from finetune.system.allocation import out_of_memory
+        from finetune.system.memory import available_bytes, release_memory
 
         args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
         limit, usual = positions(model).read, args.per_device_eval_batch_size
@@ -272,7 +273,7 @@ def _fits_everywhere(trainer: Any, rows: Dataset) -> bool:
 
     Asked before they work together: one that stopped half-way would leave the others waiting.
     """
-    from finetune.system.memory import out_of_memory
+    from finetune.system.allocation import out_of_memory
 
     columns = rows.remove_columns("length")
     fits = True

@@ -59,10 +59,3 @@ def release_memory() -> None:
     gc.collect()  # a trained model and its Trainer refer to each other
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed; that of a tensor on the CPU has no type of its own, but a message."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)

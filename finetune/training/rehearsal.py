@@ -29,8 +29,9 @@ from finetune.models.builder import Built, build_model
 from finetune.models.checkpoint import CONFIG_FILE
 from finetune.objectives.base import Objective
 from finetune.system import world
+from finetune.system.allocation import out_of_memory
 from finetune.system.cache import cache_folder
-from finetune.system.memory import out_of_memory, release_memory
+from finetune.system.memory import release_memory
 from finetune.system.redaction import redact
 from finetune.system.text import reason
 from finetune.training import loop

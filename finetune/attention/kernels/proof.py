@@ -12,7 +12,7 @@ from torch import Tensor
 from finetune.attention import VARIANTS
 from finetune.attention.kernels import reference
 from finetune.attention.kernels.inputs import BoundVariant, Inputs
-from finetune.system.memory import out_of_memory
+from finetune.system.allocation import out_of_memory
 
 # Relative error, in norm, that rounding explains with room to spare; a wrong formula is off by far more.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}

@@ -62,7 +62,7 @@ class _Recipe:
     @classmethod
     def here(cls) -> "_Recipe":
         """The recipe of this machine; ``CompilerError`` where it has no compiler."""
-        files = resources.files("finetune.attention.kernels.native").iterdir()
+        files = resources.files(__package__).iterdir()
         sources = {file.name: file.read_text("utf-8") for file in files if file.name.endswith((".c", ".h"))}
         return cls(_compiler(), [*FLAGS, *_machine_flags()], dict(sorted(sources.items())))
 
