@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers.utils.output_capturing import _active_collector
 
 from finetune.attention.kernels.inputs import Inputs
+from finetune.attention.relative_bias import decided_by_distance, line_of
 from finetune.errors import UserError
 
 # Keywords that models pass down and that change nothing here: their meaning is in the mask, in the query and
@@ -33,7 +34,10 @@ def inputs_of(  # noqa: PLR0917 - the arguments of the interface
     """One call; ``UserError`` at a keyword that means something which would be ignored."""
     _refuse_unsupported(module, keywords)
     allowed, bias = _read_mask(attention_mask)
-    if position_bias is not None:
+    by_distance = None
+    if position_bias is not None and decided_by_distance(module):
+        by_distance = line_of(position_bias)
+    elif position_bias is not None:
         bias = position_bias if bias is None else position_bias + bias
     # Without a mask a causal module sees the past only, aligned at the first key, and a single query (a
     # decoding step) sees all: as in transformers' sdpa.
@@ -47,6 +51,7 @@ def inputs_of(  # noqa: PLR0917 - the arguments of the interface
         causal=bool(causal) and attention_mask is None and query.shape[-2] > 1,
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         dropout=dropout if module.training else 0.0,
+        by_distance=by_distance,
     )
 
 

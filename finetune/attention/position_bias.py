@@ -99,15 +99,16 @@ def biased(inputs: Inputs, position: PositionBias) -> Inputs:
     """The call with the bias of ``position``, computed in float32 whatever the precision of the model.
 
     In a full pass, a bias that distance alone decides is one value a head and distance; elsewhere it is
-    written out.
+    written out. No query of a full pass sees a later key: those have the value of distance 0.
     """
     query_len, key_len = inputs.query.shape[-2], inputs.key.shape[-2]
     with without_autocast(inputs.query):
         if query_len == key_len:
             steps = torch.arange(key_len, device=inputs.query.device, dtype=torch.float32)
-            by_distance = position.by_distance(steps)
-            if by_distance is not None:
-                return replace(inputs, by_distance=by_distance)
+            past = position.by_distance(steps)
+            if past is not None:
+                ahead = past[:, :1].expand(-1, key_len - 1)
+                return replace(inputs, by_distance=torch.cat([past.flip(-1), ahead], dim=-1))
         elif not position.generates:
             raise UserError(
                 f"{type(position).__name__} does not mean the same with a cache of keys as without one, so "

@@ -63,6 +63,7 @@ class Case:
     dtype: str = "bfloat16"
     mask: str = "padded"  # as in ``cases``
     bias: bool = False  # (1, heads, query, key), trained
+    by_distance: bool = False  # a trained one, too
     dropout: float = 0.0
     form: str = DEFAULT
     length: int = LENGTH
@@ -75,7 +76,9 @@ class Case:
         )
         allowed = torch.ones(1, 1, 1, self.length, dtype=torch.bool) if self.mask == "padded" else None
         bias = torch.empty(1, 2, self.length, self.length, requires_grad=True) if self.bias else None
-        return Inputs(query, key, value, allowed, bias, self.mask == "causal", self.width**-0.5, self.dropout)
+        line = torch.empty(2, 2 * self.length - 1, requires_grad=True) if self.by_distance else None
+        rest = (self.width**-0.5, self.dropout, line)
+        return Inputs(query, key, value, allowed, bias, self.mask == "causal", *rest)
 
 
 CORE = tuple(
@@ -90,6 +93,8 @@ CASES = (
     Case("sa-softmax", 64, mask="causal"),
     Case("sa-softmax", 128, mask="causal"),
     Case("sa-softmax", 64, bias=True),
+    Case("sa-softmax", 64, by_distance=True),
+    Case("sa-softmax", 128, by_distance=True),
     Case("sa-softmax", 64, dropout=0.1),
     Case("sa-softmax", 64, form="one-tile", length=MOST_IN_A_TILE),
     Case("sa-softmax", 80),
@@ -160,7 +165,7 @@ def _compiling(capability: Capability) -> Iterator[list[tuple[str, launch.Tile, 
     from triton.runtime.jit import JITFunction
 
     launched: list[tuple[str, launch.Tile, Any]] = []
-    run, tile = JITFunction.run, launch.Launch._tile
+    run, tile = JITFunction.run, launch.Launch.tile
     tiles: dict[str, launch.Tile] = {}
 
     def noting_tile(call: launch.Launch, kernel: str) -> launch.Tile:
@@ -174,11 +179,11 @@ def _compiling(capability: Capability) -> Iterator[list[tuple[str, launch.Tile, 
 
     driver.set_active(_Nowhere(capability))
     token = launch.aim.set(capability)
-    JITFunction.run, launch.Launch._tile = warm_up, noting_tile  # type: ignore[method-assign,assignment]
+    JITFunction.run, launch.Launch.tile = warm_up, noting_tile  # type: ignore[method-assign,assignment]
     try:
         yield launched
     finally:
-        JITFunction.run, launch.Launch._tile = run, tile  # type: ignore[method-assign]
+        JITFunction.run, launch.Launch.tile = run, tile  # type: ignore[method-assign]
         launch.aim.reset(token)
 
 
@@ -242,7 +247,8 @@ def table(rows: Sequence[Compiled]) -> list[list[str]]:
 
 def describe(case: Case) -> str:
     """``one-sweep, sa-softmax, 64, bfloat16, padded, dropout``."""
-    extra = [name for name, given in (("bias", case.bias), ("dropout", case.dropout > 0)) if given]
+    options = (("bias", case.bias), ("bias by distance", case.by_distance), ("dropout", case.dropout > 0))
+    extra = [name for name, given in options if given]
     return ", ".join([case.form, case.variant, str(case.width), case.dtype, case.mask, *extra])
 
 

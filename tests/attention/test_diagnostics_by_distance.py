@@ -48,16 +48,19 @@ def rows_by_hand(inputs, upstream, table, decodes):
             yield h, i, seen, row_by_hand(x.tolist(), (value @ upstream[b, i, h]).tolist())
 
 
-@pytest.mark.parametrize(("kind", "written_out"), [("decoder", True), ("decoder", False), ("encoder", True)])
+@pytest.mark.parametrize(
+    ("kind", "written_out"), list(itertools.product(["decoder", "encoder"], [True, False]))
+)
 def test_numbers_by_distance_are_those_of_single_rows(kind, written_out):
     """With grouped keys, a bias by distance, padded keys and thinned queries, row by row in plain Python."""
     allowed = torch.ones(3, 1, 1, 9, dtype=torch.bool)
     allowed[1, ..., 6:] = False
     table = torch.randn(4, 9, generator=torch.Generator().manual_seed(2))
     whole = table[:, (torch.arange(9)[:, None] - torch.arange(9)).abs()][None]
+    line = torch.cat([table.flip(-1), table[:, 1:]], dim=-1)
     inputs, upstream = call(
         query_len=9, key_len=9, allowed=allowed, causal=kind == "decoder", scale=4.0,
-        **{"bias": whole} if written_out else {"by_distance": table},
+        **{"bias": whole} if written_out else {"by_distance": line},
     )  # fmt: skip
     found = numbers(inputs, upstream, kind=kind, queries=5)
     pairs, rows, of_keys = (defaultdict(lambda: defaultdict(list)) for _ in range(3))
@@ -96,7 +99,8 @@ def made(bias, variant=SA):
     """Numbers of one head whose scores are ``bias`` by distance, and nothing else; no loss."""
     count = bias.shape[-1]
     zeros = torch.zeros(1, 1, count, 2)
-    inputs = Inputs(zeros, zeros, zeros, None, None, True, 1.0, 0.0, bias[None].float())
+    line = torch.cat([bias.flip(-1), torch.zeros(count - 1)])[None].float()
+    inputs = Inputs(zeros, zeros, zeros, None, None, True, 1.0, 0.0, line)
     variants = compared([variant])
     return summarize(row_statistics(take(inputs, "decoder", 1, count), None, variant, variants), variants)
 
@@ -232,7 +236,7 @@ def test_memory_is_linear_in_the_length():
     """A bias by distance and a causal mask are written out for the chosen queries of one batch row alone."""
     length, queries = 3000, 9
     inputs, upstream = call(batch=2, query_len=length, key_len=length, causal=True,
-                            by_distance=-torch.rand(4, length))  # fmt: skip
+                            by_distance=-torch.rand(4, 2 * length - 1))  # fmt: skip
     with Largest() as largest:
         part = take(inputs, "decoder", 2, queries)
         kept = part.of_output(upstream)

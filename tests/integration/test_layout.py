@@ -142,7 +142,7 @@ def test_what_has_one_home(name: str, home: str) -> None:
     assert [module for module, path in MODULES.items() if name in names_in(path)] == [home]
 
 
-ANOTHER_MEANING = {"bench.cases": {"causal"}}
+ANOTHER_MEANING = {"bench.cases": {"causal"}, "bench.static": {"causal"}}
 """Modules in which the name of a kind is that of something else: a mask."""
 
 

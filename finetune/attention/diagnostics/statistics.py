@@ -99,7 +99,7 @@ def take(inputs: Inputs, kind: str, rows: int, queries: int) -> Part:
         past = (steps >= 0).expand(shape)
         allowed = past if allowed is None else past & allowed
     if inputs.by_distance is not None:
-        more = inputs.by_distance.detach()[:, steps.clamp(min=0)].expand(shape)
+        more = inputs.by_distance.detach()[:, query_len - 1 - steps].expand(shape)
         bias = more if bias is None else bias + more
     itself = kind != "cross" and query_len == key_len
     real = torch.ones(shape[:3], dtype=torch.bool, device=device)

@@ -3,10 +3,14 @@
 | kernel | what it is | computes |
 |---|---|---|
 | sdpa | torch's scaled_dot_product_attention | softmax |
-| triton | one fused kernel on CUDA | the self-adjust variants |
+| triton | one fused kernel on CUDA | the self-adjust variants, and softmax with a bias by distance |
 | native | one compiled loop on the CPU | the self-adjust variants, and softmax with a bias by distance |
 | blocked | PyTorch, some queries at a time | the self-adjust variants |
 | reference | the definition, step by step | everything |
+
+A bias by distance is a line of numbers a head to triton and native. sdpa would take it written out only, with
+a gradient as large and, on a CPU, in its slowest form: under such a bias softmax therefore goes where the
+variants go, so that a comparison has one kernel on both sides.
 
 A fast kernel computes nothing before it has been held against the reference on the device at hand.
 """
@@ -29,7 +33,7 @@ CHOICES: tuple[str, ...] = get_args(KernelChoice)  # of attention.kernel
 CONTROL = "control"
 """A choice of measurements alone: softmax, too, on the fast kernel that the variants have on a device."""
 FAST = {"triton": triton_attention, "native": native_attention, "blocked": blocked}
-BY_DISTANCE = ("native",)  # the kernels that take a bias by distance as it is
+BY_DISTANCE = ("triton", "native")  # the kernels that take a bias by distance as it is
 _log = logging.getLogger(__name__)
 _logged: set[tuple[str, str]] = set()  # a reason is logged once a process, not once a layer and step
 
@@ -114,8 +118,7 @@ def _order(inputs: Inputs, variant: BoundVariant, choice: str) -> Iterator[str]:
     device = inputs.query.device.type
     order = {"cuda": ["triton", "blocked"], "cpu": ["native", "blocked"]}.get(device, ["blocked"])
     if variant.name == "softmax":
-        # torch's takes a bias by distance written out only, and its gradient is as large.
-        if choice == CONTROL or (inputs.by_distance is not None and device == "cpu"):
+        if choice == CONTROL or (inputs.by_distance is not None and order[0] in BY_DISTANCE):
             yield order[0]
         yield from ("sdpa", "reference")
         return

@@ -50,8 +50,9 @@ class Inputs:
     scaling: float
     dropout: float  # probability; of weights, after normalising, scaled by 1 / (1 - dropout)
     by_distance: Tensor | None = None
-    """(heads, key), float32, may ask for a gradient: a further bias, ``by_distance[:, i - j]`` for the query
-    in slot i and the key in slot j before it. As many queries as keys, and no query sees a later key."""
+    """(heads, query + key - 1), floating, may ask for a gradient: a further bias that is a function of
+    distance, ``by_distance[:, query - 1 - i + j]`` for the query in slot i and the key in slot j. From the
+    last query's distance to the first key, in steps of one key ahead, to the first query's to the last."""
 
     def types(self) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
         """Of query, key and value, as torch's own attention takes them: under autocast, its type."""
@@ -80,7 +81,7 @@ class Inputs:
         """The same call with ``by_distance`` written out into ``bias``, (1, heads, query, key)."""
         if self.by_distance is None:
             return self
-        bias = _Toeplitz.apply(self.by_distance)[None]
+        bias = _Toeplitz.apply(self.by_distance, self.query.shape[-2], self.key.shape[-2])[None]
         return replace(self, bias=bias if self.bias is None else self.bias + bias, by_distance=None)
 
     def all_allowed(self) -> Tensor | None:
@@ -93,7 +94,7 @@ class Inputs:
 
 
 class _Toeplitz(torch.autograd.Function):
-    """(heads, n) -> (heads, n, n), the value of distance i - j at (i, j), that of 0 above the diagonal.
+    """(heads, query + key - 1) -> (heads, query, key), the value in place query - 1 - i + j at (i, j).
 
     Not by indexing, whose gradient adds up one number at a time. ``torch.func`` may transform it.
     """
@@ -101,28 +102,31 @@ class _Toeplitz(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(by_distance: Tensor) -> Tensor:
-        count = by_distance.shape[-1]
-        ahead = by_distance[:, :1].expand(-1, count - 1)
-        line = torch.cat([by_distance.flip(-1), ahead], dim=-1)  # of distances n - 1, ..., 0, -1, ..., 1 - n
-        return line.unfold(-1, count, 1).flip(1)
+    def forward(by_distance: Tensor, query_len: int, key_len: int) -> Tensor:
+        rows = by_distance.unfold(-1, key_len, 1) if query_len and key_len else by_distance[:, :0, None]
+        return rows.flip(1).reshape(by_distance.shape[0], query_len, key_len)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        """It is linear: nothing is kept."""
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int, int], output: Tensor) -> None:
+        """It is linear: no tensor is kept."""
+        ctx.lengths = inputs[1:]
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        return _Toeplitz.forward(tangent)
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+        return _Toeplitz.forward(tangent, *ctx.lengths)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        heads, count, _ = grad.shape
-        # Rows in reverse, each one place further to the right: equal distances then stand in one column.
-        skewed = torch.nn.functional.pad(grad.flip(1), (0, count)).reshape(heads, -1)
-        sums = skewed[:, : count * (2 * count - 1)].reshape(heads, count, 2 * count - 1).sum(1)
-        past, ahead = sums[:, :count].flip(-1), sums[:, count:].sum(-1)
-        return torch.cat([past[:, :1] + ahead[:, None], past[:, 1:]], dim=-1)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return sum_by_distance(grad), None, None
+
+
+def sum_by_distance(scores: Tensor) -> Tensor:
+    """(..., query, key) -> (..., query + key - 1): the sum of the diagonals, by place query - 1 - i + j."""
+    *others, query_len, key_len = scores.shape
+    places = max(query_len + key_len - 1, 0)
+    # Rows in reverse, each one place further to the right: equal distances then stand in one column.
+    skewed = torch.nn.functional.pad(scores.flip(-2), (0, query_len)).flatten(-2)
+    return skewed[..., : query_len * places].reshape(*others, query_len, places).sum(-2)
 
 
 def refuse_second_derivative() -> None:

@@ -114,23 +114,21 @@ def _exact_products() -> Iterator[None]:
 
 
 def _inputs(kind: CallKind, device: torch.device, exact: bool = False) -> Inputs:
-    """Two rows of 45 keys, the second padded; 37 queries (by distance 45); 4 heads over 2 key heads."""
+    """37 queries and two rows of 45 keys, the second padded; 4 heads over 2 key heads."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(dtype: torch.dtype, *shape: int) -> Tensor:
         drawn = torch.randn(shape, generator=generator, device="cpu").to(dtype)
         return drawn.to(device, torch.float64 if exact else dtype)  # rounded as the kernel's own inputs are
 
-    width, queries = kind.width, 45 if kind.by_distance else 37
-    query = draw(kind.dtype, 2, 4, queries, width)
+    width = kind.width
+    query = draw(kind.dtype, 2, 4, 37, width)
     key, value = (draw(dtype, 2, 2, 45, width) for dtype in kind.others[:2])
     bias = draw(kind.others[2], 1, 4, 37, 45).requires_grad_(kind.trained_bias) if kind.bias else None
     float32 = torch.promote_types(kind.dtype, torch.float32)
-    by_distance = draw(float32, 4, 45).requires_grad_() if kind.by_distance else None
+    by_distance = draw(float32, 4, 37 + 45 - 1).requires_grad_() if kind.by_distance else None
     lengths = torch.tensor([[45], [30]], device=device)
     allowed = (torch.arange(45, device=device) < lengths)[:, None, None]
-    if kind.by_distance:
-        allowed = allowed & torch.ones(45, 45, dtype=torch.bool, device=device).tril()
     for tensor in (query, key, value):
         tensor.requires_grad_()
     return Inputs(query, key, value, allowed, bias, kind.causal, width**-0.5, 0.0, by_distance)

@@ -90,12 +90,12 @@ class _Attention(torch.autograd.Function):
         call.grad_query, call.grad_key, call.grad_value = (_Tensor.of(grad) for grad in grads)
         grad_by_distance = None
         if ctx.needs_input_grad[3]:
-            batch, heads, count, _ = saved[0].shape
-            places = saved[0].new_zeros(batch, heads, 2 * count - 1, dtype=torch.float32)
+            shape = (*saved[0].shape[:2], by_distance.shape[-1])
+            places = saved[0].new_zeros(shape, dtype=torch.float32)
             call.grad_by_distance = places.data_ptr()
         _run("attention_backward", call)
         if ctx.needs_input_grad[3]:
-            grad_by_distance = places.sum(0)[:, :count].flip(-1).to(by_distance.dtype)
+            grad_by_distance = places.sum(0).to(by_distance.dtype)
         return (*grads, grad_by_distance, None, None, None)
 
 
@@ -158,13 +158,10 @@ def _call(
         call.keep.append(bias)
         call.bias = _Tensor.of(bias.expand(shape))
     if by_distance is not None:
-        # Written once a head as a line of distances n - 1, ..., 1, 0 and then of keys ahead, which nobody
-        # sees. The bias of query i begins n - 1 - i into it: a strided tensor whose rows step back by one.
-        count = by_distance.shape[-1]
-        ahead = by_distance.new_zeros(heads, count - 1)
-        line = torch.cat([by_distance.detach().float().flip(-1), ahead], dim=-1)
+        # The bias of query i begins in place query_len - 1 - i: a tensor whose rows step back by one.
+        line = with_contiguous_rows(by_distance.detach().float())
         call.keep.append(line)
-        first = line.data_ptr() + (count - 1) * line.element_size()
+        first = line[:, query_len - 1 :].data_ptr()
         call.bias = _Tensor(first, 0, line.stride(0), -1, 1, TYPES.index(line.dtype))
     return call
 

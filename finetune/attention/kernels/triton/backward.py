@@ -252,7 +252,7 @@ def bias_gradient(
         sequence = (batch * batches + one // heads) * problem.heads + head * heads + one % heads
         for line in range(row_block if per_query else 0, row_block + 1 if per_query else row_blocks):
             for column in range(key_block if per_key else 0, key_block + 1 if per_key else key_blocks):
-                total += _bias_tile(
+                total += bias_tile(
                     query, key, value, given, sequence, line, column, positions, numbers, problem
                 )
     if not per_query:
@@ -268,7 +268,7 @@ def bias_gradient(
 
 
 @triton.jit
-def _bias_tile(query, key, value, given, sequence, line, column, positions, numbers, problem):
+def bias_tile(query, key, value, given, sequence, line, column, positions, numbers, problem):
     """dL/dx of one (key, query) tile; 0 outside."""
     batch, head = sequence // problem.heads, sequence % problem.heads
     rows = line * problem.block_rows + tl.arange(0, problem.block_rows)

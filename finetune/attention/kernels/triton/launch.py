@@ -31,12 +31,16 @@ _HOPPER: dict[str, dict[tuple[int, int], Tile]] = {
                       (64, 4): (32, 32, 4, 1), (128, 4): (16, 32, 8, 1), (256, 4): (16, 32, 8, 1)},
     "bias_gradient": {(64, 2): (64, 64, 8, 1), (128, 2): (64, 64, 8, 1), (256, 2): (32, 64, 8, 1),
                       (64, 4): (32, 32, 4, 1), (128, 4): (32, 32, 4, 1), (256, 4): (16, 16, 4, 1)},
+    # as many queries as keys, so that its tiles meet corner to corner along a diagonal
+    "distance_gradient": {(64, 2): (64, 64, 8, 1), (128, 2): (64, 64, 8, 1), (256, 2): (32, 32, 4, 1),
+                          (64, 4): (32, 32, 4, 1), (128, 4): (32, 32, 4, 1), (256, 4): (16, 16, 4, 1)},
 }  # fmt: skip
 # Ampere holds operands of its matrix units in registers, and spills them in tiles of Hopper's size.
 _AMPERE: dict[str, dict[tuple[int, int], Tile]] = {
     "attend_rows": {(128, 2): (128, 32, 8, 3)},
     "query_gradient": {(64, 2): (128, 32, 8, 2), (128, 2): (64, 32, 8, 2)},
     "key_value_gradient": {(128, 2): (32, 64, 8, 2)},
+    "distance_gradient": {(64, 2): (32, 32, 4, 1), (128, 2): (32, 32, 4, 1)},
 }
 TILES = {9: _HOPPER, 8: {kernel: sizes | _AMPERE.get(kernel, {}) for kernel, sizes in _HOPPER.items()}}
 """Tiles by major compute capability (a later one takes the latest here), by kernel, then by the widest axis
@@ -58,7 +62,7 @@ class Launch:
     key: Tensor
     value: Tensor
     allowed: Tensor | None
-    bias: Tensor | None
+    bias: Tensor | None  # scorewise, of 4 dimensions; or by distance, (heads, query + key - 1)
     seed: Tensor | None
     variant: str
     eps: float
@@ -88,7 +92,7 @@ class Launch:
 
         ``programs``: (queries, keys) of a tile -> how many programs.
         """
-        queries, keys, warps, stages = self._tile(kernel.__name__)
+        queries, keys, warps, stages = self.tile(kernel.__name__)
         with self._device():
             kernel[(programs(queries, keys),)](
                 *(_matrices(tensor) for tensor in (self.query, self.key, self.value, *matrices)),
@@ -99,7 +103,7 @@ class Launch:
                 num_stages=stages,
             )
 
-    def _tile(self, kernel: str) -> tuple[int, int, int, int]:
+    def tile(self, kernel: str) -> tuple[int, int, int, int]:
         """The table's tile, no longer than the inputs, and fewer stages where memory on the chip is short."""
         if kernel in ONE_TILE:
             queries, keys = (
@@ -114,17 +118,36 @@ class Launch:
             queries, keys, warps, stages = sizes[width, self.query.element_size()]
         queries = min(queries, max(_LEAST_TILE, power_of_two(self.query.shape[-2])))
         keys = min(keys, max(_LEAST_TILE, power_of_two(self.key.shape[-2])))
-        if any(mask is not None and not is_shared(mask, 2) for mask in (self.allowed, self.bias)):
+        if kernel == "distance_gradient":
+            queries = keys = min(queries, keys)
+        masks = [mask for mask in (self.allowed, self.bias) if mask is not None]
+        if any(mask.dim() == 2 or not is_shared(mask, 2) for mask in masks):
             stages = min(stages, 2)  # tiles of the mask are staged as well
         if capability and capability not in _ROOMY:
             stages = 1
         return queries, keys, warps, stages
 
     @property
+    def by_distance(self) -> bool:
+        return self.bias is not None and self.bias.dim() == 2
+
+    @property
     def _capability(self) -> tuple[int, int] | None:
         """The compute capability that is compiled for; ``None`` in the interpreter."""
         device = self.query.device
         return aim.get() or (_capability(device.index) if device.type == "cuda" else None)
+
+    def _bias(self) -> Any:
+        """The bias as kernels take it. By distance, that of query i begins in place query - 1 - i: a matrix
+        whose rows step back by one, and no matrix is made."""
+        if self.bias is None or self.bias.dim() == 4:
+            return scorewise(self.bias, self.query)
+        from triton.language import constexpr
+
+        from finetune.attention.kernels.triton.tiles import PER_SCORE, Scorewise
+
+        first = self.bias[:, self.query.shape[-2] - 1 :]
+        return Scorewise(first, 0, self.bias.stride(0), -1, 1, constexpr(PER_SCORE.value))
 
     def _device(self) -> AbstractContextManager[Any]:
         device = self.query.device
@@ -139,7 +162,7 @@ class Launch:
         spans = self._spans
         return Problem(
             allowed=scorewise(self.allowed, self.query),
-            bias=scorewise(self.bias, self.query),
+            bias=self._bias(),
             seed=self.query if self.seed is None else self.seed,
             spans=self.query if spans is None else spans,
             span_stride=0 if spans is None or len(spans) == 1 else 2,

@@ -18,12 +18,14 @@ from finetune.attention.kernels.inputs import (
     BoundVariant,
     Inputs,
     no_second_derivative,
+    sum_by_distance,
     with_contiguous_rows,
 )
 from finetune.attention.kernels.triton.forms import DEFAULT, FORMS, in_order
 from finetune.attention.kernels.triton.forms import why_not as why_not_form
 from finetune.attention.kernels.triton.launch import KNOWN, Launch, heads_of_a_program, room, scorewise
 
+_PROGRAMS = 512  # of the gradient by distance: with fewer diagonals than that the batch is cut into parts
 MOST_WIDTH = 256  # of a head; those under 16 are padded to it
 _TYPES = (torch.float16, torch.bfloat16, torch.float32)
 _INSTALLED = importlib.util.find_spec("triton") is not None
@@ -70,7 +72,7 @@ def attend(inputs: Inputs, variant: BoundVariant, form: str = DEFAULT) -> Tensor
     """
     query, key, value = inputs.in_autocast()
     form = _form(form, query, key, value)
-    bias = _four_dimensional(inputs.bias)
+    bias = _four_dimensional(inputs.bias) if inputs.by_distance is None else inputs.by_distance
     seed = None
     if inputs.dropout > 0.0:
         seed = torch.randint(2**62, (1,), dtype=torch.int64, device=query.device)
@@ -236,6 +238,8 @@ def _attention_bias_gradient(
     if query.numel() == 0 or bias.numel() == 0:
         return result.zero_()
     call = Launch(query, key, value, allowed, bias, seed, variant, eps, scaling, causal, dropout, form)
+    if call.by_distance:
+        return result.copy_(_distance_gradient(call, given, numbers, positions))
     shared = [query.shape[axis] // bias.shape[axis] for axis in (0, 1)]
     per_query, per_key = bias.shape[2] > 1, bias.shape[3] > 1
 
@@ -246,6 +250,33 @@ def _attention_bias_gradient(
     extra = [scorewise(result, result), *shared, per_query, per_key]
     call.launch(bias_gradient, programs, [given], [positions, numbers], extra)
     return result
+
+
+def _distance_gradient(call: Launch, given: Tensor, numbers: Tensor, positions: Tensor) -> Tensor:
+    """dL/dbias by distance, (heads, query + key - 1), in float32."""
+    from finetune.attention.kernels.triton.distance import distance_gradient
+
+    batch, heads, query_len, _ = call.query.shape
+    key_len = call.key.shape[-2]
+    block = call.tile("distance_gradient")[0]
+    lines, columns = -(-query_len // block), -(-key_len // block)
+    diagonals = lines + columns - 1
+    parts = min(batch, -(-_PROGRAMS // (heads * diagonals)))
+    sums = call.query.new_empty(parts, heads, diagonals, block, block, dtype=torch.float32)
+    call.launch(
+        distance_gradient,
+        lambda *_: sums.shape[:3].numel(),
+        [with_contiguous_rows(given.transpose(1, 2))],
+        [positions, numbers, sums],
+        [parts],
+    )
+    # A tile's own diagonals, 2 block - 1 of them and one of zeros; the last half of them is the first half of
+    # the next tile's.
+    halves = torch.nn.functional.pad(sum_by_distance(sums.sum(0).mT), (0, 1)).unflatten(-1, (2, block))
+    places = torch.nn.functional.pad(halves[:, :, 0], (0, 0, 0, 1))
+    places[:, 1:] += halves[:, :, 1]
+    first = lines * block - query_len  # rows beyond the last query
+    return places.flatten(1)[:, first : first + query_len + key_len - 1]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
