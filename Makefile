@@ -101,8 +101,8 @@ docs: $(DOCS)  ## build the documentation into site/; fails on a broken link, a 
 	$(BIN)/python -m docs.generate.notebook
 	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --nitpicky -c docs . site
 
-wheel: $(READY)  ## build dist/*.whl
-	$(BIN)/python -m build --wheel
+wheel: $(READY)  ## build dist/*.whl for this platform, with the compiled CPU kernel
+	FINETUNE_PREBUILT=1 $(BIN)/python -m build --wheel
 
 clean:  ## remove .venv and build outputs; runs stay
 	rm -rf $(VENV) build dist jupyter_execute site *.egg-info

@@ -1,6 +1,7 @@
 """What is installed: one name, ``finetune``, which trains from any folder and beside any other package."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from finetune.attention.kernels.native.build import _processor
+from finetune.attention.kernels.native.levels import LEVELS, fitting
 from finetune.records import store
 
 pytestmark = pytest.mark.slow  # builds, installs and new environments
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ["finetune", "tasks", "configs", "pyproject.toml", "README.md", "LICENSE", "NOTICE"]
+SHIPPED = ["finetune", "tasks", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE"]
 LINKS = ("finetune/tasks", "finetune/configs")
 PIP = ["-m", "pip", "--disable-pip-version-check", "--quiet"]
 OFFLINE = ["--no-deps", "--no-index", "--no-build-isolation"]
@@ -45,18 +48,21 @@ TASK = ClassificationTask(name="mail", title=tasks.OWNER, text=("body",), label=
 """
 
 
-def python(words: list[str], folder: Path, executable: Path | str = sys.executable) -> tuple[int, str, str]:
+def python(
+    words: list[str], folder: Path, executable: Path | str = sys.executable, **variables: str
+) -> tuple[int, str, str]:
     """Run Python with ``words`` in ``folder``: exit status, output, errors. Nothing of the tree leaks in."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PIP_"))}
+    clean |= variables
     done = subprocess.run(
         [str(executable), *words], cwd=folder, env=clean, check=False, capture_output=True, text=True
     )
     return done.returncode, done.stdout, done.stderr
 
 
-def run(words: list[str], folder: Path, executable: Path | str = sys.executable) -> str:
+def run(words: list[str], folder: Path, executable: Path | str = sys.executable, **variables: str) -> str:
     """The output of what must succeed."""
-    status, output, errors = python(words, folder, executable)
+    status, output, errors = python(words, folder, executable, **variables)
     assert status == 0, f"{words}\n{output}\n{errors}"
     return output
 
@@ -160,3 +166,51 @@ def test_a_checkout_without_links_says_so(tree: Path, tmp_path: Path) -> None:
     status, _, errors = python(["-m", "finetune", "tasks"], copy, executable)
     assert status == 2 and errors.count("\n") == 1
     assert "git config core.symlinks true, then git checkout -- finetune" in errors
+
+
+# Without a compiler, and without a cache that anything was kept in.
+COMPUTES = """
+import sys
+import torch
+from finetune.attention import VARIANTS
+from finetune.attention.kernels import dispatch, reference
+from finetune.attention.kernels.inputs import BoundVariant, Inputs
+from finetune.attention.kernels.native import build
+if len(sys.argv) > 1:
+    build._processor = lambda: sys.argv[1]
+torch.manual_seed(0)
+tensors = [torch.randn(2, 3, 50, 24, requires_grad=True) for _ in range(3)]
+inputs, variant = Inputs(*tensors, None, None, True, 0.2, 0.0), BoundVariant.of(VARIANTS["sa-softmax"])
+def results(output):
+    return [output, *torch.autograd.grad(output.square().sum(), tensors)]
+output, _, kernel = dispatch.attend(inputs, variant, "auto")
+for ours, theirs in zip(results(output), results(reference.reference(inputs, variant)[0])):
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+print(kernel)
+"""
+
+
+@pytest.mark.timeout(900)  # it compiles three times
+def test_a_wheel_of_one_platform_computes_without_a_compiler(tree: Path, tmp_path: Path) -> None:
+    machine = platform.machine()
+    if machine not in LEVELS or shutil.which("gcc") is None:
+        pytest.skip(f"no build is made for {machine}, or there is no gcc to make it")
+    build = ["-m", "build", "--no-isolation", "--wheel", "--outdir", str(tmp_path / "out"), "."]
+    run(build, tree, FINETUNE_PREBUILT="1")
+    (wheel,) = (tmp_path / "out").glob("*.whl")
+    assert wheel.name.endswith(f"-py3-none-linux_{machine}.whl")
+    libraries = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")]
+    assert len(libraries) == len(LEVELS[machine])
+    executable = environment(tmp_path / "env")
+    run([*PIP, "--python", str(executable), "install", *OFFLINE, str(wheel)], tmp_path)
+    nowhere = {"CC": "false", "PATH": str(tmp_path), "FINETUNE_CACHE": str(tmp_path / "cache")}
+    if fitting(machine, _processor().split()):
+        assert run(["-c", COMPUTES], tmp_path, executable, **nowhere) == "native\n"
+        assert not (tmp_path / "cache").exists()
+    assert run(["-c", COMPUTES, "flags : fpu sse2"], tmp_path, executable, **nowhere) == "blocked\n"
+    for library in (tmp_path / "env").rglob("native-*.so"):
+        os.truncate(library, 20_000)
+    status, output, errors = python(["-c", COMPUTES], tmp_path, executable, **nowhere)
+    assert (status, output) == (0, "blocked\n"), errors
+    if fitting(machine, _processor().split()):
+        assert "it is damaged" in errors and "CC=false names no program" in errors

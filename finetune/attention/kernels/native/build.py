@@ -15,11 +15,9 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from finetune.attention.kernels.native import kept
+from finetune.attention.kernels.native import kept, levels
+from finetune.attention.kernels.native.levels import FLAGS, SOURCE
 
-SOURCE = "native.c"
-# Threads are of no OpenMP of the compiler's: see threads.h.
-FLAGS = ["-std=gnu11", "-O3", "-fPIC", "-fopenmp-simd", "-shared"]
 FUNCTIONS = ("attention_forward", "attention_backward")
 COST = "without the compiled loop attention takes about 3 times as long"
 _log = logging.getLogger(__name__)
@@ -46,7 +44,7 @@ def why_not() -> str | None:
 @cache
 def _library() -> ctypes.CDLL | str:
     try:
-        return _load(_Recipe.here())
+        return _installed() or _load(_Recipe.here())
     except (CompilerError, OSError, subprocess.SubprocessError) as error:
         return f"{error}; {COST}"
 
@@ -62,9 +60,7 @@ class _Recipe:
     @classmethod
     def here(cls) -> "_Recipe":
         """The recipe of this machine; ``CompilerError`` where it has no compiler."""
-        files = resources.files(__package__).iterdir()
-        sources = {file.name: file.read_text("utf-8") for file in files if file.name.endswith((".c", ".h"))}
-        return cls(_compiler(), [*FLAGS, *_machine_flags()], dict(sorted(sources.items())))
+        return cls(_compiler(), [*FLAGS, *_machine_flags()], _sources())
 
     @property
     def name(self) -> str:
@@ -87,6 +83,30 @@ class _Recipe:
             first = (result.stderr.strip().splitlines() or ["no message"])[0]
             raise CompilerError(f"{shlex.join(self.compiler)} does not compile it ({first})")
         return made
+
+
+def _sources() -> dict[str, str]:
+    """The text of the sources, by file name."""
+    files = resources.files(__package__).iterdir()
+    sources = {file.name: file.read_text("utf-8") for file in files if file.name.endswith((".c", ".h"))}
+    return dict(sorted(sources.items()))
+
+
+def _installed() -> ctypes.CDLL | None:
+    """The library for this processor that came in a wheel, from these very sources: as fast as one that is
+    compiled here, on the processor that both were tried on."""
+    folder, machine = Path(__file__).parent, platform.machine()
+    for level in levels.fitting(machine, _processor().split()):
+        name = levels.name(machine, level, _sources())
+        for file in folder.glob(f"{name}-*.so"):
+            try:
+                if kept.is_whole(file, name):
+                    return _opened(file)
+                error = OSError("it is damaged")
+            except OSError as refusal:
+                error = refusal
+            _log.warning("the attention kernel %s is not loaded (%s): install the wheel anew", file, error)
+    return None
 
 
 def _load(recipe: _Recipe) -> ctypes.CDLL:

@@ -4,12 +4,12 @@ A file is called ``NAME-SHA256.so``: name and content come into being at once, s
 while another writes sees the whole file or none, and a cut or damaged one does not fit its name.
 """
 
-import hashlib
 import logging
 import os
 import tempfile
 from pathlib import Path
 
+from finetune.attention.kernels.native.levels import file_name
 from finetune.system.cache import cache_folder
 from finetune.system.ownership import is_own, is_safe
 
@@ -31,12 +31,17 @@ def find(path: Path, name: str) -> list[Path]:
     """The whole files of this user's under ``name``. One that is not is removed, and that is said."""
     found = []
     for file in sorted(path.glob(f"{name}-*.so")):
-        if is_own(file) and file.is_file() and file.name == _file_name(name, file.read_bytes()):
+        if is_own(file) and is_whole(file, name):
             found.append(file)
         else:
             _log.warning("the compiled attention kernel %s is damaged or not yours, and is made anew", file)
             file.unlink(missing_ok=True)
     return found
+
+
+def is_whole(file: Path, name: str) -> bool:
+    """Whether a file is the one that was written under ``name``."""
+    return file.is_file() and file.name == file_name(name, file.read_bytes())
 
 
 def keep(path: Path, name: str, library: bytes) -> None:
@@ -47,11 +52,7 @@ def keep(path: Path, name: str, library: bytes) -> None:
             stream.write(library)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(unfinished, path / _file_name(name, library))
+        os.replace(unfinished, path / file_name(name, library))
     except BaseException:
         Path(unfinished).unlink(missing_ok=True)
         raise
-
-
-def _file_name(name: str, library: bytes) -> str:
-    return f"{name}-{hashlib.sha256(library).hexdigest()[:32]}.so"
