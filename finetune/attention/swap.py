@@ -29,7 +29,7 @@ from finetune.attention.kernels.inputs import BoundVariant
 from finetune.attention.probe import Observed, expected_calls, inputs_of, observe
 from finetune.attention.register import NAME, RECORDED
 from finetune.attention.variants import BUILT_IN
-from finetune.config.schema import Scope
+from finetune.config.choices import Scope
 from finetune.errors import UserError, unknown
 
 SCOPES: tuple[str, ...] = get_args(Scope)

@@ -14,13 +14,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.config.schema import BASELINE, AttentionConfig, VariantFile
+from finetune.config.choices import BASELINE
 from finetune.errors import UserError, shown, unknown
 from finetune.system import user_file
 from finetune.system.checksum import sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from finetune.config.schema import AttentionConfig, VariantFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class Variant:
     """Not from the paper on Self-Adjust Softmax: there to compare with."""
     kernels: tuple[str, ...] = ()
     """The fused kernels that know its formula; every variant runs on the reference kernel."""
-    file: VariantFile | None = None
+    file: "VariantFile | None" = None
     """Where it comes from, for one that a file of the user's declares; set when that file is read."""
 
     @cached_property
@@ -179,7 +181,7 @@ def register_variant(variant: Variant | str | Path) -> Variant:
     return variant
 
 
-def find_variant(attention: AttentionConfig) -> Variant:
+def find_variant(attention: "AttentionConfig") -> Variant:
     """The variant that a configuration names; where it is a user's own, by its file.
 
     The file must hold what the configuration's SHA-256 says: ``UserError`` with what to give where it is gone
@@ -228,6 +230,8 @@ def known_to(kernel: str) -> tuple[str, ...]:
 
 def _from_file(text: str) -> Variant:
     """The variant that a file declares, registered; it runs again only where its content has changed."""
+    from finetune.config.schema import VariantFile
+
     path, _ = user_file.split(text)
     file = VariantFile(path=text, sha256=sha256(path)) if path.is_file() else None
     for known in VARIANTS.values():

@@ -12,9 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from finetune.config import choices
+from finetune.config.choices import KernelChoice, Scope
+
 STRICT = ConfigDict(extra="forbid")
+BASELINE = choices.BASELINE
 OWN = "own"  # of model.position: the positional encoding that a model has of itself
-BASELINE = "softmax"  # the variant that every other one is compared with
 HALF = {"bf16": "bfloat16", "fp16": "float16"}  # train.NAME -> torch's name of the half precision
 
 Positive = Annotated[int, Field(ge=1)]
@@ -31,8 +34,6 @@ Name = Annotated[str, Field(min_length=1, max_length=1000)]  # Path("") would be
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Parameter = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Scope = Literal["all", "encoder", "decoder", "cross"]
-KernelChoice = Literal["auto", "reference", "blocked", "native", "triton"]
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -27,7 +27,7 @@ from finetune.attention.kernels import blocked, proof, reference
 from finetune.attention.kernels.inputs import BoundVariant, Inputs
 from finetune.attention.kernels.native import native_attention
 from finetune.attention.kernels.triton import triton_attention
-from finetune.config.schema import KernelChoice
+from finetune.config.choices import KernelChoice
 
 CHOICES: tuple[str, ...] = get_args(KernelChoice)  # of attention.kernel
 CONTROL = "control"
