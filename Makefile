@@ -65,7 +65,7 @@ validate: $(READY)  ## check every preset and task, and with TASK (and DATA) its
 env: $(READY)  ## print versions and hardware
 	@$(BIN)/finetune env
 
-bench: $(READY)  ## speed and memory of attention, fine-tuning and pretraining; ARGS=--quick for fewer shapes
+bench: $(READY)  ## speed and memory of attention, fine-tuning and pretraining, 5 minutes; ARGS=--quick or --full
 	@$(BIN)/finetune bench $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") \
 		$(if $(filter-out file,$(origin OUTPUT)),--output "$(OUTPUT)") $(ARGS)
 

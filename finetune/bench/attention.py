@@ -9,10 +9,11 @@ import torch
 
 from finetune.attention import PAPER
 from finetune.attention.kernels.inputs import Inputs
-from finetune.bench import accuracy, memory, timing
+from finetune.bench import accuracy, memory, peak, timing
 from finetune.bench.cases import (
     BASELINE,
     CONTROLS,
+    DTYPES,
     MASK_TITLES,
     PASSES,
     Case,
@@ -30,11 +31,19 @@ Memory = Mapping[tuple[Case, Implementation], memory.Answer]
 Times = dict[str, dict[Implementation, list[float]]]  # seconds by pass, implementation and round
 
 
-def measure(chosen: Settings, say: Say) -> dict[str, Any]:
-    """The part ``attention`` of a result. ``say`` gets a line before each step."""
+def measure(chosen: Settings, say: Say, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """The part ``attention`` of a result. ``say`` gets a line before each step, ``keep`` the part so far."""
     say("attention: errors against the definition in float64")
     errors = accuracy.measure(chosen.device, chosen.dtype, chosen.masks, chosen.widths, chosen.seed)
     shapes, growth = cases(chosen), growth_cases(chosen)
+    inputs, _ = make(shapes[0], chosen.device, chosen.seed)
+    with torch.no_grad():
+        kernels = {variant: automatic(inputs, variant) for variant in PAPER}
+    part: dict[str, Any] = {
+        "baseline": asdict(BASELINE), "control": asdict(CONTROLS[chosen.device]), "automatic": kernels,
+        "peak": peak.of_device(chosen.device, chosen.dtype), "errors": errors, "rows": [], "growth": [],
+    }  # fmt: skip
+    keep(part)
     say("attention: memory")
     jobs = []
     for case in dict.fromkeys([*shapes, *growth]):
@@ -44,21 +53,12 @@ def measure(chosen: Settings, say: Say) -> dict[str, Any]:
         jobs += [(case, each) for each in implementations() if _left_out(each, case, inputs, chosen) is None]
         del inputs  # before the next ones are made, for on a GPU both may not fit
     used = dict(zip(jobs, memory.measure(jobs, chosen.device, chosen.seed), strict=True))
-    rows = []
+    part["growth"] = _growth(growth, used)
     for number, case in enumerate(shapes, start=1):
         say(f"attention {number}/{len(shapes)}: {describe(case)}")
-        rows += measure_case(case, chosen, used)
-    inputs, _ = make(shapes[0], chosen.device, chosen.seed)
-    with torch.no_grad():
-        kernels = {variant: automatic(inputs, variant) for variant in PAPER}
-    return {
-        "baseline": asdict(BASELINE),
-        "control": asdict(CONTROLS[chosen.device]),
-        "automatic": kernels,
-        "errors": errors,
-        "rows": rows,
-        "growth": _growth(growth, used),
-    }
+        part["rows"] += measure_case(case, chosen, used, part["peak"])
+        keep(part)
+    return part
 
 
 def describe(case: Case) -> str:
@@ -75,9 +75,15 @@ def _left_out(implementation: Implementation, case: Case, inputs: Inputs, chosen
     return why_not(implementation, inputs)
 
 
-def measure_case(case: Case, chosen: Settings, used: Memory) -> list[dict[str, Any]]:
-    """Times one shape; a row for each implementation, with its memory out of ``used``."""
+def measure_case(
+    case: Case, chosen: Settings, used: Memory, top: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Times one shape; a row for each implementation, with its memory out of ``used``.
+
+    ``top``: the device's peak, as ``peak.of_device`` has it.
+    """
     inputs, upstream = make(case, chosen.device, chosen.seed)
+    fastest = {which: peak.useful_operations(case, which) / top["flops"] for which in PASSES} if top else {}
     absent: dict[Implementation, Missing] = {}
     for implementation in implementations():
         answer = used.get((case, implementation), {})
@@ -103,7 +109,15 @@ def measure_case(case: Case, chosen: Settings, used: Memory) -> list[dict[str, A
         for implementation, missing in failures.items():
             absent.setdefault(implementation, replace(missing, reason=f"{which}: {missing.reason}"))
     bases = {"ratio": BASELINE, "control": CONTROLS[chosen.device]}
-    return [_row(case, implementation, bases, times, absent, used) for implementation in implementations()]
+    return [
+        _row(case, implementation, bases, times, absent, used, fastest) | {"least_mib": least_mib(case)}
+        for implementation in implementations()
+    ]
+
+
+def least_mib(case: Case) -> float:
+    """MiB that forward and backward move at the least: query, key, value, output and their gradients."""
+    return 8 * case.batch * case.length * case.heads * case.width * DTYPES[case.dtype].itemsize / 2**20
 
 
 def _is_first(case: Case, chosen: Settings) -> bool:
@@ -118,8 +132,9 @@ def _row(  # noqa: PLR0917
     times: Times,
     absent: Mapping[Implementation, Missing],
     used: Memory,
+    fastest: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Everything that was measured of one implementation at one shape."""
+    """Everything that was measured of one implementation at one shape. ``fastest``: seconds at the peak."""
     missing = absent.get(implementation)
     why = asdict(missing) if missing else {"reason": None, "failed": False}
     row: dict[str, Any] = {**asdict(case), **asdict(implementation), **why}
@@ -127,7 +142,9 @@ def _row(  # noqa: PLR0917
         row[which] = None
         mine = times[which].get(implementation)
         if mine is not None:
-            row[which] = {"seconds": timing.spread(mine[timing.settled(mine) :])}
+            seconds = timing.spread(mine[timing.settled(mine) :])
+            of_peak = fastest[which] / seconds["median"] if fastest else None
+            row[which] = {"seconds": seconds, "of_peak": of_peak}
             for name, base in bases.items():
                 theirs = times[which].get(base)
                 row[which][name] = timing.ratios(mine, theirs) if theirs else None

@@ -2,8 +2,12 @@
 
 import ctypes
 import time
+from typing import Any
+
+import torch
 
 from finetune.attention.kernels.native import build
+from finetune.bench import datasheet
 from finetune.bench.cases import Case, visible_pairs
 
 PRODUCTS = {"forward": 2, "both": 2 + 5}
@@ -32,6 +36,21 @@ def peak_flops(threads: int) -> float | None:
         else:
             rates.append(operations / seconds)
     return max(rates)
+
+
+def of_device(device: str, dtype: str) -> dict[str, Any] | None:
+    """The operations a second that a device has at best, and where that is known from; None where it is not.
+
+    Of a CPU what multiply-adds are measured to reach on torch's threads, of a GPU what its vendor states.
+    """
+    if device == "cpu":
+        threads = torch.get_num_threads()
+        measured = peak_flops(threads) if dtype == "float32" else None
+        source = f"multiply-adds measured on {threads} thread{'s' if threads > 1 else ''}"
+        return None if measured is None else {"flops": measured, "source": source}
+    name = torch.cuda.get_device_name()
+    stated = datasheet.peak(name, dtype)
+    return None if stated is None else {"flops": stated * 1e12, "source": datasheet.SOURCE}
 
 
 def useful_operations(case: Case, which: str) -> int:

@@ -1,7 +1,7 @@
 """Tokens per second of causal pretraining: whole optimizer steps of this toolkit and of the stock recipe."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -56,37 +56,33 @@ def control(device: str) -> Setup:
     return Setup("toolkit", chosen.variant, chosen.kernel)
 
 
-def measure(chosen: Settings, say: Say) -> dict[str, Any]:
-    """The part ``pretraining`` of a result. ``say`` gets a line before each step."""
+def measure(chosen: Settings, say: Say, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """The part ``pretraining`` of a result. ``say`` gets a line before a step, ``keep`` the part so far."""
     transformers_logging.disable_progress_bar()
     check_model(chosen.decoder)
     groups = list(product(chosen.windows, ENCODINGS))
     configs = [configuration(chosen, BASELINE, length, position) for length, position in groups]
     loaded = rows.load(chosen.data, configs[0])
     loaded = replace(loaded, splits={"train": beginning(loaded.splits["train"], CHARACTERS)})
-    measured: list[dict[str, Any]] = []
-    absent = []
+    part: dict[str, Any] = {
+        "model": chosen.decoder, "data": {"source": loaded.info["kind"]}, "steps": STEPS,
+        "bf16": configs[0].train["bf16"], "rows": [], "absent": [],
+    }  # fmt: skip
     for number, ((length, position), config) in enumerate(zip(groups, configs, strict=True), start=1):
         title = f"pretraining {number}/{len(groups)}: {position}, windows of {length} tokens"
         reason = _shortage(config)
         try:
             if reason is None:
-                measured += _group(chosen, loaded, length, position, title, say)
+                part["rows"] += _group(chosen, loaded, length, position, title, say)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             reason = f"a step does not fit into the memory of the {chosen.device}"
         release_memory()
         if reason is not None:
-            absent.append({"length": length, "position": position, "reason": reason})
-    return {
-        "model": chosen.decoder,
-        "data": {"source": loaded.info["kind"]},
-        "steps": STEPS,
-        "bf16": configs[0].train["bf16"],
-        "rows": measured,
-        "absent": absent,
-    }
+            part["absent"].append({"length": length, "position": position, "reason": reason})
+        keep(part)
+    return part
 
 
 def check_model(name: str) -> None:

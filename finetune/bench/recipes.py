@@ -154,8 +154,11 @@ def rounds(
     seconds: float,
     title: str,
     say: Say,
+    keep: Callable[[Mapping[Setup, Speeds]], object] = lambda speeds: None,
 ) -> dict[Setup, Speeds]:
     """What ``measure`` gives of every setup, round by round; all take part in every round.
+
+    ``keep`` is given the speeds so far after each round.
 
     There are ``most`` rounds, or fewer: after ``seconds`` none is begun beyond ``FEWEST_ROUNDS``.
     """
@@ -168,6 +171,7 @@ def rounds(
         for each in prepared if number % 2 else prepared[::-1]:  # neighbours should not matter
             for what, speed in measure(each).items():
                 speeds[each.setup].setdefault(what, []).append(speed)
+        keep(speeds)
     return speeds
 
 

@@ -54,6 +54,7 @@ def measure(jobs: Sequence[Job], seed: int) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Answers the jobs of the standard input, each in a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is the other process's to speak of
     request = json.load(sys.stdin)
     for case, implementation in request["jobs"]:
         process = os.fork()

@@ -20,6 +20,7 @@ class Settings:
 
     device: str
     quick: bool
+    full: bool
     parts: tuple[str, ...]
     lengths: tuple[int, ...]  # tokens, of attention
     seed: int
@@ -43,27 +44,41 @@ class Settings:
     windows_seconds: float  # no further round is begun after so long, at each length with each encoding
 
 
-CPU = Settings(
-    device="cpu", quick=False, parts=PARTS, lengths=(128, 256, 512, 1024, 2048, 4096), seed=0,
-    dtype="float32", tokens=4096, heads=12, widths=(64, 128), masks=MASKS, seconds=5.0, plain_seconds=1.5,
-    model="scratch:mini", data="sample", train_rows=384, test_rows=768, rounds=5, steps_seconds=110.0,
-    decoder="scratch:mini", windows=(512, 2048), step_tokens=2048, batch_tokens=2048, windows_seconds=60.0,
-)  # fmt: skip
-CUDA = Settings(
-    device="cuda", quick=False, parts=PARTS, lengths=tuple(2**n for n in range(7, 16)), seed=0,
-    dtype="bfloat16", tokens=32768, heads=16, widths=(64, 128), masks=MASKS, seconds=0.8, plain_seconds=0.8,
-    model="scratch:base", data="sample", train_rows=3200, test_rows=1000, rounds=5, steps_seconds=150.0,
-    decoder="scratch:125m", windows=(512, 2048), step_tokens=32768, batch_tokens=8192, windows_seconds=20.0,
-)  # fmt: skip
-QUICK = {
+FULL = {
+    "cpu": Settings(
+        device="cpu", quick=False, full=True, parts=PARTS, lengths=(128, 256, 512, 1024, 2048, 4096), seed=0,
+        dtype="float32", tokens=4096, heads=12, widths=(64, 128), masks=MASKS, seconds=5.0, plain_seconds=1.5,
+        model="scratch:mini", data="sample", train_rows=384, test_rows=768, rounds=5, steps_seconds=110.0,
+        decoder="scratch:mini", windows=(512, 2048), step_tokens=2048, batch_tokens=2048,
+        windows_seconds=60.0,
+    ),
+    "cuda": Settings(
+        device="cuda", quick=False, full=True, parts=PARTS, lengths=tuple(2**n for n in range(7, 16)), seed=0,
+        dtype="bfloat16", tokens=32768, heads=16, widths=(64, 128), masks=MASKS, seconds=0.8,
+        plain_seconds=0.8, model="scratch:base", data="sample", train_rows=3200, test_rows=1000, rounds=5,
+        steps_seconds=150.0, decoder="scratch:125m", windows=(512, 2048), step_tokens=32768,
+        batch_tokens=8192, windows_seconds=20.0,
+    ),
+}  # fmt: skip
+USUAL = {
     "cpu": replace(
-        CPU, quick=True, lengths=(128, 512), widths=(64,), masks=("padded", "causal"), seconds=1.0,
-        plain_seconds=0.5, model="scratch:tiny", train_rows=128, test_rows=256, rounds=2, steps_seconds=15.0,
-        decoder="scratch:tiny", windows=(128,), step_tokens=512, batch_tokens=512,
+        FULL["cpu"], full=False, lengths=(128, 512, 2048), widths=(64,), seconds=1.2, plain_seconds=0.5,
+        train_rows=192, test_rows=256, rounds=3, steps_seconds=25.0, windows=(512,), windows_seconds=10.0,
     ),
     "cuda": replace(
-        CUDA, quick=True, lengths=(512, 4096), widths=(64,), masks=("padded", "whole"), seconds=0.5,
-        plain_seconds=0.5, train_rows=640, test_rows=256, rounds=2, steps_seconds=15.0,
+        FULL["cuda"], full=False, lengths=(128, 512, 2048, 8192), widths=(64,), seconds=0.4,
+        plain_seconds=0.4, train_rows=1600, rounds=3, steps_seconds=40.0, windows_seconds=8.0,
+    ),
+}  # fmt: skip
+QUICK = {
+    "cpu": replace(
+        FULL["cpu"], quick=True, full=False, lengths=(128, 512), widths=(64,), masks=("padded", "causal"),
+        seconds=1.0, plain_seconds=0.5, model="scratch:tiny", train_rows=128, test_rows=256, rounds=2,
+        steps_seconds=15.0, decoder="scratch:tiny", windows=(128,), step_tokens=512, batch_tokens=512,
+    ),
+    "cuda": replace(
+        FULL["cuda"], quick=True, full=False, lengths=(512, 4096), widths=(64,), masks=("padded", "whole"),
+        seconds=0.5, plain_seconds=0.5, train_rows=640, test_rows=256, rounds=2, steps_seconds=15.0,
         windows=(512,), windows_seconds=5.0,
     ),
 }  # fmt: skip
@@ -73,6 +88,7 @@ def settings(
     device: str | None,
     *,
     quick: bool = False,
+    full: bool = False,
     lengths: Sequence[int] = (),
     parts: Sequence[str] = (),
     model: str | None = None,
@@ -80,9 +96,11 @@ def settings(
 ) -> Settings:
     """The defaults of a device with a user's choices laid on; ``None`` and empty choose nothing.
 
-    Raises ``UserError`` for an unknown device or part, a device that is not there, a length out of range,
-    and a model or data where two parts would take them.
+    Raises ``UserError`` for --quick with --full, an unknown device or part, a device that is not there, a
+    length out of range, and a model or data where two parts would take them.
     """
+    if quick and full:
+        raise UserError("--quick and --full ask for opposites: leave one of them out")
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if chosen not in DEVICES:
         raise unknown("device", chosen, DEVICES)
@@ -104,7 +122,7 @@ def settings(
                 f"--{option} is of one part that trains, and two are measured: add --only attention,steps (a "
                 "model to fine-tune, rows of AG News) or --only pretraining (a decoder, texts)"
             )
-    base = QUICK[chosen] if quick else (CUDA if chosen == "cuda" else CPU)
+    base = (QUICK if quick else FULL if full else USUAL)[chosen]
     return replace(
         base,
         lengths=tuple(sorted(set(lengths))) or base.lengths,

@@ -24,6 +24,7 @@ class ImplementationRow(TypedDict):
 class Timed(TypedDict):
     ratio: Spread | None
     control: Spread | None
+    of_peak: Number | None
 
 
 class Row(ImplementationRow):
@@ -39,6 +40,7 @@ class Row(ImplementationRow):
     both: Timed | None
     memory_mib: Number | None
     memory_ratio: Number | None
+    least_mib: Number | None
     memory_reason: str | None
     memory_failed: bool
 
@@ -58,7 +60,13 @@ class Deviation(ImplementationRow):
     exact: bool
 
 
+class Peak(TypedDict):
+    flops: Number
+    source: str
+
+
 class Attention(TypedDict):
+    peak: Peak | None
     control: ImplementationRow
     automatic: dict[str, str]
     errors: list[Deviation]
@@ -163,6 +171,7 @@ class Result(TypedDict):
     version: Literal[1]
     command: str
     started: str
+    finished: bool
     seconds: Number
     settings: Settings
     threads: Count

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from finetune.bench.recipes import BASELINE, STOCK, Prepared, Say, Setup
 from finetune.bench.settings import Settings
 from finetune.bench.timing import spread, synchronize
 from finetune.config.schema import RunConfig
+from finetune.data import dataset
 
 WARM_UP = 2  # optimizer steps
 
@@ -26,8 +28,8 @@ def setups() -> list[Setup]:
     return [*toolkit, *plain, Setup("stock", "softmax", "eager"), STOCK]
 
 
-def measure(chosen: Settings, say: Say) -> dict[str, Any]:
-    """The part ``steps`` of a result. ``say`` gets a line before each step."""
+def measure(chosen: Settings, say: Say, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """The part ``steps`` of a result. ``say`` gets a line before each step, ``keep`` the part so far."""
     transformers_logging.disable_progress_bar()
     loaded = rows.load(chosen.data, configuration(chosen, BASELINE))
 
@@ -61,7 +63,17 @@ def measure(chosen: Settings, say: Say) -> dict[str, Any]:
             seconds=chosen.steps_seconds,
             title="fine-tuning",
             say=say,
+            keep=lambda speeds: keep(_part(chosen, loaded, prepared, speeds)),
         )
+    return _part(chosen, loaded, prepared, speeds)
+
+
+def _part(
+    chosen: Settings,
+    loaded: dataset.Data,
+    prepared: Sequence[Prepared],
+    speeds: Mapping[Setup, recipes.Speeds],
+) -> dict[str, Any]:
     first = prepared[0]
     return {
         "model": chosen.model,

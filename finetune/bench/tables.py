@@ -12,7 +12,12 @@ from finetune.system.tables import markdown as markdown_table
 from finetune.system.text import clean
 
 Result = Mapping[str, Any]
-PASS_TITLES = {"forward": "forward", "both": "forward and backward"}
+PASS_TITLES = {"forward": "forward", "both": "forward+backward"}
+COLUMNS = (
+    "shape", "attention", "forward", "peak", "forward+backward", "its peak", "over softmax", "MiB",
+    "MiB ratio", "least MiB",
+)  # fmt: skip
+SPARED = ("least MiB", "MiB ratio", "MiB", "over softmax", "peak", "its peak", "forward")
 SPREAD = "median (quartiles) of interleaved repeats, each ratio taken within one round"
 
 
@@ -21,19 +26,23 @@ class TextTable:
     """A table whose cells are text: the first column names a row, the others hold figures."""
 
     title: str
-    header: list[str]
+    header: Sequence[str]
     rows: list[list[str]]
+    align: str = "lr"
+    least: Sequence[str] = ()  # heads of columns that a narrow terminal can do without, the first most easily
+    keys: int = 1  # columns that name a row
 
 
 def text(result: Result, width: float = math.inf) -> str:
     """Everything, aligned, for a terminal of ``width`` cells a line."""
     sheet = Sheet(width)
     parts = [
-        f"{sheet.prose(clean(table.title))}\n{sheet.table([table.header, *table.rows])}"
+        f"{sheet.prose(clean(table.title))}\n"
+        + sheet.table([table.header, *table.rows], table.align, table.least, table.keys)
         for table in tables(result)
     ]
     prose = [sheet.prose(clean(line)) for line in (heading(result), *notes(result))]
-    return "\n\n".join([prose[0], *parts, *prose[1:]])
+    return "\n\n".join([prose[0], *parts, *filter(None, [sheet.note()]), *prose[1:]])
 
 
 def markdown(result: Result, plots: Sequence[str] = ()) -> str:
@@ -41,7 +50,7 @@ def markdown(result: Result, plots: Sequence[str] = ()) -> str:
     parts = ["# Benchmark", escape(heading(result))]
     parts += [f"![{name.partition('.')[0].replace('-', ' ')}]({name})" for name in plots]
     for table in tables(result):
-        rows = markdown_table([table.header, *table.rows]).rstrip()
+        rows = markdown_table([table.header, *table.rows], table.align).rstrip()
         parts.append(f"## {escape(table.title)}\n\n{rows}")
     return "\n\n".join([*parts, *map(escape, notes(result))]) + "\n"
 
@@ -50,10 +59,11 @@ def heading(result: Result) -> str:
     """What was measured on what, in a few sentences."""
     hardware, versions, git = result["hardware"], result["versions"], result["git"]
     commit = f"commit {git['commit'][:12]}{' with changes' if git['dirty'] else ''}" if git else "no commit"
+    stopped = "" if result["finished"] else "Unfinished: this is what was measured before it ended. "
     quick = " (quick: too few repeats to rely on)" if result["settings"]["quick"] else ""
     return (
-        f"Measured by {result['command']}{quick} on {device(result)}, {hardware['cores']} cores, threads: "
-        f"{result['threads']}, {hardware['memory_gib']} GiB; Python {versions['python']}, torch "
+        f"{stopped}Measured by {result['command']}{quick} on {device(result)}, {hardware['cores']} cores, "
+        f"threads: {result['threads']}, {hardware['memory_gib']} GiB; Python {versions['python']}, torch "
         f"{versions['torch']}, transformers {versions['transformers']}; {commit}; seed "
         f"{result['settings']['seed']}; {result['started']}, took {result['seconds']:.0f} s. "
         f"Figures are the {SPREAD}."
@@ -79,24 +89,13 @@ def tables(result: Result) -> list[TextTable]:
 
 
 def _attention(part: Mapping[str, Any]) -> list[TextTable]:
+    """One table a mask and width of a head: a row for each shape and implementation."""
     made = []
-    control = f"{part['control']['variant']} on {part['control']['kernel']}"
     for (mask, width), rows in groups(part["rows"]).items():
         where = f"{MASK_TITLES[mask]}, {rows[0]['heads']} heads of {width}, {rows[0]['dtype']}"
-        for which, title in PASS_TITLES.items():
-            cells = [(row, spread_text(row[which] and row[which]["ratio"])) for row in rows]
-            made.append(_by_length(f"Time, {title}: {where}, ratio to SDPA", cells))
-            cells = [(row, spread_text(row[which] and row[which]["control"])) for row in rows]
-            if any(cell for _, cell in cells):
-                made.append(_by_length(f"Time, {title}: {where}, ratio to {control}", cells))
-        cells = [
-            (row, f"{row['memory_ratio']:.2f} ({row['memory_mib']:,.0f})")
-            if row["memory_ratio"] is not None and row["memory_mib"] is not None
-            else (row, "")
-            for row in rows
-        ]
-        if any(cell for _, cell in cells):
-            made.append(_by_length(f"Peak extra memory: {where}, ratio to SDPA (MiB)", cells))
+        body = [_line(row) for row in rows if row["forward"] or row["both"] or row["memory_mib"] is not None]
+        title = f"Attention: {where}; time as a ratio to SDPA"
+        made.append(TextTable(title, COLUMNS, body, align="llr", least=SPARED, keys=2))
     if growth := part["growth"]:
         half, longest = growth[0]["lengths"]
         header = ["attention", f"MiB at {half}", f"MiB at {longest}", "ratio"]
@@ -104,6 +103,19 @@ def _attention(part: Mapping[str, Any]) -> list[TextTable]:
         title = f"Memory at twice the length, batch {growth[0]['batch']}: linear is 2, quadratic 4"
         made.append(TextTable(title, header, body))
     return [*made, _errors(part["errors"])]
+
+
+def _line(row: Mapping[str, Any]) -> list[str]:
+    """The cells of ``COLUMNS``."""
+    cells = [f"{row['batch']} x {row['length']}", name(row)]
+    for which in PASS_TITLES:
+        timed = row[which] or {"ratio": None, "of_peak": None}
+        of_peak = "" if timed["of_peak"] is None else f"{timed['of_peak']:.0%}"
+        cells += [spread_text(timed["ratio"]), of_peak]
+    control = row["both"] and row["both"]["control"]
+    cells.append(number(control["median"]) if control else "")
+    figures = {"memory_mib": ",.0f", "memory_ratio": ".2f", "least_mib": ",.0f"}
+    return [*cells, *("" if row[key] is None else f"{row[key]:{shape}}" for key, shape in figures.items())]
 
 
 def groups(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
@@ -117,20 +129,6 @@ def groups(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], list[Mapp
 def name(row: Mapping[str, Any]) -> str:
     """``sa-softmax native``."""
     return f"{row['variant']} {row['kernel']}"
-
-
-def _by_length(title: str, cells: Iterable[tuple[Mapping[str, Any], str]]) -> TextTable:
-    """A row for each implementation that has a figure, a column for each shape."""
-    shapes: list[str] = []
-    by_name: dict[str, dict[str, str]] = {}
-    for row, cell in cells:
-        shape = f"{row['batch']} x {row['length']}"
-        if shape not in shapes:
-            shapes.append(shape)
-        by_name.setdefault(name(row), {})[shape] = cell
-    kept = {label: line for label, line in by_name.items() if any(line.values())}
-    body = [[label, *(line.get(shape, "") for shape in shapes)] for label, line in kept.items()]
-    return TextTable(title, ["attention, rows x tokens", *shapes], body)
 
 
 def spread_text(ratio: Mapping[str, Any] | None) -> str:
@@ -204,11 +202,21 @@ def notes(result: Result) -> list[str]:
     """How to read the tables, and what is not in them."""
     texts = []
     if attention := result["attention"]:
+        control = attention["control"]
         automatic = ", ".join(f"{kernel} for {variant}" for variant, kernel in attention["automatic"].items())
         how = (
             "the growth of the process's resident set, exact to a MiB or so"
             if result["settings"]["device"] == "cpu"
             else "what torch's allocator gave out, to the byte"
+        )
+        top = attention["peak"]
+        texts.append(
+            "A shape is rows x tokens. Peak is the part of the device's peak that the operations that a "
+            "result needs (products over visible keys: 2 forward, 5 backward) reach: "
+            + (f"{top['flops'] / 1e9:,.0f} GFLOP/s ({top['source']})" if top else "not known here")
+            + ". Over softmax is the time of forward and backward over that of softmax on the same kernel "
+            f"({control['variant']} on {control['kernel']}). Least MiB are those of query, key, value, "
+            "output and their gradients, which have to be moved."
         )
         texts.append(
             "SDPA is torch's scaled_dot_product_attention as a model calls it, its output transposed and "

@@ -1,6 +1,8 @@
 """``finetune bench`` in seconds: what is in its result, what is made of it, and that faults are said."""
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -148,7 +150,7 @@ def test_page_and_figures_are_remade_from_the_result_alone(
     printed = capsys.readouterr().out
     for words in (
         "ratio to SDPA",
-        "Peak extra memory",
+        "MiB ratio",
         "Fine-tuning scratch:tiny",
         "4 x 24",
         "sa-softmax blocked",
@@ -171,16 +173,21 @@ def test_the_tables_are_in_line_and_whole(result: Any) -> None:
         assert table.rows and all(len(row) == len(table.header) for row in table.rows), table.title
     page = tables.markdown(result, ["attention-16.svg"])
     assert "![attention 16](attention-16.svg)" in page
-    assert "| softmax sdpa | 1.00 (1.00-1.00) | 1.00 (1.00-1.00) |" in page
+    assert re.search(r"\| 4 x 24 \| softmax sdpa \| 1\.00 \(1\.00-1\.00\) \| \d+% \| 1\.00 \(", page)
+    assert "GFLOP/s (multiply-adds measured on" in page
+    for width in (80, 120):
+        assert max(map(len, tables.text(result, width).splitlines())) <= width
 
 
 @pytest.mark.slow
 def test_figures_are_also_compared_with_softmax_on_the_same_kernel(result: Any) -> None:
     for row in figures(result, "blocked"):
         row["both"]["control"] = {"median": 1.25, "low": 1.2, "high": 1.3, "repeats": 9}
-    page = tables.markdown(result)
-    assert "| softmax native | 1.00 (1.00-1.00) |" in page
-    assert "ratio to softmax on native" in page and "| sa-softmax blocked | 1.25 (1.20-1.30) |" in page
+    (table,) = [table for table in tables.tables(result) if "key padding" in table.title]
+    place = table.header.index("over softmax")
+    over = {line[1]: line[place] for line in table.rows if line[0] == "4 x 24"}
+    assert over["softmax native"] == "1.00" and over["sa-softmax blocked"] == "1.25"
+    assert "softmax on the same kernel (softmax on native)" in tables.markdown(result)
 
 
 # Faults
@@ -392,18 +399,25 @@ def test_padding_hides_the_end_of_each_row_evenly() -> None:
     assert cases.row_lengths(Case("padded", 1, 4096, 12, 64, "float32")) == [3072]
 
 
-def test_the_default_shapes_are_the_standard_ones() -> None:
+def test_the_full_shapes_are_the_standard_ones_and_the_usual_ones_some_of_them() -> None:
     for mask in cases.MASKS:
-        found = [case for case in settings.cases(settings.CPU) if (case.mask, case.width) == (mask, 64)]
+        found = [
+            case for case in settings.cases(settings.FULL["cpu"]) if (case.mask, case.width) == (mask, 64)
+        ]
         assert {(case.batch, case.length) for case in found} >= {(32, 128), (8, 512), (2, 2048), (1, 4096)}
         assert {(case.heads, case.dtype) for case in found} == {(12, "float32")}
-    assert {case.length for case in settings.cases(settings.CPU) if case.width == 128} == {512, 2048}
-    cuda = settings.cases(settings.CUDA)
+    assert {case.length for case in settings.cases(settings.FULL["cpu"]) if case.width == 128} == {512, 2048}
+    cuda = settings.cases(settings.FULL["cuda"])
     assert {case.width for case in cuda} == {64, 128} and {case.mask for case in cuda} == set(cases.MASKS)
     assert {case.length for case in cuda} == {2**n for n in range(7, 16)}
     assert all(case.batch * case.length == 32768 for case in cuda)
-    half, longest = settings.growth_cases(settings.CPU)
+    half, longest = settings.growth_cases(settings.FULL["cpu"])
     assert (half.batch, half.length, longest.batch, longest.length) == (1, 2048, 1, 4096)
+    for device, usual in settings.USUAL.items():
+        some = set(settings.cases(usual))
+        assert some < set(settings.cases(settings.FULL[device])) and {c.mask for c in some} == set(
+            cases.MASKS
+        )
     assert BASELINE in cases.implementations() and CONTROLS["cuda"] in cases.implementations()
 
 
@@ -434,6 +448,53 @@ def test_the_stock_recipe_s_rows_are_the_same_but_padded() -> None:
     assert lengths == sorted(lengths, reverse=True), "as a run predicts them"
 
 
+# Interruptions
+
+
+class Interrupted(KeyboardInterrupt):
+    """A Ctrl-C in the midst of a measurement."""
+
+
+def test_what_was_measured_before_a_ctrl_c_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(settings.QUICK, "cpu", TINY)
+    real = attention.measure_case
+    seen: list[Case] = []
+
+    def measure_case(case: Case, *others: Any) -> Any:
+        seen.append(case)
+        if len(seen) == 3:
+            raise Interrupted
+        return real(case, *others)
+
+    monkeypatch.setattr(attention, "measure_case", measure_case)
+    monkeypatch.setattr(attention.memory, "measure", lambda jobs, *_: [{"mib": 1.0} for _ in jobs])
+    words = ["bench", "--quick", "--device", "cpu", "--lengths", "24,12", "--only", "attention"]
+    assert main([*words, "--output", "out"]) == 130
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == "finetune: interrupted; what was measured is in out/bench.json"
+    result = run.read(Path("out"))
+    assert not result["finished"] and {row["length"] for row in result["attention"]["rows"]} == {12, 24}
+    assert "Unfinished: this is what was measured before it ended" in Path("out", run.PAGE).read_text("utf-8")
+    assert main(["bench", "--from", "out", "--output", "remade"]) == 0
+    assert sorted(os.listdir("remade")) == ["attention-16.png", "attention-16.svg", run.PAGE]
+
+
+@pytest.mark.slow
+def test_rounds_of_training_are_kept_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = replace(TINY, parts=("steps",), rounds=2)
+    kept: list[dict[str, Any]] = []
+    run.measure(chosen, "finetune bench", lambda part: kept.append(json.loads(json.dumps(part))))
+    repeats = [part["steps"]["arms"][0]["train"]["rows_per_s"]["repeats"] for part in kept]
+    assert repeats == [1, 2] and not any(part["finished"] for part in kept)
+
+
+def test_a_result_of_before_has_no_part_of_the_peak() -> None:
+    earlier = run.read(Path(__file__).parents[2] / "results" / "bench-cpu")
+    assert earlier["finished"] and all(row["failed"] is False for row in earlier["attention"]["rows"])
+
+
 # Mistakes
 
 
@@ -455,6 +516,9 @@ def test_the_stock_recipe_s_rows_are_the_same_but_padded() -> None:
         (["--from", "foreign.json"], "is no result of this version"),
         (["--from", "foreign.json", "--quick"], "--quick is about measuring"),
         (["--preset", "quick"], "finetune bench takes no '--preset'"),
+        (["--full"], "--quick and --full ask for opposites"),
+        (["--budget", "9"], "--budget goes with --evidence"),
+        (["--evidence"], "leave out --quick"),
     ],
 )
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], words: list[str], telling: str) -> None:

@@ -129,7 +129,7 @@ def test_of_a_long_text_the_beginning_is_read() -> None:
 
 
 @pytest.mark.parametrize("length", [3, 700, 512, 2048, 100_000])
-@pytest.mark.parametrize("chosen", [settings.CPU, replace(settings.CUDA, device="cpu")])
+@pytest.mark.parametrize("chosen", [settings.FULL["cpu"], replace(settings.FULL["cuda"], device="cpu")])
 def test_a_step_has_about_as_many_tokens_at_every_length(chosen: settings.Settings, length: int) -> None:
     config = pretraining.configuration(chosen, BASELINE, length, "rope")
     tokens, batch = section(config).tokens_per_step, config.train["per_device_train_batch_size"]
@@ -146,7 +146,7 @@ def test_a_step_that_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) 
     memory = psutil.virtual_memory()._replace(available=2**20)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     monkeypatch.setattr(recipes, "prepare", None)
-    part = pretraining.measure(TINY, nothing)
+    part = pretraining.measure(TINY, nothing, nothing)
     assert part["rows"] == [] and [each["position"] for each in part["absent"]] == [*pretraining.ENCODINGS]
     assert all("GiB, and less memory is free" in each["reason"] for each in part["absent"])
 
@@ -164,9 +164,9 @@ def test_what_runs_out_of_memory_is_told_and_no_other_failure(
     monkeypatch.setattr(recipes, "prepare", fail)
     if not told:
         with pytest.raises(RuntimeError, match="a shape is wrong"):
-            pretraining.measure(TINY, nothing)
+            pretraining.measure(TINY, nothing, nothing)
         return
-    reasons = {each["reason"] for each in pretraining.measure(TINY, nothing)["absent"]}
+    reasons = {each["reason"] for each in pretraining.measure(TINY, nothing, nothing)["absent"]}
     assert reasons == {"a step does not fit into the memory of the cpu"}
 
 

@@ -1,10 +1,12 @@
 """How the Triton kernels are launched: the sizes of their tiles, and what they know of the tensors."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +19,8 @@ from finetune.attention.variants import known_to
 KNOWN = known_to("triton")  # the number of each in tiles.py is its place here
 
 Tile = tuple[int, int, int, int]  # queries, keys, warps, stages
-_HOPPER: dict[str, dict[tuple[int, int], Tile]] = {
+Table = dict[str, dict[tuple[int, int], Tile]]  # by kernel, widest axis of a head and bytes of an element
+_HOPPER: Table = {
     "attend_rows": {(64, 2): (128, 64, 8, 3), (128, 2): (128, 64, 8, 3), (256, 2): (64, 64, 8, 2),
                     (64, 4): (64, 32, 8, 2), (128, 4): (32, 32, 8, 2), (256, 4): (16, 32, 8, 2)},
     "attend_rows_once": {(64, 2): (128, 64, 8, 3), (128, 2): (64, 64, 8, 2), (256, 2): (32, 64, 8, 2),
@@ -36,13 +39,39 @@ _HOPPER: dict[str, dict[tuple[int, int], Tile]] = {
                           (64, 4): (32, 32, 4, 1), (128, 4): (32, 32, 4, 1), (256, 4): (16, 16, 4, 1)},
 }  # fmt: skip
 # Ampere holds operands of its matrix units in registers, and spills them in tiles of Hopper's size.
-_AMPERE: dict[str, dict[tuple[int, int], Tile]] = {
+_AMPERE: Table = {
     "attend_rows": {(128, 2): (128, 32, 8, 3)},
     "query_gradient": {(64, 2): (128, 32, 8, 2), (128, 2): (64, 32, 8, 2)},
     "key_value_gradient": {(128, 2): (32, 64, 8, 2)},
     "distance_gradient": {(64, 2): (32, 32, 4, 1), (128, 2): (32, 32, 4, 1)},
 }
-TILES = {9: _HOPPER, 8: {kernel: sizes | _AMPERE.get(kernel, {}) for kernel, sizes in _HOPPER.items()}}
+MEASURED = Path(__file__).with_name("tiles.json")
+"""The tiles that a GPU has found the fastest: the ``tiles`` of an evidence.json, copied here by hand."""
+
+
+def laid_over(chosen: dict[int, Table], measured: Mapping[str, Any]) -> dict[int, Table]:
+    """``chosen`` with the tiles of ``measured``: {"9": {"attend_rows": {"64,2": [128, 64, 8, 3]}}}.
+
+    An architecture of its own starts from the latest before it; what is no kernel any more is passed over.
+    """
+    tables = {
+        major: {kernel: dict(sizes) for kernel, sizes in table.items()} for major, table in chosen.items()
+    }
+    for name in sorted(measured, key=int):
+        major, kernels = int(name), measured[name]
+        latest = tables[max(known for known in tables if known <= major)]
+        table = tables.setdefault(major, {kernel: dict(sizes) for kernel, sizes in latest.items()})
+        for kernel in kernels.keys() & table.keys():
+            for size, (queries, keys, warps, stages) in kernels[kernel].items():
+                width, _, element = size.partition(",")
+                table[kernel][int(width), int(element)] = queries, keys, warps, stages
+    return tables
+
+
+TILES = laid_over(
+    {9: _HOPPER, 8: {kernel: sizes | _AMPERE.get(kernel, {}) for kernel, sizes in _HOPPER.items()}},
+    json.loads(MEASURED.read_text(encoding="utf-8")),
+)
 """Tiles by major compute capability (a later one takes the latest here), by kernel, then by the widest axis
 of a head and the bytes of an element. The one table to tune. Chosen without a GPU, by registers and spills
 (``finetune.bench.static``)."""
@@ -52,6 +81,11 @@ ONE_TILE = ("attend_tile", "tile_gradients")  # as large as the call; of two sta
 _INTERPRETED_TILE = (32, 16, 1, 1)  # small, so that small inputs have several
 _LEAST_TILE = 16  # of tl.dot
 _ROOMY = ((8, 0), (9, 0), (10, 0))  # compute capabilities with the shared memory for the table's stages
+
+
+def tiles_of(major: int) -> Table:
+    """The tiles of a major compute capability, or of the latest before it that has some."""
+    return TILES[max(known for known in TILES if known <= major)]
 
 
 @dataclass(frozen=True)
@@ -114,8 +148,7 @@ class Launch:
         capability = self._capability
         queries, keys, warps, stages = _INTERPRETED_TILE
         if capability:
-            sizes = TILES[min(capability[0], max(TILES))][kernel]
-            queries, keys, warps, stages = sizes[width, self.query.element_size()]
+            queries, keys, warps, stages = tiles_of(capability[0])[kernel][width, self.query.element_size()]
         queries = min(queries, max(_LEAST_TILE, power_of_two(self.query.shape[-2])))
         keys = min(keys, max(_LEAST_TILE, power_of_two(self.key.shape[-2])))
         if kernel == "distance_gradient":
