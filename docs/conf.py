@@ -85,6 +85,7 @@ docs/reports
 
 docs/concepts
 docs/protocol
+docs/kernels
 docs/limits
 ```
 

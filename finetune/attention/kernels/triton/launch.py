@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from finetune.attention.kernels.inputs import with_contiguous_rows
-from finetune.attention.kernels.triton.forms import DEFAULT, FORMS, MOST_IN_A_TILE, power_of_two
+from finetune.attention.kernels.triton.forms import DEFAULT, FORMS, power_of_two
 from finetune.attention.variants import known_to
 
 KNOWN = known_to("triton")  # the number of each in tiles.py is its place here
@@ -23,14 +23,14 @@ Table = dict[str, dict[tuple[int, int], Tile]]  # by kernel, widest axis of a he
 _HOPPER: Table = {
     "attend_rows": {(64, 2): (128, 64, 8, 3), (128, 2): (128, 64, 8, 3), (256, 2): (64, 64, 8, 2),
                     (64, 4): (64, 32, 8, 2), (128, 4): (32, 32, 8, 2), (256, 4): (16, 32, 8, 2)},
-    "attend_rows_once": {(64, 2): (128, 64, 8, 3), (128, 2): (64, 64, 8, 2), (256, 2): (32, 64, 8, 2),
+    "attend_rows_once": {(64, 2): (128, 64, 8, 3), (128, 2): (64, 32, 8, 2), (256, 2): (32, 64, 8, 2),
                          (64, 4): (32, 32, 4, 2), (128, 4): (32, 32, 8, 2), (256, 4): (16, 32, 8, 2)},
     "query_gradient": {(64, 2): (128, 64, 8, 2), (128, 2): (128, 32, 8, 2), (256, 2): (64, 32, 8, 2),
                        (64, 4): (32, 32, 4, 2), (128, 4): (32, 32, 8, 2), (256, 4): (16, 16, 8, 1)},
     "key_value_gradient": {(64, 2): (32, 128, 8, 3), (128, 2): (32, 128, 8, 2), (256, 2): (16, 64, 8, 2),
                            (64, 4): (32, 32, 4, 2), (128, 4): (16, 32, 8, 1), (256, 4): (16, 32, 8, 1)},
     "row_numbers": {(width, size): (32, 16, 4, 1) for width in (64, 128, 256) for size in (2, 4)},
-    "all_gradients": {(64, 2): (32, 128, 8, 2), (128, 2): (32, 128, 8, 1), (256, 2): (16, 64, 8, 1),
+    "all_gradients": {(64, 2): (32, 128, 8, 2), (128, 2): (32, 64, 8, 2), (256, 2): (16, 64, 8, 1),
                       (64, 4): (32, 32, 4, 1), (128, 4): (16, 32, 8, 1), (256, 4): (16, 32, 8, 1)},
     "bias_gradient": {(64, 2): (64, 64, 8, 1), (128, 2): (64, 64, 8, 1), (256, 2): (32, 64, 8, 1),
                       (64, 4): (32, 32, 4, 1), (128, 4): (32, 32, 4, 1), (256, 4): (16, 16, 4, 1)},
@@ -41,6 +41,8 @@ _HOPPER: Table = {
 # Ampere holds operands of its matrix units in registers, and spills them in tiles of Hopper's size.
 _AMPERE: Table = {
     "attend_rows": {(128, 2): (128, 32, 8, 3)},
+    "attend_rows_once": {(64, 2): (64, 32, 8, 3)},
+    "all_gradients": {(64, 2): (64, 64, 8, 2), (128, 2): (32, 32, 8, 2)},
     "query_gradient": {(64, 2): (128, 32, 8, 2), (128, 2): (64, 32, 8, 2)},
     "key_value_gradient": {(128, 2): (32, 64, 8, 2)},
     "distance_gradient": {(64, 2): (32, 32, 4, 1), (128, 2): (32, 32, 4, 1)},
@@ -77,7 +79,8 @@ of a head and the bytes of an element. The one table to tune. Chosen without a G
 (``finetune.bench.static``)."""
 aim: ContextVar[tuple[int, int] | None] = ContextVar("aim", default=None)
 """A compute capability to compile for in place of the device's, where nothing is launched."""
-ONE_TILE = ("attend_tile", "tile_gradients")  # as large as the call; of two stages, the next head's and this
+ONE_TILE = ("attend_tile", "tile_gradients")  # as large as the call
+_SCORES_A_WARP = 1024  # of them: 32 a thread, beside as many of dL/dweight and rows of three gradients
 _INTERPRETED_TILE = (32, 16, 1, 1)  # small, so that small inputs have several
 _LEAST_TILE = 16  # of tl.dot
 _ROOMY = ((8, 0), (9, 0), (10, 0))  # compute capabilities with the shared memory for the table's stages
@@ -143,7 +146,7 @@ class Launch:
             queries, keys = (
                 max(_LEAST_TILE, power_of_two(tensor.shape[-2])) for tensor in (self.query, self.key)
             )
-            return queries, keys, 4 if queries * keys <= MOST_IN_A_TILE**2 // 4 else 8, 1
+            return queries, keys, min(16, max(4, queries * keys // _SCORES_A_WARP)), 1
         width = max(64, power_of_two(self.query.shape[-1]), power_of_two(self.value.shape[-1]))
         capability = self._capability
         queries, keys, warps, stages = _INTERPRETED_TILE

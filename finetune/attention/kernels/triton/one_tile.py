@@ -2,7 +2,7 @@
 
 Nothing is swept over: a row of scores is there from end to end, so that there are two matrix products forward
 and five backward, one kernel each, no atomic additions, and D1 and D0 are sums over what registers hold. A
-program goes through several heads, and the next one's loads run ahead of its arithmetic.
+program goes through several heads, one after the other.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
