@@ -24,7 +24,7 @@ import torch
 from finetune.attention import PAPER, get_variant
 from finetune.attention.kernels.inputs import BoundVariant, Inputs
 from finetune.attention.kernels.triton import launch, triton_attention
-from finetune.attention.kernels.triton.forms import DEFAULT, FORMS, MOST_IN_A_TILE
+from finetune.attention.kernels.triton.forms import DEFAULT, FORMS, MOST_KEYS
 from finetune.system.files import write_text
 from finetune.system.processes import python_module
 from finetune.system.sheet import Sheet, terminal_width
@@ -96,7 +96,7 @@ CASES = (
     Case("sa-softmax", 64, by_distance=True),
     Case("sa-softmax", 128, by_distance=True),
     Case("sa-softmax", 64, dropout=0.1),
-    Case("sa-softmax", 64, form="one-tile", length=MOST_IN_A_TILE),
+    Case("sa-softmax", 64, form="one-tile", length=MOST_KEYS),
     Case("sa-softmax", 80),
     Case("sa-softmax", 64, dtype="float32"),
 )

@@ -7,7 +7,8 @@ others are there to be measured beside it.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-MOST_IN_A_TILE = 128  # queries, or keys, of a call that one tile holds
+MOST_KEYS = 128  # of a call that one tile holds
+MOST_QUERIES = 128  # of a tile; others follow
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Form:
 
     sweeps: int = 2  # over the keys, in sa-softmax's forward pass; the other variants need one
     fused_backward: bool = False  # one kernel of five products, which adds to the query gradient atomically
-    one_tile: bool = False  # a head in one tile, both passes: short sequences only
+    descriptors: bool = False  # in one sweep, keys and values through Hopper's tensor memory unit
+    one_tile: bool = False  # all keys in one tile, both passes: short sequences only
     spans: bool = False  # passes over blocks of keys before the first and after the last allowed one
 
 
@@ -25,6 +27,7 @@ FORMS: Mapping[str, Form] = {
     "spans": Form(spans=True),
     "one-sweep": Form(sweeps=1, spans=True),
     "fused": Form(sweeps=1, spans=True, fused_backward=True),
+    "descriptors": Form(sweeps=1, spans=True, descriptors=True),
     "one-tile": Form(one_tile=True),
 }
 DEFAULT = "two-sweeps"
@@ -38,9 +41,10 @@ def why_not(name: str, lengths: tuple[int, int], width: int, size: int, room: in
     """
     if not FORMS[name].one_tile:
         return None
-    if max(lengths) > MOST_IN_A_TILE:
-        return f"one tile holds up to {MOST_IN_A_TILE} queries and keys, not {lengths[0]} and {lengths[1]}"
+    if lengths[1] > MOST_KEYS:
+        return f"one tile holds up to {MOST_KEYS} keys, not {lengths[1]}"
     queries, keys, columns = (max(16, power_of_two(length)) for length in (*lengths, width))
+    queries = min(queries, MOST_QUERIES)
     # query, key, value and dL/doutput; the weights and the gradient of the scores
     needed = (2 * (queries + keys) * columns + 2 * queries * keys) * size
     return f"it needs {needed} bytes of shared memory, and there are {room}" if needed > room else None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from finetune.attention.kernels.inputs import with_contiguous_rows
-from finetune.attention.kernels.triton.forms import DEFAULT, FORMS, power_of_two
+from finetune.attention.kernels.triton.forms import DEFAULT, FORMS, MOST_QUERIES, power_of_two
 from finetune.attention.variants import known_to
 
 KNOWN = known_to("triton")  # the number of each in tiles.py is its place here
@@ -42,7 +42,7 @@ _HOPPER: Table = {
 _AMPERE: Table = {
     "attend_rows": {(128, 2): (128, 32, 8, 3)},
     "attend_rows_once": {(64, 2): (64, 32, 8, 3)},
-    "all_gradients": {(64, 2): (64, 64, 8, 2), (128, 2): (32, 32, 8, 2)},
+    "all_gradients": {(64, 2): (32, 64, 4, 2), (128, 2): (32, 32, 8, 2)},
     "query_gradient": {(64, 2): (128, 32, 8, 2), (128, 2): (64, 32, 8, 2)},
     "key_value_gradient": {(128, 2): (32, 64, 8, 2)},
     "distance_gradient": {(64, 2): (32, 32, 4, 1), (128, 2): (32, 32, 4, 1)},
@@ -79,8 +79,7 @@ of a head and the bytes of an element. The one table to tune. Chosen without a G
 (``finetune.bench.static``)."""
 aim: ContextVar[tuple[int, int] | None] = ContextVar("aim", default=None)
 """A compute capability to compile for in place of the device's, where nothing is launched."""
-ONE_TILE = ("attend_tile", "tile_gradients")  # as large as the call
-_SCORES_A_WARP = 1024  # of them: 32 a thread, beside as many of dL/dweight and rows of three gradients
+ONE_TILE = ("attend_tile", "tile_gradients")  # as large as the call, but for many queries
 _INTERPRETED_TILE = (32, 16, 1, 1)  # small, so that small inputs have several
 _LEAST_TILE = 16  # of tl.dot
 _ROOMY = ((8, 0), (9, 0), (10, 0))  # compute capabilities with the shared memory for the table's stages
@@ -117,6 +116,18 @@ class Launch:
         with self._device():
             return key_spans(self.allowed)
 
+    @property
+    def _described(self) -> bool:
+        """Whether the form asks for the tensor memory unit, the device has one (interpreted, too), and it can
+        step through keys and values: in multiples of 16 bytes."""
+        if not FORMS[self.form].descriptors or (self._capability or (9, 0)) < (9, 0):
+            return False
+        return all(
+            tensor.data_ptr() % 16 == 0
+            and all(stride * tensor.element_size() % 16 == 0 for stride in tensor.stride()[:-1])
+            for tensor in (with_contiguous_rows(self.key), with_contiguous_rows(self.value))
+        )
+
     def launch(
         self,
         kernel: Any,
@@ -130,6 +141,8 @@ class Launch:
         ``programs``: (queries, keys) of a tile -> how many programs.
         """
         queries, keys, warps, stages = self.tile(kernel.__name__)
+        if self._described:
+            _give_descriptors_room()
         with self._device():
             kernel[(programs(queries, keys),)](
                 *(_matrices(tensor) for tensor in (self.query, self.key, self.value, *matrices)),
@@ -146,7 +159,8 @@ class Launch:
             queries, keys = (
                 max(_LEAST_TILE, power_of_two(tensor.shape[-2])) for tensor in (self.query, self.key)
             )
-            return queries, keys, min(16, max(4, queries * keys // _SCORES_A_WARP)), 1
+            queries = min(queries, MOST_QUERIES)
+            return queries, keys, 4 if queries * keys <= 64 * 64 else 8, 1
         width = max(64, power_of_two(self.query.shape[-1]), power_of_two(self.value.shape[-1]))
         capability = self._capability
         queries, keys, warps, stages = _INTERPRETED_TILE
@@ -215,11 +229,22 @@ class Launch:
             causal=constexpr(self.causal),
             dropout=constexpr(self.dropout > 0.0),
             spanned=constexpr(spans is not None),
+            described=constexpr(self._described),
             block_rows=constexpr(queries),
             block_keys=constexpr(keys),
             half=constexpr(self.query.element_size() == 2),
             widen=constexpr(self._capability is None),
         )
+
+
+@cache
+def _give_descriptors_room() -> None:
+    """Has Triton take the memory in which kernels write their descriptors from torch."""
+    import triton
+
+    triton.set_allocator(
+        lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device="cuda")  # 512-aligned
+    )
 
 
 @cache

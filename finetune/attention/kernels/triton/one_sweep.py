@@ -25,9 +25,11 @@ from finetune.attention.kernels.triton.forward import key_bounds, row_block
 from finetune.attention.kernels.triton.tiles import (
     INFINITY,
     NO_INDEX,
+    described,
     exponential,
     fit,
     kept,
+    load_rows,
     load_tile,
     narrow,
     product,
@@ -56,10 +58,13 @@ def attend_rows_once(
     argmin = tl.zeros([problem.block_rows], tl.int32)
     weighted = tl.zeros([problem.block_rows, value.block_width], tl.float32)
     plain = tl.zeros([problem.block_rows, value.block_width], tl.float32)
+    key_head = head // problem.groups
+    keys = described(key, batch, key_head, problem.block_keys, problem)
+    values = described(value, batch, key_head, problem.block_keys, problem)
     for bounded in tl.static_range(2):
         for start in range(full if bounded else begin, end if bounded else full, problem.block_keys):
             index = start + tl.arange(0, problem.block_keys)
-            k = load_tile(key, batch, head // problem.groups, index, bounded)
+            k = load_rows(keys, batch, key_head, start, index, bounded, problem)
             products = product(q, tl.trans(k), problem.widen)
             x, seen = score(products, batch, head, rows[:, None], index[None, :], problem, bounded)
             above, below = tl.where(seen, x, -INFINITY), tl.where(seen, x, INFINITY)
@@ -82,7 +87,7 @@ def attend_rows_once(
             if problem.dropout:
                 e = tl.where(kept(sequence, rows, start, problem), e, 0.0)
             w = e * ((x - low[:, None]) * slope[:, None])
-            v = load_tile(value, batch, head // problem.groups, index, bounded)
+            v = load_rows(values, batch, key_head, start, index, bounded, problem)
             weighted += product(fit(w, v, problem.widen), v, problem.widen)
             plain += product(fit(e, v, problem.widen), v, problem.widen)
     tl.store(statistics + row_ids, tl.where(high == -INFINITY, INFINITY, high), mask=inside)

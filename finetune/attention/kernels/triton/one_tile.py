@@ -1,8 +1,8 @@
-"""Both passes of a short sequence, a head in one tile. Device code; the mathematics is in ``tiles.py``.
+"""Both passes where one tile holds all keys. Device code; the mathematics is in ``tiles.py``.
 
-Nothing is swept over: a row of scores is there from end to end, so that there are two matrix products forward
-and five backward, one kernel each, no atomic additions, and D1 and D0 are sums over what registers hold. A
-program goes through several heads, one after the other.
+A row of scores is there from end to end, so that there are two matrix products forward and five backward, one
+kernel each, no atomic additions, and D1 and D0 are sums over what registers hold. A program goes through
+several heads, and through the queries of each, one block after the other.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -32,11 +32,13 @@ def attend_tile(
     query, key, value, output, statistics, positions, problem, key_heads, remember: tl.constexpr
 ):  # fmt: skip
     """The output of the query heads that ``key_heads`` key heads serve; else as ``forward.attend_rows``."""
-    rows, index = tl.arange(0, problem.block_rows), tl.arange(0, problem.block_keys)
-    inside = rows < problem.query_len
+    index = tl.arange(0, problem.block_keys)
     batch, first = _share(problem, key_heads)
-    for number in range(0, key_heads * problem.groups):
-        head = first * problem.groups + number
+    blocks = tl.cdiv(problem.query_len, problem.block_rows)
+    for number in range(0, key_heads * problem.groups * blocks):
+        head = first * problem.groups + number // blocks
+        rows = number % blocks * problem.block_rows + tl.arange(0, problem.block_rows)
+        inside = rows < problem.query_len
         sequence = batch * problem.heads + head
         row_ids = sequence.to(tl.int64) * problem.query_len + rows
         q = load_tile(query, batch, head, rows, True)
@@ -86,9 +88,12 @@ def tile_gradients(
         dv = tl.zeros([problem.block_keys, value.block_width], tl.float32)
         for member in range(0, problem.groups):
             head = key_head * problem.groups + member
-            dk, dv = _add_head(
-                dk, dv, k, v, query, given, query_result, statistics, positions, numbers, batch, head, problem
-            )
+            for start in range(0, problem.query_len, problem.block_rows):
+                rows = start + tl.arange(0, problem.block_rows)
+                dk, dv = _add_rows(
+                    dk, dv, k, v, query, given, query_result, statistics, positions, numbers, batch, head,
+                    rows, problem,
+                )  # fmt: skip
         store_tile(key_result, batch, key_head, index, dk * problem.scaling, problem.widen)
         store_tile(value_result, batch, key_head, index, dv, problem.widen)
 
@@ -101,11 +106,11 @@ def _share(problem, key_heads):
 
 
 @triton.jit
-def _add_head(
-    dk, dv, k, v, query, given, query_result, statistics, positions, numbers, batch, head, problem
+def _add_rows(
+    dk, dv, k, v, query, given, query_result, statistics, positions, numbers, batch, head, rows, problem
 ):  # fmt: skip
-    """Store one head's dL/dquery; add what it leaves in its keys and values."""
-    rows, index = tl.arange(0, problem.block_rows), tl.arange(0, problem.block_keys)[None, :]
+    """Store dL/dquery of one block of queries; add what it leaves in its keys and values."""
+    index = tl.arange(0, problem.block_keys)[None, :]
     inside = rows < problem.query_len
     sequence = batch * problem.heads + head
     row_ids = sequence.to(tl.int64) * problem.query_len + rows

@@ -83,6 +83,7 @@ class Problem(NamedTuple):
     causal: Any
     dropout: Any
     spanned: Any  # whether there are spans
+    described: Any  # whether keys and values come through the tensor memory unit
     block_rows: Any
     block_keys: Any
     half: Any  # inputs of 2 bytes: where one way is shorter and another more exact, the shorter
@@ -105,6 +106,30 @@ def load_tile(matrices, batch, head, index, bounded: tl.constexpr):
     else:
         inside = (index[:, None] < matrices.length) & (columns < matrices.width)
         tile = tl.load(pointers, mask=inside, other=0.0)
+    return tile
+
+
+@triton.jit
+def described(matrices, batch, head, rows: tl.constexpr, problem):
+    """One head's (length, width) matrix as the tensor memory unit of Hopper takes it, ``rows`` at a time."""
+    if problem.described:
+        base = matrices.base + batch.to(tl.int64) * matrices.batch_stride
+        result = tl.make_tensor_descriptor(
+            base + head.to(tl.int64) * matrices.head_stride,
+            [matrices.length, matrices.width], [matrices.row_stride, 1], [rows, matrices.block_width],
+        )  # fmt: skip
+    else:
+        result = matrices
+    return result
+
+
+@triton.jit
+def load_rows(source, batch, head, start, index, bounded: tl.constexpr, problem):
+    """As ``load_tile``, from what ``described`` gave; ``index``: ``start`` and those that follow."""
+    if problem.described:
+        tile = source.load([start, 0])  # 0 beyond the matrix
+    else:
+        tile = load_tile(source, batch, head, index, bounded)
     return tile
 
 
