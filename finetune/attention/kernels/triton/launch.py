@@ -35,7 +35,7 @@ _HOPPER: Table = {
     "bias_gradient": {(64, 2): (64, 64, 8, 1), (128, 2): (64, 64, 8, 1), (256, 2): (32, 64, 8, 1),
                       (64, 4): (32, 32, 4, 1), (128, 4): (32, 32, 4, 1), (256, 4): (16, 16, 4, 1)},
     # as many queries as keys, so that its tiles meet corner to corner along a diagonal
-    "distance_gradient": {(64, 2): (64, 64, 8, 1), (128, 2): (64, 64, 8, 1), (256, 2): (32, 32, 4, 1),
+    "distance_gradient": {(64, 2): (64, 64, 8, 1), (128, 2): (32, 32, 4, 1), (256, 2): (32, 32, 4, 1),
                           (64, 4): (32, 32, 4, 1), (128, 4): (32, 32, 4, 1), (256, 4): (16, 16, 4, 1)},
 }  # fmt: skip
 # Ampere holds operands of its matrix units in registers, and spills them in tiles of Hopper's size.
@@ -170,6 +170,10 @@ class Launch:
         keys = min(keys, max(_LEAST_TILE, power_of_two(self.key.shape[-2])))
         if kernel == "distance_gradient":
             queries = keys = min(queries, keys)
+        if self.by_distance and width > 64 and kernel in ("attend_rows", "query_gradient"):
+            queries = max(
+                _LEAST_TILE, queries // 2
+            )  # its addresses take registers, and wide heads leave none
         masks = [mask for mask in (self.allowed, self.bias) if mask is not None]
         if any(mask.dim() == 2 or not is_shared(mask, 2) for mask in masks):
             stages = min(stages, 2)  # tiles of the mask are staged as well
@@ -188,16 +192,15 @@ class Launch:
         return aim.get() or (_capability(device.index) if device.type == "cuda" else None)
 
     def _bias(self) -> Any:
-        """The bias as kernels take it. By distance, that of query i begins in place query - 1 - i: a matrix
-        whose rows step back by one, and no matrix is made."""
+        """The bias as kernels take it. By distance, a query's own slot is in place query - 1."""
         if self.bias is None or self.bias.dim() == 4:
             return scorewise(self.bias, self.query)
         from triton.language import constexpr
 
-        from finetune.attention.kernels.triton.tiles import PER_SCORE, Scorewise
+        from finetune.attention.kernels.triton.tiles import BY_DISTANCE, Scorewise
 
         first = self.bias[:, self.query.shape[-2] - 1 :]
-        return Scorewise(first, 0, self.bias.stride(0), -1, 1, constexpr(PER_SCORE.value))
+        return Scorewise(first, 0, self.bias.stride(0), 0, 0, constexpr(BY_DISTANCE.value))
 
     def _device(self) -> AbstractContextManager[Any]:
         device = self.query.device

@@ -30,6 +30,7 @@ SELF_ADJUST_RAW = tl.constexpr(2)
 NONE = tl.constexpr(0)  # no mask, or no bias
 PER_KEY = tl.constexpr(1)  # one row of it serves every query
 PER_SCORE = tl.constexpr(2)
+BY_DISTANCE = tl.constexpr(3)  # a number for each step from a query to a key, from that to its own slot
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 INFINITY = tl.constexpr(float("inf"))
@@ -212,10 +213,14 @@ def score(products, batch, head, query_index, key_index, problem, bounded: tl.co
 @triton.jit
 def _load_scorewise(values, batch, head, query_index, key_index, problem):
     base = values.base + batch.to(tl.int64) * values.batch_stride + head.to(tl.int64) * values.head_stride
-    pointers = base + key_index.to(tl.int64) * values.key_stride
     inside = key_index < problem.key_len
+    if values.kind == BY_DISTANCE:  # a line is short: 32 bits hold a step
+        pointers = base + (key_index - query_index)
+    else:
+        pointers = base + key_index.to(tl.int64) * values.key_stride
     if values.kind == PER_SCORE:
         pointers = pointers + query_index.to(tl.int64) * values.query_stride
+    if values.kind >= PER_SCORE:
         inside = inside & (query_index < problem.query_len)
     return tl.load(pointers, mask=inside, other=0)
 

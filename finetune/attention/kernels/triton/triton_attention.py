@@ -72,7 +72,9 @@ def attend(inputs: Inputs, variant: BoundVariant, form: str = DEFAULT) -> Tensor
     """
     query, key, value = inputs.in_autocast()
     form = _form(form, query, key, value)
-    bias = _four_dimensional(inputs.bias) if inputs.by_distance is None else inputs.by_distance
+    bias = _four_dimensional(inputs.bias)
+    if inputs.by_distance is not None:
+        bias = with_contiguous_rows(inputs.by_distance)
     seed = None
     if inputs.dropout > 0.0:
         seed = torch.randint(2**62, (1,), dtype=torch.int64, device=query.device)
