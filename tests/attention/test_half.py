@@ -239,7 +239,7 @@ def test_bias_may_be_of_another_type(dtype: torch.dtype, bias_dtype: torch.dtype
 @every_half
 @every_form
 def test_bias_by_distance_stays_float32(variant: str, dtype: torch.dtype) -> None:
-    by_distance = torch.randn(4, 45, requires_grad=True)
+    by_distance = torch.randn(4, 45 + 45 - 1, requires_grad=True)
     inputs = replace(make(dtype, mask="causal"), by_distance=by_distance)
     arriving = arriving_at(inputs)
     *found, grad = native(inputs, variant, arriving)
