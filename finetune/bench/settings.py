@@ -63,7 +63,7 @@ FULL = {
 USUAL = {
     "cpu": replace(
         FULL["cpu"], full=False, lengths=(128, 512, 2048), widths=(64,), seconds=1.2, plain_seconds=0.5,
-        train_rows=192, test_rows=256, rounds=3, steps_seconds=25.0, windows=(512,), windows_seconds=10.0,
+        train_rows=96, test_rows=128, rounds=3, steps_seconds=25.0, windows=(512,), windows_seconds=10.0,
     ),
     "cuda": replace(
         FULL["cuda"], full=False, lengths=(128, 512, 2048, 8192), widths=(64,), seconds=0.4,
