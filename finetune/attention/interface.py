@@ -19,6 +19,7 @@ from finetune.attention.call import inputs_of, wants_weights
 from finetune.attention.kernels import dispatch
 from finetune.attention.kernels.inputs import BoundVariant, Inputs
 from finetune.attention.position_bias import RECORDED, biased, encoding_of
+from finetune.attention.unpadded import Unpadding
 from finetune.errors import UserError
 
 AttentionKind = Literal["encoder", "decoder", "cross"]
@@ -45,6 +46,7 @@ class LayerAttention:
     ran: Counter[str] = field(default_factory=Counter)  # calls by the kernel that computed them
     blend: Blend = field(default_factory=Blend)
     watchers: list[Watcher] = field(default_factory=list)  # given every call; they change nothing
+    unpadding: Unpadding = field(default_factory=Unpadding)  # of the batch, where layers skip its padding
 
     @property
     def swapped(self) -> bool:
@@ -99,6 +101,10 @@ def attention(  # noqa: PLR0917 - the signature is transformers'
     reference kernel has them, so a call with ``output_attentions=True`` goes to it. ``layer`` says what to
     compute for a module that was not swapped.
     """
+    layer = layer or getattr(module, LAYER, None)
+    skipped = layer is not None and layer.unpadding.places is not None
+    if layer is not None and skipped:
+        query, key, value = (layer.unpadding.pad_heads(tensor) for tensor in (query, key, value))
     inputs = inputs_of(
         module, query, key, value, attention_mask, dropout, scaling, is_causal, position_bias, keywords
     )
@@ -110,7 +116,6 @@ def attention(  # noqa: PLR0917 - the signature is transformers'
             "this checkpoint was trained with a positional encoding of finetune's, which "
             f"{type(module).__name__} has not got back: load its run by finetune.load"
         )
-    layer = layer or getattr(module, LAYER, None)
     observed = _observed.get()
     if observed is not None:
         whole = inputs.all_allowed()  # costs a synchronization, so only where calls are observed
@@ -129,7 +134,7 @@ def attention(  # noqa: PLR0917 - the signature is transformers'
         output, weights = _blended(inputs, layer, output, weights if wanted else None)
     for watch in layer.watchers:
         watch(inputs, output)
-    return output, weights
+    return layer.unpadding.unpad(output) if skipped else output, weights
 
 
 def _blended(

@@ -36,11 +36,15 @@ class Setup:
     recipe: str
     variant: str
     kernel: str  # of attention.kernel; for the stock recipe transformers' attn_implementation
+    padding: str = "longest"  # of batches.padding
+    layers: str = "auto"  # of model.layers
 
     @property
     def name(self) -> str:
-        """``sa-softmax auto``, ``stock eager``."""
-        return f"{self.variant if self.recipe == 'toolkit' else 'stock'} {self.kernel}"
+        """``sa-softmax auto``, ``stock eager``, ``sa-softmax auto, padding skipped``."""
+        name = f"{self.variant if self.recipe == 'toolkit' else 'stock'} {self.kernel}"
+        name += f", padding {self.padding}" if self.padding != "longest" else ""
+        return name + (f", layers {self.layers}" if self.layers != "auto" else "")
 
     @property
     def is_stock(self) -> bool:
@@ -79,8 +83,8 @@ def configuration(chosen: Settings, setup: Setup, task: str, changes: Mapping[st
     values = merge(read_preset(kind, "quick"), {
         "kind": kind, "task": task, "pair": None, "seed": chosen.seed,
         "data": {"source": chosen.data},
-        "batches": {"cache_tokens": False},
-        "model": {"dropout": None, "attention_dropout": None},
+        "batches": {"cache_tokens": False, "padding": setup.padding},
+        "model": {"dropout": None, "attention_dropout": None, "layers": setup.layers},
         "attention": {"variant": setup.variant, "kernel": kernel},
         "train": {"bf16": "auto" if chosen.device == "cuda" else False, "use_cpu": chosen.device == "cpu",
                   "num_train_epochs": 1, "eval_strategy": "no", "save_strategy": "no",

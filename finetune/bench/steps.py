@@ -21,11 +21,18 @@ WARM_UP = 2  # optimizer steps
 
 
 def setups() -> list[Setup]:
-    """Every variant of the paper as a run has it, the others step by step too, and the stock recipe."""
+    """Every variant of the paper as a run has it, the others step by step too, and the stock recipe.
+
+    One of them also with layers that skip padding, and with torch's own layers.
+    """
     others = [name for name in PAPER if name != BASELINE.variant]
     toolkit = [Setup("toolkit", name, "auto") for name in PAPER]
+    other_ways = [
+        Setup("toolkit", others[0], "auto", padding="skipped"),
+        Setup("toolkit", others[0], "auto", layers="torch"),
+    ]
     plain = [Setup("toolkit", name, "reference") for name in others]
-    return [*toolkit, *plain, Setup("stock", "softmax", "eager"), STOCK]
+    return [*toolkit, *other_ways, *plain, Setup("stock", "softmax", "eager"), STOCK]
 
 
 def measure(chosen: Settings, say: Say, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

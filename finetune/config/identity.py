@@ -26,6 +26,8 @@ def as_dict(config: RunConfig) -> dict[str, Any]:
         del values["trial"]
     if config.model.position == OWN:
         del values["model"]["position"], values["model"]["position_parameters"]
+    if config.model.layers == "auto":
+        del values["model"]["layers"]
     data = values["data"]
     if config.data.columns is None:
         del data["columns"]

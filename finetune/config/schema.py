@@ -34,6 +34,7 @@ Name = Annotated[str, Field(min_length=1, max_length=1000)]  # Path("") would be
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Parameter = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LayersChoice = Literal["auto", "torch"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -68,7 +69,7 @@ class DataConfig:
 class BatchConfig:
     """How rows are batched; ``train.train_sampling_strategy`` orders them. Alike for every variant."""
 
-    padding: Literal["longest", "max_length"]  # each batch to its longest row, or every row to the limit
+    padding: Literal["longest", "skipped", "max_length"]  # to the longest row, not in layers, or to the limit
     sort_evaluation: bool  # longest first; no number depends on it
     cache_tokens: bool  # tokenized rows are kept on disk for other runs
 
@@ -98,6 +99,8 @@ class ModelConfig:
     position_parameters: dict[str, Parameter] = field(
         default_factory=dict
     )  # over the encoding's own, by name
+    # The configuration, record and hash of a model with layers chosen for the device are without it.
+    layers: LayersChoice = "auto"  # what computes linear layers and dropout; auto: on a CPU the faster ones
 
 
 @dataclass(frozen=True, config=STRICT)

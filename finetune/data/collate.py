@@ -101,11 +101,11 @@ def collator(
 ) -> Collator:
     """A collator around ``pad`` that pads as far as ``config.batches.padding`` demands.
 
-    ``longest``: each batch to its longest input and longest target. ``max_length``: every input to
-    ``data.max_length`` and every target to ``target_length`` (tokens; None where labels are no texts), as
-    many recipes do.
+    ``longest`` and ``skipped``: each batch to its longest input and longest target. ``max_length``: every
+    input to ``data.max_length`` and every target to ``target_length`` (tokens; None where labels are no
+    texts), as many recipes do.
     """
-    if config.batches.padding == "longest":
+    if config.batches.padding != "max_length":
         return Collator(pad, {}, renewal=renewal)
     wanted = {
         "input_ids": (config.data.max_length, tokenizer.pad_token_id),

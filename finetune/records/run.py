@@ -353,9 +353,10 @@ class Run:
             facts[COMPUTED] = "not recorded"
             facts["devices"] = self.record["hardware"].get("devices")  # its batches were those of one device
         else:
-            # Device and attention kernels differ between variants. How many processes shared the rows of a
-            # step moves no more than rounding does: the batch that is one is that of all of them.
-            free = ("device", "attention", "batch", "parallelism")
+            # Device and attention kernels differ between variants, and what computes layers between devices.
+            # How many processes shared the rows of a step moves no more than rounding does: the batch that is
+            # one is that of all of them.
+            free = ("device", "attention", "layers", "batch", "parallelism")
             kept = {key: value for key, value in computed.items() if key not in free}
             kept["batch"] = {key: value for key, value in computed["batch"].items() if key not in LOCAL}
             facts |= {COMPUTED: "recorded"} | flatten(kept, f"{COMPUTED}.")

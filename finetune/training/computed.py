@@ -67,6 +67,7 @@ def read(trainer: Any) -> dict[str, Any]:
             "fsdp": is_sharded(trainer.model),
             "deepspeed": bool(trainer.is_deepspeed_enabled),
         },
+        "layers": {"linear": "torch", "dropout": "torch"} | getattr(trainer.layers, "facts", {}),
         "compiled": accelerator.state.dynamo_plugin.backend.value.lower(),
         "gradient_checkpointing": bool(model.is_gradient_checkpointing if activation is None else activation),
         "gradient_clipping": args.max_grad_norm if args.max_grad_norm > 0 else None,

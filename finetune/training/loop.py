@@ -17,9 +17,10 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from finetune.config.schema import RunConfig
 from finetune.data.collate import evenly
-from finetune.models import scale
+from finetune.models import layers, scale
 from finetune.models.builder import Built, weights_fingerprint
 from finetune.models.sharding import shard
+from finetune.models.unpadded import skip_padding
 from finetune.objectives.base import Answers, Objective
 from finetune.system import world
 from finetune.system.memory import peak_memory_mib, reset_peak_memory
@@ -184,6 +185,9 @@ def build_trainer(
         callbacks=[*stopping, *callbacks, SaveAtEpochEnd(), StepSeeds()],
         **objective.trainer_options(),
     )
+    if config.batches.padding == "skipped":
+        skip_padding(built.model)
+    trainer.layers = layers.faster(config.model.layers, args.device.type, compiled=args.torch_compile)
     trainer.add_callback(ReadBack(trainer))
     progress.settle(trainer, config.train)
     return trainer

@@ -7,6 +7,7 @@ nor on how many processes share them.
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -91,6 +92,7 @@ class _Comparable:
         self.optimizer_built: list[dict[str, Any]] = []  # the settings of its groups, before any step
         self.schedule_built: dict[str, Any] = {}
         self.order = ""  # the class of the order of training rows
+        self.layers: AbstractContextManager[Any] = nullcontext()  # of a step (``models.layers``)
         self._sampler: Any = None
         self._finite = True  # the losses of this step so far
 
@@ -240,7 +242,9 @@ class _Comparable:
 
         Where several processes share a step, all of them raise it in the same one.
         """
-        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        # Not in evaluations: a model that is loaded answers as it was measured, to the last bit.
+        with self.layers:
+            loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
         self._finite = self._finite and bool(torch.isfinite(loss))
         if world.size() > 1 and self.accelerator.sync_gradients:  # type: ignore[attr-defined]
             self._finite = not world.any_of(not self._finite)

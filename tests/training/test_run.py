@@ -304,6 +304,24 @@ def test_padding_to_the_limit_trains_alike_on_wider_batches(tmp_path, monkeypatc
     assert len(shapes[0]) > 3 and all(shape < (250,) for shape in shapes[0])
 
 
+def test_skipped_padding_moves_no_number_but_by_rounding(tmp_path: Path) -> None:
+    """Of a run that drops nothing; the model that is loaded, which pads, answers alike."""
+    options = ["--attention", "sa-softmax", "--model.dropout", "0", "--model.attention_dropout", "0"]
+    found = []
+    for padding in ("longest", "skipped"):
+        assert run("classify", tmp_path / padding, *options, "--batches.padding", padding) == 0
+        entry = store.read(folder("classify", tmp_path / padding, "sa-softmax"))
+        found.append([point[key] for point in entry["curve"] for key in ("loss", "eval_loss") if key in point])
+        assert entry["status"] == "finished" and entry["config"]["batches"]["padding"] == padding
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
+def test_skipped_padding_is_refused_where_a_model_has_two_parts(tmp_path: Path) -> None:
+    assert run("translate", tmp_path, "--attention", "sa-softmax", "--batches.padding", "skipped") != 0
+    reason = store.read(folder("translate", tmp_path, "sa-softmax"))["reason"]
+    assert reason is not None and "--batches.padding longest" in reason
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["classify", "translate"])
 def test_evaluation_keeps_no_logits(tmp_path, monkeypatch, verb):
