@@ -311,7 +311,9 @@ def test_skipped_padding_moves_no_number_but_by_rounding(tmp_path: Path) -> None
     for padding in ("longest", "skipped"):
         assert run("classify", tmp_path / padding, *options, "--batches.padding", padding) == 0
         entry = store.read(folder("classify", tmp_path / padding, "sa-softmax"))
-        found.append([point[key] for point in entry["curve"] for key in ("loss", "eval_loss") if key in point])
+        found.append(
+            [point[key] for point in entry["curve"] for key in ("loss", "eval_loss") if key in point]
+        )
         assert entry["status"] == "finished" and entry["config"]["batches"]["padding"] == padding
     assert found[1] == pytest.approx(found[0], rel=1e-4)
 
