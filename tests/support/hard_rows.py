@@ -111,7 +111,8 @@ def exact(case: str) -> Exact:
             each.double() * (1 + ULP * torch.empty_like(each, dtype=torch.float64).uniform_(-1, 1).sign())
             for each in (inputs.query, inputs.key, inputs.value)
         ]
-        other = Inputs(*nearby, allowed, None, False, scaling=SCALING, dropout=0.0)
+        query, key, value = nearby
+        other = Inputs(query, key, value, allowed, None, False, scaling=SCALING, dropout=0.0)
         found = results_of(KERNELS["reference"], other, torch.float64)
         moved = {name: max(moved[name], float((found[name] - results[name]).norm())) for name in NAMES}
     extent, terms = terms_of(inputs)
@@ -124,7 +125,8 @@ def results_of(
     """Output and gradients by ``NAMES``, in float64, as ``attend`` computes them in ``dtype``."""
     tensors = (inputs.query, inputs.key, inputs.value)
     leaves = [each.to(dtype).detach().requires_grad_() for each in tensors]
-    given = Inputs(*leaves, inputs.allowed, None, False, scaling=SCALING, dropout=0.0)
+    query, key, value = leaves
+    given = Inputs(query, key, value, inputs.allowed, None, False, scaling=SCALING, dropout=0.0)
     output = attend(given, variant)
     gradients = torch.autograd.grad(output, leaves, upstream().to(dtype))
     return dict(zip(NAMES, (each.detach().double() for each in (output, *gradients)), strict=True))
