@@ -318,10 +318,11 @@ def test_skipped_padding_moves_no_number_but_by_rounding(tmp_path: Path) -> None
     assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
-def test_skipped_padding_is_refused_where_a_model_has_two_parts(tmp_path: Path) -> None:
-    assert run("translate", tmp_path, "--attention", "sa-softmax", "--batches.padding", "skipped") != 0
-    reason = store.read(folder("translate", tmp_path, "sa-softmax"))["reason"]
-    assert reason is not None and "--batches.padding longest" in reason
+def test_skipped_padding_is_refused_where_a_model_has_two_parts(tmp_path, capsys):
+    assert run("translate", tmp_path / "runs", "--attention", "softmax", "--batches.padding", "skipped") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "--batches.padding longest" in lines[0]
+    assert not list(tmp_path.rglob("record.json"))
 
 
 @pytest.mark.slow
