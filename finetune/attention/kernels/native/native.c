@@ -301,9 +301,11 @@ static void pack_panels(float *rows, int64_t n, int64_t depth, float *panels) {
         for (int64_t half = 0; half < PANEL; half += LANES)
             for (int64_t d = 0; d < depth; d += LANES) {
                 vec square[LANES];
+#pragma GCC unroll 16
                 for (int r = 0; r < LANES; r++)
                     square[r] = *(const unaligned_vec *)(rows + (j + half + r) * depth + d);
                 transpose(square);
+#pragma GCC unroll 16
                 for (int r = 0; r < LANES; r++)
                     *(unaligned_vec *)(panels + (d + r) * PANEL + half) = square[r];
             }
@@ -638,9 +640,8 @@ INLINE int64_t keys_of(const Work *work, const Block *block) {
     return work->pairs ? (block->n + 1) / 2 : block->n;
 }
 
-static void forward_block(const Call *call, Work *work, const Block *block) {
-    float divisor[MOST_ROWS];
-    block_scores(call, work, block);
+/* Scores of a block -> weights without their divisors. */
+static void weigh_rows(const Call *call, Work *work, const Block *block, float *divisor) {
     for (int64_t i = 0; i < block->rows; i++) {
         look_ahead(call, work, block, i, 0);
         find_live(call, work, block, i);
@@ -650,13 +651,23 @@ static void forward_block(const Call *call, Work *work, const Block *block) {
         default: divisor[i] = weigh_row(call, work, block, i, SOFTMAX);
         }
     }
-    const int64_t offset = (block->begin - work->begin) * depth_of(work);
-    product(work->scores, work->stride, work->value_rows + offset, work->width, round_up(block->rows, ROWS),
-            keys_of(work, block), work->out, work->pairs);
+}
+
+static void write_queries(const Call *call, const Work *work, const Block *block, const float *divisor) {
     for (int64_t i = 0; i < block->rows; i++) {
         const int64_t row = offset_of(call->out, block->batch, block->head, block->first + i);
         store(call->out, row, call->width, divisor[i], work->out + i * work->width);
     }
+}
+
+static void forward_block(const Call *call, Work *work, const Block *block) {
+    float divisor[MOST_ROWS];
+    block_scores(call, work, block);
+    weigh_rows(call, work, block, divisor);
+    const int64_t offset = (block->begin - work->begin) * depth_of(work);
+    product(work->scores, work->stride, work->value_rows + offset, work->width, round_up(block->rows, ROWS),
+            keys_of(work, block), work->out, work->pairs);
+    write_queries(call, work, block, divisor);
 }
 
 INLINE void differentiate_row(const Call *call, Work *work, const Block *block, int64_t i, const int variant) {
@@ -888,8 +899,124 @@ static void backward_worker(void *shared) {
     free(memory);
 }
 
+/* ---- few queries --------------------------------------------------------------------------------------- */
+
+/* So many at most, as in steps of generation: packing would take longer than the products. Keys and values are
+ * read where they are, in runs of rows; what is not whole vectors of floats is packed a run at a time. */
+enum { FEW = 4, RUN = 2 * LANES };
+
+/* One allocation for the buffers of a thread; NULL where memory is out. */
+static float *new_work_for_few(const Call *call, Work *work) {
+    const int64_t width = round_up(call->width, LANES), stride = round_up(call->key_len, STEP) + STEP;
+    const int64_t rows = call->query_len;
+    float *memory = NULL;
+    if (posix_memalign((void **)&memory, 64, sizeof(float) * ((RUN + 2 * rows) * width + (rows + 1) * stride)))
+        return NULL;
+    *work = (Work){.width = width, .stride = stride, .next_batch = -1};
+    float *next = memory;
+    work->key_rows = work->value_rows = next, next += RUN * width;
+    work->query = next, next += rows * width;
+    work->out = next, next += rows * width;
+    work->scores = next, next += rows * stride;
+    work->room_for_live = (int32_t *)next;
+    return memory;
+}
+
+/* The first of count rows, stride floats apart, of a key head: in place or packed into room. Of a whole run all
+ * rows can be read, whatever their count. */
+static const float *run_of_rows(const Call *call, Tensor t, const Block *block, int64_t first, int64_t count,
+                                int64_t padded, float *room, int64_t *stride) {
+    const int64_t key_head = block->head / (call->heads / call->key_heads), end = block->begin + block->n;
+    for (int64_t i = first + RUN; i < smaller(first + 2 * RUN, end); i++)
+        fetch(t, block->batch, key_head, i, call->width, 0);
+    *stride = t.row;
+    if (t.type == FLOAT32 && call->width == padded && count == RUN)
+        return (const float *)t.data + offset_of(t, block->batch, key_head, first);
+    *stride = padded;
+    pack_rows(t, block->batch, key_head, first, first + count, call->width, padded, 1, room);
+    return room;
+}
+
+/* Scores of LANES keys at a time: products lane by lane, and the sums over lanes by transposing. */
+static void scores_of_few(const Call *call, Work *work, const Block *block) {
+    pack_rows(call->query, block->batch, block->head, 0, block->rows, call->width, work->width, call->scaling,
+              work->query);
+    for (int64_t j = 0; j < block->n; j += RUN) {
+        int64_t stride;
+        const float *keys = run_of_rows(call, call->key, block, block->begin + j, smaller(RUN, block->n - j),
+                                        work->width, work->key_rows, &stride);
+        for (int64_t part = j; part < smaller(j + RUN, block->n); part += LANES, keys += LANES * stride)
+            for (int64_t i = 0; i < block->rows; i++) {
+                const float *query = work->query + i * work->width;
+                vec sums[LANES];
+#pragma GCC unroll 16
+                for (int r = 0; r < LANES; r++) sums[r] = (vec){0};
+                for (int64_t d = 0; d < work->width; d += LANES) {
+                    const vec part_of_query = *(const unaligned_vec *)(query + d);
+#pragma GCC unroll 16
+                    for (int r = 0; r < LANES; r++)
+                        sums[r] += part_of_query * *(const unaligned_vec *)(keys + r * stride + d);
+                }
+                transpose(sums);
+#pragma GCC unroll 16
+                for (int r = 1; r < LANES; r++) sums[0] += sums[r];
+                *(unaligned_vec *)(work->scores + i * work->stride + part) = sums[0];
+            }
+    }
+    if (call->bias.data)
+        for (int64_t i = 0; i < block->rows; i++)
+            add_bias(call, block->batch, block->head, i, block->begin, block->n,
+                     work->scores + i * work->stride);
+}
+
+/* out (1, width) += weights (1, count) values (count, width). */
+static void add_values(const float *weights, const float *values, int64_t stride, int64_t count, int64_t width,
+                       float *out) {
+    for (int64_t d = 0; d < width; d += WIDEST * LANES)
+        switch (smaller(WIDEST, (width - d) / LANES)) {
+        case 1: tile(weights, 0, 1, values + d, stride, count, out + d, 0, 1, 0, 1, 1, 1); break;
+        case 2: tile(weights, 0, 1, values + d, stride, count, out + d, 0, 1, 0, 1, 1, 2); break;
+        case 3: tile(weights, 0, 1, values + d, stride, count, out + d, 0, 1, 0, 1, 1, 3); break;
+        default: tile(weights, 0, 1, values + d, stride, count, out + d, 0, 1, 0, 1, 1, WIDEST);
+        }
+}
+
+static void forward_few(const Call *call, Work *work, int64_t batch, int64_t head) {
+    float divisor[FEW];
+    Block block = {.batch = batch, .head = head, .rows = call->query_len};
+    int64_t end;
+    visible(call, batch, head, 0, call->query_len, &block.begin, &end);
+    block.n = end - block.begin;
+    scores_of_few(call, work, &block);
+    weigh_rows(call, work, &block, divisor);
+    memset(work->out, 0, sizeof(float) * block.rows * work->width);
+    for (int64_t j = 0; j < block.n; j += RUN) {
+        const int64_t count = smaller(RUN, block.n - j);
+        int64_t stride;
+        const float *values = run_of_rows(call, call->value, &block, block.begin + j, count, work->width,
+                                          work->value_rows, &stride);
+        for (int64_t i = 0; i < block.rows; i++)
+            add_values(work->scores + i * work->stride + j, values, stride, count, work->width,
+                       work->out + i * work->width);
+    }
+    write_queries(call, work, &block, divisor);
+}
+
+static void worker_for_few(void *shared) {
+    Job *job = shared;
+    const Call *call = job->call;
+    Work work;
+    float *memory = new_work_for_few(call, &work);
+    if (!memory) fail(job);
+    for (int64_t task; memory && (task = next_task(job)) < job->tasks;)
+        forward_few(call, &work, task / call->heads, task % call->heads);
+    free(memory);
+}
+
 /* Fills out and inverse_sum. Returns 0, or 1 where memory is out. */
 int attention_forward(const Call *call) {
+    Job few = {.call = call, .worker = worker_for_few, .tasks = call->batch * call->heads};
+    if (call->query_len <= FEW) return run_job(&few, call->threads, (int)call->forked);
     Job job = {.call = call, .worker = forward_worker, .tasks = call->batch * call->heads * forward_chunks(call)};
     return run_job(&job, call->threads, (int)call->forked);
 }

@@ -51,10 +51,33 @@ def attend(inputs: Inputs, variant: BoundVariant) -> Tensor:
 
     Dropout takes one number from torch's generator for the CPU, so ``torch.manual_seed`` repeats it.
     """
-    tensors = (with_contiguous_rows(tensor) for tensor in inputs.in_autocast())
-    rest = replace(inputs.without_tensors(), by_distance=None)
-    output: Tensor = _Attention.apply(*tensors, inputs.by_distance, rest, variant, inputs.draw_seed())
+    query, key, value = (with_contiguous_rows(tensor) for tensor in inputs.in_autocast())
+    seed = inputs.draw_seed()
+    if torch.is_grad_enabled():
+        rest = replace(inputs.without_tensors(), by_distance=None)
+        output: Tensor = _Attention.apply(query, key, value, inputs.by_distance, rest, variant, seed)
+    else:  # a step of generation: autograd would take as long as the loop
+        output, _ = _forward(query, key, value, inputs.by_distance, inputs, variant, seed)
     return output.to(inputs.value.dtype)
+
+
+def _forward(  # noqa: PLR0917
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    by_distance: Tensor | None,
+    inputs: Inputs,
+    variant: BoundVariant,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """The output, and what the backward pass needs of each row, (batch, heads, query)."""
+    batch, heads, query_len, width = query.shape
+    out = value.new_empty(batch, query_len, heads, width)
+    inverse_sum = query.new_empty(batch, heads, query_len, dtype=torch.float32)
+    call = _call((query, key, value, inverse_sum), by_distance, inputs, variant, seed)
+    call.out = _Tensor.of(out.transpose(1, 2))
+    _run("attention_forward", call)
+    return out, inverse_sum
 
 
 class _Attention(torch.autograd.Function):
@@ -69,12 +92,7 @@ class _Attention(torch.autograd.Function):
         variant: BoundVariant,
         seed: int,
     ) -> Tensor:
-        batch, heads, query_len, width = query.shape
-        out = value.new_empty(batch, query_len, heads, width)
-        inverse_sum = query.new_empty(batch, heads, query_len, dtype=torch.float32)
-        call = _call((query, key, value, inverse_sum), by_distance, inputs, variant, seed)
-        call.out = _Tensor.of(out.transpose(1, 2))
-        _run("attention_forward", call)
+        out, inverse_sum = _forward(query, key, value, by_distance, inputs, variant, seed)
         ctx.save_for_backward(query, key, value, inverse_sum, by_distance)
         ctx.rest = (inputs, variant, seed)
         return out
