@@ -102,12 +102,12 @@ def test_transforms_are_left_to_the_reference(kernel: str, transform: str) -> No
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
 def test_a_bias_by_distance_is_transformed_too() -> None:
     torch.manual_seed(0)
-    inputs = replace(make((1, 2, 2, 7, 7, 8), "causal"), by_distance=torch.randn(2, 7))
+    inputs = replace(make((1, 2, 2, 7, 7, 8), "causal"), by_distance=torch.randn(2, 13))
 
     def attend(by_distance: Tensor) -> Tensor:
         return dispatch.attend(replace(inputs, by_distance=by_distance), VARIANT, "auto")[0].square().sum()
 
-    distances = torch.randn(2, 7, requires_grad=True)
+    distances = torch.randn(2, 13, requires_grad=True)
     expected = torch.autograd.grad(attend(distances), distances)[0]
     detached = distances.detach()
     torch.testing.assert_close(grad(attend)(detached), expected, rtol=1e-4, atol=1e-5)
