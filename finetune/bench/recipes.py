@@ -37,14 +37,14 @@ class Setup:
     variant: str
     kernel: str  # of attention.kernel; for the stock recipe transformers' attn_implementation
     padding: str = "longest"  # of batches.padding
-    layers: str = "auto"  # of model.layers
+    layers: str = "torch"  # of model.layers
 
     @property
     def name(self) -> str:
         """``sa-softmax auto``, ``stock eager``, ``sa-softmax auto, padding skipped``."""
         name = f"{self.variant if self.recipe == 'toolkit' else 'stock'} {self.kernel}"
         name += f", padding {self.padding}" if self.padding != "longest" else ""
-        return name + (f", layers {self.layers}" if self.layers != "auto" else "")
+        return name + (f", layers {self.layers}" if self.layers != "torch" else "")
 
     @property
     def is_stock(self) -> bool:

@@ -23,13 +23,14 @@ WARM_UP = 2  # optimizer steps
 def setups() -> list[Setup]:
     """Every variant of the paper as a run has it, the others step by step too, and the stock recipe.
 
-    One of them also with layers that skip padding, and with torch's own layers.
+    One of them also with layers that skip padding, and with oneDNN's layers; and with both.
     """
     others = [name for name in PAPER if name != BASELINE.variant]
     toolkit = [Setup("toolkit", name, "auto") for name in PAPER]
     other_ways = [
         Setup("toolkit", others[0], "auto", padding="skipped"),
-        Setup("toolkit", others[0], "auto", layers="torch"),
+        Setup("toolkit", others[0], "auto", layers="onednn"),
+        Setup("toolkit", others[0], "auto", padding="skipped", layers="onednn"),
     ]
     plain = [Setup("toolkit", name, "reference") for name in others]
     return [*toolkit, *other_ways, *plain, Setup("stock", "softmax", "eager"), STOCK]

@@ -26,7 +26,7 @@ def as_dict(config: RunConfig) -> dict[str, Any]:
         del values["trial"]
     if config.model.position == OWN:
         del values["model"]["position"], values["model"]["position_parameters"]
-    if config.model.layers == "auto":
+    if config.model.layers == "torch":
         del values["model"]["layers"]
     data = values["data"]
     if config.data.columns is None:

@@ -34,7 +34,7 @@ Name = Annotated[str, Field(min_length=1, max_length=1000)]  # Path("") would be
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Parameter = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-LayersChoice = Literal["auto", "torch"]
+LayersChoice = Literal["torch", "onednn"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -99,8 +99,8 @@ class ModelConfig:
     position_parameters: dict[str, Parameter] = field(
         default_factory=dict
     )  # over the encoding's own, by name
-    # The configuration, record and hash of a model with layers chosen for the device are without it.
-    layers: LayersChoice = "auto"  # what computes linear layers and dropout; auto: on a CPU the faster ones
+    # The configuration, record and hash of a model with torch's layers are without it.
+    layers: LayersChoice = "torch"  # what computes linear layers and dropout in training steps
 
 
 @dataclass(frozen=True, config=STRICT)

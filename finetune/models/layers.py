@@ -1,4 +1,4 @@
-"""Linear layers and dropout on a CPU, in less time than torch's own: the same in every variant.
+"""Linear layers and dropout on a CPU, in less time than torch's own: ``model.layers onednn``, in any variant.
 
 torch multiplies float32 matrices with MKL, which leaves a third of some processors unused, and draws a
 number of double precision for each one that dropout may drop. Here oneDNN, which comes with torch too,
@@ -6,7 +6,6 @@ multiplies, and 16 random bits decide each. Results differ from torch's by round
 dropped.
 """
 
-import logging
 import platform
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -19,12 +18,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from finetune.errors import UserError
+
+X86 = ("x86_64", "AMD64")
 FEWEST_ROWS = 64  # of a product: of fewer, what oneDNN sets up for each new shape costs more than it saves
 FEWEST_NUMBERS = 4096  # that dropout is drawn for: of fewer, its generator costs more than it saves
 _LEVELS = 2**16  # of a random number that decides whether one is dropped
 _TOLERANCE = 1e-5  # of the proof, relative to the largest number
 _torch_linear, _torch_dropout = functional.linear, functional.dropout
-_log = logging.getLogger(__name__)
 
 
 class Layers:
@@ -48,18 +49,22 @@ class Layers:
         functional.linear, functional.dropout = self._before.pop()
 
 
-def faster(choice: str, device: str, *, compiled: bool) -> AbstractContextManager[Any]:
+def chosen(choice: str, device: str, *, half: bool, compiled: bool) -> AbstractContextManager[Any]:
     """What the steps of a run are made in: ``Layers``, or nothing where torch is to compute.
 
-    ``choice``: "auto" or "torch" (``model.layers``). ``compiled``: by ``torch.compile``, which sees to it
-    itself.
+    ``choice``: "torch" or "onednn" (``model.layers``). ``half``: in bfloat16 or float16. ``compiled``: by
+    ``torch.compile``. Raises ``UserError`` where oneDNN is asked for and cannot be used.
     """
-    if choice == "torch" or device != "cpu" or compiled or platform.machine() not in ("x86_64", "AMD64"):
+    if choice == "torch":
         return nullcontext()
-    wrong = fault()
-    if wrong is not None:
-        _log.warning("torch computes linear layers and dropout: %s", wrong)
-        return nullcontext()
+    reasons = {
+        f"it computes on an x86-64 CPU, and this run is on {device}": device != "cpu",
+        f"it computes on an x86-64 CPU, not on {platform.machine()}": platform.machine() not in X86,
+        "it computes in float32, and this run trains in half precision": half,
+        "torch.compile replaces the layers itself": compiled,
+    }
+    if reason := next((reason for reason, holds in reasons.items() if holds), None) or fault():
+        raise UserError(f"model.layers onednn cannot be used: {reason}; leave it out, or use torch")
     return Layers()
 
 

@@ -353,7 +353,7 @@ class Run:
             facts[COMPUTED] = "not recorded"
             facts["devices"] = self.record["hardware"].get("devices")  # its batches were those of one device
         else:
-            # Device and attention kernels differ between variants, and what computes layers between devices.
+            # Device and attention kernels differ between variants; what computes layers is in the settings.
             # How many processes shared the rows of a step moves no more than rounding does: the batch that is
             # one is that of all of them.
             free = ("device", "attention", "layers", "batch", "parallelism")

@@ -187,7 +187,9 @@ def build_trainer(
     )
     if config.batches.padding == "skipped":
         skip_padding(built.model)
-    trainer.layers = layers.faster(config.model.layers, args.device.type, compiled=args.torch_compile)
+    trainer.layers = layers.chosen(
+        config.model.layers, args.device.type, half=args.bf16 or args.fp16, compiled=args.torch_compile
+    )
     trainer.add_callback(ReadBack(trainer))
     progress.settle(trainer, config.train)
     return trainer

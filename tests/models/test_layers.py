@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from finetune.errors import UserError
 from finetune.models import layers
 from finetune.models.layers import Layers
 from tests.support.tiny_models import FAMILIES, batch
@@ -174,10 +175,30 @@ def test_layers_that_run_again_under_activation_checkpointing_drop_the_same(reen
         torch.testing.assert_close(one, two)
 
 
-def test_a_choice_of_torch_another_device_or_a_compiler_leaves_torch_its_layers() -> None:
-    assert isinstance(layers.faster("torch", "cpu", compiled=False), nullcontext)
-    assert isinstance(layers.faster("auto", "cuda", compiled=False), nullcontext)
-    assert isinstance(layers.faster("auto", "cpu", compiled=True), nullcontext)
+USUAL: dict[str, Any] = {"device": "cpu", "half": False, "compiled": False}
+
+
+def test_torch_computes_its_own_layers_unless_others_are_asked_for() -> None:
+    assert isinstance(layers.chosen("torch", **USUAL), nullcontext)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"device": "cuda"}, "this run is on cuda"),
+        ({"half": True}, "trains in half precision"),
+        ({"compiled": True}, "torch.compile"),
+    ],
+)
+def test_layers_that_cannot_be_used_are_refused(changed: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        layers.chosen("onednn", **USUAL | changed)
+
+
+def test_another_processor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers.platform, "machine", lambda: "aarch64")
+    with pytest.raises(UserError, match="not on aarch64"):
+        layers.chosen("onednn", **USUAL)
 
 
 @pytest.fixture
@@ -190,7 +211,7 @@ def wrong_products(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("wrong_products")
-def test_products_that_are_not_those_of_torch_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
-    if isinstance(layers.faster("auto", "cpu", compiled=False), nullcontext) and not caplog.text:
-        pytest.skip("another processor than x86-64")
-    assert "oneDNN's products are not those of torch" in caplog.text
+def test_products_that_are_not_those_of_torch_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers.platform, "machine", lambda: "x86_64")
+    with pytest.raises(UserError, match="oneDNN's products are not those of torch"):
+        layers.chosen("onednn", **USUAL)

@@ -20,7 +20,7 @@ from finetune.comparison import compare, pairing
 from finetune.comparison.caveats import NoteKind
 from finetune.data.collate import Collator
 from finetune.errors import UserError
-from finetune.models.layers import Layers, faster
+from finetune.models.layers import Layers
 from finetune.records import store
 from finetune.records.run import find_runs
 from finetune.records.schema import upgrade
@@ -358,7 +358,7 @@ FITTING: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(("variant", "layers"), [("softmax", "torch"), ("sa-softmax", "auto")])
+@pytest.mark.parametrize(("variant", "layers"), [("softmax", "torch"), ("sa-softmax", "onednn")])
 def test_a_run_records_what_it_computed(tmp_path: Path, variant: str, layers: str) -> None:
     assert run("classify", tmp_path, "--attention", variant, "--model.layers", layers, *SHORT) == 0
     entry = store.read(folder("classify", tmp_path, variant))
@@ -366,10 +366,10 @@ def test_a_run_records_what_it_computed(tmp_path: Path, variant: str, layers: st
     assert found is not None and found["precision"]["products"] == "float32"
     assert found["optimizer"]["groups"][0]["lr"] == 1e-3 and found["scheduler"]["steps"] == 2
     assert found["batch"]["total"] == 5 and found["batch"]["sampler"] == "EpochSampler"
-    place = faster(layers, found["device"], compiled=False)
-    stock = {"linear": "torch", "dropout": "torch"}
-    assert found["layers"] == (Layers.facts if isinstance(place, Layers) else stock)
-    assert entry["config"]["model"].get("layers") == (None if layers == "auto" else layers)
+    assert found["layers"] == (
+        Layers.facts if layers == "onednn" else {"linear": "torch", "dropout": "torch"}
+    )
+    assert entry["config"]["model"].get("layers") == (None if layers == "torch" else layers)
     assert "+".join(found["attention"]["kernels"][variant]) == (entry["attention"] or {})["kernel"]
     card = (folder("classify", tmp_path, variant) / "README.md").read_text()
     assert "matrix products float32" in card and "AdamW" in card
