@@ -69,10 +69,7 @@ def figures() -> dict[str, str]:
     """Name -> number, as it is written."""
     result = bench()
     setups = {each["name"]: each["train"] for each in result["steps"]["arms"]}
-    ours, skipped, layers, both = (
-        setups[f"sa-softmax auto{how}"]
-        for how in ("", ", padding skipped", ", layers onednn", ", padding skipped, layers onednn")
-    )
+    ours = setups["sa-softmax auto"]
     native = [
         [row["both"] for row in _rows(width=64, variant="sa-softmax", kernel="native", mask=mask)]
         for mask in ("padded", "whole", "causal")
@@ -85,27 +82,18 @@ def figures() -> dict[str, str]:
         **_conditions(result),
         "step": f"{ours['time_ratio']['median']:.2f}",
         "stock": f"{ours['speed_ratio']['median']:.2f}",
-        "skipped": f"{skipped['speed_ratio']['median']:.2f}",
-        "both": f"{both['speed_ratio']['median']:.2f}",
-        "layers": f"{layers['speed_ratio']['median']:.2f}",
         "rows": f"{result['steps']['data']['train']['rows']:,}",
         **{
-            f"{what}_{mask}": _range([read(both) for both in found])
+            f"ratio_{mask}": _range([both["ratio"]["median"] for both in found])
             for mask, found in zip(("padded", "whole", "causal"), native, strict=True)
-            for what, read in (("ratio", lambda both: both["ratio"]["median"]), ("peak", _of_peak))
         },
         "added": f"{max(added) * 100 - 100:.0f}%",
     }
 
 
-def _of_peak(both: Mapping[str, Any]) -> float:
-    return 100 * float(both["of_peak"])
-
-
 def _range(values: list[float]) -> str:
-    """``0.51 to 0.62``, or in whole percent ``53 to 70%``."""
-    low, high = min(values), max(values)
-    return f"{low:.0f} to {high:.0f}%" if high > 5 else f"{low:.2f} to {high:.2f}"
+    """``0.51 to 0.62``"""
+    return f"{min(values):.2f} to {max(values):.2f}"
 
 
 def pretraining() -> str:
