@@ -9,11 +9,12 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
 from finetune.errors import UserError
-from finetune.system.text import clean
+from finetune.system.text import clean, is_quiet, quietly
 
 BUDGET = 540  # seconds, as finetune.bench.evidence.plan says
 INTERRUPTED = 130
@@ -45,11 +46,13 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("verb", choices=["bench"])
     parser.add_argument("--device")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--quiet", "-q", action="store_true")
     add_options(parser)
     try:
         options = parser.parse_args(words)
         options.command = shlex.join(["finetune", *words])
-        return measure(options)
+        with quietly() if options.quiet else nullcontext():
+            return measure(options)
     except (UserError, OSError) as error:
         print(f"finetune: error: {clean(error)}", file=sys.stderr)
         return UserError.exit_status
@@ -57,7 +60,7 @@ def main(words: Sequence[str]) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; with --evidence go --device, --toy, --budget and --output")
+        raise UserError(f"{message}; with --evidence go --device, --toy, --budget, --quiet and --output")
 
 
 def measure(options: argparse.Namespace) -> int:
@@ -80,13 +83,17 @@ def measure(options: argparse.Namespace) -> int:
         raise UserError(f"cannot write to {folder}: choose another --output")
     files = [str(folder / name) for name in (run.FILE, run.PAGE)]
     try:
-        result = run.measure(
-            chosen, folder, options.command, lambda line: print(line, file=sys.stderr, flush=True)
-        )
+        result = run.measure(chosen, folder, options.command, _progress)
     except KeyboardInterrupt:
         print(f"finetune: interrupted; what was measured is in {' and '.join(files)}", file=sys.stderr)
         return INTERRUPTED
     failed = page.failures(result)
-    for line in [f"wrote {' and '.join(files)}", *failed]:
+    _progress(clean(f"wrote {' and '.join(files)}"))
+    for line in failed:
         print(clean(line), file=sys.stderr)
     return 1 if failed else 0
+
+
+def _progress(line: str) -> None:
+    if not is_quiet():
+        print(line, file=sys.stderr, flush=True)

@@ -69,7 +69,9 @@ class DataConfig:
 class BatchConfig:
     """How rows are batched; ``train.train_sampling_strategy`` orders them. Alike for every variant."""
 
-    padding: Literal["longest", "skipped", "max_length"]  # to the longest row, not in layers, or to the limit
+    padding: Literal[
+        "longest", "skipped", "max_length"
+    ]  # to the batch's longest row; the same, but none in the layers; to data.max_length
     sort_evaluation: bool  # longest first; no number depends on it
     cache_tokens: bool  # tokenized rows are kept on disk for other runs
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,21 +131,21 @@ def test_what_matters_most_comes_first_on_a_gpu() -> None:
 # Processes
 
 
-def stage(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str, budget: float = 60.0) -> Any:
+def stage(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, script: str, budget: float = 60.0, chosen: Plan = TOY
+) -> Any:
     """The result of steps whose worker is ``script``, in place of one that imports torch."""
     file = folder / "worker.py"
     file.write_text(script)
     monkeypatch.setattr(run, "python_module", lambda name: [sys.executable, str(file)])
     monkeypatch.setattr(run, "SHARES", {"environment": 0.5, "times": 0.5})
-    return run.measure(
-        Plan(**{**TOY.__dict__, "budget": budget}), folder, "finetune bench", lambda line: None
-    )
+    return run.measure(replace(chosen, budget=budget), folder, "finetune bench", lambda line: None)
 
 
 HEAD = """
 import json, os, sys, time
 def say(number, **event): os.write(1, (json.dumps({"id": number, **event}) + "\\n").encode())
-say(0, ready=True)
+say(0, ready=True, cuda=False)
 for line in sys.stdin:
     asked = json.loads(line); number = asked["id"]
     say(number, pid=PID); say(number, items=3)
@@ -206,6 +207,15 @@ def test_a_worker_that_cannot_start_is_said(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(UserError, match="the process that imports torch and Triton ended"):
         stage(tmp_path, monkeypatch, "raise SystemExit(1)")
     assert json.loads((tmp_path / run.FILE).read_text(encoding="utf-8"))["finished"] is False
+
+
+def test_a_machine_without_a_gpu_is_said_before_any_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        UserError, match="no CUDA device is visible: run it where one is, or add --device cpu"
+    ):
+        stage(tmp_path, monkeypatch, HEAD.replace("PID", "0"), chosen=CUDA)
 
 
 def test_an_error_in_a_figure_is_its_reason() -> None:

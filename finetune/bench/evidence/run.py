@@ -38,11 +38,16 @@ class _Watch:
     ends: float
     step_ends: float = 0.0
 
-    def wait(self, workers: "_Workers") -> None:
+    def wait(self, workers: "_Workers", device: str) -> None:
         """Wait until everything is imported; what is left then is the steps'."""
         while time.monotonic() < self.ends:
             with suppress(queue.Empty):
-                if workers.next(1.0)["id"] == 0:
+                if (event := workers.next(1.0))["id"] == 0:
+                    if device == "cuda" and not event["cuda"]:
+                        raise UserError(
+                            "--evidence is about a GPU, and no CUDA device is visible: run it where one is, "
+                            "or add --device cpu --toy to try its whole path"
+                        )
                     break
         self.started = time.monotonic()
 
@@ -151,7 +156,7 @@ def measure(plan: Plan, folder: Path, command: str, say: Say) -> dict[str, Any]:
 
     workers = _Workers(plan.device)
     try:
-        watch.wait(workers)
+        watch.wait(workers, plan.device)
         share = 0.0
         for step in result["steps"]:
             share += SHARES[step["name"]]

@@ -4,7 +4,7 @@ One process imports torch and the rest, and forks for each request, a line of JS
 ``{"id", "step", "plan", "shard", "shards", "start", "seconds"}``. It writes a line of JSON for each event,
 all with the ``id``:
 
-- ``{"ready": true}``, of id 0: everything is imported;
+- ``{"ready": true, "cuda": bool}``, of id 0: everything is imported, and whether there is a CUDA device;
 - ``{"pid": number}``: the process that works at it;
 - ``{"items": n}``: how many figures this share of the step has;
 - ``{"begin": i, "title": text}``: number i is begun;
@@ -57,7 +57,7 @@ def main() -> None:
     events = _private_output()
     working: dict[int, tuple[int, Path]] = {}
     buffer = b""
-    _say(events, 0, {"ready": True})
+    _say(events, 0, {"ready": True, "cuda": torch.cuda.is_available()})
     while True:
         ready, _, _ = select.select([0], [], [], 0.05)
         if ready:
