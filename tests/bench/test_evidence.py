@@ -14,6 +14,7 @@ import pytest
 
 from finetune.attention.kernels.triton import forms, launch
 from finetune.bench import datasheet
+from finetune.bench.cases import NotMeasuredError
 from finetune.bench.evidence import correctness, page, run, search, times, worker
 from finetune.bench.evidence.calls import Call
 from finetune.bench.evidence.plan import CUDA, SHARES, TOY, Plan, plan
@@ -21,7 +22,7 @@ from finetune.cli.evidence import BUDGET, asked
 from finetune.cli.main import main
 from finetune.errors import UserError
 
-pytest.importorskip("triton", reason="Triton is not installed")
+errors = pytest.importorskip("triton.runtime.errors", reason="Triton is not installed")
 
 ROOT = Path(__file__).parents[2]
 # What a machine that is lent with a GPU may lack of what a run needs.
@@ -216,6 +217,26 @@ def test_a_machine_without_a_gpu_is_said_before_any_step(
         UserError, match="no CUDA device is visible: run it where one is, or add --device cpu"
     ):
         stage(tmp_path, monkeypatch, HEAD.replace("PID", "0"), chosen=CUDA)
+
+
+def test_a_tile_without_room_is_not_measured_and_the_table_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> list[float]:
+        raise errors.OutOfResources(260_000, 232_448, "shared memory")
+
+    monkeypatch.setattr(search, "events", refuse)
+    usual = search._table(TOY)[1]["attend_rows"][64, 4]
+    with pytest.raises(NotMeasuredError, match="shared memory"):
+        search.measure(TOY, "attend_rows", forms.DEFAULT, 64, 4, (128, 128, 8, 4))
+    assert search._table(TOY)[1]["attend_rows"][64, 4] == usual
+
+
+@pytest.mark.parametrize("kind", correctness.TIMED)
+def test_kernels_of_the_times_are_compiled_before_them(kind: str) -> None:
+    """For Triton makes one of numbers that are multiples of 16, and another one of those that are not."""
+    call = Call("softmax", "math")
+    assert correctness.measure(TOY, call, "float32", 16, kind)["length"] % 16 == 0
+    inputs, _, _ = correctness._inputs(replace(CUDA, device="cpu"), "float32", 16, 32, kind)
+    assert inputs.query.shape[1] == inputs.key.shape[1] == CUDA.heads
 
 
 def test_an_error_in_a_figure_is_its_reason() -> None:

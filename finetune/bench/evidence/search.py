@@ -8,10 +8,13 @@ from functools import cache, partial
 from typing import Any
 
 import torch
+from triton.runtime.errors import OutOfResources, PTXASError
 
 from finetune.attention.kernels.triton import forms, launch
+from finetune.bench.cases import NotMeasuredError
 from finetune.bench.evidence.calls import SELF_ADJUST, Call, bundle, draw, events, passes
 from finetune.bench.evidence.plan import Plan
+from finetune.system.text import reason
 
 Tile = tuple[int, int, int, int]  # queries, keys, warps, stages
 Item = tuple[str, Callable[[], dict[str, Any]]]
@@ -110,7 +113,10 @@ def _tasks(plan: Plan, form: str, mask: str, length: int, width: int = 0) -> dic
 def measure(  # noqa: PLR0917 - an item's parts
     plan: Plan, kernel: str, form: str, width: int, size: int, tile: Tile
 ) -> dict[str, Any]:
-    """Seconds of forward and backward with ``tile`` for one kernel and the table's for the others."""
+    """Seconds of forward and backward with ``tile`` for one kernel and the table's for the others.
+
+    Raises ``NotMeasuredError`` for a tile that the device has no room for: of many it is to be expected.
+    """
     major, table = _table(plan)
     usual = table[kernel][width, size]
     table[kernel][width, size] = tile
@@ -120,6 +126,8 @@ def measure(  # noqa: PLR0917 - an item's parts
             task = _tasks(plan, form, mask, length, plan.width if plan.toy else width)["both"]
             events(task, plan.device, 1 if plan.toy else 2)
             seconds[mask] = statistics.median(events(task, plan.device, 1 if plan.toy else 7))
+    except (OutOfResources, PTXASError) as error:
+        raise NotMeasuredError(reason(error)) from error
     finally:
         table[kernel][width, size] = usual
     return {

@@ -102,6 +102,8 @@ def _train(  # noqa: PLR0917 - a setup's parts
         batch = {name: tensor.to(plan.device) for name, tensor in batch.items()}
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=plan.device == "cuda")
         forget_calls(model)
+        if plan.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # of the setups before it
 
         def step() -> None:
             with torch.autocast(plan.device, DTYPES[plan.dtype], enabled=plan.dtype != "float32"):

@@ -64,7 +64,7 @@ def attend_rows_once(
     for bounded in tl.static_range(2):
         for start in range(full if bounded else begin, end if bounded else full, problem.block_keys):
             index = start + tl.arange(0, problem.block_keys)
-            k = load_rows(keys, batch, key_head, start, index, bounded, problem)
+            k = load_rows(key, keys, batch, key_head, start, index, bounded, problem)
             products = product(q, tl.trans(k), problem.widen)
             x, seen = score(products, batch, head, rows[:, None], index[None, :], problem, bounded)
             above, below = tl.where(seen, x, -INFINITY), tl.where(seen, x, INFINITY)
@@ -87,7 +87,7 @@ def attend_rows_once(
             if problem.dropout:
                 e = tl.where(kept(sequence, rows, start, problem), e, 0.0)
             w = e * ((x - low[:, None]) * slope[:, None])
-            v = load_rows(values, batch, key_head, start, index, bounded, problem)
+            v = load_rows(value, values, batch, key_head, start, index, bounded, problem)
             weighted += product(fit(w, v, problem.widen), v, problem.widen)
             plain += product(fit(e, v, problem.widen), v, problem.widen)
     tl.store(statistics + row_ids, tl.where(high == -INFINITY, INFINITY, high), mask=inside)

@@ -112,7 +112,9 @@ def load_tile(matrices, batch, head, index, bounded: tl.constexpr):
 
 @triton.jit
 def described(matrices, batch, head, rows: tl.constexpr, problem):
-    """One head's (length, width) matrix as the tensor memory unit of Hopper takes it, ``rows`` at a time."""
+    """One head's (length, width) matrix as the tensor memory unit of Hopper takes it, ``rows`` at a time; 0
+    where it is not used. (Not ``matrices`` itself: Triton makes constants of a tuple that is assigned or
+    returned variables, and a width must stay one.)"""
     if problem.described:
         base = matrices.base + batch.to(tl.int64) * matrices.batch_stride
         result = tl.make_tensor_descriptor(
@@ -120,17 +122,17 @@ def described(matrices, batch, head, rows: tl.constexpr, problem):
             [matrices.length, matrices.width], [matrices.row_stride, 1], [rows, matrices.block_width],
         )  # fmt: skip
     else:
-        result = matrices
+        result = 0
     return result
 
 
 @triton.jit
-def load_rows(source, batch, head, start, index, bounded: tl.constexpr, problem):
-    """As ``load_tile``, from what ``described`` gave; ``index``: ``start`` and those that follow."""
+def load_rows(matrices, description, batch, head, start, index, bounded: tl.constexpr, problem):
+    """As ``load_tile``, by what ``described`` gave; ``index``: ``start`` and those that follow."""
     if problem.described:
-        tile = source.load([start, 0])  # 0 beyond the matrix
+        tile = description.load([start, 0])  # 0 beyond the matrix
     else:
-        tile = load_tile(source, batch, head, index, bounded)
+        tile = load_tile(matrices, batch, head, index, bounded)
     return tile
 
 
