@@ -13,7 +13,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from finetune.attention.kernels import reference
 from finetune.attention.kernels.inputs import Inputs
 from finetune.attention.kernels.triton import forms, triton_attention
-from finetune.attention.kernels.triton.launch import room
 from finetune.bench.cases import NotMeasuredError, bind
 
 BACKENDS = {
@@ -46,7 +45,7 @@ class Call:
         query, value = inputs.query, inputs.value
         lengths = query.shape[-2], inputs.key.shape[-2]
         width = max(query.shape[-1], value.shape[-1])
-        return forms.why_not(self.by, lengths, width, query.element_size(), room(query.device))
+        return forms.why_not(self.by, lengths, width, query.element_size())
 
     def attend(self, inputs: Inputs) -> Tensor:
         """The output, (batch, query, heads, width). Raises ``NotMeasuredError`` for what it does not do."""

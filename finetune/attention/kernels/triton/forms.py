@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 MOST_KEYS = 128  # of a call that one tile holds
-MOST_QUERIES = 128  # of a tile; others follow
+MOST_QUERIES = 32  # of a tile, in registers beside all keys; others follow
+MOST_BYTES = 2**14  # of the keys of one tile, whose gradients stay in registers
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,20 @@ FORMS: Mapping[str, Form] = {
 DEFAULT = "two-sweeps"
 
 
-def why_not(name: str, lengths: tuple[int, int], width: int, size: int, room: int) -> str | None:
+def why_not(name: str, lengths: tuple[int, int], width: int, size: int) -> str | None:
     """Why form ``name`` does not take a call; None if it does.
 
     ``lengths``: of queries and of keys; ``width``: the wider of a head's query and value; ``size``: bytes of
-    an element; ``room``: bytes of shared memory that one program can have.
+    an element.
     """
     if not FORMS[name].one_tile:
         return None
     if lengths[1] > MOST_KEYS:
         return f"one tile holds up to {MOST_KEYS} keys, not {lengths[1]}"
-    queries, keys, columns = (max(16, power_of_two(length)) for length in (*lengths, width))
-    queries = min(queries, MOST_QUERIES)
-    # query, key, value and dL/doutput; the weights and the gradient of the scores
-    needed = (2 * (queries + keys) * columns + 2 * queries * keys) * size
-    return f"it needs {needed} bytes of shared memory, and there are {room}" if needed > room else None
+    taken = max(16, power_of_two(lengths[1])) * max(16, power_of_two(width)) * size
+    if taken > MOST_BYTES:
+        return f"its keys take {taken} bytes, and the registers of one tile are for {MOST_BYTES}"
+    return None
 
 
 def in_order(name: str) -> str:

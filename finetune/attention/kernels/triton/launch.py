@@ -41,7 +41,7 @@ _HOPPER: Table = {
 # Ampere holds operands of its matrix units in registers, and spills them in tiles of Hopper's size.
 _AMPERE: Table = {
     "attend_rows": {(128, 2): (128, 32, 8, 3)},
-    "attend_rows_once": {(64, 2): (64, 32, 8, 3)},
+    "attend_rows_once": {(64, 2): (32, 64, 4, 2)},
     "all_gradients": {(64, 2): (32, 64, 4, 2), (128, 2): (32, 32, 8, 2)},
     "query_gradient": {(64, 2): (128, 32, 8, 2), (128, 2): (64, 32, 8, 2)},
     "key_value_gradient": {(128, 2): (32, 64, 8, 2)},
@@ -160,7 +160,7 @@ class Launch:
                 max(_LEAST_TILE, power_of_two(tensor.shape[-2])) for tensor in (self.query, self.key)
             )
             queries = min(queries, MOST_QUERIES)
-            return queries, keys, 4 if queries * keys <= 64 * 64 else 8, 1
+            return queries, keys, 8, 1
         width = max(64, power_of_two(self.query.shape[-1]), power_of_two(self.value.shape[-1]))
         capability = self._capability
         queries, keys, warps, stages = _INTERPRETED_TILE
@@ -253,12 +253,6 @@ def _give_descriptors_room() -> None:
 @cache
 def _capability(index: int | None) -> tuple[int, int]:
     return torch.cuda.get_device_capability(index)
-
-
-def room(device: torch.device) -> int:
-    """Bytes of shared memory that one program can have, less what a kernel needs beside its tiles."""
-    roomy = device.type != "cuda" or _capability(device.index) in _ROOMY
-    return (160 if roomy else 96) * 1024
 
 
 def heads_of_a_program(key: Tensor) -> int:

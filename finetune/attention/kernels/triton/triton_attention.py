@@ -23,7 +23,7 @@ from finetune.attention.kernels.inputs import (
 )
 from finetune.attention.kernels.triton.forms import DEFAULT, FORMS, in_order
 from finetune.attention.kernels.triton.forms import why_not as why_not_form
-from finetune.attention.kernels.triton.launch import KNOWN, Launch, heads_of_a_program, room, scorewise
+from finetune.attention.kernels.triton.launch import KNOWN, Launch, heads_of_a_program, scorewise
 
 _PROGRAMS = 512  # of the gradient by distance: with fewer diagonals than that the batch is cut into parts
 MOST_WIDTH = 256  # of a head; those under 16 are padded to it
@@ -90,7 +90,7 @@ def attend(inputs: Inputs, variant: BoundVariant, form: str = DEFAULT) -> Tensor
 def _form(name: str, query: Tensor, key: Tensor, value: Tensor) -> str:
     width = max(query.shape[-1], value.shape[-1])
     lengths = query.shape[-2], key.shape[-2]
-    if why_not_form(name, lengths, width, query.element_size(), room(query.device)):
+    if why_not_form(name, lengths, width, query.element_size()):
         return DEFAULT
     return in_order(name) if torch.are_deterministic_algorithms_enabled() else name
 
