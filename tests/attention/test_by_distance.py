@@ -95,7 +95,7 @@ def test_written_out_it_is_the_value_of_each_distance(query_len, key_len):
 
 @pytest.mark.parametrize(("query_len", "key_len"), [(7, 7), (3, 7), (7, 3), (1, 4), (4, 1)])
 def test_gradient_of_what_is_written_out_is_the_sum_by_distance(query_len, key_len):
-    line = torch.randn(3, query_len + key_len - 1, dtype=torch.float64, requires_grad=True)
+    line = torch.randn(HEADS, query_len + key_len - 1, dtype=torch.float64, requires_grad=True)
 
     def written_out(by_distance):
         return replace(call(query_len, key_len), by_distance=by_distance).with_whole_bias().bias

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from finetune.attention.kernels import reference
+from finetune.attention.kernels import dispatch, reference
 from finetune.attention.kernels.native import native_attention
+from finetune.errors import UserError
 from tests.attention.test_kernels import MASKS, bind, errors, make, results, wide
 
 VARIANTS = ("softmax", "sa-softmax", "sa-softmax-raw")
@@ -108,3 +109,59 @@ def test_what_a_masked_key_holds_reaches_nothing() -> None:
     )
     for left, right in zip(ours, theirs, strict=True):
         assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_of_rows_that_overlap(variant: str) -> None:
+    """Equal strides leave it open which axis is the last; its gradient is dense, row by row."""
+    torch.manual_seed(6)
+    inputs = make((2, 3, 3, 9, 12, 16))
+    key = torch.randn(100).as_strided((2, 3, 12, 16), (7, 1, 1, 1)).requires_grad_()
+    for error, allowed in errors("native", replace(inputs, key=key), bind(variant)):
+        assert error <= allowed
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("shape", [(0, 4, 2, 5, 7, 16), (2, 4, 2, 0, 7, 16)])
+@pytest.mark.parametrize("mask", ["none", "padded", "causal"])
+def test_nothing_to_attend_with_gives_nothing(variant: str, shape: tuple[int, ...], mask: str) -> None:
+    inputs = make(shape, mask)  # type: ignore[arg-type]
+    arriving = torch.empty(shape[0], shape[3], shape[1], shape[5])
+    output, *gradients = results(native_attention.attend(inputs, bind(variant)), inputs, arriving)
+    assert output.numel() == 0
+    assert not any(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"by_distance": torch.zeros(4, 5 + 7)}, "by distance of shape"),
+        ({"by_distance": torch.zeros(1, 5 + 7 - 1)}, "by distance of shape"),
+        ({"allowed": torch.ones(2, 1, 5, 8, dtype=torch.bool)}, "a mask of shape"),
+        ({"allowed": torch.ones(1, 2, 4, 5, 7, dtype=torch.bool)}, "a mask of shape"),
+        ({"bias": torch.zeros(3, 5, 7)}, "a bias of shape"),
+        ({"allowed": torch.ones(5, 7)}, "bool"),
+        ({"allowed": torch.ones(5, 7, dtype=torch.bool, device="meta")}, "one device"),
+        ({"dropout": 1.0}, "no weight is left"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kernel", ["native", "blocked", "triton"])
+def test_what_would_be_read_beyond_its_end_is_passed_over(kernel: str, change: dict, reason: str) -> None:  # type: ignore[type-arg]
+    inputs = replace(make((2, 4, 2, 5, 7, 16)), **change)
+    assert reason in str(dispatch.why_not(kernel, inputs, bind("sa-softmax")))
+
+
+@pytest.mark.parametrize("choice", ["auto", "native", "blocked", "reference"])
+@pytest.mark.parametrize("shape", [(4, 12), (4, 10), (1, 11), (3, 11)])
+def test_a_line_of_another_length_is_refused_in_words(choice: str, shape: tuple[int, int]) -> None:
+    inputs = replace(make((2, 4, 2, 5, 7, 16)), by_distance=torch.zeros(shape))
+    with pytest.raises(UserError, match=r"has the shape \(4, 11\), not"):
+        dispatch.attend(inputs, bind("sa-softmax"), choice)
+
+
+@pytest.mark.parametrize("choice", ["auto", "blocked"])
+def test_a_dropout_of_one_leaves_nothing(choice: str) -> None:
+    inputs = replace(make((2, 4, 2, 5, 7, 16)), dropout=1.0)
+    output, _, kernel = dispatch.attend(inputs, bind("sa-softmax"), choice)
+    assert kernel == "reference" and not output.any()

@@ -16,7 +16,7 @@ A fast kernel computes nothing before it has been held against the reference on 
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import get_args
 
 import torch
@@ -92,22 +92,39 @@ def _not_plain(inputs: Inputs) -> str | None:
         return "it gives no forward-mode gradients"
     if inputs.query.device.type == "meta":
         return "tensors on the device meta hold no numbers"
-    tensors = (inputs.query, inputs.key, inputs.value, inputs.allowed, inputs.bias)
-    for tensor in tensors:
-        if tensor is not None and type(tensor) not in (Tensor, nn.Parameter):
+    for tensor in inputs.tensors():
+        if type(tensor) not in (Tensor, nn.Parameter):
             return f"it reads plain tensors, no {type(tensor).__name__}"
     return None
 
 
 def _misshapen(inputs: Inputs) -> str | None:
-    """What the definition broadcasts or refuses by itself, the fast kernels do not take."""
-    batch, heads, _, width = inputs.query.shape
+    """What the definition broadcasts or refuses by itself, the fast kernels do not take: some read memory by
+    these shapes, and would read or write what is not theirs."""
+    batch, heads, query_len, width = inputs.query.shape
     key_batch, key_heads, key_len, key_width = inputs.key.shape
     fits = (key_batch, key_width) == (batch, width) and key_heads > 0 and heads % key_heads == 0
-    if fits and inputs.value.shape[:3] == (batch, key_heads, key_len):
-        return None
-    shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (inputs.query, inputs.key, inputs.value))
-    return f"query, key and value of shapes {shapes} do not fit each other"
+    if not fits or inputs.value.shape[:3] != (batch, key_heads, key_len):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (inputs.query, inputs.key, inputs.value))
+        return f"query, key and value of shapes {shapes} do not fit each other"
+    scores = (batch, heads, query_len, key_len)
+    for name, tensor in (("mask", inputs.allowed), ("bias", inputs.bias)):
+        if tensor is not None and not _broadcasts(tensor.shape, scores):
+            return f"a {name} of shape {tuple(tensor.shape)} does not broadcast to scores of shape {scores}"
+    line = inputs.by_distance
+    if line is not None and tuple(line.shape) != (heads, query_len + key_len - 1):
+        return f"a bias by distance of shape {tuple(line.shape)} is none of scores of shape {scores}"
+    if inputs.allowed is not None and inputs.allowed.dtype != torch.bool:
+        return f"its mask is to be bool, not {inputs.allowed.dtype}"
+    if any(tensor.device != inputs.query.device for tensor in inputs.tensors()):
+        return "query, key, value, mask and bias are not on one device"
+    return "with a dropout of 1 no weight is left" if inputs.dropout >= 1 else None
+
+
+def _broadcasts(shape: Sequence[int], scores: Sequence[int]) -> bool:
+    """Whether a tensor of ``shape`` expands to ``scores`` as it is."""
+    fits = all(size in (1, whole) for size, whole in zip(reversed(shape), reversed(scores), strict=False))
+    return fits and len(shape) <= len(scores)
 
 
 def _order(inputs: Inputs, variant: BoundVariant, choice: str) -> Iterator[str]:

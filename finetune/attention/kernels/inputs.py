@@ -54,6 +54,11 @@ class Inputs:
     distance, ``by_distance[:, query - 1 - i + j]`` for the query in slot i and the key in slot j. From the
     last query's distance to the first key, in steps of one key ahead, to the first query's to the last."""
 
+    def tensors(self) -> list[Tensor]:
+        """All that the call is given."""
+        given = (self.query, self.key, self.value, self.allowed, self.bias, self.by_distance)
+        return [tensor for tensor in given if tensor is not None]
+
     def types(self) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
         """Of query, key and value, as torch's own attention takes them: under autocast, its type."""
         given = (self.query.dtype, self.key.dtype, self.value.dtype)
@@ -81,7 +86,14 @@ class Inputs:
         """The same call with ``by_distance`` written out into ``bias``, (1, heads, query, key)."""
         if self.by_distance is None:
             return self
-        bias = _Toeplitz.apply(self.by_distance, self.query.shape[-2], self.key.shape[-2])[None]
+        heads, query_len, key_len = self.query.shape[1], self.query.shape[-2], self.key.shape[-2]
+        places = max(query_len + key_len - 1, 0)
+        if tuple(self.by_distance.shape) != (heads, places):
+            raise UserError(
+                f"a bias by distance of {heads} heads, {query_len} queries and {key_len} keys has the shape "
+                f"{(heads, places)}, not {tuple(self.by_distance.shape)}"
+            )
+        bias = _Toeplitz.apply(self.by_distance, query_len, key_len)[None]
         return replace(self, bias=bias if self.bias is None else self.bias + bias, by_distance=None)
 
     def all_allowed(self) -> Tensor | None:
@@ -151,3 +163,9 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
 def with_contiguous_rows(tensor: Tensor) -> Tensor:
     """``tensor`` itself if its last axis has stride 1, else a copy."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def room_for_gradient(tensor: Tensor) -> Tensor:
+    """Empty, dense and in the order of axes of ``tensor``, so that no row is written twice; the last axis has
+    stride 1, where torch may order those of a view with overlapping rows otherwise."""
+    return with_contiguous_rows(torch.empty_like(tensor))

@@ -16,6 +16,7 @@ from finetune.system.allocation import out_of_memory
 
 # Relative error, in norm, that rounding explains with room to spare; a wrong formula is off by far more.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+_MANY, _FEW = 37, 3  # queries
 
 Attend = Callable[[Inputs, BoundVariant], Tensor]
 
@@ -33,6 +34,7 @@ class CallKind:
     bias: bool
     trained_bias: bool
     by_distance: bool
+    queries: int  # of the proof: many, or few as in steps of generation
 
     @classmethod
     def of(cls, inputs: Inputs, variant: str) -> "CallKind":
@@ -45,7 +47,7 @@ class CallKind:
             others.append(bias.dtype)
         return cls(
             variant, query.device, dtype, tuple(others), width, inputs.causal,
-            bias is not None, trained, by_distance,
+            bias is not None, trained, by_distance, _FEW if inputs.query.shape[-2] <= _FEW else _MANY,
         )  # fmt: skip
 
 
@@ -114,19 +116,19 @@ def _exact_products() -> Iterator[None]:
 
 
 def _inputs(kind: CallKind, device: torch.device, exact: bool = False) -> Inputs:
-    """37 queries and two rows of 45 keys, the second padded; 4 heads over 2 key heads."""
+    """Two rows of 45 keys, the second padded; 4 heads over 2 key heads."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(dtype: torch.dtype, *shape: int) -> Tensor:
         drawn = torch.randn(shape, generator=generator, device="cpu").to(dtype)
         return drawn.to(device, torch.float64 if exact else dtype)  # rounded as the kernel's own inputs are
 
-    width = kind.width
-    query = draw(kind.dtype, 2, 4, 37, width)
+    width, queries = kind.width, kind.queries
+    query = draw(kind.dtype, 2, 4, queries, width)
     key, value = (draw(dtype, 2, 2, 45, width) for dtype in kind.others[:2])
-    bias = draw(kind.others[2], 1, 4, 37, 45).requires_grad_(kind.trained_bias) if kind.bias else None
+    bias = draw(kind.others[2], 1, 4, queries, 45).requires_grad_(kind.trained_bias) if kind.bias else None
     float32 = torch.promote_types(kind.dtype, torch.float32)
-    by_distance = draw(float32, 4, 37 + 45 - 1).requires_grad_() if kind.by_distance else None
+    by_distance = draw(float32, 4, queries + 45 - 1).requires_grad_() if kind.by_distance else None
     lengths = torch.tensor([[45], [30]], device=device)
     allowed = (torch.arange(45, device=device) < lengths)[:, None, None]
     for tensor in (query, key, value):

@@ -13,6 +13,7 @@ from finetune.attention.kernels.inputs import (
     BoundVariant,
     Inputs,
     refuse_second_derivative,
+    room_for_gradient,
     with_contiguous_rows,
 )
 from finetune.attention.kernels.native import build
@@ -102,7 +103,7 @@ class _Attention(torch.autograd.Function):
         refuse_second_derivative()
         grad_out = with_contiguous_rows(grad_out)
         *saved, by_distance = ctx.saved_tensors  # once: under activation checkpointing each look recomputes
-        grads = [torch.empty_like(tensor) for tensor in saved[:3]]
+        grads = [room_for_gradient(tensor) for tensor in saved[:3]]
         call = _call(saved, by_distance, *ctx.rest)
         call.grad_out = _Tensor.of(grad_out.transpose(1, 2))
         call.grad_query, call.grad_key, call.grad_value = (_Tensor.of(grad) for grad in grads)

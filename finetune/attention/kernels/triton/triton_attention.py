@@ -18,6 +18,7 @@ from finetune.attention.kernels.inputs import (
     BoundVariant,
     Inputs,
     no_second_derivative,
+    room_for_gradient,
     sum_by_distance,
     with_contiguous_rows,
 )
@@ -219,12 +220,7 @@ def _backward_results(
     query: Tensor, key: Tensor, value: Tensor, variant: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     numbers = query.new_empty(6 if variant == "sa-softmax" else 3, *query.shape[:3], dtype=torch.float32)
-    return _like(query), _like(key), _like(value), numbers
-
-
-def _like(tensor: Tensor) -> Tensor:
-    """Empty, in the same order of axes, and dense, so that no row is written twice."""
-    return torch.empty_like(tensor if tensor.stride(-1) == 1 else tensor.contiguous())
+    return room_for_gradient(query), room_for_gradient(key), room_for_gradient(value), numbers
 
 
 @torch.library.custom_op("finetune::attention_bias_gradient", mutates_args=())
