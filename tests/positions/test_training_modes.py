@@ -74,17 +74,21 @@ def test_activation_checkpointing_draws_the_same_dropout_again(variant: str, nam
 
 @pytest.mark.parametrize(("variant", "name"), each(lambda variant, _: variant in USUAL, EXHAUSTIVE))
 def test_bfloat16_rounds_products_and_no_bias(variant: str, name: str) -> None:
-    """The kernel that is chosen computes what the definition does, of the same rounded queries and keys."""
+    """The kernel that is chosen computes what the definition does, of the same rounded queries and keys, but
+    that it may round products as well: no further from float32 than the definition is, where few scores of a
+    row make its gradient large."""
     full, half, definition = (decoder(name, variant, kernel) for kernel in ("auto", "auto", "reference"))
-    loss, _ = results(full.train(), tokens())
+    loss, wide = results(full.train(), tokens())
     with torch.autocast("cpu", torch.bfloat16):
         rounded = results(half.train(), tokens())
         expected = results(definition.train(), tokens())
     assert abs(float(rounded[0] - loss)) < 2e-3
     torch.testing.assert_close(rounded[0], expected[0], rtol=1e-4, atol=0)
-    together = [torch.cat([grad.flatten() for grad in grads.values()]) for _, grads in (rounded, expected)]
-    assert torch.isfinite(together[0]).all()
-    assert float((together[0] - together[1]).norm() / together[1].norm()) < 5e-3
+    ours, theirs, exact = (
+        torch.cat([grad.flatten() for grad in grads.values()]) for grads in (rounded[1], expected[1], wide)
+    )
+    assert torch.isfinite(ours).all()
+    assert (ours - exact).norm() < 1.2 * (theirs - exact).norm()
 
 
 @pytest.fixture
