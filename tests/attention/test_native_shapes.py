@@ -147,7 +147,7 @@ def test_nothing_to_attend_with_gives_nothing(variant: str, shape: tuple[int, ..
     ids=str,
 )
 @pytest.mark.parametrize("kernel", ["native", "blocked", "triton"])
-def test_what_would_be_read_beyond_its_end_is_passed_over(kernel: str, change: dict, reason: str) -> None:  # type: ignore[type-arg]
+def test_what_would_be_read_beyond_its_end_is_passed_over(kernel: str, change: dict, reason: str) -> None:
     inputs = replace(make((2, 4, 2, 5, 7, 16)), **change)
     assert reason in str(dispatch.why_not(kernel, inputs, bind("sa-softmax")))
 
