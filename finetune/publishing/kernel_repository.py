@@ -184,9 +184,10 @@ def _relative(text: str, path: PurePosixPath) -> str:
 
 
 def _beside(package: str, folder: PurePosixPath) -> dict[str, str]:
-    """The C sources of a package."""
-    sources = (file for file in resources.files(package).iterdir() if file.name.endswith((".c", ".h")))
-    return {str(folder / file.name): file.read_text(encoding="utf-8") for file in sources}
+    """The C sources and tables of a package."""
+    endings = (".c", ".h", ".json")
+    files = (file for file in resources.files(package).iterdir() if file.name.endswith(endings))
+    return {str(folder / file.name): file.read_text(encoding="utf-8") for file in files}
 
 
 def main() -> None:

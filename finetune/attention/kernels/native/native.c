@@ -589,7 +589,10 @@ static void block_scores(const Call *call, Work *work, const Block *block) {
 /* Asks memory for a row that will be read, or written, some time later. */
 INLINE void fetch(Tensor t, int64_t batch, int64_t head, int64_t row, int64_t width, const int write) {
     const char *first = (const char *)t.data + offset_of(t, batch, head, row) * size_of(t);
-    for (int64_t at = 0; at < width * size_of(t); at += 64) __builtin_prefetch(first + at, write, 2);
+    for (int64_t at = 0; at < width * size_of(t); at += 64) {
+        if (write) __builtin_prefetch(first + at, 1, 2);  /* constants, as clang asks for */
+        else __builtin_prefetch(first + at, 0, 2);
+    }
 }
 
 /* With each row of a block, what its head will write and the next will read: packing all rows of a head at
