@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from finetune.records.diagnostics import Diagnostics, Snapshot
 from finetune.report import cells
-from finetune.report.plots.series import Sampled, at
+from finetune.report.plots.series import Sampled, known
 
 HEADING = "Rows with one key, and rows with all scores near 0"
 
@@ -16,30 +16,24 @@ def extents(sampled: Sequence[Sampled], functions: Sequence[str]) -> cells.Cells
     """
     rows = [["attention", "step", "rows", "one key", "M - m near 0", "least M - m", *functions]]
     for each in sampled:
-        run = each.runs[0]
-        looks = run["samples"]
-        for look in (looks[place] for place in sorted({0, len(looks) // 2, len(looks) - 1})):
-            rows += [[each.variant, str(look["step"]), *row] for row in _row(run, look, functions)]
+        for look in each.looks():
+            rows += [[each.variant, str(look["step"]), *row] for row in _row(each.runs[0], look, functions)]
     return rows if len(rows) > 1 else []
 
 
 def _row(run: Diagnostics, look: Snapshot, functions: Sequence[str]) -> list[list[str]]:
     """One row; none in a file of a version that counted no such rows."""
-
-    def known(*path: str) -> list[float]:
-        return [value for value in map(at(*path), look["layers"]) if value is not None]
-
-    count = sum(known("extent", "rows"))
+    count = sum(known(look, "extent", "rows"))
     if not count or "narrow" not in run:
         return []
-    shares = [f"{100 * sum(known('extent', name)) / count:.2g}%" for name in ("single", "narrow")]
-    sizes = [known("largest", name) for name in functions]
+    shares = [f"{100 * sum(known(look, 'extent', name)) / count:.2g}%" for name in ("single", "narrow")]
+    sizes = [known(look, "largest", name) for name in functions]
     return [
         [
             f"{count:,.0f}",
             shares[0],
             f"{shares[1]} below {run['narrow']:g}",
-            f"{min(known('extent', 'least')):.2g}",
+            f"{min(known(look, 'extent', 'least')):.2g}",
             *(f"{max(found):.2g}" if found else "-" for found in sizes),
         ]
     ]

@@ -7,7 +7,7 @@ from finetune.config.schema import BASELINE
 from finetune.records.diagnostics import Diagnostics, Snapshot
 from finetune.records.run import is_number
 from finetune.report import cells
-from finetune.report.plots.series import Sampled, at
+from finetune.report.plots.series import Sampled, known
 
 HEADING = "Gradient that reaches saturated and suppressed scores"
 ZONES = {"saturated": "p > {:g}", "suppressed": "p < {:g}", "faint": "p < {:g} / n"}
@@ -21,32 +21,26 @@ def reached(sampled: Sequence[Sampled], functions: Sequence[str]) -> cells.Cells
     """
     rows = [["attention", "step", "scores", "share", *functions]]
     for each in sampled:
-        run = each.runs[0]
-        looks = run["samples"]
-        for look in (looks[place] for place in sorted({0, len(looks) // 2, len(looks) - 1})):
-            rows += [[each.variant, str(look["step"]), *row] for row in _zones(run, look, functions)]
+        for look in each.looks():
+            rows += [[each.variant, str(look["step"]), *row] for row in _zones(each.runs[0], look, functions)]
     return rows if len(rows) > 1 else []
 
 
 def _zones(run: Diagnostics, look: Snapshot, functions: Sequence[str]) -> list[list[str]]:
     """A row a zone: what it is, its share of the scores, the norms; none where no layer has norms."""
-
-    def known(*path: str) -> list[float]:
-        return [value for value in map(at(*path), look["layers"]) if value is not None]
-
-    everything = sum(known("counts", "all"))
+    everything = sum(known(look, "counts", "all"))
     if not everything or not any("norm" in layer for layer in look["layers"]):
         return []
     rows = []
     for zone, mark in ZONES.items():
         limit = run.get(zone)
         if is_number(limit):
-            norms = {name: known("norm", name, zone) for name in functions}
+            norms = {name: known(look, "norm", name, zone) for name in functions}
             sizes = {name: math.hypot(*values) if values else None for name, values in norms.items()}
             shown = [
                 _size(size, None if name == BASELINE else sizes.get(BASELINE)) for name, size in sizes.items()
             ]
-            share = sum(known("counts", zone)) / everything
+            share = sum(known(look, "counts", zone)) / everything
             rows.append([f"{zone}, {mark.format(limit)}", f"{100 * share:.2g}%", *shown])
     return rows
 

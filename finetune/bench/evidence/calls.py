@@ -42,10 +42,7 @@ class Call:
         """Why the form of the kernel does not take a call of these sizes; None for all else."""
         if self.by not in forms.FORMS:
             return None
-        query, value = inputs.query, inputs.value
-        lengths = query.shape[-2], inputs.key.shape[-2]
-        width = max(query.shape[-1], value.shape[-1])
-        return forms.why_not(self.by, lengths, width, query.element_size())
+        return triton_attention.why_not_in_form(self.by, inputs.query, inputs.key, inputs.value)
 
     def attend(self, inputs: Inputs) -> Tensor:
         """The output, (batch, query, heads, width). Raises ``NotMeasuredError`` for what it does not do."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.records.diagnostics import Diagnostics, LayerSnapshot
+from finetune.records.diagnostics import Diagnostics, LayerSnapshot, Snapshot
 from finetune.records.run import is_number
 from finetune.report import words
 from finetune.report.histories import Curve, History, mean_curve
@@ -26,6 +26,11 @@ class Sampled:
     def layers(self) -> Iterable[LayerSnapshot]:
         """Every call of every run at every step."""
         return (layer for run in self.runs for sample in run["samples"] for layer in sample["layers"])
+
+    def looks(self) -> list[Snapshot]:
+        """The first, the middle and the last look of the first run."""
+        samples = self.runs[0]["samples"]
+        return [samples[place] for place in sorted({0, len(samples) // 2, len(samples) - 1})]
 
 
 def of_variants(
@@ -55,6 +60,11 @@ def at(*path: str) -> Pick:
     """Picks what lies at ``path`` in a layer's diagnostics; ``None`` where nothing does."""
 
     return lambda layer: _at(layer, path)
+
+
+def known(look: Snapshot, *path: str) -> list[float]:
+    """What lies at ``path`` in each layer of a look that has it."""
+    return [value for value in map(at(*path), look["layers"]) if value is not None]
 
 
 def _at(value: Any, path: Sequence[str]) -> float | None:

@@ -189,7 +189,7 @@ class Launch:
     def _capability(self) -> tuple[int, int] | None:
         """The compute capability that is compiled for; ``None`` in the interpreter."""
         device = self.query.device
-        return aim.get() or (_capability(device.index) if device.type == "cuda" else None)
+        return aim.get() or (capability_of(device.index) if device.type == "cuda" else None)
 
     def _bias(self) -> Any:
         """The bias as kernels take it. By distance, a query's own slot is in place query - 1."""
@@ -250,8 +250,9 @@ def _give_descriptors_room() -> None:
     )
 
 
-@cache
-def _capability(index: int | None) -> tuple[int, int]:
+@torch.compiler.assume_constant_result
+def capability_of(index: int | None) -> tuple[int, int]:
+    """The compute capability of a CUDA device; ``None`` is the current one."""
     return torch.cuda.get_device_capability(index)
 
 

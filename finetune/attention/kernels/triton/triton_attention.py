@@ -24,7 +24,13 @@ from finetune.attention.kernels.inputs import (
 )
 from finetune.attention.kernels.triton.forms import DEFAULT, FORMS, in_order
 from finetune.attention.kernels.triton.forms import why_not as why_not_form
-from finetune.attention.kernels.triton.launch import KNOWN, Launch, heads_of_a_program, scorewise
+from finetune.attention.kernels.triton.launch import (
+    KNOWN,
+    Launch,
+    capability_of,
+    heads_of_a_program,
+    scorewise,
+)
 
 _PROGRAMS = 512  # of the gradient by distance: with fewer diagonals than that the batch is cut into parts
 MOST_WIDTH = 256  # of a head; those under 16 are padded to it
@@ -46,7 +52,7 @@ def _device_lacks(device: torch.device) -> str | None:
         return None if device.type == "cpu" else "Triton's interpreter computes on the CPU only"
     if device.type != "cuda":
         return f"it needs a CUDA device, not {device.type}"
-    if _capability(device.index) < (8, 0):
+    if capability_of(device.index) < (8, 0):
         return "it needs a GPU of compute capability 8.0 or later"
     return None
 
@@ -88,10 +94,14 @@ def attend(inputs: Inputs, variant: BoundVariant, form: str = DEFAULT) -> Tensor
     return output.to(inputs.value.dtype)
 
 
+def why_not_in_form(name: str, query: Tensor, key: Tensor, value: Tensor) -> str | None:
+    """Why form ``name`` does not take a call; None if it does."""
+    lengths, width = (query.shape[-2], key.shape[-2]), max(query.shape[-1], value.shape[-1])
+    return why_not_form(name, lengths, width, query.element_size())
+
+
 def _form(name: str, query: Tensor, key: Tensor, value: Tensor) -> str:
-    width = max(query.shape[-1], value.shape[-1])
-    lengths = query.shape[-2], key.shape[-2]
-    if why_not_form(name, lengths, width, query.element_size()):
+    if why_not_in_form(name, query, key, value):
         return DEFAULT
     return in_order(name) if torch.are_deterministic_algorithms_enabled() else name
 
@@ -99,11 +109,6 @@ def _form(name: str, query: Tensor, key: Tensor, value: Tensor) -> str:
 def _interpreted() -> bool:
     """Whether Triton runs its kernels in Python, on the CPU. Triton reads this when it is imported."""
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
-
-
-@torch.compiler.assume_constant_result
-def _capability(index: int | None) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(index)
 
 
 def _four_dimensional(mask: Tensor | None) -> Tensor | None:
